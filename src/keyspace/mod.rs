@@ -1,0 +1,1 @@
+//! (header comes with the first file)

@@ -1,0 +1,21 @@
+//! Ironkeep: a persistent, Redis-compatible, single-node data store.
+//!
+//! The layers, lowest first. **Imports only go down this list** (`tests/tidy.rs` checks it):
+//!
+//! | layer | job |
+//! |---|---|
+//! | [`base`] | clock, hashing, number formatting, glob, counting allocator, configuration directives |
+//! | [`resp`] | the wire protocol: request decoder and reply writer |
+//! | [`value`] | what a key can hold |
+//! | [`keyspace`] | databases, shards, copy-on-write segments, expiry, the frozen view |
+//! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
+//! | [`command`] | the command table and the data commands |
+//! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |
+//! | [`session`] | commands that need the connection or the whole server |
+//! | [`observe`] | counters and INFO |
+//! | [`server`] | acceptor, workers, connections, start-up and shutdown |
+
+pub mod base;
+pub mod keyspace;
+pub mod persist;
+pub mod value;

@@ -1,0 +1,2 @@
+//! The `ironkeep` binary.
+fn main() {}
