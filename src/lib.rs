@@ -18,4 +18,5 @@
 pub mod base;
 pub mod keyspace;
 pub mod persist;
+pub mod resp;
 pub mod value;

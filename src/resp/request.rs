@@ -1,0 +1,498 @@
+//! The request decoder: from received bytes to the arguments of one command.
+//!
+//! Invariants:
+//! - It never reads a byte twice for nothing: what was decoded of an incomplete command is kept in the
+//!   [`Request`], so a command of n arguments that arrives byte by byte costs O(n), not O(n²).
+//! - It allocates nothing on the word of a length: an argument is a [`Span`] of bytes that have arrived.
+//! - "More bytes are needed" is not an error; every [`ProtocolError`] ends the connection.
+//!
+//! The texts of the errors, and the order in which mistakes are noticed, are those of Redis.
+
+use std::fmt;
+use std::ops::Index;
+
+use memchr::memchr;
+
+/// The longest inline command, and the longest line that holds a length, in bytes.
+pub const INLINE_MAX_BYTES: usize = 64 * 1024;
+/// The most arguments of one command.
+const ARGUMENTS_MAX: i64 = i32::MAX as i64;
+/// What a connection that has not authenticated may send: arguments, and bytes an argument.
+const UNAUTHENTICATED_ARGUMENTS_MAX: i64 = 10;
+const UNAUTHENTICATED_BULK_MAX_BYTES: i64 = 16384;
+
+/// Where one argument lies in its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The length in bytes.
+    pub len: usize,
+}
+
+/// The arguments of one command, the first being its name: spans of one buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    buffer: &'a [u8],
+    spans: &'a [Span],
+}
+
+impl<'a> Args<'a> {
+    /// Arguments that lie at `spans` of `buffer`.
+    ///
+    /// A span outside the buffer makes the access to that argument panic.
+    pub fn new(buffer: &'a [u8], spans: &'a [Span]) -> Self {
+        Args { buffer, spans }
+    }
+
+    /// How many arguments, the name of the command included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is not even a name.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The argument at `index`, if there are that many.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.spans.get(index).map(|s| &self.buffer[s.start..s.start + s.len])
+    }
+
+    /// The argument at `index`, which the arity promises; panics if there are fewer.
+    #[inline]
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        let span = self.spans[index];
+        &self.buffer[span.start..span.start + span.len]
+    }
+
+    /// All arguments from `first` on.
+    pub fn from(&self, first: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let buffer = self.buffer;
+        self.spans[first.min(self.spans.len())..].iter().map(move |s| &buffer[s.start..s.start + s.len])
+    }
+}
+
+impl Index<usize> for Args<'_> {
+    type Output = [u8];
+    #[inline]
+    fn index(&self, index: usize) -> &[u8] {
+        self.at(index)
+    }
+}
+
+/// What the decoder must know of the configuration and of the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `proto-max-bulk-len`, in bytes.
+    pub bulk_max_bytes: u64,
+    /// Whether the connection may send long commands; false until it has authenticated.
+    pub authenticated: bool,
+}
+
+/// A mistake in the protocol: its text goes to the client, then the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// An inline command over 64 KiB.
+    TooBigInline,
+    /// Quotes of an inline command that do not close.
+    UnbalancedQuotes,
+    /// No end of line within 64 KiB of a `*`.
+    TooBigMultibulkCount,
+    /// A count that is no integer, or above 2^31-1.
+    InvalidMultibulkLength,
+    /// More than ten arguments before authentication.
+    UnauthenticatedMultibulkLength,
+    /// No end of line within 64 KiB of where a `$` is due.
+    TooBigBulkCount,
+    /// Another byte where a `$` is due.
+    ExpectedDollar(u8),
+    /// A length that is no integer, negative, or above `proto-max-bulk-len`.
+    InvalidBulkLength,
+    /// An argument of more than 16 KiB before authentication.
+    UnauthenticatedBulkLength,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ERR Protocol error: ")?;
+        match self {
+            ProtocolError::TooBigInline => f.write_str("too big inline request"),
+            ProtocolError::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
+            ProtocolError::TooBigMultibulkCount => f.write_str("too big mbulk count string"),
+            ProtocolError::InvalidMultibulkLength => f.write_str("invalid multibulk length"),
+            ProtocolError::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
+            ProtocolError::TooBigBulkCount => f.write_str("too big bulk count string"),
+            ProtocolError::ExpectedDollar(got) => write!(f, "expected '$', got '{}'", char::from(*got)),
+            ProtocolError::InvalidBulkLength => f.write_str("invalid bulk length"),
+            ProtocolError::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
+        }
+    }
+}
+
+/// How far [`Request::decode`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// One command is complete; it took this many bytes. It may have no arguments (an empty line).
+    Complete(usize),
+    /// More bytes must arrive.
+    Incomplete,
+}
+
+/// One command being decoded, and then its arguments. Made to be used again and again.
+#[derive(Debug, Default)]
+pub struct Request {
+    spans: Vec<Span>,
+    /// The arguments of an inline command, unquoted; empty for a multibulk command.
+    inline: Vec<u8>,
+    is_inline: bool,
+    /// Bytes decoded so far.
+    position: usize,
+    /// Arguments still due; `None` before the count is read.
+    due: Option<usize>,
+    /// The length of the argument whose bytes are due.
+    bulk_len: Option<usize>,
+}
+
+impl Request {
+    /// A request without bytes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets the command, keeps the memory.
+    pub fn reset(&mut self) {
+        self.spans.clear();
+        if self.spans.capacity() > 1024 {
+            self.spans = Vec::new();
+        }
+        self.inline = Vec::new();
+        self.is_inline = false;
+        self.position = 0;
+        self.due = None;
+        self.bulk_len = None;
+    }
+
+    /// The arguments, once complete. `buffer` must be the one last given to [`Request::decode`].
+    #[inline]
+    pub fn args<'a>(&'a self, buffer: &'a [u8]) -> Args<'a> {
+        Args { buffer: if self.is_inline { &self.inline } else { buffer }, spans: &self.spans }
+    }
+
+    /// How many bytes the buffer should hold for the next step to get anywhere, from what has been
+    /// announced and partly arrived; a hint for growing a buffer, never above twice `have`.
+    pub fn wanted(&self, have: usize) -> usize {
+        let announced = self.bulk_len.map_or(0, |len| self.position.saturating_add(len).saturating_add(2));
+        announced.min(have.saturating_mul(2))
+    }
+
+    /// Decodes on from where it stopped. `buffer` starts at the first byte of this command, and holds at
+    /// least what it held at the call before.
+    ///
+    /// # Errors
+    /// A [`ProtocolError`]; nothing more can be decoded of this connection then.
+    #[inline]
+    pub fn decode(&mut self, buffer: &[u8], limits: Limits) -> Result<Progress, ProtocolError> {
+        if self.due.is_none() {
+            match buffer.first() {
+                None => return Ok(Progress::Incomplete),
+                Some(b'*') => match self.decode_count(buffer, limits)? {
+                    None => return Ok(Progress::Incomplete),
+                    Some(0) => return Ok(Progress::Complete(self.position)),
+                    Some(count) => self.due = Some(count),
+                },
+                Some(_) => return self.decode_inline(buffer),
+            }
+        }
+        while let Some(due) = self.due
+            && due > 0
+        {
+            let len = match self.bulk_len {
+                Some(len) => len,
+                None => match self.decode_bulk_len(buffer, limits)? {
+                    None => return Ok(Progress::Incomplete),
+                    Some(len) => len,
+                },
+            };
+            // The two bytes after an argument are skipped unread, as Redis does.
+            if buffer.len() - self.position < len + 2 {
+                self.bulk_len = Some(len);
+                return Ok(Progress::Incomplete);
+            }
+            self.spans.push(Span { start: self.position, len });
+            self.position += len + 2;
+            self.bulk_len = None;
+            self.due = Some(due - 1);
+        }
+        Ok(Progress::Complete(self.position))
+    }
+
+    /// The line at the position, without its first byte and its end; moves behind it.
+    fn line<'a>(&mut self, buffer: &'a [u8], too_long: ProtocolError) -> Result<Option<&'a [u8]>, ProtocolError> {
+        let rest = &buffer[self.position..];
+        let Some(end) = memchr(b'\r', &rest[..rest.len().min(INLINE_MAX_BYTES + 1)]) else {
+            return if rest.len() > INLINE_MAX_BYTES { Err(too_long) } else { Ok(None) };
+        };
+        Ok((end + 2 <= rest.len()).then(|| &rest[..end]))
+    }
+
+    fn decode_count(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+        let Some(line) = self.line(buffer, ProtocolError::TooBigMultibulkCount)? else { return Ok(None) };
+        let count = parse_length(&line[1..])
+            .filter(|&n| n <= ARGUMENTS_MAX)
+            .ok_or(ProtocolError::InvalidMultibulkLength)?;
+        if count > UNAUTHENTICATED_ARGUMENTS_MAX && !limits.authenticated {
+            return Err(ProtocolError::UnauthenticatedMultibulkLength);
+        }
+        self.position += line.len() + 2;
+        Ok(Some(usize::try_from(count).unwrap_or(0)))
+    }
+
+    #[inline]
+    fn decode_bulk_len(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+        // The common case first: `$` and one or two digits.
+        if let Some(&[b'$', a @ b'1'..=b'9', b, c, d, ..]) = buffer.get(self.position..) {
+            if b == b'\r' && c == b'\n' {
+                self.position += 4;
+                return Ok(Some(usize::from(a - b'0')));
+            }
+            if b.is_ascii_digit() && c == b'\r' && d == b'\n' {
+                self.position += 5;
+                return Ok(Some(usize::from(a - b'0') * 10 + usize::from(b - b'0')));
+            }
+        }
+        let Some(line) = self.line(buffer, ProtocolError::TooBigBulkCount)? else { return Ok(None) };
+        let first = line.first().copied().unwrap_or(b'\r');
+        if first != b'$' {
+            return Err(ProtocolError::ExpectedDollar(first));
+        }
+        let len = parse_length(&line[1..])
+            .filter(|&n| n >= 0 && n as u64 <= limits.bulk_max_bytes)
+            .ok_or(ProtocolError::InvalidBulkLength)?;
+        if len > UNAUTHENTICATED_BULK_MAX_BYTES && !limits.authenticated {
+            return Err(ProtocolError::UnauthenticatedBulkLength);
+        }
+        self.position += line.len() + 2;
+        Ok(Some(len as usize))
+    }
+
+    fn decode_inline(&mut self, buffer: &[u8]) -> Result<Progress, ProtocolError> {
+        let Some(end) = memchr(b'\n', buffer) else {
+            return if buffer.len() > INLINE_MAX_BYTES {
+                Err(ProtocolError::TooBigInline)
+            } else {
+                Ok(Progress::Incomplete)
+            };
+        };
+        let line = &buffer[..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.is_inline = true;
+        split_quoted(line, &mut self.inline, &mut self.spans).ok_or(ProtocolError::UnbalancedQuotes)?;
+        self.position = end + 1;
+        Ok(Progress::Complete(self.position))
+    }
+}
+
+/// An integer as Redis reads lengths: an optional minus, no leading zeros, no spaces.
+fn parse_length(digits: &[u8]) -> Option<i64> {
+    let (negative, digits) = match digits {
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, digits),
+    };
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 18 => {}
+        _ => return None,
+    }
+    let mut value = 0i64;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value * 10 + i64::from(digit - b'0');
+    }
+    Some(if negative { -value } else { value })
+}
+
+/// Splits a line into arguments by the quoting rules of Redis' command line: `"…"` with the escapes
+/// `\n \r \t \b \a \xHH`, `'…'` with `\'`, and nothing but white space after a closing quote.
+///
+/// Appends the unquoted bytes to `bytes` and their places to `spans`; `None` if a quote does not close.
+pub fn split_quoted(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> Option<()> {
+    let is_space = |b: u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | 0x0b | 0x0c);
+    let mut i = 0;
+    loop {
+        while i < line.len() && is_space(line[i]) {
+            i += 1;
+        }
+        if i >= line.len() || line[i] == 0 {
+            return Some(());
+        }
+        let start = bytes.len();
+        loop {
+            match line.get(i) {
+                None | Some(0) => break,
+                Some(&b) if is_space(b) => break,
+                Some(b'"') => i = unquote_double(line, i + 1, bytes)?,
+                Some(b'\'') => i = unquote_single(line, i + 1, bytes)?,
+                Some(&b) => {
+                    bytes.push(b);
+                    i += 1;
+                    continue;
+                }
+            }
+            // A closing quote ends the argument and must be followed by white space or the end.
+            if line.get(i).is_some_and(|&b| !is_space(b) && b != 0) {
+                return None;
+            }
+            break;
+        }
+        spans.push(Span { start, len: bytes.len() - start });
+    }
+}
+
+/// Unquotes up to the closing `"`; returns the place behind it.
+fn unquote_double(line: &[u8], mut i: usize, bytes: &mut Vec<u8>) -> Option<usize> {
+    let hex = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    loop {
+        match (line.get(i)?, line.get(i + 1)) {
+            (b'"', _) => return Some(i + 1),
+            (b'\\', Some(b'x')) => match (line.get(i + 2).and_then(|&b| hex(b)), line.get(i + 3).and_then(|&b| hex(b))) {
+                (Some(high), Some(low)) => {
+                    bytes.push(high * 16 + low);
+                    i += 4;
+                }
+                _ => {
+                    bytes.push(b'x');
+                    i += 2;
+                }
+            },
+            (b'\\', Some(&escaped)) => {
+                bytes.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 0x08,
+                    b'a' => 0x07,
+                    other => other,
+                });
+                i += 2;
+            }
+            (&byte, _) => {
+                bytes.push(byte);
+                i += 1;
+            }
+        }
+    }
+}
+
+/// Unquotes up to the closing `'`; returns the place behind it.
+fn unquote_single(line: &[u8], mut i: usize, bytes: &mut Vec<u8>) -> Option<usize> {
+    loop {
+        match (line.get(i)?, line.get(i + 1)) {
+            (b'\'', _) => return Some(i + 1),
+            (b'\\', Some(b'\'')) => {
+                bytes.push(b'\'');
+                i += 2;
+            }
+            (&byte, _) => {
+                bytes.push(byte);
+                i += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Limits = Limits { bulk_max_bytes: 512 << 20, authenticated: true };
+
+    fn decode_all(bytes: &[u8], limits: Limits) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+        let mut commands = Vec::new();
+        let mut at = 0;
+        let mut request = Request::new();
+        while let Progress::Complete(taken) = request.decode(&bytes[at..], limits)? {
+            let args = request.args(&bytes[at..]);
+            if !args.is_empty() {
+                commands.push(args.from(0).map(<[u8]>::to_vec).collect());
+            }
+            at += taken;
+            request.reset();
+        }
+        Ok(commands)
+    }
+
+    fn error(bytes: &[u8]) -> String {
+        decode_all(bytes, OPEN).expect_err("a protocol error").to_string()
+    }
+
+    #[test]
+    fn decodes_multibulk_and_inline_in_one_stream() {
+        let got = decode_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n\r\n*0\r\n*-1\r\nset a \"b \\x41\\n\" 'c\\''\n", OPEN);
+        assert_eq!(
+            got.unwrap(),
+            vec![
+                vec![b"GET".to_vec(), b"k".to_vec()],
+                vec![b"PING".to_vec()],
+                vec![b"set".to_vec(), b"a".to_vec(), b"b A\n".to_vec(), b"c'".to_vec()],
+            ]
+        );
+    }
+
+    #[test]
+    fn every_split_of_a_stream_decodes_alike() {
+        let stream: &[u8] = b"*3\r\n$3\r\nSET\r\n$12\r\nkey\r\nwith\0no\r\n$0\r\n\r\nPING x\r\n*1\r\n$104\r\n";
+        let stream = [stream, &[b'z'; 104], b"\r\n"].concat();
+        for cut in 0..=stream.len() {
+            let mut request = Request::new();
+            let (mut at, mut have, mut seen) = (0, cut, Vec::new());
+            loop {
+                match request.decode(&stream[at..have], OPEN).unwrap() {
+                    Progress::Complete(taken) => {
+                        seen.push(request.args(&stream[at..have]).from(0).map(<[u8]>::to_vec).collect::<Vec<_>>());
+                        request.reset();
+                        at += taken;
+                    }
+                    Progress::Incomplete if have < stream.len() => have += 1,
+                    Progress::Incomplete => break,
+                }
+            }
+            assert_eq!(at, stream.len(), "cut at {cut}");
+            assert_eq!(seen.len(), 3);
+            assert_eq!(seen[0], [&b"SET"[..], b"key\r\nwith\0no", b""]);
+            assert_eq!(seen[2], [vec![b'z'; 104]]);
+        }
+    }
+
+    #[test]
+    fn mistakes_have_redis_texts() {
+        assert_eq!(error(b"*x\r\n"), "ERR Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*2147483648\r\n"), "ERR Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*1\r\n+3\r\n"), "ERR Protocol error: expected '$', got '+'");
+        assert_eq!(error(b"*1\r\n$-1\r\n"), "ERR Protocol error: invalid bulk length");
+        assert_eq!(error(b"*1\r\n$01\r\n"), "ERR Protocol error: invalid bulk length");
+        assert_eq!(error(b"*1\r\n$536870913\r\n"), "ERR Protocol error: invalid bulk length");
+        assert_eq!(error(b"set \"a\n"), "ERR Protocol error: unbalanced quotes in request");
+        assert_eq!(error(b"set \"a\"b\n"), "ERR Protocol error: unbalanced quotes in request");
+        assert_eq!(error(&[b'a'; 65537]), "ERR Protocol error: too big inline request");
+        assert_eq!(error(&[&b"*"[..], &[b'1'; 65537]].concat()), "ERR Protocol error: too big mbulk count string");
+        assert_eq!(error(&[&b"*1\r\n$"[..], &[b'1'; 65537]].concat()), "ERR Protocol error: too big bulk count string");
+        let closed = Limits { authenticated: false, ..OPEN };
+        let text = |bytes: &[u8]| decode_all(bytes, closed).expect_err("an error").to_string();
+        assert_eq!(text(b"*11\r\n"), "ERR Protocol error: unauthenticated multibulk length");
+        assert_eq!(text(b"*1\r\n$16385\r\n"), "ERR Protocol error: unauthenticated bulk length");
+    }
+
+    #[test]
+    fn a_huge_announced_length_reserves_nothing() {
+        let mut request = Request::new();
+        assert_eq!(request.decode(b"*2147483647\r\n$536870912\r\nx", OPEN), Ok(Progress::Incomplete));
+        assert_eq!(request.spans.capacity(), 0);
+        assert_eq!(request.wanted(26), 52);
+    }
+}
