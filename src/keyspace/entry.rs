@@ -17,7 +17,7 @@
 //! - An `Int` is always in the record, a `Raw` always a pointer, a `Str` a pointer only when it is
 //!   longer than [`INLINE_VALUE_MAX`]. So the form of a value follows from what it is.
 //!
-//! A reader never allocates, and nothing in this file changes a record.
+//! A reader never allocates. Records are written here and nowhere else, into room that the segment made.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -227,11 +227,13 @@ impl Body<'_> {
     }
 
     #[inline]
+    pub(super) fn is_spilled(&self) -> bool {
+        matches!(self.form, Form::Spilled(_))
+    }
+
+    #[inline]
     pub(super) fn flags(&self) -> u8 {
-        let spilled = match self.form {
-            Form::Spilled(_) => FLAG_VALUE_SPILLED,
-            _ => 0,
-        };
+        let spilled = if self.is_spilled() { FLAG_VALUE_SPILLED } else { 0 };
         (self.kind as u8) << KIND_SHIFT | spilled
     }
 }
@@ -516,5 +518,92 @@ impl std::fmt::Debug for EntryRef<'_> {
             Some(at) => write!(out, " until {at}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The length of a record with these fields.
+#[inline]
+pub(super) fn record_len(key_len: usize, value_len: usize, expiry: Option<u64>) -> usize {
+    HEAD_LEN + key_len + value_len + if expiry.is_some() { EXPIRY_LEN } else { 0 }
+}
+
+/// Writes all of a record but its key.
+///
+/// # Safety
+/// `record` has room for `record_len(key_len, body.len(), expiry)` bytes, which nobody reads now.
+#[inline]
+pub(super) unsafe fn write_head_and_value(
+    record: *mut u8,
+    flags: u8,
+    key_len: usize,
+    body: &Body<'_>,
+    expiry: Option<u64>,
+    access: u32,
+) {
+    debug_assert!(key_len <= INLINE_KEY_MAX && body.len() <= INLINE_VALUE_MAX);
+    let value_len = body.len();
+    // SAFETY: every write lies inside the record's length, which the caller vouches for.
+    unsafe {
+        record.write(flags | if expiry.is_some() { FLAG_EXPIRY } else { 0 });
+        record.add(1).write(key_len as u8);
+        record.add(2).write(value_len as u8);
+        write_access(record, access);
+        let value = record.add(HEAD_LEN + key_len);
+        match body.form {
+            Form::Int(number) => value.cast::<[u8; 8]>().write(number.to_le_bytes()),
+            Form::Inline(bytes) => value.copy_from_nonoverlapping(bytes.as_ptr(), value_len),
+            Form::Spilled(raw) => value.cast::<*const ()>().write_unaligned(raw),
+        }
+        if let Some(expiry) = expiry {
+            write_expiry(value.add(value_len), expiry);
+        }
+    }
+}
+
+/// # Safety
+/// `record` is a record's start, and nobody reads it now.
+#[inline]
+pub(super) unsafe fn write_access(record: *mut u8, access: u32) {
+    let [low, middle, high, _] = access.min(ACCESS_MAX).to_le_bytes();
+    // SAFETY: bytes 3 to 5 of every record are the access field.
+    unsafe { record.add(3).cast::<[u8; 3]>().write([low, middle, high]) }
+}
+
+/// # Safety
+/// Six bytes at `place` may be written.
+#[inline]
+pub(super) unsafe fn write_expiry(place: *mut u8, expiry: u64) {
+    let word = expiry.min(EXPIRY_MAX).to_le_bytes();
+    // SAFETY: as the caller promises.
+    unsafe { place.copy_from_nonoverlapping(word.as_ptr(), EXPIRY_LEN) }
+}
+
+/// Takes one more reference for each pointer of a record, on behalf of a copy of it.
+///
+/// # Safety
+/// The record is alive.
+pub(super) unsafe fn clone_pointers(entry: EntryRef<'_>) {
+    if let Some(raw) = entry.key_pointer() {
+        // SAFETY: a spilled key is a sealed payload, whose reference the record owns.
+        let _ = unsafe { Heap::clone_raw(Kind::Str, raw) }.into_raw();
+    }
+    if let Some(raw) = entry.value_pointer() {
+        // SAFETY: a spilled value is a payload of the record's kind.
+        let _ = unsafe { Heap::clone_raw(entry.kind(), raw) }.into_raw();
+    }
+}
+
+/// Drops the references that a record owns.
+///
+/// # Safety
+/// The record is not used again.
+pub(super) unsafe fn drop_pointers(entry: EntryRef<'_>) {
+    if let Some(raw) = entry.key_pointer() {
+        // SAFETY: the record owns the reference, and gives it up here.
+        drop(unsafe { SharedBytes::from_raw(raw) });
+    }
+    if let Some(raw) = entry.value_pointer() {
+        // SAFETY: the same.
+        drop(unsafe { Heap::from_raw(entry.kind(), raw) });
     }
 }

@@ -30,8 +30,9 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use triomphe::Arc;
 
 use super::entry::{
-    ACCESS_MAX, Body, EXPIRY_LEN, EXPIRY_MAX, EntryRef, FLAG_EXPIRY, FLAG_KEY_SPILLED, FLAG_VALUE_SPILLED, Form,
-    HEAD_LEN, Heap, INLINE_KEY_MAX, POINTER_LEN, SharedBytes,
+    Body, EXPIRY_LEN, EntryRef, FLAG_EXPIRY, FLAG_KEY_SPILLED, FLAG_VALUE_SPILLED, HEAD_LEN, Heap, INLINE_KEY_MAX,
+    INLINE_VALUE_MAX, Kind, POINTER_LEN, SharedBytes, ValueRef, clone_pointers, drop_pointers, record_len,
+    write_access, write_expiry, write_head_and_value,
 };
 
 /// Counts and sizes; sizes are in bytes from the start of the allocation.
@@ -536,38 +537,53 @@ impl Segment {
     pub(super) fn replace(&mut self, slot: usize, body: &Body<'_>, expiry: Option<u64>, access: u32) -> Option<Heap> {
         let entry = self.entry(slot);
         let (key_len, old_len) = (entry.key_len(), entry.len());
-        let key_flag = entry.flags() & FLAG_KEY_SPILLED;
+        let flags = body.flags() | entry.flags() & FLAG_KEY_SPILLED;
         let new_len = record_len(key_len, body.len(), expiry);
-        let at = if new_len <= old_len {
-            self.make_unique();
-            self.offset(slot)
-        } else {
-            self.reserve(0, new_len);
-            self.header().used as usize
-        };
-        let old_at = self.offset(slot);
-        let payload = self.take_payload(slot);
-        // SAFETY: the segment is unique; at `at` is either the record itself, which is long enough,
-        // or room for a new one behind it, which gets the same key (or pointer to it).
-        unsafe {
-            if at != old_at {
-                let key = self.memory().add(old_at + HEAD_LEN);
-                key.copy_to_nonoverlapping(self.memory().add(at + HEAD_LEN), key_len);
-            }
-            let flags = body.flags() | key_flag;
-            write_head_and_value(self.memory().add(at), flags, key_len, body, expiry, access);
+        if new_len > old_len {
+            return self.replace_elsewhere(slot, body, expiry, access);
         }
-        let spilled = matches!(body.form, Form::Spilled(_));
-        let tag = self.tag(slot);
+        self.make_unique();
+        let payload = self.take_payload(slot);
+        // SAFETY: the segment is unique, and the record is long enough for the new one.
+        unsafe {
+            let record = self.memory().add(self.offset(slot));
+            write_head_and_value(record, flags, key_len, body, expiry, access);
+        }
+        // The header and the slot are left alone where they need no change: a store to them would
+        // delay the tag scan of the next look-up.
+        if body.is_spilled() {
+            self.header_mut().spills += 1;
+        }
+        if new_len < old_len {
+            self.header_mut().garbage += (old_len - new_len) as u32;
+            self.compact_if_wasteful();
+        }
+        payload
+    }
+
+    /// Replaces a record by a longer one, at the end of the arena.
+    #[inline(never)]
+    fn replace_elsewhere(&mut self, slot: usize, body: &Body<'_>, expiry: Option<u64>, access: u32) -> Option<Heap> {
+        let entry = self.entry(slot);
+        let (key_len, old_len) = (entry.key_len(), entry.len());
+        let flags = body.flags() | entry.flags() & FLAG_KEY_SPILLED;
+        let new_len = record_len(key_len, body.len(), expiry);
+        self.reserve(0, new_len);
+        let payload = self.take_payload(slot);
+        let (old_at, at, tag) = (self.offset(slot), self.header().used as usize, self.tag(slot));
+        // SAFETY: the segment is unique, with room for `new_len` bytes at its end, which do not
+        // overlap the old record. The key (or the pointer to it, with its reference) moves along.
+        unsafe {
+            let key = self.memory().add(old_at + HEAD_LEN);
+            key.copy_to_nonoverlapping(self.memory().add(at + HEAD_LEN), key_len);
+            let record = self.memory().add(at);
+            write_head_and_value(record, flags, key_len, body, expiry, access);
+        }
         self.set_slot(slot, tag, at);
         let header = self.header_mut();
-        header.spills += u32::from(spilled);
-        if at == old_at {
-            header.garbage += (old_len - new_len) as u32;
-        } else {
-            header.used += new_len as u32;
-            header.garbage += old_len as u32;
-        }
+        header.spills += u32::from(body.is_spilled());
+        header.used += new_len as u32;
+        header.garbage += old_len as u32;
         self.compact_if_wasteful();
         payload
     }
@@ -683,7 +699,7 @@ impl Segment {
 
     /// The growable string of a slot, copied first if anyone shares it. `None` for other kinds.
     pub(super) fn raw_mut(&mut self, slot: usize) -> Option<&mut Vec<u8>> {
-        if self.entry(slot).kind() != super::entry::Kind::Raw {
+        if self.entry(slot).kind() != Kind::Raw {
             return None;
         }
         self.make_unique();
@@ -773,12 +789,12 @@ impl Segment {
             assert_eq!(self.tag(slot), tag_of(entry.key()), "a tag is its key's");
             let spilled = entry.flags() & FLAG_VALUE_SPILLED != 0;
             match entry.value() {
-                super::entry::ValueRef::Int(_) => assert!(!spilled && entry.value_len() == 8),
-                super::entry::ValueRef::Str(bytes) => {
-                    assert_eq!(spilled, bytes.len() > super::entry::INLINE_VALUE_MAX);
+                ValueRef::Int(_) => assert!(!spilled && entry.value_len() == 8),
+                ValueRef::Str(bytes) => {
+                    assert_eq!(spilled, bytes.len() > INLINE_VALUE_MAX);
                     assert!(bytes.share().is_none_or(|bytes| bytes.strong_count() >= 2));
                 }
-                super::entry::ValueRef::Raw(_) => assert!(spilled),
+                ValueRef::Raw(_) => assert!(spilled),
             }
             assert_eq!(entry.key_pointer().is_some(), entry.key().len() > INLINE_KEY_MAX);
             live += entry.len();
@@ -789,92 +805,6 @@ impl Segment {
         assert!(places.windows(2).all(|pair| pair[0].1 <= pair[1].0), "records do not overlap");
         assert_eq!(live, self.live_bytes(), "what is not live is garbage");
         assert_eq!(spills, header.spills, "every pointer is counted");
-    }
-}
-
-#[inline]
-fn record_len(key_len: usize, value_len: usize, expiry: Option<u64>) -> usize {
-    HEAD_LEN + key_len + value_len + if expiry.is_some() { EXPIRY_LEN } else { 0 }
-}
-
-/// Writes all of a record but its key.
-///
-/// # Safety
-/// `record` has room for `record_len(key_len, body.len(), expiry)` bytes, which nobody reads now.
-#[inline]
-unsafe fn write_head_and_value(
-    record: *mut u8,
-    flags: u8,
-    key_len: usize,
-    body: &Body<'_>,
-    expiry: Option<u64>,
-    access: u32,
-) {
-    debug_assert!(key_len <= INLINE_KEY_MAX && body.len() <= super::entry::INLINE_VALUE_MAX);
-    let value_len = body.len();
-    // SAFETY: every write lies inside the record's length, which the caller vouches for.
-    unsafe {
-        record.write(flags | if expiry.is_some() { FLAG_EXPIRY } else { 0 });
-        record.add(1).write(key_len as u8);
-        record.add(2).write(value_len as u8);
-        write_access(record, access);
-        let value = record.add(HEAD_LEN + key_len);
-        match body.form {
-            Form::Int(number) => value.cast::<[u8; 8]>().write(number.to_le_bytes()),
-            Form::Inline(bytes) => value.copy_from_nonoverlapping(bytes.as_ptr(), value_len),
-            Form::Spilled(raw) => value.cast::<*const ()>().write_unaligned(raw),
-        }
-        if let Some(expiry) = expiry {
-            write_expiry(value.add(value_len), expiry);
-        }
-    }
-}
-
-/// # Safety
-/// `record` is a record's start, and nobody reads it now.
-#[inline]
-unsafe fn write_access(record: *mut u8, access: u32) {
-    let [low, middle, high, _] = access.min(ACCESS_MAX).to_le_bytes();
-    // SAFETY: bytes 3 to 5 of every record are the access field.
-    unsafe { record.add(3).cast::<[u8; 3]>().write([low, middle, high]) }
-}
-
-/// # Safety
-/// Six bytes at `place` may be written.
-#[inline]
-unsafe fn write_expiry(place: *mut u8, expiry: u64) {
-    let word = expiry.min(EXPIRY_MAX).to_le_bytes();
-    // SAFETY: as the caller promises.
-    unsafe { place.copy_from_nonoverlapping(word.as_ptr(), EXPIRY_LEN) }
-}
-
-/// Takes one more reference for each pointer of a record, on behalf of a copy of it.
-///
-/// # Safety
-/// The record is alive.
-unsafe fn clone_pointers(entry: EntryRef<'_>) {
-    if let Some(raw) = entry.key_pointer() {
-        // SAFETY: a spilled key is a sealed payload, whose reference the record owns.
-        let _ = unsafe { Heap::clone_raw(super::entry::Kind::Str, raw) }.into_raw();
-    }
-    if let Some(raw) = entry.value_pointer() {
-        // SAFETY: a spilled value is a payload of the record's kind.
-        let _ = unsafe { Heap::clone_raw(entry.kind(), raw) }.into_raw();
-    }
-}
-
-/// Drops the references that a record owns.
-///
-/// # Safety
-/// The record is not used again.
-unsafe fn drop_pointers(entry: EntryRef<'_>) {
-    if let Some(raw) = entry.key_pointer() {
-        // SAFETY: the record owns the reference, and gives it up here.
-        drop(unsafe { SharedBytes::from_raw(raw) });
-    }
-    if let Some(raw) = entry.value_pointer() {
-        // SAFETY: the same.
-        drop(unsafe { Heap::from_raw(entry.kind(), raw) });
     }
 }
 
