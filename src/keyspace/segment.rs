@@ -845,3 +845,43 @@ unsafe fn match_tags(tags: *const u8, tag: u8) -> u32 {
 fn match_tags_portable(tags: &[u8; 16], tag: u8) -> u32 {
     tags.iter().enumerate().fold(0, |bits, (at, &each)| bits | u32::from(each == tag) << at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_scan_without_simd_finds_the_same() {
+        let mut tags = [0; 16];
+        for round in 0..1000_u32 {
+            for (at, tag) in tags.iter_mut().enumerate() {
+                *tag = (round.wrapping_mul(2_654_435_761) >> at) as u8 & 3 | 0x80;
+            }
+            for tag in 0x80..0x84 {
+                // SAFETY: the array is sixteen bytes.
+                let found = unsafe { match_tags(tags.as_ptr(), tag) };
+                assert_eq!(found, match_tags_portable(&tags, tag));
+            }
+        }
+    }
+
+    #[test]
+    fn capacities_fit_what_the_allocator_hands_out() {
+        for bytes in 0..3000 {
+            let Shape { slots, capacity } = Shape::new(bytes / 50, bytes, 0);
+            assert!(capacity >= HEADER_LEN + slots * 3 + bytes && capacity % 16 == 8);
+        }
+        let narrow = NARROW_MAX - HEADER_LEN - 24;
+        assert_eq!(Shape::new(8, narrow, 9999).capacity, NARROW_MAX);
+        assert!(Shape::new(8, narrow + 1, 0).capacity > NARROW_MAX);
+    }
+
+    #[test]
+    fn the_empty_segment_is_never_unique_and_never_freed() {
+        for _ in 0..100 {
+            let segment = Segment::empty();
+            assert!(!segment.is_unique() && !segment.clone().is_unique());
+        }
+        assert!(EMPTY.refs.load(Ordering::Relaxed) >= 1);
+    }
+}
