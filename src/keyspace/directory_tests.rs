@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 
+type Forge = fn(&[u8]) -> u64;
+
 thread_local! {
-    static FORGE: Cell<Option<fn(&[u8]) -> u64>> = const { Cell::new(None) };
+    static FORGE: Cell<Option<Forge>> = const { Cell::new(None) };
 }
 
 /// The hash of a key in a test that chooses hashes, so that it can make them collide.
