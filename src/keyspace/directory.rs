@@ -192,28 +192,18 @@ impl Directory {
     }
 
     #[inline]
-    fn write(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        value: NewValue<'_>,
-        expiry: NewExpiry,
-        access: u32,
-    ) -> Option<Displaced> {
+    fn write(&mut self, hash: u64, key: &[u8], value: NewValue<'_>, new: NewExpiry, access: u32) -> Option<Displaced> {
         let (at, tag) = (self.index(hash), tag_of(hash));
         let segment = &mut self.segments[at];
         let before = segment.live_bytes();
         let found = segment.find(tag, key);
         let old_expiry = found.and_then(|slot| segment.entry(slot).expiry());
-        let expiry = match expiry {
+        let expiry = match new {
             NewExpiry::Keep => old_expiry,
             NewExpiry::Set(expiry) => expiry,
         };
-        let displaced = value.with_body(|body| match found {
-            Some(slot) => {
-                let heap = segment.replace(slot, &body, expiry, access);
-                Some(Displaced { expiry: old_expiry, heap })
-            }
+        let heap = value.with_body(|body| match found {
+            Some(slot) => segment.replace(slot, &body, expiry, access),
             None => {
                 segment.insert(tag, key, &body, expiry, access);
                 None
@@ -226,7 +216,7 @@ impl Directory {
         }
         self.note_expiry(at, old_expiry, expiry);
         self.grow(at);
-        displaced
+        found.map(|_| Displaced { expiry: old_expiry, heap })
     }
 
     /// Removes a key.
