@@ -1,1 +1,5 @@
-//! (header comes with the first file)
+//! Databases, shards and the copy-on-write store under them.
+
+pub mod directory;
+pub mod entry;
+mod segment;

@@ -1,0 +1,584 @@
+//! The store of one (shard, database): linear hashing over copy-on-write segments.
+//!
+//! With `n` segments and `2^L <= n < 2^(L+1)`, a key lives in segment `hash mod 2^(L+1)` if there
+//! is one, else in `hash mod 2^L`. Growing adds segment `n`, which takes its keys from segment
+//! `n - 2^L`; shrinking is the reverse. So one insert moves one segment's records, never all.
+//!
+//! ```text
+//!   hash: │ 10 bits: shard │ 6 bits │ 8 bits: tag │ 2 bits │ 38 bits: segment, lowest first │
+//! ```
+//!
+//! SCAN walks the segments by their index *with the bits reversed*. A segment at level L holds one
+//! interval of reversed hashes, and a split cuts the interval in two: whatever splits and merges
+//! happen between two calls, what lies before the cursor has been visited.
+//!
+//! Invariants:
+//!
+//! - Every hash that a caller gives is the seed's hash of the key.
+//! - `len`, `volatile` and `live` are the sums over the segments.
+//! - `bounds[i]` is at or before every expiry in segment `i`, and `earliest` at or before every
+//!   bound. No bounds are kept while no key can expire.
+//! - A clone shares all segments; a change after that copies only the segment that it touches.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::entry::{EntryRef, Heap, NewValue, ValueRef};
+use super::segment::Segment;
+use crate::base::hash::HashSeed;
+
+/// SCAN positions are below `2^POSITION_BITS`.
+pub const POSITION_BITS: u32 = 38;
+
+/// A segment is split when the mean passes this many records,
+const SPLIT_ENTRIES: usize = 40;
+/// or this many bytes of records;
+const SPLIT_BYTES: usize = 2200;
+/// and the last one is merged back when the means fall to these.
+const MERGE_ENTRIES: usize = 16;
+const MERGE_BYTES: usize = 900;
+/// A segment larger than this makes the directory split further, whatever the mean.
+const CROWDED_BYTES: usize = 60_000;
+/// Merging never makes a segment larger than this.
+const MERGED_BYTES_MAX: usize = CROWDED_BYTES / 2;
+/// How far a crowd of colliding hashes may push the splitting: this many times the usual number.
+const CROWDED_SPLITS_MAX: usize = 64;
+/// The bound of a segment in which nothing expires.
+const NEVER: u64 = u64::MAX;
+
+/// What a record held before it was replaced or removed.
+#[derive(Debug)]
+#[must_use = "a large payload should be freed off the worker's thread"]
+pub struct Displaced {
+    /// When the key would have expired, in unix milliseconds.
+    pub expiry: Option<u64>,
+    /// The payload, if the value was outside the record.
+    pub heap: Option<Heap>,
+}
+
+/// A key found to have expired.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ExpiredKey {
+    /// Its hash.
+    pub hash: u64,
+    /// Its bytes.
+    pub key: Box<[u8]>,
+}
+
+/// What to do with the expiry of a key that is replaced.
+#[derive(Clone, Copy)]
+enum NewExpiry {
+    Keep,
+    Set(Option<u64>),
+}
+
+/// The keys of one database in one shard. A clone is a frozen view.
+pub struct Directory {
+    segments: Vec<Segment>,
+    /// All ones, as many as the level of the segments already split.
+    mask: usize,
+    len: usize,
+    volatile: usize,
+    live: usize,
+    /// Parallel to `segments`, or empty while `volatile` is zero. Atomic only so that a look that
+    /// changes nothing else may tighten them.
+    bounds: Vec<AtomicU64>,
+    earliest: AtomicU64,
+    seed: HashSeed,
+}
+
+impl Clone for Directory {
+    fn clone(&self) -> Directory {
+        const AHEAD: usize = 8;
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for (at, segment) in self.segments.iter().enumerate() {
+            // Every count is a cache miss: have several under way.
+            if let Some(ahead) = self.segments.get(at + AHEAD) {
+                ahead.prefetch_count();
+            }
+            segments.push(segment.clone());
+        }
+        let copy = |bound: &AtomicU64| AtomicU64::new(bound.load(Ordering::Relaxed));
+        Directory {
+            segments,
+            mask: self.mask,
+            len: self.len,
+            volatile: self.volatile,
+            live: self.live,
+            bounds: self.bounds.iter().map(copy).collect(),
+            earliest: copy(&self.earliest),
+            seed: self.seed,
+        }
+    }
+}
+
+impl Directory {
+    /// An empty directory; `seed` is the one of all hashes to come.
+    pub fn new(seed: HashSeed) -> Directory {
+        Directory::with_capacity(seed, 0, 0)
+    }
+
+    /// An empty directory with the right number of segments for so many entries that take so many
+    /// bytes in all (see `live_bytes`; 0 if unknown): loading them splits nothing.
+    pub fn with_capacity(seed: HashSeed, entries: usize, live_bytes: usize) -> Directory {
+        let count = entries.div_ceil(SPLIT_ENTRIES).max(live_bytes.div_ceil(SPLIT_BYTES)).max(1);
+        Directory {
+            segments: (0..count).map(|_| Segment::empty()).collect(),
+            mask: mask_of(count),
+            len: 0,
+            volatile: 0,
+            live: 0,
+            bounds: Vec::new(),
+            earliest: AtomicU64::new(NEVER),
+            seed,
+        }
+    }
+
+    /// How many keys there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no keys.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many keys have an expiry.
+    #[inline]
+    pub fn volatile_len(&self) -> usize {
+        self.volatile
+    }
+
+    /// The bytes of all records, payloads outside them not counted.
+    #[inline]
+    pub fn live_bytes(&self) -> usize {
+        self.live
+    }
+
+    /// The bytes allocated for segments and tables, payloads not counted. Reads every segment.
+    pub fn memory(&self) -> usize {
+        let tables = self.segments.capacity() * size_of::<Segment>() + self.bounds.capacity() * size_of::<AtomicU64>();
+        let segments = self.segments.iter().filter(|segment| segment.len() > 0);
+        size_of::<Directory>() + tables + segments.map(Segment::capacity).sum::<usize>()
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        let segment = &self.segments[self.index(hash)];
+        let slot = segment.find(tag_of(hash), key)?;
+        Some(segment.entry(slot))
+    }
+
+    /// Stores a key: value, expiry and access, whatever it was before.
+    #[inline]
+    pub fn set(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: NewValue<'_>,
+        expiry: Option<u64>,
+        access: u32,
+    ) -> Option<Displaced> {
+        self.write(hash, key, value, NewExpiry::Set(expiry), access)
+    }
+
+    /// Stores a key's value, and leaves its expiry as it is.
+    #[inline]
+    pub fn set_value(&mut self, hash: u64, key: &[u8], value: NewValue<'_>, access: u32) -> Option<Displaced> {
+        self.write(hash, key, value, NewExpiry::Keep, access)
+    }
+
+    #[inline]
+    fn write(&mut self, hash: u64, key: &[u8], value: NewValue<'_>, new: NewExpiry, access: u32) -> Option<Displaced> {
+        let (at, tag) = (self.index(hash), tag_of(hash));
+        let segment = &mut self.segments[at];
+        let before = segment.live_bytes();
+        let found = segment.find(tag, key);
+        let old_expiry = found.and_then(|slot| segment.entry(slot).expiry());
+        let expiry = match new {
+            NewExpiry::Keep => old_expiry,
+            NewExpiry::Set(expiry) => expiry,
+        };
+        let heap = value.with_body(|body| match found {
+            Some(slot) => segment.replace(slot, &body, expiry, access),
+            None => {
+                segment.insert(tag, key, &body, expiry, access);
+                None
+            }
+        });
+        self.live = self.live - before + segment.live_bytes();
+        if found.is_none() {
+            debug_assert_eq!(hash, self.hash_of(key), "a hash is the seed's hash of the key");
+            self.len += 1;
+        }
+        self.note_expiry(at, old_expiry, expiry);
+        self.grow(at);
+        found.map(|_| Displaced { expiry: old_expiry, heap })
+    }
+
+    /// Removes a key.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Displaced> {
+        let at = self.index(hash);
+        let segment = &mut self.segments[at];
+        let slot = segment.find(tag_of(hash), key)?;
+        let expiry = segment.entry(slot).expiry();
+        let before = segment.live_bytes();
+        let heap = segment.remove(slot);
+        self.live = self.live - before + segment.live_bytes();
+        self.len -= 1;
+        self.note_expiry(at, expiry, None);
+        self.shrink();
+        Some(Displaced { expiry, heap })
+    }
+
+    /// Sets or clears a key's expiry; false if there is no such key.
+    pub fn set_expiry(&mut self, hash: u64, key: &[u8], expiry: Option<u64>) -> bool {
+        let at = self.index(hash);
+        let segment = &mut self.segments[at];
+        let Some(slot) = segment.find(tag_of(hash), key) else { return false };
+        let old = segment.entry(slot).expiry();
+        let before = segment.live_bytes();
+        segment.set_expiry(slot, expiry);
+        self.live = self.live - before + segment.live_bytes();
+        self.note_expiry(at, old, expiry);
+        self.grow(at);
+        true
+    }
+
+    /// Notes an access, unless a frozen view shares the segment.
+    #[inline]
+    pub fn touch(&mut self, hash: u64, key: &[u8], access: u32) {
+        let at = self.index(hash);
+        if let Some(slot) = self.segments[at].find(tag_of(hash), key) {
+            self.segments[at].set_access(slot, access);
+        }
+    }
+
+    /// A key's string, to be changed in place: it becomes growable if it is not yet, and is copied
+    /// first if a frozen view shares it. `None` if there is no such key, or it is no string.
+    pub fn raw_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Vec<u8>> {
+        let entry = self.get(hash, key)?;
+        let raw = match entry.value() {
+            ValueRef::Int(number) => Some(itoa::Buffer::new().format(number).into()),
+            ValueRef::Str(bytes) => Some(bytes.to_vec()),
+            ValueRef::Raw(_) => None,
+        };
+        if let Some(raw) = raw {
+            let access = entry.access();
+            // The old payload is dropped here: this path has just copied all of it anyway.
+            let _ = self.set_value(hash, key, NewValue::Raw(raw), access);
+        }
+        let at = self.index(hash);
+        let slot = self.segments[at].find(tag_of(hash), key)?;
+        self.segments[at].raw_mut(slot)
+    }
+
+    /// Has the processor fetch the segment of a hash: some time before `prefetch_record`.
+    #[inline]
+    pub fn prefetch_segment(&self, hash: u64) {
+        self.segments[self.index(hash)].prefetch();
+    }
+
+    /// Has the processor fetch the record of a hash: some time before the look-up.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        self.segments[self.index(hash)].prefetch_record(tag_of(hash));
+    }
+
+    /// A time before which no key expires; `None` if none ever does.
+    #[inline]
+    pub fn earliest_expiry(&self) -> Option<u64> {
+        Some(self.earliest.load(Ordering::Relaxed)).filter(|&at| at != NEVER)
+    }
+
+    /// Adds up to `limit` keys that have expired at `now` to `out`; the caller removes them.
+    ///
+    /// Segments in which nothing can have expired are skipped. A segment looked at gets an exact
+    /// bound, so that the look after the removal makes the next ones cheap.
+    pub fn collect_expired(&self, now: u64, limit: usize, out: &mut Vec<ExpiredKey>) {
+        let end = out.len().saturating_add(limit);
+        if self.earliest.load(Ordering::Relaxed) > now || limit == 0 {
+            return;
+        }
+        let mut earliest = NEVER;
+        for (segment, bound) in self.segments.iter().zip(&self.bounds) {
+            if bound.load(Ordering::Relaxed) <= now && out.len() < end {
+                let mut exact = NEVER;
+                for entry in segment.entries() {
+                    let Some(expiry) = entry.expiry() else { continue };
+                    exact = exact.min(expiry);
+                    if expiry <= now && out.len() < end {
+                        let key = entry.key();
+                        out.push(ExpiredKey { hash: self.hash_of(key), key: key.into() });
+                    }
+                }
+                bound.store(exact, Ordering::Relaxed);
+            }
+            earliest = earliest.min(bound.load(Ordering::Relaxed));
+        }
+        self.earliest.store(earliest, Ordering::Relaxed);
+    }
+
+    /// Visits the entries from a position on, whole segments at a time, until about `budget` are
+    /// visited; gives the position to go on from, or `None` at the end. Positions begin at 0.
+    ///
+    /// Every key that is there from the first call to the last is visited at least once.
+    pub fn scan(&self, position: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<u64> {
+        let end = 1 << POSITION_BITS;
+        let (mut position, mut visited) = (position, 0);
+        // Empty segments count a little, so that a sparse directory cannot hold one call for long.
+        let mut steps = budget.saturating_mul(10).max(1);
+        while position < end && steps > 0 && (visited < budget || visited == 0) {
+            let at = self.index(reversed(position));
+            let segment = &self.segments[at];
+            segment.entries().for_each(&mut *visit);
+            visited += segment.len();
+            steps -= 1;
+            let width = POSITION_BITS - self.level(at);
+            position = (reversed(at as u64) & !((1 << width) - 1)) + (1 << width);
+        }
+        (position < end).then_some(position)
+    }
+
+    /// An entry at random, near uniformly; `random` is the source of all choices made.
+    pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
+        const TRIES: usize = 128;
+        if self.len == 0 {
+            return None;
+        }
+        let mut state = random;
+        let spread = 4 * self.len.div_ceil(self.segments.len()) + 16;
+        for _ in 0..TRIES {
+            let segment = &self.segments[below(&mut state, self.segments.len())];
+            // Rejection gives every record the same chance, but those of a segment four times as
+            // full as the mean.
+            let slot = below(&mut state, spread);
+            if segment.len() > spread {
+                return Some(segment.entry(below(&mut state, segment.len())));
+            }
+            if slot < segment.len() {
+                return Some(segment.entry(slot));
+            }
+        }
+        let start = below(&mut state, self.segments.len());
+        let round = self.segments[start..].iter().chain(&self.segments[..start]);
+        let segment = round.into_iter().find(|segment| segment.len() > 0)?;
+        Some(segment.entry(below(&mut state, segment.len())))
+    }
+
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        self.segments.iter().flat_map(Segment::entries)
+    }
+
+    /// The segment of a hash.
+    #[inline]
+    fn index(&self, hash: u64) -> usize {
+        let at = hash as usize & self.mask;
+        if at < self.segments.len() { at } else { at & (self.mask >> 1) }
+    }
+
+    /// How many hash bits choose this segment.
+    #[inline]
+    fn level(&self, at: usize) -> u32 {
+        let level = self.mask.count_ones();
+        if level > 0 && (at | (self.mask + 1) >> 1) >= self.segments.len() { level - 1 } else { level }
+    }
+
+    #[inline]
+    fn hash_of(&self, key: &[u8]) -> u64 {
+        #[cfg(test)]
+        if let Some(forged) = tests::forged_hash(key) {
+            return forged;
+        }
+        self.seed.hash(key)
+    }
+
+    /// Keeps count of the keys with an expiry, and the bounds.
+    #[inline]
+    fn note_expiry(&mut self, at: usize, old: Option<u64>, new: Option<u64>) {
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        self.volatile = self.volatile - usize::from(old.is_some()) + usize::from(new.is_some());
+        if self.volatile == 0 {
+            self.bounds = Vec::new();
+            self.earliest = AtomicU64::new(NEVER);
+        } else if let Some(expiry) = new {
+            if self.bounds.is_empty() {
+                self.bounds = (0..self.segments.len()).map(|_| AtomicU64::new(NEVER)).collect();
+            }
+            let lower = |bound: &mut AtomicU64| *bound.get_mut() = expiry.min(*bound.get_mut());
+            lower(&mut self.bounds[at]);
+            lower(&mut self.earliest);
+        }
+    }
+
+    /// Splits a segment or two after an insert into segment `at`, if there is need.
+    #[inline]
+    fn grow(&mut self, at: usize) {
+        let count = self.segments.len();
+        if self.len > count * SPLIT_ENTRIES || self.live > count * SPLIT_BYTES {
+            self.split();
+        }
+        if self.segments[at].capacity() > CROWDED_BYTES {
+            self.spread_crowd(at);
+        }
+    }
+
+    /// Splits on until the crowded segment's turn comes, a few at each insert.
+    #[cold]
+    fn spread_crowd(&mut self, at: usize) {
+        let usual = (self.len / SPLIT_ENTRIES).max(self.live / SPLIT_BYTES) + 1;
+        for _ in 0..4 {
+            let crowded = self.segments[at].live_bytes() > CROWDED_BYTES;
+            if crowded && self.segments.len() < usual * CROWDED_SPLITS_MAX {
+                self.split();
+            }
+        }
+    }
+
+    /// Adds one segment, and moves to it what is its own.
+    #[cold]
+    #[inline(never)]
+    fn split(&mut self) {
+        let new = self.segments.len();
+        let bit = 1usize << new.ilog2();
+        let from = new - bit;
+        let mut low = std::mem::replace(&mut self.segments[from], Segment::empty());
+        let high = low.split(|key| self.hash_of(key) as usize & bit != 0);
+        if new == self.segments.capacity() {
+            self.segments.reserve_exact(new / 8 + 1);
+        }
+        self.segments[from] = low;
+        self.segments.push(high);
+        self.mask = mask_of(new + 1);
+        if !self.bounds.is_empty() {
+            if new == self.bounds.capacity() {
+                self.bounds.reserve_exact(new / 8 + 1);
+            }
+            self.bounds[from] = exact_bound(&self.segments[from]);
+            self.bounds.push(exact_bound(&self.segments[new]));
+        }
+    }
+
+    /// Merges the last segment back after a removal, if the means are low.
+    #[inline]
+    fn shrink(&mut self) {
+        let count = self.segments.len();
+        if self.len == 0 && count > 1 {
+            *self = Directory::new(self.seed);
+            return;
+        }
+        let sparse = self.len < count * MERGE_ENTRIES && self.live < count * MERGE_BYTES;
+        if count > 1 && sparse {
+            self.merge();
+        }
+    }
+
+    /// Takes the last segment away: the reverse of `split`.
+    #[cold]
+    #[inline(never)]
+    fn merge(&mut self) {
+        let last = self.segments.len() - 1;
+        let into = last - (1 << last.ilog2());
+        let bytes = self.segments[last].live_bytes() + self.segments[into].live_bytes();
+        if bytes > MERGED_BYTES_MAX && self.segments[last].len() > 0 {
+            return;
+        }
+        let Some(high) = self.segments.pop() else { return };
+        self.segments[into].merge(high);
+        self.mask = mask_of(last);
+        if let Some(mut bound) = self.bounds.pop() {
+            let lower = self.bounds[into].get_mut();
+            *lower = (*lower).min(*bound.get_mut());
+        }
+        if self.segments.capacity() > 2 * last + 8 {
+            self.segments.shrink_to(last + last / 8);
+            self.bounds.shrink_to(last + last / 8);
+        }
+    }
+
+    /// Checks all invariants, of every segment and of the whole.
+    ///
+    /// # Panics
+    /// If one is broken.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.mask, mask_of(self.segments.len()));
+        let (mut len, mut live, mut volatile) = (0, 0, 0);
+        assert_eq!(self.bounds.is_empty(), self.volatile == 0, "bounds are kept while needed");
+        assert!(self.bounds.is_empty() || self.bounds.len() == self.segments.len());
+        for (at, segment) in self.segments.iter().enumerate() {
+            segment.check_invariants(|key| tag_of(self.hash_of(key)));
+            let mut keys = std::collections::HashSet::new();
+            for entry in segment.entries() {
+                let hash = self.hash_of(entry.key());
+                assert_eq!(self.index(hash), at, "a key is in the segment of its hash");
+                let low_bits = (1 << self.level(at)) - 1;
+                assert_eq!(hash as usize & low_bits, at & low_bits, "the level counts its bits");
+                assert!(keys.insert(entry.key()), "a key is stored once");
+                if let Some(expiry) = entry.expiry() {
+                    volatile += 1;
+                    assert!(self.bounds[at].load(Ordering::Relaxed) <= expiry);
+                }
+            }
+            if let Some(bound) = self.bounds.get(at) {
+                assert!(self.earliest.load(Ordering::Relaxed) <= bound.load(Ordering::Relaxed));
+            }
+            len += segment.len();
+            live += segment.live_bytes();
+        }
+        assert_eq!((len, live, volatile), (self.len, self.live, self.volatile), "the sums agree");
+    }
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Directory")
+            .field("segments", &self.segments.len())
+            .field("len", &self.len)
+            .field("volatile", &self.volatile)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As many ones as choose among so many segments.
+#[inline]
+fn mask_of(segments: usize) -> usize {
+    segments.next_power_of_two() - 1
+}
+
+/// The bits of a hash that a slot keeps.
+#[inline]
+fn tag_of(hash: u64) -> u8 {
+    (hash >> 40) as u8
+}
+
+/// Turns a hash's low bits into a SCAN position, and back.
+#[inline]
+fn reversed(bits: u64) -> u64 {
+    bits.reverse_bits() >> (u64::BITS - POSITION_BITS)
+}
+
+fn exact_bound(segment: &Segment) -> AtomicU64 {
+    AtomicU64::new(segment.earliest_expiry().unwrap_or(NEVER))
+}
+
+/// A number below `end`, from a SplitMix64 stream.
+#[inline]
+fn below(state: &mut u64, end: usize) -> usize {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    ((u128::from(mixed) * end as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;
