@@ -2,4 +2,12 @@
 //!
 //! Each file is one small service without state of its own, or with state that it keeps to itself.
 
+pub mod alloc;
+pub mod clock;
+pub mod config;
+pub mod format;
+pub mod glob;
 pub mod hash;
+pub mod log;
+pub mod long_double;
+pub mod random;

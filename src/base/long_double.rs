@@ -1,0 +1,239 @@
+//! The x87 `long double`, in which INCRBYFLOAT and HINCRBYFLOAT calculate.
+//!
+//! Clients compare the text that comes back, so the arithmetic must have the same 64-bit mantissa and
+//! the same rounding as the C code of Redis on x86-64, on every machine. Reading and adding are
+//! `rustc_apfloat`'s; printing (`%.17Lf` without trailing zeros) is exact integer arithmetic here.
+//!
+//! Invariant: a [`LongDouble`] is never a NaN when parsed. Never panics, whatever the text.
+
+use rustc_apfloat::ieee::{Double, X87DoubleExtended};
+use rustc_apfloat::{Float, Round};
+
+/// Redis refuses longer texts.
+const LEN_MAX: usize = 5 * 1024 - 1;
+
+/// A number's text, checked against `strtod`'s grammar and made ready for a converter.
+#[derive(Debug, PartialEq)]
+pub(super) enum Number<'a> {
+    /// `inf` or `infinity`, in any case.
+    Infinity { negative: bool },
+    /// Digits, point, exponent.
+    Decimal { text: &'a str, is_zero: bool },
+    /// Hexadecimal, always with the binary exponent that C lets one leave out.
+    Hexadecimal { text: String, is_zero: bool },
+}
+
+/// Checks that the whole of `text` is a number; NaN is refused.
+pub(super) fn scan(text: &[u8]) -> Option<Number<'_>> {
+    if text.len() > LEN_MAX {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let negative = text.starts_with('-');
+    if unsigned.eq_ignore_ascii_case("inf") || unsigned.eq_ignore_ascii_case("infinity") {
+        return Some(Number::Infinity { negative });
+    }
+    if let Some(digits) = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X")) {
+        let (is_zero, has_exponent) = check_digits(digits, 16, ['p', 'P'])?;
+        let mut text = format!("{}0x{}", if negative { "-" } else { "" }, digits);
+        if !has_exponent {
+            text.push_str("p0");
+        }
+        return Some(Number::Hexadecimal { text, is_zero });
+    }
+    let (is_zero, _) = check_digits(unsigned, 10, ['e', 'E'])?;
+    Some(Number::Decimal { text, is_zero })
+}
+
+/// `digits[.digits][e[+-]digits]` with at least one digit before the exponent; (is zero, has exponent).
+fn check_digits(text: &str, radix: u32, exponent_mark: [char; 2]) -> Option<(bool, bool)> {
+    let (mantissa, exponent) = match text.split_once(exponent_mark) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all_digits = |part: &str| part.chars().all(|digit| digit.is_digit(radix));
+    if whole.len() + fraction.len() == 0 || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    if let Some(exponent) = exponent {
+        let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return None;
+        }
+    }
+    let is_zero = whole.bytes().chain(fraction.bytes()).all(|digit| digit == b'0');
+    Some((is_zero, exponent.is_some()))
+}
+
+/// The double nearest to a scanned hexadecimal number.
+pub(super) fn hexadecimal_to_f64(text: &str) -> Option<f64> {
+    let value = Double::from_str_r(text, Round::NearestTiesToEven).ok()?.value;
+    Some(f64::from_bits(u64::try_from(value.to_bits()).ok()?))
+}
+
+/// An 80-bit extended precision number.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct LongDouble(X87DoubleExtended);
+
+impl LongDouble {
+    /// Reads a number as Redis' `string2ld` does; `inf` is accepted, NaN and overflow are not.
+    pub fn parse(text: &[u8]) -> Option<LongDouble> {
+        let (text, is_zero) = match scan(text)? {
+            Number::Infinity { negative } => {
+                let infinity = X87DoubleExtended::INFINITY;
+                return Some(LongDouble(if negative { -infinity } else { infinity }));
+            }
+            Number::Decimal { text, is_zero } => (text.to_owned(), is_zero),
+            Number::Hexadecimal { text, is_zero } => (text, is_zero),
+        };
+        let value = X87DoubleExtended::from_str_r(&text, Round::NearestTiesToEven).ok()?.value;
+        (value.is_finite() && (is_zero || !value.is_zero())).then_some(LongDouble(value))
+    }
+
+    /// An integer, exactly.
+    pub fn from_i64(value: i64) -> LongDouble {
+        LongDouble(X87DoubleExtended::from_i128(i128::from(value)).value)
+    }
+
+    /// Adds; `None` where Redis says "increment would produce NaN or Infinity".
+    pub fn checked_add(self, other: LongDouble) -> Option<LongDouble> {
+        let sum = (self.0 + other.0).value;
+        sum.is_finite().then_some(LongDouble(sum))
+    }
+
+    /// Is it neither infinite nor NaN?
+    pub fn is_finite(self) -> bool {
+        self.0.is_finite()
+    }
+
+    /// Appends the number with up to 17 decimals and without trailing zeros, as Redis stores it.
+    pub fn write_human(self, out: &mut Vec<u8>) {
+        let bits = self.0.to_bits();
+        let negative = (bits >> 79) & 1 == 1;
+        let exponent = ((bits >> 64) & 0x7fff) as i32;
+        let mantissa = bits as u64;
+        let start = out.len();
+        if negative {
+            out.push(b'-');
+        }
+        if exponent == 0x7fff {
+            return out.extend_from_slice(b"inf");
+        }
+        // value = mantissa × 2^power; the smallest exponent is shared with the denormals.
+        let power = exponent.max(1) - 16383 - 63;
+        if power >= 0 {
+            write_shifted(out, mantissa, power as usize);
+        } else {
+            write_fraction(out, mantissa, power.unsigned_abs());
+        }
+        if &out[start..] == b"-0" {
+            out.remove(start);
+        }
+    }
+
+    /// [`LongDouble::write_human`] as a string.
+    pub fn to_human(self) -> String {
+        let mut out = Vec::new();
+        self.write_human(&mut out);
+        out.iter().map(|&byte| char::from(byte)).collect()
+    }
+}
+
+/// `mantissa / 2^shift` rounded half to even at 17 decimals.
+fn write_fraction(out: &mut Vec<u8>, mantissa: u64, shift: u32) {
+    const SCALE: u128 = 100_000_000_000_000_000;
+    let scaled = u128::from(mantissa) * SCALE; // below 2^121
+    let rounded = if shift >= 128 {
+        0 // less than 2^-7 of the last decimal
+    } else {
+        let (quotient, rest) = (scaled >> shift, scaled & ((1_u128 << shift) - 1));
+        let half = 1_u128 << (shift - 1);
+        quotient + u128::from(rest > half || (rest == half && quotient & 1 == 1))
+    };
+    out.extend_from_slice((rounded / SCALE).to_string().as_bytes());
+    let fraction = format!("{:017}", rounded % SCALE);
+    let fraction = fraction.trim_end_matches('0');
+    if !fraction.is_empty() {
+        out.push(b'.');
+        out.extend_from_slice(fraction.as_bytes());
+    }
+}
+
+/// `mantissa × 2^shift` in decimal: up to 4933 digits, by repeated division.
+fn write_shifted(out: &mut Vec<u8>, mantissa: u64, shift: usize) {
+    const GROUP: u64 = 1_000_000_000;
+    let mut limbs = vec![0_u32; shift / 32 + 4];
+    let wide = u128::from(mantissa) << (shift % 32);
+    for (index, limb) in limbs[shift / 32..].iter_mut().take(3).enumerate() {
+        *limb = (wide >> (32 * index)) as u32;
+    }
+    let mut groups = Vec::with_capacity(shift / 29 + 4);
+    loop {
+        while limbs.last() == Some(&0) {
+            limbs.pop();
+        }
+        if limbs.is_empty() {
+            break;
+        }
+        let mut rest = 0_u64;
+        for limb in limbs.iter_mut().rev() {
+            let value = (rest << 32) | u64::from(*limb);
+            *limb = (value / GROUP) as u32;
+            rest = value % GROUP;
+        }
+        groups.push(rest);
+    }
+    let mut groups = groups.iter().rev();
+    out.extend_from_slice(groups.next().unwrap_or(&0).to_string().as_bytes());
+    for group in groups {
+        out.extend_from_slice(format!("{group:09}").as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_zero_is_printed_as_zero() {
+        assert_eq!(LongDouble::parse(b"-0").expect("a number").to_human(), "0");
+        assert_eq!(LongDouble::parse(b"-1e-30").expect("a number").to_human(), "0");
+    }
+
+    #[test]
+    fn infinities_do_not_add_up() {
+        let infinity = LongDouble::parse(b"inf").expect("a number");
+        let one = LongDouble::from_i64(1);
+        assert!(!infinity.is_finite());
+        assert_eq!(infinity.to_human(), "inf");
+        assert_eq!(infinity.checked_add(one), None);
+        assert_eq!(infinity.checked_add(LongDouble::parse(b"-inf").expect("a number")), None);
+        let largest = LongDouble::parse(b"1.1e4932").expect("a number");
+        assert_eq!(largest.checked_add(largest), None);
+    }
+
+    #[test]
+    fn out_of_range_is_refused() {
+        for bad in ["1e5000", "-1e5000", "1e-5000", "nan", "", "1e99999999999999999999", "0x1p99999"] {
+            assert_eq!(LongDouble::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(LongDouble::parse(&vec![b'1'; LEN_MAX + 1]), None);
+        assert!(LongDouble::parse(b"1e-4940").is_some(), "denormals are numbers");
+    }
+
+    #[test]
+    fn large_powers_are_exact() {
+        let power = |exponent: u32| {
+            let text = format!("0x1p{exponent}");
+            LongDouble::parse(text.as_bytes()).expect("a number").to_human()
+        };
+        assert_eq!(power(63), (1_u128 << 63).to_string());
+        assert_eq!(power(64), (1_u128 << 64).to_string());
+        assert_eq!(power(127), (1_u128 << 127).to_string());
+        assert_eq!(power(16383).len(), 4932);
+        assert!(power(16383).starts_with("594865747678615882542879663314"));
+        assert_eq!(LongDouble::from_i64(i64::MIN).to_human(), i64::MIN.to_string());
+    }
+}
