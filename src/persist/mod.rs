@@ -5,6 +5,8 @@
 //! [`store`] (which ties them together). Nothing here imports the keyspace, a command or the executor.
 
 pub mod block;
+#[cfg(test)]
+mod crash_tests;
 pub mod chunk;
 pub mod error;
 pub mod format;
