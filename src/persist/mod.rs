@@ -1,1 +1,29 @@
-//! (header comes with the first file)
+//! Persistence: log, snapshot, manifest, recovery. It deals in bytes and knows no command.
+//!
+//! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
+//! [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
+//! [`store`] (which ties them together). Nothing here imports the keyspace, a command or the executor.
+
+pub mod block;
+#[cfg(test)]
+mod crash_tests;
+pub mod chunk;
+pub mod error;
+pub mod format;
+pub mod fsync;
+pub mod log;
+pub mod manifest;
+pub mod record;
+pub mod recover;
+pub mod snapshot;
+pub mod storage;
+pub mod store;
+pub mod wire;
+
+pub use chunk::{Chunk, ChunkWriter, EncodedChunk, Entry, WireValue};
+pub use error::PersistError;
+pub use log::{Appender, FsyncPolicy, Log};
+pub use record::{Args, Record};
+pub use recover::{Epoch, Recovery, RecoverySummary, Window};
+pub use snapshot::{FinishedSnapshot, SnapshotWriter};
+pub use store::{CommitSummary, Cut, Sizes, Store, StoreOptions};

@@ -1,0 +1,349 @@
+//! The store against a hostile disk: a power cut, or an error, at every single operation.
+//!
+//! The model: operation `n` sets key `n % 13` to the value `n`, or clears everything. So the state
+//! after `n` operations is known, and differs from every other. Whatever happens to the disk, what
+//! is recovered must be the state after some `n` that is not below what was acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::storage::SimStorage;
+use super::storage::sim::Fault;
+use super::*;
+
+const SHARDS: u32 = 4;
+const KEYS: u64 = 13;
+
+type State = BTreeMap<u64, u64>;
+
+pub(super) fn options(generation: u64, appendonly: bool) -> StoreOptions {
+    StoreOptions {
+        workers: 2,
+        shards: SHARDS,
+        hash_seed: *b"0123456789abcdef",
+        generation,
+        appendonly,
+        policy: FsyncPolicy::No,
+        clock: Arc::new(|| 1_700_000_000_000),
+        cut_at_corruption: false,
+        fsync_thread: false,
+    }
+}
+
+fn apply(state: &mut State, n: u64) {
+    if n.is_multiple_of(29) {
+        state.clear();
+    } else {
+        state.insert(n % KEYS, n);
+    }
+}
+
+/// A value of a length that makes blocks cross sectors now and then.
+fn value(n: u64) -> Vec<u8> {
+    let mut value = n.to_string().into_bytes();
+    value.resize(value.len() + (n * 37 % 300) as usize, b'.');
+    value
+}
+
+fn number(value: &[u8]) -> u64 {
+    let digits = value.iter().take_while(|b| b.is_ascii_digit());
+    digits.fold(0, |sum, b| sum * 10 + u64::from(b - b'0'))
+}
+
+/// The keyspace and its commands, as far as the store is concerned.
+struct Model {
+    store: Store,
+    state: State,
+    appended: u64,
+    acknowledged: u64,
+    seqs: [u64; SHARDS as usize],
+}
+
+impl Model {
+    /// Opens the store; checks that what it holds is the state after `low..=high` operations.
+    fn open(
+        storage: &SimStorage,
+        generation: u64,
+        low: u64,
+        high: u64,
+        appendonly: bool,
+    ) -> Result<Self, PersistError> {
+        let (store, recovery) =
+            Store::open(Arc::new(storage.clone()), options(generation, appendonly))?;
+        let state = load(&recovery)?;
+        let mut expected = State::new();
+        let mut found = None;
+        for n in 0..=high {
+            if n > 0 {
+                apply(&mut expected, n);
+            }
+            if n >= low && expected == state {
+                found = Some(n);
+            }
+        }
+        let appended = found.unwrap_or_else(|| {
+            panic!("{state:?} is not a state between {low} and {high}: {:?}", recovery.summary())
+        });
+        Ok(Self { store, state, appended, acknowledged: appended, seqs: [0; 4] })
+    }
+
+    fn append(&mut self, count: u64) {
+        for _ in 0..count {
+            self.appended += 1;
+            let n = self.appended;
+            apply(&mut self.state, n);
+            let mut appender = self.store.log().appender((n % 2) as usize);
+            if n.is_multiple_of(29) {
+                appender.barrier(0, &[b"FLUSHALL"]);
+                continue;
+            }
+            let key = n % KEYS;
+            let shard = (key % u64::from(SHARDS)) as usize;
+            self.seqs[shard] += 1;
+            let args: [&[u8]; 3] = [b"SET", &[key as u8], &value(n)];
+            appender.record(shard as u16, self.seqs[shard], 0, &args);
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), PersistError> {
+        self.store.log().sync_now()?;
+        if self.store.log().is_active() {
+            self.acknowledged = self.appended;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<(State, u64, Cut), PersistError> {
+        let (state, appended) = (self.state.clone(), self.appended);
+        let (frozen, cut) = self.store.cut(|take| {
+            take();
+            state
+        })?;
+        Ok((frozen, appended, cut))
+    }
+
+    fn write(&self, cut: &Cut, frozen: &State) -> Result<FinishedSnapshot, PersistError> {
+        let mut writer = self.store.snapshot_writer(cut)?;
+        for shard in (0..SHARDS as u16).rev() {
+            let mut chunk = ChunkWriter::new(shard);
+            for (key, n) in frozen.iter().filter(|(key, _)| **key as u16 % 4 == shard) {
+                chunk.push(0, &[*key as u8], None, None, WireValue::Bytes(&value(*n)));
+            }
+            writer.append(chunk.finish(shard % 2 == 0))?;
+        }
+        writer.finish()
+    }
+
+    /// A whole snapshot, with operations going on meanwhile.
+    fn snapshot(&mut self) -> Result<(), PersistError> {
+        let (frozen, at, cut) = self.cut()?;
+        self.append(3);
+        let _ = self.store.log().flush();
+        self.append(2);
+        let finished = match self.write(&cut, &frozen) {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.store.abandon(cut);
+                return Err(error);
+            }
+        };
+        self.store.commit(cut, finished)?;
+        self.acknowledged = self.acknowledged.max(at);
+        Ok(())
+    }
+}
+
+/// What a recovery yields, applied.
+fn load(recovery: &Recovery) -> Result<State, PersistError> {
+    let mut state = State::new();
+    for shard in 0..SHARDS as u16 {
+        if let Some(chunk) = recovery.shard_chunk(shard)? {
+            for entry in chunk.iter() {
+                let entry = entry.map_err(|what| recovery.chunk_error(shard, what))?;
+                let WireValue::Bytes(value) = entry.value else { panic!("an integer") };
+                state.insert(u64::from(entry.key[0]), number(value));
+            }
+        }
+    }
+    for window in recovery.windows().of_bytes(300) {
+        for epoch in window?.epochs {
+            if epoch.barrier.is_some() {
+                state.clear();
+            }
+            for (shard, records) in epoch.shards {
+                for record in records {
+                    assert_eq!(record.shard, shard);
+                    let args: Vec<&[u8]> = record.args.collect();
+                    assert_eq!(args[0], b"SET");
+                    state.insert(u64::from(args[1][0]), number(args[2]));
+                }
+            }
+        }
+    }
+    Ok(state)
+}
+
+/// Every kind of thing that a store does; goes on after errors, as a server does.
+fn script(model: &mut Model) {
+    for _ in 0..4 {
+        model.append(5);
+        let _ = model.sync();
+    }
+    for _ in 0..5 {
+        model.append(3);
+        let _ = model.store.log().flush();
+    }
+    let _ = model.snapshot();
+    model.append(4);
+    let _ = model.sync();
+    if let Ok((_, _, cut)) = model.cut() {
+        model.append(4);
+        let _ = model.sync();
+        model.store.abandon(cut);
+    }
+    model.append(7);
+    let _ = model.sync();
+    for _ in 0..4 {
+        model.append(2);
+        let _ = model.store.log().flush();
+    }
+    let _ = model.snapshot();
+    model.append(9);
+    let _ = model.store.log().flush();
+    model.append(9);
+}
+
+fn script_of_switches(model: &mut Model) {
+    model.append(5);
+    let _ = model.sync();
+    let _ = model.store.set_appendonly(false);
+    model.append(5);
+    let _ = model.snapshot();
+    model.append(5);
+    let _ = model.store.set_appendonly(true);
+    model.append(5);
+    let _ = model.snapshot();
+    model.append(5);
+    if model.sync().is_ok() {
+        let _ = model.snapshot();
+    }
+    model.append(5);
+    let _ = model.sync();
+    let _ = model.store.close();
+}
+
+/// How many operations a script takes on a healthy disk.
+fn length_of(script: fn(&mut Model)) -> u64 {
+    let storage = SimStorage::new();
+    let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
+    script(&mut model);
+    storage.operations()
+}
+
+fn crash_everywhere(script: fn(&mut Model), seeds: u64) {
+    let length = length_of(script);
+    assert!(length > 50, "{length}");
+    let mut torn = 0;
+    for crash in 0..=length {
+        let storage = SimStorage::new();
+        storage.crash_at(crash);
+        let (low, high) = match Model::open(&storage, 1, 0, 0, true) {
+            Ok(mut model) => {
+                script(&mut model);
+                (model.acknowledged, model.appended)
+            }
+            Err(_) => (0, 0),
+        };
+        for seed in 0..seeds {
+            let image = storage.recover_image(seed);
+            // A second life on what the first one left, and a second crash in it.
+            image.crash_at((crash * 7 + seed) % 40);
+            let first = Model::open(&image, 2, low, high, true);
+            let (low, high) = match first {
+                Ok(mut model) => {
+                    // What was recovered and reopened must never be lost again.
+                    model.append(3);
+                    let _ = model.sync();
+                    let _ = model.snapshot();
+                    (model.acknowledged, model.appended)
+                }
+                Err(error) if image.crashed() => {
+                    assert!(matches!(error, PersistError::Io { .. }), "{crash} {seed}: {error}");
+                    (low, high)
+                }
+                Err(error) => panic!("crash at {crash}, seed {seed}: {error}"),
+            };
+            let image = image.recover_image(seed + 1000);
+            let model = Model::open(&image, 3, low, high, true);
+            let model = model.unwrap_or_else(|e| panic!("crash at {crash}, seed {seed}: {e}"));
+            torn += u64::from(image.names().iter().any(|name| name.contains("torn")));
+            drop(model);
+        }
+    }
+    assert!(torn > 0, "the test must have seen torn tails");
+}
+
+#[test]
+fn a_crash_at_every_operation_loses_nothing_acknowledged() {
+    crash_everywhere(script, 12);
+}
+
+#[test]
+fn a_crash_at_every_operation_of_switching_the_log_loses_nothing_acknowledged() {
+    crash_everywhere(script_of_switches, 12);
+}
+
+#[test]
+fn the_death_of_the_process_alone_loses_nothing_written() {
+    let storage = SimStorage::new();
+    let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
+    for round in 0..20 {
+        model.append(round);
+        model.store.log().flush().unwrap();
+        Model::open(&storage.process_image(), 2, model.appended, model.appended, true).unwrap();
+    }
+}
+
+fn fail_everywhere(script: fn(&mut Model), fault: Fault) {
+    let mut healed = 0;
+    for at in 0..=length_of(script) {
+        let storage = SimStorage::new();
+        storage.fail_at(at, fault);
+        let Ok(mut model) = Model::open(&storage, 1, 0, 0, true) else {
+            // A start that failed leaves a directory that the next one can use.
+            Model::open(&storage, 2, 0, 0, true).unwrap();
+            continue;
+        };
+        script(&mut model);
+        for seed in 0..4 {
+            let image = storage.recover_image(seed);
+            let after = Model::open(&image, 2, model.acknowledged, model.appended, true);
+            after.unwrap_or_else(|e| panic!("{fault:?} at {at}, seed {seed}: {e}"));
+        }
+        model.store.set_appendonly(true).unwrap();
+        if model.store.log().is_poisoned() {
+            healed += 1;
+            assert!(model.sync().is_err());
+        }
+        // The disk works again: a snapshot heals whatever happened.
+        model.snapshot().unwrap_or_else(|e| panic!("{fault:?} at {at}: {e}"));
+        assert_eq!(model.store.log().poisoned(), None, "{fault:?} at {at}");
+        model.append(5);
+        model.sync().unwrap();
+        assert!(model.store.log().synced() >= model.store.log().position());
+        for seed in 0..4 {
+            let image = storage.recover_image(seed);
+            Model::open(&image, 2, model.appended, model.appended, true)
+                .unwrap_or_else(|e| panic!("{fault:?} at {at}, healed, seed {seed}: {e}"));
+        }
+    }
+    assert!(fault == Fault::ShortWrite || healed > 0);
+}
+
+#[test]
+fn an_error_at_every_operation_poisons_and_heals() {
+    for fault in [Fault::Io, Fault::NoSpace, Fault::ShortWrite] {
+        fail_everywhere(script, fault);
+        fail_everywhere(script_of_switches, fault);
+    }
+}

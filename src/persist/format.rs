@@ -1,0 +1,331 @@
+//! Every byte that Ironkeep persists, drawn once. Format version 1.
+//!
+//! All integers are little-endian. `varint` is LEB128: seven bits a byte, lowest first, the top bit
+//! set on all but the last, at most ten bytes. `crc` is CRC-32 (IEEE), as crc32fast computes it.
+//!
+//! A data directory:
+//!
+//! ```text
+//! LOCK                       empty; flock()ed by the running process; never removed
+//! MANIFEST                   which of the files below are the store
+//! snapshot-<number>.ik       one whole keyspace            (number: 16 hex digits)
+//! log-<number>.ik            one segment of the log
+//! log-<number>.torn-<offset> bytes cut from that segment at that offset by a recovery; never read
+//! *.tmp                      being written; removed at start
+//! ```
+//!
+//! # Manifest
+//!
+//! ```text
+//! 0   magic "IKMANIF1"                 8
+//! 8   format version                   u32
+//! 12  length of the body               u32
+//! 16  crc of the body                  u32
+//! 20  crc of bytes 0..20               u32
+//! 24  body: ManifestWire (below)
+//! ```
+//!
+//! # Log segment
+//!
+//! ```text
+//! 0   magic "IKLOGSG1"                 8
+//! 8   format version                   u32
+//! 12  kind                             u32   0 = attached: goes on where the sealed segment before it ends
+//!                                            1 = detached: counts only if the manifest names it
+//! 16  number of the segment            u64
+//! 24  generation                       u64   random for each run of the process
+//! 32  hash seed of the store           16
+//! 48  reserved, zero                   12
+//! 60  crc of bytes 0..60               u32
+//! 64  block, block, …
+//! ```
+//!
+//! A block: one flush, one group commit, the unit of atomicity and of recovery.
+//!
+//! ```text
+//! 0   magic "IKB1"                     4
+//! 4   reserved, zero                   u32
+//! 8   length of the payload            u64
+//! 16  block number                     u64   dense over all segments
+//! 24  generation                       u64   as in the segment's header: a value cannot pose as a block
+//! 32  time, unix ms                    u64
+//! 40  durable mark                     u64   the highest block known synced when this one was written
+//! 48  next segment                     u64   0, or: this is the last block here, that segment goes on
+//! 56  crc field of the block before    u32
+//! 60  crc of bytes 0..60 and payload   u32
+//! 64  payload
+//! ```
+//!
+//! The payload is a sequence of items. Items of one worker stand together and in order, and each
+//! worker's part opens with an epoch item, which says how many barriers had happened before.
+//! Within an epoch, `seq` orders the records of one shard; the order between shards is free.
+//!
+//! ```text
+//! record   0x01 | length of the rest varint | shard u16 | seq varint | db varint | args
+//! epoch    0x02 | epoch varint
+//! barrier  0x03 | length of the rest varint | db varint | args     first thing of its epoch
+//! args     count varint | (length varint | bytes)*
+//! ```
+//!
+//! # Snapshot
+//!
+//! ```text
+//! 0   magic "IKSNAPS1"                 8
+//! 8   format version                   u32
+//! 12  length of the header             u32
+//! 16  crc of the header                u32
+//! 20  crc of bytes 0..20               u32
+//! 24  header: SnapshotHeaderWire
+//!     chunk, chunk, …                        in any order, at most one a shard
+//!     index: SnapshotIndexWire
+//!     footer, the last 48 bytes:
+//! 0     offset of the index            u64
+//! 8     length of the index            u64
+//! 16    entries in all chunks          u64
+//! 24    crc of the index               u32
+//! 28    crc of all bytes before the footer u32
+//! 32    reserved, zero                 4
+//! 36    crc of footer bytes 0..36      u32
+//! 40    magic "IKSNAPE1"               8
+//! ```
+//!
+//! A chunk is the stored bytes that the index names; decoded by its codec they are entries:
+//!
+//! ```text
+//! tag u8 | [db varint] | [expiry u64, unix ms] | [access u32] | key length varint | key | value
+//!   tag: bits 0..4 the type, bit 5: a database other than 0, bit 6: access, bit 7: expiry
+//!   type 1, bytes   length varint | bytes
+//!   type 2, integer zigzag varint
+//! codec 0: as they are; codec 1: one raw LZ4 block
+//! ```
+//!
+//! # Wire structs
+//!
+//! `wire.rs` encodes these with bincode (fixed-width integers, little-endian, in the order drawn):
+//! an option is one byte 0 or 1 and then the value, a list is its length as u64 and then its items.
+//!
+//! ```text
+//! ManifestWire       sequence u64 | hash seed 16 | shards u32 | durable block u64 | next segment u64
+//!                    | clean u8 | current GenerationWire | kept [GenerationWire]
+//! GenerationWire     snapshot option SnapshotWire | segments [SegmentWire]
+//! SnapshotWire       number u64 | length u64 | crc of all u32 | cut block u64 | entries u64
+//! SegmentWire        number u64 | generation u64 | first block u64 | crc of the block before it u32
+//! SnapshotHeaderWire hash seed 16 | shards u32 | cut block u64 | generation u64 | time ms u64
+//!                    | first segment after the cut, option u64
+//! SnapshotIndexWire  [ChunkWire]
+//! ChunkWire          shard u16 | codec u8 | offset u64 | stored length u64 | raw length u64
+//!                    | entries u64 | volatile entries u64 | crc of the stored bytes u32
+//! ```
+//!
+//! Depends on this file: `wire`, `record`, `block`, `log` (segment header), `chunk`, `snapshot`,
+//! `manifest`, `recover`, and the golden files under `data/`.
+
+/// The format version that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// Opens the manifest.
+pub const MANIFEST_MAGIC: [u8; 8] = *b"IKMANIF1";
+/// Opens a log segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"IKLOGSG1";
+/// Opens a block.
+pub const BLOCK_MAGIC: [u8; 4] = *b"IKB1";
+/// Opens a snapshot.
+pub const SNAPSHOT_MAGIC: [u8; 8] = *b"IKSNAPS1";
+/// Ends a snapshot.
+pub const FOOTER_MAGIC: [u8; 8] = *b"IKSNAPE1";
+
+/// Bytes of a segment's header.
+pub const SEGMENT_HEADER: usize = 64;
+/// Bytes of a block's header.
+pub const BLOCK_HEADER: usize = 64;
+/// Bytes of a framed wire struct's header (manifest, snapshot).
+pub const FRAME_HEADER: usize = 24;
+/// Bytes of a snapshot's footer.
+pub const FOOTER: usize = 48;
+
+/// Segment kind: goes on where the sealed segment before it ends.
+pub const SEGMENT_ATTACHED: u32 = 0;
+/// Segment kind: counts only if the manifest names it.
+pub const SEGMENT_DETACHED: u32 = 1;
+
+/// Log item: a record of one key.
+pub const ITEM_RECORD: u8 = 1;
+/// Log item: the number of barriers before what follows.
+pub const ITEM_EPOCH: u8 = 2;
+/// Log item: an effect on the whole keyspace.
+pub const ITEM_BARRIER: u8 = 3;
+
+/// The shard number that stands for the whole keyspace.
+pub const BARRIER_SHARD: u16 = 0xFFFF;
+
+/// Entry type: a byte string. Types are append-only and at most 31.
+pub const TYPE_BYTES: u8 = 1;
+/// Entry type: a string held as an integer.
+pub const TYPE_INT: u8 = 2;
+/// The bits of an entry's tag that hold the type.
+pub const TYPE_MASK: u8 = 0x1F;
+/// Entry flag: a database other than 0 is given.
+pub const ENTRY_DB: u8 = 0x20;
+/// Entry flag: the access field is given.
+pub const ENTRY_ACCESS: u8 = 0x40;
+/// Entry flag: the key expires.
+pub const ENTRY_EXPIRY: u8 = 0x80;
+
+/// Chunk codec: stored as it is.
+pub const CODEC_NONE: u8 = 0;
+/// Chunk codec: one LZ4 block.
+pub const CODEC_LZ4: u8 = 1;
+
+/// The manifest's name.
+pub const MANIFEST: &str = "MANIFEST";
+/// The manifest while it is written.
+pub const MANIFEST_TMP: &str = "MANIFEST.tmp";
+
+/// The name of a snapshot.
+pub fn snapshot_name(number: u64) -> String {
+    format!("snapshot-{number:016x}.ik")
+}
+
+/// The name of a log segment.
+pub fn segment_name(number: u64) -> String {
+    format!("log-{number:016x}.ik")
+}
+
+/// The name under which bytes cut from a segment are kept aside.
+pub fn torn_name(number: u64, offset: u64) -> String {
+    format!("log-{number:016x}.torn-{offset}")
+}
+
+/// The number in a snapshot's name, if it is one.
+pub fn snapshot_number(name: &str) -> Option<u64> {
+    hex_number(name.strip_prefix("snapshot-")?.strip_suffix(".ik")?)
+}
+
+/// The number in a segment's name, if it is one.
+pub fn segment_number(name: &str) -> Option<u64> {
+    hex_number(name.strip_prefix("log-")?.strip_suffix(".ik")?)
+}
+
+fn hex_number(digits: &str) -> Option<u64> {
+    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if plain { u64::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// The u16 at an offset, if the bytes reach that far.
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let end = at.checked_add(2)?;
+    bytes.get(at..end)?.try_into().ok().map(u16::from_le_bytes)
+}
+
+/// The u32 at an offset, if the bytes reach that far.
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let end = at.checked_add(4)?;
+    bytes.get(at..end)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+/// The u64 at an offset, if the bytes reach that far.
+pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let end = at.checked_add(8)?;
+    bytes.get(at..end)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// Appends a varint.
+#[inline]
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// How many bytes a varint takes.
+#[inline]
+pub fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Takes a varint off the front of a slice; `None` if it is cut, too long, or not the shortest form.
+#[inline]
+pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for index in 0..10 {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if index == 9 && byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return if byte == 0 && index > 0 { None } else { Some(value) };
+        }
+    }
+    None
+}
+
+/// Takes `len` bytes off the front of a slice.
+#[inline]
+pub fn take_bytes<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
+    let len = usize::try_from(len).ok()?;
+    let (taken, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+/// Takes a varint length and that many bytes off the front of a slice.
+#[inline]
+pub fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = take_varint(bytes)?;
+    take_bytes(bytes, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_pinned() {
+        assert_eq!(VERSION, 1);
+        assert_eq!([ITEM_RECORD, ITEM_EPOCH, ITEM_BARRIER], [1, 2, 3]);
+        assert_eq!([TYPE_BYTES, TYPE_INT, TYPE_MASK], [1, 2, 31]);
+        assert_eq!([ENTRY_DB, ENTRY_ACCESS, ENTRY_EXPIRY], [32, 64, 128]);
+        assert_eq!([CODEC_NONE, CODEC_LZ4], [0, 1]);
+        assert_eq!([SEGMENT_ATTACHED, SEGMENT_DETACHED], [0, 1]);
+        assert_eq!([SEGMENT_HEADER, BLOCK_HEADER, FRAME_HEADER, FOOTER], [64, 64, 24, 48]);
+        assert_eq!(snapshot_name(0x1F), "snapshot-000000000000001f.ik");
+        assert_eq!(segment_name(1), "log-0000000000000001.ik");
+    }
+
+    #[test]
+    fn names_round_trip_and_strangers_are_not_ours() {
+        for number in [0, 1, 0xABCDEF, u64::MAX] {
+            assert_eq!(snapshot_number(&snapshot_name(number)), Some(number));
+            assert_eq!(segment_number(&segment_name(number)), Some(number));
+        }
+        for name in ["log-1.ik", "log-+000000000000001.ik", "log-000000000000000A.ik", "dump.rdb"] {
+            assert_eq!(segment_number(name), None, "{name}");
+        }
+        assert_eq!(segment_number(&torn_name(1, 64)), None);
+    }
+
+    #[test]
+    fn varints_round_trip_in_their_shortest_form_only() {
+        for shift in 0..64 {
+            for value in [1u64 << shift, (1u64 << shift) - 1, u64::MAX >> shift] {
+                let mut out = Vec::new();
+                put_varint(&mut out, value);
+                assert_eq!(out.len(), varint_len(value), "{value}");
+                let mut rest = out.as_slice();
+                assert_eq!(take_varint(&mut rest), Some(value));
+                assert!(rest.is_empty());
+                for cut in 0..out.len() {
+                    assert_eq!(take_varint(&mut &out[..cut]), None);
+                }
+            }
+        }
+        assert_eq!(take_varint(&mut [0x80, 0].as_slice()), None);
+        assert_eq!(take_varint(&mut [0xFF; 11].as_slice()), None);
+        let too_big = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2];
+        assert_eq!(take_varint(&mut too_big.as_slice()), None);
+    }
+}

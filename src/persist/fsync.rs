@@ -1,0 +1,91 @@
+//! The thread that makes the log durable.
+//!
+//! Under `Always` it is the group commit: while one fsync runs, the next block gathers. Under the
+//! other policies it also flushes once a second, so that effects without a client (expiry) land.
+//! It never spins: it waits for a kick or for the next second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::log::{FsyncPolicy, Log};
+
+/// The pace of `EverySec`.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How the thread is woken.
+#[derive(Default)]
+pub struct Signal {
+    kicked: AtomicBool,
+    stop: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Signal {
+    /// Wakes the thread; cheap when it was already asked.
+    pub fn kick(&self) {
+        if !self.kicked.swap(true, Ordering::AcqRel) {
+            // The lock closes the gap between the thread's check and its sleep.
+            drop(self.lock.lock());
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for a kick, at most until the deadline.
+    fn wait(&self, deadline: Instant) {
+        let mut guard = self.lock.lock();
+        while !self.kicked.load(Ordering::Acquire) {
+            if self.wake.wait_until(&mut guard, deadline).timed_out() {
+                break;
+            }
+        }
+        self.kicked.store(false, Ordering::Release);
+    }
+}
+
+/// The running thread; stopped and joined when dropped.
+pub(crate) struct FsyncThread {
+    log: Arc<Log>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl FsyncThread {
+    /// Starts the thread.
+    pub(crate) fn start(log: Arc<Log>) -> std::io::Result<Self> {
+        let shared = Arc::clone(&log);
+        let handle = std::thread::Builder::new().name("ironkeep-fsync".to_owned()).spawn(move || run(&shared))?;
+        Ok(Self { log, handle: Some(handle) })
+    }
+}
+
+impl Drop for FsyncThread {
+    fn drop(&mut self) {
+        self.log.signal.stop.store(true, Ordering::Release);
+        self.log.signal.kick();
+        if let Some(handle) = self.handle.take() {
+            // A panic in it has been reported; there is nothing to add while dropping.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn run(log: &Log) {
+    let mut next_sync = Instant::now() + SECOND;
+    while !log.signal.stop.load(Ordering::Acquire) {
+        log.signal.wait(next_sync);
+        let due = Instant::now() >= next_sync;
+        if due {
+            next_sync = Instant::now() + SECOND;
+        }
+        // Errors poison the log, which tells everyone; the thread goes on, for it may heal.
+        let _ = match log.policy() {
+            FsyncPolicy::Always => log.sync_now(),
+            FsyncPolicy::EverySec if due => log.sync_now(),
+            _ => log.flush(),
+        };
+    }
+}

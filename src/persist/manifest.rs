@@ -1,0 +1,109 @@
+//! The manifest: the one file that says which files are the store. Drawn in `format.rs`.
+//!
+//! Replaced as a whole: temporary file, fsync, rename, fsync of the directory. The rename is the
+//! commit point of a snapshot. When [`replace`] fails, the old manifest or the new one may be on the
+//! disk, and neither's files may be removed until a later replacement succeeds.
+
+use super::error::PersistError;
+use super::format::{MANIFEST, MANIFEST_MAGIC, MANIFEST_TMP, VERSION, segment_number, snapshot_number};
+use super::storage::Storage;
+use super::wire::{FrameFault, ManifestWire, frame, unframe};
+
+/// Reads the manifest. `None` means a fresh directory; data files without a manifest are a refusal.
+pub(crate) fn read(storage: &dyn Storage) -> Result<Option<ManifestWire>, PersistError> {
+    let path = storage.path(MANIFEST);
+    if !storage.exists(MANIFEST).map_err(PersistError::io("look for", &path))? {
+        let names = storage.list().map_err(PersistError::io("list", storage.path("")))?;
+        let ours = |name: &&String| segment_number(name).is_some() || snapshot_number(name).is_some();
+        return match names.iter().find(ours) {
+            None => Ok(None),
+            Some(data) => Err(PersistError::Refused {
+                file: path,
+                why: format!("it is missing, but the data file {data} is there"),
+            }),
+        };
+    }
+    let bytes = storage.read(MANIFEST).map_err(PersistError::io("read", &path))?;
+    match unframe(MANIFEST_MAGIC, &bytes) {
+        Ok((manifest, end)) if end == bytes.len() => Ok(Some(manifest)),
+        Ok((_, end)) => Err(PersistError::corrupt(path, end as u64, "bytes follow the manifest")),
+        Err(FrameFault::Corrupt(what)) => Err(PersistError::corrupt(path, 0, what)),
+        Err(FrameFault::Version(found)) => Err(PersistError::Version { file: path, found, supported: VERSION }),
+    }
+}
+
+/// Replaces the manifest, durably.
+pub(crate) fn replace(storage: &dyn Storage, manifest: &ManifestWire) -> Result<(), PersistError> {
+    let (path, temporary) = (storage.path(MANIFEST), storage.path(MANIFEST_TMP));
+    // A leftover of an attempt that failed.
+    if storage.exists(MANIFEST_TMP).map_err(PersistError::io("look for", &temporary))? {
+        storage.remove(MANIFEST_TMP).map_err(PersistError::io("remove", &temporary))?;
+    }
+    let file = storage.create(MANIFEST_TMP).map_err(PersistError::io("create", &temporary))?;
+    file.append(&frame(MANIFEST_MAGIC, manifest)).map_err(PersistError::io("write", &temporary))?;
+    file.sync_data().map_err(PersistError::io("sync", &temporary))?;
+    storage.rename(MANIFEST_TMP, MANIFEST).map_err(PersistError::io("rename", &path))?;
+    storage.sync_dir().map_err(PersistError::io("sync", storage.path("")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::persist::storage::SimStorage;
+    use crate::persist::wire::GenerationWire;
+
+    fn manifest(sequence: u64) -> ManifestWire {
+        ManifestWire {
+            sequence,
+            hash_seed: [1; 16],
+            shards: 4,
+            durable_block: 0,
+            next_segment: 1,
+            clean: false,
+            current: GenerationWire::default(),
+            kept: vec![],
+        }
+    }
+
+    #[test]
+    fn a_replacement_is_all_or_nothing_at_every_crash() {
+        for crash in 0..20 {
+            let storage = SimStorage::new();
+            replace(&storage, &manifest(1)).unwrap();
+            storage.crash_at(storage.operations() + crash);
+            let done = replace(&storage, &manifest(2)).is_ok();
+            for seed in 0..30 {
+                let read = read(&storage.recover_image(seed)).unwrap().unwrap();
+                assert!(read.sequence == 2 || !done);
+                assert_eq!(read, manifest(read.sequence));
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_manifest_beside_data_is_a_refusal_that_names_it() {
+        let storage = SimStorage::new();
+        assert!(read(&storage).unwrap().is_none());
+        storage.put("notes.txt", b"");
+        assert!(read(&storage).unwrap().is_none());
+        storage.put("log-0000000000000001.ik", b"");
+        let error = read(&storage).unwrap_err();
+        assert!(matches!(error, PersistError::Refused { .. }));
+        assert!(error.to_string().contains("MANIFEST"), "{error}");
+    }
+
+    #[test]
+    fn every_flip_and_cut_of_a_manifest_is_refused() {
+        let storage = SimStorage::new();
+        replace(&storage, &manifest(1)).unwrap();
+        let good = storage.get(MANIFEST).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            storage.put(MANIFEST, &bad);
+            assert!(read(&storage).is_err(), "{at}");
+            storage.put(MANIFEST, &good[..at]);
+            assert!(read(&storage).is_err(), "{at}");
+        }
+    }
+}

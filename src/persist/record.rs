@@ -1,0 +1,230 @@
+//! The items of a block's payload: records, barriers, epochs. Drawn in `format.rs`.
+//!
+//! - A record names one key, at `args[1]`, and replays without reading any other.
+//! - Decoding borrows, never allocates, never reads past the end, and refuses what is malformed:
+//!   a record that comes out of [`Items`] is whole, and its [`Args`] cannot fail.
+
+use super::format::{
+    BARRIER_SHARD, ITEM_BARRIER, ITEM_EPOCH, ITEM_RECORD, put_varint, take_bytes, take_string, take_varint, u16_at,
+    varint_len,
+};
+
+/// One effect, borrowed from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The shard of its key; [`BARRIER_SHARD`] for a barrier.
+    pub shard: u16,
+    /// The shard's own sequence number; 0 for a barrier.
+    pub seq: u64,
+    /// The database.
+    pub db: u32,
+    /// The command-like arguments; the key is `args[1]`.
+    pub args: Args<'a>,
+}
+
+impl Record<'_> {
+    /// Whether it concerns the whole keyspace.
+    pub fn is_barrier(&self) -> bool {
+        self.shard == BARRIER_SHARD
+    }
+}
+
+/// The arguments of a record: an iterator that allocates nothing and cannot fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Args<'a> {
+    left: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Args<'a> {
+    /// Checks that `bytes` are exactly a list of at least one argument.
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let count = take_varint(&mut rest)?;
+        let args = Self { left: usize::try_from(count).ok()?, bytes: rest };
+        // Each argument takes a byte at least, so a false count ends soon.
+        for _ in 0..count {
+            take_string(&mut rest)?;
+        }
+        (count > 0 && rest.is_empty()).then_some(args)
+    }
+}
+
+impl<'a> Iterator for Args<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        Some(take_string(&mut self.bytes).expect("checked when the record was parsed"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Args<'_> {}
+
+fn args_len(args: &[&[u8]]) -> usize {
+    let each = |arg: &&[u8]| varint_len(arg.len() as u64) + arg.len();
+    varint_len(args.len() as u64) + args.iter().map(each).sum::<usize>()
+}
+
+fn put_args(out: &mut Vec<u8>, args: &[&[u8]]) {
+    put_varint(out, args.len() as u64);
+    for arg in args {
+        put_varint(out, arg.len() as u64);
+        out.extend_from_slice(arg);
+    }
+}
+
+/// Appends a record.
+pub fn put_record(out: &mut Vec<u8>, shard: u16, seq: u64, db: u32, args: &[&[u8]]) {
+    assert!(shard != BARRIER_SHARD && !args.is_empty(), "a record has a shard and arguments");
+    let len = 2 + varint_len(seq) + varint_len(u64::from(db)) + args_len(args);
+    out.reserve(len + 11);
+    out.push(ITEM_RECORD);
+    put_varint(out, len as u64);
+    out.extend_from_slice(&shard.to_le_bytes());
+    put_varint(out, seq);
+    put_varint(out, u64::from(db));
+    put_args(out, args);
+}
+
+/// Appends an effect on the whole keyspace; its epoch stands before it.
+pub fn put_barrier(out: &mut Vec<u8>, db: u32, args: &[&[u8]]) {
+    assert!(!args.is_empty(), "a barrier has arguments");
+    out.push(ITEM_BARRIER);
+    put_varint(out, (varint_len(u64::from(db)) + args_len(args)) as u64);
+    put_varint(out, u64::from(db));
+    put_args(out, args);
+}
+
+/// Appends an epoch mark.
+pub fn put_epoch(out: &mut Vec<u8>, epoch: u64) {
+    out.push(ITEM_EPOCH);
+    put_varint(out, epoch);
+}
+
+/// The records of a payload in their written order, each with its epoch.
+///
+/// Yields `Err(offset)` once, and then nothing, when the payload is malformed.
+pub struct Items<'a> {
+    payload: &'a [u8],
+    rest: &'a [u8],
+    epoch: Option<u64>,
+}
+
+impl<'a> Items<'a> {
+    /// Walks a payload.
+    pub fn new(payload: &'a [u8]) -> Self {
+        Self { payload, rest: payload, epoch: None }
+    }
+
+    fn step(&mut self) -> Option<Option<(u64, Record<'a>)>> {
+        let (&tag, mut rest) = self.rest.split_first()?;
+        if tag == ITEM_EPOCH {
+            self.epoch = Some(take_varint(&mut rest)?);
+            self.rest = rest;
+            return Some(None);
+        }
+        let mut body = take_string(&mut rest)?;
+        let epoch = self.epoch?;
+        let (shard, seq) = match tag {
+            ITEM_RECORD => {
+                let shard = u16_at(take_bytes(&mut body, 2)?, 0)?;
+                (shard, take_varint(&mut body)?)
+            }
+            ITEM_BARRIER => (BARRIER_SHARD, 0),
+            _ => return None,
+        };
+        if (tag == ITEM_RECORD) == (shard == BARRIER_SHARD) {
+            return None;
+        }
+        let db = u32::try_from(take_varint(&mut body)?).ok()?;
+        let args = Args::parse(body)?;
+        self.rest = rest;
+        Some(Some((epoch, Record { shard, seq, db, args })))
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<(u64, Record<'a>), usize>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            match self.step() {
+                Some(Some(item)) => return Some(Ok(item)),
+                Some(None) => {}
+                None => {
+                    let at = self.payload.len() - self.rest.len();
+                    self.rest = &[];
+                    return Some(Err(at));
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_bytes_are_as_drawn() {
+        let mut out = Vec::new();
+        put_epoch(&mut out, 300);
+        put_record(&mut out, 0x0102, 5, 0, &[b"SET", b"k", b"v"]);
+        put_barrier(&mut out, 2, &[b"FLUSHDB"]);
+        let drawn = b"\x02\xAC\x02\x01\x0D\x02\x01\x05\x00\x03\x03SET\x01k\x01v\x03\x0A\x02\x01\x07FLUSHDB";
+        assert_eq!(out, drawn);
+    }
+
+    #[test]
+    fn malformed_items_are_refused() {
+        let refused = |bytes: &[u8]| Items::new(bytes).any(|item| item.is_err());
+        assert!(refused(b"\x09\x00"), "unknown tag");
+        assert!(refused(b"\x01\x06\x01\x00\x00\x00\x01\x00"), "a record before any epoch");
+        assert!(!refused(b"\x02\x00\x01\x06\x01\x00\x00\x00\x01\x00"));
+        assert!(refused(b"\x02\x00\x01\x06\xFF\xFF\x00\x00\x01\x00"), "the barrier's shard");
+        assert!(refused(b"\x02\x00\x01\x05\x01\x00\x00\x00\x00"), "no arguments");
+        assert!(refused(b"\x02\x00\x01\x07\x01\x00\x00\x00\x01\x00\x00"), "bytes left over");
+        assert!(refused(b"\x02\x00\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01"), "a huge length");
+        assert!(refused(b"\x02\x00\x03\x06\x80\x80\x80\x80\x10\x01"), "a db beyond u32");
+    }
+
+    proptest! {
+        #[test]
+        fn records_round_trip(
+            records in prop::collection::vec(
+                (0u16..1024, any::<u64>(), any::<u32>(),
+                 prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..5)),
+                0..20)
+        ) {
+            let mut out = Vec::new();
+            put_epoch(&mut out, 7);
+            for (shard, seq, db, args) in &records {
+                let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_slice()).collect();
+                put_record(&mut out, *shard, *seq, *db, &args);
+            }
+            let read: Vec<_> = Items::new(&out).map(|item| item.unwrap()).collect();
+            prop_assert_eq!(read.len(), records.len());
+            for ((epoch, record), (shard, seq, db, args)) in read.into_iter().zip(&records) {
+                prop_assert_eq!((epoch, record.shard, record.seq, record.db), (7, *shard, *seq, *db));
+                prop_assert_eq!(record.args.len(), args.len());
+                prop_assert!(record.args.eq(args.iter().map(|arg| arg.as_slice())));
+            }
+        }
+
+        #[test]
+        fn any_bytes_end_in_peace(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            for item in Items::new(&bytes) {
+                if let Ok((_, record)) = item {
+                    prop_assert!(record.args.map(|arg| arg.len()).sum::<usize>() <= bytes.len());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The real directory. The one file of this layer that may hold `unsafe`: it maps files.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use rustix::fs::{FlockOperation, flock};
+
+use super::{DirLock, FileBytes, Storage, StorageFile};
+
+/// The lock file's name. It is never removed: removing it would let two processes lock two files.
+const LOCK: &str = "LOCK";
+
+/// A directory of the file system.
+pub struct RealStorage {
+    dir: PathBuf,
+}
+
+impl RealStorage {
+    /// Opens the directory, creating it (and what lies above it) when missing.
+    ///
+    /// A created directory is made durable by syncing its parent.
+    pub fn open(dir: impl AsRef<Path>) -> io::Result<Self> {
+        let dir = std::path::absolute(dir)?;
+        let mut missing = Vec::new();
+        let mut at = dir.as_path();
+        while !at.exists() {
+            missing.push(at);
+            match at.parent() {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        std::fs::create_dir_all(&dir)?;
+        for created in missing {
+            if let Some(parent) = created.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Self { dir })
+    }
+}
+
+impl Storage for RealStorage {
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.dir.clone() } else { self.dir.join(name) }
+    }
+
+    fn lock(&self) -> io::Result<DirLock> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path(LOCK))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(DirLock(Box::new(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let file = OpenOptions::new().create_new(true).append(true).open(self.path(name))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let file = OpenOptions::new().append(true).open(self.path(name))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn read(&self, name: &str) -> io::Result<FileBytes> {
+        let file = File::open(self.path(name))?;
+        if file.metadata()?.len() == 0 {
+            return Ok(FileBytes::Shared(Arc::from([])));
+        }
+        // SAFETY: a mapping is undefined only if the file changes or shrinks under it.
+        // 1. The directory's lock keeps every other Ironkeep away for as long as we run.
+        // 2. We ourselves never write to a file that is mapped: a log segment is mapped only at
+        //    recovery, which appends to a new one and cuts a torn one only after dropping its map;
+        //    snapshots and manifests are never changed after their rename.
+        // 3. Removing a mapped file leaves its pages in place.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(FileBytes::Mapped(Arc::new(map)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            // A name that is not UTF-8 is not ours.
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.path(name).try_exists()
+    }
+}
+
+struct RealFile(File);
+
+impl StorageFile for RealFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_until_the_first_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path().join("a/b")).unwrap();
+        let lock = storage.lock().unwrap();
+        let Err(refused) = storage.lock() else { panic!("locked twice") };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        storage.lock().unwrap();
+    }
+
+    #[test]
+    fn files_are_created_once_appended_cut_listed_renamed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let file = storage.create("one").unwrap();
+        assert!(storage.create("one").is_err());
+        file.append(b"hello ").unwrap();
+        file.append(b"world").unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(&*storage.read("one").unwrap(), b"hello world");
+        storage.open("one").unwrap().set_len(5).unwrap();
+        storage.open("one").unwrap().append(b"!").unwrap();
+        assert_eq!(&*storage.read("one").unwrap(), b"hello!");
+        storage.rename("one", "two").unwrap();
+        storage.sync_dir().unwrap();
+        assert_eq!(storage.list().unwrap(), ["two"]);
+        assert!(!storage.exists("one").unwrap());
+        storage.remove("two").unwrap();
+        assert!(storage.read("two").is_err());
+        storage.create("empty").unwrap();
+        assert_eq!(storage.read("empty").unwrap().len(), 0);
+    }
+}

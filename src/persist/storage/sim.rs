@@ -1,0 +1,485 @@
+//! A simulated disk, **for tests**: it loses, tears, reorders and fails as asked, from a seed.
+//!
+//! Every file has two images, what a read returns (volatile) and what survives a power cut (durable);
+//! so has the directory. Every call counts as one operation. A planned fault makes one operation
+//! fail; a planned crash makes one operation, and all after it, fail. [`SimStorage::recover_image`]
+//! then gives the disk as it may be found after the power cut: un-synced content is lost, cut to a
+//! prefix, or kept sector by sector; un-synced directory changes are kept or lost one by one.
+//!
+//! A failed sync behaves as Linux does: what was dirty is dropped in silence, and a second sync
+//! "succeeds" without having written it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{DirLock, FileBytes, Storage, StorageFile};
+
+/// How a planned operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// EIO.
+    Io,
+    /// ENOSPC.
+    NoSpace,
+    /// A write that stores half of its bytes and then fails with ENOSPC.
+    ShortWrite,
+}
+
+/// A simulated directory; clones share it.
+#[derive(Clone, Default)]
+pub struct SimStorage {
+    disk: Arc<Mutex<Disk>>,
+}
+
+#[derive(Default)]
+struct Disk {
+    files: Vec<Content>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// Directory changes since the last `sync_dir`, oldest first.
+    pending: Vec<Change>,
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+    crash_at: Option<u64>,
+    crashed: bool,
+    locked: bool,
+}
+
+#[derive(Default, Clone)]
+struct Content {
+    volatile: Vec<u8>,
+    durable: Vec<u8>,
+    /// A sync failed: later syncs claim success and write nothing of what was lost.
+    sync_broken: bool,
+}
+
+#[derive(Clone)]
+enum Change {
+    Create(String, usize),
+    Rename(String, String, usize),
+    Remove(String, usize),
+}
+
+impl SimStorage {
+    /// An empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the operation with that number (the first is 0) fail.
+    pub fn fail_at(&self, operation: u64, fault: Fault) {
+        self.disk.lock().fault = Some((operation, fault));
+    }
+
+    /// Cuts the power during the operation with that number.
+    pub fn crash_at(&self, operation: u64) {
+        self.disk.lock().crash_at = Some(operation);
+    }
+
+    /// The number of operations so far.
+    pub fn operations(&self) -> u64 {
+        self.disk.lock().operations
+    }
+
+    /// Whether the planned crash has come.
+    pub fn crashed(&self) -> bool {
+        self.disk.lock().crashed
+    }
+
+    /// The disk as a power cut now may leave it: one of the many ways, chosen by the seed.
+    pub fn recover_image(&self, seed: u64) -> SimStorage {
+        let disk = self.disk.lock();
+        let mut random = Random(seed ^ 0x9E37_79B9_7F4A_7C15);
+        let names = disk.names_after_a_crash(&mut random);
+        let files: Vec<Content> = disk.files.iter().map(|file| file.after_a_crash(&mut random)).collect();
+        let fresh = Disk { files, names: names.clone(), durable_names: names, ..Disk::default() };
+        SimStorage { disk: Arc::new(Mutex::new(fresh)) }
+    }
+
+    /// The disk as the death of the process alone leaves it: everything written is there.
+    pub fn process_image(&self) -> SimStorage {
+        let disk = self.disk.lock();
+        let fresh = Disk {
+            files: disk.files.clone(),
+            names: disk.names.clone(),
+            durable_names: disk.durable_names.clone(),
+            pending: disk.pending.clone(),
+            ..Disk::default()
+        };
+        SimStorage { disk: Arc::new(Mutex::new(fresh)) }
+    }
+
+    /// Replaces (or creates) a file's content, durably and without counting: to plant damage.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let mut disk = self.disk.lock();
+        let content = Content { volatile: bytes.to_vec(), durable: bytes.to_vec(), sync_broken: false };
+        disk.files.push(content);
+        let id = disk.files.len() - 1;
+        disk.names.insert(name.to_owned(), id);
+        disk.durable_names.insert(name.to_owned(), id);
+    }
+
+    /// A file's volatile content, without counting an operation.
+    pub fn get(&self, name: &str) -> Option<Vec<u8>> {
+        let disk = self.disk.lock();
+        disk.names.get(name).map(|&id| disk.files[id].volatile.clone())
+    }
+
+    /// Forgets a file, durably and without counting.
+    pub fn forget(&self, name: &str) {
+        let mut disk = self.disk.lock();
+        disk.names.remove(name);
+        disk.durable_names.remove(name);
+    }
+
+    /// All names, without counting an operation.
+    pub fn names(&self) -> Vec<String> {
+        self.disk.lock().names.keys().cloned().collect()
+    }
+}
+
+/// What an operation must do: proceed, proceed and then report the crash, or fail.
+enum Fate {
+    Go,
+    Crash,
+    Fail(Fault),
+}
+
+impl Fate {
+    /// The error of everything but a write.
+    fn check(&self) -> io::Result<()> {
+        match self {
+            Self::Go => Ok(()),
+            Self::Crash => Err(power_is_off()),
+            Self::Fail(fault) => Err(fault_error(*fault)),
+        }
+    }
+}
+
+fn power_is_off() -> io::Error {
+    io::Error::other("simulated power cut")
+}
+
+fn fault_error(fault: Fault) -> io::Error {
+    io::Error::from_raw_os_error(match fault {
+        Fault::Io => libc::EIO,
+        Fault::NoSpace | Fault::ShortWrite => libc::ENOSPC,
+    })
+}
+
+impl Disk {
+    fn next_fate(&mut self) -> io::Result<Fate> {
+        if self.crashed {
+            return Err(power_is_off());
+        }
+        let now = self.operations;
+        self.operations += 1;
+        if self.crash_at == Some(now) {
+            self.crashed = true;
+            return Ok(Fate::Crash);
+        }
+        match self.fault {
+            Some((at, fault)) if at == now => Ok(Fate::Fail(fault)),
+            _ => Ok(Fate::Go),
+        }
+    }
+
+    fn id(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn names_after_a_crash(&self, random: &mut Random) -> BTreeMap<String, usize> {
+        let mut names = self.durable_names.clone();
+        // Most journals keep a prefix of the changes; some disks keep any subset of them.
+        let prefix = random.below(2) == 0;
+        let kept_of_prefix = random.below(self.pending.len() as u64 + 1) as usize;
+        for (index, change) in self.pending.iter().enumerate() {
+            let kept = if prefix { index < kept_of_prefix } else { random.below(2) == 0 };
+            if !kept {
+                continue;
+            }
+            match change {
+                Change::Create(name, id) => {
+                    names.insert(name.clone(), *id);
+                }
+                Change::Rename(from, to, id) => {
+                    if names.get(from) == Some(id) {
+                        names.remove(from);
+                    }
+                    names.insert(to.clone(), *id);
+                }
+                Change::Remove(name, id) => {
+                    if names.get(name) == Some(id) {
+                        names.remove(name);
+                    }
+                }
+            }
+        }
+        names
+    }
+}
+
+impl Content {
+    fn after_a_crash(&self, random: &mut Random) -> Content {
+        let image = self.image_after_a_crash(random);
+        Content { volatile: image.clone(), durable: image, sync_broken: false }
+    }
+
+    fn image_after_a_crash(&self, random: &mut Random) -> Vec<u8> {
+        let (old, new) = (&self.durable, &self.volatile);
+        if new.len() < old.len() {
+            // A truncation: all or nothing.
+            return if random.below(2) == 0 { old.clone() } else { new.clone() };
+        }
+        let grown = (new.len() - old.len()) as u64;
+        match random.below(5) {
+            0 => old.clone(),
+            1 => new.clone(),
+            2 => new[..old.len() + random.below(grown + 1) as usize].to_vec(),
+            pages => {
+                let page = if pages == 3 { 512 } else { 4096 };
+                let mut len = new.len();
+                if random.below(2) == 0 {
+                    len = old.len() + random.below(grown + 1) as usize;
+                }
+                let mut image = old.clone();
+                image.resize(len, 0);
+                for start in (0..len).step_by(page) {
+                    if random.below(2) == 0 {
+                        let end = (start + page).min(len);
+                        image[start..end].copy_from_slice(&new[start..end]);
+                    }
+                }
+                image
+            }
+        }
+    }
+}
+
+impl Storage for SimStorage {
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("/sim").join(name)
+    }
+
+    fn lock(&self) -> io::Result<DirLock> {
+        let mut disk = self.disk.lock();
+        disk.next_fate()?.check()?;
+        if disk.locked {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        disk.locked = true;
+        Ok(DirLock(Box::new(Unlock(self.clone()))))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let mut disk = self.disk.lock();
+        let fate = disk.next_fate()?;
+        if let Fate::Fail(_) = fate {
+            fate.check()?;
+        }
+        if disk.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.files.push(Content::default());
+        let id = disk.files.len() - 1;
+        disk.names.insert(name.to_owned(), id);
+        disk.pending.push(Change::Create(name.to_owned(), id));
+        fate.check()?;
+        Ok(Box::new(SimFile { storage: self.clone(), id }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let mut disk = self.disk.lock();
+        disk.next_fate()?.check()?;
+        let id = disk.id(name)?;
+        Ok(Box::new(SimFile { storage: self.clone(), id }))
+    }
+
+    fn read(&self, name: &str) -> io::Result<FileBytes> {
+        let mut disk = self.disk.lock();
+        disk.next_fate()?.check()?;
+        let id = disk.id(name)?;
+        Ok(FileBytes::Shared(Arc::from(disk.files[id].volatile.as_slice())))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let fate = disk.next_fate()?;
+        if let Fate::Fail(_) = fate {
+            fate.check()?;
+        }
+        let id = disk.id(from)?;
+        disk.names.remove(from);
+        disk.names.insert(to.to_owned(), id);
+        disk.pending.push(Change::Rename(from.to_owned(), to.to_owned(), id));
+        fate.check()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let fate = disk.next_fate()?;
+        if let Fate::Fail(_) = fate {
+            fate.check()?;
+        }
+        let id = disk.id(name)?;
+        disk.names.remove(name);
+        disk.pending.push(Change::Remove(name.to_owned(), id));
+        fate.check()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut disk = self.disk.lock();
+        disk.next_fate()?.check()?;
+        Ok(disk.names.keys().cloned().collect())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.next_fate()?.check()?;
+        disk.durable_names = disk.names.clone();
+        disk.pending.clear();
+        Ok(())
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        let mut disk = self.disk.lock();
+        disk.next_fate()?.check()?;
+        Ok(disk.names.contains_key(name))
+    }
+}
+
+struct Unlock(SimStorage);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        self.0.disk.lock().locked = false;
+    }
+}
+
+struct SimFile {
+    storage: SimStorage,
+    id: usize,
+}
+
+impl StorageFile for SimFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.storage.disk.lock();
+        let fate = disk.next_fate()?;
+        let content = &mut disk.files[self.id];
+        match fate {
+            Fate::Go | Fate::Crash => content.volatile.extend_from_slice(bytes),
+            Fate::Fail(Fault::ShortWrite) => {
+                content.volatile.extend_from_slice(&bytes[..bytes.len() / 2]);
+            }
+            Fate::Fail(_) => {}
+        }
+        fate.check()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.storage.disk.lock();
+        let fate = disk.next_fate()?;
+        let content = &mut disk.files[self.id];
+        if let Fate::Fail(_) = fate {
+            content.sync_broken = true;
+        }
+        fate.check()?;
+        if !content.sync_broken {
+            content.durable.clone_from(&content.volatile);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.storage.disk.lock();
+        let fate = disk.next_fate()?;
+        if let Fate::Fail(_) = fate {
+            fate.check()?;
+        }
+        disk.files[self.id].volatile.resize(len as usize, 0);
+        fate.check()
+    }
+}
+
+/// SplitMix64: small, seeded, good enough to choose among disasters.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synced_data_survives_every_crash_and_unsynced_data_does_not_survive_all() {
+        let storage = SimStorage::new();
+        let file = storage.create("f").unwrap();
+        file.append(&[1; 3000]).unwrap();
+        file.sync_data().unwrap();
+        storage.sync_dir().unwrap();
+        file.append(&[2; 9000]).unwrap();
+        let (mut lost, mut torn, mut holed, mut whole) = (false, false, false, false);
+        for seed in 0..200 {
+            let bytes = storage.recover_image(seed).get("f").unwrap();
+            assert_eq!(bytes[..3000], [1; 3000]);
+            lost |= bytes.len() == 3000;
+            whole |= bytes.len() == 12000 && bytes[3000..].iter().all(|&b| b == 2);
+            torn |= bytes.len() < 12000 && bytes.len() > 3000;
+            let hole = bytes.iter().position(|&b| b == 0);
+            holed |= hole.is_some_and(|at| bytes[at..].contains(&2));
+        }
+        assert!(lost && torn && holed && whole);
+    }
+
+    #[test]
+    fn directory_entries_are_lost_and_kept_until_synced() {
+        let storage = SimStorage::new();
+        storage.create("a").unwrap();
+        storage.sync_dir().unwrap();
+        storage.rename("a", "b").unwrap();
+        storage.create("c").unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            seen.insert(storage.recover_image(seed).names());
+        }
+        assert_eq!(seen.len(), 4, "{seen:?}");
+        storage.sync_dir().unwrap();
+        for seed in 0..50 {
+            assert_eq!(storage.recover_image(seed).names(), ["b", "c"]);
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_drops_what_was_dirty_and_the_retry_lies() {
+        let storage = SimStorage::new();
+        let file = storage.create("f").unwrap();
+        storage.sync_dir().unwrap();
+        file.append(b"x").unwrap();
+        storage.fail_at(3, Fault::Io);
+        assert!(file.sync_data().is_err());
+        file.sync_data().unwrap();
+        assert!((0..50).any(|seed| storage.recover_image(seed).get("f").unwrap().is_empty()));
+    }
+
+    #[test]
+    fn after_the_crash_nothing_works() {
+        let storage = SimStorage::new();
+        storage.crash_at(1);
+        storage.create("a").unwrap();
+        assert!(storage.create("b").is_err());
+        assert!(storage.list().is_err());
+        assert!(storage.crashed());
+    }
+}
