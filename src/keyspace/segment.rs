@@ -469,8 +469,23 @@ impl Segment {
             let target = self.memory().add(to);
             from.memory().add(start).copy_to_nonoverlapping(target, used - start);
         }
-        for slot in 0..from.len() {
-            self.set_slot(slot, from.tag(slot), from.offset(slot) - start + to);
+        if self.is_wide() || from.is_wide() {
+            for slot in 0..from.len() {
+                self.set_slot(slot, from.tag(slot), from.offset(slot) - start + to);
+            }
+        } else {
+            // SAFETY: both have at least `from.len()` slots (asserted above), with u16 offsets;
+            // an offset in the new place is below its capacity, so it fits too.
+            unsafe {
+                from.tags().copy_to_nonoverlapping(self.tags(), from.len());
+                let old = from.tags().add(from.slots()).cast::<u16>();
+                let new = self.tags().add(self.slots()).cast::<u16>();
+                let shift = (to as u16).wrapping_sub(start as u16);
+                for slot in 0..from.len() {
+                    let offset = old.add(slot).read_unaligned();
+                    new.add(slot).write_unaligned(offset.wrapping_add(shift));
+                }
+            }
         }
         let Header { len, spills, .. } = *from.header();
         let header = self.header_mut();
