@@ -620,3 +620,24 @@ fn frozen_views_are_read_while_another_thread_writes() {
     });
     directory.check_invariants();
 }
+
+#[test]
+fn bounds_stay_below_every_expiry_through_splits_and_merges() {
+    let mut directory = Directory::new(SEED);
+    let key = |number: usize| number.to_be_bytes();
+    let mut dice = Dice(11);
+    let numbers = (0..1500).chain((0..1500).rev());
+    for (step, number) in numbers.enumerate() {
+        let segments = directory.segments.len();
+        if step < 1500 {
+            let expiry = Some(dice.below(1_000_000) as u64);
+            let _ = directory.set(hash(&key(number)), &key(number), NewValue::Int(0), expiry, 0);
+        } else {
+            let _ = directory.remove(hash(&key(number)), &key(number));
+        }
+        if directory.segments.len() != segments {
+            directory.check_invariants();
+        }
+    }
+    assert_eq!(directory.segments.len(), 1);
+}

@@ -469,8 +469,23 @@ impl Segment {
             let target = self.memory().add(to);
             from.memory().add(start).copy_to_nonoverlapping(target, used - start);
         }
-        for slot in 0..from.len() {
-            self.set_slot(slot, from.tag(slot), from.offset(slot) - start + to);
+        if self.is_wide() || from.is_wide() {
+            for slot in 0..from.len() {
+                self.set_slot(slot, from.tag(slot), from.offset(slot) - start + to);
+            }
+        } else {
+            // SAFETY: both have at least `from.len()` slots (asserted above), with u16 offsets;
+            // an offset in the new place is below its capacity, so it fits too.
+            unsafe {
+                from.tags().copy_to_nonoverlapping(self.tags(), from.len());
+                let old = from.tags().add(from.slots()).cast::<u16>();
+                let new = self.tags().add(self.slots()).cast::<u16>();
+                let shift = (to as u16).wrapping_sub(start as u16);
+                for slot in 0..from.len() {
+                    let offset = old.add(slot).read_unaligned();
+                    new.add(slot).write_unaligned(offset.wrapping_add(shift));
+                }
+            }
         }
         let Header { len, spills, .. } = *from.header();
         let header = self.header_mut();
@@ -848,6 +863,7 @@ fn match_tags_portable(tags: &[u8; 16], tag: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Form;
     use super::*;
 
     #[test]
@@ -874,6 +890,27 @@ mod tests {
         let narrow = NARROW_MAX - HEADER_LEN - 24;
         assert_eq!(Shape::new(8, narrow, 9999).capacity, NARROW_MAX);
         assert!(Shape::new(8, narrow + 1, 0).capacity > NARROW_MAX);
+    }
+
+    #[test]
+    fn a_long_key_is_freed_with_the_last_record_of_it() {
+        let mut segment = Segment::empty();
+        let number = Body { kind: Kind::Int, form: Form::Int(5) };
+        segment.insert(1, &[b'k'; 500], &number, None, 0);
+        let raw = segment.entry(0).key_pointer().expect("the key is long");
+        // SAFETY: the record, which is alive, owns a reference to its key.
+        let key = match unsafe { Heap::clone_raw(Kind::Str, raw) } {
+            Heap::Str(key) => key,
+            other => panic!("{other:?} is no key"),
+        };
+        let frozen = segment.clone();
+        assert_eq!(key.strong_count(), 2);
+        assert!(segment.replace(0, &number, Some(9), 0).is_none());
+        assert_eq!(key.strong_count(), 3, "the copy has a reference of its own");
+        assert!(segment.remove(0).is_none());
+        assert_eq!(key.strong_count(), 2);
+        drop(frozen);
+        assert_eq!(key.strong_count(), 1);
     }
 
     #[test]
