@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::directive::{Directive, Group, Kind, Support, bool, choice, directive, int, memory, text};
+use super::directive::{Directive, Group, Kind, bool, choice, directive, int, memory, text};
 pub(super) use super::table_ignored::{IGNORED, NOT_APPLICABLE};
 
 const I64_MAX: u64 = i64::MAX as u64;
@@ -290,6 +290,7 @@ pub fn is_not_applicable(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::config::directive::Support;
     use std::collections::HashSet;
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
                 assert!(name.is_empty() || names.insert(name), "{name} twice");
                 assert_eq!(name, name.to_lowercase());
             }
-            assert!(directive.support == Support::Ignored || directive.doc.ends_with('.'), "{}", directive.name);
+            assert!(directive.support == Support::Ignored || directive.doc.ends_with(['.', '?']), "{}", directive.name);
             assert!(!is_not_applicable(directive.name.as_bytes()), "{}", directive.name);
         }
         assert!(names.len() > 190, "{}", names.len());
