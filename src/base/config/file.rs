@@ -225,3 +225,102 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
     found.retain(|path| path.exists());
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::live::Config;
+    use crate::base::config::value::SavePoint;
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> (usize, String, String) {
+        match Config::from_text(text.as_bytes()) {
+            Err(ConfigError::Line { line_number, line, problem, .. }) => (line_number, line, problem),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn repeated_directives() {
+        let text = b"# comment\r\n\n  SAVE 100 1\nsave 200 2\nuser a on >x ~*\nuser b off\nrename-command GET \"\"\n\
+            client-output-buffer-limit normal 1 2 3\nclient-output-buffer-limit replica 4 5 6\nbind \"1.1.1.1 ::1\"\n";
+        let settings = Config::from_text(text).expect("a valid text").settings();
+        let points = [(100, 1), (200, 2)].map(|(seconds, changes)| SavePoint { seconds, changes });
+        assert_eq!(settings.save, points);
+        assert_eq!(settings.users.len(), 2);
+        assert_eq!(settings.renamed_commands, [[b"GET".to_vec(), Vec::new()]]);
+        let limits = settings.client_output_buffer_limits;
+        assert_eq!((limits[0].hard, limits[1].soft_seconds, limits[2].hard), (1, 6, 32 << 20));
+        assert_eq!(settings.bind, ["1.1.1.1", "::1"]);
+        let settings = Config::from_text(b"save 1 1\nsave \"\"").expect("a valid text").settings();
+        assert!(settings.save.is_empty());
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        for (line, problem) in [
+            ("port", "wrong number of arguments"),
+            ("port a", "argument couldn't be parsed into an integer"),
+            ("port 1 2", "wrong number of arguments"),
+            ("port 6379 # x", "wrong number of arguments"),
+            ("save 1", "Invalid save parameters"),
+            ("save 1 1 2", "Invalid save parameters"),
+            ("bind \"a", "Unbalanced quotes in configuration line"),
+            ("rename-command get", "Bad directive or wrong number of arguments"),
+            ("unknown 3", "Bad directive or wrong number of arguments"),
+            ("replicaof a", "wrong number of arguments"),
+            ("databases 0", "argument must be between 1 and 2147483647 inclusive"),
+            ("dbfilename a/b", "dbfilename can't be a path, just a filename"),
+            ("include x", "include is not possible here"),
+        ] {
+            assert_eq!(error(&format!("# x\n {line} ")), (2, line.to_owned(), problem.to_owned()));
+        }
+        assert!(error("loadmodule x.so").2.contains("does not apply"));
+        assert!(error("cluster-enabled yes").2.contains("single-node"));
+        assert!(error("replicaof host 6379").2.contains("single-node"));
+    }
+
+    #[test]
+    fn error_text_has_redis_form_and_hides_secrets() {
+        let text = Config::from_text(b"\nport x").expect_err("a bad port").to_string();
+        assert!(text.contains("*** FATAL CONFIG FILE ERROR"), "{text}");
+        assert!(text.contains("at line 2\n>>> 'port x'\nargument couldn't be parsed into an integer"), "{text}");
+        let text = Config::from_text(b"requirepass hunter2 x").expect_err("two words").to_string();
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn includes_nest_expand_and_do_not_loop() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: String| fs::write(path(name), text).expect("a writable directory");
+        write("main.conf", format!("port 1\ninclude {}/part-*.conf\ninclude {0}/none-*\n", dir.path().display()));
+        write("part-2.conf", "port 3\n".to_owned());
+        write("part-1.conf", format!("port 2\nmaxclients 5\ninclude {}\n", path("deep").display()));
+        write("deep", "timeout 9\n".to_owned());
+        let config = Config::load(&Source::File(path("main.conf")), b"maxclients 7\n").expect("valid files");
+        let settings = config.settings();
+        assert_eq!((settings.port, settings.maxclients, settings.timeout_seconds), (3, 7, 9));
+
+        write("deep", format!("include {}\n", path("main.conf").display()));
+        let problem = Config::load(&Source::File(path("main.conf")), b"").expect_err("a loop").to_string();
+        assert!(problem.contains("include loop") && problem.contains("deep"), "{problem}");
+        write("deep", format!("include {}\n", path("missing").display()));
+        let problem = Config::load(&Source::File(path("main.conf")), b"").expect_err("no file").to_string();
+        assert!(problem.contains("can't open config file") && problem.contains("missing"), "{problem}");
+    }
+
+    #[test]
+    fn users_stand_in_one_place() {
+        assert!(Config::load(&Source::Defaults, b"aclfile x\nuser a on\n").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_harmless(text: Vec<u8>, name in 0..table::all().len(), words in "[ -~]{0,30}") {
+            let _ = Config::from_text(&text);
+            let line = format!("{} {words}", table::all()[name].name);
+            let _ = Config::from_text(line.as_bytes());
+        }
+    }
+}

@@ -229,3 +229,131 @@ fn check_names(pairs: &[(&[u8], &[u8])], protected_allowed: bool) -> Result<Vec<
     }
     Ok(indexes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::settings::{EvictionPolicy, FsyncPolicy};
+
+    fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        config.set(&pairs, true, |_, _, _| Ok(())).map_err(|error| error.to_string())
+    }
+
+    fn get(config: &Config, patterns: &[&str]) -> Vec<String> {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
+        let pairs = config.get(&patterns);
+        pairs.iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect()
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).expect("ASCII")
+    }
+
+    #[test]
+    fn own_defaults() {
+        let settings = Config::default().settings();
+        assert!(settings.appendonly && settings.protected_mode);
+        assert_eq!(settings.appendfsync, FsyncPolicy::EverySec);
+        assert_eq!((settings.port, settings.databases, settings.io_threads), (6379, 16, 0));
+        assert_eq!(settings.bind, ["127.0.0.1", "-::1"]);
+        assert_eq!(settings.dir, Path::new("./ironkeep-data"));
+        assert_eq!(settings.auto_aof_rewrite_max_size, 8 << 30);
+        assert!((1..=256).contains(&settings.worker_count()));
+    }
+
+    #[test]
+    fn get_by_name_alias_and_pattern() {
+        let config = Config::default();
+        assert_eq!(get(&config, &["MAXMEMORY"]), ["MAXMEMORY=0"]);
+        assert_eq!(get(&config, &["hash-max-ziplist-entries"]), ["hash-max-ziplist-entries=512"]);
+        let mut both = get(&config, &["hash-max-*-entries", "hash-max-listpack-entries"]);
+        both.sort();
+        assert_eq!(both, ["hash-max-listpack-entries=512", "hash-max-ziplist-entries=512"]);
+        assert_eq!(get(&config, &["key-load-delay"]), ["key-load-delay=0"]);
+        assert!(get(&config, &["key-load*", "nosuch", "user", "include"]).is_empty());
+        assert!(get(&config, &["*"]).len() > 190);
+        assert!(get(&config, &["dir"])[0].starts_with("dir=/"));
+        assert!(get(&config, &["dir"])[0].ends_with("/ironkeep-data"));
+    }
+
+    #[test]
+    fn set_is_all_or_nothing() {
+        let config = Config::default();
+        let before = config.generation();
+        let problem = set(&config, &[("appendonly", "NO"), ("maxmemory", "zip")]);
+        assert_eq!(
+            problem,
+            Err("CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value"
+                .to_owned())
+        );
+        assert_eq!((config.settings().appendonly, config.generation()), (true, before));
+        let changed = set(&config, &[("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-LFU"), ("port", "6379")]);
+        assert_eq!(changed, Ok(vec!["maxmemory", "maxmemory-policy"]));
+        assert_eq!(config.settings().maxmemory, 100 << 20);
+        assert_eq!(config.settings().maxmemory_policy, EvictionPolicy::AllkeysLfu);
+        assert_ne!(config.generation(), before);
+    }
+
+    #[test]
+    fn refusals_recorded_from_redis() {
+        let config = Config::default();
+        let related =
+            |name, problem| Err(format!("CONFIG SET failed (possibly related to argument '{name}') - {problem}"));
+        let unknown = |name| Err(format!("Unknown option or number of arguments for CONFIG SET - '{name}'"));
+        assert_eq!(set(&config, &[("NOSUCH", "1"), ("maxmemory", "x")]), unknown("NOSUCH"));
+        assert_eq!(set(&config, &[("maxmemory", "x"), ("nosuch", "1")]), unknown("nosuch"));
+        assert_eq!(
+            set(&config, &[("databases", "3"), ("nosuch", "1")]),
+            related("databases", "can't set immutable config")
+        );
+        assert_eq!(set(&config, &[("dbfilename", "x")]), related("dbfilename", "can't set protected config"));
+        assert_eq!(
+            set(&config, &[("maxmemory", "1"), ("MAXMEMORY", "2")]),
+            related("MAXMEMORY", "duplicate parameter")
+        );
+        assert_eq!(set(&config, &[("MAXMEMORY", "x")]), related("maxmemory", "argument must be a memory value"));
+        assert_eq!(set(&config, &[("user", "x")]), unknown("user"));
+    }
+
+    #[test]
+    fn protected_directives_need_the_permission() {
+        let config = Config::from_text(b"enable-protected-configs local").expect("a valid text");
+        let pair: &[(&[u8], &[u8])] = &[(b"dbfilename", b"x.rdb")];
+        assert!(config.set(pair, false, |_, _, _| Ok(())).is_err());
+        assert!(config.set(pair, true, |_, _, _| Ok(())).is_ok());
+        assert_eq!(config.settings().dbfilename, "x.rdb");
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_undone() {
+        let config = Config::default();
+        let mut calls = Vec::new();
+        let result = config.set(&[(b"port", b"7000")], true, |before, after, changed| {
+            calls.push((before.port, after.port, changed.to_vec()));
+            Err(("port", "Unable to listen on this port. Check server logs.".to_owned()))
+        });
+        assert_eq!(
+            result.expect_err("apply failed").to_string(),
+            "CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check server logs."
+        );
+        assert_eq!(calls, [(6379, 7000, vec!["port"]), (7000, 6379, vec!["port"])]);
+        assert_eq!((config.settings().port, config.generation()), (6379, 0));
+        assert_eq!(get(&config, &["port"]), ["port=6379"]);
+    }
+
+    #[test]
+    fn output_limits_change_class_by_class() {
+        let config = Config::default();
+        set(&config, &[("client-output-buffer-limit", "normal 1mb 2kb 60")]).expect("valid");
+        set(&config, &[("client-output-buffer-limit", "pubsub 3 4 5")]).expect("valid");
+        let limits = "normal 1048576 2048 60 slave 268435456 67108864 60 pubsub 3 4 5";
+        assert_eq!(get(&config, &["client-output-buffer-limit"]), [format!("client-output-buffer-limit={limits}")]);
+    }
+
+    #[test]
+    fn secrets_are_known() {
+        assert!(is_secret(b"REQUIREPASS") && is_secret(b"masterauth") && is_secret(b"primaryauth"));
+        assert!(!is_secret(b"port") && !is_secret(b"nosuch"));
+    }
+}

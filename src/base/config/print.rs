@@ -86,3 +86,26 @@ fn line(name: &str, words: &[Vec<u8>]) -> Vec<u8> {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::live::Config;
+
+    #[test]
+    fn printed_defaults_read_back_as_the_defaults() {
+        let mut out = Vec::new();
+        print_default(&mut out);
+        let config = Config::from_text(&out).expect("our own text is valid");
+        assert_eq!(config.settings(), Config::default().settings());
+        assert_eq!(config.get(&[b"*"]), Config::default().get(&[b"*"]));
+
+        // The commented lines of the last part are valid as well, once they are uncommented.
+        let text = String::from_utf8(out).expect("ASCII");
+        let (_, ignored) = text.split_once("without effect\n").expect("the last heading");
+        let lines = ignored.replace("# ", "");
+        assert_eq!(Config::from_text(lines.as_bytes()).expect("valid").settings(), config.settings());
+        assert!(text.lines().all(|line| line.len() <= WIDTH + 4), "{text}");
+        assert!(text.contains("\nsave 3600 1\nsave 300 100\nsave 60 10000\n"));
+    }
+}
