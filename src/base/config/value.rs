@@ -198,7 +198,7 @@ fn parse_save_points(words: &[Vec<u8>]) -> Option<Value> {
         let seconds = format::parse_u64(&pair[0]).filter(|&seconds| seconds >= 1)?;
         Some(SavePoint { seconds, changes: format::parse_u64(&pair[1])? })
     };
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return None;
     }
     words.chunks_exact(2).map(point).collect::<Option<_>>().map(Value::SavePoints)
@@ -211,7 +211,7 @@ fn parse_output_limits(words: &[Vec<u8>], current: &Value) -> Result<Value, Stri
     if matches!(words, [only] if only.is_empty()) {
         return Ok(Value::OutputLimits(limits));
     }
-    if words.len() % 4 != 0 {
+    if !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     for group in words.chunks_exact(4) {
