@@ -128,7 +128,7 @@ impl Config {
     /// `apply` puts the new settings into effect where storing them is not enough (sockets, files); it
     /// gets the settings before and after, and the changed names, and its error names the directive at
     /// fault and the reason. If it fails it is called once more with the two exchanged, to undo what it
-    /// had done. It must not call this object's `set` or `rewrite`.
+    /// had done. It must not call this object's `get`, `set` or `rewrite`.
     pub fn set(
         &self,
         pairs: &[(&[u8], &[u8])],

@@ -79,11 +79,7 @@ const NETWORK: &[Directive] = &[
         "The addresses to listen on; with a leading - an address may be missing. * means all.",
     ),
     int("port", "6379", 0, 65535, "The TCP port; 0 switches TCP off."),
-    bool(
-        "protected-mode",
-        "yes",
-        "Accept only local clients as long as the default user has no password and bind is not given.",
-    ),
+    bool("protected-mode", "yes", "Accept only local clients as long as the default user has no password."),
     text("bind-source-addr", "", "The address that outgoing connections leave from.").useful(),
     text("unixsocket", "", "The path of a Unix socket to listen on.").fixed(),
     directive("unixsocketperm", Kind::Octal, "0", "The permissions of the Unix socket, octal; 0 leaves them.").fixed(),
