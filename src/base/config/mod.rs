@@ -1,8 +1,34 @@
-//! Configuration: the table of directives, redis.conf's syntax, the live settings.
+//! Configuration: the table of directives, redis.conf's syntax, and the live settings.
+//!
+//! | file | job |
+//! |---|---|
+//! | [`directive`], [`table`] | what a directive is; all of them |
+//! | [`value`], [`words`], [`notify`] | values and their texts |
+//! | [`settings`] | the typed fields that the server reads |
+//! | [`file`], [`cli`], [`print`] | redis.conf, the command line, the printed defaults |
+//! | [`live`] | CONFIG GET, SET and REWRITE |
+//! | [`error`] | what can be wrong |
+
+pub mod cli;
 pub mod directive;
 pub mod error;
+pub mod file;
+pub mod live;
 pub mod notify;
+pub mod print;
+mod rewrite;
+pub mod settings;
 pub mod table;
 mod table_ignored;
 pub mod value;
+mod values;
 pub mod words;
+
+pub use cli::{Command, USAGE, parse_command_line};
+pub use error::ConfigError;
+pub use file::Source;
+pub use live::{Config, is_secret};
+pub use notify::NotifyFlags;
+pub use print::print_default;
+pub use settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission, Settings};
+pub use value::{OutputLimit, SavePoint};

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::directive::{Directive, Group, Kind, Support, bool, choice, directive, int, memory, text};
+use super::directive::{Directive, Group, Kind, bool, choice, directive, int, memory, text};
 pub(super) use super::table_ignored::{IGNORED, NOT_APPLICABLE};
 
 const I64_MAX: u64 = i64::MAX as u64;
@@ -79,11 +79,7 @@ const NETWORK: &[Directive] = &[
         "The addresses to listen on; with a leading - an address may be missing. * means all.",
     ),
     int("port", "6379", 0, 65535, "The TCP port; 0 switches TCP off."),
-    bool(
-        "protected-mode",
-        "yes",
-        "Accept only local clients as long as the default user has no password and bind is not given.",
-    ),
+    bool("protected-mode", "yes", "Accept only local clients as long as the default user has no password."),
     text("bind-source-addr", "", "The address that outgoing connections leave from.").useful(),
     text("unixsocket", "", "The path of a Unix socket to listen on.").fixed(),
     directive("unixsocketperm", Kind::Octal, "0", "The permissions of the Unix socket, octal; 0 leaves them.").fixed(),
@@ -290,6 +286,7 @@ pub fn is_not_applicable(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::config::directive::Support;
     use std::collections::HashSet;
 
     #[test]
@@ -300,7 +297,7 @@ mod tests {
                 assert!(name.is_empty() || names.insert(name), "{name} twice");
                 assert_eq!(name, name.to_lowercase());
             }
-            assert!(directive.support == Support::Ignored || directive.doc.ends_with('.'), "{}", directive.name);
+            assert!(directive.support == Support::Ignored || directive.doc.ends_with(['.', '?']), "{}", directive.name);
             assert!(!is_not_applicable(directive.name.as_bytes()), "{}", directive.name);
         }
         assert!(names.len() > 190, "{}", names.len());

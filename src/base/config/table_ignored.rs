@@ -14,7 +14,10 @@ pub(super) const IGNORED: &[Directive] = &[
     text("cluster-announce-ip", "", "").ignored(),
     int("cluster-announce-port", "0", 0, 65535, "").ignored(),
     text("cluster-config-file", "nodes.conf", "").fixed().ignored(),
-    bool("cluster-enabled", "no", "").fixed().refuse("yes", "Ironkeep is a single-node store: cluster mode is not supported").ignored(),
+    bool("cluster-enabled", "no", "")
+        .fixed()
+        .refuse("yes", "Ironkeep is a single-node store: cluster mode is not supported")
+        .ignored(),
     int("cluster-node-timeout", "15000", 0, i64::MAX, "").ignored(),
     bool("cluster-require-full-coverage", "yes", "").ignored(),
     int("list-compress-depth", "0", 0, 2147483647, "").ignored(),
@@ -33,9 +36,16 @@ pub(super) const IGNORED: &[Directive] = &[
     bool("set-proc-title", "yes", "").fixed().ignored(),
     int("shutdown-timeout", "10", 0, 2147483647, "").ignored(),
     bool("syslog-enabled", "no", "").fixed().ignored(),
-    choice("syslog-facility", "local0", &["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"], "").fixed().ignored(),
+    choice(
+        "syslog-facility",
+        "local0",
+        &["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"],
+        "",
+    )
+    .fixed()
+    .ignored(),
     text("syslog-ident", "ironkeep", "").fixed().ignored(),
-    int("loading-process-events-interval-bytes", "2mb", 1024, 2147483647, "").hidden().ignored(),
+    int("loading-process-events-interval-bytes", "2097152", 1024, 2147483647, "").hidden().ignored(),
     text("aof-rewrite-cpulist", "", "").alias("aof_rewrite_cpulist").fixed().ignored(),
     text("bgsave-cpulist", "", "").alias("bgsave_cpulist").fixed().ignored(),
     text("bio-cpulist", "", "").alias("bio_cpulist").fixed().ignored(),

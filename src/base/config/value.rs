@@ -110,7 +110,8 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
         Kind::Int(min, max) => {
             let value = format::parse_i64(word).ok_or("argument couldn't be parsed into an integer")?;
             let fits = (min..=max).contains(&value);
-            fits.then_some(Value::Int(value)).ok_or_else(|| format!("argument must be between {min} and {max} inclusive"))
+            fits.then_some(Value::Int(value))
+                .ok_or_else(|| format!("argument must be between {min} and {max} inclusive"))
         }
         Kind::Memory(min, max) => {
             let value = words::parse_memory(word).ok_or("argument must be a memory value")?;
@@ -126,9 +127,7 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
             fits.then_some(Value::Int(value)).ok_or_else(|| "argument must be between 0 and 777 inclusive".to_owned())
         }
         Kind::Choice(known) => find_choice(word, known).map(Value::Choice).ok_or_else(|| one_of(known)),
-        Kind::FileName if word.contains(&b'/') => {
-            Err(format!("{} can't be a path, just a filename", directive.name))
-        }
+        Kind::FileName if word.contains(&b'/') => Err(format!("{} can't be a path, just a filename", directive.name)),
         Kind::FileName if word.is_empty() => Err(format!("{} can't be empty", directive.name)),
         Kind::Notify => NotifyFlags::parse(word)
             .map(Value::Notify)
@@ -199,7 +198,7 @@ fn parse_save_points(words: &[Vec<u8>]) -> Option<Value> {
         let seconds = format::parse_u64(&pair[0]).filter(|&seconds| seconds >= 1)?;
         Some(SavePoint { seconds, changes: format::parse_u64(&pair[1])? })
     };
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return None;
     }
     words.chunks_exact(2).map(point).collect::<Option<_>>().map(Value::SavePoints)
@@ -212,7 +211,7 @@ fn parse_output_limits(words: &[Vec<u8>], current: &Value) -> Result<Value, Stri
     if matches!(words, [only] if only.is_empty()) {
         return Ok(Value::OutputLimits(limits));
     }
-    if words.len() % 4 != 0 {
+    if !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     for group in words.chunks_exact(4) {
@@ -229,8 +228,7 @@ fn parse_output_limits(words: &[Vec<u8>], current: &Value) -> Result<Value, Stri
                 soft_seconds: format::parse_u64(&group[3])?,
             })
         })();
-        limits[class] =
-            parsed.ok_or("Error in hard, soft or soft_seconds setting in buffer limit configuration.")?;
+        limits[class] = parsed.ok_or("Error in hard, soft or soft_seconds setting in buffer limit configuration.")?;
     }
     Ok(Value::OutputLimits(limits))
 }
@@ -308,9 +306,9 @@ impl Value {
             Value::Choices(choices) => strings(choices.iter().map(|&choice| choice.to_owned()).collect()),
             Value::Text(text) => vec![text.clone()],
             Value::Addresses(addresses) => strings(addresses.clone()),
-            Value::SavePoints(points) => {
-                strings(points.iter().flat_map(|point| [point.seconds.to_string(), point.changes.to_string()]).collect())
-            }
+            Value::SavePoints(points) => strings(
+                points.iter().flat_map(|point| [point.seconds.to_string(), point.changes.to_string()]).collect(),
+            ),
             Value::OutputLimits(limits) => {
                 let class = |(limit, class): (&OutputLimit, &str)| {
                     let [hard, soft] = [limit.hard, limit.soft].map(words::memory_text);
@@ -432,11 +430,7 @@ mod tests {
                 "101",
                 "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]",
             ),
-            (
-                "shutdown-on-sigterm",
-                "save nosave",
-                "shutdown options SAVE and NOSAVE can't be used simultaneously",
-            ),
+            ("shutdown-on-sigterm", "save nosave", "shutdown options SAVE and NOSAVE can't be used simultaneously"),
             ("appendfilename", "a/b", "appendfilename can't be a path, just a filename"),
             ("bind", &seventeen, "Too many bind addresses specified."),
             (

@@ -1,0 +1,359 @@
+//! The live configuration: what CONFIG GET, SET and REWRITE work on.
+//!
+//! Invariants: readers see one complete [`Settings`] or the next, never a mixture; `generation` grows
+//! after every change, so that a worker may cache the settings and look only at the number; a CONFIG
+//! SET that fails, in parsing or in being applied, changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::directive::{Change, Directive, Kind};
+use super::error::ConfigError;
+use super::file::{Loader, Source};
+use super::settings::Settings;
+use super::value;
+use super::values::Values;
+use super::{rewrite, table};
+use crate::base::glob;
+
+/// The configuration of a running server.
+#[derive(Debug)]
+pub struct Config {
+    settings: RwLock<Arc<Settings>>,
+    generation: AtomicU64,
+    /// Also makes changes one at a time.
+    values: Mutex<Values>,
+    /// The file to rewrite, made absolute at the start.
+    file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    /// Every directive at its default.
+    fn default() -> Config {
+        Config::from_values(Values::default(), None)
+    }
+}
+
+impl Config {
+    /// Reads the source, then the lines of `overrides`.
+    pub fn load(source: &Source, overrides: &[u8]) -> Result<Config, ConfigError> {
+        let mut loader = Loader::new(true);
+        loader.source(source)?;
+        loader.text("command line", overrides)?;
+        let file = match source {
+            Source::File(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            _ => None,
+        };
+        let config = Config::from_values(loader.values, file);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a text; it may not include files.
+    pub fn from_text(text: &[u8]) -> Result<Config, ConfigError> {
+        let mut loader = Loader::new(false);
+        loader.text("text", text)?;
+        Ok(Config::from_values(loader.values, None))
+    }
+
+    fn from_values(values: Values, file: Option<PathBuf>) -> Config {
+        let settings = RwLock::new(Arc::new(Settings::from_values(&values)));
+        Config { settings, generation: AtomicU64::new(0), values: Mutex::new(values), file }
+    }
+
+    /// Directives that exclude each other.
+    fn check(&self) -> Result<(), ConfigError> {
+        let settings = self.settings();
+        if !settings.aclfile.as_os_str().is_empty() && !settings.users.is_empty() {
+            return Err(ConfigError::CommandLine(
+                "Configuring ACL users both in the configuration file and in an ACL file is not possible: use user \
+                 lines or aclfile, not both"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The settings now: a cheap clone of a pointer.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
+    }
+
+    /// Grows with every change; a cache of [`Config::settings`] is valid while it stays the same.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The file that the configuration came from.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// CONFIG GET: names and values of all directives that match any of the patterns, each name once.
+    pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let values = self.values.lock();
+        let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for pattern in patterns {
+            if !pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
+                let shown = table::find(pattern).filter(|&index| is_gettable(table::all()[index]));
+                if let Some(index) = shown
+                    && !found.iter().any(|(name, _)| name.eq_ignore_ascii_case(pattern))
+                {
+                    found.push((pattern.to_vec(), shown_value(&values, index)));
+                }
+                continue;
+            }
+            for (index, directive) in table::all().iter().enumerate() {
+                for name in [directive.name, directive.alias] {
+                    let wanted = !name.is_empty()
+                        && is_gettable(directive)
+                        && !directive.hidden
+                        && glob::matches_nocase(pattern, name.as_bytes())
+                        && !found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+                    if wanted {
+                        found.push((name.as_bytes().to_vec(), shown_value(&values, index)));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// CONFIG SET: all or nothing. Gives the names whose value changed.
+    ///
+    /// `apply` puts the new settings into effect where storing them is not enough (sockets, files); it
+    /// gets the settings before and after, and the changed names, and its error names the directive at
+    /// fault and the reason. If it fails it is called once more with the two exchanged, to undo what it
+    /// had done. It must not call this object's `get`, `set` or `rewrite`.
+    pub fn set(
+        &self,
+        pairs: &[(&[u8], &[u8])],
+        is_local: bool,
+        mut apply: impl FnMut(&Settings, &Settings, &[&'static str]) -> Result<(), (&'static str, String)>,
+    ) -> Result<Vec<&'static str>, ConfigError> {
+        let mut values = self.values.lock();
+        let before = self.settings();
+        let indexes = check_names(pairs, before.enable_protected_configs.allows(is_local))?;
+        let mut changed_values = values.clone();
+        let mut changed = Vec::new();
+        for (&index, (_, text)) in indexes.iter().zip(pairs) {
+            let directive = table::all()[index];
+            let words: Vec<Vec<u8>> = match directive.kind.takes_words() {
+                true if text.is_empty() => vec![Vec::new()],
+                true => text.split(|&byte| byte == b' ').map(<[u8]>::to_vec).collect(),
+                false => vec![text.to_vec()],
+            };
+            let current = values.at(index);
+            let new = value::parse(directive, &words, current).map_err(|problem| failed(directive.name, problem))?;
+            if new != *current {
+                changed.push(directive.name);
+            }
+            changed_values.set(index, new);
+        }
+        let after = Arc::new(Settings::from_values(&changed_values));
+        if let Err((name, problem)) = apply(&before, &after, &changed) {
+            // Undoing is done as well as it can be; the first error is the one to report.
+            let _ = apply(&after, &before, &changed);
+            return Err(failed(name, problem));
+        }
+        *values = changed_values;
+        *self.settings.write() = after;
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(changed)
+    }
+
+    /// CONFIG REWRITE. `users`, when given, are the words of each ACL user's line (without `user`), and
+    /// replace the file's user lines.
+    pub fn rewrite(&self, users: Option<&[Vec<Vec<u8>>]>) -> Result<(), ConfigError> {
+        let path = self.file.as_deref().ok_or(ConfigError::NoFile)?;
+        let values = self.values.lock();
+        let old = match std::fs::read(path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(ConfigError::RewriteFailed(error)),
+        };
+        rewrite::replace(path, &rewrite::rewritten(&old, &values, users)).map_err(ConfigError::RewriteFailed)
+    }
+}
+
+/// Must the value of this directive stay out of logs and MONITOR?
+pub fn is_secret(name: &[u8]) -> bool {
+    table::find(name).is_some_and(|index| table::all()[index].secret)
+}
+
+fn is_gettable(directive: &Directive) -> bool {
+    !matches!(directive.kind, Kind::FileOnly)
+}
+
+fn shown_value(values: &Values, index: usize) -> Vec<u8> {
+    use std::os::unix::ffi::OsStringExt;
+    let directive = table::all()[index];
+    match directive.kind {
+        Kind::Octal => values.at(index).octal_text(),
+        // As Redis, which shows its working directory here: tools join it with a file's name.
+        _ if directive.name == "dir" => {
+            let dir = values.path("dir");
+            let absolute = std::path::absolute(&dir).unwrap_or(dir);
+            absolute.components().collect::<PathBuf>().into_os_string().into_vec()
+        }
+        _ => values.at(index).text(),
+    }
+}
+
+fn failed(name: &str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::SetFailed { name: name.to_owned(), problem: problem.into() }
+}
+
+/// The directives of CONFIG SET's arguments; the first that may not be set is the error.
+fn check_names(pairs: &[(&[u8], &[u8])], protected_allowed: bool) -> Result<Vec<usize>, ConfigError> {
+    let mut indexes = Vec::with_capacity(pairs.len());
+    for (name, _) in pairs {
+        let shown = String::from_utf8_lossy(name);
+        let found = table::find(name).filter(|&index| is_gettable(table::all()[index]));
+        let Some(index) = found else {
+            return Err(ConfigError::UnknownOption(shown.into_owned()));
+        };
+        match table::all()[index].change {
+            Change::Fixed => return Err(failed(&shown, "can't set immutable config")),
+            Change::Protected if !protected_allowed => return Err(failed(&shown, "can't set protected config")),
+            Change::Live | Change::Protected => {}
+        }
+        if indexes.contains(&index) {
+            return Err(failed(&shown, "duplicate parameter"));
+        }
+        indexes.push(index);
+    }
+    Ok(indexes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::settings::{EvictionPolicy, FsyncPolicy};
+
+    fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        config.set(&pairs, true, |_, _, _| Ok(())).map_err(|error| error.to_string())
+    }
+
+    fn get(config: &Config, patterns: &[&str]) -> Vec<String> {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
+        let pairs = config.get(&patterns);
+        pairs.iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect()
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).expect("ASCII")
+    }
+
+    #[test]
+    fn own_defaults() {
+        let settings = Config::default().settings();
+        assert!(settings.appendonly && settings.protected_mode);
+        assert_eq!(settings.appendfsync, FsyncPolicy::EverySec);
+        assert_eq!((settings.port, settings.databases, settings.io_threads), (6379, 16, 0));
+        assert_eq!(settings.bind, ["127.0.0.1", "-::1"]);
+        assert_eq!(settings.dir, Path::new("./ironkeep-data"));
+        assert_eq!(settings.auto_aof_rewrite_max_size, 8 << 30);
+        assert!((1..=256).contains(&settings.worker_count()));
+    }
+
+    #[test]
+    fn get_by_name_alias_and_pattern() {
+        let config = Config::default();
+        assert_eq!(get(&config, &["MAXMEMORY"]), ["MAXMEMORY=0"]);
+        assert_eq!(get(&config, &["hash-max-ziplist-entries"]), ["hash-max-ziplist-entries=512"]);
+        let mut both = get(&config, &["hash-max-*-entries", "hash-max-listpack-entries"]);
+        both.sort();
+        assert_eq!(both, ["hash-max-listpack-entries=512", "hash-max-ziplist-entries=512"]);
+        assert_eq!(get(&config, &["key-load-delay"]), ["key-load-delay=0"]);
+        assert!(get(&config, &["key-load*", "nosuch", "user", "include"]).is_empty());
+        assert!(get(&config, &["*"]).len() > 190);
+        assert!(get(&config, &["dir"])[0].starts_with("dir=/"));
+        assert!(get(&config, &["dir"])[0].ends_with("/ironkeep-data"));
+    }
+
+    #[test]
+    fn set_is_all_or_nothing() {
+        let config = Config::default();
+        let before = config.generation();
+        let problem = set(&config, &[("appendonly", "NO"), ("maxmemory", "zip")]);
+        assert_eq!(
+            problem,
+            Err("CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value"
+                .to_owned())
+        );
+        assert_eq!((config.settings().appendonly, config.generation()), (true, before));
+        let changed = set(&config, &[("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-LFU"), ("port", "6379")]);
+        assert_eq!(changed, Ok(vec!["maxmemory", "maxmemory-policy"]));
+        assert_eq!(config.settings().maxmemory, 100 << 20);
+        assert_eq!(config.settings().maxmemory_policy, EvictionPolicy::AllkeysLfu);
+        assert_ne!(config.generation(), before);
+    }
+
+    #[test]
+    fn refusals_recorded_from_redis() {
+        let config = Config::default();
+        let related =
+            |name, problem| Err(format!("CONFIG SET failed (possibly related to argument '{name}') - {problem}"));
+        let unknown = |name| Err(format!("Unknown option or number of arguments for CONFIG SET - '{name}'"));
+        assert_eq!(set(&config, &[("NOSUCH", "1"), ("maxmemory", "x")]), unknown("NOSUCH"));
+        assert_eq!(set(&config, &[("maxmemory", "x"), ("nosuch", "1")]), unknown("nosuch"));
+        assert_eq!(
+            set(&config, &[("databases", "3"), ("nosuch", "1")]),
+            related("databases", "can't set immutable config")
+        );
+        assert_eq!(set(&config, &[("dbfilename", "x")]), related("dbfilename", "can't set protected config"));
+        assert_eq!(
+            set(&config, &[("maxmemory", "1"), ("MAXMEMORY", "2")]),
+            related("MAXMEMORY", "duplicate parameter")
+        );
+        assert_eq!(set(&config, &[("MAXMEMORY", "x")]), related("maxmemory", "argument must be a memory value"));
+        assert_eq!(set(&config, &[("user", "x")]), unknown("user"));
+    }
+
+    #[test]
+    fn protected_directives_need_the_permission() {
+        let config = Config::from_text(b"enable-protected-configs local").expect("a valid text");
+        let pair: &[(&[u8], &[u8])] = &[(b"dbfilename", b"x.rdb")];
+        assert!(config.set(pair, false, |_, _, _| Ok(())).is_err());
+        assert!(config.set(pair, true, |_, _, _| Ok(())).is_ok());
+        assert_eq!(config.settings().dbfilename, "x.rdb");
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_undone() {
+        let config = Config::default();
+        let mut calls = Vec::new();
+        let result = config.set(&[(b"port", b"7000")], true, |before, after, changed| {
+            calls.push((before.port, after.port, changed.to_vec()));
+            Err(("port", "Unable to listen on this port. Check server logs.".to_owned()))
+        });
+        assert_eq!(
+            result.expect_err("apply failed").to_string(),
+            "CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check server logs."
+        );
+        assert_eq!(calls, [(6379, 7000, vec!["port"]), (7000, 6379, vec!["port"])]);
+        assert_eq!((config.settings().port, config.generation()), (6379, 0));
+        assert_eq!(get(&config, &["port"]), ["port=6379"]);
+    }
+
+    #[test]
+    fn output_limits_change_class_by_class() {
+        let config = Config::default();
+        set(&config, &[("client-output-buffer-limit", "normal 1mb 2kb 60")]).expect("valid");
+        set(&config, &[("client-output-buffer-limit", "pubsub 3 4 5")]).expect("valid");
+        let limits = "normal 1048576 2048 60 slave 268435456 67108864 60 pubsub 3 4 5";
+        assert_eq!(get(&config, &["client-output-buffer-limit"]), [format!("client-output-buffer-limit={limits}")]);
+    }
+
+    #[test]
+    fn secrets_are_known() {
+        assert!(is_secret(b"REQUIREPASS") && is_secret(b"masterauth") && is_secret(b"primaryauth"));
+        assert!(!is_secret(b"port") && !is_secret(b"nosuch"));
+    }
+}
