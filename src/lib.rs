@@ -16,7 +16,11 @@
 //! | [`server`] | acceptor, workers, connections, start-up and shutdown |
 
 pub mod base;
+pub mod command;
+pub mod exec;
 pub mod keyspace;
 pub mod persist;
 pub mod resp;
+pub mod server;
+pub mod session;
 pub mod value;

@@ -1,2 +1,51 @@
-//! The `ironkeep` binary.
-fn main() {}
+//! The `ironkeep` binary: understand the command line, then serve.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use ironkeep::base::alloc::Counting;
+use ironkeep::base::config::{Command, Config, USAGE, parse_command_line, print_default};
+use ironkeep::server::startup;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn main() -> ExitCode {
+    let command = match parse_command_line(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(error) => return fail(&error),
+    };
+    let mut text = Vec::new();
+    match command {
+        Command::Serve { source, overrides } => match Config::load(&source, &overrides) {
+            Ok(config) => return serve(config),
+            Err(error) => return fail(&error),
+        },
+        Command::Version => {
+            text.extend_from_slice(
+                format!("Ironkeep {} (compatible with Redis 7.2)\n", env!("CARGO_PKG_VERSION")).as_bytes(),
+            );
+        }
+        Command::Help => text.extend_from_slice(USAGE.as_bytes()),
+        Command::PrintConfig => print_default(&mut text),
+    }
+    // A reader that has gone away, as `head` does, is no failure.
+    let _ = std::io::stdout().write_all(&text);
+    ExitCode::SUCCESS
+}
+
+fn serve(config: Config) -> ExitCode {
+    match startup::serve(config) {
+        // Workers may still hold connections; nothing of theirs is owed once the log is closed.
+        Ok(code) => std::process::exit(code),
+        Err(error) => {
+            ironkeep::base::log::warning(format_args!("{error}"));
+            fail(&error)
+        }
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::FAILURE
+}

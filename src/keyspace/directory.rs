@@ -248,12 +248,13 @@ impl Directory {
         true
     }
 
-    /// Notes an access, unless a frozen view shares the segment.
+    /// Notes an access, unless a frozen view shares the segment; `renew` makes the new field of the old.
     #[inline]
-    pub fn touch(&mut self, hash: u64, key: &[u8], access: u32) {
+    pub fn touch(&mut self, hash: u64, key: &[u8], renew: impl FnOnce(u32) -> u32) {
         let at = self.index(hash);
         if let Some(slot) = self.segments[at].find(tag_of(hash), key) {
-            self.segments[at].set_access(slot, access);
+            let old = self.segments[at].entry(slot).access();
+            self.segments[at].set_access(slot, renew(old));
         }
     }
 

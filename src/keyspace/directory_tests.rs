@@ -142,7 +142,7 @@ fn step(directory: &mut Directory, model: &mut Model, dice: &mut Dice, keys: usi
             let access = dice.below(1 << 24) as u32;
             // Exclusive here unless a frozen view shares the segment: then nothing may change.
             let before = directory.get(hash, &key).map(|entry| entry.access());
-            directory.touch(hash, &key, access);
+            directory.touch(hash, &key, |_| access);
             if let Some(entry) = directory.get(hash, &key) {
                 let now = entry.access();
                 assert!(now == access || Some(now) == before);

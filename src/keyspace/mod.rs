@@ -1,5 +1,177 @@
-//! Databases, shards and the copy-on-write store under them.
+//! The keyspace: databases × shards, every key behind the lock of its shard.
+//!
+//! ```text
+//! Keyspace ─ Shard × 1024 (mutex, padded) ─ Arc<Directory> per database ─ Segment × n ─ record × ~40
+//!                                                                             └ value: inline, or a pointer
+//! ```
+//!
+//! All of it is copy-on-write, so that a snapshot is a clone: see [`frozen`].
+//!
+//! Invariants:
+//! - Lock order: the gate, then shards in ascending order. Only who holds the gate closed may lock in any.
+//! - A shard is chosen by the top ten bits of the keyed hash, the same for all databases.
+//! - Nothing here writes the log or a reply, or knows a command.
 
+pub mod access;
 pub mod directory;
 pub mod entry;
+pub mod frozen;
+pub mod gate;
+pub mod held;
 mod segment;
+pub mod shard;
+pub mod watch;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub use directory::Directory;
+pub use entry::{EntryRef, NewValue, ValueRef};
+pub use frozen::Frozen;
+pub use gate::Gate;
+pub use held::Held;
+pub use shard::Shard;
+
+use crate::base::hash::HashSeed;
+
+/// The number of shards; a power of two, and part of the persisted format.
+pub const SHARDS: usize = 1024;
+const SHARD_BITS: u32 = SHARDS.trailing_zeros();
+
+/// A lock with its shard on cache lines of its own, and the bound that the expiry sweep reads unlocked.
+#[repr(align(128))]
+struct Slot {
+    /// No key here expires before this time, in Unix milliseconds; `u64::MAX` if none expires.
+    earliest_expiry: AtomicU64,
+    shard: Mutex<Shard>,
+}
+
+/// All keys of all databases.
+pub struct Keyspace {
+    seed: HashSeed,
+    databases: u32,
+    slots: Box<[Slot]>,
+}
+
+impl fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyspace").field("databases", &self.databases).finish_non_exhaustive()
+    }
+}
+
+/// A key with its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// The bytes of the key.
+    pub bytes: &'a [u8],
+    /// Their keyed hash.
+    pub hash: u64,
+}
+
+impl Key<'_> {
+    /// The shard that the key lives in.
+    #[inline]
+    pub fn shard(&self) -> u16 {
+        shard_of(self.hash)
+    }
+}
+
+/// The shard of a hash.
+#[inline]
+pub fn shard_of(hash: u64) -> u16 {
+    (hash >> (u64::BITS - SHARD_BITS)) as u16
+}
+
+impl Keyspace {
+    /// An empty keyspace of so many databases, placed by `seed`.
+    pub fn new(databases: u32, seed: HashSeed) -> Self {
+        let slot = |_| Slot { earliest_expiry: AtomicU64::new(u64::MAX), shard: Mutex::new(Shard::new(seed)) };
+        Keyspace { seed, databases, slots: (0..SHARDS).map(slot).collect() }
+    }
+
+    /// The number of databases.
+    pub fn databases(&self) -> u32 {
+        self.databases
+    }
+
+    /// The key that places keys.
+    pub fn seed(&self) -> HashSeed {
+        self.seed
+    }
+
+    /// A key with its hash.
+    #[inline]
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
+        Key { bytes, hash: self.seed.hash(bytes) }
+    }
+
+    /// Locks one shard. A caller that holds another one already must be alone behind the gate.
+    #[inline]
+    pub fn lock(&self, shard: u16) -> MutexGuard<'_, Shard> {
+        self.slots[usize::from(shard)].shard.lock()
+    }
+
+    /// Fetches the line of the lock ahead of its use.
+    #[inline]
+    pub fn prefetch_shard(&self, hash: u64) {
+        segment::prefetch_line(std::ptr::from_ref(&self.slots[usize::from(shard_of(hash))]).cast());
+    }
+
+    /// Fetches the segment where the key would be ahead of its use.
+    #[inline]
+    pub fn prefetch_segment(&self, db: u32, hash: u64) {
+        if let Some(directory) = self.lock(shard_of(hash)).directory(db) {
+            directory.prefetch_segment(hash);
+        }
+    }
+
+    /// Fetches the record of the key ahead of its use; the segment should be there by now.
+    #[inline]
+    pub fn prefetch_record(&self, db: u32, hash: u64) {
+        if let Some(directory) = self.lock(shard_of(hash)).directory(db) {
+            directory.prefetch_record(hash);
+        }
+    }
+
+    /// A key of the shard expires at `expiry`: lowers the bound. The caller holds the shard's lock.
+    #[inline]
+    pub fn note_expiry(&self, shard: u16, expiry: u64) {
+        let bound = &self.slots[usize::from(shard)].earliest_expiry;
+        if expiry < bound.load(Ordering::Relaxed) {
+            bound.store(expiry, Ordering::Relaxed);
+        }
+    }
+
+    /// No key of the shard expires before this time, in Unix milliseconds; read without the lock.
+    #[inline]
+    pub fn earliest_expiry(&self, shard: u16) -> u64 {
+        self.slots[usize::from(shard)].earliest_expiry.load(Ordering::Relaxed)
+    }
+
+    /// Sets the bound anew from what the shard holds.
+    pub fn renew_earliest_expiry(&self, shard: u16, locked: &Shard) {
+        let bound = locked.earliest_expiry().unwrap_or(u64::MAX);
+        self.slots[usize::from(shard)].earliest_expiry.store(bound, Ordering::Relaxed);
+    }
+
+    /// The consistent view of everything. The caller holds the gate closed.
+    pub fn freeze(&self, _alone: &gate::Closed<'_>) -> Frozen {
+        Frozen::new(self.slots.iter().map(|slot| slot.shard.lock().freeze()).collect())
+    }
+
+    /// The keys, and the keys with an expiry, of one database. Exact if the gate is closed.
+    pub fn count(&self, db: u32) -> (usize, usize) {
+        self.slots.iter().fold((0, 0), |(keys, volatile), slot| {
+            let shard = slot.shard.lock();
+            let of = shard.directory(db).map_or((0, 0), |d| (d.len(), d.volatile_len()));
+            (keys + of.0, volatile + of.1)
+        })
+    }
+
+    /// Bytes that the directories hold, values behind pointers left out; an estimate for reports.
+    pub fn memory(&self) -> usize {
+        self.slots.iter().map(|slot| slot.shard.lock().databases().map(|(_, d)| d.memory()).sum::<usize>()).sum()
+    }
+}

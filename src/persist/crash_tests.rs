@@ -68,8 +68,7 @@ impl Model {
         high: u64,
         appendonly: bool,
     ) -> Result<Self, PersistError> {
-        let (store, recovery) =
-            Store::open(Arc::new(storage.clone()), options(generation, appendonly))?;
+        let (store, recovery) = Store::open(Arc::new(storage.clone()), options(generation, appendonly))?;
         let state = load(&recovery)?;
         let mut expected = State::new();
         let mut found = None;
@@ -81,9 +80,8 @@ impl Model {
                 found = Some(n);
             }
         }
-        let appended = found.unwrap_or_else(|| {
-            panic!("{state:?} is not a state between {low} and {high}: {:?}", recovery.summary())
-        });
+        let appended = found
+            .unwrap_or_else(|| panic!("{state:?} is not a state between {low} and {high}: {:?}", recovery.summary()));
         Ok(Self { store, state, appended, acknowledged: appended, seqs: [0; 4] })
     }
 

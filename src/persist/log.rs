@@ -658,6 +658,15 @@ impl Appender<'_> {
         }
     }
 
+    /// Appends records that were encoded with [`put_record`](super::record::put_record).
+    #[inline]
+    pub fn encoded(&mut self, records: &[u8]) {
+        if self.log.is_active() {
+            self.enter(self.log.epoch.load(Ordering::Acquire));
+            self.buffer.bytes.extend_from_slice(records);
+        }
+    }
+
     /// Appends an effect on the whole keyspace. The caller has stopped all other workers.
     pub fn barrier(&mut self, db: u32, args: &[&[u8]]) {
         if self.log.is_active() {

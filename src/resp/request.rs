@@ -241,9 +241,8 @@ impl Request {
 
     fn decode_count(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
         let Some(line) = self.line(buffer, ProtocolError::TooBigMultibulkCount)? else { return Ok(None) };
-        let count = parse_length(&line[1..])
-            .filter(|&n| n <= ARGUMENTS_MAX)
-            .ok_or(ProtocolError::InvalidMultibulkLength)?;
+        let count =
+            parse_length(&line[1..]).filter(|&n| n <= ARGUMENTS_MAX).ok_or(ProtocolError::InvalidMultibulkLength)?;
         if count > UNAUTHENTICATED_ARGUMENTS_MAX && !limits.authenticated {
             return Err(ProtocolError::UnauthenticatedMultibulkLength);
         }
@@ -360,7 +359,8 @@ fn unquote_double(line: &[u8], mut i: usize, bytes: &mut Vec<u8>) -> Option<usiz
     loop {
         match (line.get(i)?, line.get(i + 1)) {
             (b'"', _) => return Some(i + 1),
-            (b'\\', Some(b'x')) => match (line.get(i + 2).and_then(|&b| hex(b)), line.get(i + 3).and_then(|&b| hex(b))) {
+            (b'\\', Some(b'x')) => match (line.get(i + 2).and_then(|&b| hex(b)), line.get(i + 3).and_then(|&b| hex(b)))
+            {
                 (Some(high), Some(low)) => {
                     bytes.push(high * 16 + low);
                     i += 4;
@@ -433,7 +433,8 @@ mod tests {
 
     #[test]
     fn decodes_multibulk_and_inline_in_one_stream() {
-        let got = decode_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n\r\n*0\r\n*-1\r\nset a \"b \\x41\\n\" 'c\\''\n", OPEN);
+        let got =
+            decode_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n\r\n*0\r\n*-1\r\nset a \"b \\x41\\n\" 'c\\''\n", OPEN);
         assert_eq!(
             got.unwrap(),
             vec![

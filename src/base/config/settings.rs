@@ -42,6 +42,13 @@ pub enum EvictionPolicy {
     NoEviction,
 }
 
+impl EvictionPolicy {
+    /// Whether access fields count how often a key is used.
+    pub fn is_lfu(self) -> bool {
+        matches!(self, EvictionPolicy::VolatileLfu | EvictionPolicy::AllkeysLfu)
+    }
+}
+
 /// Who may use a dangerous command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {

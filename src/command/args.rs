@@ -1,0 +1,65 @@
+//! Reading the arguments of a command: numbers, and options word by word.
+
+use super::CommandError;
+use crate::base::format;
+use crate::resp::Args;
+
+/// An integer argument.
+///
+/// # Errors
+/// [`CommandError::NotInteger`].
+#[inline]
+pub fn integer(bytes: &[u8]) -> Result<i64, CommandError> {
+    format::parse_i64(bytes).ok_or(CommandError::NotInteger)
+}
+
+/// The options behind the fixed arguments, one word after the other.
+#[derive(Clone, Debug)]
+pub struct Words<'a> {
+    args: Args<'a>,
+    next: usize,
+}
+
+impl<'a> Words<'a> {
+    /// The words from the argument `first` on.
+    pub fn new(args: Args<'a>, first: usize) -> Self {
+        Words { args, next: first }
+    }
+
+    /// How many words are left.
+    pub fn left(&self) -> usize {
+        self.args.len().saturating_sub(self.next)
+    }
+
+    /// The value of the option just taken.
+    ///
+    /// # Errors
+    /// [`CommandError::Syntax`] if there is none.
+    pub fn value(&mut self) -> Result<&'a [u8], CommandError> {
+        self.next().ok_or(CommandError::Syntax)
+    }
+
+    /// The value of the option just taken, an integer.
+    ///
+    /// # Errors
+    /// [`CommandError::Syntax`] if there is none, [`CommandError::NotInteger`] if it is no integer.
+    pub fn integer(&mut self) -> Result<i64, CommandError> {
+        integer(self.value()?)
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let word = self.args.get(self.next)?;
+        self.next += 1;
+        Some(word)
+    }
+}
+
+/// Whether an argument is this word, in any case of letters. `word` is upper case.
+#[inline]
+pub fn is(argument: &[u8], word: &str) -> bool {
+    argument.eq_ignore_ascii_case(word.as_bytes())
+}

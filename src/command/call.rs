@@ -1,0 +1,123 @@
+//! One call of a command: what its handler is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::table::Entry;
+use super::{Client, Db, Server, keys::Places};
+use crate::keyspace::{Frozen, Key, ValueRef};
+use crate::resp::{Args, Done, Reply};
+
+/// The keys of a call, hashed once, before its shards are locked.
+#[derive(Debug, Default)]
+pub struct HashedKeys {
+    /// Where they stand among the arguments.
+    pub places: Places,
+    /// Their hashes, in the same order.
+    pub hashes: SmallVec<[u64; 4]>,
+}
+
+/// A call of a data command: a pure function of its arguments and of the keys that it names.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The arguments; the first is the name, the second of a subcommand its own.
+    pub args: Args<'a>,
+    /// The database that the connection has selected.
+    pub db: Db<'a>,
+    /// The command.
+    pub entry: &'a Entry,
+    /// A view of the whole keyspace, for [`super::flags::FROZEN`].
+    pub frozen: Option<Frozen>,
+    /// The keys, as the executor found them.
+    pub keys: &'a HashedKeys,
+}
+
+impl<'a> Call<'a> {
+    /// The argument at `index` as a key.
+    #[inline]
+    pub fn key(&self, index: usize) -> Key<'a> {
+        let bytes = self.args.at(index);
+        match self.keys.places.iter().position(|&place| place == index) {
+            Some(at) => Key { bytes, hash: self.keys.hashes[at] },
+            None => self.db.keyspace().key(bytes),
+        }
+    }
+
+    /// All keys, in the order of the arguments.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = Key<'a>> + use<'a> {
+        let (args, keys) = (self.args, self.keys);
+        keys.places.iter().zip(&keys.hashes).map(move |(&place, &hash)| Key { bytes: args.at(place), hash })
+    }
+
+    /// The name of the command in lower case, as error texts have it.
+    pub fn name(&self) -> &'a str {
+        &self.entry.full_name
+    }
+
+    /// Writes a record of what happened to `key`; see [`Db::log`].
+    pub fn log_as(&mut self, key: Key<'_>, words: &[&[u8]]) {
+        self.db.log(key, words);
+    }
+
+    /// Writes the call itself as the record.
+    pub fn log_verbatim(&mut self, key: Key<'_>) {
+        let words: SmallVec<[&[u8]; 8]> = self.args.from(0).collect();
+        self.db.log(key, &words);
+    }
+}
+
+/// Writes a string value: a large one by reference, an integer in digits.
+#[inline]
+pub fn string_reply(reply: Reply<'_>, value: ValueRef<'_>) -> Done {
+    if let Some(shared) = super::db::shareable(&value) {
+        return reply.shared(Box::new(shared));
+    }
+    match value {
+        ValueRef::Int(number) => reply.bulk(itoa::Buffer::new().format(number).as_bytes()),
+        ValueRef::Str(bytes) | ValueRef::Raw(bytes) => reply.bulk(&bytes),
+    }
+}
+
+/// A call of a command that needs its connection or the server.
+pub struct SessionCall<'a> {
+    /// The arguments; the first is the name.
+    pub args: Args<'a>,
+    /// The command.
+    pub entry: &'a Entry,
+    /// The server.
+    pub server: &'a Arc<Server>,
+    /// The connection.
+    pub client: &'a mut Client,
+    /// Unix time in milliseconds.
+    pub now: i64,
+}
+
+/// Why a connection waits before it goes on with its next command. Its reply was withheld.
+#[derive(Debug)]
+pub enum Wait {
+    /// Until the log is synced up to a block, or the time is over: WAITAOF. Then the two numbers.
+    Synced {
+        /// The block of the log.
+        block: u64,
+        /// `None` for ever.
+        timeout: Option<Duration>,
+    },
+    /// Until the time is over: WAITAOF that asks for replicas too. Then the two numbers.
+    LocalAndReplicas {
+        /// The block of the log.
+        block: u64,
+        /// `None` for ever.
+        timeout: Option<Duration>,
+    },
+    /// Until the time is over: WAIT. Then zero replicas.
+    Replicas {
+        /// `None` for ever.
+        timeout: Option<Duration>,
+    },
+    /// Until a snapshot that was asked for is done: SAVE. Then OK or an error.
+    Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
+    /// Until the server ends, or an error says why it does not: SHUTDOWN.
+    Shutdown(tokio::sync::oneshot::Receiver<String>),
+}

@@ -1,0 +1,205 @@
+//! The server as its commands see it: everything that all connections share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::client::Clients;
+use super::stats::{ServerCounters, WorkerStats};
+use super::{CommandError, Table};
+use crate::base::config::Config;
+use crate::keyspace::{Gate, Keyspace};
+use crate::persist::Store;
+
+/// The most different codes that `INFO errorstats` keeps apart.
+const ERROR_CODES_MAX: usize = 128;
+
+/// Everything that connections share.
+pub struct Server {
+    /// The configuration, live.
+    pub config: Config,
+    /// All keys.
+    pub keyspace: Keyspace,
+    /// One lock a worker.
+    pub gate: Gate,
+    /// Log, snapshot and manifest.
+    pub store: Store,
+    /// All commands.
+    pub table: Table,
+    /// All connections.
+    pub clients: Clients,
+    /// What happens rarely.
+    pub counters: ServerCounters,
+    /// What each worker counts.
+    pub workers: Box<[WorkerStats]>,
+    /// Error replies by their code.
+    pub errors: Mutex<BTreeMap<String, u64>>,
+    /// Snapshots: what runs, and how the last went.
+    pub saving: Saving,
+    /// When the server started, Unix ms.
+    pub started_ms: i64,
+    /// 40 hex digits, new at each start.
+    pub run_id: String,
+    /// The configuration file, absolute; empty for none.
+    pub config_file: String,
+    /// The program, absolute.
+    pub executable: String,
+    /// Whether memory is above `maxmemory`; kept by the timer, read by commands that need memory.
+    pub out_of_memory: AtomicBool,
+    /// `used_memory` once everything was loaded.
+    pub startup_memory: AtomicU64,
+    /// Samples of rates, kept by the timer.
+    pub rates: Rates,
+    /// How to end.
+    pub shutdown: Shutdown,
+    /// Where large things go to be dropped.
+    pub garbage: std::sync::mpsc::Sender<Box<dyn Send>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("run_id", &self.run_id).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Counts an error reply.
+    pub fn count_error(&self, text: &str) {
+        let code = CommandError::code(text);
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else if errors.len() < ERROR_CODES_MAX {
+            errors.insert(code.to_owned(), 1);
+        }
+    }
+
+    /// Has something large dropped by another thread.
+    pub fn reclaim(&self, garbage: Box<dyn Send>) {
+        // Should that thread be gone, the garbage comes back in the error and is dropped here.
+        let _ = self.garbage.send(garbage);
+    }
+
+    /// Whether changes may be made, as far as the disk is concerned.
+    ///
+    /// # Errors
+    /// The log cannot be written, or the last snapshot failed and `stop-writes-on-bgsave-error` is set.
+    #[inline]
+    pub fn check_disk(&self) -> Result<(), CommandError> {
+        if self.store.log().is_poisoned() {
+            return Err(CommandError::MisconfLog(self.store.log().poisoned().unwrap_or_default()));
+        }
+        if !self.saving.last_save_ok.load(Ordering::Relaxed) {
+            let settings = self.config.settings();
+            if settings.stop_writes_on_bgsave_error && !settings.save.is_empty() {
+                return Err(CommandError::MisconfSnapshot);
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes since the last snapshot began that succeeded.
+    pub fn changes_since_save(&self) -> u64 {
+        self.saving.changes.load(Ordering::Relaxed)
+    }
+}
+
+/// What the operator may ask of rates.
+#[derive(Debug, Default)]
+pub struct Rates {
+    /// Commands a second.
+    pub commands: AtomicU64,
+    /// Received bytes a second.
+    pub input_bytes: AtomicU64,
+    /// Sent bytes a second.
+    pub output_bytes: AtomicU64,
+}
+
+/// Snapshots: what runs, and how the last went.
+#[derive(Debug)]
+pub struct Saving {
+    /// Changes since the last good snapshot.
+    pub changes: AtomicU64,
+    /// What runs and what is to follow.
+    pub state: Mutex<SavingState>,
+    /// When the last good snapshot was made, Unix seconds.
+    pub last_save: AtomicI64,
+    /// Whether the last BGSAVE succeeded.
+    pub last_save_ok: AtomicBool,
+    /// Seconds that the last BGSAVE took; -1 for none.
+    pub last_save_seconds: AtomicI64,
+    /// Whether the last BGREWRITEAOF succeeded.
+    pub last_rewrite_ok: AtomicBool,
+    /// Seconds that the last BGREWRITEAOF took; -1 for none.
+    pub last_rewrite_seconds: AtomicI64,
+    /// When the last attempt to save began, Unix ms.
+    pub last_try_ms: AtomicI64,
+}
+
+impl Default for Saving {
+    fn default() -> Self {
+        Saving {
+            changes: AtomicU64::new(0),
+            state: Mutex::default(),
+            last_save: AtomicI64::new(crate::base::clock::now_ms() / 1000),
+            last_save_ok: AtomicBool::new(true),
+            last_save_seconds: AtomicI64::new(-1),
+            last_rewrite_ok: AtomicBool::new(true),
+            last_rewrite_seconds: AtomicI64::new(-1),
+            last_try_ms: AtomicI64::new(0),
+        }
+    }
+}
+
+/// Why a snapshot is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavePurpose {
+    /// SAVE, BGSAVE, or a save point.
+    Save,
+    /// BGREWRITEAOF, or the log has grown.
+    Rewrite,
+}
+
+/// What runs and what is to follow.
+#[derive(Debug, Default)]
+pub struct SavingState {
+    /// The snapshot being made, and since when, Unix ms.
+    pub running: Option<(SavePurpose, i64)>,
+    /// The one to be made next.
+    pub scheduled: Option<SavePurpose>,
+    /// Who is to be told when the running one ends.
+    pub waiting: Vec<tokio::sync::oneshot::Sender<Result<(), String>>>,
+}
+
+/// How to end the server.
+#[derive(Debug, Default)]
+pub struct Shutdown {
+    /// Told of every request.
+    pub requests: Mutex<Option<tokio::sync::mpsc::UnboundedSender<ShutdownRequest>>>,
+}
+
+/// A request to end.
+#[derive(Debug)]
+pub struct ShutdownRequest {
+    /// SAVE or NOSAVE; `None` leaves it to whether save points are set.
+    pub save: Option<bool>,
+    /// End even if saving fails.
+    pub force: bool,
+    /// Told why the server did not end.
+    pub refused: Option<tokio::sync::oneshot::Sender<String>>,
+}
+
+impl Shutdown {
+    /// Asks the server to end.
+    pub fn request(&self, request: ShutdownRequest) {
+        if let Some(requests) = &*self.requests.lock() {
+            // Nobody listens any more once the server is ending, and then the wish is fulfilled.
+            let _ = requests.send(request);
+        }
+    }
+}
+
+/// The shared server.
+pub type Shared = Arc<Server>;

@@ -1,0 +1,422 @@
+//! The keys of one database, as a command handler sees them: locked, expired keys gone, changes counted,
+//! effects on their way to the log.
+//!
+//! Invariants:
+//! - All mutation of the keyspace by commands goes through here: one place raises watched versions,
+//!   counts changes, lowers expiry bounds and remembers what to undo.
+//! - An expired key is never seen: its removal is logged before whatever the command logs.
+//! - A single-key command changes its key as its last step that can fail; a command of several keys may
+//!   change them one by one, for each change is remembered and undone if the command does not succeed.
+
+use super::CommandError;
+use crate::keyspace::access::AccessClock;
+use crate::keyspace::entry::{EXPIRY_MAX, Heap, Kind, SharedBytes};
+use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, ValueRef};
+use crate::persist::record;
+
+/// A heap value at least this large, in bytes, is freed by another thread.
+const RETIRE_MIN_BYTES: usize = 64 * 1024;
+
+/// What does not change while a command runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Unix time in milliseconds.
+    pub now: i64,
+    /// How access fields are kept.
+    pub access: AccessClock,
+    /// `proto-max-bulk-len`: the longest string, in bytes.
+    pub string_max_bytes: u64,
+    /// Whether the log is being replayed: nothing expires, nothing is logged.
+    pub replaying: bool,
+    /// Whether reads leave access times alone (`CLIENT NO-TOUCH`, `OBJECT` and its like).
+    pub no_touch: bool,
+}
+
+/// What commands leave behind for the executor; one a worker, used again and again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Whether records are wanted.
+    pub logging: bool,
+    /// Whether each change must be remembered, so that it can be undone.
+    pub undoable: bool,
+    /// Encoded records of the log.
+    pub effects: Vec<u8>,
+    /// The shard of each record.
+    sequenced: Vec<u16>,
+    /// Up to here effects and sequence numbers stand even if the command fails: expired keys.
+    firm: (usize, usize),
+    undo: Vec<Undo>,
+    /// Keys and short values that `undo` speaks of.
+    undo_bytes: Vec<u8>,
+    /// Large values to be freed elsewhere.
+    pub retired: Vec<Heap>,
+    /// Whole directories to be freed elsewhere: flushed databases.
+    pub retired_directories: Vec<triomphe::Arc<crate::keyspace::Directory>>,
+    /// Changes made.
+    pub dirty: u64,
+    /// Lookups that found their key, and those that did not, for reads.
+    pub hits: u64,
+    /// See `hits`.
+    pub misses: u64,
+    /// Keys that had expired.
+    pub expired: u64,
+}
+
+#[derive(Debug)]
+struct Undo {
+    db: u32,
+    hash: u64,
+    key: (usize, usize),
+    prior: Option<Prior>,
+}
+
+#[derive(Debug)]
+struct Prior {
+    body: PriorBody,
+    expiry: Option<u64>,
+    access: u32,
+}
+
+#[derive(Debug)]
+enum PriorBody {
+    Int(i64),
+    Inline((usize, usize)),
+    Heap(Heap),
+}
+
+impl Scratch {
+    /// Makes ready for the next command.
+    #[inline]
+    pub fn begin(&mut self, logging: bool, undoable: bool) {
+        self.logging = logging;
+        self.undoable = undoable;
+        self.effects.clear();
+        self.sequenced.clear();
+        self.firm = (0, 0);
+        self.undo.clear();
+        self.undo_bytes.clear();
+    }
+
+    /// The number of records among the effects.
+    pub fn records(&self) -> usize {
+        self.sequenced.len()
+    }
+}
+
+/// One database, seen by one command.
+#[derive(Debug)]
+pub struct Db<'a> {
+    held: Held<'a>,
+    scratch: &'a mut Scratch,
+    index: u32,
+    facts: Facts,
+}
+
+impl<'a> Db<'a> {
+    /// The database `index` through the locks in `held`.
+    pub fn new(held: Held<'a>, scratch: &'a mut Scratch, index: u32, facts: Facts) -> Self {
+        Db { held, scratch, index, facts }
+    }
+
+    /// The keyspace behind, for whoever walks it.
+    pub fn keyspace(&self) -> &'a Keyspace {
+        self.held.keyspace()
+    }
+
+    /// What does not change while the command runs.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The database's number.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Works on another database until the next call; the shards held serve all databases.
+    pub fn select(&mut self, index: u32) {
+        self.index = index;
+    }
+
+    /// Gives back the locks taken on demand, for a walk over shards.
+    pub fn release(&mut self) {
+        self.held.release();
+    }
+
+    /// The entry of a key, for reading its value: counts a hit or a miss and sets the access time.
+    #[inline]
+    pub fn read(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
+        self.expire_if_due(key);
+        if !self.facts.no_touch {
+            self.touch(key);
+        }
+        let found = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        match found {
+            Some(_) => self.scratch.hits += 1,
+            None => self.scratch.misses += 1,
+        }
+        found
+    }
+
+    /// The entry of a key, without a trace: for writes, and for questions about the key itself.
+    #[inline]
+    pub fn peek(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
+        self.expire_if_due(key);
+        self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
+    }
+
+    /// The string at a key, for reading.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else.
+    #[inline]
+    pub fn string(&mut self, key: Key<'_>) -> Result<Option<ValueRef<'_>>, CommandError> {
+        self.read(key).map(string_of).transpose()
+    }
+
+    /// The string at a key, about to be changed.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else.
+    #[inline]
+    pub fn string_to_change(&mut self, key: Key<'_>) -> Result<Option<ValueRef<'_>>, CommandError> {
+        self.peek(key).map(string_of).transpose()
+    }
+
+    /// Whether a key exists.
+    #[inline]
+    pub fn exists(&mut self, key: Key<'_>) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// Sets the access time of a key to now.
+    #[inline]
+    pub fn touch(&mut self, key: Key<'_>) {
+        let access = self.facts.access;
+        let Some(directory) = self.held.shard(key.shard()).directory_unshared(self.index) else { return };
+        directory.touch(key.hash, key.bytes, |old| {
+            access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32))
+        });
+    }
+
+    /// Stores a value with its expiry (Unix ms; `None` for none), whatever was there.
+    pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
+        self.remember(key);
+        let access = self.facts.access.fresh();
+        let expiry = expiry.map(expiry_bits);
+        let directory = self.changing(key);
+        let previous = directory.set(key.hash, key.bytes, value, expiry, access);
+        if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
+            self.retire(heap);
+        }
+        if let Some(expiry) = expiry {
+            self.held.keyspace().note_expiry(key.shard(), expiry);
+        }
+    }
+
+    /// Removes a key. Returns whether it was there.
+    pub fn remove(&mut self, key: Key<'_>) -> bool {
+        if !self.exists(key) {
+            return false;
+        }
+        self.remember(key);
+        if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
+            && let Some(heap) = removed.heap
+        {
+            self.retire(heap);
+        }
+        true
+    }
+
+    /// Sets or clears the expiry of a key that exists (Unix ms).
+    pub fn set_expiry(&mut self, key: Key<'_>, expiry: Option<i64>) {
+        self.remember(key);
+        let expiry = expiry.map(expiry_bits);
+        self.changing(key).set_expiry(key.hash, key.bytes, expiry);
+        if let Some(expiry) = expiry {
+            self.held.keyspace().note_expiry(key.shard(), expiry);
+        }
+    }
+
+    /// The string at a key that exists, as bytes to change in place. All checks must be over: this change
+    /// is not undone.
+    pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
+        self.changing(key).raw_mut(key.hash, key.bytes)
+    }
+
+    /// Writes a record of what happened to `key`: a command that replays without reading any other key.
+    pub fn log(&mut self, key: Key<'_>, words: &[&[u8]]) {
+        if !self.scratch.logging {
+            return;
+        }
+        debug_assert_eq!(words.get(1), Some(&key.bytes), "a record names its key first");
+        let number = key.shard();
+        let shard = self.held.shard(number);
+        shard.sequence += 1;
+        record::put_record(&mut self.scratch.effects, number, shard.sequence, self.index, words);
+        self.scratch.sequenced.push(number);
+    }
+
+    /// Writes a record of the whole state of a key: its value and expiry, or that it is gone.
+    pub fn log_state(&mut self, key: Key<'_>) {
+        let Some(entry) = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
+        else {
+            return self.log(key, &[b"DEL", key.bytes]);
+        };
+        let expiry = entry.expiry();
+        let mut digits = itoa::Buffer::new();
+        let owned;
+        let value: &[u8] = match entry.value() {
+            ValueRef::Int(number) => digits.format(number).as_bytes(),
+            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
+                owned = bytes.to_vec();
+                &owned
+            }
+        };
+        match expiry {
+            None => self.log(key, &[b"SET", key.bytes, value]),
+            Some(at) => {
+                self.log(key, &[b"SET", key.bytes, value, b"PXAT", itoa::Buffer::new().format(at).as_bytes()]);
+            }
+        }
+    }
+
+    /// The directory of a key that is about to change, and everything that goes with a change.
+    #[inline]
+    fn changing(&mut self, key: Key<'_>) -> &mut crate::keyspace::Directory {
+        self.scratch.dirty += 1;
+        let shard = self.held.shard(key.shard());
+        shard.watched.changed(self.index, key.bytes);
+        shard.directory_mut(self.index)
+    }
+
+    fn retire(&mut self, heap: Heap) {
+        if heap.bytes() >= RETIRE_MIN_BYTES {
+            self.scratch.retired.push(heap);
+        }
+    }
+
+    /// Removes the key if its time has come.
+    #[inline]
+    fn expire_if_due(&mut self, key: Key<'_>) {
+        if self.facts.replaying {
+            return;
+        }
+        let now = self.facts.now as u64;
+        let Some(directory) = self.held.shard(key.shard()).directory(self.index) else { return };
+        if directory.volatile_len() == 0 {
+            return;
+        }
+        let expired =
+            directory.get(key.hash, key.bytes).and_then(|entry| entry.expiry()).is_some_and(|expiry| expiry <= now);
+        if expired {
+            self.expire(key);
+        }
+    }
+
+    /// Removes a key because its time has come, and logs it, whatever becomes of the command.
+    pub fn expire(&mut self, key: Key<'_>) {
+        let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
+        if !firm {
+            self.remember(key);
+        }
+        if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
+            && let Some(heap) = removed.heap
+        {
+            self.retire(heap);
+        }
+        self.scratch.expired += 1;
+        self.log(key, &[b"DEL", key.bytes]);
+        if firm {
+            self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
+        }
+    }
+
+    /// Notes what a key is before it changes.
+    #[inline]
+    fn remember(&mut self, key: Key<'_>) {
+        if !self.scratch.undoable {
+            return;
+        }
+        let bytes = &mut self.scratch.undo_bytes;
+        let mut keep = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            (bytes.len() - part.len(), part.len())
+        };
+        let kept = keep(key.bytes);
+        let entry = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        let prior = entry.map(|entry| {
+            let body = match (entry.heap(), entry.value()) {
+                (Some(heap), _) => PriorBody::Heap(heap),
+                (None, ValueRef::Int(number)) => PriorBody::Int(number),
+                (None, ValueRef::Str(value) | ValueRef::Raw(value)) => PriorBody::Inline(keep(&value)),
+            };
+            Prior { body, expiry: entry.expiry(), access: entry.access() }
+        });
+        self.scratch.undo.push(Undo { db: self.index, hash: key.hash, key: kept, prior });
+    }
+
+    /// Takes back every change of this command but the removal of expired keys: it failed.
+    pub fn roll_back(&mut self) {
+        let (bytes, records) = self.scratch.firm;
+        self.scratch.effects.truncate(bytes);
+        for number in self.scratch.sequenced.drain(records..).collect::<Vec<_>>() {
+            self.held.shard(number).sequence -= 1;
+        }
+        let arena = std::mem::take(&mut self.scratch.undo_bytes);
+        let part = |(start, len): (usize, usize)| &arena[start..start + len];
+        while let Some(undo) = self.scratch.undo.pop() {
+            let key = Key { bytes: part(undo.key), hash: undo.hash };
+            let directory = self.held.shard(key.shard()).directory_mut(undo.db);
+            match undo.prior {
+                None => drop(directory.remove(key.hash, key.bytes)),
+                Some(prior) => {
+                    let value = match prior.body {
+                        PriorBody::Int(number) => NewValue::Int(number),
+                        PriorBody::Inline(at) => NewValue::Bytes(part(at)),
+                        PriorBody::Heap(heap) => NewValue::Heap(heap),
+                    };
+                    directory.set(key.hash, key.bytes, value, prior.expiry, prior.access);
+                }
+            }
+        }
+    }
+
+    /// Whether the command has changed something that it has not logged.
+    pub fn has_unlogged_change(&self, dirty_before: u64) -> bool {
+        self.scratch.dirty > dirty_before && self.scratch.sequenced.len() == self.scratch.firm.1
+    }
+
+    /// The shards, for handlers that work on all of them behind the gate.
+    pub fn held(&mut self) -> &mut Held<'a> {
+        &mut self.held
+    }
+
+    /// What the executor reads afterwards.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        self.scratch
+    }
+}
+
+/// An expiry as entries hold it: 48 bits, from 0 on. A time beyond (after the year 10889) becomes the last.
+fn expiry_bits(at: i64) -> u64 {
+    u64::try_from(at).unwrap_or(0).min(EXPIRY_MAX)
+}
+
+/// The value of an entry that must be a string.
+#[inline]
+fn string_of(entry: EntryRef<'_>) -> Result<ValueRef<'_>, CommandError> {
+    match entry.kind() {
+        Kind::Int | Kind::Str | Kind::Raw => Ok(entry.value()),
+        #[allow(unreachable_patterns)] // for the collections to come
+        _ => Err(CommandError::WrongType),
+    }
+}
+
+/// A value for a string reply: a large sealed one by reference.
+pub fn shareable(value: &ValueRef<'_>) -> Option<SharedBytes> {
+    match value {
+        ValueRef::Str(bytes) if bytes.len() >= crate::resp::reply::BY_REFERENCE_MIN_BYTES => bytes.share(),
+        _ => None,
+    }
+}

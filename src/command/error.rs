@@ -1,0 +1,140 @@
+//! What a client did wrong, with the exact text of the reply.
+//!
+//! `Display` is the wire text without the leading `-`; one test pins them all.
+
+use std::fmt;
+
+/// An error reply of a command. Whatever returned it has changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// The key holds another type.
+    WrongType,
+    /// No integer, or none that 64 bits hold.
+    NotInteger,
+    /// No floating-point number.
+    NotFloat,
+    /// Options that do not go together, or words that are no option.
+    Syntax,
+    /// An integer outside the bounds that the text names.
+    OutOfRange(&'static str),
+    /// The key must exist.
+    NoSuchKey,
+    /// `SET … EX 0` and its like, with the command's name in lower case.
+    InvalidExpire(&'static str),
+    /// INCR beyond 64 bits.
+    Overflow,
+    /// DECRBY by the one number that has no opposite.
+    DecrementOverflow,
+    /// INCRBYFLOAT to infinity or no number.
+    NanOrInfinity,
+    /// A string longer than `proto-max-bulk-len`.
+    StringTooLong,
+    /// The number of arguments, with the command's full name in lower case.
+    Arity(String),
+    /// No such command; with the words that the text repeats.
+    UnknownCommand(String),
+    /// No such subcommand.
+    UnknownSubcommand {
+        /// The word given, cut to 128 bytes.
+        given: String,
+        /// The container, upper case.
+        container: &'static str,
+    },
+    /// Not authenticated.
+    NoAuth,
+    /// The log cannot be written: the reason.
+    MisconfLog(String),
+    /// The last snapshot failed and `stop-writes-on-bgsave-error` is on.
+    MisconfSnapshot,
+    /// `used_memory` is above `maxmemory`.
+    OutOfMemory,
+    /// A text that one command alone uses, its code included.
+    Text(&'static str),
+    /// The same, made at run time.
+    Message(String),
+    /// A bug of ours stopped the command; its changes were undone.
+    Internal,
+}
+
+impl CommandError {
+    /// An error with the code `ERR` and a text made at run time.
+    pub fn err(text: impl fmt::Display) -> Self {
+        CommandError::Message(format!("ERR {text}"))
+    }
+
+    /// The first word of the text, by which `INFO errorstats` counts.
+    pub fn code(text: &str) -> &str {
+        text.split(' ').next().unwrap_or(text)
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            CommandError::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            CommandError::NotInteger => "ERR value is not an integer or out of range",
+            CommandError::NotFloat => "ERR value is not a valid float",
+            CommandError::Syntax => "ERR syntax error",
+            CommandError::OutOfRange(text) => return write!(f, "ERR {text}"),
+            CommandError::NoSuchKey => "ERR no such key",
+            CommandError::InvalidExpire(command) => {
+                return write!(f, "ERR invalid expire time in '{command}' command");
+            }
+            CommandError::Overflow => "ERR increment or decrement would overflow",
+            CommandError::DecrementOverflow => "ERR decrement would overflow",
+            CommandError::NanOrInfinity => "ERR increment would produce NaN or Infinity",
+            CommandError::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            CommandError::Arity(name) => return write!(f, "ERR wrong number of arguments for '{name}' command"),
+            CommandError::UnknownCommand(words) => return write!(f, "ERR unknown command {words}"),
+            CommandError::UnknownSubcommand { given, container } => {
+                return write!(f, "ERR unknown subcommand '{given}'. Try {container} HELP.");
+            }
+            CommandError::NoAuth => "NOAUTH Authentication required.",
+            CommandError::MisconfLog(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
+            CommandError::MisconfSnapshot => {
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+                 Commands that may modify the data set are disabled, because this instance is configured to report \
+                 errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check \
+                 the Redis logs for details about the RDB error."
+            }
+            CommandError::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            CommandError::Text(text) => text,
+            CommandError::Message(text) => text,
+            CommandError::Internal => "ERR internal error, the command was undone",
+        };
+        f.write_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_those_of_redis() {
+        let texts = [
+            (CommandError::WrongType, "WRONGTYPE Operation against a key holding the wrong kind of value"),
+            (CommandError::NotInteger, "ERR value is not an integer or out of range"),
+            (CommandError::NotFloat, "ERR value is not a valid float"),
+            (CommandError::Syntax, "ERR syntax error"),
+            (CommandError::OutOfRange("offset is out of range"), "ERR offset is out of range"),
+            (CommandError::NoSuchKey, "ERR no such key"),
+            (CommandError::InvalidExpire("set"), "ERR invalid expire time in 'set' command"),
+            (CommandError::Overflow, "ERR increment or decrement would overflow"),
+            (CommandError::DecrementOverflow, "ERR decrement would overflow"),
+            (CommandError::NanOrInfinity, "ERR increment would produce NaN or Infinity"),
+            (CommandError::StringTooLong, "ERR string exceeds maximum allowed size (proto-max-bulk-len)"),
+            (CommandError::Arity("client|kill".into()), "ERR wrong number of arguments for 'client|kill' command"),
+            (CommandError::NoAuth, "NOAUTH Authentication required."),
+            (
+                CommandError::MisconfLog("No space left on device".into()),
+                "MISCONF Errors writing to the AOF file: No space left on device",
+            ),
+            (CommandError::OutOfMemory, "OOM command not allowed when used memory > 'maxmemory'."),
+            (CommandError::err("no"), "ERR no"),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Looking a command up by its name.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::{Arity, Command, CommandError, Handler};
+use crate::resp::Args;
+
+/// The longest name of a command, in bytes; what is longer is no command.
+const NAME_MAX: usize = 32;
+
+/// A cheap hash for the names of a table that no client chooses.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 29
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+}
+
+/// A command of the table, or one of its subcommands, with its place in the statistics.
+#[derive(Debug)]
+pub struct Entry {
+    /// The command.
+    pub command: &'static Command,
+    /// The full name in lower case: `get`, `client|kill`.
+    pub full_name: String,
+    /// Dense, from 0: where its statistics are.
+    pub index: usize,
+    subcommands: Vec<Entry>,
+}
+
+/// All commands of the server, by name.
+#[derive(Debug)]
+pub struct Table {
+    entries: Vec<Entry>,
+    by_name: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
+    len: usize,
+}
+
+impl Table {
+    /// The table of these commands.
+    ///
+    /// # Panics
+    /// If two have one name.
+    pub fn new(groups: &[&[&'static Command]]) -> Self {
+        let mut table = Table { entries: Vec::new(), by_name: HashMap::default(), len: 0 };
+        for &command in groups.iter().flat_map(|group| group.iter()) {
+            let name = command.name.to_ascii_lowercase();
+            let mut entry = Entry { command, full_name: name.clone(), index: table.len, subcommands: Vec::new() };
+            table.len += 1;
+            for &sub in command.subcommands() {
+                let full_name = format!("{name}|{}", sub.name.to_ascii_lowercase());
+                entry.subcommands.push(Entry { command: sub, full_name, index: table.len, subcommands: Vec::new() });
+                table.len += 1;
+            }
+            let earlier = table.by_name.insert(command.name.as_bytes().into(), table.entries.len());
+            assert!(earlier.is_none(), "two commands are named {}", command.name);
+            table.entries.push(entry);
+        }
+        table
+    }
+
+    /// The number of commands, subcommands left out.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no command.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The number of commands and subcommands: the statistics that are kept.
+    pub fn indices(&self) -> usize {
+        self.len
+    }
+
+    /// All commands, each followed by nothing: see [`Entry::subcommands`].
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The command of this name, in any case of letters.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<&Entry> {
+        let mut upper = [0; NAME_MAX];
+        let upper = upper.get_mut(..name.len())?;
+        for (to, from) in upper.iter_mut().zip(name) {
+            *to = from.to_ascii_uppercase();
+        }
+        self.by_name.get(&*upper).map(|&at| &self.entries[at])
+    }
+
+    /// The command or subcommand that a call means, its arity checked.
+    ///
+    /// # Errors
+    /// No such command or subcommand, or the wrong number of arguments.
+    #[inline]
+    pub fn resolve(&self, args: Args<'_>) -> Result<&Entry, CommandError> {
+        let Some(entry) = self.get(args.at(0)) else { return Err(unknown_command(args)) };
+        let entry = match entry.command.handler {
+            Handler::Container(_) | Handler::ContainerOr(..) => entry.subcommand(args)?,
+            _ => entry,
+        };
+        if !entry.command.arity.accepts(args.len()) {
+            return Err(CommandError::Arity(entry.full_name.clone()));
+        }
+        Ok(entry)
+    }
+
+    /// The command of a full name such as `client|kill`.
+    pub fn by_full_name(&self, name: &[u8]) -> Option<&Entry> {
+        match name.iter().position(|&b| b == b'|') {
+            None => self.get(name),
+            Some(bar) => self
+                .get(&name[..bar])?
+                .subcommands
+                .iter()
+                .find(|s| s.command.name.as_bytes().eq_ignore_ascii_case(&name[bar + 1..])),
+        }
+    }
+}
+
+impl Entry {
+    /// The subcommands of a container.
+    pub fn subcommands(&self) -> &[Entry] {
+        &self.subcommands
+    }
+
+    fn subcommand(&self, args: Args<'_>) -> Result<&Entry, CommandError> {
+        let Some(word) = args.get(1) else {
+            return match self.command.handler {
+                Handler::ContainerOr(..) => Ok(self),
+                _ => Err(CommandError::Arity(self.full_name.clone())),
+            };
+        };
+        let found = self.subcommands.iter().find(|s| s.command.name.as_bytes().eq_ignore_ascii_case(word));
+        found.ok_or_else(|| CommandError::UnknownSubcommand {
+            given: String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned(),
+            container: self.command.name,
+        })
+    }
+}
+
+/// Redis repeats the name, and as many arguments as begin within 128 bytes.
+fn unknown_command(args: Args<'_>) -> CommandError {
+    let cut = |bytes: &[u8], max: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned();
+    let mut words = String::new();
+    for argument in args.from(1) {
+        if words.len() >= 128 {
+            break;
+        }
+        words.push_str(&format!("'{}' ", cut(argument, 128 - words.len())));
+    }
+    CommandError::UnknownCommand(format!("'{}', with args beginning with: {words}", cut(args.at(0), 128)))
+}
+
+/// What is wrong with the declaration of a command, if anything: for the tests of every table.
+pub fn mistake(command: &Command) -> Option<String> {
+    use super::{Log, flags};
+    let name = command.name;
+    let writes = command.flags.has(flags::WRITE);
+    let least = match command.arity {
+        Arity::Exactly(n) | Arity::AtLeast(n) => n,
+    };
+    let checks = [
+        (name.is_empty() || name != name.to_ascii_uppercase(), "its name is not upper case"),
+        (name.len() > NAME_MAX, "its name is too long to be found"),
+        (writes && command.log == Log::Nothing, "it writes and has no rule for the log"),
+        (!writes && command.log != Log::Nothing, "it does not write and has a rule for the log"),
+        (command.summary.is_empty() || !command.summary.ends_with('.'), "its summary is not a sentence"),
+        (least == 0, "its arity does not count its name"),
+        (command.since.split('.').count() != 3, "its version is not of three numbers"),
+    ];
+    checks.iter().find(|(wrong, _)| *wrong).map(|(_, what)| format!("{name}: {what}"))
+}

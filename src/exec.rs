@@ -1,0 +1,492 @@
+//! The one path of a command: check, lock, run, log, unlock, reply.
+//!
+//! ```text
+//! group of up to 16 ─ resolve, hash keys, prefetch shard ─ prefetch segment ─ prefetch record ─ enter the gate
+//!     each: check ─ lock the shards of its keys, ascending ─ handler ─ effects into this worker's log buffer
+//!           ─ unlock ─ free what is large elsewhere
+//! ```
+//!
+//! Invariants:
+//! - Effects enter the log buffer while the shards are locked, so that the order of the log is the order of
+//!   the changes.
+//! - A command that fails or panics leaves no change, no record and no half reply.
+//! - Whoever needs to be alone, and every session command, runs while this worker is outside the gate.
+//! - Replay runs the same handlers by [`replay`], with replies thrown away and nothing logged.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::base::clock;
+use crate::base::config::Settings;
+use crate::base::log;
+use crate::command::call::HashedKeys;
+use crate::command::client::{Client, ReplyMode};
+use crate::command::db::{Db, Facts, Scratch};
+use crate::command::stats::WorkerStats;
+use crate::command::table::Entry;
+use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
+use crate::keyspace::access::{AccessClock, Lfu};
+use crate::keyspace::{Held, Keyspace, shard_of};
+use crate::resp::{Args, Output, Reply, Resp};
+
+#[cfg(test)]
+pub mod testing;
+
+/// How many commands of one pipeline are prefetched and executed together.
+pub const GROUP_MAX: usize = 16;
+
+/// What a worker needs to execute commands.
+#[derive(Debug)]
+pub struct Executor {
+    server: Arc<Server>,
+    worker: usize,
+    scratch: Scratch,
+    keys: Vec<HashedKeys>,
+    settings: Arc<Settings>,
+    settings_generation: u64,
+}
+
+/// What to do with one command of a group, found before any is run.
+type Plan<'a> = Result<&'a Entry, CommandError>;
+
+impl Executor {
+    /// The executor of worker number `worker`.
+    pub fn new(server: Arc<Server>, worker: usize) -> Self {
+        let settings_generation = server.config.generation();
+        let settings = server.config.settings();
+        let keys = (0..GROUP_MAX).map(|_| HashedKeys::default()).collect();
+        Executor { server, worker, scratch: Scratch::default(), keys, settings, settings_generation }
+    }
+
+    /// The configuration as of the last group.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes over a changed configuration.
+    #[inline]
+    pub fn refresh_settings(&mut self) {
+        let generation = self.server.config.generation();
+        if generation != self.settings_generation {
+            self.settings_generation = generation;
+            self.settings = self.server.config.settings();
+        }
+    }
+
+    /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
+    ///
+    /// Returns how many were executed: fewer if the connection must wait or close.
+    pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output) -> usize {
+        self.refresh_settings();
+        let Executor { server, worker, scratch, keys, settings, .. } = self;
+        let server: &Arc<Server> = server;
+        let stats = &server.workers[*worker];
+        let facts = facts_now(settings, client);
+        let mut group = Group { server, worker: *worker, stats, scratch, facts };
+        let started = Instant::now();
+        let plans = plan(server, client.db, calls, keys);
+        let mut inside = Some(server.gate.enter(*worker));
+        let mut executed = 0;
+        let mut shared_time: SmallVec<[usize; GROUP_MAX]> = SmallVec::new();
+        for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
+            executed += 1;
+            let entry = match plan.and_then(|entry| group.check(entry, client).map(|()| entry)) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    group.refuse(&error, *args, client, out);
+                    continue;
+                }
+            };
+            client.record.last_command.store(entry.index as u64 + 1, std::sync::atomic::Ordering::Relaxed);
+            if alone(entry.command) {
+                drop(inside.take());
+            } else if inside.is_none() {
+                inside = Some(server.gate.enter(*worker));
+            }
+            if entry.command.flags.has(flags::FAST) {
+                group.one(entry, *args, keys, client, out);
+                shared_time.push(entry.index);
+            } else {
+                let before = Instant::now();
+                group.one(entry, *args, keys, client, out);
+                stats.commands[entry.index].nanoseconds.add_alone(before.elapsed().as_nanos() as u64);
+            }
+            stats.commands[entry.index].calls.add_alone(1);
+            if client.wait.is_some() || client.closing {
+                break;
+            }
+        }
+        drop(inside);
+        // Commands of constant time share the time of their group: two readings of the clock serve all.
+        if !shared_time.is_empty() {
+            let each = started.elapsed().as_nanos() as u64 / executed as u64;
+            for index in shared_time {
+                stats.commands[index].nanoseconds.add_alone(each);
+            }
+        }
+        group.account(executed as u64, client);
+        executed
+    }
+
+    /// Runs the active expiry of this worker's part of the shards; returns whether more is due.
+    pub fn sweep_expired(&mut self, budget: usize) -> bool {
+        self.refresh_settings();
+        let Executor { server, worker, scratch, settings, .. } = self;
+        let stats = &server.workers[*worker];
+        let facts = Facts { no_touch: true, ..facts_of(settings, clock::now_ms()) };
+        let started = Instant::now();
+        let inside = server.gate.enter(*worker);
+        scratch.begin(server.store.log().is_active(), false);
+        let step = server.gate.workers();
+        let shards = (*worker..crate::keyspace::SHARDS).step_by(step).map(|shard| shard as u16);
+        let more = crate::command::sweep::sweep(&server.keyspace, scratch, facts, shards, budget, &mut |scratch| {
+            append_effects(server, *worker, scratch);
+        });
+        drop(inside);
+        stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
+        stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
+        server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), std::sync::atomic::Ordering::Relaxed);
+        more
+    }
+}
+
+/// Whether the command must run outside the gate: to close it, or because it is no data command.
+fn alone(command: &Command) -> bool {
+    !matches!(command.handler, Handler::Data(_)) || command.flags.has(flags::GATE.or(flags::FROZEN))
+}
+
+fn facts_of(settings: &Settings, now: i64) -> Facts {
+    let lfu = settings
+        .maxmemory_policy
+        .is_lfu()
+        .then_some(Lfu { log_factor: settings.lfu_log_factor, decay_minutes: settings.lfu_decay_time_minutes });
+    Facts {
+        now,
+        access: AccessClock { seconds: (now / 1000) as u64, lfu },
+        string_max_bytes: settings.proto_max_bulk_len,
+        replaying: false,
+        no_touch: false,
+    }
+}
+
+fn facts_now(settings: &Settings, client: &Client) -> Facts {
+    let no_touch = client.record.no_touch.load(std::sync::atomic::Ordering::Relaxed);
+    Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
+}
+
+/// Resolves all commands, hashes their keys, and fetches what they will touch, in three waves, so that the
+/// cache misses of one overlap those of the others.
+fn plan<'a>(
+    server: &'a Server,
+    db: u32,
+    calls: &[Args<'_>],
+    keys: &mut [HashedKeys],
+) -> SmallVec<[Plan<'a>; GROUP_MAX]> {
+    let keyspace = &server.keyspace;
+    let mut plans = SmallVec::new();
+    for (args, keys) in calls.iter().zip(keys.iter_mut()) {
+        keys.places.clear();
+        keys.hashes.clear();
+        let plan = server.table.resolve(*args);
+        if let Ok(entry) = &plan {
+            find_keys(keyspace, entry.command, *args, keys);
+            if calls.len() > 1 {
+                keys.hashes.iter().for_each(|&hash| keyspace.prefetch_shard(hash));
+            }
+        }
+        plans.push(plan);
+    }
+    if calls.len() > 1 {
+        let hashes = || keys[..calls.len()].iter().flat_map(|keys| keys.hashes.iter().take(4));
+        hashes().for_each(|&hash| keyspace.prefetch_segment(db, hash));
+        hashes().for_each(|&hash| keyspace.prefetch_record(db, hash));
+    }
+    plans
+}
+
+/// Finds and hashes the keys of a call.
+#[inline]
+fn find_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut HashedKeys) {
+    if let Some(place) = command.keys.only() {
+        if let Some(key) = args.get(place) {
+            keys.places.push(place);
+            keys.hashes.push(keyspace.seed().hash(key));
+        }
+        return;
+    }
+    // Arguments that do not fit leave the command without keys; its handler says what is wrong.
+    if let Some(places) = command.keys.places(args) {
+        keys.hashes.extend(places.iter().map(|&place| keyspace.seed().hash(args.at(place))));
+        keys.places = places;
+    }
+}
+
+/// Moves the effects of a command into the worker's log buffer. The caller holds the shards' locks.
+#[inline]
+fn append_effects(server: &Server, worker: usize, scratch: &mut Scratch) {
+    if !scratch.effects.is_empty() {
+        server.store.log().appender(worker).encoded(&scratch.effects);
+        scratch.effects.clear();
+    }
+}
+
+/// The commands of one group share these.
+struct Group<'a> {
+    server: &'a Arc<Server>,
+    worker: usize,
+    stats: &'a WorkerStats,
+    scratch: &'a mut Scratch,
+    facts: Facts,
+}
+
+impl Group<'_> {
+    /// Whether the command may run now, in Redis' order of checks.
+    #[inline]
+    fn check(&self, entry: &Entry, client: &Client) -> Result<(), CommandError> {
+        let flags = entry.command.flags;
+        if !client.authenticated && !flags.has(flags::NO_AUTH) {
+            return Err(CommandError::NoAuth);
+        }
+        if flags.has(flags::DENYOOM) && self.server.out_of_memory.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(CommandError::OutOfMemory);
+        }
+        if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
+            self.server.check_disk()?;
+        }
+        Ok(())
+    }
+
+    /// Replies with an error to a command that is not run.
+    #[cold]
+    fn refuse(&mut self, error: &CommandError, args: Args<'_>, client: &mut Client, out: &mut Output) {
+        if let Ok(entry) = self.server.table.resolve(args) {
+            self.stats.commands[entry.index].rejected.add_alone(1);
+        }
+        let mark = out.mark();
+        self.error_reply(error, out);
+        settle_reply_mode(client, mark, out);
+    }
+
+    fn error_reply(&self, error: &CommandError, out: &mut Output) {
+        let text = error.to_string();
+        self.stats.counters.errors.add_alone(1);
+        self.server.count_error(&text);
+        out.error(&text);
+    }
+
+    /// Runs one command that passed the checks.
+    #[inline]
+    fn one(&mut self, entry: &Entry, args: Args<'_>, keys: &HashedKeys, client: &mut Client, out: &mut Output) {
+        let mark = out.mark();
+        let outcome = match entry.command.handler {
+            Handler::Data(handler) => self.data(handler, entry, args, keys, client, out),
+            Handler::Session(handler) | Handler::ContainerOr(_, handler) => {
+                let (server, now) = (self.server, self.facts.now);
+                let reply = Reply::new(out, client.resp);
+                catch_unwind(AssertUnwindSafe(|| handler(&mut SessionCall { args, entry, server, client, now }, reply)))
+                    .unwrap_or_else(|panic| Err(internal_error(entry, &*panic)))
+            }
+            Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
+        };
+        if let Err(error) = outcome {
+            out.truncate(mark);
+            self.stats.commands[entry.index].failed.add_alone(1);
+            self.error_reply(&error, out);
+        }
+        settle_reply_mode(client, mark, out);
+    }
+
+    /// Runs a data command under the locks of its keys.
+    #[inline]
+    fn data(
+        &mut self,
+        handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome,
+        entry: &Entry,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        client: &mut Client,
+        out: &mut Output,
+    ) -> Outcome {
+        let (server, worker) = (self.server, self.worker);
+        let command = entry.command;
+        let closed = command.flags.has(flags::GATE.or(flags::FROZEN)).then(|| server.gate.close());
+        let frozen = closed.as_ref().filter(|_| command.flags.has(flags::FROZEN)).map(|c| server.keyspace.freeze(c));
+        let closed = closed.filter(|_| command.flags.has(flags::GATE));
+        let held = hold(&server.keyspace, command, keys);
+        self.scratch.begin(server.store.log().is_active(), command.keys.only().is_none());
+        let facts = Facts { no_touch: self.facts.no_touch || command.flags.has(flags::NO_TOUCH), ..self.facts };
+        let db = Db::new(held, self.scratch, client.db, facts);
+        let mut call = Call { args, db, entry, frozen, keys };
+        let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
+        if outcome.is_ok() && command.log == Log::Barrier && server.store.log().is_active() {
+            let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
+            server.store.log().appender(worker).barrier(client.db, &words);
+        }
+        let logged = !call.db.scratch().effects.is_empty() || command.log == Log::Barrier;
+        append_effects(server, worker, call.db.scratch());
+        drop(call);
+        drop(closed);
+        if logged {
+            client.last_write_block = server.store.log().position();
+        }
+        self.retire();
+        outcome
+    }
+
+    /// Has large values freed by another thread.
+    #[inline]
+    fn retire(&mut self) {
+        if !self.scratch.retired.is_empty() {
+            self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired)));
+        }
+        if !self.scratch.retired_directories.is_empty() {
+            self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired_directories)));
+        }
+    }
+
+    /// Adds up what the group did.
+    fn account(&mut self, executed: u64, client: &Client) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let counters = &self.stats.counters;
+        counters.commands.add_alone(executed);
+        counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
+        counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
+        counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));
+        let dirty = std::mem::take(&mut self.scratch.dirty);
+        if dirty > 0 {
+            self.server.saving.changes.fetch_add(dirty, Relaxed);
+        }
+        let total = &client.record.total_commands;
+        total.store(total.load(Relaxed) + executed, Relaxed);
+        client.record.active_ms.store(self.facts.now as u64, Relaxed);
+    }
+}
+
+/// Locks what the command needs.
+#[inline]
+fn hold<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
+    match keys.hashes[..] {
+        _ if command.flags.has(flags::GATE.or(flags::WALKS)) => Held::on_demand(keyspace),
+        [] => Held::none(keyspace),
+        [hash] => Held::one(keyspace, shard_of(hash)),
+        ref hashes => Held::several(keyspace, &mut hashes.iter().map(|&hash| shard_of(hash)).collect()),
+    }
+}
+
+/// Runs a handler to an end in which either everything of it stands or nothing.
+#[inline]
+fn run_handler(handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome, call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let entry = call.entry;
+    let dirty_before = call.db.scratch().dirty;
+    match catch_unwind(AssertUnwindSafe(|| handler(call, reply))) {
+        Ok(Ok(done)) => {
+            if entry.command.log == Log::Verbatim && call.db.has_unlogged_change(dirty_before) {
+                let key = call.keys().next().expect("a command that is logged as received has a key");
+                call.log_verbatim(key);
+            }
+            Ok(done)
+        }
+        Ok(Err(error)) => {
+            undo(call, dirty_before);
+            Err(error)
+        }
+        Err(panic) => {
+            let error = internal_error(entry, &*panic);
+            if call.db.scratch().undoable {
+                undo(call, dirty_before);
+            } else if call.db.has_unlogged_change(dirty_before) {
+                // One key, changed as the last step: the change stands, so the log must hold it.
+                let keys: SmallVec<[_; 1]> = call.keys().collect();
+                keys.iter().for_each(|key| call.db.log_state(*key));
+            }
+            Err(error)
+        }
+    }
+}
+
+fn undo(call: &mut Call<'_>, dirty_before: u64) {
+    call.db.roll_back();
+    call.db.scratch().dirty = dirty_before;
+}
+
+/// Reports a bug of ours that stopped a command.
+#[cold]
+fn internal_error(entry: &Entry, panic: &(dyn std::any::Any + Send)) -> CommandError {
+    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    log::warning(format_args!(
+        "BUG: the command '{}' panicked and was undone: {}",
+        entry.full_name,
+        what.unwrap_or("no message")
+    ));
+    CommandError::Internal
+}
+
+/// Drops the reply of a command that the client does not want to hear of.
+#[inline]
+fn settle_reply_mode(client: &mut Client, mark: crate::resp::reply::Mark, out: &mut Output) {
+    match client.reply_mode {
+        ReplyMode::On => {}
+        ReplyMode::Off => out.truncate(mark),
+        ReplyMode::SkipNext => {
+            out.truncate(mark);
+            client.reply_mode = ReplyMode::Skip;
+        }
+        ReplyMode::Skip => {
+            out.truncate(mark);
+            client.reply_mode = ReplyMode::On;
+        }
+    }
+}
+
+/// Applies one record of the log: the same handlers, replies thrown away, nothing logged, nothing expired.
+///
+/// # Errors
+/// The text of what the handler refused, or that there is no such command: the log does not fit this server.
+pub fn replay(
+    table: &crate::command::Table,
+    keyspace: &Keyspace,
+    replayer: &mut Replayer,
+    db: u32,
+    args: Args<'_>,
+) -> Result<(), String> {
+    let entry = table.resolve(args).map_err(|error| error.to_string())?;
+    let Handler::Data(handler) = entry.command.handler else {
+        return Err(format!("the command '{}' cannot be replayed", entry.full_name));
+    };
+    let Replayer { scratch, keys, out } = replayer;
+    keys.places.clear();
+    keys.hashes.clear();
+    find_keys(keyspace, entry.command, args, keys);
+    let held = hold(keyspace, entry.command, keys);
+    scratch.begin(false, false);
+    let facts = Facts {
+        now: 0,
+        access: AccessClock { seconds: replayer_seconds(), lfu: None },
+        string_max_bytes: u64::MAX,
+        replaying: true,
+        no_touch: true,
+    };
+    let mut call = Call { args, db: Db::new(held, scratch, db, facts), entry, frozen: None, keys };
+    let outcome = run_handler(handler, &mut call, Reply::new(out, Resp::V2));
+    drop(call);
+    out.clear();
+    scratch.retired.clear();
+    scratch.retired_directories.clear();
+    outcome.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Replayed keys count as used now.
+fn replayer_seconds() -> u64 {
+    (clock::now_ms() / 1000) as u64
+}
+
+/// What one thread needs to replay.
+#[derive(Debug, Default)]
+pub struct Replayer {
+    scratch: Scratch,
+    keys: HashedKeys,
+    out: Output,
+}

@@ -1,0 +1,207 @@
+//! A small server inside a test: commands as words, replies as text, a clock that the test moves.
+//!
+//! Runs data commands on a keyspace of its own, keeps the records that they log, and can compare what a
+//! replay of those records makes with what is there.
+
+use super::*;
+use crate::base::hash::HashSeed;
+use crate::command::Table;
+use crate::keyspace::ValueRef;
+use crate::persist::record::Items;
+use crate::resp::Span;
+
+/// See the module.
+pub struct Runner {
+    table: Table,
+    keyspace: Keyspace,
+    scratch: Scratch,
+    gate: crate::keyspace::Gate,
+    now: i64,
+    /// The selected database.
+    pub db: u32,
+    /// The version of the protocol.
+    pub resp: Resp,
+    /// The policy of access fields.
+    pub lfu: Option<Lfu>,
+    /// All records so far: shard by shard in their order, barriers in between.
+    logged: Vec<(u32, Vec<Vec<u8>>)>,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Splits at spaces; `'…'` and `"…"` quote, with the escapes of the command line.
+pub fn words(line: &str) -> Vec<Vec<u8>> {
+    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+    crate::resp::request::split_quoted(line.as_bytes(), &mut bytes, &mut spans).expect("quotes that close");
+    spans.iter().map(|s| bytes[s.start..s.start + s.len].to_vec()).collect()
+}
+
+/// Calls `f` with the words as arguments.
+pub fn with_args<T>(words: &[Vec<u8>], f: impl FnOnce(Args<'_>) -> T) -> T {
+    let mut spans = Vec::new();
+    let mut start = 0;
+    for word in words {
+        spans.push(Span { start, len: word.len() });
+        start += word.len();
+    }
+    f(Args::new(&words.concat(), &spans))
+}
+
+impl Runner {
+    /// An empty keyspace of 16 databases, at a fixed time.
+    pub fn new() -> Self {
+        Runner {
+            table: Table::new(crate::command::GROUPS),
+            keyspace: Keyspace::new(16, HashSeed(*b"a seed for tests")),
+            scratch: Scratch::default(),
+            gate: crate::keyspace::Gate::new(1),
+            now: 1_700_000_000_000,
+            db: 0,
+            resp: Resp::V2,
+            lfu: None,
+            logged: Vec::new(),
+        }
+    }
+
+    /// The time of the clock, Unix ms.
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Moves the clock.
+    pub fn advance_ms(&mut self, by: i64) {
+        self.now += by;
+    }
+
+    /// The keyspace, to look into.
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// Runs one command line and returns the reply, its line ends written as spaces: `+OK `.
+    pub fn run(&mut self, line: &str) -> String {
+        self.run_words(&words(line))
+    }
+
+    /// Runs a command and returns the bytes of its reply, as text with spaces for line ends.
+    pub fn run_words(&mut self, words: &[Vec<u8>]) -> String {
+        let reply = self.reply_bytes(words);
+        String::from_utf8_lossy(&reply).replace("\r\n", " ")
+    }
+
+    /// What runs commands of this moment.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            now: self.now,
+            access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu },
+            string_max_bytes: 512 << 20,
+            replaying: false,
+            no_touch: false,
+        }
+    }
+
+    /// Runs the active expiry over all shards.
+    pub fn sweep(&mut self, budget: usize) -> bool {
+        self.scratch.begin(true, false);
+        let facts = self.facts();
+        let logged = &mut self.logged;
+        crate::command::sweep::sweep(
+            &self.keyspace,
+            &mut self.scratch,
+            facts,
+            0..crate::keyspace::SHARDS as u16,
+            budget,
+            &mut |scratch| keep(&mut scratch.effects, logged),
+        )
+    }
+
+    fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Output::new();
+        let (resp, db, facts) = (self.resp, self.db, self.facts());
+        let Runner { table, keyspace, scratch, gate, logged, .. } = self;
+        with_args(words, |args| {
+            let entry = match table.resolve(args) {
+                Ok(entry) => entry,
+                Err(error) => return out.error(&error),
+            };
+            let Handler::Data(handler) = entry.command.handler else { panic!("not a data command") };
+            let mut keys = HashedKeys::default();
+            find_keys(keyspace, entry.command, args, &mut keys);
+            let closed = gate.close();
+            let frozen = entry.command.flags.has(flags::FROZEN).then(|| keyspace.freeze(&closed));
+            scratch.begin(true, entry.command.keys.only().is_none());
+            let held = hold(keyspace, entry.command, &keys);
+            let no_touch = entry.command.flags.has(flags::NO_TOUCH);
+            let db_view = Db::new(held, scratch, db, Facts { no_touch, ..facts });
+            let mut call = Call { args, db: db_view, entry, frozen, keys: &keys };
+            let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
+            keep(&mut call.db.scratch().effects, logged);
+            match outcome {
+                Ok(_) if entry.command.log == Log::Barrier => logged.push((db, words.to_vec())),
+                Ok(_) => {}
+                Err(error) => {
+                    out = Output::new();
+                    out.error(&error);
+                }
+            }
+        });
+        let mut slices = [std::io::IoSlice::new(&[]); 16];
+        let filled = out.slices(0, &mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    /// The records logged since the last call, as lines.
+    pub fn take_logged(&mut self) -> Vec<String> {
+        let line = |(_, words): &(u32, Vec<Vec<u8>>)| {
+            words.iter().map(|w| String::from_utf8_lossy(w).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        std::mem::take(&mut self.logged).iter().map(line).collect()
+    }
+
+    /// Replays everything that was logged into an empty keyspace, and asserts that it equals the live one.
+    /// Call it before [`Runner::take_logged`] takes any.
+    pub fn assert_replay_equals_live(&self) {
+        let again = Keyspace::new(16, HashSeed(*b"another seed!..."));
+        let mut replayer = Replayer::default();
+        for (db, words) in &self.logged {
+            let result = with_args(words, |args| replay(&self.table, &again, &mut replayer, *db, args));
+            assert_eq!(result, Ok(()), "replaying {words:?}");
+        }
+        assert_eq!(dump(&again), dump(&self.keyspace));
+    }
+}
+
+/// Everything in a keyspace: database, key, value, expiry.
+pub fn dump(keyspace: &Keyspace) -> Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)> {
+    let gate = crate::keyspace::Gate::new(1);
+    let frozen = keyspace.freeze(&gate.close());
+    let mut all = Vec::new();
+    for shard in 0..frozen.shards() {
+        for (db, directory) in frozen.shard(shard) {
+            directory.check_invariants();
+            for entry in directory.iter() {
+                let value = match entry.value() {
+                    ValueRef::Int(number) => number.to_string().into_bytes(),
+                    ValueRef::Str(bytes) | ValueRef::Raw(bytes) => bytes.to_vec(),
+                };
+                all.push((db, entry.key().to_vec(), value, entry.expiry()));
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+fn keep(effects: &mut Vec<u8>, logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {
+    let mut payload = Vec::new();
+    crate::persist::record::put_epoch(&mut payload, 0);
+    payload.append(effects);
+    for item in Items::new(&payload) {
+        let (_, record) = item.expect("a record that was just written");
+        logged.push((record.db, record.args.map(<[u8]>::to_vec).collect()));
+    }
+}

@@ -1,0 +1,88 @@
+//! The gate: how one command runs alone when it needs the whole keyspace.
+//!
+//! Each worker holds its own small lock while it executes a group of commands; whoever needs to be alone
+//! takes all of them, in ascending order. That costs as many uncontended locks as there are workers,
+//! not as many as there are shards.
+//!
+//! Invariants:
+//! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
+//!   while it holds it: the order is writer, gate, shards, log buffers.
+//! - Between two groups a worker holds nothing.
+
+use parking_lot::{Mutex, MutexGuard};
+
+#[repr(align(128))]
+#[derive(Debug, Default)]
+struct Padded(Mutex<()>);
+
+/// One lock a worker; see the module.
+#[derive(Debug)]
+pub struct Gate {
+    workers: Box<[Padded]>,
+}
+
+/// The right of one worker to execute commands; dropped after each group.
+#[derive(Debug)]
+pub struct Inside<'a> {
+    _lock: MutexGuard<'a, ()>,
+}
+
+/// The right to be alone with the keyspace.
+#[derive(Debug)]
+pub struct Closed<'a> {
+    _locks: Vec<MutexGuard<'a, ()>>,
+}
+
+impl Gate {
+    /// A gate for this many workers, at least one.
+    pub fn new(workers: usize) -> Self {
+        Gate { workers: (0..workers.max(1)).map(|_| Padded::default()).collect() }
+    }
+
+    /// The number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Waits until nobody is alone, and keeps it so while the worker executes.
+    #[inline]
+    pub fn enter(&self, worker: usize) -> Inside<'_> {
+        Inside { _lock: self.workers[worker].0.lock() }
+    }
+
+    /// Waits until every worker is between two groups, and keeps them there.
+    pub fn close(&self) -> Closed<'_> {
+        Closed { _locks: self.workers.iter().map(|w| w.0.lock()).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn whoever_closes_the_gate_is_alone() {
+        let gate = Gate::new(3);
+        let (inside, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for worker in 0..3 {
+                let (gate, inside, stop) = (&gate, &inside, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let _lock = gate.enter(worker);
+                        inside.fetch_add(1, Ordering::SeqCst);
+                        std::hint::spin_loop();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let _alone = gate.close();
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,74 @@
+//! The shards that one command has locked.
+
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use super::{Keyspace, Shard};
+
+/// The locks of one command: the shards of its keys, ascending; or, behind a closed gate, whichever it
+/// comes to need.
+#[derive(Debug)]
+pub struct Held<'a> {
+    keyspace: &'a Keyspace,
+    guards: SmallVec<[(u16, MutexGuard<'a, Shard>); 1]>,
+    on_demand: bool,
+}
+
+impl<'a> Held<'a> {
+    /// No shard: a command without keys.
+    pub fn none(keyspace: &'a Keyspace) -> Self {
+        Held { keyspace, guards: SmallVec::new(), on_demand: false }
+    }
+
+    /// One shard.
+    #[inline]
+    pub fn one(keyspace: &'a Keyspace, shard: u16) -> Self {
+        let mut guards = SmallVec::new();
+        guards.push((shard, keyspace.lock(shard)));
+        Held { keyspace, guards, on_demand: false }
+    }
+
+    /// Several shards; sorts them and locks each once.
+    pub fn several(keyspace: &'a Keyspace, shards: &mut SmallVec<[u16; 8]>) -> Self {
+        shards.sort_unstable();
+        shards.dedup();
+        let guards = shards.iter().map(|&shard| (shard, keyspace.lock(shard))).collect();
+        Held { keyspace, guards, on_demand: false }
+    }
+
+    /// No shard yet, any on demand. The caller is alone behind the gate, or will need one at a time and
+    /// calls [`Held::release`] in between.
+    pub fn on_demand(keyspace: &'a Keyspace) -> Self {
+        Held { keyspace, guards: SmallVec::new(), on_demand: true }
+    }
+
+    /// The keyspace that the shards are of.
+    pub fn keyspace(&self) -> &'a Keyspace {
+        self.keyspace
+    }
+
+    /// A locked shard.
+    ///
+    /// # Panics
+    /// If the shard is not held: the command's key specification does not name the key it came to use.
+    #[inline]
+    pub fn shard(&mut self, shard: u16) -> &mut Shard {
+        let at = match &self.guards[..] {
+            [(only, _)] if *only == shard => 0,
+            guards => match guards.binary_search_by_key(&shard, |(number, _)| *number) {
+                Ok(at) => at,
+                Err(at) => {
+                    assert!(self.on_demand, "a command used a key that its specification does not name");
+                    self.guards.insert(at, (shard, self.keyspace.lock(shard)));
+                    at
+                }
+            },
+        };
+        &mut self.guards[at].1
+    }
+
+    /// Unlocks everything, for a walk that needs one shard after the other.
+    pub fn release(&mut self) {
+        self.guards.clear();
+    }
+}

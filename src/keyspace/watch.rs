@@ -1,0 +1,90 @@
+//! Versions of watched keys: the ground on which optimistic transactions stand.
+//!
+//! Each shard keeps a version for the keys that somebody watches, and for no other key, so that a
+//! write to an unwatched shard costs one test of a pointer.
+//!
+//! Invariants:
+//! - A key has a version exactly while its count of watchers is above zero.
+//! - Every change of a watched key, its expiry and its removal included, raises its version.
+
+use std::collections::HashMap;
+
+/// A key of one database.
+type WatchedKey = (u32, Box<[u8]>);
+
+#[derive(Debug)]
+struct Watched {
+    watchers: usize,
+    version: u64,
+}
+
+/// The watched keys of one shard.
+#[derive(Debug, Default)]
+pub struct WatchedKeys(Option<Box<HashMap<WatchedKey, Watched>>>);
+
+impl WatchedKeys {
+    /// One watcher more; returns the version that it must still find at the end.
+    pub fn watch(&mut self, db: u32, key: &[u8]) -> u64 {
+        let keys = self.0.get_or_insert_default();
+        let watched = keys.entry((db, key.into())).or_insert(Watched { watchers: 0, version: 0 });
+        watched.watchers += 1;
+        watched.version
+    }
+
+    /// One watcher less. Returns the version; `None` if the key was not watched.
+    pub fn unwatch(&mut self, db: u32, key: &[u8]) -> Option<u64> {
+        let keys = self.0.as_mut()?;
+        let id: WatchedKey = (db, key.into());
+        let watched = keys.get_mut(&id)?;
+        let version = watched.version;
+        watched.watchers -= 1;
+        if watched.watchers == 0 {
+            keys.remove(&id);
+            if keys.is_empty() {
+                self.0 = None;
+            }
+        }
+        Some(version)
+    }
+
+    /// The key has changed.
+    #[inline]
+    pub fn changed(&mut self, db: u32, key: &[u8]) {
+        if let Some(keys) = &mut self.0
+            && let Some(watched) = keys.get_mut(&(db, key.into()))
+        {
+            watched.version += 1;
+        }
+    }
+
+    /// Every key of the databases that `affected` names has changed (a flush, a swap).
+    pub fn all_changed(&mut self, affected: impl Fn(u32) -> bool) {
+        for ((db, _), watched) in self.0.iter_mut().flat_map(|keys| keys.iter_mut()) {
+            if affected(*db) {
+                watched.version += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_lives_as_long_as_its_watchers_and_counts_changes_of_its_key_alone() {
+        let mut keys = WatchedKeys::default();
+        keys.changed(0, b"k");
+        let before = keys.watch(0, b"k");
+        assert_eq!(keys.watch(0, b"k"), before);
+        keys.changed(1, b"k");
+        keys.changed(0, b"other");
+        assert_eq!(keys.unwatch(0, b"k"), Some(before));
+        keys.changed(0, b"k");
+        keys.all_changed(|db| db == 0);
+        keys.all_changed(|db| db == 1);
+        assert_eq!(keys.unwatch(0, b"k"), Some(before + 2));
+        assert_eq!(keys.unwatch(0, b"k"), None);
+        assert!(keys.0.is_none());
+    }
+}

@@ -1,0 +1,221 @@
+//! Listening, and dealing new connections to the workers, round robin.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::stream::Accepted;
+use super::worker::NewConnection;
+use crate::base::config::Settings;
+use crate::base::{clock, log};
+use crate::command::Server;
+use crate::command::client::{ClientRecord, Labels};
+
+/// How long to rest when the system has no descriptor or memory for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+const PROTECTED_MODE: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no \
+password is set for the default user. In this mode connections are only accepted from the loopback interface. If you \
+want to connect from external computers to Redis you may adopt one of the following solutions: 1) Just disable \
+protected mode sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis \
+from the same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do \
+so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode by \
+editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the server. \
+3) If you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a \
+an authentication password for the default user. NOTE: You only need to do one of the above things in order for the \
+server to start accepting connections from the outside.\r\n";
+
+/// The workers, to whom connections are dealt.
+#[derive(Clone, Debug)]
+pub struct Dealer {
+    server: Arc<Server>,
+    workers: Vec<UnboundedSender<NewConnection>>,
+    next: usize,
+}
+
+impl Dealer {
+    /// A dealer to these workers.
+    pub fn new(server: Arc<Server>, workers: Vec<UnboundedSender<NewConnection>>) -> Self {
+        Dealer { server, workers, next: 0 }
+    }
+
+    fn deal(&mut self, socket: Accepted, peer: String, local: String, is_remote: bool) {
+        let server = Arc::clone(&self.server);
+        let settings = server.config.settings();
+        let refusal: Option<&[u8]> = if server.clients.len() >= settings.maxclients {
+            Some(b"-ERR max number of clients reached\r\n")
+        } else if is_remote && settings.protected_mode && settings.requirepass.is_empty() {
+            Some(PROTECTED_MODE)
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
+            server.counters.rejected_connections.add(1);
+            return refuse(socket, text);
+        }
+        server.counters.connections.add(1);
+        let (fd, unix_socket) = match &socket {
+            Accepted::Tcp(socket) => (socket.as_raw_fd(), false),
+            Accepted::Unix(socket) => (socket.as_raw_fd(), true),
+        };
+        let now = clock::now_ms() as u64;
+        let record = server.clients.register(ClientRecord {
+            peer,
+            local,
+            fd,
+            unix_socket,
+            created_ms: now,
+            active_ms: now.into(),
+            labels: Labels { user: "default".into(), ..Labels::default() }.into(),
+            ..ClientRecord::default()
+        });
+        self.next = (self.next + 1) % self.workers.len();
+        if self.workers[self.next].send(NewConnection { socket, record: Arc::clone(&record) }).is_err() {
+            server.clients.remove(record.id);
+        }
+    }
+}
+
+/// Says why, as far as the socket takes it, and closes.
+fn refuse(socket: Accepted, text: &[u8]) {
+    // Whoever does not listen misses the reason; the connection closes either way.
+    let _ = match socket {
+        Accepted::Tcp(mut socket) => socket.write(text),
+        Accepted::Unix(mut socket) => socket.write(text),
+    };
+}
+
+/// Opens the TCP listeners that `bind` and `port` ask for.
+///
+/// # Errors
+/// An address cannot be bound (unless marked optional with a leading `-`), or none could be.
+pub fn listen_tcp(settings: &Settings) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    if settings.port == 0 {
+        return Ok(listeners);
+    }
+    for address in &settings.bind {
+        let (optional, host) = match address.strip_prefix('-') {
+            Some(host) => (true, host),
+            None => (false, address.as_str()),
+        };
+        let host = match host {
+            "*" => "0.0.0.0",
+            "::*" => "::",
+            other => other,
+        };
+        match bind(host, settings) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if optional && is_absent(&error) => {}
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("{host}:{}: {error}", settings.port)));
+            }
+        }
+    }
+    if listeners.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of 'bind' is available"));
+    }
+    Ok(listeners)
+}
+
+/// Whether this machine simply lacks the address or its protocol.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT))
+}
+
+fn bind(host: &str, settings: &Settings) -> io::Result<TcpListener> {
+    let address = (host, settings.port)
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address"))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(settings.tcp_backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Opens the unix socket, replacing one that a crashed server left behind.
+///
+/// # Errors
+/// Those of the system.
+pub fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_err() {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    if mode != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(listener)
+}
+
+/// Accepts TCP connections for ever.
+pub async fn accept_tcp(listener: TcpListener, mut dealer: Dealer) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let local = stream.local_addr();
+                let Ok(socket) = prepare_tcp(stream, &dealer.server) else { continue };
+                let local = local.map(|address| address.to_string()).unwrap_or_default();
+                dealer.deal(Accepted::Tcp(socket), peer.to_string(), local, is_remote(&peer));
+            }
+            Err(error) => pause_if_exhausted(&error).await,
+        }
+    }
+}
+
+/// Whether the peer is on another machine.
+fn is_remote(peer: &SocketAddr) -> bool {
+    !peer.ip().to_canonical().is_loopback()
+}
+
+fn prepare_tcp(stream: tokio::net::TcpStream, server: &Server) -> io::Result<std::net::TcpStream> {
+    let socket = stream.into_std()?;
+    socket.set_nodelay(true)?;
+    let seconds = server.config.settings().tcp_keepalive_seconds;
+    if seconds > 0 {
+        let interval = Duration::from_secs((seconds / 3).max(1));
+        let keepalive =
+            TcpKeepalive::new().with_time(Duration::from_secs(seconds)).with_interval(interval).with_retries(3);
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(socket)
+}
+
+/// Accepts connections of the unix socket for ever.
+pub async fn accept_unix(listener: UnixListener, path: String, mut dealer: Dealer) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let Ok(socket) = stream.into_std() else { continue };
+                dealer.deal(Accepted::Unix(socket), format!("{path}:0"), format!("{path}:0"), false);
+            }
+            Err(error) => pause_if_exhausted(&error).await,
+        }
+    }
+}
+
+async fn pause_if_exhausted(error: &io::Error) {
+    let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
+    if exhausted {
+        log::warning(format_args!("Accepting client connection: {error}"));
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}

@@ -1,0 +1,61 @@
+//! The one flush list of a worker: first the log, then all replies that waited for it.
+//!
+//! Connections that were executed in one turn of the event loop are flushed together: one write to the
+//! log, then one write to each socket.
+//!
+//! Invariants:
+//! - Under `appendfsync always` a reply leaves once the block that covers all it may show is synced; under
+//!   the other policies, once that block is written to the file.
+//! - If the log fails, the replies that depend on it are never sent: their connections are closed, since
+//!   nobody can say what became of their commands.
+
+use std::rc::Rc;
+
+use super::connection::Connection;
+use super::worker::Worker;
+use crate::base::log;
+use crate::persist::FsyncPolicy;
+
+/// Flushes whenever connections ask for it or the log advances.
+pub async fn run(worker: Rc<Worker>) {
+    let mut progress = worker.log_progress.clone();
+    let mut waiting: Vec<Rc<Connection>> = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = worker.flush_wanted.notified() => {}
+            changed = progress.changed(), if !waiting.is_empty() => if changed.is_err() { return },
+        }
+        waiting.append(&mut worker.flush_list.borrow_mut());
+        flush(&worker, &mut waiting);
+    }
+}
+
+fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
+    let log = worker.server.store.log();
+    let durable = if log.policy() == FsyncPolicy::Always && log.is_active() {
+        if waiting.iter().any(|connection| connection.needs_block() > log.synced()) {
+            log.kick();
+        }
+        log.synced()
+    } else {
+        match log.flush() {
+            Ok(written) => written,
+            Err(error) => {
+                log::warning(format_args!("The log cannot be written, {} connections close: {error}", waiting.len()));
+                log.written()
+            }
+        }
+    };
+    let failed = log.is_poisoned();
+    waiting.retain(|connection| {
+        if connection.needs_block() <= durable || !log.is_active() {
+            connection.release(worker);
+            return false;
+        }
+        if failed {
+            connection.discard();
+        }
+        !failed
+    });
+}

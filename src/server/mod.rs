@@ -1,0 +1,18 @@
+//! The server around the commands: acceptor, workers, connections, start-up and shutdown.
+//!
+//! ```text
+//! main thread: listeners, signals, timer ──(sockets, round robin)──▶ worker threads, one per core
+//! worker: tokio current_thread ─ a task per connection ─ one flusher: log, then all replies
+//! ```
+//!
+//! The only `async` code of the project is here.
+
+pub mod acceptor;
+pub mod connection;
+pub mod flusher;
+pub mod loading;
+pub mod startup;
+pub mod stream;
+pub mod timer;
+pub mod waits;
+pub mod worker;

@@ -1,0 +1,316 @@
+//! From a configuration to a serving process, and from there to its end.
+//!
+//! Start: log file, data directory (locked, so that a second server on it is refused), recovery, workers,
+//! listeners, "Ready to accept connections". End: stop accepting, snapshot if asked for, close the gate
+//! for good, sync the log, exit.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::acceptor::{self, Dealer};
+use super::{loading, timer, worker};
+use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
+use crate::base::hash::HashSeed;
+use crate::base::{alloc, clock, log, random};
+use crate::command::context::{Saving, Shutdown, ShutdownRequest};
+use crate::command::stats::{ServerCounters, WorkerStats};
+use crate::command::{Server, Table};
+use crate::keyspace::{Gate, Keyspace, SHARDS};
+use crate::persist::storage::RealStorage;
+use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
+use crate::session::{self, saving};
+
+/// Why the server did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data directory.
+    Persist(PersistError),
+    /// A file, a socket or a thread.
+    Io {
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Persist(error) => error.fmt(f),
+            StartError::Io { what, source } => write!(f, "{what}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<PersistError> for StartError {
+    fn from(error: PersistError) -> Self {
+        StartError::Persist(error)
+    }
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::Io { what, source }
+}
+
+/// Serves until a signal or SHUTDOWN ends it; returns the exit code.
+///
+/// # Errors
+/// What kept it from starting.
+pub fn serve(config: Config) -> Result<i32, StartError> {
+    let settings = config.settings();
+    log::set_level(settings.loglevel);
+    if !settings.logfile.as_os_str().is_empty() {
+        log::set_file(&settings.logfile).map_err(failed(format!("logfile {}", settings.logfile.display())))?;
+    }
+    log::notice(format_args!("Ironkeep {} is starting, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("runtime"))?;
+    runtime.block_on(run(config, settings))
+}
+
+async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
+    let listeners = acceptor::listen_tcp(&settings).map_err(failed("Could not create the TCP listening socket"))?;
+    let server = recover(config, &settings)?;
+    let pidfile = write_pidfile(&settings);
+    let (requests, mut asked) = mpsc::unbounded_channel();
+    *server.shutdown.requests.lock() = Some(requests);
+    let dealer = Dealer::new(Arc::clone(&server), start_workers(&server)?);
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        addresses.extend(listener.local_addr().map(|address| address.to_string()));
+        tokio::spawn(acceptor::accept_tcp(listener, dealer.clone()));
+    }
+    let unix = settings.unixsocket.clone();
+    if !unix.as_os_str().is_empty() {
+        let listener = acceptor::listen_unix(&unix, settings.unixsocketperm)
+            .map_err(failed(format!("Could not open the unix socket {}", unix.display())))?;
+        addresses.push(unix.display().to_string());
+        tokio::spawn(acceptor::accept_unix(listener, unix.display().to_string(), dealer.clone()));
+    }
+    tokio::spawn(timer::run(Arc::clone(&server)));
+    tokio::spawn(watch_signals(Arc::clone(&server)));
+    log::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
+    while let Some(request) = asked.recv().await {
+        if let Some(code) = shut_down(&server, request).await {
+            for path in [pidfile, Some(unix)].into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
+                // Left-overs do no harm: both are replaced at the next start.
+                let _ = std::fs::remove_file(path);
+            }
+            log::notice(format_args!("Ironkeep is now ready to exit, bye bye..."));
+            return Ok(code);
+        }
+    }
+    Ok(0)
+}
+
+/// Opens the data directory and brings its content into a new server.
+fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartError> {
+    let workers = settings.worker_count();
+    let started = clock::monotonic_us();
+    let storage = RealStorage::open(&settings.dir).map_err(failed(format!("dir {}", settings.dir.display())))?;
+    let (store, recovery) = Store::open(
+        Arc::new(storage),
+        StoreOptions {
+            workers,
+            shards: SHARDS as u32,
+            hash_seed: random::os_bytes(),
+            generation: u64::from_le_bytes(random::os_bytes()),
+            appendonly: settings.appendonly,
+            policy: log_policy(settings.appendfsync),
+            clock: Arc::new(|| clock::now_ms() as u64),
+            cut_at_corruption: false,
+            fsync_thread: true,
+        },
+    )?;
+    let keyspace = Keyspace::new(settings.databases as u32, HashSeed(recovery.hash_seed()));
+    let table = session::table();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let loaded = loading::load(&keyspace, &table, &recovery, cores)?;
+    report(recovery.summary(), loaded, clock::monotonic_us() - started);
+    drop(recovery);
+    let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
+    std::thread::Builder::new()
+        .name("reclaim".into())
+        .spawn(move || to_drop.into_iter().for_each(drop))
+        .map_err(failed("the reclaiming thread"))?;
+    let config_file = config.file().map(absolute).unwrap_or_default();
+    Ok(Arc::new(Server {
+        keyspace,
+        gate: Gate::new(workers),
+        store,
+        clients: Default::default(),
+        counters: ServerCounters::default(),
+        workers: worker_stats(workers, &table),
+        table,
+        errors: Mutex::default(),
+        saving: Saving::default(),
+        started_ms: clock::now_ms(),
+        run_id: random::run_id(),
+        config_file,
+        executable: std::env::current_exe().map(|path| absolute(&path)).unwrap_or_default(),
+        out_of_memory: AtomicBool::new(false),
+        startup_memory: AtomicU64::new(alloc::used_memory() as u64),
+        rates: Default::default(),
+        shutdown: Shutdown::default(),
+        garbage,
+        config,
+    }))
+}
+
+fn worker_stats(workers: usize, table: &Table) -> Box<[WorkerStats]> {
+    (0..workers).map(|_| WorkerStats::new(table.indices())).collect()
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string()
+}
+
+/// The policy as the log knows it.
+pub fn log_policy(configured: ConfiguredPolicy) -> FsyncPolicy {
+    match configured {
+        ConfiguredPolicy::Always => FsyncPolicy::Always,
+        ConfiguredPolicy::EverySec => FsyncPolicy::EverySec,
+        ConfiguredPolicy::No => FsyncPolicy::No,
+    }
+}
+
+/// Says what was found and in what time.
+fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
+    let seconds = elapsed_us as f64 / 1e6;
+    if found.fresh {
+        return log::notice(format_args!("A new data directory was made"));
+    }
+    if let Some(torn) = &found.torn {
+        log::warning(format_args!(
+            "The log ended in an incomplete block: {} bytes at offset {} of {} were cut off and kept aside ({})",
+            torn.bytes,
+            torn.offset,
+            torn.file.display(),
+            torn.what,
+        ));
+    }
+    log::notice(format_args!(
+        "DB loaded from disk: {:.3} seconds; {} keys from {} ({} bytes), {} records from {} blocks of log ({} bytes); \
+         the last run ended {}",
+        seconds,
+        loaded.keys,
+        found.snapshot.as_deref().unwrap_or("no snapshot"),
+        found.snapshot_bytes,
+        loaded.records,
+        found.blocks,
+        found.log_bytes,
+        if found.clean { "in order" } else { "without warning" },
+    ));
+}
+
+/// Starts the workers; they run until the process ends.
+fn start_workers(server: &Arc<Server>) -> Result<Vec<mpsc::UnboundedSender<worker::NewConnection>>, StartError> {
+    let (progress, log_progress) = watch::channel(0);
+    let log = Arc::downgrade(server.store.log());
+    server.store.log().on_progress(Box::new(move || {
+        if let Some(log) = log.upgrade() {
+            progress.send_replace(log.synced());
+        }
+    }));
+    let mut senders = Vec::new();
+    for index in 0..server.gate.workers() {
+        let (sender, incoming) = mpsc::unbounded_channel();
+        let (server, log_progress) = (Arc::clone(server), log_progress.clone());
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || worker::run(server, index, incoming, log_progress))
+            .map_err(failed("a worker thread"))?;
+        senders.push(sender);
+    }
+    Ok(senders)
+}
+
+fn write_pidfile(settings: &Settings) -> Option<PathBuf> {
+    let path = match settings.pidfile.as_os_str().is_empty() {
+        true if settings.daemonize => PathBuf::from("/var/run/ironkeep.pid"),
+        true => return None,
+        false => settings.pidfile.clone(),
+    };
+    match std::fs::write(&path, format!("{}\n", std::process::id())) {
+        Ok(()) => Some(path),
+        Err(error) => {
+            log::warning(format_args!("Failed to write PID file {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+/// Turns SIGTERM and SIGINT into requests to end.
+async fn watch_signals(server: Arc<Server>) {
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return log::warning(format_args!("Signals cannot be received; SHUTDOWN ends the server"));
+    };
+    loop {
+        let settings = server.config.settings();
+        let (name, flags) = tokio::select! {
+            _ = term.recv() => ("SIGTERM", &settings.shutdown_on_sigterm),
+            _ = interrupt.recv() => ("SIGINT", &settings.shutdown_on_sigint),
+        };
+        log::warning(format_args!("Received {name} scheduling shutdown..."));
+        let save = match (flags.contains(&"save"), flags.contains(&"nosave")) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        };
+        server.shutdown.request(ShutdownRequest { save, force: flags.contains(&"force"), refused: None });
+    }
+}
+
+/// Ends the server, unless something that must not be lost cannot be saved. Returns the exit code.
+async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32> {
+    log::notice(format_args!("User requested shutdown..."));
+    // With the log on, all is on disk without a snapshot.
+    let due =
+        !server.store.log().is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
+    let save = request.save.unwrap_or(due);
+    while server.saving.state.lock().running.is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // From here on no command runs any more.
+    let closed = if save { None } else { Some(server.gate.close()) };
+    let mut outcome = Ok(());
+    if save {
+        log::notice(format_args!("Saving the final snapshot before exiting."));
+        outcome = saving::save_now(server);
+    }
+    let closed = closed.unwrap_or_else(|| server.gate.close());
+    if let Err(error) = server.store.close() {
+        outcome = Err(error.to_string());
+    }
+    match outcome {
+        Ok(()) => {
+            // Kept closed until the process is gone.
+            std::mem::forget(closed);
+            Some(0)
+        }
+        Err(error) if request.force => {
+            log::warning(format_args!("Error trying to save the DB, but exiting all the same as asked: {error}"));
+            std::mem::forget(closed);
+            Some(0)
+        }
+        Err(error) => {
+            drop(closed);
+            log::warning(format_args!("Errors trying to shut down the server, it goes on: {error}"));
+            if let Some(refused) = request.refused {
+                // Whoever asked may have gone.
+                let _ = refused.send("ERR Errors trying to SHUTDOWN. Check logs.".into());
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the server does by itself, ten times a second: rates, the memory limit, save points, compaction,
+//! healing of the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::base::{alloc, clock, log};
+use crate::command::Server;
+use crate::command::context::SavePurpose;
+use crate::session::saving;
+
+const PERIOD: Duration = Duration::from_millis(100);
+/// After a failed snapshot the next attempt waits this long.
+const RETRY_MS: i64 = 5000;
+/// Samples behind the rates of INFO.
+const SAMPLES: usize = 16;
+
+/// A ring of samples of counters that only grow.
+#[derive(Default)]
+struct Rate {
+    samples: [u64; SAMPLES],
+    last: u64,
+    next: usize,
+}
+
+impl Rate {
+    /// The mean growth a second, with `now` as the newest value after `elapsed_us`.
+    fn sample(&mut self, now: u64, elapsed_us: u64) -> u64 {
+        self.samples[self.next] = now.saturating_sub(self.last).saturating_mul(1_000_000) / elapsed_us.max(1);
+        self.next = (self.next + 1) % SAMPLES;
+        self.last = now;
+        self.samples.iter().sum::<u64>() / SAMPLES as u64
+    }
+}
+
+/// Runs for ever.
+pub async fn run(server: Arc<Server>) {
+    let mut tick = tokio::time::interval(PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut commands, mut input, mut output) = (Rate::default(), Rate::default(), Rate::default());
+    let mut last_us = clock::monotonic_us();
+    loop {
+        tick.tick().await;
+        let now_us = clock::monotonic_us();
+        let elapsed = now_us - last_us;
+        last_us = now_us;
+        let sum = |of: fn(&crate::command::stats::WorkerCounters) -> u64| -> u64 {
+            server.workers.iter().map(|worker| of(&worker.counters)).sum()
+        };
+        server.rates.commands.store(commands.sample(sum(|c| c.commands.get()), elapsed), Relaxed);
+        server.rates.input_bytes.store(input.sample(sum(|c| c.net_input_bytes.get()), elapsed), Relaxed);
+        server.rates.output_bytes.store(output.sample(sum(|c| c.net_output_bytes.get()), elapsed), Relaxed);
+        watch_memory(&server);
+        watch_snapshots(&server);
+    }
+}
+
+fn watch_memory(server: &Server) {
+    let used = alloc::sample_peak() as u64;
+    let limit = server.config.settings().maxmemory;
+    server.out_of_memory.store(limit > 0 && used > limit, Relaxed);
+}
+
+/// Begins a snapshot when a save point is reached, the log has grown, or the log has failed.
+fn watch_snapshots(server: &Arc<Server>) {
+    let now = clock::now_ms();
+    let saving = &server.saving;
+    if saving.state.lock().running.is_some() {
+        return;
+    }
+    let failed = !saving.last_save_ok.load(Relaxed) || !saving.last_rewrite_ok.load(Relaxed);
+    if (failed || server.store.log().is_poisoned()) && now - saving.last_try_ms.load(Relaxed) < RETRY_MS {
+        return;
+    }
+    if server.store.log().is_poisoned() {
+        log::warning(format_args!("The log has failed; trying to heal it by a fresh snapshot"));
+        saving::request(server, SavePurpose::Rewrite, false, None);
+        return;
+    }
+    let settings = server.config.settings();
+    let changes = saving.changes.load(Relaxed);
+    let seconds = (now / 1000 - saving.last_save.load(Relaxed)).max(0) as u64;
+    if let Some(point) = settings.save.iter().find(|point| changes >= point.changes && seconds > point.seconds) {
+        log::notice(format_args!("{} changes in {} seconds. Saving...", point.changes, point.seconds));
+        saving::request(server, SavePurpose::Save, false, None);
+        return;
+    }
+    if let Some(why) = log_has_grown(server) {
+        log::notice(format_args!("Starting automatic rewriting of AOF on {why}"));
+        saving::request(server, SavePurpose::Rewrite, false, None);
+    }
+}
+
+/// Why the log is to be compacted, if it is.
+fn log_has_grown(server: &Server) -> Option<String> {
+    let settings = server.config.settings();
+    let sizes = server.store.sizes();
+    if !server.store.log().is_active() {
+        return None;
+    }
+    if settings.auto_aof_rewrite_max_size > 0 && sizes.log_bytes >= settings.auto_aof_rewrite_max_size {
+        return Some(format!("{} bytes of log", sizes.log_bytes));
+    }
+    let percentage = settings.auto_aof_rewrite_percentage;
+    if percentage == 0 || sizes.log_bytes + sizes.base_bytes < settings.auto_aof_rewrite_min_size {
+        return None;
+    }
+    let growth = sizes.log_bytes.saturating_mul(100) / sizes.base_bytes.max(1);
+    (growth >= percentage).then(|| format!("{growth}% growth"))
+}

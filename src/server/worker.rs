@@ -1,0 +1,189 @@
+//! One worker: an OS thread with a runtime and connections of its own.
+//!
+//! Invariants:
+//! - A command runs on the thread that read it; nothing of a connection ever moves to another thread.
+//! - What tasks share is this thread's alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+
+use super::connection::{self, Connection};
+use super::flusher;
+use super::stream::{Accepted, Stream};
+use crate::base::{clock, log};
+use crate::command::Server;
+use crate::command::client::ClientRecord;
+use crate::exec::Executor;
+use crate::resp::{Output, Request};
+
+/// How much one read takes at most, in bytes.
+pub const READ_MAX_BYTES: usize = 64 * 1024;
+/// Output buffers kept for the next connections that need one.
+const SPARE_OUTPUTS_MAX: usize = 64;
+/// How often a worker looks for expired keys.
+const SWEEP_PERIOD: Duration = Duration::from_millis(50);
+/// How many expired keys go in one go, before connections have their turn again.
+const SWEEP_KEYS: usize = 200;
+/// How often idle connections are looked for.
+const IDLE_PERIOD: Duration = Duration::from_secs(1);
+
+/// A connection on its way to its worker.
+#[derive(Debug)]
+pub struct NewConnection {
+    /// The socket.
+    pub socket: Accepted,
+    /// Its entry in the register of connections.
+    pub record: Arc<ClientRecord>,
+}
+
+/// What the tasks of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// The server.
+    pub server: Arc<Server>,
+    /// This worker's number.
+    pub index: usize,
+    /// What executes commands.
+    pub executor: RefCell<Executor>,
+    /// Where sockets are read into, one at a time.
+    pub read_buffer: RefCell<Box<[u8]>>,
+    /// The commands of the group being executed.
+    pub requests: RefCell<Vec<Request>>,
+    /// Connections with replies that wait for the log.
+    pub flush_list: RefCell<Vec<Rc<Connection>>>,
+    /// Tells the flusher that the list is not empty any more.
+    pub flush_wanted: Notify,
+    /// The progress of the log: changes whenever `synced` advances, or the log fails or heals.
+    pub log_progress: watch::Receiver<u64>,
+    spare_outputs: RefCell<Vec<Output>>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    stopping: Cell<bool>,
+}
+
+impl Worker {
+    /// An output buffer for a connection that has something to say.
+    pub fn take_output(&self) -> Output {
+        self.spare_outputs.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives an output buffer back.
+    pub fn return_output(&self, mut output: Output) {
+        output.clear();
+        let mut spare = self.spare_outputs.borrow_mut();
+        if spare.len() < SPARE_OUTPUTS_MAX {
+            spare.push(output);
+        }
+    }
+
+    /// Puts a connection on the list of those whose replies are to be sent.
+    pub fn want_flush(&self, connection: &Rc<Connection>) {
+        let mut list = self.flush_list.borrow_mut();
+        if list.is_empty() {
+            self.flush_wanted.notify_one();
+        }
+        list.push(Rc::clone(connection));
+    }
+
+    /// Forgets a connection that has ended.
+    pub fn remove(&self, connection: &Connection) {
+        let id = connection.record.id;
+        self.connections.borrow_mut().remove(&id);
+        self.server.clients.remove(id);
+    }
+}
+
+/// Runs a worker until its channel of connections closes.
+pub fn run(
+    server: Arc<Server>,
+    index: usize,
+    mut incoming: mpsc::UnboundedReceiver<NewConnection>,
+    log_progress: watch::Receiver<u64>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return log::warning(format_args!("Worker {index} cannot start: {error}")),
+    };
+    let worker = Rc::new(Worker {
+        executor: RefCell::new(Executor::new(Arc::clone(&server), index)),
+        server,
+        index,
+        read_buffer: RefCell::new(vec![0; READ_MAX_BYTES].into_boxed_slice()),
+        requests: RefCell::new((0..crate::exec::GROUP_MAX).map(|_| Request::new()).collect()),
+        flush_list: RefCell::default(),
+        flush_wanted: Notify::new(),
+        log_progress,
+        spare_outputs: RefCell::default(),
+        connections: RefCell::default(),
+        stopping: Cell::new(false),
+    });
+    let tasks = LocalSet::new();
+    tasks.spawn_local(flusher::run(Rc::clone(&worker)));
+    tasks.spawn_local(sweep(Rc::clone(&worker)));
+    tasks.spawn_local(close_idle(Rc::clone(&worker)));
+    let accepting = async {
+        while let Some(new) = incoming.recv().await {
+            accept(&worker, new);
+        }
+        worker.stopping.set(true);
+    };
+    tasks.block_on(&runtime, accepting);
+}
+
+fn accept(worker: &Rc<Worker>, new: NewConnection) {
+    let id = new.record.id;
+    let stream = match Stream::register(new.socket) {
+        Ok(stream) => stream,
+        Err(error) => {
+            log::warning(format_args!("A connection could not be registered: {error}"));
+            return worker.server.clients.remove(id);
+        }
+    };
+    let connection = Rc::new(Connection::new(stream, new.record, &worker.server));
+    worker.connections.borrow_mut().insert(id, Rc::clone(&connection));
+    tokio::task::spawn_local(connection::serve(Rc::clone(worker), connection));
+}
+
+/// Removes expired keys of this worker's shards, a few at a time.
+async fn sweep(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(SWEEP_PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        loop {
+            let more = worker.executor.borrow_mut().sweep_expired(SWEEP_KEYS);
+            if let Err(error) = worker.server.store.log().flush() {
+                log::debug(format_args!("The removal of expired keys is not logged: {error}"));
+            }
+            if !more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Closes connections that have been silent for longer than `timeout`.
+async fn close_idle(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(IDLE_PERIOD);
+    loop {
+        tick.tick().await;
+        let timeout_seconds = worker.server.config.settings().timeout_seconds;
+        if timeout_seconds == 0 {
+            continue;
+        }
+        let oldest = (clock::now_ms() as u64).saturating_sub(timeout_seconds * 1000);
+        let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
+        for connection in connections {
+            if connection.idle_since_ms() < oldest {
+                log::verbose(format_args!("Closing idle client"));
+                connection.close();
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Making snapshots: SAVE, BGSAVE, BGREWRITEAOF, save points and the compaction of the log are one act.
+//!
+//! ```text
+//! cut: close the gate ─ freeze ─ take the log's buffers ─ open the gate      (all cores stand still: < 1 ms)
+//! serialise shard by shard from the frozen view ─ commit: sync, rename, switch the manifest, drop the old log
+//! ```
+//!
+//! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::oneshot;
+
+use crate::base::{clock, log};
+use crate::command::Server;
+use crate::command::context::{SavePurpose, Saving};
+use crate::keyspace::{Directory, Frozen, SHARDS, ValueRef};
+use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// The snapshot has begun.
+    Started,
+    /// Another one is being made; this one follows it.
+    Scheduled,
+    /// Another one is being made, for this purpose; nothing was started.
+    Busy(SavePurpose),
+}
+
+/// Begins a snapshot, or has it follow the one that is being made if `schedule` says so.
+///
+/// `done` is told how it ended; it is dropped if nothing was started.
+pub fn request(
+    server: &Arc<Server>,
+    purpose: SavePurpose,
+    schedule: bool,
+    done: Option<oneshot::Sender<Result<(), String>>>,
+) -> Requested {
+    let mut state = server.saving.state.lock();
+    if let Some((running, _)) = state.running {
+        if !schedule {
+            return Requested::Busy(running);
+        }
+        state.scheduled = Some(purpose);
+        return Requested::Scheduled;
+    }
+    state.running = Some((purpose, clock::now_ms()));
+    state.waiting.extend(done);
+    drop(state);
+    server.saving.last_try_ms.store(clock::now_ms(), Relaxed);
+    let shared = Arc::clone(server);
+    let spawned = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| snapshot(&shared)));
+        let outcome = outcome.unwrap_or_else(|_| Err("the snapshot thread panicked".into()));
+        finish(&shared, purpose, outcome);
+    });
+    if let Err(error) = spawned {
+        finish(server, purpose, Err(error.to_string()));
+    }
+    Requested::Started
+}
+
+/// Makes a snapshot on this thread; for the shutdown, when no worker runs any more.
+///
+/// # Errors
+/// The text of what failed.
+pub fn save_now(server: &Server) -> Result<(), String> {
+    snapshot(server)
+}
+
+fn snapshot(server: &Server) -> Result<(), String> {
+    let started = clock::monotonic_us();
+    let store = &server.store;
+    let frozen_and_cut = store.cut(|take| {
+        let closed = server.gate.close();
+        let frozen = server.keyspace.freeze(&closed);
+        let changes = server.saving.changes.load(Relaxed);
+        take();
+        (frozen, changes)
+    });
+    let ((mut frozen, changes), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
+    let frozen_us = clock::monotonic_us() - started;
+    match write(server, &mut frozen, &cut) {
+        Ok(finished) => {
+            let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
+            server.saving.changes.fetch_sub(changes, Relaxed);
+            report(&summary, frozen_us, clock::monotonic_us() - started);
+            Ok(())
+        }
+        Err(error) => {
+            store.abandon(cut);
+            Err(error.to_string())
+        }
+    }
+}
+
+fn report(summary: &CommitSummary, frozen_us: u64, all_us: u64) {
+    log::notice(format_args!(
+        "DB saved on disk: {} keys, {} bytes in {} ({:.3} seconds, keyspace frozen within {:.3} ms)",
+        summary.entries,
+        summary.bytes,
+        summary.snapshot,
+        all_us as f64 / 1e6,
+        frozen_us as f64 / 1e3,
+    ));
+}
+
+fn write(
+    server: &Server,
+    frozen: &mut Frozen,
+    cut: &crate::persist::Cut,
+) -> Result<crate::persist::FinishedSnapshot, PersistError> {
+    let compress = server.config.settings().rdbcompression;
+    let mut writer = server.store.snapshot_writer(cut)?;
+    for shard in 0..SHARDS {
+        let mut chunk = ChunkWriter::new(shard as u16);
+        for (db, directory) in frozen.shard(shard) {
+            push_directory(&mut chunk, db, directory);
+        }
+        frozen.release_shard(shard);
+        if !chunk.is_empty() {
+            writer.append(chunk.finish(compress))?;
+        }
+    }
+    writer.finish()
+}
+
+fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
+    for entry in directory.iter() {
+        let value = entry.value();
+        let value = match &value {
+            ValueRef::Int(number) => WireValue::Int(*number),
+            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => WireValue::Bytes(bytes),
+        };
+        chunk.push(db, entry.key(), entry.expiry(), Some(entry.access()), value);
+    }
+}
+
+/// Records how a snapshot ended, tells who waits, and begins the next if one is scheduled.
+fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String>) {
+    let saving: &Saving = &server.saving;
+    let now = clock::now_ms();
+    let mut state = saving.state.lock();
+    let seconds = state.running.take().map_or(0, |(_, since)| (now - since) / 1000);
+    let (ok, took) = match purpose {
+        SavePurpose::Save => (&saving.last_save_ok, &saving.last_save_seconds),
+        SavePurpose::Rewrite => (&saving.last_rewrite_ok, &saving.last_rewrite_seconds),
+    };
+    ok.store(outcome.is_ok(), Relaxed);
+    took.store(seconds, Relaxed);
+    match &outcome {
+        // Either purpose leaves a good snapshot behind.
+        Ok(()) => {
+            saving.last_save.store(now / 1000, Relaxed);
+            saving.last_save_ok.store(true, Relaxed);
+        }
+        Err(error) => log::warning(format_args!("Snapshot failed: {error}")),
+    }
+    for waiting in state.waiting.drain(..) {
+        // Who has gone away need not be told.
+        let _ = waiting.send(outcome.clone());
+    }
+    let next = state.scheduled.take();
+    drop(state);
+    if let Some(next) = next {
+        request(server, next, false, None);
+    }
+}
