@@ -12,6 +12,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod client;
+pub(crate) mod generator;
 pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod server;
