@@ -11,14 +11,15 @@
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
 //! | [`command`] | the command table and the data commands |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |
+//! | [`observe`] | INFO, and what the kernel says of the process |
 //! | [`session`] | commands that need the connection or the whole server |
-//! | [`observe`] | counters and INFO |
 //! | [`server`] | acceptor, workers, connections, start-up and shutdown |
 
 pub mod base;
 pub mod command;
 pub mod exec;
 pub mod keyspace;
+pub mod observe;
 pub mod persist;
 pub mod resp;
 pub mod server;

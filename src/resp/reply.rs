@@ -299,6 +299,11 @@ impl<'a> Reply<'a> {
         self.resp
     }
 
+    /// The same right in another version of the protocol: HELLO answers in the one that it has chosen.
+    pub fn in_version(self, resp: Resp) -> Self {
+        Reply { resp, ..self }
+    }
+
     /// `+OK`.
     #[inline]
     pub fn ok(self) -> Done {

@@ -69,6 +69,11 @@ impl<'a> Args<'a> {
         &self.buffer[span.start..span.start + span.len]
     }
 
+    /// The arguments from `first` on as a command of their own.
+    pub fn skip(&self, first: usize) -> Args<'a> {
+        Args { buffer: self.buffer, spans: &self.spans[first.min(self.spans.len())..] }
+    }
+
     /// All arguments from `first` on.
     pub fn from(&self, first: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let buffer = self.buffer;

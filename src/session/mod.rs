@@ -1,10 +1,45 @@
-//! The commands that need their connection or the server, and the table of all commands.
+//! The commands that need the connection or the whole server, and the table of all commands.
+//!
+//! They are declared as those of `command` are, and run outside the gate: a handler here never holds
+//! a shard's lock, never waits, and leaves in [`Client::wait`] what its connection is to wait for.
+//!
+//! [`Client::wait`]: crate::command::Client::wait
 
+pub mod admin;
+pub mod client;
+pub mod command_docs;
+pub mod command_info;
+pub mod config;
+pub mod connection;
 pub mod saving;
+pub mod syntax;
 
-use crate::command::{self, Table};
+use crate::command::{Command, Outcome, Table};
+use crate::resp::Reply;
 
-/// Every command of the server.
+/// The commands of this layer.
+pub static GROUPS: &[&[&Command]] =
+    &[connection::COMMANDS, client::COMMANDS, command_info::COMMANDS, config::COMMANDS, admin::COMMANDS];
+
+/// All commands of the server.
 pub fn table() -> Table {
-    Table::new(command::GROUPS)
+    let groups: Vec<&[&'static Command]> = crate::command::GROUPS.iter().chain(GROUPS).copied().collect();
+    Table::new(&groups)
 }
+
+/// The reply of a container's HELP, in Redis' form.
+fn help(reply: Reply<'_>, container: &str, lines: &[&str]) -> Outcome {
+    let mut elements = reply.array(lines.len() + 3);
+    elements.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| elements.simple(line));
+    elements.simple("HELP");
+    elements.simple("    Prints this help.");
+    Ok(elements.done())
+}
+
+#[cfg(test)]
+mod compatibility;
+#[cfg(test)]
+mod facts_tests;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,9 @@
+//! What an operator sees of the running server.
+//!
+//! - [`info`]: the sections of INFO.
+//! - [`process`]: what the kernel says of this process.
+//!
+//! Nothing here changes anything but what it counts.
+
+pub mod info;
+pub mod process;

@@ -1,0 +1,55 @@
+//! The table of commands in the README, made from the table of commands, and the test that keeps them one.
+
+use std::collections::BTreeMap;
+
+use super::table;
+
+const FACTS: &str = include_str!("../../data/facts/commands.tsv");
+const BEGIN: &str = "<!-- commands: made by `UPDATE_README=1 cargo test --lib compatibility` -->\n";
+const END: &str = "<!-- end of commands -->";
+
+/// What is there of each group of commands, and what of Redis 7.2 is not.
+fn rendered() -> String {
+    let table = table();
+    let mut groups: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for entry in table.entries() {
+        let subcommands: Vec<&str> = entry.command.subcommands().iter().map(|sub| sub.name).collect();
+        let name = match subcommands[..] {
+            [] => format!("`{}`", entry.command.name),
+            _ => format!("`{}` ({})", entry.command.name, subcommands.join(", ")),
+        };
+        groups.entry(entry.command.group).or_default().0.push(name);
+    }
+    for line in FACTS.lines().filter(|line| !line.starts_with('#')).skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [name, "7.2", group, ..] = columns[..] else { continue };
+        if table.by_full_name(name.replace(' ', "|").as_bytes()).is_none() {
+            // Of a container that is missing as a whole, its name says it all.
+            let container = name.split(' ').next().unwrap_or(name);
+            if container == name || table.get(container.as_bytes()).is_some() {
+                groups.entry(group).or_default().1.push(format!("`{name}`"));
+            }
+        }
+    }
+    let mut text = String::from("| group | commands | of Redis 7.2, not yet |\n|---|---|---|\n");
+    for (group, (mut there, missing)) in groups {
+        there.sort();
+        text += &format!("| {group} | {} | {} |\n", there.join(" "), missing.join(" "));
+    }
+    text
+}
+
+#[test]
+fn the_readme_lists_the_commands_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).expect("a README");
+    let start = readme.find(BEGIN).expect("the first marker") + BEGIN.len();
+    let end = start + readme[start..].find(END).expect("the second marker");
+    let table = rendered();
+    if std::env::var_os("UPDATE_README").is_some() {
+        let updated = format!("{}{table}{}", &readme[..start], &readme[end..]);
+        std::fs::write(path, updated).expect("the README can be written");
+    } else {
+        assert!(readme[start..end] == table, "the table of commands in README.md is out of date: see its marker");
+    }
+}

@@ -1,0 +1,254 @@
+//! CONFIG: the configuration of the running server, and putting changes of it into effect.
+//!
+//! Most directives are read where they matter, so storing them is enough; [`apply`] does the rest.
+
+use std::sync::Arc;
+
+use super::{help, saving};
+use crate::base::config::{FsyncPolicy as Configured, Settings};
+use crate::base::{alloc, log};
+use crate::command::client::ClientRecord;
+use crate::command::context::SavePurpose;
+use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags};
+use crate::persist::FsyncPolicy;
+use crate::resp::Reply;
+
+/// See the module.
+pub static COMMANDS: &[&Command] = &[&CONFIG];
+
+static CONFIG: Command = Command {
+    name: "CONFIG",
+    arity: Arity::AtLeast(2),
+    handler: Handler::Container(&[&GET, &HELP, &RESETSTAT, &REWRITE, &SET]),
+    since: "2.0.0",
+    group: "server",
+    complexity: "Depends on subcommand.",
+    summary: "Commands about the configuration.",
+    ..Command::DEFAULT
+};
+
+/// What most subcommands share.
+const SUBCOMMAND: Command = Command {
+    arity: Arity::Exactly(2),
+    flags: flags::ADMIN.or(flags::NOSCRIPT).or(flags::LOADING).or(flags::STALE),
+    since: "2.0.0",
+    group: "server",
+    ..Command::DEFAULT
+};
+
+/// What a cluster's client must do with the subcommands that change the server.
+const ON_ALL_NODES: &str = "request_policy:all_nodes response_policy:all_succeeded";
+
+static GET: Command = Command {
+    name: "GET",
+    arity: Arity::AtLeast(3),
+    handler: Handler::Session(get),
+    complexity: "O(N)",
+    syntax: "parameter [parameter ...]",
+    summary: "The values of directives, by name or by pattern.",
+    ..SUBCOMMAND
+};
+
+fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let patterns: Vec<&[u8]> = call.args.from(2).collect();
+    let found = call.server.config.get(&patterns);
+    let mut map = reply.map(found.len());
+    for (name, value) in found {
+        map.bulk(&name);
+        map.bulk(&value);
+    }
+    Ok(map.done())
+}
+
+static SET: Command = Command {
+    name: "SET",
+    arity: Arity::AtLeast(4),
+    handler: Handler::Session(set),
+    complexity: "O(N)",
+    tips: ON_ALL_NODES,
+    syntax: "parameter value [parameter value ...]",
+    summary: "Changes directives while the server runs: all that are named, or none.",
+    ..SUBCOMMAND
+};
+
+fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let words: Vec<&[u8]> = call.args.from(2).collect();
+    let (pairs, []) = words.as_chunks::<2>() else { return Err(CommandError::Syntax) };
+    let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|[name, value]| (*name, *value)).collect();
+    let server = call.server;
+    server
+        .config
+        .set(&pairs, is_local(&call.client.record), |before, after, changed| apply(server, before, after, changed))
+        .map_err(CommandError::err)?;
+    Ok(reply.ok())
+}
+
+/// Whether the connection comes from this machine.
+fn is_local(record: &ClientRecord) -> bool {
+    record.unix_socket || record.peer.starts_with("127.") || record.peer.starts_with("[::1]")
+}
+
+/// Puts new settings into effect where that takes more than storing them. Called with the two exchanged, it
+/// goes back.
+fn apply(
+    server: &Arc<Server>,
+    before: &Settings,
+    after: &Settings,
+    changed: &[&'static str],
+) -> Result<(), (&'static str, String)> {
+    if let Some(name) = changed.iter().find(|name| NEEDS_A_RESTART.contains(name)) {
+        return Err((name, "it takes effect at the start of the server only".into()));
+    }
+    if before.loglevel != after.loglevel {
+        log::set_level(after.loglevel);
+    }
+    if before.appendfsync != after.appendfsync {
+        server.store.log().set_policy(log_policy(after.appendfsync));
+    }
+    if before.appendonly != after.appendonly {
+        switch_log(server, after.appendonly).map_err(|problem| ("appendonly", problem))?;
+    }
+    Ok(())
+}
+
+/// Sockets are opened at the start and kept.
+const NEEDS_A_RESTART: &[&str] = &["bind", "port", "tls-port"];
+
+/// The policy as the log knows it.
+fn log_policy(configured: Configured) -> FsyncPolicy {
+    match configured {
+        Configured::Always => FsyncPolicy::Always,
+        Configured::EverySec => FsyncPolicy::EverySec,
+        Configured::No => FsyncPolicy::No,
+    }
+}
+
+/// Switches the log on or off. A log that is switched on counts from the snapshot on that is begun here.
+fn switch_log(server: &Arc<Server>, on: bool) -> Result<(), String> {
+    let needs_snapshot = server.store.set_appendonly(on).map_err(|error| error.to_string())?;
+    if needs_snapshot {
+        saving::request(server, SavePurpose::Rewrite, true, None);
+    }
+    Ok(())
+}
+
+static REWRITE: Command = Command {
+    name: "REWRITE",
+    handler: Handler::Session(rewrite),
+    since: "2.8.0",
+    tips: ON_ALL_NODES,
+    summary: "Writes the configuration as it is now into its file.",
+    ..SUBCOMMAND
+};
+
+fn rewrite(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    call.server.config.rewrite(None).map_err(CommandError::err)?;
+    Ok(reply.ok())
+}
+
+static RESETSTAT: Command = Command {
+    name: "RESETSTAT",
+    handler: Handler::Session(resetstat),
+    tips: ON_ALL_NODES,
+    summary: "Sets the counters of INFO to zero.",
+    ..SUBCOMMAND
+};
+
+/// A worker that counts at this very moment may write its old number back: the one who asks loses nothing
+/// that matters, and counting stays free of locked instructions.
+fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let server = call.server;
+    server.counters.reset();
+    for worker in &server.workers {
+        worker.counters.reset();
+        worker.commands.iter().for_each(|command| command.reset());
+    }
+    server.errors.lock().clear();
+    alloc::reset_peak();
+    Ok(reply.ok())
+}
+
+static HELP: Command = Command {
+    name: "HELP",
+    flags: flags::LOADING.or(flags::STALE),
+    handler: Handler::Session(config_help),
+    since: "5.0.0",
+    summary: "What the subcommands do.",
+    ..SUBCOMMAND
+};
+
+fn config_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    help(
+        reply,
+        "CONFIG",
+        &[
+            "GET <pattern>",
+            "    Return parameters matching the glob-like <pattern> and their values.",
+            "SET <directive> <value>",
+            "    Set the configuration <directive> to <value>.",
+            "RESETSTAT",
+            "    Reset statistics reported by the INFO command.",
+            "REWRITE",
+            "    Rewrite the configuration file.",
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Runner;
+    use super::*;
+
+    #[test]
+    fn gets_by_name_and_pattern() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("CONFIG GET maxmemory maxmemory"), "*2 $9 maxmemory $1 0 ");
+        assert_eq!(t.run("CONFIG GET nosuch"), "*0 ");
+        t.run("HELLO 3");
+        assert_eq!(t.run("CONFIG GET databases"), "%1 $9 databases $2 16 ");
+    }
+
+    #[test]
+    fn sets_all_or_nothing() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("CONFIG SET maxmemory 1mb lfu-log-factor 3"), "+OK ");
+        assert_eq!(t.server.config.settings().maxmemory, 1 << 20);
+        assert!(t.run("CONFIG SET maxmemory 2mb appendonly maybe").starts_with("-ERR CONFIG SET failed (possibly"));
+        assert_eq!(t.server.config.settings().maxmemory, 1 << 20);
+        assert_eq!(t.run("CONFIG SET maxmemory 1 a"), "-ERR syntax error ");
+        assert_eq!(t.run("CONFIG SET maxmemory"), "-ERR wrong number of arguments for 'config|set' command ");
+        assert_eq!(
+            t.run("CONFIG SET nosuch 1"),
+            "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch' "
+        );
+        assert_eq!(
+            t.run("CONFIG SET maxmemory 3mb port 7000"),
+            "-ERR CONFIG SET failed (possibly related to argument 'port') - it takes effect at the start of the \
+             server only "
+        );
+        assert_eq!(t.server.config.settings().maxmemory, 1 << 20, "what another directive refuses is not stored");
+        assert_eq!(t.run("CONFIG REWRITE"), "-ERR The server is running without a config file ");
+    }
+
+    #[test]
+    fn the_policy_of_the_log_follows() {
+        let mut t = Runner::new();
+        for (word, policy) in
+            [("always", FsyncPolicy::Always), ("no", FsyncPolicy::No), ("everysec", FsyncPolicy::EverySec)]
+        {
+            assert_eq!(t.run(&format!("CONFIG SET appendfsync {word}")), "+OK ");
+            assert_eq!(t.server.store.log().policy(), policy);
+        }
+    }
+
+    #[test]
+    fn resetstat_forgets_what_was_counted() {
+        let mut t = Runner::new();
+        t.run("NOSUCH");
+        t.run("CLIENT ID");
+        assert!(t.run("INFO errorstats commandstats").contains("cmdstat_client|id:calls=1"));
+        assert_eq!(t.run("CONFIG RESETSTAT"), "+OK ");
+        let info = t.run("INFO errorstats commandstats");
+        assert!(!info.contains("errorstat_") && !info.contains("client|id"), "{info}");
+    }
+}

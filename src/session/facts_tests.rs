@@ -1,0 +1,131 @@
+//! The table of all commands against the facts of Redis 7.2 (`data/facts/commands.tsv`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::table;
+use crate::command::keys::{Begin, Find, KeySpec};
+use crate::command::table::{Entry, mistake};
+use crate::command::{Handler, categories, flags};
+
+const FACTS: &str = include_str!("../../data/facts/commands.tsv");
+
+/// Where we differ on purpose: command, column, and what we say.
+const DIFFERENCES: &[(&str, &str, &str)] = &[];
+
+/// One line of the facts: its columns by name.
+type Facts = BTreeMap<&'static str, &'static str>;
+
+fn facts() -> BTreeMap<&'static str, Facts> {
+    let mut lines = FACTS.lines().filter(|line| !line.starts_with('#'));
+    let columns: Vec<&str> = lines.next().expect("a heading").split('\t').collect();
+    lines
+        .map(|line| {
+            let facts: Facts = columns.iter().copied().zip(line.split('\t')).collect();
+            (facts["name"], facts)
+        })
+        .collect()
+}
+
+/// A command and its subcommands, by the names that the facts use.
+fn all(entries: &[Entry]) -> impl Iterator<Item = (String, &Entry)> {
+    let named = |entry: &Entry| entry.full_name.to_ascii_uppercase().replace('|', " ");
+    entries.iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands())).map(move |e| (named(e), e))
+}
+
+fn key_spec(spec: &KeySpec) -> String {
+    let begin = match spec.begin {
+        Begin::Index(index) => format!("idx {index}"),
+        Begin::Keyword(word, from) => format!("kw {word} from {from}"),
+        Begin::Unknown => "unknown".into(),
+    };
+    let find = match spec.find {
+        Find::Range { last, step, limit } => format!("range last={last} step={step} limit={limit}"),
+        Find::Keynum { at, first, step } => format!("keynum at={at} first={first} step={step}"),
+        Find::Unknown => "unknown".into(),
+    };
+    format!("{begin}, {find} {{{}}}", spec.flags.replace(' ', "/"))
+}
+
+fn sorted<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// What our table says, in the columns of the facts.
+fn ours(entry: &Entry) -> Vec<(&'static str, String)> {
+    let command = entry.command;
+    let (first, last, step) = command.keys.first_last_step();
+    let specs: Vec<String> = command.keys.0.iter().map(key_spec).collect();
+    let of = categories::of(command);
+    let names = categories::ALL.iter().filter(|(c, _)| of.has(*c)).map(|(_, name)| format!("@{name}"));
+    let names: Vec<String> = names.collect();
+    let shown = flags::SHOWN.iter().filter(|(flag, _)| command.flags.has(*flag)).map(|(_, name)| *name);
+    vec![
+        ("group", command.group.to_owned()),
+        ("since", command.since.to_owned()),
+        ("arity", command.arity.number().to_string()),
+        ("flags", sorted(shown)),
+        ("categories", sorted(names.iter().map(String::as_str))),
+        ("key_specs", specs.join(" ; ")),
+        ("first_last_step", format!("{first},{last},{step}")),
+        ("tips", command.tips.to_owned()),
+    ]
+}
+
+#[test]
+fn every_command_is_as_redis_describes_it() {
+    let (facts, table) = (facts(), table());
+    let mut wrong = Vec::new();
+    for (name, entry) in all(table.entries()) {
+        let Some(facts) = facts.get(name.as_str()) else {
+            wrong.push(format!("{name}: not in the facts"));
+            continue;
+        };
+        for (column, ours) in ours(entry) {
+            let on_purpose = DIFFERENCES.contains(&(name.as_str(), column, ours.as_str()));
+            let theirs = facts.get(column).copied().unwrap_or_default();
+            if ours != theirs && !on_purpose {
+                wrong.push(format!("{name}: {column} is '{ours}', should be '{theirs}'"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_declaration_contradicts_itself() {
+    let table = table();
+    for (name, entry) in all(table.entries()) {
+        assert_eq!(mistake(entry.command), None, "{name}");
+    }
+}
+
+#[test]
+fn every_syntax_makes_arguments_and_as_many_as_the_arity_says() {
+    let table = table();
+    for (name, entry) in all(table.entries()) {
+        let command = entry.command;
+        if matches!(command.handler, Handler::Container(_) | Handler::ContainerOr(..)) {
+            continue;
+        }
+        let arguments = super::syntax::arguments(command.syntax, command.keys.0.len());
+        let named = name.split(' ').count() as i64;
+        let needed = named + arguments.iter().map(least_words).sum::<i64>();
+        let arity = command.arity.number().abs();
+        assert!(needed <= arity || name == "QUIT", "{name}: the arity is {arity}, the syntax needs {needed}");
+        let fixed = command.arity.number() > 0;
+        assert!(!fixed || needed == arity, "{name}: the arity is {arity}, the syntax takes {needed}");
+    }
+}
+
+/// The fewest words that an argument takes.
+fn least_words(argument: &super::syntax::Argument) -> i64 {
+    let inner = argument.arguments.iter().map(least_words);
+    let own = match argument.kind {
+        _ if argument.optional => return 0,
+        "pure-token" => 0,
+        "block" => inner.sum(),
+        "oneof" => inner.min().unwrap_or(0),
+        _ => 1,
+    };
+    own + i64::from(argument.token.is_some())
+}

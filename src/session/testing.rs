@@ -1,0 +1,96 @@
+//! A server inside a test, with one connection: a command line in, the text of its reply out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::base::clock;
+use crate::base::config::Config;
+use crate::base::hash::HashSeed;
+use crate::command::client::{Client, ClientRecord};
+use crate::command::stats::{ServerCounters, WorkerStats};
+use crate::command::{Server, context};
+use crate::exec::Executor;
+use crate::exec::testing::{with_args, words};
+use crate::keyspace::{Gate, Keyspace, SHARDS};
+use crate::persist::storage::SimStorage;
+use crate::persist::{FsyncPolicy, Store, StoreOptions};
+use crate::resp::Output;
+
+/// See the module.
+pub(super) struct Runner {
+    pub(super) server: Arc<Server>,
+    pub(super) client: Client,
+    executor: Executor,
+}
+
+impl Runner {
+    /// A server without a log, on a disk in memory.
+    pub(super) fn new() -> Self {
+        let server = Arc::new(server());
+        let client = connection(&server);
+        Runner { executor: Executor::new(Arc::clone(&server), 0), client, server }
+    }
+
+    /// Goes on with a new connection.
+    pub(super) fn reconnect(&mut self) {
+        self.client = connection(&self.server);
+    }
+
+    /// Runs one command line and returns the reply with spaces for its line ends.
+    pub(super) fn run(&mut self, line: &str) -> String {
+        let mut out = Output::new();
+        with_args(&words(line), |args| self.executor.run(&mut self.client, &[args], &mut out));
+        String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
+    }
+}
+
+fn connection(server: &Server) -> Client {
+    let now = clock::now_ms() as u64;
+    let record = server.clients.register(ClientRecord {
+        peer: "127.0.0.1:1".into(),
+        local: "127.0.0.1:6379".into(),
+        fd: 8,
+        // In the future, so that its age is zero however slow the machine is.
+        created_ms: now + 3_600_000,
+        ..ClientRecord::default()
+    });
+    Client::new(record, super::connection::needs_no_password(server))
+}
+
+fn server() -> Server {
+    let config = Config::from_text(b"appendonly no").expect("a configuration");
+    let options = StoreOptions {
+        workers: 1,
+        shards: SHARDS as u32,
+        hash_seed: [7; 16],
+        generation: 1,
+        appendonly: false,
+        policy: FsyncPolicy::EverySec,
+        clock: Arc::new(|| 0),
+        cut_at_corruption: false,
+        fsync_thread: false,
+    };
+    let (store, _) = Store::open(Arc::new(SimStorage::new()), options).expect("an empty store");
+    let table = super::table();
+    Server {
+        config,
+        keyspace: Keyspace::new(16, HashSeed([7; 16])),
+        gate: Gate::new(1),
+        store,
+        clients: Default::default(),
+        counters: ServerCounters::default(),
+        workers: [WorkerStats::new(table.indices())].into(),
+        table,
+        errors: Default::default(),
+        saving: context::Saving::default(),
+        started_ms: clock::now_ms(),
+        run_id: "0".repeat(40),
+        config_file: String::new(),
+        executable: String::new(),
+        out_of_memory: AtomicBool::new(false),
+        startup_memory: AtomicU64::new(0),
+        rates: Default::default(),
+        shutdown: Default::default(),
+        garbage: std::sync::mpsc::channel().0,
+    }
+}
