@@ -5,9 +5,9 @@
 //! [`store`] (which ties them together). Nothing here imports the keyspace, a command or the executor.
 
 pub mod block;
+pub mod chunk;
 #[cfg(test)]
 mod crash_tests;
-pub mod chunk;
 pub mod error;
 pub mod format;
 pub mod fsync;
