@@ -17,6 +17,7 @@ pub mod db;
 pub mod error;
 pub mod keys;
 pub mod stats;
+pub mod string;
 pub mod sweep;
 pub mod table;
 
@@ -297,4 +298,4 @@ pub mod categories {
 }
 
 /// The data commands, group by group.
-pub const GROUPS: &[&[&Command]] = &[];
+pub const GROUPS: &[&[&Command]] = &[string::COMMANDS];
