@@ -14,9 +14,16 @@ pub mod call;
 pub mod client;
 pub mod context;
 pub mod db;
+pub mod echo;
 pub mod error;
+pub mod expire;
+pub mod flush;
+pub mod generic;
 pub mod keys;
+pub mod object;
+pub mod scan;
 pub mod stats;
+pub mod string;
 pub mod sweep;
 pub mod table;
 
@@ -297,4 +304,12 @@ pub mod categories {
 }
 
 /// The data commands, group by group.
-pub const GROUPS: &[&[&Command]] = &[];
+pub const GROUPS: &[&[&Command]] = &[
+    echo::COMMANDS,
+    expire::COMMANDS,
+    flush::COMMANDS,
+    generic::COMMANDS,
+    object::COMMANDS,
+    scan::COMMANDS,
+    string::COMMANDS,
+];

@@ -10,6 +10,7 @@
 use triomphe::Arc;
 
 use super::directory::Directory;
+use super::entry::EntryRef;
 use super::watch::WatchedKeys;
 use crate::base::hash::HashSeed;
 
@@ -60,6 +61,18 @@ impl Shard {
             self.databases.resize_with(index + 1, || None);
         }
         std::mem::replace(&mut self.databases[index], directory.map(Arc::new))
+    }
+
+    /// Raises the versions of the watched keys of a database that is about to be emptied, or replaced by
+    /// another one: those that are there, and those that come with the other one and have not expired.
+    /// A key that is missing before and after has not changed.
+    pub fn watched_replaced(&mut self, db: u32, by: Option<u32>, now: i64) {
+        let Shard { seed, databases, watched, .. } = self;
+        let find = |db: u32, key: &[u8]| databases.get(db as usize)?.as_ref()?.get(seed.hash(key), key);
+        let alive = |entry: EntryRef<'_>| entry.expiry().is_none_or(|at| at as i64 > now);
+        watched.all_changed(|of, key| {
+            of == db && (find(db, key).is_some() || by.is_some_and(|by| find(by, key).is_some_and(alive)))
+        });
     }
 
     /// Exchanges two databases.

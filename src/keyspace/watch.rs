@@ -57,10 +57,10 @@ impl WatchedKeys {
         }
     }
 
-    /// Every key of the databases that `affected` names has changed (a flush, a swap).
-    pub fn all_changed(&mut self, affected: impl Fn(u32) -> bool) {
-        for ((db, _), watched) in self.0.iter_mut().flat_map(|keys| keys.iter_mut()) {
-            if affected(*db) {
+    /// Every watched key that `affected` names by its database and bytes has changed (a flush, a swap).
+    pub fn all_changed(&mut self, affected: impl Fn(u32, &[u8]) -> bool) {
+        for ((db, key), watched) in self.0.iter_mut().flat_map(|keys| keys.iter_mut()) {
+            if affected(*db, key) {
                 watched.version += 1;
             }
         }
@@ -81,8 +81,8 @@ mod tests {
         keys.changed(0, b"other");
         assert_eq!(keys.unwatch(0, b"k"), Some(before));
         keys.changed(0, b"k");
-        keys.all_changed(|db| db == 0);
-        keys.all_changed(|db| db == 1);
+        keys.all_changed(|db, key| db == 0 && key == b"k");
+        keys.all_changed(|db, key| db == 1 || key != b"k");
         assert_eq!(keys.unwatch(0, b"k"), Some(before + 2));
         assert_eq!(keys.unwatch(0, b"k"), None);
         assert!(keys.0.is_none());

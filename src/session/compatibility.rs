@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::table;
 
 const FACTS: &str = include_str!("../../data/facts/commands.tsv");
-const BEGIN: &str = "<!-- commands: made by `UPDATE_README=1 cargo test --lib compatibility` -->\n";
-const END: &str = "<!-- end of commands -->";
+const BEGIN: &str = "<!-- commands:begin -->\n";
+const END: &str = "<!-- commands:end -->";
 
 /// What is there of each group of commands, and what of Redis 7.2 is not.
 fn rendered() -> String {
@@ -50,6 +50,7 @@ fn the_readme_lists_the_commands_that_there_are() {
         let updated = format!("{}{table}{}", &readme[..start], &readme[end..]);
         std::fs::write(path, updated).expect("the README can be written");
     } else {
-        assert!(readme[start..end] == table, "the table of commands in README.md is out of date: see its marker");
+        let hint = "README.md's table of commands is out of date: UPDATE_README=1 cargo test --lib compatibility";
+        assert!(readme[start..end] == table, "{hint}");
     }
 }

@@ -1,0 +1,66 @@
+//! Commands that answer without any key: ECHO, PING, TIME.
+
+use super::{Arity, Call, Command, CommandError, Handler, Outcome, categories, flags};
+use crate::base::clock;
+use crate::resp::Reply;
+
+/// The commands of this file.
+pub static COMMANDS: &[&Command] = &[&ECHO, &PING, &TIME];
+
+static ECHO: Command = Command {
+    name: "ECHO",
+    arity: Arity::Exactly(2),
+    flags: flags::LOADING.or(flags::STALE).or(flags::FAST),
+    categories: categories::CONNECTION,
+    handler: Handler::Data(echo),
+    group: "connection",
+    syntax: "message",
+    summary: "Sends back what it is given.",
+    ..Command::DEFAULT
+};
+
+fn echo(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    Ok(reply.bulk(call.args.at(1)))
+}
+
+static PING: Command = Command {
+    name: "PING",
+    arity: Arity::AtLeast(1),
+    flags: flags::FAST.or(flags::REPORTS_DISK_ERRORS),
+    categories: categories::CONNECTION,
+    handler: Handler::Data(ping),
+    group: "connection",
+    tips: "request_policy:all_shards response_policy:all_succeeded",
+    syntax: "[message]",
+    summary: "Answers PONG, or with the message given.",
+    ..Command::DEFAULT
+};
+
+fn ping(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    match call.args.len() {
+        1 => Ok(reply.simple("PONG")),
+        2 => Ok(reply.bulk(call.args.at(1))),
+        _ => Err(CommandError::Arity(call.name().to_owned())),
+    }
+}
+
+static TIME: Command = Command {
+    name: "TIME",
+    flags: flags::LOADING.or(flags::STALE).or(flags::FAST),
+    handler: Handler::Data(time),
+    since: "2.6.0",
+    group: "server",
+    tips: "nondeterministic_output",
+    summary: "Gives the server's time: Unix seconds, and the microseconds of the current one.",
+    ..Command::DEFAULT
+};
+
+/// The one handler that reads the clock, for the clock is its answer: milliseconds, which the call has,
+/// are not fine enough for clients that order events by it.
+fn time(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let now_us = clock::now_us();
+    let mut parts = reply.array(2);
+    parts.bulk(itoa::Buffer::new().format(now_us / 1_000_000).as_bytes());
+    parts.bulk(itoa::Buffer::new().format(now_us % 1_000_000).as_bytes());
+    Ok(parts.done())
+}

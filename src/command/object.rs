@@ -1,0 +1,147 @@
+//! OBJECT: how the value of a key is stored, and when it was last used.
+
+use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, categories, flags};
+use crate::keyspace::ValueRef;
+use crate::resp::Reply;
+
+/// The commands of this file.
+pub static COMMANDS: &[&Command] = &[&OBJECT];
+
+/// Strings up to this length are `embstr`.
+const EMBSTR_MAX_BYTES: usize = 44;
+/// Redis keeps one object each for the integers below this number, ...
+const SHARED_INTEGERS: i64 = 10_000;
+/// ... whose count of references means "shared".
+const SHARED_REFCOUNT: i64 = i32::MAX as i64;
+
+const NO_LFU: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
+                      when switching between policies at runtime LRU and LFU data will take some time to adjust.";
+const LFU: &str = "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching \
+                   between policies at runtime LRU and LFU data will take some time to adjust.";
+
+static OBJECT: Command = Command {
+    name: "OBJECT",
+    arity: Arity::AtLeast(2),
+    handler: Handler::Container(&[&ENCODING, &FREQ, &HELP, &IDLETIME, &REFCOUNT]),
+    since: "2.2.3",
+    complexity: "Depends on subcommand.",
+    summary: "A container for commands that look into how values are stored.",
+    ..Command::DEFAULT
+};
+
+static ENCODING: Command = Command {
+    name: "ENCODING",
+    arity: Arity::Exactly(3),
+    flags: flags::READONLY.or(flags::NO_TOUCH),
+    categories: categories::KEYSPACE,
+    keys: Keys(&[KeySpec::at(2, "RO")]),
+    handler: Handler::Data(encoding),
+    since: "2.2.3",
+    tips: "nondeterministic_output",
+    syntax: "key",
+    summary: "Names the form in which the value of a key is stored.",
+    ..Command::DEFAULT
+};
+
+fn encoding(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(2);
+    Ok(match call.db.read(key).map(|entry| encoding_name(entry.value())) {
+        None => reply.null(),
+        Some(name) => reply.bulk(name.as_bytes()),
+    })
+}
+
+/// The form of a value, as Redis names it.
+pub fn encoding_name(value: ValueRef<'_>) -> &'static str {
+    match value {
+        ValueRef::Int(_) => "int",
+        ValueRef::Str(bytes) if bytes.len() <= EMBSTR_MAX_BYTES => "embstr",
+        ValueRef::Str(_) | ValueRef::Raw(_) => "raw",
+    }
+}
+
+static FREQ: Command = Command {
+    name: "FREQ",
+    handler: Handler::Data(freq),
+    since: "4.0.0",
+    summary: "Gives the logarithmic counter of how often a key is used, under an LFU policy.",
+    ..ENCODING
+};
+
+fn freq(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let access = call.db.facts().access;
+    let key = call.key(2);
+    let Some(field) = call.db.read(key).map(|entry| entry.access()) else { return Ok(reply.null()) };
+    if access.lfu.is_none() {
+        return Err(CommandError::Text(NO_LFU));
+    }
+    Ok(reply.int(access.frequency(field).into()))
+}
+
+static IDLETIME: Command = Command {
+    name: "IDLETIME",
+    handler: Handler::Data(idletime),
+    summary: "Gives the seconds since a key was last used.",
+    ..ENCODING
+};
+
+fn idletime(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let access = call.db.facts().access;
+    let key = call.key(2);
+    let Some(field) = call.db.read(key).map(|entry| entry.access()) else { return Ok(reply.null()) };
+    if access.lfu.is_some() {
+        return Err(CommandError::Text(LFU));
+    }
+    Ok(reply.int(access.idle_seconds(field) as i64))
+}
+
+static REFCOUNT: Command = Command {
+    name: "REFCOUNT",
+    handler: Handler::Data(refcount),
+    summary: "Gives the number of references to a value, as Redis would count them.",
+    ..ENCODING
+};
+
+fn refcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(2);
+    Ok(match call.db.read(key).map(|entry| entry.value()) {
+        None => reply.null(),
+        Some(ValueRef::Int(0..SHARED_INTEGERS)) => reply.int(SHARED_REFCOUNT),
+        Some(_) => reply.int(1),
+    })
+}
+
+static HELP: Command = Command {
+    name: "HELP",
+    arity: Arity::Exactly(2),
+    flags: flags::LOADING.or(flags::STALE),
+    categories: categories::KEYSPACE,
+    handler: Handler::Data(help),
+    since: "6.2.0",
+    summary: "Describes the subcommands.",
+    ..Command::DEFAULT
+};
+
+const HELP_LINES: &[&str] = &[
+    "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "ENCODING <key>",
+    "    Return the kind of internal representation used in order to store the value",
+    "    associated with a <key>.",
+    "FREQ <key>",
+    "    Return the access frequency index of the <key>. The returned integer is",
+    "    proportional to the logarithm of the recent access frequency of the key.",
+    "IDLETIME <key>",
+    "    Return the idle time of the <key>, that is the approximated number of",
+    "    seconds elapsed since the last access to the key.",
+    "REFCOUNT <key>",
+    "    Return the number of references of the value associated with the specified",
+    "    <key>.",
+    "HELP",
+    "    Prints this help.",
+];
+
+fn help(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let mut lines = reply.array(HELP_LINES.len());
+    HELP_LINES.iter().for_each(|line| lines.simple(line));
+    Ok(lines.done())
+}

@@ -1,0 +1,257 @@
+//! Commands that walk over all keys: KEYS, SCAN, RANDOMKEY.
+//!
+//! The cursor of SCAN is where it goes on, the shard above the position inside its directory:
+//!
+//! ```text
+//!   63      48 47     38 37                          0
+//!   ┌─────────┬─────────┬─────────────────────────────┐
+//!   │ 0       │ shard   │ position (`Directory::scan`)│    0 at the beginning, and at the end
+//!   └─────────┴─────────┴─────────────────────────────┘
+//! ```
+//!
+//! Invariants:
+//! - A key that is there from the first call of a walk to the last is returned at least once, for shards
+//!   never exchange keys and a directory's order survives its growing and shrinking.
+//! - One shard is locked at a time. An expired key is passed over and left for others to remove.
+
+use super::generic::type_name;
+use super::{Arity, Call, Command, CommandError, Db, Handler, Outcome, Words, args, categories, flags};
+use crate::base::glob;
+use crate::base::random::{self, Random};
+use crate::keyspace::directory::POSITION_BITS;
+use crate::keyspace::{Directory, EntryRef, SHARDS};
+use crate::resp::Reply;
+
+/// The commands of this file.
+pub static COMMANDS: &[&Command] = &[&KEYS, &RANDOMKEY, &SCAN];
+
+/// How many keys one call of SCAN looks at if it does not say.
+const SCAN_COUNT_DEFAULT: i64 = 10;
+/// RANDOMKEY takes a shard with at least so many keys as it comes: all are about as large as this one.
+const LARGE_SHARD: u64 = 256;
+/// How often RANDOMKEY looks for a large shard before it counts all.
+const LARGE_SHARD_TRIES: usize = 2;
+/// How often RANDOMKEY draws again when it draws an expired key.
+const EXPIRED_TRIES: usize = 16;
+
+fn is_alive(entry: &EntryRef<'_>, now: i64) -> bool {
+    entry.expiry().is_none_or(|at| at as i64 > now)
+}
+
+static KEYS: Command = Command {
+    name: "KEYS",
+    arity: Arity::Exactly(2),
+    flags: flags::READONLY.or(flags::FROZEN),
+    categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    handler: Handler::Data(keys),
+    complexity: "O(N), where N is the number of keys; other commands go on meanwhile.",
+    tips: "request_policy:all_shards nondeterministic_output_order",
+    syntax: "pattern",
+    summary: "Lists all keys that match a pattern.",
+    ..Command::DEFAULT
+};
+
+fn keys(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (pattern, now, index) = (call.args.at(1), call.db.facts().now, call.db.index());
+    let every = pattern == b"*";
+    let mut frozen = call.frozen.take().expect("the executor freezes a view for this command");
+    Ok(reply.array_of_unknown(|elements| {
+        for shard in 0..frozen.shards() {
+            let of_db = frozen.shard(shard).filter(|(db, _)| *db == index);
+            for entry in of_db.flat_map(|(_, directory)| directory.iter()) {
+                if is_alive(&entry, now) && (every || glob::matches(pattern, entry.key())) {
+                    elements.bulk(entry.key());
+                }
+            }
+            frozen.release_shard(shard);
+        }
+    }))
+}
+
+static SCAN: Command = Command {
+    name: "SCAN",
+    arity: Arity::AtLeast(2),
+    flags: flags::READONLY.or(flags::WALKS),
+    categories: categories::KEYSPACE,
+    handler: Handler::Data(scan),
+    since: "2.8.0",
+    complexity: "O(1) for every call. O(N) for a complete iteration, where N is the number of keys.",
+    tips: "nondeterministic_output request_policy:special response_policy:special",
+    syntax: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+    summary: "Lists some of the keys, and where to go on.",
+    ..Command::DEFAULT
+};
+
+fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let cursor = parse_cursor(call.args.at(1))?;
+    let filter = Filter::parse(Words::new(call.args, 2), call.db.facts().now)?;
+    // The cursor comes first and is known last: the keys wait here, one behind the other.
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let next = walk(&mut call.db, cursor, filter.count, &mut |entry| {
+        if filter.keeps(&entry) {
+            bytes.extend_from_slice(entry.key());
+            ends.push(bytes.len());
+        }
+    });
+    let mut parts = reply.array(2);
+    parts.bulk(itoa::Buffer::new().format(next).as_bytes());
+    let mut elements = parts.array(ends.len());
+    let mut start = 0;
+    for end in ends {
+        elements.bulk(&bytes[start..end]);
+        start = end;
+    }
+    elements.end();
+    Ok(parts.done())
+}
+
+/// A cursor as Redis reads it, by `strtoul`: a sign, zeros in front and nothing at all are allowed, and what
+/// follows a zero byte is not seen.
+///
+/// # Errors
+/// Anything else, and what 64 bits do not hold.
+pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
+    const INVALID: CommandError = CommandError::Text("ERR invalid cursor");
+    let text = argument.split(|&byte| byte == 0).next().unwrap_or(argument);
+    let (negative, digits) = match text {
+        [] => return Ok(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(INVALID);
+    }
+    let number = digits.iter().try_fold(0_u64, |number, digit| {
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    });
+    number.map(|number| if negative { number.wrapping_neg() } else { number }).ok_or(INVALID)
+}
+
+/// What SCAN is asked for.
+struct Filter<'a> {
+    pattern: Option<&'a [u8]>,
+    type_name: Option<&'a [u8]>,
+    count: usize,
+    now: i64,
+}
+
+impl<'a> Filter<'a> {
+    fn parse(mut words: Words<'a>, now: i64) -> Result<Filter<'a>, CommandError> {
+        let mut filter = Filter { pattern: None, type_name: None, count: SCAN_COUNT_DEFAULT as usize, now };
+        while let Some(word) = words.next() {
+            if args::is(word, "COUNT") {
+                let count = words.integer()?;
+                if count < 1 {
+                    return Err(CommandError::Syntax);
+                }
+                filter.count = usize::try_from(count).unwrap_or(usize::MAX);
+            } else if args::is(word, "MATCH") {
+                filter.pattern = Some(words.value()?).filter(|pattern| *pattern != b"*");
+            } else if args::is(word, "TYPE") {
+                // Redis 7 takes any name; keys of a type that does not exist are not found.
+                filter.type_name = Some(words.value()?);
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        Ok(filter)
+    }
+
+    fn keeps(&self, entry: &EntryRef<'_>) -> bool {
+        self.type_name.is_none_or(|name| name.eq_ignore_ascii_case(type_name(entry.kind()).as_bytes()))
+            && self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
+            && is_alive(entry, self.now)
+    }
+}
+
+/// Visits about `count` entries from `cursor` on, over as many shards as that takes. Returns the cursor to
+/// go on from, 0 at the end.
+fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> u64 {
+    let index = db.index();
+    let (mut shard, mut position) = (cursor >> POSITION_BITS, cursor & ((1 << POSITION_BITS) - 1));
+    let mut budget = count;
+    // A cursor that was never given out may lie behind the last shard.
+    while shard < SHARDS as u64 && budget > 0 {
+        let mut visited = 0;
+        let directory = db.held().shard(shard as u16).directory(index).filter(|directory| !directory.is_empty());
+        let rest = directory.and_then(|directory| {
+            directory.scan(position, budget, &mut |entry| {
+                visited += 1;
+                visit(entry);
+            })
+        });
+        db.release();
+        // A directory that stops before its end has spent the budget.
+        if let Some(position) = rest {
+            return shard << POSITION_BITS | position;
+        }
+        budget = budget.saturating_sub(visited);
+        (shard, position) = (shard + 1, 0);
+    }
+    if shard < SHARDS as u64 { shard << POSITION_BITS } else { 0 }
+}
+
+static RANDOMKEY: Command = Command {
+    name: "RANDOMKEY",
+    arity: Arity::Exactly(1),
+    flags: flags::READONLY.or(flags::WALKS),
+    categories: categories::KEYSPACE,
+    handler: Handler::Data(randomkey),
+    tips: "request_policy:all_shards response_policy:special nondeterministic_output",
+    summary: "Gives a key at random.",
+    ..Command::DEFAULT
+};
+
+fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let mut random = Random::from_seed(random::with(|thread| thread.next_u64()));
+    let key = random_key(&mut call.db, &mut random);
+    call.db.release();
+    Ok(match key {
+        None => reply.null(),
+        Some(key) => reply.bulk(&key),
+    })
+}
+
+/// A key that is alive, at random; `None` if there is none.
+fn random_key(db: &mut Db<'_>, random: &mut Random) -> Option<Vec<u8>> {
+    let (index, now) = (db.index(), db.facts().now);
+    for _ in 0..EXPIRED_TRIES {
+        let shard = random_shard(db, random)?;
+        db.release();
+        let drawn = db.held().shard(shard).directory(index).and_then(|directory| directory.random(random.next_u64()));
+        if let Some(entry) = drawn.filter(|entry| is_alive(entry, now)) {
+            return Some(entry.key().to_vec());
+        }
+    }
+    // Nearly everything has expired and waits for the sweep: whatever is left will do.
+    (0..SHARDS as u16).find_map(|shard| {
+        db.release();
+        let mut entries = db.held().shard(shard).directory(index).into_iter().flat_map(Directory::iter);
+        entries.find(|entry| is_alive(entry, now)).map(|entry| entry.key().to_vec())
+    })
+}
+
+/// A shard, each as likely as it has keys; `None` if there is no key.
+fn random_shard(db: &mut Db<'_>, random: &mut Random) -> Option<u16> {
+    let index = db.index();
+    let mut keys = |shard: u16| {
+        db.release();
+        db.held().shard(shard).directory(index).map_or(0, |directory| directory.len() as u64)
+    };
+    for _ in 0..LARGE_SHARD_TRIES {
+        let shard = random.below(SHARDS as u64) as u16;
+        if keys(shard) >= LARGE_SHARD {
+            return Some(shard);
+        }
+    }
+    let total: u64 = (0..SHARDS as u16).map(&mut keys).sum();
+    let mut left = random.below(total);
+    let chosen = (0..SHARDS as u16).find(|&shard| {
+        let here = keys(shard);
+        let found = left < here;
+        left = left.saturating_sub(here);
+        found
+    });
+    chosen.filter(|_| total > 0)
+}
