@@ -57,7 +57,9 @@ fn describe(entry: &Entry, out: &mut Elements<'_>) {
     let names: Vec<String> =
         categories::ALL.iter().filter(|(category, _)| of.has(*category)).map(|(_, name)| format!("@{name}")).collect();
     words(&mut fields, names.iter().map(String::as_str));
-    words(&mut fields, command.tips.split_whitespace());
+    let mut tips = fields.set(command.tips.split_whitespace().count());
+    command.tips.split_whitespace().for_each(|tip| tips.bulk(tip.as_bytes()));
+    tips.end();
     let Keys(specs) = command.keys;
     let mut shown = fields.set(specs.len());
     specs.iter().for_each(|spec| describe_keys(spec, &mut shown));

@@ -33,7 +33,7 @@ fn rendered() -> String {
     }
     let mut text = String::from("| group | commands | of Redis 7.2, not yet |\n|---|---|---|\n");
     for (group, (mut there, missing)) in groups {
-        there.sort();
+        there.sort_by_key(|name| name.replace('`', ""));
         text += &format!("| {group} | {} | {} |\n", there.join(" "), missing.join(" "));
     }
     text
