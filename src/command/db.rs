@@ -405,7 +405,7 @@ fn expiry_bits(at: i64) -> u64 {
 
 /// The value of an entry that must be a string.
 #[inline]
-fn string_of(entry: EntryRef<'_>) -> Result<ValueRef<'_>, CommandError> {
+pub fn string_of(entry: EntryRef<'_>) -> Result<ValueRef<'_>, CommandError> {
     match entry.kind() {
         Kind::Int | Kind::Str | Kind::Raw => Ok(entry.value()),
         #[allow(unreachable_patterns)] // for the collections to come

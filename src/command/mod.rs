@@ -23,6 +23,7 @@ pub mod keys;
 pub mod object;
 pub mod scan;
 pub mod stats;
+pub mod string;
 pub mod sweep;
 pub mod table;
 
@@ -310,4 +311,5 @@ pub const GROUPS: &[&[&Command]] = &[
     generic::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
+    string::COMMANDS,
 ];

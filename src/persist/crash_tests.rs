@@ -302,6 +302,41 @@ fn the_death_of_the_process_alone_loses_nothing_written() {
     }
 }
 
+#[test]
+fn the_death_of_the_process_and_then_a_power_cut_lose_nothing_recovered() {
+    for seed in 0..200 {
+        let storage = SimStorage::new();
+        let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
+        model.append(6);
+        model.store.log().flush().unwrap();
+        // Unsynced, but the next process reads it and builds upon it.
+        let storage = storage.process_image();
+        let mut model = Model::open(&storage, 2, 6, 6, true).unwrap();
+        model.append(6);
+        model.sync().unwrap();
+        Model::open(&storage.recover_image(seed), 3, 12, 12, true).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    }
+}
+
+#[test]
+fn an_error_at_every_operation_and_then_a_crash_lose_nothing_acknowledged() {
+    for script in [script, script_of_switches] {
+        let length = length_of(script);
+        for fault_at in 10..length {
+            for crash in (fault_at + 1..length + 10).step_by(3) {
+                let storage = SimStorage::new();
+                storage.fail_at(fault_at, Fault::Io);
+                storage.crash_at(crash);
+                let Ok(mut model) = Model::open(&storage, 1, 0, 0, true) else { continue };
+                script(&mut model);
+                let image = storage.recover_image(crash);
+                Model::open(&image, 2, model.acknowledged, model.appended, true)
+                    .unwrap_or_else(|e| panic!("fault at {fault_at}, crash at {crash}: {e}"));
+            }
+        }
+    }
+}
+
 fn fail_everywhere(script: fn(&mut Model), fault: Fault) {
     let mut healed = 0;
     for at in 0..=length_of(script) {

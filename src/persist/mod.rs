@@ -18,6 +18,8 @@ pub mod recover;
 pub mod snapshot;
 pub mod storage;
 pub mod store;
+#[cfg(test)]
+mod store_tests;
 pub mod wire;
 
 pub use chunk::{Chunk, ChunkWriter, EncodedChunk, Entry, WireValue};

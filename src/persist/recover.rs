@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::block::{Block, HeaderFault, SegmentHeader, find_blocks, read_block, read_segment_header};
+use super::block::{Block, HeaderFault, find_blocks, read_block, read_segment_header};
 use super::chunk::Chunk;
 use super::error::PersistError;
 use super::format::{SEGMENT_ATTACHED, SEGMENT_HEADER, VERSION, segment_name, segment_number, snapshot_name};
@@ -387,8 +387,11 @@ impl<'s> Chain<'s> {
     }
 
     fn open(&self, wire: SegmentWire) -> Result<Segment, PersistError> {
-        let (path, bytes, header) = self.read(wire.number)?;
-        let header = header?;
+        let (path, bytes) = self.read(wire.number)?;
+        let header = read_segment_header(&bytes).map_err(|fault| match fault {
+            HeaderFault::Corrupt(what) => PersistError::corrupt(&path, 0, what),
+            HeaderFault::Version(found) => PersistError::Version { file: path.clone(), found, supported: VERSION },
+        })?;
         if header.hash_seed != self.manifest.hash_seed
             || header.number != wire.number
             || header.generation != wire.generation
@@ -399,16 +402,11 @@ impl<'s> Chain<'s> {
         Ok(Segment { wire, path, bytes, end: SEGMENT_HEADER })
     }
 
-    #[allow(clippy::type_complexity)]
-    fn read(&self, number: u64) -> Result<(PathBuf, FileBytes, Result<SegmentHeader, PersistError>), PersistError> {
+    fn read(&self, number: u64) -> Result<(PathBuf, FileBytes), PersistError> {
         let name = segment_name(number);
         let path = self.storage.path(&name);
         let bytes = self.storage.read(&name).map_err(PersistError::io("read", &path))?;
-        let header = read_segment_header(&bytes).map_err(|fault| match fault {
-            HeaderFault::Corrupt(what) => PersistError::corrupt(&path, 0, what),
-            HeaderFault::Version(found) => PersistError::Version { file: path.clone(), found, supported: VERSION },
-        });
-        Ok((path, bytes, header))
+        Ok((path, bytes))
     }
 
     /// Walks a segment's blocks; returns the segment that its seal names, or 0.
@@ -466,9 +464,10 @@ impl<'s> Chain<'s> {
             let found = || format!("block {} follows intact at offset {at}", block.header.number);
             follower.get_or_insert_with(found);
         }
-        for (number, block) in self.blocks_of_later_segments(segment.wire.number, generation)? {
-            durable = durable.max(block.1);
-            let found = || format!("block {} follows intact in {}", block.0, segment_name(number));
+        for later in self.survivors_after(segment.wire.number, generation)? {
+            durable = durable.max(later.durable);
+            let name = segment_name(later.segment);
+            let found = || format!("block {} follows intact in {name}", later.first_block);
             follower.get_or_insert_with(found);
         }
         let n = self.next_block;
@@ -496,15 +495,14 @@ impl<'s> Chain<'s> {
         })
     }
 
-    /// The first valid block, and the highest durable mark, of every segment after one.
-    #[allow(clippy::type_complexity)]
-    fn blocks_of_later_segments(&self, after: u64, generation: u64) -> Result<Vec<(u64, (u64, u64))>, PersistError> {
-        let mut found = Vec::new();
+    /// What every segment after one still holds.
+    fn survivors_after(&self, after: u64, generation: u64) -> Result<Vec<Survivor>, PersistError> {
+        let mut survivors = Vec::new();
         for &number in self.on_disk.range(after + 1..) {
             let listed = self.manifest.current.segments.iter().find(|wire| wire.number == number);
-            let (_, bytes, header) = self.read(number)?;
+            let (_, bytes) = self.read(number)?;
             // A segment that never counted says nothing: detached, or of a run that wrote no block.
-            let counts = header.is_ok_and(|header| {
+            let counts = read_segment_header(&bytes).is_ok_and(|header| {
                 listed.is_some() || (header.kind == SEGMENT_ATTACHED && header.generation == generation)
             });
             if !counts {
@@ -513,12 +511,22 @@ impl<'s> Chain<'s> {
             let generation = listed.map_or(generation, |wire| wire.generation);
             let mut blocks = find_blocks(&bytes, SEGMENT_HEADER, generation).map(|(_, b)| b.header);
             if let Some(first) = blocks.next() {
-                let durable = blocks.map(|header| header.durable).fold(first.durable, u64::max);
-                found.push((number, (first.number, durable)));
+                survivors.push(Survivor {
+                    segment: number,
+                    first_block: first.number,
+                    durable: blocks.map(|header| header.durable).fold(first.durable, u64::max),
+                });
             }
         }
-        Ok(found)
+        Ok(survivors)
     }
+}
+
+/// A segment beyond the damage that still holds valid blocks.
+struct Survivor {
+    segment: u64,
+    first_block: u64,
+    durable: u64,
 }
 
 /// Whether a disk sector within the damage was never written: it reads as zeros from the damage's

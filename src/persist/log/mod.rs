@@ -13,18 +13,23 @@
 //! - A failed write or fsync poisons the log: nothing is written to, or synced from, that file ever
 //!   again, and nothing is published as written or synced, until a new snapshot and segment heal it.
 
+mod rotate;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::block::{BlockHeader, SegmentHeader, finish_block, segment_header};
+use super::block::{BlockHeader, finish_block};
 use super::error::PersistError;
-use super::format::{BLOCK_HEADER, SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
+use super::format::{BLOCK_HEADER, segment_name};
 use super::fsync::Signal;
 use super::record::{put_barrier, put_epoch, put_record};
 use super::storage::{Storage, StorageFile};
-use super::wire::SegmentWire;
+
+pub(crate) use rotate::LogCut;
 
 /// A buffer larger than this is given back after its flush.
 const OVERSIZED: usize = 4 << 20;
@@ -119,17 +124,6 @@ struct Segment {
     file: Arc<dyn StorageFile>,
     /// Not named by the manifest yet, and without it nothing.
     detached: bool,
-}
-
-/// Where a cut fell.
-pub(crate) struct LogCut {
-    /// The last block whose effects are in the frozen view.
-    pub(crate) block: u64,
-    /// The segment that goes on from it; none when no log is kept.
-    pub(crate) segment: Option<SegmentWire>,
-    pub(crate) detached: bool,
-    /// Log bytes before it.
-    bytes: u64,
 }
 
 impl Log {
@@ -419,209 +413,7 @@ impl Log {
     }
 }
 
-/// Rotation, switching on and off: the store's side of the log.
-impl Log {
-    /// Starts logging into a new segment, which the manifest then names.
-    pub(crate) fn start(&self) -> Result<SegmentWire, PersistError> {
-        let mut writer = self.writer.lock();
-        let segment = writer.create_segment(SEGMENT_ATTACHED)?;
-        let wire = writer.describe(&segment);
-        writer.current = Some(segment);
-        self.active.store(true, Ordering::Relaxed);
-        Ok(wire)
-    }
-
-    /// Creates the next segment ahead of need. Failure is no harm: the cut tries again.
-    pub(crate) fn prepare_spare(&self) {
-        let mut writer = self.writer.lock();
-        if writer.current.is_some() && writer.spare.is_none() && !self.is_poisoned() {
-            writer.spare = writer.create_segment(SEGMENT_ATTACHED).ok();
-        }
-    }
-
-    /// Flushes and syncs without a gate, so that the cut itself has little to sync.
-    pub(crate) fn settle(&self) {
-        // A failure poisons the log, and the cut will see that.
-        let _ = self.sync_now();
-    }
-
-    /// Ends the current segment at the instant at which `freeze` calls its argument.
-    ///
-    /// `keep` says whether a log goes on from there.
-    pub(crate) fn cut<T>(
-        &self,
-        keep: bool,
-        freeze: impl FnOnce(&mut dyn FnMut()) -> T,
-    ) -> Result<(T, LogCut), PersistError> {
-        let mut guard = self.writer.lock();
-        let writer = &mut *guard;
-        let rotate = keep && !self.is_poisoned() && writer.current.as_ref().is_some_and(|segment| !segment.detached);
-        // Slow I/O before the caller stops the world.
-        let next = match (keep, rotate) {
-            (false, _) => None,
-            (true, true) => Some(match writer.spare.take() {
-                Some(spare) => spare,
-                None => writer.create_segment(SEGMENT_ATTACHED)?,
-            }),
-            (true, false) => Some(writer.create_segment(SEGMENT_DETACHED)?),
-        };
-        let mut taken = None;
-        let value = freeze(&mut || {
-            if taken.is_none() {
-                taken = Some(self.take(writer, Some(keep)));
-            }
-        });
-        let block = taken.expect("freeze must take the buffers while the world stands still");
-        let sealed = match &next {
-            Some(next) if rotate => self.seal(writer, block, next.number).is_ok(),
-            _ => true,
-        };
-        let result = self.go_on(writer, next, block, sealed);
-        drop(guard);
-        self.notify();
-        result.map(|cut| (value, cut))
-    }
-
-    /// Writes the last block of the current segment and makes it durable before any block of the
-    /// next one can be written: so a hole between two segments is never the work of a crash.
-    fn seal(&self, writer: &mut Writer, block: u64, next: u64) -> Result<(), PersistError> {
-        self.write_block(writer, block, next)?;
-        let segment = writer.current.as_ref().expect("rotation has a current segment");
-        let path = writer.storage.path(&segment_name(segment.number));
-        self.sync_file(&*segment.file, segment.number, block, path)
-    }
-
-    fn go_on(
-        &self,
-        writer: &mut Writer,
-        next: Option<Segment>,
-        block: u64,
-        sealed: bool,
-    ) -> Result<LogCut, PersistError> {
-        writer.discard();
-        let next = match next {
-            // The old segment just failed: what follows must not hang on to it. The spare stays
-            // where it is, for the seal may have reached the disk and then asks for it.
-            Some(_) if !sealed => Some(writer.create_segment(SEGMENT_DETACHED)?),
-            next => next,
-        };
-        let detached = next.as_ref().is_some_and(|segment| segment.detached);
-        if detached {
-            writer.spare = None;
-            writer.prev_crc = 0;
-            writer.last_written = block;
-        }
-        let segment = next.as_ref().map(|segment| SegmentWire { first_block: block + 1, ..writer.describe(segment) });
-        if next.is_some() {
-            writer.current = next;
-        }
-        Ok(LogCut { block, segment, detached, bytes: self.bytes() })
-    }
-
-    /// The snapshot of a cut is the store now: everything up to the cut is durable, and a log that
-    /// failed before it is healed.
-    pub(crate) fn committed(&self, cut: &LogCut) {
-        let mut writer = self.writer.lock();
-        if let Some(segment) = &cut.segment {
-            let mut poison = self.poison.lock();
-            if poison.as_ref().is_some_and(|poison| poison.segment < segment.number) {
-                *poison = None;
-                self.poisoned.store(false, Ordering::Release);
-            }
-            drop(poison);
-            if let Some(current) = &mut writer.current
-                && current.number == segment.number
-            {
-                current.detached = false;
-            }
-        }
-        if !self.is_poisoned() {
-            self.synced.fetch_max(cut.block, Ordering::Release);
-            self.written.fetch_max(writer.last_written.max(cut.block), Ordering::Release);
-        }
-        self.bytes.fetch_sub(cut.bytes.min(self.bytes()), Ordering::Relaxed);
-        drop(writer);
-        self.kick();
-        self.notify();
-    }
-
-    /// The snapshot of a cut came to nothing. An attached segment simply goes on; a detached one
-    /// counts for nothing, and its name is returned so that it can be removed.
-    pub(crate) fn discarded(&self, cut: &LogCut) -> Option<String> {
-        let segment = cut.segment.as_ref().filter(|_| cut.detached)?;
-        let mut writer = self.writer.lock();
-        if writer.current.as_ref().is_some_and(|current| current.number == segment.number) {
-            writer.current = None;
-            writer.spare = None;
-            if !self.is_poisoned() {
-                self.take(&mut writer, Some(false));
-                writer.discard();
-                self.publish_all(&writer);
-            }
-        }
-        drop(writer);
-        Some(segment_name(segment.number))
-    }
-
-    /// Stops logging: what is there is made durable, and what comes is dropped.
-    pub(crate) fn turn_off(&self) -> Result<(), PersistError> {
-        let result = if self.is_active() { self.sync_now().map(|_| ()) } else { Ok(()) };
-        let mut writer = self.writer.lock();
-        self.take(&mut writer, Some(false));
-        writer.discard();
-        writer.current = None;
-        writer.spare = None;
-        *self.poison.lock() = None;
-        self.poisoned.store(false, Ordering::Release);
-        self.publish_all(&writer);
-        drop(writer);
-        self.notify();
-        result
-    }
-
-    /// Nobody needs to wait for a log that is not kept.
-    fn publish_all(&self, writer: &Writer) {
-        self.written.fetch_max(writer.taken, Ordering::Release);
-        self.synced.fetch_max(writer.taken, Ordering::Release);
-    }
-
-    /// Whether the current segment counts for nothing until a commit.
-    pub(crate) fn is_detached(&self) -> bool {
-        self.writer.lock().current.as_ref().is_none_or(|segment| segment.detached)
-    }
-
-    /// The number that the next segment will bear.
-    pub(crate) fn next_segment(&self) -> u64 {
-        self.writer.lock().next_segment
-    }
-}
-
 impl Writer {
-    /// Creates a segment with its header, durably, entry and content.
-    fn create_segment(&mut self, kind: u32) -> Result<Segment, PersistError> {
-        let number = self.next_segment;
-        let name = segment_name(number);
-        let path = self.storage.path(&name);
-        // A number is used once, whatever becomes of the file.
-        self.next_segment += 1;
-        let file: Arc<dyn StorageFile> =
-            Arc::from(self.storage.create(&name).map_err(PersistError::io("create", &path))?);
-        let header = SegmentHeader { kind, number, generation: self.generation, hash_seed: self.hash_seed };
-        file.append(&segment_header(&header)).map_err(PersistError::io("write", &path))?;
-        file.sync_data().map_err(PersistError::io("sync", &path))?;
-        self.storage.sync_dir().map_err(PersistError::io("sync", self.storage.path("")))?;
-        Ok(Segment { number, file, detached: kind == SEGMENT_DETACHED })
-    }
-
-    fn describe(&self, segment: &Segment) -> SegmentWire {
-        SegmentWire {
-            number: segment.number,
-            generation: self.generation,
-            first_block: self.taken + 1,
-            prev_crc: self.prev_crc,
-        }
-    }
-
     /// Puts what was taken behind a block header.
     fn gather(&mut self) {
         self.block.clear();

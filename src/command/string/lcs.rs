@@ -1,0 +1,272 @@
+//! LCS: the longest common subsequence of two strings.
+//!
+//! Redis fills a table of 4 bytes a cell, `L[i][j]` being the length for the first `i` and `j` bytes, and
+//! walks back through it. Neighbours in a row differ by 0 or 1, so one bit a cell says it all, and a whole
+//! row follows from the one before it by an addition and three logical operations on words of 64 cells
+//! (Crochemore, Hyyrö): a table of the same limits takes a 32nd of the memory and of the time.
+//!
+//! ```text
+//! a bit of row i at column j is 0  ⇔  L[i][j+1] = L[i][j] + 1
+//! row 0 = all ones
+//! row i = (row + (row & mask)) | (row & !mask)      mask: where b has the byte a[i-1]
+//! ```
+//!
+//! On the way back, at cells that do not match, Redis goes up if `L[i-1][j] > L[i][j-1]`, which is so
+//! exactly if `L[i][j] = L[i][j-1] + 1`: the bit itself.
+//!
+//! Invariant: the limits, and which of several longest subsequences is given, are those of Redis.
+
+use super::{STRING, len, text};
+use crate::command::args::is;
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, flags};
+use crate::resp::{Elements, Reply};
+
+/// The bytes of one cell in Redis' table, by which its limit is reckoned.
+const REDIS_CELL_BYTES: u64 = 4;
+/// Strings of this length or longer are refused.
+const LEN_LIMIT: u64 = u32::MAX as u64 - 1;
+
+pub(super) static LCS: Command = Command {
+    name: "LCS",
+    arity: Arity::AtLeast(3),
+    flags: flags::READONLY,
+    keys: Keys(&[KeySpec::range(1, 1, 1, "RO access")]),
+    handler: Handler::Data(lcs),
+    since: "7.0.0",
+    complexity: "O(N*M) where N and M are the lengths of the strings.",
+    syntax: "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
+    summary: "Gives the longest common subsequence of two strings, its length, or where its pieces are.",
+    ..STRING
+};
+
+#[derive(Default)]
+struct Options {
+    only_len: bool,
+    indices: bool,
+    with_len: bool,
+    len_min: i64,
+}
+
+impl Options {
+    fn parse(mut words: Words<'_>) -> Result<Self, CommandError> {
+        let mut options = Options::default();
+        while let Some(word) = words.next() {
+            if is(word, "IDX") {
+                options.indices = true;
+            } else if is(word, "LEN") {
+                options.only_len = true;
+            } else if is(word, "WITHMATCHLEN") {
+                options.with_len = true;
+            } else if is(word, "MINMATCHLEN") {
+                options.len_min = words.integer()?;
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        if options.indices && options.only_len {
+            let text = "ERR If you want both the length and indexes, please just use IDX.";
+            return Err(CommandError::Text(text));
+        }
+        Ok(options)
+    }
+}
+
+fn lcs(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let keys = [call.key(1), call.key(2)];
+    let mut lengths = [0; 2];
+    for (key, length) in keys.iter().zip(&mut lengths) {
+        match call.db.string(*key) {
+            Ok(value) => *length = value.map_or(0, len) as u64,
+            Err(_) => return Err(CommandError::Text("ERR The specified keys must contain string values")),
+        }
+    }
+    let options = Options::parse(Words::new(call.args, 3))?;
+    check_limits(lengths, call.db.facts().string_max_bytes)?;
+    let a = copy(call, 0)?;
+    let b = copy(call, 1)?;
+    if options.only_len {
+        return Ok(reply.int(Table::fill(&a, &b, false)?.len() as i64));
+    }
+    let table = Table::fill(&a, &b, true)?;
+    let matches = table.matches(&a, &b);
+    if !options.indices {
+        let common: Vec<u8> = matches.iter().rev().flat_map(|m| &a[m.a..m.a + m.len]).copied().collect();
+        return Ok(reply.bulk(&common));
+    }
+    let mut map = reply.map(2);
+    map.bulk(b"matches");
+    let shown: Vec<&Match> = matches.iter().filter(|m| m.len as i64 >= options.len_min).collect();
+    let mut list = map.array(shown.len());
+    for found in shown {
+        found.write(&mut list, options.with_len);
+    }
+    list.end();
+    map.bulk(b"len");
+    map.int(table.len() as i64);
+    Ok(map.done())
+}
+
+fn check_limits(lengths: [u64; 2], string_max_bytes: u64) -> Result<(), CommandError> {
+    let [a, b] = lengths;
+    if a >= LEN_LIMIT || b >= LEN_LIMIT {
+        return Err(CommandError::Text("ERR String too long for LCS"));
+    }
+    let table_bytes = ((a + 1) * (b + 1)).checked_mul(REDIS_CELL_BYTES).ok_or(NO_MEMORY)?;
+    if table_bytes > string_max_bytes {
+        return Err(CommandError::Text("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"));
+    }
+    Ok(())
+}
+
+const NO_MEMORY: CommandError =
+    CommandError::Text("ERR Insufficient memory, failed allocating transient memory for LCS");
+
+/// The bytes of the string at the key number `index`; copied, for two values cannot be borrowed at once.
+fn copy(call: &mut Call<'_>, index: usize) -> Result<Vec<u8>, CommandError> {
+    let key = call.key(1 + index);
+    let value = call.db.string_to_change(key)?;
+    Ok(value.map_or_else(Vec::new, |value| text(value, &mut itoa::Buffer::new()).to_vec()))
+}
+
+/// A piece that both strings have, as long as it goes on in both.
+#[derive(Debug, PartialEq)]
+struct Match {
+    /// Where it begins in the first string.
+    a: usize,
+    /// Where it begins in the second string.
+    b: usize,
+    len: usize,
+}
+
+impl Match {
+    fn write(&self, list: &mut Elements<'_>, with_len: bool) {
+        let mut found = list.array(2 + usize::from(with_len));
+        for start in [self.a, self.b] {
+            let mut range = found.array(2);
+            range.int(start as i64);
+            range.int((start + self.len - 1) as i64);
+            range.end();
+        }
+        if with_len {
+            found.int(self.len as i64);
+        }
+        found.end();
+    }
+}
+
+/// The rows of the table, or the last of them alone.
+struct Table {
+    /// Words in a row.
+    width: usize,
+    /// Row by row from row 1 on; the bits above the last column are ones.
+    rows: Vec<u64>,
+}
+
+impl Table {
+    fn fill(a: &[u8], b: &[u8], keep_rows: bool) -> Result<Table, CommandError> {
+        let width = b.len().div_ceil(64);
+        let masks = Masks::new(a, b, width)?;
+        let mut row = words(width, u64::MAX)?;
+        let mut rows = Vec::new();
+        if keep_rows {
+            rows.try_reserve_exact(width * a.len()).map_err(|_| NO_MEMORY)?;
+        }
+        for &byte in a {
+            step(&mut row, masks.of(byte));
+            if keep_rows {
+                rows.extend_from_slice(&row);
+            }
+        }
+        Ok(Table { width, rows: if keep_rows && !a.is_empty() { rows } else { row } })
+    }
+
+    /// The length of the longest common subsequence.
+    fn len(&self) -> usize {
+        let last = &self.rows[self.rows.len() - self.width..];
+        last.iter().map(|word| word.count_zeros() as usize).sum()
+    }
+
+    /// Whether the cell is one more than its neighbour to the left.
+    fn grows(&self, i: usize, j: usize) -> bool {
+        let word = self.rows[(i - 1) * self.width + (j - 1) / 64];
+        word >> ((j - 1) % 64) & 1 == 0
+    }
+
+    /// Walks back through the table: the pieces, last first.
+    fn matches(&self, a: &[u8], b: &[u8]) -> Vec<Match> {
+        let mut matches = Vec::new();
+        let (mut i, mut j) = (a.len(), b.len());
+        let mut len = 0;
+        while i > 0 && j > 0 {
+            if a[i - 1] == b[j - 1] {
+                (i, j, len) = (i - 1, j - 1, len + 1);
+                continue;
+            }
+            if len > 0 {
+                matches.push(Match { a: i, b: j, len });
+                len = 0;
+            }
+            if self.grows(i, j) {
+                i -= 1;
+            } else {
+                j -= 1;
+            }
+        }
+        if len > 0 {
+            matches.push(Match { a: i, b: j, len });
+        }
+        matches
+    }
+}
+
+/// The next row of the table.
+fn step(row: &mut [u64], mask: &[u64]) {
+    let mut carry = false;
+    for (word, &mask) in row.iter_mut().zip(mask) {
+        let (sum, over) = word.overflowing_add(*word & mask);
+        let (sum, over_by_carry) = sum.overflowing_add(u64::from(carry));
+        carry = over || over_by_carry;
+        *word = sum | (*word & !mask);
+    }
+}
+
+/// For each byte of one string, where it stands in the other: a bit a column.
+struct Masks {
+    width: usize,
+    /// By byte: its number among the different bytes of the first string.
+    numbers: [Option<u8>; 256],
+    words: Vec<u64>,
+}
+
+impl Masks {
+    fn new(a: &[u8], b: &[u8], width: usize) -> Result<Masks, CommandError> {
+        let mut numbers = [None; 256];
+        let mut different = 0;
+        for &byte in a {
+            if numbers[usize::from(byte)].is_none() {
+                numbers[usize::from(byte)] = Some(different as u8);
+                different += 1;
+            }
+        }
+        let mut masks = Masks { width, numbers, words: words(width * different, 0)? };
+        for (column, &byte) in b.iter().enumerate() {
+            if let Some(number) = masks.numbers[usize::from(byte)] {
+                masks.words[usize::from(number) * width + column / 64] |= 1 << (column % 64);
+            }
+        }
+        Ok(masks)
+    }
+
+    /// The mask of a byte of the first string.
+    fn of(&self, byte: u8) -> &[u64] {
+        let number = self.numbers[usize::from(byte)].map_or(0, usize::from);
+        &self.words[number * self.width..(number + 1) * self.width]
+    }
+}
+
+fn words(count: usize, fill: u64) -> Result<Vec<u64>, CommandError> {
+    let mut words = Vec::new();
+    words.try_reserve_exact(count).map_err(|_| NO_MEMORY)?;
+    words.resize(count, fill);
+    Ok(words)
+}

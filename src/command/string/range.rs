@@ -1,0 +1,184 @@
+//! Parts of a value: APPEND, GETRANGE, SETRANGE, STRLEN.
+//!
+//! Invariants:
+//! - No string becomes longer than `proto-max-bulk-len`, and memory that the system does not give is an
+//!   error, never an abort: an offset is a length that a client only claims.
+//! - What is changed in place stays growable, with room for at most [`SPARE_MAX_BYTES`] more.
+
+use std::ops::Range;
+
+use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, text};
+use crate::command::args::integer;
+use crate::command::call::string_reply;
+use crate::command::db::shareable;
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
+use crate::keyspace::entry::SharedBytes;
+use crate::keyspace::{Key, NewValue};
+use crate::resp::Reply;
+use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
+
+/// A growing string gets as much room again as it needs, but no more than this.
+const SPARE_MAX_BYTES: usize = 1 << 20;
+
+pub(super) static APPEND: Command = Command {
+    name: "APPEND",
+    arity: Arity::Exactly(3),
+    flags: WRITE_FAST,
+    keys: Keys(&[KeySpec::at(1, "RW insert")]),
+    log: Log::Verbatim,
+    handler: Handler::Data(append),
+    since: "2.0.0",
+    complexity: "O(1) on average, for a growing string doubles its room.",
+    syntax: "key value",
+    summary: "Adds to the end of the string at a key, and makes the key if there is none.",
+    ..STRING
+};
+
+fn append(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, suffix) = (call.key(1), call.args.at(2));
+    let Some(old) = call.db.string_to_change(key)?.map(len) else {
+        call.db.set(key, encoded(suffix), None);
+        return Ok(reply.int(suffix.len() as i64));
+    };
+    check_len(call, old as u64, suffix.len() as u64)?;
+    let value = room_for(call, key, old + suffix.len())?;
+    value.extend_from_slice(suffix);
+    let new = value.len();
+    Ok(reply.int(new as i64))
+}
+
+pub(super) static SETRANGE: Command = Command {
+    name: "SETRANGE",
+    arity: Arity::Exactly(4),
+    flags: WRITE_SLOW,
+    keys: Keys(&[KeySpec::at(1, "RW update")]),
+    log: Log::Verbatim,
+    handler: Handler::Data(setrange),
+    since: "2.2.0",
+    complexity: "O(N) where N is the length of the value, or of the string where it grows.",
+    syntax: "key offset value",
+    summary: "Overwrites a part of the string at a key, filling up with zero bytes where it is too short.",
+    ..STRING
+};
+
+fn setrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, part) = (call.key(1), call.args.at(3));
+    let offset = u64::try_from(integer(call.args.at(2))?);
+    let offset = offset.map_err(|_| CommandError::OutOfRange("offset is out of range"))?;
+    let old = call.db.string_to_change(key)?.map(len);
+    if part.is_empty() {
+        return Ok(reply.int(old.unwrap_or(0) as i64));
+    }
+    check_len(call, offset, part.len() as u64)?;
+    let start = usize::try_from(offset).map_err(|_| CommandError::StringTooLong)?;
+    let new = old.unwrap_or(0).max(start + part.len());
+    if old.is_some() {
+        overwrite(room_for(call, key, new)?, start, part);
+    } else {
+        let mut value = Vec::new();
+        value.try_reserve_exact(new).map_err(|_| CommandError::OutOfMemory)?;
+        overwrite(&mut value, start, part);
+        call.db.set(key, NewValue::Raw(value), None);
+    }
+    Ok(reply.int(new as i64))
+}
+
+/// Puts `part` at `start`, with zeros before it where the value is shorter.
+fn overwrite(value: &mut Vec<u8>, start: usize, part: &[u8]) {
+    if value.len() < start {
+        value.resize(start, 0);
+    }
+    let replaced = part.len().min(value.len() - start);
+    value[start..start + replaced].copy_from_slice(&part[..replaced]);
+    value.extend_from_slice(&part[replaced..]);
+}
+
+/// The string of a key that exists, to be changed in place, with room to become `len` bytes long.
+fn room_for<'c>(call: &'c mut Call<'_>, key: Key<'_>, len: usize) -> Result<&'c mut Vec<u8>, CommandError> {
+    let value = call.db.raw_mut(key).ok_or(CommandError::WrongType)?;
+    if value.capacity() < len {
+        let wanted = len + len.min(SPARE_MAX_BYTES);
+        value.try_reserve_exact(wanted - value.len()).map_err(|_| CommandError::OutOfMemory)?;
+    }
+    Ok(value)
+}
+
+/// What GETRANGE and its old name share.
+const RANGE: Command = Command {
+    arity: Arity::Exactly(4),
+    flags: flags::READONLY,
+    keys: Keys(&[KeySpec::at(1, "RO access")]),
+    handler: Handler::Data(getrange),
+    complexity: "O(N) where N is the length of the part.",
+    syntax: "key start end",
+    ..STRING
+};
+
+pub(super) static GETRANGE: Command = Command {
+    name: "GETRANGE",
+    since: "2.4.0",
+    summary: "Gives a part of the string at a key, from one index to another, both inclusive.",
+    ..RANGE
+};
+
+pub(super) static SUBSTR: Command =
+    Command { name: "SUBSTR", since: "1.0.0", summary: "The old name of GETRANGE.", ..RANGE };
+
+fn getrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (start, end) = (integer(call.args.at(2))?, integer(call.args.at(3))?);
+    let key = call.key(1);
+    let Some(value) = call.db.string(key)? else { return Ok(reply.bulk(b"")) };
+    let mut digits = itoa::Buffer::new();
+    let bytes = text(value, &mut digits);
+    let range = clamp(start, end, bytes.len());
+    if range.len() == bytes.len() {
+        return Ok(string_reply(reply, value));
+    }
+    match shareable(&value).filter(|_| range.len() >= BY_REFERENCE_MIN_BYTES) {
+        Some(whole) => Ok(reply.shared(Box::new(Part { whole, range }))),
+        None => Ok(reply.bulk(&bytes[range])),
+    }
+}
+
+/// A part of a large value, sent from where it lies.
+struct Part {
+    whole: SharedBytes,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.whole[self.range.clone()]
+    }
+}
+
+/// The range that two indices mean, both inclusive, negative ones counted from the end.
+///
+/// As in Redis 7, an end before the first byte means the first byte, unless both count from the end and are
+/// the wrong way round.
+fn clamp(start: i64, end: i64, len: usize) -> Range<usize> {
+    if len == 0 || (start < 0 && end < 0 && start > end) {
+        return 0..0;
+    }
+    let index = |at: i64| if at < 0 { (at.saturating_add(len as i64)).max(0) } else { at };
+    let (first, last) = (index(start), index(end).min(len as i64 - 1));
+    if first > last { 0..0 } else { first as usize..last as usize + 1 }
+}
+
+pub(super) static STRLEN: Command = Command {
+    name: "STRLEN",
+    arity: Arity::Exactly(2),
+    flags: READ_FAST,
+    keys: Keys(&[KeySpec::at(1, "RO")]),
+    handler: Handler::Data(strlen),
+    since: "2.2.0",
+    syntax: "key",
+    summary: "Gives the length of the string at a key, in bytes; 0 if there is none.",
+    ..STRING
+};
+
+fn strlen(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    let found = call.db.string(key)?.map_or(0, len);
+    Ok(reply.int(found as i64))
+}

@@ -1,0 +1,339 @@
+//! Storing whole values: SET and its relatives.
+//!
+//! Invariants:
+//! - Options are checked in Redis' order: their grammar, then the expiry's number, then (GETEX: before the
+//!   number) the type of what is there.
+//! - Whatever the form of the expiry, the log holds an absolute one. An expiry that is already over removes
+//!   the key at once, except in a replay, where time does not pass.
+
+use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store};
+use crate::command::args::{integer, is};
+use crate::command::call::string_reply;
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, flags};
+use crate::resp::Reply;
+
+/// The ways to say when a key expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// Seconds from now.
+    Ex,
+    /// Milliseconds from now.
+    Px,
+    /// Unix seconds.
+    ExAt,
+    /// Unix milliseconds.
+    PxAt,
+}
+
+/// The options of SET and GETEX.
+#[derive(Debug, Default)]
+struct Options<'a> {
+    if_missing: bool,
+    if_exists: bool,
+    get: bool,
+    keep_expiry: bool,
+    persist: bool,
+    expiry: Option<(Unit, &'a [u8])>,
+}
+
+impl<'a> Options<'a> {
+    fn of_set(mut words: Words<'a>) -> Result<Self, CommandError> {
+        let mut options = Options::default();
+        while let Some(word) = words.next() {
+            if is(word, "NX") && !options.if_exists {
+                options.if_missing = true;
+            } else if is(word, "XX") && !options.if_missing {
+                options.if_exists = true;
+            } else if is(word, "GET") {
+                options.get = true;
+            } else if is(word, "KEEPTTL") && options.expiry.is_none() {
+                options.keep_expiry = true;
+            } else {
+                options.take_expiry(word, &mut words)?;
+            }
+        }
+        Ok(options)
+    }
+
+    fn of_getex(mut words: Words<'a>) -> Result<Self, CommandError> {
+        let mut options = Options::default();
+        while let Some(word) = words.next() {
+            if is(word, "PERSIST") && options.expiry.is_none() {
+                options.persist = true;
+            } else {
+                options.take_expiry(word, &mut words)?;
+            }
+        }
+        Ok(options)
+    }
+
+    /// Takes a word that must give an expiry, and in the unit of what came before. The last one counts.
+    fn take_expiry(&mut self, word: &[u8], words: &mut Words<'a>) -> Result<(), CommandError> {
+        const UNITS: [(&str, Unit); 4] =
+            [("EX", Unit::Ex), ("PX", Unit::Px), ("EXAT", Unit::ExAt), ("PXAT", Unit::PxAt)];
+        let (_, unit) = *UNITS.iter().find(|(name, _)| is(word, name)).ok_or(CommandError::Syntax)?;
+        if self.keep_expiry || self.persist || self.expiry.is_some_and(|(earlier, _)| earlier != unit) {
+            return Err(CommandError::Syntax);
+        }
+        self.expiry = Some((unit, words.value()?));
+        Ok(())
+    }
+
+    /// Whether NX or XX forbids to store the value.
+    fn forbid(&self, exists: bool) -> bool {
+        if exists { self.if_missing } else { self.if_exists }
+    }
+
+    /// The expiry in Unix ms, if one is given.
+    fn deadline(&self, call: &Call<'_>, command: &'static str) -> Result<Option<i64>, CommandError> {
+        self.expiry.map(|(unit, text)| deadline(unit, text, call, command)).transpose()
+    }
+}
+
+/// An expiry in Unix ms. `command` is named in the error.
+fn deadline(unit: Unit, text: &[u8], call: &Call<'_>, command: &'static str) -> Result<i64, CommandError> {
+    let given = Some(integer(text)?).filter(|&given| given > 0);
+    let ms = match unit {
+        Unit::Ex | Unit::ExAt => given.and_then(|seconds| seconds.checked_mul(1000)),
+        Unit::Px | Unit::PxAt => given,
+    };
+    let at = match unit {
+        Unit::Ex | Unit::Px => ms.and_then(|ms| ms.checked_add(call.db.facts().now)),
+        Unit::ExAt | Unit::PxAt => ms,
+    };
+    at.ok_or(CommandError::InvalidExpire(command))
+}
+
+/// Whether a time has come. In a replay none has: the log says by itself when a key goes.
+fn is_over(call: &Call<'_>, at: i64) -> bool {
+    !call.db.facts().replaying && at <= call.db.facts().now
+}
+
+pub(super) static SET: Command = Command {
+    name: "SET",
+    arity: Arity::AtLeast(3),
+    flags: WRITE_SLOW,
+    keys: Keys(&[KeySpec {
+        notes: "RW and access because of GET",
+        ..KeySpec::at(1, "RW access update variable_flags")
+    }]),
+    log: Log::Rewritten,
+    handler: Handler::Data(set),
+    syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+             PXAT unix-time-milliseconds | KEEPTTL]",
+    summary: "Stores a string at a key, whatever was there, on conditions and with an expiry if asked.",
+    ..STRING
+};
+
+#[inline]
+fn set(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    if call.args.len() > 3 {
+        return set_with_options(call, reply);
+    }
+    let (key, value) = (call.key(1), call.args.at(2));
+    store(call, key, encoded(value), value, None);
+    Ok(reply.ok())
+}
+
+fn set_with_options(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let options = Options::of_set(Words::new(call.args, 3))?;
+    let at = options.deadline(call, "set")?;
+    let (key, value) = (call.key(1), call.args.at(2));
+    let (exists, done) = if options.get {
+        match call.db.string(key)? {
+            Some(old) => (true, string_reply(reply, old)),
+            None => (false, reply.null()),
+        }
+    } else {
+        let exists = (options.if_missing || options.if_exists) && call.db.exists(key);
+        (exists, if options.forbid(exists) { reply.null() } else { reply.ok() })
+    };
+    if options.forbid(exists) {
+        return Ok(done);
+    }
+    if at.is_some_and(|at| is_over(call, at)) {
+        remove(call, key);
+        return Ok(done);
+    }
+    let expiry = if options.keep_expiry { expiry_of(call, key) } else { at };
+    store(call, key, encoded(value), value, expiry);
+    Ok(done)
+}
+
+pub(super) static SETEX: Command = Command {
+    name: "SETEX",
+    arity: Arity::Exactly(4),
+    flags: WRITE_SLOW,
+    keys: Keys(&[KeySpec::at(1, "OW update")]),
+    log: Log::Rewritten,
+    handler: Handler::Data(setex),
+    since: "2.0.0",
+    syntax: "key seconds value",
+    summary: "Stores a string that expires after some seconds.",
+    ..STRING
+};
+
+fn setex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let at = deadline(Unit::Ex, call.args.at(2), call, "setex")?;
+    set_until(call, reply, at)
+}
+
+pub(super) static PSETEX: Command = Command {
+    name: "PSETEX",
+    arity: Arity::Exactly(4),
+    flags: WRITE_SLOW,
+    keys: Keys(&[KeySpec::at(1, "OW update")]),
+    log: Log::Rewritten,
+    handler: Handler::Data(psetex),
+    since: "2.6.0",
+    syntax: "key milliseconds value",
+    summary: "Stores a string that expires after some milliseconds.",
+    ..STRING
+};
+
+fn psetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let at = deadline(Unit::Px, call.args.at(2), call, "psetex")?;
+    set_until(call, reply, at)
+}
+
+fn set_until(call: &mut Call<'_>, reply: Reply<'_>, at: i64) -> Outcome {
+    let (key, value) = (call.key(1), call.args.at(3));
+    store(call, key, encoded(value), value, Some(at));
+    Ok(reply.ok())
+}
+
+pub(super) static SETNX: Command = Command {
+    name: "SETNX",
+    arity: Arity::Exactly(3),
+    flags: WRITE_FAST,
+    keys: Keys(&[KeySpec::at(1, "OW insert")]),
+    log: Log::Rewritten,
+    handler: Handler::Data(setnx),
+    syntax: "key value",
+    summary: "Stores a string if there is nothing at the key.",
+    ..STRING
+};
+
+fn setnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, value) = (call.key(1), call.args.at(2));
+    if call.db.exists(key) {
+        return Ok(reply.int(0));
+    }
+    store(call, key, encoded(value), value, None);
+    Ok(reply.int(1))
+}
+
+pub(super) static GETSET: Command = Command {
+    name: "GETSET",
+    arity: Arity::Exactly(3),
+    flags: WRITE_FAST,
+    keys: Keys(&[KeySpec::at(1, "RW access update")]),
+    log: Log::Rewritten,
+    handler: Handler::Data(getset),
+    syntax: "key value",
+    summary: "Stores a string and gives the one that was there before.",
+    ..STRING
+};
+
+fn getset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, value) = (call.key(1), call.args.at(2));
+    let done = match call.db.string(key)? {
+        Some(old) => string_reply(reply, old),
+        None => reply.null(),
+    };
+    store(call, key, encoded(value), value, None);
+    Ok(done)
+}
+
+pub(super) static GETEX: Command = Command {
+    name: "GETEX",
+    arity: Arity::AtLeast(2),
+    flags: flags::WRITE.or(flags::FAST),
+    keys: Keys(&[KeySpec { notes: "RW and update because the expiry changes", ..KeySpec::at(1, "RW access update") }]),
+    log: Log::Rewritten, // as PEXPIREAT, PERSIST or DEL
+    handler: Handler::Data(getex),
+    since: "6.2.0",
+    syntax: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
+    summary: "Gives the string at a key and sets or clears its expiry.",
+    ..STRING
+};
+
+fn getex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let options = Options::of_getex(Words::new(call.args, 2))?;
+    let key = call.key(1);
+    let at = options.deadline(call, "getex");
+    let Some(value) = call.db.string(key)? else { return Ok(reply.null()) };
+    let at = at?; // a missing key and a wrong type come first
+    let done = string_reply(reply, value);
+    match at {
+        Some(at) if is_over(call, at) => remove(call, key),
+        Some(at) => {
+            call.db.set_expiry(key, Some(at));
+            call.log_as(key, &[b"PEXPIREAT", key.bytes, itoa::Buffer::new().format(at).as_bytes()]);
+        }
+        None if options.persist && expiry_of(call, key).is_some() => {
+            call.db.set_expiry(key, None);
+            call.log_as(key, &[b"PERSIST", key.bytes]);
+        }
+        None => {}
+    }
+    Ok(done)
+}
+
+pub(super) static MSET: Command = Command {
+    name: "MSET",
+    arity: Arity::AtLeast(3),
+    flags: WRITE_SLOW,
+    keys: Keys(&[KeySpec::range(1, -1, 2, "OW update")]),
+    log: Log::Rewritten, // one SET a key
+    handler: Handler::Data(mset),
+    since: "1.0.1",
+    complexity: "O(N) where N is the number of keys.",
+    tips: "request_policy:multi_shard response_policy:all_succeeded",
+    syntax: "key value [key value ...]",
+    summary: "Stores strings at several keys at once.",
+    ..STRING
+};
+
+fn mset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    check_pairs(call)?;
+    store_pairs(call);
+    Ok(reply.ok())
+}
+
+pub(super) static MSETNX: Command = Command {
+    name: "MSETNX",
+    arity: Arity::AtLeast(3),
+    flags: WRITE_SLOW,
+    keys: Keys(&[KeySpec::range(1, -1, 2, "OW insert")]),
+    log: Log::Rewritten, // one SET a key, and only when none existed
+    handler: Handler::Data(msetnx),
+    since: "1.0.1",
+    complexity: "O(N) where N is the number of keys.",
+    syntax: "key value [key value ...]",
+    summary: "Stores strings at several keys at once if there is nothing at any of them.",
+    ..STRING
+};
+
+fn msetnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    check_pairs(call)?;
+    if call.keys().any(|key| call.db.exists(key)) {
+        return Ok(reply.int(0));
+    }
+    store_pairs(call);
+    Ok(reply.int(1))
+}
+
+/// Every key needs a value: the arguments, the name included, are odd in number.
+fn check_pairs(call: &Call<'_>) -> Result<(), CommandError> {
+    if call.args.len().is_multiple_of(2) {
+        return Err(CommandError::Arity(call.name().to_owned()));
+    }
+    Ok(())
+}
+
+fn store_pairs(call: &mut Call<'_>) {
+    for (key, value) in call.keys().zip(call.args.from(2).step_by(2)) {
+        store(call, key, encoded(value), value, None);
+    }
+}

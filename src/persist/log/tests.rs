@@ -1,0 +1,230 @@
+//! The append path on its own, over the simulated disk.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::persist::crash_tests::options;
+use crate::persist::record::{Items, Record};
+use crate::persist::storage::SimStorage;
+use crate::persist::storage::sim::Fault;
+use crate::persist::store::Store;
+use crate::persist::{Recovery, StoreOptions};
+
+fn open(storage: &SimStorage, options: StoreOptions) -> (Store, Recovery) {
+    Store::open(Arc::new(storage.clone()), options).unwrap()
+}
+
+fn reopened(storage: &SimStorage) -> Recovery {
+    open(&storage.process_image(), options(99, true)).1
+}
+
+fn set(log: &Log, worker: usize, seq: u64) {
+    log.append(worker, 1, seq, 0, &[b"SET", b"k", seq.to_string().as_bytes()]);
+}
+
+#[test]
+fn position_names_the_block_that_will_cover_an_append() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    assert_eq!((log.position(), log.written(), log.synced()), (0, 0, 0));
+    set(log, 0, 1);
+    set(log, 1, 2);
+    assert_eq!((log.position(), log.written()), (1, 0));
+    assert_eq!(log.flush().unwrap(), 1);
+    assert_eq!((log.position(), log.written(), log.synced()), (1, 1, 0));
+    assert_eq!(log.sync_now().unwrap(), 1);
+    set(log, 1, 3);
+    assert_eq!((log.position(), log.written(), log.synced()), (2, 1, 1));
+    assert_eq!(log.sync_now().unwrap(), 2);
+    assert_eq!(log.pending_bytes(), 0);
+}
+
+#[test]
+fn an_empty_flush_writes_nothing_and_an_empty_sync_syncs_nothing() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    set(store.log(), 0, 1);
+    store.log().sync_now().unwrap();
+    let before = storage.operations();
+    store.log().flush().unwrap();
+    store.log().sync_now().unwrap();
+    assert_eq!(storage.operations(), before);
+}
+
+#[test]
+fn a_log_switched_off_takes_nothing_and_stands_still() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, false));
+    set(store.log(), 0, 1);
+    let mut appender = store.log().appender(0);
+    appender.barrier(0, &[b"FLUSHALL"]);
+    drop(appender);
+    assert_eq!((store.log().position(), store.log().pending_bytes()), (0, 0));
+    assert_eq!(store.log().sync_now().unwrap(), 0);
+    assert_eq!(storage.names(), ["MANIFEST"]);
+}
+
+#[test]
+fn what_one_appender_appends_is_inside_one_block_whoever_flushes() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                log.flush().unwrap();
+            }
+        });
+        for transaction in 0..500u64 {
+            let mut appender = log.appender((transaction % 2) as usize);
+            for seq in 0..5 {
+                appender.record(1, transaction * 5 + seq, 0, &[b"SET", b"k", b"v"]);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    log.flush().unwrap();
+    let recovery = reopened(&storage);
+    let mut seen = 0;
+    for window in recovery.windows().of_bytes(1) {
+        let window = window.unwrap();
+        assert_eq!(window.blocks, 1);
+        for (_, records) in &window.epochs[0].shards {
+            assert_eq!(records.len() % 5, 0, "a transaction was split");
+            let seqs: Vec<u64> = records.iter().map(|record| record.seq).collect();
+            assert!(seqs.is_sorted());
+            assert_eq!(seqs[0], seen);
+            seen += records.len() as u64;
+        }
+    }
+    assert_eq!(seen, 2500);
+}
+
+#[test]
+fn a_barrier_parts_the_records_of_all_workers_within_one_block() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    set(log, 1, 1);
+    set(log, 0, 2);
+    log.appender(1).barrier(3, &[b"FLUSHALL"]);
+    set(log, 0, 3);
+    log.appender(0).barrier(0, &[b"SWAPDB", b"0", b"1"]);
+    set(log, 1, 4);
+    log.flush().unwrap();
+    let recovery = reopened(&storage);
+    let window = recovery.windows().next().unwrap().unwrap();
+    let shape: Vec<(Option<&[u8]>, Vec<u64>)> = window
+        .epochs
+        .iter()
+        .map(|epoch| {
+            let name = epoch.barrier.map(|record: Record| record.args.clone().next().unwrap());
+            let records = epoch.shards.iter().flat_map(|(_, records)| records);
+            (name, records.map(|record| record.seq).collect())
+        })
+        .collect();
+    let flush: &[u8] = b"FLUSHALL";
+    let swap: &[u8] = b"SWAPDB";
+    assert_eq!(shape, [(None, vec![1, 2]), (Some(flush), vec![3]), (Some(swap), vec![4])]);
+    assert_eq!(window.epochs[1].barrier.unwrap().db, 3);
+}
+
+#[test]
+fn what_is_truncated_is_not_logged_and_what_follows_is() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    let mut appender = log.appender(0);
+    let mark = appender.mark();
+    appender.record(1, 1, 0, &[b"SET", b"undone", b""]);
+    appender.truncate(mark);
+    appender.record(1, 2, 0, &[b"SET", b"done", b""]);
+    drop(appender);
+    // Another waits for a block that turns out to be empty: it must come.
+    let mut appender = log.appender(1);
+    appender.record(1, 3, 0, &[b"SET", b"undone", b""]);
+    appender.truncate(0);
+    drop(appender);
+    let awaited = log.position();
+    assert_eq!(log.flush().unwrap(), awaited);
+    let bytes = storage.get("log-0000000000000001.ik").unwrap();
+    let seqs: Vec<u64> = Items::new(&bytes[128..]).map(|item| item.unwrap().1.seq).collect();
+    assert_eq!(seqs, [2]);
+}
+
+#[test]
+fn an_error_poisons_until_a_commit_and_nothing_looks_acknowledged_before_it() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    set(log, 0, 1);
+    log.flush().unwrap();
+    let called = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&called);
+    log.on_progress(Box::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }));
+    storage.fail_at(storage.operations(), Fault::Io);
+    assert!(log.sync_now().is_err());
+    assert_eq!(called.load(Ordering::Relaxed), 1);
+    let cause = log.poisoned().unwrap();
+    assert!(cause.contains("sync") && cause.contains("log-0000000000000001.ik"), "{cause}");
+
+    set(log, 0, 2);
+    let before = storage.operations();
+    assert!(matches!(log.flush(), Err(PersistError::Poisoned { .. })));
+    assert!(log.sync_now().is_err());
+    assert_eq!(storage.operations(), before, "a failed file is never touched again");
+
+    let ((), cut) = store.cut(|take| take()).unwrap();
+    set(log, 0, 3);
+    assert!(log.flush().is_err());
+    assert!(log.sync_now().is_err());
+    assert_eq!((log.written(), log.synced()), (1, 0), "nothing may look acknowledged yet");
+    let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+    store.commit(cut, finished).unwrap();
+    assert_eq!(log.poisoned(), None);
+    // Blocks 2 (dropped) and 3 (the cut) are inside the snapshot; 4 came after it.
+    assert_eq!((log.position(), log.written()), (4, 4));
+    assert_eq!(log.sync_now().unwrap(), 4);
+}
+
+#[test]
+fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
+    let storage = SimStorage::new();
+    let thread = StoreOptions { fsync_thread: true, policy: FsyncPolicy::Always, workers: 4, ..options(1, true) };
+    let (store, _) = open(&storage, thread);
+    let log = store.log();
+    let (lock, wake) = (Arc::new(Mutex::new(())), Arc::new(parking_lot::Condvar::new()));
+    let (signal_lock, signal) = (Arc::clone(&lock), Arc::clone(&wake));
+    log.on_progress(Box::new(move || {
+        drop(signal_lock.lock());
+        signal.notify_all();
+    }));
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (lock, wake) = (&lock, &wake);
+            scope.spawn(move || {
+                for seq in 0..200 {
+                    log.append(worker, worker as u16 % 4, seq, 0, &[b"SET", b"k", b"v"]);
+                    let position = log.position();
+                    log.kick();
+                    let mut guard = lock.lock();
+                    while log.synced() < position {
+                        wake.wait(&mut guard);
+                    }
+                }
+            });
+        }
+    });
+    assert!(log.synced() <= 800);
+    let image = storage.recover_image(1);
+    let (_, recovery) = open(&image, StoreOptions { workers: 4, ..options(2, true) });
+    let window = recovery.windows().next().unwrap().unwrap();
+    let counts = window.epochs[0].shards.iter().map(|(_, records)| records.len());
+    assert_eq!(counts.sum::<usize>(), 800);
+    log.set_policy(FsyncPolicy::EverySec);
+    assert_eq!(log.policy(), FsyncPolicy::EverySec);
+}

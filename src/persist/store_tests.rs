@@ -1,0 +1,494 @@
+//! The store as a whole: refusals, damage to every byte, the golden files, a real directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use proptest::prelude::*;
+
+use super::crash_tests::options;
+use super::format::{BLOCK_HEADER, SEGMENT_HEADER};
+use super::storage::{RealStorage, SimStorage, Storage};
+use super::*;
+
+const MANIFEST: &str = "MANIFEST";
+const SNAPSHOT: &str = "snapshot-0000000000000001.ik";
+const LOG: &str = "log-0000000000000002.ik";
+
+fn open(storage: &SimStorage, generation: u64) -> Result<(Store, Recovery), PersistError> {
+    Store::open(Arc::new(storage.clone()), options(generation, true))
+}
+
+/// The refusal of an open that must be refused.
+fn refusal(storage: &SimStorage) -> PersistError {
+    match open(storage, 9) {
+        Ok(_) => panic!("opened"),
+        Err(error) => error,
+    }
+}
+
+/// The store of the golden files: a snapshot of three entries, and two blocks after it.
+fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
+    let (store, recovery) = Store::open(storage, options(7, true)).unwrap();
+    assert!(recovery.summary().fresh);
+    let log = store.log();
+    log.append(0, 1, 1, 0, &[b"SET", b"a", b"1"]);
+    let ((), cut) = store.cut(|take| take()).unwrap();
+    log.append(1, 2, 1, 5, &[b"SET", b"c", b"3", b"PXAT", b"1700000001000"]);
+    log.append(0, 1, 2, 0, &[b"DEL", b"a"]);
+    log.flush().unwrap();
+    let mut writer = store.snapshot_writer(&cut).unwrap();
+    let mut chunk = ChunkWriter::new(3);
+    chunk.push(0, b"text", Some(1_700_000_002_000), Some(9), WireValue::Bytes(&[b'x'; 60]));
+    chunk.push(2, b"number", None, None, WireValue::Int(-42));
+    writer.append(chunk.finish(compress)).unwrap();
+    let mut chunk = ChunkWriter::new(1);
+    chunk.push(0, b"a", None, Some(1), WireValue::Int(1));
+    writer.append(chunk.finish(compress)).unwrap();
+    writer.append(ChunkWriter::new(2).finish(compress)).unwrap();
+    let finished = writer.finish().unwrap();
+    let summary = store.commit(cut, finished).unwrap();
+    assert_eq!((summary.entries, summary.cut_block), (3, 2));
+    assert_eq!(summary.not_removed, Vec::<String>::new());
+    log.appender(0).barrier(5, &[b"FLUSHDB"]);
+    log.append(1, 0, 1, 0, &[b"SET", b"d", &[b'y'; 30]]);
+    log.flush().unwrap();
+    store
+}
+
+/// All that a recovery says, as text; an error ends it.
+fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut lines = Vec::new();
+    for shard in 0..4 {
+        let Some(chunk) = recovery.shard_chunk(shard)? else { continue };
+        for entry in chunk.iter() {
+            let e = entry.map_err(|what| recovery.chunk_error(shard, what))?;
+            let value = match e.value {
+                WireValue::Int(number) => number.to_string(),
+                WireValue::Bytes(bytes) => text(bytes),
+            };
+            lines.push(format!("{shard}/{} {} {:?} {:?} {value}", e.db, text(e.key), e.expiry, e.access));
+        }
+    }
+    for window in recovery.windows().of_bytes(1) {
+        let window = window?;
+        lines.push(format!("block {}", window.last_block));
+        let mut describe = |record: &Record| {
+            let args: Vec<String> = record.args.map(text).collect();
+            lines.push(format!("{}#{}/{} {}", record.shard, record.seq, record.db, args.join(" ")));
+        };
+        for epoch in &window.epochs {
+            epoch.barrier.iter().for_each(&mut describe);
+            epoch.shards.iter().flat_map(|(_, records)| records).for_each(&mut describe);
+        }
+    }
+    Ok(lines)
+}
+
+fn sample_lines() -> Vec<String> {
+    vec![
+        "1/0 a None Some(1) 1".to_owned(),
+        format!("3/0 text Some(1700000002000) Some(9) {}", "x".repeat(60)),
+        "3/2 number None None -42".to_owned(),
+        "block 3".to_owned(),
+        "1#2/0 DEL a".to_owned(),
+        "2#1/5 SET c 3 PXAT 1700000001000".to_owned(),
+        "block 4".to_owned(),
+        "65535#0/5 FLUSHDB".to_owned(),
+        format!("0#1/0 SET d {}", "y".repeat(30)),
+    ]
+}
+
+fn sample() -> SimStorage {
+    let storage = SimStorage::new();
+    drop(write_sample(Arc::new(storage.clone()), true));
+    storage
+}
+
+#[test]
+fn a_store_round_trips_and_its_replaced_files_are_gone() {
+    let storage = sample();
+    let spare = "log-0000000000000003.ik";
+    assert_eq!(storage.names(), [MANIFEST, LOG, spare, SNAPSHOT]);
+    let (_, recovery) = open(&storage, 2).unwrap();
+    let mut lines = describe(&recovery).unwrap();
+    // The order between shards is free.
+    lines[4..6].sort();
+    assert_eq!(lines, sample_lines());
+    let summary = recovery.summary();
+    assert_eq!((summary.blocks, summary.last_block, summary.snapshot_entries), (2, 4, 3));
+    assert_eq!((summary.torn.clone(), summary.clean, summary.fresh), (None, false, false));
+    recovery.snapshot().unwrap().verify_whole().unwrap();
+}
+
+#[test]
+fn a_clean_close_is_known_and_ends_the_log_where_it_says() {
+    let storage = SimStorage::new();
+    let store = write_sample(Arc::new(storage.clone()), true);
+    store.close().unwrap();
+    drop(store);
+    assert!(open(&storage.process_image(), 2).unwrap().1.summary().clean);
+    // Cut exactly between two blocks: only the manifest can tell.
+    let log = storage.get(LOG).unwrap();
+    let last = log.windows(4).rposition(|window| window == b"IKB1").unwrap();
+    storage.put(LOG, &log[..last]);
+    let error = refusal(&storage);
+    assert!(error.to_string().contains("block 4: the file ends too early"), "{error}");
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let storage = SimStorage::new();
+    let (first, _) = open(&storage, 1).unwrap();
+    let error = refusal(&storage);
+    assert!(matches!(error, PersistError::Locked { .. }), "{error}");
+    drop(first);
+    open(&storage, 2).unwrap();
+}
+
+#[test]
+fn a_missing_or_stale_file_is_refused_by_its_name() {
+    for name in [MANIFEST, SNAPSHOT, LOG] {
+        let storage = sample();
+        storage.forget(name);
+        let error = refusal(&storage);
+        assert!(matches!(error, PersistError::Refused { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    // The manifest of an earlier state of the same directory.
+    let storage = SimStorage::new();
+    drop(open(&storage, 1).unwrap());
+    let stale = storage.get(MANIFEST).unwrap();
+    let storage = sample();
+    storage.put(MANIFEST, &stale);
+    assert!(refusal(&storage).to_string().contains("log-0000000000000001.ik"));
+    // A log of another store.
+    let (storage, other) = (sample(), SimStorage::new());
+    let seed = StoreOptions { hash_seed: [9; 16], ..options(7, true) };
+    let (store, _) = Store::open(Arc::new(other.clone()), seed).unwrap();
+    drop(store);
+    storage.put(LOG, &other.get("log-0000000000000002.ik").unwrap());
+    assert!(refusal(&storage).to_string().contains(LOG));
+    // Another number of shards.
+    let storage = sample();
+    let eight = StoreOptions { shards: 8, ..options(1, true) };
+    assert!(matches!(Store::open(Arc::new(storage), eight).map(|_| ()), Err(PersistError::Refused { .. })));
+}
+
+#[test]
+fn a_directory_without_our_files_is_fresh_and_its_own_files_stay() {
+    let storage = SimStorage::new();
+    storage.put("dump.rdb", b"REDIS");
+    let (_, recovery) = open(&storage, 1).unwrap();
+    assert!(recovery.summary().fresh);
+    assert_eq!(storage.get("dump.rdb").unwrap(), b"REDIS");
+}
+
+#[test]
+fn every_flip_of_every_byte_is_refused_or_leaves_a_prefix() {
+    let pristine = sample();
+    let whole = describe(&open(&pristine.process_image(), 2).unwrap().1).unwrap();
+    for name in [MANIFEST, SNAPSHOT, LOG] {
+        let good = pristine.get(name).unwrap();
+        let mut prefixes = 0;
+        for at in 0..good.len() {
+            for flip in [0x01, 0x80, 0xFF] {
+                let storage = pristine.process_image();
+                let mut bad = good.clone();
+                bad[at] ^= flip;
+                storage.put(name, &bad);
+                let lines = open(&storage, 2).and_then(|(_, recovery)| describe(&recovery));
+                let Ok(lines) = lines else { continue };
+                assert!(name == LOG && lines.len() < whole.len(), "{name} byte {at} passed");
+                assert!(whole.starts_with(&lines), "{name} byte {at}: {lines:?}");
+                prefixes += 1;
+            }
+        }
+        // Only the last block, un-synced, may pass for a torn tail.
+        assert_eq!(prefixes > 0, name == LOG);
+    }
+}
+
+#[test]
+fn every_truncation_is_refused_or_leaves_a_prefix() {
+    let pristine = sample();
+    let whole = describe(&open(&pristine.process_image(), 2).unwrap().1).unwrap();
+    for name in [MANIFEST, SNAPSHOT, LOG] {
+        let good = pristine.get(name).unwrap();
+        for len in 0..good.len() {
+            let storage = pristine.process_image();
+            storage.put(name, &good[..len]);
+            let lines = open(&storage, 2).and_then(|(_, recovery)| describe(&recovery));
+            let Ok(lines) = lines else { continue };
+            assert!(name == LOG && len >= SEGMENT_HEADER, "{name} cut to {len} passed");
+            assert!(whole.starts_with(&lines) && lines.len() < whole.len(), "{name} cut to {len}");
+        }
+    }
+}
+
+#[test]
+fn a_torn_tail_is_kept_aside_and_reported_once() {
+    let storage = sample();
+    let log = storage.get(LOG).unwrap();
+    storage.put(LOG, &log[..log.len() - 1]);
+    let (store, recovery) = open(&storage, 2).unwrap();
+    let torn = recovery.summary().torn.clone().unwrap();
+    assert_eq!((torn.block, torn.forced), (4, false));
+    let aside = format!("log-0000000000000002.torn-{}", torn.offset);
+    assert_eq!(storage.get(&aside).unwrap(), log[torn.offset as usize..log.len() - 1]);
+    store.log().append(0, 1, 1, 0, &[b"SET", b"after", b"tear"]);
+    store.log().flush().unwrap();
+    drop(store);
+    let (_, recovery) = open(&storage, 3).unwrap();
+    assert_eq!(recovery.summary().torn, None);
+    let lines = describe(&recovery).unwrap();
+    assert_eq!(lines.last().unwrap(), "1#1/0 SET after tear");
+}
+
+#[test]
+fn corruption_is_refused_with_its_place_and_cut_only_when_told_to() {
+    let storage = sample();
+    let mut log = storage.get(LOG).unwrap();
+    log[SEGMENT_HEADER + BLOCK_HEADER + 5] ^= 1;
+    storage.put(LOG, &log);
+    let Err(error) = open(&storage, 2) else { panic!("opened") };
+    let text = error.to_string();
+    let place = format!("{LOG} is corrupt at offset 64: block 3: the block's checksum does not match");
+    assert!(text.contains(&place), "{text}");
+    assert!(text.contains("block 4 follows intact"), "{text}");
+    assert_eq!(storage.get(LOG).unwrap(), log, "a refusal changes nothing");
+
+    let told = StoreOptions { cut_at_corruption: true, ..options(2, true) };
+    let (_, recovery) = Store::open(Arc::new(storage.clone()), told).unwrap();
+    assert!(recovery.summary().torn.as_ref().unwrap().forced);
+    assert_eq!(describe(&recovery).unwrap(), sample_lines()[..3]);
+    open(&storage, 3).unwrap();
+}
+
+#[test]
+fn damage_below_the_durable_mark_is_corruption_even_at_the_end_of_the_file() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, 1).unwrap();
+    for seq in 0..3 {
+        store.log().append(0, 0, seq, 0, &[b"SET", b"k", b"v"]);
+        store.log().sync_now().unwrap();
+    }
+    drop(store);
+    let name = "log-0000000000000001.ik";
+    let log = storage.get(name).unwrap();
+    let starts: Vec<usize> = memchr::memmem::find_iter(&log, b"IKB1").collect();
+    // Block 3 says that 2 was synced. A hole where 2 was is no torn tail, whatever it looks like.
+    let mut holed = log.clone();
+    holed[starts[1]..starts[2]].fill(0);
+    storage.put(name, &holed);
+    let error = refusal(&storage);
+    assert!(error.to_string().contains("blocks up to 2 were synced"), "{error}");
+}
+
+#[test]
+fn a_cut_one_at_a_time_and_an_abandoned_one_leaves_no_file() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, 1).unwrap();
+    let ((), cut) = store.cut(|take| take()).unwrap();
+    assert!(matches!(store.cut(|take| take()), Err(PersistError::Busy)));
+    let writer = store.snapshot_writer(&cut).unwrap();
+    drop(writer);
+    store.abandon(cut);
+    assert!(!storage.names().iter().any(|name| name.contains("snapshot")));
+    let ((), cut) = store.cut(|take| take()).unwrap();
+    let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+    store.abandon(cut);
+    assert_eq!(finished.entries, 0);
+    assert!(!storage.names().iter().any(|name| name.contains("snapshot")));
+    drop(store);
+    open(&storage, 2).unwrap();
+}
+
+#[test]
+fn sizes_follow_the_log_and_the_snapshot() {
+    let storage = SimStorage::new();
+    let store = write_sample(Arc::new(storage.clone()), true);
+    let log = storage.get(LOG).unwrap();
+    let sizes = store.sizes();
+    assert_eq!(sizes.log_bytes, (log.len() - SEGMENT_HEADER) as u64);
+    assert_eq!(sizes.base_bytes, storage.get(SNAPSHOT).unwrap().len() as u64);
+    assert_eq!((sizes.last_block, sizes.pending_bytes), (4, 0));
+    store.log().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
+    assert!(store.sizes().pending_bytes > 0);
+}
+
+#[test]
+fn a_real_directory_works_as_the_simulated_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let real = Arc::new(RealStorage::open(&path).unwrap());
+    let store = write_sample(real.clone(), true);
+    let second = Store::open(Arc::new(RealStorage::open(&path).unwrap()), options(8, true));
+    assert!(matches!(second.map(|_| ()), Err(PersistError::Locked { .. })));
+    store.close().unwrap();
+    drop(store);
+    let torn = path.join(LOG);
+    let mut log = std::fs::read(&torn).unwrap();
+    log.extend_from_slice(b"half a block");
+    std::fs::write(&torn, &log).unwrap();
+    let (_, recovery) = Store::open(real, options(8, true)).unwrap();
+    let mut lines = describe(&recovery).unwrap();
+    lines[4..6].sort();
+    assert_eq!(lines, sample_lines());
+    assert_eq!(recovery.summary().torn.as_ref().unwrap().bytes, 12);
+}
+
+/// Workers that append under a gate, while snapshots are cut: at every cut the frozen view and the
+/// log after it must fit together exactly.
+#[test]
+fn cuts_amid_running_workers_are_exact() {
+    let storage = SimStorage::new();
+    let threaded = StoreOptions { policy: FsyncPolicy::Always, fsync_thread: true, ..options(1, true) };
+    let (store, _) = Store::open(Arc::new(storage.clone()), threaded).unwrap();
+    let gate = parking_lot::RwLock::new(());
+    let counts = [const { Mutex::new(0u64) }; 2];
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..2usize {
+            let (store, gate, counts, stop) = (&store, &gate, &counts, &stop);
+            scope.spawn(move || {
+                // Bounded: the simulated disk copies a file at every sync.
+                for _ in 0..400 {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let entered = gate.read();
+                    let mut count = counts[worker].lock();
+                    *count += 1;
+                    let (key, value) = ([worker as u8], count.to_string());
+                    let args: [&[u8]; 3] = [b"SET", &key, value.as_bytes()];
+                    store.log().append(worker, worker as u16, *count, 0, &args);
+                    drop((count, entered));
+                    let position = store.log().position();
+                    store.log().kick();
+                    while store.log().synced() < position {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        for round in 0..8 {
+            let cut = store.cut(|take| {
+                let _alone = gate.write();
+                let frozen = [*counts[0].lock(), *counts[1].lock()];
+                take();
+                frozen
+            });
+            let (frozen, cut) = cut.unwrap();
+            let mut writer = store.snapshot_writer(&cut).unwrap();
+            for (shard, count) in frozen.iter().enumerate() {
+                let mut chunk = ChunkWriter::new(shard as u16);
+                chunk.push(0, &[shard as u8], None, None, WireValue::Int(*count as i64));
+                writer.append(chunk.finish(false)).unwrap();
+            }
+            let finished = writer.finish().unwrap();
+            check_dense(&storage.process_image());
+            if round % 3 == 0 {
+                store.abandon(cut)
+            } else {
+                drop(store.commit(cut, finished))
+            }
+            check_dense(&storage.process_image());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Each shard's log must begin right after its snapshot's count, and have no gap.
+fn check_dense(storage: &SimStorage) {
+    let (_, recovery) = open(storage, 2).unwrap();
+    let mut counts = [0u64; 2];
+    for shard in 0..2u16 {
+        if let Some(chunk) = recovery.shard_chunk(shard).unwrap() {
+            let WireValue::Int(count) = chunk.iter().next().unwrap().unwrap().value else { panic!("not an integer") };
+            counts[usize::from(shard)] = count as u64;
+        }
+    }
+    for window in recovery.windows() {
+        for (shard, records) in window.unwrap().epochs.iter().flat_map(|epoch| &epoch.shards) {
+            for record in records {
+                counts[usize::from(*shard)] += 1;
+                assert_eq!(record.seq, counts[usize::from(*shard)], "a gap, or a repetition");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_damage_to_a_log_leaves_a_prefix_or_a_refusal(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 1usize..600), 1..4),
+        told: bool,
+    ) {
+        let storage = SimStorage::new();
+        let (store, _) = open(&storage, 1).unwrap();
+        for seq in 0..12u64 {
+            store.log().append(0, 0, seq, 0, &[b"SET", b"k", &[b'v'; 200]]);
+            store.log().flush().unwrap();
+            if seq == 5 {
+                store.log().sync_now().unwrap();
+            }
+        }
+        drop(store);
+        let name = "log-0000000000000001.ik";
+        let mut log = storage.get(name).unwrap();
+        for (at, byte, len) in damage {
+            let at = at.index(log.len());
+            let end = (at + len).min(log.len());
+            log[at..end].fill(byte);
+        }
+        storage.put(name, &log);
+        let options = StoreOptions { cut_at_corruption: told, ..options(2, true) };
+        if let Ok((store, recovery)) = Store::open(Arc::new(storage.clone()), options) {
+            drop(store);
+            let seqs: Vec<u64> = recovery
+                .windows()
+                .flat_map(|window| window.unwrap().epochs)
+                .flat_map(|epoch| epoch.shards)
+                .flat_map(|(_, records)| records)
+                .map(|record| record.seq)
+                .collect();
+            prop_assert!(seqs.iter().copied().eq(0..seqs.len() as u64));
+            prop_assert!(open(&storage, 3).is_ok());
+        }
+    }
+}
+
+fn golden(directory: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data").join(directory)
+}
+
+/// The golden files as a disk.
+fn golden_storage(directory: &str) -> SimStorage {
+    let storage = SimStorage::new();
+    for name in [MANIFEST, SNAPSHOT, LOG] {
+        storage.put(name, &std::fs::read(golden(directory).join(name)).unwrap());
+    }
+    storage
+}
+
+#[test]
+fn the_golden_files_of_version_1_are_read() {
+    for directory in ["store-v1", "store-v1-lz4"] {
+        let (_, recovery) = open(&golden_storage(directory), 2).unwrap();
+        let mut lines = describe(&recovery).unwrap();
+        lines[4..6].sort();
+        assert_eq!(lines, sample_lines(), "{directory}");
+    }
+}
+
+#[test]
+fn what_is_written_today_is_version_1_to_the_byte() {
+    let (storage, golden) = (SimStorage::new(), golden_storage("store-v1"));
+    drop(write_sample(Arc::new(storage.clone()), false));
+    for name in [MANIFEST, SNAPSHOT, LOG] {
+        assert_eq!(storage.get(name), golden.get(name), "{name}");
+    }
+}

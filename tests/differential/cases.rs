@@ -1,0 +1,355 @@
+//! Reads the case files and runs them on both servers.
+//!
+//! A case file is a list of groups. A group begins at a line `# title`, with empty databases and new
+//! connections; then every line is a command in redis-cli's quoting (`"a"*100` repeats):
+//!
+//! ```text
+//! # GETDEL gives the value and removes the key
+//! SET k v
+//! GETDEL k
+//! @near(1000) PTTL k           the reply may differ a little; the marks are listed in `mark`
+//! 2> CLIENT SETNAME other      on a second connection
+//! !sleep 20                    lets 20 milliseconds pass
+//! WAITAOF 0 0 0                the reference has no such command yet:
+//!     => "*2\r\n:0\r\n:0\r\n"      so the expected reply stands here (=>3 for another one in RESP3)
+//! ```
+
+use crate::compare::{Clients, Likeness, Pair, Protocol};
+use crate::support::client::{encode, show};
+use crate::support::server::Recipe;
+use crate::support::words;
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+/// One group of a case file.
+#[derive(Debug)]
+pub(crate) struct Group {
+    file: &'static str,
+    title: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Sleep(Duration),
+    Call(Call),
+}
+
+#[derive(Debug)]
+struct Call {
+    line_number: usize,
+    connection: usize,
+    args: Vec<Vec<u8>>,
+    answer: Answer,
+    expected: Option<Expected>,
+}
+
+/// What comes back on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// One reply.
+    Reply(Likeness),
+    /// Nothing at all (CLIENT REPLY OFF).
+    Nothing,
+    /// A reply, and then the connection is closed.
+    Close,
+}
+
+/// A reply that the reference cannot give.
+#[derive(Debug, Default)]
+struct Expected {
+    resp2: Vec<u8>,
+    resp3: Option<Vec<u8>>,
+}
+
+impl Expected {
+    fn bytes(&self, protocol: Protocol) -> &[u8] {
+        match (&self.resp3, protocol) {
+            (Some(bytes), Protocol::Resp3) => bytes,
+            _ => &self.resp2,
+        }
+    }
+}
+
+/// The case files of a server without a password.
+fn files() -> Vec<Group> {
+    let files = [
+        ("bulk.txt", include_str!("cases/bulk.txt")),
+        ("connection.txt", include_str!("cases/connection.txt")),
+        ("counters.txt", include_str!("cases/counters.txt")),
+        ("databases.txt", include_str!("cases/databases.txt")),
+        ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("keys.txt", include_str!("cases/keys.txt")),
+        ("lcs.txt", include_str!("cases/lcs.txt")),
+        ("ranges.txt", include_str!("cases/ranges.txt")),
+        ("server.txt", include_str!("cases/server.txt")),
+        ("set.txt", include_str!("cases/set.txt")),
+        ("strings.txt", include_str!("cases/strings.txt")),
+    ];
+    files.into_iter().flat_map(|(name, text)| read(name, text)).collect()
+}
+
+/// The groups of one file.
+pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut in_title = false;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let line_number = index + 1;
+        if let Some(title) = line.strip_prefix('#') {
+            if !in_title {
+                groups.push(Group { file, title: title.trim().to_owned(), steps: Vec::new() });
+            }
+            in_title = true;
+            continue;
+        }
+        in_title = false;
+        if line.is_empty() {
+            continue;
+        }
+        let group = groups.last_mut().unwrap_or_else(|| panic!("{file} does not begin with a title"));
+        if let Some(milliseconds) = line.strip_prefix("!sleep ") {
+            let milliseconds = milliseconds.parse().expect("milliseconds follow !sleep");
+            group.steps.push(Step::Sleep(Duration::from_millis(milliseconds)));
+        } else if let Some(expected) = line.strip_prefix("=>") {
+            let Some(Step::Call(call)) = group.steps.last_mut() else {
+                panic!("{file}:{line_number} follows no command")
+            };
+            expect(call.expected.get_or_insert_default(), expected);
+        } else {
+            group.steps.push(Step::Call(command(line_number, line)));
+        }
+    }
+    groups
+}
+
+fn expect(expected: &mut Expected, text: &str) {
+    match text.strip_prefix('3') {
+        Some(text) => expected.resp3 = Some(words::split(text).concat()),
+        None => expected.resp2 = words::split(text).concat(),
+    }
+}
+
+fn command(line_number: usize, line: &str) -> Call {
+    let (connection, line) = match line.split_once("> ") {
+        Some((number, rest)) if number.len() == 1 => (number.parse().expect("the number of a connection"), rest),
+        _ => (1, line),
+    };
+    let (answer, line) = match line.strip_prefix('@') {
+        Some(marked) => {
+            let (name, rest) = marked.split_once(' ').expect("a command follows the mark");
+            (mark(name), rest)
+        }
+        None => (Answer::Reply(Likeness::Exact), line),
+    };
+    Call { line_number, connection, args: words::split(line), answer, expected: None }
+}
+
+fn mark(name: &str) -> Answer {
+    if let Some(tolerance) = name.strip_prefix("near(").and_then(|rest| rest.strip_suffix(')')) {
+        return Answer::Reply(Likeness::Near(tolerance.parse().expect("a tolerance")));
+    }
+    match name {
+        "sorted" => Answer::Reply(Likeness::Sorted),
+        "form" => Answer::Reply(Likeness::Form),
+        "error" => Answer::Reply(Likeness::Error),
+        "any" => Answer::Reply(Likeness::Any),
+        "nothing" => Answer::Nothing,
+        "close" => Answer::Close,
+        _ => panic!("no such mark: @{name}"),
+    }
+}
+
+/// Runs groups in one protocol; `batch` commands at most are sent before their replies are read.
+/// Gives the differences, each as a few lines of text.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) pair: &'a Pair,
+    pub(crate) protocol: Protocol,
+    pub(crate) batch: usize,
+    /// False on a server that asks for a password first.
+    pub(crate) flush: bool,
+}
+
+impl Run<'_> {
+    /// Runs all groups.
+    pub(crate) fn all(&self, groups: &[Group]) -> Vec<String> {
+        groups.iter().flat_map(|group| self.group(group)).collect()
+    }
+
+    fn group(&self, group: &Group) -> Vec<String> {
+        if self.flush {
+            self.pair.flush();
+        }
+        let mut connections = BTreeMap::new();
+        let mut differences = Vec::new();
+        let mut batch: Vec<&Call> = Vec::new();
+        for step in &group.steps {
+            let fits = match step {
+                Step::Sleep(_) => false,
+                Step::Call(call) => {
+                    batch.len() < self.batch && batch.last().is_none_or(|last| last.connection == call.connection)
+                }
+            };
+            if !fits && !self.batch(group, &std::mem::take(&mut batch), &mut connections, &mut differences) {
+                return differences;
+            }
+            match step {
+                Step::Sleep(time) => std::thread::sleep(*time),
+                Step::Call(call) => batch.push(call),
+            }
+        }
+        self.batch(group, &batch, &mut connections, &mut differences);
+        differences
+    }
+
+    /// False when the connection broke: the rest of the group makes no sense then.
+    fn batch(
+        &self,
+        group: &Group,
+        batch: &[&Call],
+        connections: &mut BTreeMap<usize, Clients>,
+        differences: &mut Vec<String>,
+    ) -> bool {
+        let Some(first) = batch.first() else { return true };
+        let clients = connections.entry(first.connection).or_insert_with(|| self.clients());
+        let mut to_reference = Vec::new();
+        let mut to_tested = Vec::new();
+        for call in batch {
+            let bytes = encode(&call.args);
+            if call.expected.is_none() {
+                to_reference.extend_from_slice(&bytes);
+            }
+            if !Run::skips(call) {
+                to_tested.extend_from_slice(&bytes);
+            }
+        }
+        let sent = clients.reference.send(&to_reference).and_then(|()| clients.tested.send(&to_tested));
+        if let Err(error) = sent {
+            differences.push(format!("{} [{}]: {error} while sending", group.file, group.title));
+            return false;
+        }
+        for call in batch {
+            match self.call(call, clients) {
+                Ok(None) => {}
+                Ok(Some(difference)) => differences.push(group.describe(call, self, &difference)),
+                Err(error) => {
+                    differences.push(group.describe(call, self, &format!("    {error}\n")));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// A stand-in for Ironkeep lacks what the reference lacks.
+    fn skips(call: &Call) -> bool {
+        call.expected.is_some() && Recipe::is_stand_in() && std::env::var_os("IRONKEEP_TEST_EXPECTED").is_none()
+    }
+
+    fn clients(&self) -> Clients {
+        // A server with a password refuses HELLO 3: its cases say HELLO themselves.
+        match self.flush {
+            true => self.pair.clients(self.protocol),
+            false => self.pair.clients(Protocol::Resp2),
+        }
+    }
+
+    fn call(&self, call: &Call, clients: &mut Clients) -> io::Result<Option<String>> {
+        if Run::skips(call) {
+            return Ok(None);
+        }
+        if let Some(expected) = &call.expected {
+            let expected = expected.bytes(self.protocol);
+            let tested = clients.tested.receive()?;
+            return Ok((expected != tested).then(|| difference(expected, &tested)));
+        }
+        let likeness = match call.answer {
+            Answer::Nothing => return Ok(None),
+            Answer::Close => {
+                let reference = clients.reference.receive_until_close()?;
+                let tested = clients.tested.receive_until_close()?;
+                return Ok((reference != tested).then(|| difference(&reference, &tested)));
+            }
+            Answer::Reply(likeness) => likeness,
+        };
+        let reference = clients.reference.receive().map_err(|error| io::Error::other(format!("reference: {error}")))?;
+        let tested = clients.tested.receive().map_err(|error| io::Error::other(format!("tested: {error}")))?;
+        Ok((!likeness.holds(&reference, &tested)).then(|| difference(&reference, &tested)))
+    }
+}
+
+/// Two unlike replies for a failure message.
+pub(crate) fn difference(reference: &[u8], tested: &[u8]) -> String {
+    let cut = |bytes: &[u8]| match bytes.len() {
+        length if length > 600 => format!("{}… ({length} bytes)", bytes[..600].escape_ascii()),
+        _ => bytes.escape_ascii().to_string(),
+    };
+    format!("    expected  {}\n    got       {}\n", cut(reference), cut(tested))
+}
+
+impl Group {
+    fn describe(&self, call: &Call, run: &Run<'_>, difference: &str) -> String {
+        format!(
+            "{}:{} [{}] ({:?}, {})\n    {}\n{difference}",
+            self.file,
+            call.line_number,
+            self.title,
+            run.protocol,
+            if run.batch == 1 { "one by one" } else { "pipelined" },
+            show(&call.args),
+        )
+    }
+}
+
+/// Fails the test when there are differences, and shows the first fifty.
+pub(crate) fn report(differences: &[String]) {
+    let shown: Vec<&str> = differences.iter().take(50).map(String::as_str).collect();
+    assert!(differences.is_empty(), "{} replies differ:\n{}", differences.len(), shown.join("\n"));
+}
+
+fn run_everywhere(pair: &Pair) {
+    let groups = files();
+    let mut differences = Vec::new();
+    for protocol in Protocol::ALL {
+        for batch in [1, usize::MAX] {
+            differences.extend(Run { pair, protocol, batch, flush: true }.all(&groups));
+        }
+    }
+    report(&differences);
+}
+
+#[test]
+fn one_thread() {
+    run_everywhere(&Pair::with_threads(1));
+}
+
+#[test]
+fn two_threads() {
+    run_everywhere(&Pair::with_threads(2));
+}
+
+#[test]
+fn four_threads() {
+    run_everywhere(&Pair::with_threads(4));
+}
+
+#[test]
+fn unix_socket() {
+    run_everywhere(&Pair::start(Recipe::under_test().on_unix_socket()));
+}
+
+/// The harness must notice a wrong reply: a pair of servers that differ in one setting.
+#[test]
+fn a_difference_is_noticed() {
+    let pair =
+        Pair { reference: Recipe::reference().start(), tested: Recipe::reference().with("databases", "3").start() };
+    let groups = read("self-check", "# fewer databases\nSELECT 2\nSELECT 3\nPING\n");
+    for batch in [1, usize::MAX] {
+        let differences = Run { pair: &pair, protocol: Protocol::Resp2, batch, flush: true }.all(&groups);
+        assert_eq!(differences.len(), 1, "{differences:?}");
+        assert!(differences[0].contains("SELECT 3"), "{differences:?}");
+        assert!(differences[0].contains("-ERR DB index is out of range"), "{differences:?}");
+    }
+}

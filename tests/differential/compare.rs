@@ -1,0 +1,176 @@
+//! A server under test beside a reference server, and what counts as the same reply.
+
+use crate::support::client::Client;
+use crate::support::reply::{self, Reply};
+use crate::support::server::{Recipe, Server};
+
+/// The two servers.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) reference: Server,
+    pub(crate) tested: Server,
+}
+
+impl Pair {
+    /// Starts both; the arguments go to the server under test.
+    pub(crate) fn start(tested: Recipe) -> Pair {
+        Pair { reference: Recipe::reference().start(), tested: tested.start() }
+    }
+
+    /// Starts both with a number of I/O threads for the server under test.
+    pub(crate) fn with_threads(threads: usize) -> Pair {
+        Pair::start(Recipe::under_test().with("io-threads", &threads.to_string()))
+    }
+
+    /// A connection to each, in the given protocol.
+    pub(crate) fn clients(&self, protocol: Protocol) -> Clients {
+        let mut clients = Clients { reference: self.reference.client(), tested: self.tested.client() };
+        if protocol == Protocol::Resp3 {
+            for client in [&mut clients.reference, &mut clients.tested] {
+                let reply = client.call(&["HELLO", "3"]);
+                assert!(reply.starts_with(b"%"), "HELLO 3 => {}", reply.escape_ascii());
+            }
+        }
+        clients
+    }
+
+    /// Empties both.
+    pub(crate) fn flush(&self) {
+        for server in [&self.reference, &self.tested] {
+            assert_eq!(server.client().call(&["FLUSHALL"]), b"+OK\r\n");
+        }
+    }
+}
+
+/// The protocol version of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Resp2,
+    Resp3,
+}
+
+impl Protocol {
+    /// Both.
+    pub(crate) const ALL: [Protocol; 2] = [Protocol::Resp2, Protocol::Resp3];
+}
+
+/// A connection to each server.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) reference: Client,
+    pub(crate) tested: Client,
+}
+
+/// How two replies are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Likeness {
+    /// Byte for byte.
+    Exact,
+    /// The elements of the innermost arrays may come in any order.
+    Sorted,
+    /// Integers (also in bulk strings) may differ by this much.
+    Near(i64),
+    /// Only the form counts: types and lengths of aggregates, not values.
+    Form,
+    /// Both are errors with the same first word.
+    Error,
+    /// Any reply that is not an error.
+    Any,
+}
+
+impl Likeness {
+    /// True when the two replies are alike in this sense.
+    pub(crate) fn holds(self, reference: &[u8], tested: &[u8]) -> bool {
+        let both = || (reply::parse(reference), reply::parse(tested));
+        match self {
+            Likeness::Exact => reference == tested,
+            Likeness::Sorted => {
+                let (reference, tested) = both();
+                sorted(reference) == sorted(tested)
+            }
+            Likeness::Near(tolerance) => {
+                let (reference, tested) = both();
+                near(&reference, &tested, tolerance)
+            }
+            Likeness::Form => {
+                let (reference, tested) = both();
+                form(&reference) == form(&tested)
+            }
+            Likeness::Error => match both() {
+                (Reply::Text(b'-', reference), Reply::Text(b'-', tested)) => {
+                    first_word(&reference) == first_word(&tested)
+                }
+                _ => false,
+            },
+            Likeness::Any => {
+                let (reference, tested) = both();
+                !reference.is_error() && !tested.is_error()
+            }
+        }
+    }
+}
+
+fn sorted(reply: Reply) -> Reply {
+    let Reply::Aggregate(kind, elements) = reply else { return reply };
+    let innermost = !elements.iter().any(|element| matches!(element, Reply::Aggregate(..)));
+    let mut elements: Vec<Reply> = elements.into_iter().map(sorted).collect();
+    if innermost {
+        elements.sort();
+    }
+    Reply::Aggregate(kind, elements)
+}
+
+fn near(left: &Reply, right: &Reply, tolerance: i64) -> bool {
+    let close = |left: i64, right: i64| left.abs_diff(right) <= tolerance.unsigned_abs();
+    match (left, right) {
+        (Reply::Integer(left), Reply::Integer(right)) => {
+            // Negative answers are codes (no key, no expiry), not durations.
+            left == right || (*left >= 0 && *right >= 0 && close(*left, *right))
+        }
+        (Reply::Text(kind, left), Reply::Text(other, right)) if kind == other => {
+            left == right || matches!((whole(left), whole(right)), (Some(left), Some(right)) if close(left, right))
+        }
+        (Reply::Aggregate(kind, left), Reply::Aggregate(other, right)) => {
+            kind == other
+                && left.len() == right.len()
+                && left.iter().zip(right).all(|(left, right)| near(left, right, tolerance))
+        }
+        _ => left == right,
+    }
+}
+
+fn whole(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn form(reply: &Reply) -> String {
+    match reply {
+        Reply::Text(kind, _) => char::from(*kind).to_string(),
+        Reply::Integer(_) => ":".to_owned(),
+        Reply::Null(head) => head.escape_ascii().to_string(),
+        Reply::Aggregate(kind, elements) => {
+            let inside: Vec<String> = elements.iter().map(form).collect();
+            format!("{}{}[{}]", char::from(*kind), elements.len(), inside.join(" "))
+        }
+    }
+}
+
+fn first_word(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == b' ').next().unwrap_or_default()
+}
+
+#[test]
+fn likeness_tells_like_from_unlike() {
+    let alike = |likeness: Likeness, left: &str, right: &str| likeness.holds(left.as_bytes(), right.as_bytes());
+    assert!(!alike(Likeness::Exact, "+OK\r\n", "$2\r\nOK\r\n"));
+    assert!(alike(Likeness::Sorted, "*2\r\n:1\r\n:2\r\n", "*2\r\n:2\r\n:1\r\n"));
+    assert!(!alike(Likeness::Sorted, "*2\r\n:1\r\n*1\r\n:2\r\n", "*2\r\n*1\r\n:2\r\n:1\r\n"));
+    assert!(alike(Likeness::Near(2), ":100\r\n", ":98\r\n"));
+    assert!(!alike(Likeness::Near(2), ":100\r\n", ":97\r\n"));
+    assert!(!alike(Likeness::Near(2), ":-1\r\n", ":-2\r\n"));
+    assert!(alike(Likeness::Form, "*2\r\n$1\r\na\r\n_\r\n", "*2\r\n$2\r\nbb\r\n_\r\n"));
+    assert!(!alike(Likeness::Form, "*1\r\n$1\r\na\r\n", "*1\r\n+a\r\n"));
+    assert!(alike(Likeness::Error, "-ERR a\r\n", "-ERR b\r\n"));
+    assert!(!alike(Likeness::Error, "-ERR a\r\n", "-NOAUTH b\r\n"));
+    assert!(!alike(Likeness::Any, ":1\r\n", "-ERR b\r\n"));
+}

@@ -1,0 +1,275 @@
+//! Where only the form can be compared: the fields of INFO, of CLIENT INFO, the list of commands.
+
+use crate::compare::Pair;
+use crate::support::reply::Reply;
+use crate::support::server::{Recipe, Server};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The fields of INFO that Ironkeep may leave out: they tell of a cluster, of replicas, of jemalloc,
+/// of forked children or of Redis' threads and buffers.
+const NOT_OURS: &[&str] = &[
+    "active_defrag_hits",
+    "active_defrag_key_hits",
+    "active_defrag_key_misses",
+    "active_defrag_misses",
+    "active_defrag_running",
+    "allocator_active",
+    "allocator_allocated",
+    "allocator_frag_bytes",
+    "allocator_frag_ratio",
+    "allocator_resident",
+    "allocator_rss_bytes",
+    "allocator_rss_ratio",
+    "async_loading",
+    "aof_last_cow_size",
+    "aof_rewrite_buffer_length",
+    "atomicvar_api",
+    "cluster_connections",
+    "current_active_defrag_time",
+    "current_cow_peak",
+    "current_cow_size",
+    "current_cow_size_age",
+    "current_fork_perc",
+    "current_save_keys_processed",
+    "current_save_keys_total",
+    "dump_payload_sanitizations",
+    "evicted_scripts",
+    "gcc_version",
+    "io_threaded_reads_processed",
+    "io_threaded_writes_processed",
+    "io_threads_active",
+    "latest_fork_usec",
+    "lazyfree_pending_objects",
+    "lazyfreed_objects",
+    "lru_clock",
+    "mem_aof_buffer",
+    "mem_clients_normal",
+    "mem_clients_slaves",
+    "mem_cluster_links",
+    "mem_fragmentation_bytes",
+    "mem_not_counted_for_evict",
+    "mem_replication_backlog",
+    "mem_total_replication_buffers",
+    "migrate_cached_sockets",
+    "module_fork_in_progress",
+    "module_fork_last_cow_size",
+    "monotonic_clock",
+    "multiplexing_api",
+    "number_of_cached_scripts",
+    "number_of_functions",
+    "number_of_libraries",
+    "rdb_last_cow_size",
+    "redis_build_id",
+    "redis_git_dirty",
+    "redis_git_sha1",
+    "reply_buffer_expands",
+    "reply_buffer_shrinks",
+    "rss_overhead_bytes",
+    "rss_overhead_ratio",
+    "slave_expires_tracked_keys",
+    "sync_full",
+    "sync_partial_err",
+    "sync_partial_ok",
+    "total_active_defrag_time",
+    "total_eviction_exceeded_time",
+    "total_forks",
+    "tracking_clients",
+    "tracking_total_items",
+    "tracking_total_keys",
+    "tracking_total_prefixes",
+    "unexpected_error_replies",
+    "used_cpu_sys_main_thread",
+    "used_cpu_user_main_thread",
+    "used_memory_dataset",
+    "used_memory_dataset_perc",
+    "used_memory_functions",
+    "used_memory_lua",
+    "used_memory_lua_human",
+    "used_memory_overhead",
+    "used_memory_scripts",
+    "used_memory_scripts_eval",
+    "used_memory_scripts_human",
+    "used_memory_startup",
+    "used_memory_vm_eval",
+    "used_memory_vm_functions",
+    "used_memory_vm_total",
+    "used_memory_vm_total_human",
+    "clients_in_timeout_table",
+    "aof_base_size",
+    "aof_buffer_length",
+    "aof_current_size",
+    "aof_delayed_fsync",
+    "aof_pending_bio_fsync",
+    "aof_pending_rewrite",
+    "expire_cycle_cpu_milliseconds",
+    "client_recent_max_input_buffer",
+    "client_recent_max_output_buffer",
+    "acl_access_denied_auth",
+    "acl_access_denied_channel",
+    "acl_access_denied_cmd",
+    "acl_access_denied_key",
+    "total_reads_processed",
+    "total_writes_processed",
+];
+
+fn sections(info: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut sections: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in info.split("\r\n").filter(|line| !line.is_empty()) {
+        match line.strip_prefix("# ") {
+            Some(name) => current = name.to_owned(),
+            None => {
+                let (field, value) = line.split_once(':').unwrap_or_else(|| panic!("not a field: {line}"));
+                let twice = sections.entry(current.clone()).or_default().insert(field.to_owned(), value.to_owned());
+                assert!(twice.is_none(), "{field} stands twice in {current}");
+            }
+        }
+    }
+    sections
+}
+
+fn info(server: &Server, section: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    sections(&server.client().ok(&format!("INFO {section}")).string())
+}
+
+#[test]
+fn info_has_the_sections_and_fields_of_redis() {
+    let pair = Pair::with_threads(1);
+    for server in [&pair.reference, &pair.tested] {
+        let mut client = server.client();
+        for line in ["SET k v", "SET volatile v EX 1000", "GET k", "GET missing"] {
+            client.line(line);
+        }
+    }
+    let (reference, tested) = (info(&pair.reference, ""), info(&pair.tested, ""));
+    let mut missing = Vec::new();
+    for (section, fields) in &reference {
+        // Ours without a Cluster section would be no loss: cluster-enabled is always no.
+        for field in fields.keys().filter(|field| !NOT_OURS.contains(&field.as_str())) {
+            if !tested.get(section).is_some_and(|fields| fields.contains_key(field)) {
+                missing.push(format!("{section}: {field}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "INFO lacks\n    {}", missing.join("\n    "));
+}
+
+#[test]
+fn info_selects_sections() {
+    let server = Recipe::under_test().start();
+    for (asked, title) in [
+        ("server", "Server"),
+        ("CLIENTS", "Clients"),
+        ("memory", "Memory"),
+        ("persistence", "Persistence"),
+        ("stats", "Stats"),
+        ("replication", "Replication"),
+        ("cpu", "CPU"),
+    ] {
+        let sections = info(&server, asked);
+        assert_eq!(sections.keys().collect::<Vec<_>>(), [title], "INFO {asked}");
+    }
+    let two: Vec<String> = info(&server, "server cpu").into_keys().collect();
+    assert_eq!(two, ["CPU", "Server"]);
+}
+
+#[test]
+fn info_counts() {
+    let server = Recipe::under_test().start();
+    let mut client = server.client();
+    client.ok("CONFIG RESETSTAT");
+    for line in ["SET k v", "SET l v EX 1000", "GET k", "GET k", "GET missing", "SET k w", "DEL k"] {
+        client.ok(line);
+    }
+    client.line("FOO");
+    client.ok("SELECT 3");
+    client.ok("SET m v");
+    let other = server.client();
+    let fields = info(&server, "everything");
+    let number = |section: &str, field: &str| -> i64 {
+        let value = &fields[section][field];
+        value.parse().unwrap_or_else(|_| panic!("{section} {field} is {value}"))
+    };
+    drop(other);
+    assert_eq!(number("Stats", "keyspace_hits"), 2);
+    assert_eq!(number("Stats", "keyspace_misses"), 1);
+    assert_eq!(number("Stats", "expired_keys"), 0);
+    assert!(number("Stats", "total_commands_processed") >= 9);
+    assert!(number("Stats", "total_connections_received") >= 1);
+    assert!(number("Stats", "total_error_replies") >= 1);
+    assert!(number("Clients", "connected_clients") >= 2);
+    assert!(number("Memory", "used_memory") > 0);
+    assert!(number("Server", "process_id") == i64::from(server.id()));
+    assert!(number("Server", "tcp_port") == i64::from(server.port()));
+    assert!(fields["Keyspace"]["db0"].starts_with("keys=1,expires=1,avg_ttl="), "{:?}", fields["Keyspace"]);
+    assert!(fields["Keyspace"]["db3"].starts_with("keys=1,expires=0,avg_ttl=0"), "{:?}", fields["Keyspace"]);
+}
+
+/// `CLIENT INFO` and `CLIENT LIST`: one line a client, Redis' fields, true values.
+#[test]
+fn client_lines() {
+    let pair = Pair::with_threads(2);
+    let line = |server: &Server| {
+        let mut client = server.client();
+        client.ok("CLIENT SETNAME tester");
+        client.ok("SELECT 5");
+        client.ok("CLIENT INFO").string()
+    };
+    let names = |line: &str| -> BTreeSet<String> {
+        line.split_whitespace().map(|field| field.split('=').next().unwrap_or_default().to_owned()).collect()
+    };
+    let (reference, tested) = (line(&pair.reference), line(&pair.tested));
+    let missing: Vec<String> = names(&reference).difference(&names(&tested)).cloned().collect();
+    assert!(missing.is_empty(), "CLIENT INFO lacks {missing:?}: {tested}");
+    for field in ["name=tester", "db=5", "user=default", "cmd=client|info", "resp=2", "sub=0", "multi=-1"] {
+        assert!(tested.split_whitespace().any(|found| found == field), "{field} is not in {tested}");
+    }
+
+    let mut first = pair.tested.client();
+    let mut second = pair.tested.client();
+    let ids = [first.ok("CLIENT ID").integer(), second.ok("CLIENT ID").integer()];
+    assert!(ids[0] < ids[1], "{ids:?}");
+    let list = first.ok(&format!("CLIENT LIST ID {} {}", ids[0], ids[1])).string();
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert!(list.lines().all(|line| line.starts_with("id=")), "{list}");
+    assert!(list.ends_with('\n'), "{list:?}");
+}
+
+/// Every command that the server names is described, and COMMAND COUNT agrees.
+#[test]
+fn the_command_table_agrees_with_itself() {
+    let server = Recipe::under_test().start();
+    let mut client = server.client();
+    let count = client.ok("COMMAND COUNT").integer();
+    let Reply::Aggregate(_, all) = client.ok("COMMAND") else { panic!("COMMAND gives an array") };
+    assert_eq!(count, i64::try_from(all.len()).expect("few commands"));
+    let Reply::Aggregate(_, names) = client.ok("COMMAND LIST") else { panic!("COMMAND LIST gives an array") };
+    let described: BTreeSet<String> = all.iter().map(|entry| entry.elements()[0].string()).collect();
+    // COMMAND LIST also names subcommands, as `container|name`.
+    let names: BTreeSet<String> = names.iter().map(Reply::string).filter(|name| !name.contains('|')).collect();
+    assert_eq!(names, described);
+    for name in names {
+        let docs = client.ok(&format!("COMMAND DOCS {name}"));
+        assert_eq!(docs.elements().len(), 2, "COMMAND DOCS {name}");
+    }
+}
+
+/// The commands of this stage are all there.
+#[test]
+fn the_commands_of_redis_are_there() {
+    const COMMANDS: &str = "append auth bgrewriteaof bgsave client command config copy dbsize decr decrby del echo exists \
+        expire expireat expiretime flushall flushdb get getdel getex getrange getset hello incr incrby incrbyfloat info keys \
+        lastsave lcs lolwut mget move mset msetnx object persist pexpire pexpireat pexpiretime ping psetex pttl quit randomkey \
+        rename renamenx reset save scan select set setex setnx setrange shutdown strlen substr swapdb time touch ttl type unlink \
+        wait waitaof";
+    let server = Recipe::under_test().start();
+    let names: BTreeSet<String> =
+        server.client().ok("COMMAND LIST").elements().iter().map(|name| name.string().to_lowercase()).collect();
+    let missing: Vec<&str> = COMMANDS
+        .split_whitespace()
+        .filter(|name| !names.contains(*name))
+        // A stand-in of an older version has no WAITAOF.
+        .filter(|name| !(Recipe::is_stand_in() && *name == "waitaof"))
+        .collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+}

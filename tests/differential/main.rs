@@ -1,0 +1,22 @@
+//! The same bytes to the server under test and to a genuine redis-server: the replies must be the same bytes.
+//!
+//! | where | what |
+//! |---|---|
+//! | `cases/*.txt` | commands written by hand, one a line, one file per family; `cases.rs` reads and runs them |
+//! | `protocol.rs` | raw byte streams from `cases/protocol.txt`, cut at every boundary, thousands deep |
+//! | `password.rs` | `cases/password.txt` on servers with `requirepass` |
+//! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
+//! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
+//! | `compare.rs` | a pair of servers, and what "the same reply" means |
+//!
+//! Everything runs in RESP2 and RESP3, one by one and pipelined, with one, two and four threads.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cases;
+mod compare;
+mod introspection;
+mod password;
+mod protocol;
+mod sequences;

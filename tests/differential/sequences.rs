@@ -1,0 +1,152 @@
+//! Long random sequences of string and key commands, good and malformed, on few keys.
+//!
+//! Every reply is compared, and at the end both keyspaces. Expiry times are far ahead or long past, so
+//! that nothing depends on the clock. A failure prints its seed (`IRONKEEP_TEST_SEED` repeats it) and the
+//! shortest sequence found that still shows a difference.
+
+use crate::cases::difference;
+use crate::compare::{Clients, Likeness, Pair, Protocol};
+use crate::support::client::{encode, show};
+use crate::support::generator::{Command, Generator};
+use crate::support::random::Random;
+
+/// What is asked at the end, of both servers: every key of every database, in full.
+fn last_look(clients: &mut Clients) -> Vec<Command> {
+    let words = |line: &[&[u8]]| line.iter().map(|word| word.to_vec()).collect::<Command>();
+    let mut commands = Vec::new();
+    for database in 0..16 {
+        let index = database.to_string();
+        clients.reference.call(&["SELECT", &index]);
+        commands.push(words(&[b"SELECT", index.as_bytes()]));
+        commands.push(words(&[b"KEYS", b"*"]));
+        commands.push(words(&[b"DBSIZE"]));
+        let keys = crate::support::reply::parse(&clients.reference.call(&["KEYS", "*"]));
+        for key in keys.elements() {
+            commands.push(words(&[b"GET", key.text()]));
+            commands.push(words(&[b"PEXPIRETIME", key.text()]));
+            commands.push(words(&[b"OBJECT", b"ENCODING", key.text()]));
+        }
+    }
+    commands
+}
+
+fn likeness_of(command: &Command) -> Likeness {
+    match command[0].to_ascii_uppercase().as_slice() {
+        b"KEYS" | b"SCAN" => Likeness::Sorted,
+        _ => Likeness::Exact,
+    }
+}
+
+/// Runs a sequence from empty databases; gives the number of the first unlike reply and both replies.
+fn first_difference(pair: &Pair, protocol: Protocol, commands: &[Command], batch: usize) -> Option<(usize, String)> {
+    pair.flush();
+    let mut clients = pair.clients(protocol);
+    compare_all(&mut clients, commands, batch).or_else(|| {
+        let look = last_look(&mut clients);
+        compare_all(&mut clients, &look, batch).map(|(index, text)| {
+            (commands.len().saturating_sub(1), format!("    at the end, {}\n{text}", show(&look[index])))
+        })
+    })
+}
+
+fn compare_all(clients: &mut Clients, commands: &[Command], batch: usize) -> Option<(usize, String)> {
+    let mut number = 0;
+    for chunk in commands.chunks(batch) {
+        let bytes: Vec<u8> = chunk.iter().flat_map(|command| encode(command)).collect();
+        for client in [&mut clients.reference, &mut clients.tested] {
+            client.send(&bytes).expect("the connection holds");
+        }
+        for command in chunk {
+            let reference = clients.reference.receive().expect("the reference answers");
+            let tested = match clients.tested.receive() {
+                Ok(bytes) => bytes,
+                Err(error) => return Some((number, format!("    no reply: {error}\n"))),
+            };
+            if !likeness_of(command).holds(&reference, &tested) {
+                return Some((number, difference(&reference, &tested)));
+            }
+            number += 1;
+        }
+    }
+    None
+}
+
+/// Takes away what is not needed to show a difference, for a limited number of tries.
+fn shorten(pair: &Pair, protocol: Protocol, mut commands: Vec<Command>) -> Vec<Command> {
+    let mut tries = 300;
+    let mut size = commands.len() / 2;
+    while size > 0 {
+        let mut from = 0;
+        while from < commands.len() && tries > 0 {
+            tries -= 1;
+            let mut fewer = commands.clone();
+            fewer.drain(from..(from + size).min(commands.len()));
+            match first_difference(pair, protocol, &fewer, 64) {
+                Some((index, _)) => {
+                    fewer.truncate(index + 1);
+                    commands = fewer;
+                }
+                None => from += size,
+            }
+        }
+        size /= 2;
+    }
+    commands
+}
+
+fn random_sequences(threads: usize, batch: usize, protocol: Protocol) {
+    let pair = Pair::with_threads(threads);
+    let seed = Random::seed_of_this_run();
+    for round in 0..8 {
+        let seed = seed.wrapping_add(round);
+        let mut random = Random::new(seed);
+        let mut generator = Generator { random: &mut random };
+        let mut commands: Vec<Command> = (0..1500).map(|_| generator.command()).collect();
+        if let Some((index, text)) = first_difference(&pair, protocol, &commands, batch) {
+            commands.truncate(index + 1);
+            let short = shorten(&pair, protocol, commands.clone());
+            let (shown, text) = match first_difference(&pair, protocol, &short, 1) {
+                Some((_, text)) => (short, text),
+                // Only the pipelined form shows it: the last commands are all there is to see.
+                None => (commands.split_off(commands.len().saturating_sub(40)), text),
+            };
+            let lines: Vec<String> = shown.iter().map(|command| format!("    {}", show(command))).collect();
+            panic!("IRONKEEP_TEST_SEED={seed}, {protocol:?}, batches of {batch}:\n{}\n{text}", lines.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn one_by_one() {
+    random_sequences(1, 1, Protocol::Resp2);
+}
+
+#[test]
+fn in_small_pipelines() {
+    random_sequences(1, 7, Protocol::Resp3);
+}
+
+#[test]
+fn in_deep_pipelines() {
+    random_sequences(2, 200, Protocol::Resp2);
+}
+
+#[test]
+fn on_four_threads() {
+    random_sequences(4, 17, Protocol::Resp3);
+}
+
+/// The harness must find a planted difference and shorten it to what matters.
+#[test]
+fn a_difference_is_found_and_shortened() {
+    use crate::support::server::Recipe;
+    let pair =
+        Pair { reference: Recipe::reference().start(), tested: Recipe::reference().with("databases", "2").start() };
+    let mut random = Random::new(1);
+    let mut generator = Generator { random: &mut random };
+    let mut commands: Vec<Command> = (0..500).map(|_| generator.command()).collect();
+    let (index, _) = first_difference(&pair, Protocol::Resp2, &commands, 10).expect("databases 2 and 15 are used");
+    commands.truncate(index + 1);
+    let short = shorten(&pair, Protocol::Resp2, commands);
+    assert!(short.len() <= 4, "{} commands are left", short.len());
+}

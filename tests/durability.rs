@@ -1,0 +1,536 @@
+//! What a crash may not take away: real processes, real `kill -9`, real files.
+//!
+//! The promise under test: whatever was acknowledged before the process died is there after the
+//! restart, with every `appendfsync` policy (the machine lives on, so what was written stays); and
+//! nothing is there that was never sent. Snapshots and log rewrites at any moment change nothing.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+use support::client::{Client, encode};
+use support::generator::Generator;
+use support::random::Random;
+use support::reply;
+use support::server::{Recipe, Server, free_port, wait};
+
+const POLICIES: [&str; 3] = ["always", "everysec", "no"];
+const DATABASES: usize = 16;
+
+fn recipe(policy: &str, threads: usize) -> Recipe {
+    Recipe::under_test()
+        .with("save", "")
+        .with("appendonly", "yes")
+        .with("appendfsync", policy)
+        .with("io-threads", &threads.to_string())
+}
+
+/// Everything that a keyspace shows: database and key to value and expiry.
+type Dump = BTreeMap<(usize, Vec<u8>), (Vec<u8>, i64)>;
+
+fn dump(server: &Server) -> Dump {
+    let mut client = server.client();
+    let mut dump = Dump::new();
+    for database in 0..DATABASES {
+        client.ok(&format!("SELECT {database}"));
+        let keys = client.ok("KEYS *");
+        for key in keys.elements().iter().map(|key| key.text().to_vec()) {
+            let value = reply::parse(&client.call(&[b"GET", key.as_slice()])).text().to_vec();
+            let expiry = reply::parse(&client.call(&[b"PEXPIRETIME", key.as_slice()])).integer();
+            dump.insert((database, key), (value, expiry));
+        }
+    }
+    dump
+}
+
+/// Both dumps, or the first places where they differ.
+fn assert_same(before: &Dump, after: &Dump, what: &str) {
+    let mut unlike = Vec::new();
+    for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))) {
+        let (left, right) = (before.get(key), after.get(key));
+        if left != right {
+            let show = |side: Option<&(Vec<u8>, i64)>| match side {
+                Some((value, expiry)) => format!("{} until {expiry}", value[..value.len().min(80)].escape_ascii()),
+                None => "nothing".to_owned(),
+            };
+            unlike.push(format!("    {} of {}: {} became {}", key.1.escape_ascii(), key.0, show(left), show(right)));
+        }
+    }
+    assert!(unlike.is_empty(), "{what}: {} keys differ\n{}", unlike.len(), unlike[..unlike.len().min(20)].join("\n"));
+}
+
+/// Kills with -9, starts again on the same files, and the keyspace must be the same.
+fn assert_survives_kill(server: &mut Server, what: &str) {
+    let before = dump(server);
+    server.kill();
+    server.start_again();
+    assert_same(&before, &dump(server), what);
+}
+
+// ---------------------------------------------------------------- kill -9 under load
+
+/// What one client knows of its keys: the last value sent, and the last acknowledged.
+/// Values only grow, so the true state lies between the two.
+#[derive(Debug, Default)]
+struct Ledger {
+    sent: BTreeMap<String, u64>,
+    acknowledged: BTreeMap<String, u64>,
+}
+
+/// Values carry their number and a padding that depends on it: a mixed-up value is noticed.
+fn padded(number: u64) -> String {
+    format!("{number}:{}", "x".repeat((number % 300) as usize))
+}
+
+impl Ledger {
+    /// Writes until the server dies.
+    fn write(&mut self, name: usize, mut client: Client, random: &mut Random, number: &mut u64) {
+        loop {
+            let depth = random.pick(&[&1, &1, &1, &4, &30]);
+            let mut bytes = Vec::new();
+            let mut batch = Vec::new();
+            for _ in 0..*depth {
+                *number += 1;
+                let key = match random.below(3) {
+                    0 => format!("counter:{name}"),
+                    1 => format!("few:{name}:{}", random.below(20)),
+                    _ => format!("many:{name}:{number}"),
+                };
+                let value = match key.starts_with("counter") {
+                    true => {
+                        bytes.extend(encode(&["INCR", &key]));
+                        self.sent.get(&key).copied().unwrap_or(0) + 1
+                    }
+                    false => {
+                        bytes.extend(encode(&["SET", &key, &padded(*number)]));
+                        *number
+                    }
+                };
+                self.sent.insert(key.clone(), value);
+                batch.push((key, value));
+            }
+            if client.send(&bytes).is_err() {
+                return;
+            }
+            for (key, value) in batch {
+                match client.receive() {
+                    Ok(reply) if reply == b"+OK\r\n" => {}
+                    Ok(reply) if reply == format!(":{value}\r\n").as_bytes() => {}
+                    Ok(reply) => panic!("{key}: {}", reply.escape_ascii()),
+                    Err(_) => return,
+                }
+                self.acknowledged.insert(key, value);
+            }
+        }
+    }
+
+    /// Looks at every key, and takes what is there as the new truth.
+    fn check(&mut self, client: &mut Client, round: &str) {
+        let keys: Vec<String> = self.sent.keys().cloned().collect();
+        for keys in keys.chunks(1000) {
+            let mut command = vec!["MGET"];
+            command.extend(keys.iter().map(String::as_str));
+            let found = reply::parse(&client.call(&command));
+            for (key, value) in keys.iter().zip(found.elements()) {
+                self.check_key(key, value, round);
+            }
+        }
+    }
+
+    fn check_key(&mut self, key: &str, found: &reply::Reply, round: &str) {
+        let number = match found {
+            reply::Reply::Null(_) => None,
+            text => {
+                let text = text.string();
+                let number = text.split(':').next().and_then(|digits| digits.parse().ok());
+                let number: u64 = number.unwrap_or_else(|| panic!("{round}: {key} holds {text}"));
+                assert!(key.starts_with("counter") || text == padded(number), "{round}: {key} holds {text}");
+                Some(number)
+            }
+        };
+        let (sent, acknowledged) = (self.sent[key], self.acknowledged.get(key).copied());
+        assert!(
+            number >= acknowledged && number <= Some(sent),
+            "{round}: {key} holds {number:?}; acknowledged {acknowledged:?}, sent {sent}"
+        );
+        match number {
+            Some(number) => {
+                self.sent.insert(key.to_owned(), number);
+                self.acknowledged.insert(key.to_owned(), number);
+            }
+            None => drop(self.sent.remove(key)),
+        }
+    }
+}
+
+/// Starts snapshots and rewrites at random moments until told to stop, or until the server is gone.
+fn disturb(mut client: Client, random: &mut Random, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(random.below(40) as u64));
+        let command = *random.pick(&[&"BGSAVE", &"BGREWRITEAOF"]);
+        // One may be running already, and the server may be dead: neither matters here.
+        if client.try_call(&[command]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn acknowledged_writes_survive_kill_nine_under_load() {
+    const WRITERS: usize = 4;
+    let seed = Random::seed_of_this_run();
+    println!("IRONKEEP_TEST_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut server = recipe("always", 2).start();
+    let mut ledgers: Vec<Ledger> = (0..WRITERS).map(|_| Ledger::default()).collect();
+    let mut numbers = [0; WRITERS];
+    for round in 0..30 {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (name, (ledger, number)) in ledgers.iter_mut().zip(&mut numbers).enumerate() {
+                let client = server.client();
+                let mut random = Random::new(random.next());
+                scope.spawn(move || ledger.write(name, client, &mut random, number));
+            }
+            let client = server.client();
+            let mut disturbance = Random::new(random.next());
+            let stop = &stop;
+            scope.spawn(move || disturb(client, &mut disturbance, stop));
+            sleep(Duration::from_millis(50 + random.below(250) as u64));
+            server.kill();
+            stop.store(true, Ordering::Relaxed);
+        });
+        // The next life may have another policy and another number of threads.
+        let policy = POLICIES[(round + 1) % 3];
+        server.set_recipe(recipe(policy, [1, 2, 4][round / 3 % 3]));
+        server.start_again();
+        let mut client = server.client();
+        for ledger in &mut ledgers {
+            ledger.check(&mut client, &format!("round {round}, before {policy}"));
+        }
+        let expected: usize = ledgers.iter().map(|ledger| ledger.sent.len()).sum();
+        assert_eq!(client.ok("DBSIZE").integer(), expected as i64, "round {round}: keys that nobody sent");
+        // Not to grow without end; the numbers go on, so that an old value cannot pass for a new one.
+        if round % 6 == 5 {
+            client.ok("FLUSHALL");
+            ledgers.iter_mut().for_each(|ledger| *ledger = Ledger::default());
+        }
+    }
+    assert!(numbers.iter().sum::<u64>() > 3000, "hardly any load: {numbers:?}");
+}
+
+// ---------------------------------------------------------------- replay gives the live state
+
+#[test]
+fn random_commands_survive_kill_nine() {
+    let seed = Random::seed_of_this_run();
+    println!("IRONKEEP_TEST_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut server = recipe("no", 2).start();
+    for round in 0..8 {
+        let mut client = server.client();
+        let snapshots = round % 2 == 1;
+        for _ in 0..60 {
+            let mut generator = Generator { random: &mut random };
+            let mut commands: Vec<_> = (0..25).map(|_| generator.command()).collect();
+            if snapshots && random.one_in(6) {
+                commands.push(vec![random.pick(&["BGSAVE", "BGREWRITEAOF"]).as_bytes().to_vec()]);
+            }
+            let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+            client.send(&bytes).expect("the connection holds");
+            for command in &commands {
+                client.receive().unwrap_or_else(|error| panic!("{}: {error}", support::client::show(command)));
+            }
+        }
+        server.set_recipe(recipe(POLICIES[round % 3], [2, 1, 4][round % 3]));
+        assert_survives_kill(&mut server, &format!("seed {seed}, round {round}"));
+    }
+}
+
+#[test]
+fn snapshots_under_concurrent_writers_lose_nothing() {
+    let seed = Random::seed_of_this_run();
+    println!("IRONKEEP_TEST_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut server = recipe("everysec", 4).start();
+    for round in 0..5 {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let stop = &stop;
+            let mut writers = Vec::new();
+            for _ in 0..3 {
+                let mut client = server.client();
+                let mut random = Random::new(random.next());
+                writers.push(scope.spawn(move || {
+                    for _ in 0..300 {
+                        let mut generator = Generator { random: &mut random };
+                        let commands: Vec<_> = (0..10).map(|_| generator.command()).collect();
+                        let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+                        client.send(&bytes).expect("the connection holds");
+                        commands.iter().for_each(|_| drop(client.receive().expect("a reply")));
+                    }
+                }));
+            }
+            let client = server.client();
+            let mut disturbance = Random::new(random.next());
+            let disturber = scope.spawn(move || disturb(client, &mut disturbance, stop));
+            for writer in writers {
+                writer.join().expect("a writer fails");
+            }
+            stop.store(true, Ordering::Relaxed);
+            disturber.join().expect("the disturber fails");
+        });
+        assert_survives_kill(&mut server, &format!("seed {seed}, round {round}"));
+    }
+}
+
+/// Commands that touch two keys or whole databases, each followed by a crash.
+#[test]
+fn commands_on_many_keys_survive_kill_nine() {
+    let mut server = recipe("everysec", 2).start();
+    let mut client = server.client();
+    for database in 0..DATABASES {
+        client.ok(&format!("SELECT {database}"));
+        client.ok(&format!("MSET k {database} l l{database} n 5 expiring v"));
+        client.ok(&format!("SET long:{database} \"y\"*{}", 100 + 100 * database));
+        client.ok("PEXPIREAT expiring 33177117420123");
+    }
+    assert_survives_kill(&mut server, "all databases");
+    let steps = [
+        "RENAME k renamed",
+        "RENAMENX l renamed-too",
+        "RENAME expiring expired-never",
+        "COPY n copied",
+        "COPY expired-never copied-with-expiry",
+        "COPY n n DB 3 REPLACE",
+        "MOVE n 4",
+        "MOVE renamed 5",
+        "SWAPDB 0 1",
+        "SWAPDB 2 15",
+        "INCRBYFLOAT n 0.1",
+        "SET k v KEEPTTL",
+        "GETEX k EXAT 33177117420",
+        "PERSIST k",
+        "GETDEL k",
+        "MSETNX new1 a new2 b",
+        "SETRANGE new1 200 z",
+        "APPEND new2 tail",
+        "EXPIRE new1 -1",
+        "SET gone v EXAT 1",
+        "DEL new2 missing",
+        "UNLINK long:0 long:1",
+        "FLUSHDB",
+        "SET after flush",
+        "FLUSHALL",
+        "SET after flushall",
+        "SWAPDB 0 9",
+    ];
+    for step in steps {
+        server.client().line(step);
+        assert_survives_kill(&mut server, step);
+    }
+    let mut client = server.client();
+    client.ok("SELECT 9");
+    assert_eq!(client.ok("GET after").string(), "flushall");
+    assert_eq!(dump(&server).len(), 1);
+}
+
+/// A snapshot right before, amid or after such commands changes nothing either.
+#[test]
+fn barriers_beside_snapshots_survive_kill_nine() {
+    let mut server = recipe("no", 2).start();
+    for round in 0..6 {
+        let mut client = server.client();
+        client.ok(&format!("MSET a {round} b {round} c {round}"));
+        let pipeline: &[&[&str]] = match round % 3 {
+            0 => &[&["BGSAVE"], &["SWAPDB", "0", "1"], &["SET", "a", "new"]],
+            1 => &[&["SWAPDB", "0", "2"], &["BGREWRITEAOF"], &["SET", "a", "new"], &["SWAPDB", "1", "0"]],
+            _ => &[&["SET", "a", "old"], &["FLUSHALL"], &["BGREWRITEAOF"], &["SET", "a", "new"], &["RENAME", "a", "z"]],
+        };
+        let bytes: Vec<u8> = pipeline.iter().flat_map(|command| encode(command)).collect();
+        client.send(&bytes).expect("the connection holds");
+        pipeline.iter().for_each(|_| drop(client.receive().expect("a reply")));
+        assert_survives_kill(&mut server, &format!("round {round}"));
+    }
+}
+
+// ---------------------------------------------------------------- expiry
+
+#[test]
+fn expiry_goes_on_while_the_server_is_down() {
+    let mut server = recipe("everysec", 1).start();
+    let mut client = server.client();
+    for line in [
+        "SET soon v PX 300",
+        "SET relative v EX 1000",
+        "SET absolute v PXAT 33177117420123",
+        "SET changed v EX 5000",
+        "PEXPIREAT changed 33177117420456",
+        "SET persisted v PX 300",
+        "PERSIST persisted",
+        "SET overwritten v PX 300",
+        "SET overwritten w",
+        "SET kept v PXAT 33177117420789",
+        "SET kept w KEEPTTL",
+        "SETEX long 1000 \"z\"*1000",
+        "GETEX relative",
+    ] {
+        client.ok(line);
+    }
+    let relative = client.ok("PEXPIRETIME relative").integer();
+    for snapshot in [false, true] {
+        if snapshot {
+            server.client().ok("SAVE");
+        }
+        server.kill();
+        sleep(Duration::from_millis(350));
+        server.start_again();
+        let mut client = server.client();
+        assert_eq!(client.line("GET soon"), reply::parse(b"$-1\r\n"));
+        assert_eq!(client.ok("EXISTS soon").integer(), 0);
+        assert_eq!(client.ok("PEXPIRETIME relative").integer(), relative);
+        for (key, expiry) in [
+            ("absolute", 33_177_117_420_123),
+            ("changed", 33_177_117_420_456),
+            ("kept", 33_177_117_420_789),
+            ("persisted", -1),
+            ("overwritten", -1),
+        ] {
+            assert_eq!(client.ok(&format!("PEXPIRETIME {key}")).integer(), expiry, "{key}");
+        }
+        assert_eq!(client.ok("GET kept").string(), "w");
+        assert_eq!(client.ok("STRLEN long").integer(), 1000);
+    }
+}
+
+/// An expired key that was written again must not lose the new value to a late removal.
+#[test]
+fn a_key_written_after_its_expiry_stays() {
+    let mut server = recipe("no", 2).start();
+    let mut client = server.client();
+    for round in 0..20 {
+        client.ok(&format!("SET k:{round} old PX 5"));
+    }
+    sleep(Duration::from_millis(20));
+    for round in 0..20 {
+        client.ok(&format!("APPEND k:{round} new"));
+    }
+    let before = dump(&server);
+    assert!(before.values().all(|(value, expiry)| value == b"new" && *expiry == -1), "{before:?}");
+    assert_survives_kill(&mut server, "written again");
+}
+
+// ---------------------------------------------------------------- polite ends
+
+#[test]
+fn a_clean_exit_keeps_everything() {
+    let mut server = recipe("everysec", 2).start();
+    for (round, end) in
+        ["SIGTERM", "SHUTDOWN", "SHUTDOWN SAVE", "SHUTDOWN NOSAVE", "SHUTDOWN NOW"].into_iter().enumerate()
+    {
+        let mut client = server.client();
+        for number in 0..200 {
+            client.ok(&format!("SET {round}:{number} \"v\"*{number}"));
+        }
+        client.ok("SELECT 7");
+        client.ok(&format!("INCRBY counter {round}"));
+        let before = dump(&server);
+        let status = match end {
+            "SIGTERM" => server.terminate(),
+            command => {
+                client.send(&encode(&support::words::split(command))).expect("the connection holds");
+                let last = client.receive_until_close().expect("the server closes");
+                assert!(last.is_empty(), "{end}: {}", last.escape_ascii());
+                server.wait_for_exit()
+            }
+        };
+        assert_eq!(status.code(), Some(0), "{end}: {}", server.log());
+        server.start_again();
+        assert_same(&before, &dump(&server), end);
+    }
+}
+
+#[test]
+fn a_clean_exit_under_load_keeps_what_was_acknowledged() {
+    let mut server = recipe("no", 2).start();
+    let mut ledger = Ledger::default();
+    let mut number = 0;
+    for round in 0..5 {
+        let client = server.client();
+        std::thread::scope(|scope| {
+            let (ledger, number) = (&mut ledger, &mut number);
+            scope.spawn(move || ledger.write(0, client, &mut Random::new(round), number));
+            sleep(Duration::from_millis(60));
+            assert_eq!(server.terminate().code(), Some(0));
+        });
+        server.start_again();
+        ledger.check(&mut server.client(), &format!("round {round}"));
+    }
+}
+
+#[test]
+fn large_values_survive() {
+    let mut server = recipe("always", 1).start();
+    let mut client = server.client();
+    client.ok("SET large \"x\"*5000000");
+    client.ok("SETRANGE large 4999999 y");
+    client.ok("SET other \"z\"*70000");
+    client.ok("BGREWRITEAOF");
+    client.ok("APPEND other tail");
+    assert_survives_kill(&mut server, "large values");
+}
+
+// ---------------------------------------------------------------- one directory, one server
+
+#[test]
+fn a_second_server_on_the_same_directory_is_refused() {
+    if Recipe::is_stand_in() {
+        println!("not checked: Redis itself does not refuse");
+        return;
+    }
+    let server = recipe("everysec", 1).start();
+    server.client().ok("SET k v");
+    let mut command = server.recipe().command(server.directory(), free_port());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut second = command.spawn().expect("the program starts");
+    let status = wait(&mut second).expect("it ends by itself");
+    let output = second.wait_with_output().expect("its output can be read");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).to_lowercase();
+    assert!(!status.success(), "it must not end well: {said}");
+    let directory = server.directory().to_string_lossy().to_lowercase();
+    assert!(said.contains(&directory), "the message names the directory: {said}");
+    assert!(
+        ["lock", "in use", "already", "another"].iter().any(|word| said.contains(word)),
+        "the message names the reason: {said}"
+    );
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(server.client().ok("GET k").string(), "v", "the first goes on");
+}
+
+/// The lock goes with its holder: a crash does not lock anybody out.
+#[test]
+fn restarts_follow_each_other_at_once() {
+    let mut server = recipe("always", 2).start();
+    for round in 1..=10 {
+        assert_eq!(server.client().ok("INCR starts").integer(), round);
+        server.kill();
+        server.start_again();
+    }
+}
+
+/// A directory that comes from a caller stays usable by the next server.
+#[test]
+fn the_data_moves_to_another_server() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut first = recipe("everysec", 4).start_in(home.path());
+    first.client().ok("SET k v PXAT 33177117420123");
+    let before = dump(&first);
+    assert_eq!(first.terminate().code(), Some(0));
+    drop(first);
+    let second = recipe("always", 1).start_in(home.path());
+    assert_same(&before, &dump(&second), "another server");
+}

@@ -1,0 +1,258 @@
+//! Starting and ending the server as an operator does: arguments, configuration file, signals, limits.
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use support::client::{Address, Client};
+use support::server::{Recipe, free_port, wait};
+
+/// The program under test without any arguments.
+fn program() -> Command {
+    let line = std::env::var("IRONKEEP_TEST_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironkeep").to_owned());
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// How the program ended, and all that it said.
+fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
+    let mut child = command.spawn().expect("the program starts");
+    let status = wait(&mut child).expect("it ends by itself");
+    let mut said = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    (status, said)
+}
+
+/// Ends the child with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something listens there.
+fn connect(port: u16) -> Client {
+    let start = Instant::now();
+    loop {
+        match Client::connect(&Address::Port(port)) {
+            Ok(client) => return client,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(60), "port {port}: {error}"),
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn start_with_file(directory: &Path, text: &str, more: &[&str]) -> (Running, Client) {
+    let port = free_port();
+    let file = directory.join("server.conf");
+    fs::write(&file, format!("port {port}\ndir {}\n{text}", directory.display())).expect("the file can be written");
+    let child = program().arg(&file).args(more).spawn().expect("the program starts");
+    (Running(child), connect(port))
+}
+
+#[test]
+fn a_configuration_file_is_read() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (_running, mut client) = start_with_file(
+        home.path(),
+        "# a comment\n\n  timeout   17  \nMAXMEMORY 100mb\nmaxmemory-policy allkeys-lru\nrequirepass \"s e\\x63ret\"\nhz 20\n",
+        &["--hz", "30", "--appendfsync", "no"],
+    );
+    assert!(client.line("PING").is_error());
+    client.ok(r#"AUTH "s ecret""#);
+    for (name, value) in [
+        ("timeout", "17"),
+        ("maxmemory", "104857600"),
+        ("maxmemory-policy", "allkeys-lru"),
+        // The command line comes after the file.
+        ("hz", "30"),
+        ("appendfsync", "no"),
+    ] {
+        assert_eq!(client.ok(&format!("CONFIG GET {name}")).elements()[1].string(), value, "{name}");
+    }
+}
+
+#[test]
+fn config_rewrite_keeps_what_was_set() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let file = home.path().join("server.conf");
+    let (running, mut client) = start_with_file(home.path(), "# keep this comment\ntimeout 17\n", &[]);
+    client.ok("CONFIG SET timeout 23 maxmemory 50mb");
+    client.ok("CONFIG REWRITE");
+    let text = fs::read_to_string(&file).expect("the file is there");
+    assert!(text.contains("# keep this comment"), "{text}");
+    assert!(text.lines().any(|line| line == "timeout 23"), "{text}");
+    assert!(!text.contains("timeout 17"), "{text}");
+    drop(running);
+
+    let port: u16 =
+        text.lines().find_map(|line| line.strip_prefix("port ")).and_then(|port| port.parse().ok()).expect("a port");
+    let _running = Running(program().arg(&file).spawn().expect("the program starts"));
+    let mut client = connect(port);
+    assert_eq!(client.ok("CONFIG GET timeout").elements()[1].string(), "23");
+    assert_eq!(client.ok("CONFIG GET maxmemory").elements()[1].string(), "52428800");
+}
+
+#[test]
+fn a_bad_configuration_is_refused_by_name() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let file = home.path().join("server.conf");
+    for (text, named) in [
+        ("port 0\nnosuchdirective yes\n", "nosuchdirective"),
+        ("port 0\ntimeout abc\n", "timeout"),
+        ("port 0\nmaxmemory-policy sometimes\n", "maxmemory-policy"),
+        ("port 0\nrequirepass \"unbalanced\n", "requirepass"),
+        ("port 99999\n", "port"),
+    ] {
+        fs::write(&file, text).expect("the file can be written");
+        let (status, said) = run_to_end(program().arg(&file).current_dir(home.path()));
+        assert_eq!(status.code(), Some(1), "{text}{said}");
+        assert!(said.contains(named), "{text}{said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+    let (status, said) = run_to_end(program().args(["--nosuchdirective", "yes"]).current_dir(home.path()));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("nosuchdirective"), "{said}");
+    let (status, said) = run_to_end(program().arg(home.path().join("missing.conf")).current_dir(home.path()));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("missing.conf"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let server = Recipe::under_test().start();
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let port = server.port().to_string();
+    let mut command = program();
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--dir"]).arg(home.path());
+    let (status, said) = run_to_end(&mut command);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains(&port) && said.to_lowercase().contains("in use"), "{said}");
+    server.client().ok("PING");
+}
+
+#[test]
+fn the_log_says_when_it_is_ready() {
+    let server = Recipe::under_test().start();
+    assert!(server.log().contains("Ready to accept connections"), "{}", server.log());
+}
+
+#[test]
+fn signals_end_the_server_well() {
+    let mut server = Recipe::under_test().start();
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        server.client().ok("SET k v");
+        let id = rustix::process::Pid::from_raw(i32::try_from(server.id()).expect("small")).expect("not zero");
+        rustix::process::kill_process(id, signal).expect("the signal can be sent");
+        assert_eq!(server.wait_for_exit().code(), Some(0), "{signal:?}: {}", server.log());
+        server.start_again();
+    }
+}
+
+#[test]
+fn a_pid_file_comes_and_goes() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let file = home.path().join("server.pid");
+    let mut server = Recipe::under_test().with("pidfile", file.to_str().expect("text")).start();
+    let text = fs::read_to_string(&file).expect("the file is there");
+    assert_eq!(text.trim(), server.id().to_string());
+    server.terminate();
+    assert!(!file.exists(), "it goes with the server");
+}
+
+#[test]
+fn a_unix_socket_alone() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let socket = home.path().join("socket");
+    let mut command = program();
+    command.args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"]).arg(&socket).arg("--dir").arg(home.path());
+    let _running = Running(command.spawn().expect("the program starts"));
+    let start = Instant::now();
+    let mut client = loop {
+        match Client::connect(&Address::Unix(socket.clone())) {
+            Ok(client) => break client,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        sleep(Duration::from_millis(5));
+    };
+    client.ok("SET k v");
+    assert_eq!(client.ok("CONFIG GET port").elements()[1].string(), "0");
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(&socket).expect("the socket is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn no_more_clients_than_allowed() {
+    let server = Recipe::under_test().with("maxclients", "3").start();
+    let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|client| drop(client.ok("PING")));
+    let refused = server.client().receive_until_close().expect("it closes");
+    assert_eq!(refused.escape_ascii().to_string(), r"-ERR max number of clients reached\r\n");
+    clients[0].ok("PING");
+    // A place that is given back can be taken, if not in the same instant.
+    clients.pop();
+    let start = Instant::now();
+    while server.client().try_call(&["PING"]).is_ok_and(|reply| reply != b"+PONG\r\n") {
+        assert!(start.elapsed() < Duration::from_secs(60), "the place stays taken");
+    }
+}
+
+#[test]
+fn idle_clients_are_closed_after_the_timeout() {
+    let server = Recipe::under_test().with("timeout", "1").start();
+    let mut idle = server.client();
+    idle.ok("PING");
+    assert_eq!(idle.receive_until_close().expect("it closes"), b"");
+    server.client().ok("PING");
+}
+
+#[test]
+fn memory_is_limited() {
+    let server = Recipe::under_test().start();
+    let mut client = server.client();
+    client.ok("SET before v");
+    client.ok("CONFIG SET maxmemory 1");
+    for line in ["SET k v", "APPEND before w", "INCR n", "SETRANGE before 5 x", "COPY before other", "MSET a 1"] {
+        let reply = client.line(line);
+        assert!(reply.is_error() && reply.string().starts_with("OOM command not allowed"), "{line}: {reply:?}");
+    }
+    // What frees memory, or needs none, goes on.
+    assert_eq!(client.ok("GET before").string(), "v");
+    assert_eq!(client.ok("EXPIRE before 100").integer(), 1);
+    assert_eq!(client.ok("DEL before").integer(), 1);
+    client.ok("CONFIG SET maxmemory 0");
+    client.ok("SET k v");
+}
+
+#[test]
+fn eviction_keeps_memory_below_the_limit() {
+    let server = Recipe::under_test().start();
+    let mut client = server.client();
+    let field = |client: &mut Client, name: &str| -> u64 {
+        let info = client.ok("INFO").string();
+        let line = info.lines().find_map(|line| line.strip_prefix(name)).expect("the field is there");
+        line.trim_start_matches(':').parse().expect("a number")
+    };
+    let limit = field(&mut client, "used_memory") + 3_000_000;
+    client.ok(&format!("CONFIG SET maxmemory {limit} maxmemory-policy allkeys-lru"));
+    for number in 0..10_000 {
+        client.ok(&format!("SET k:{number} \"v\"*1000"));
+    }
+    assert!(field(&mut client, "evicted_keys") > 5000);
+    // One command may overshoot before the next makes room.
+    assert!(field(&mut client, "used_memory") < limit + 100_000);
+    let left = client.ok("DBSIZE").integer();
+    assert!((500..4000).contains(&left), "{left} keys are left");
+}

@@ -1,0 +1,315 @@
+//! Writes random string and key commands, good and malformed, on few keys.
+//!
+//! Expiry times are far ahead or long past, so that nothing depends on the clock.
+
+use super::random::Random;
+
+/// The words of one command.
+pub(crate) type Command = Vec<Vec<u8>>;
+
+const KEYS: &[&str] = &["a", "b", "c", "d", "e", "f", "g", "h", "", "key:with:a:long:name", "\u{0}\r\n"];
+const NUMBERS: &[&str] = &[
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "5",
+    "10",
+    "-10",
+    "42",
+    "100",
+    "-0",
+    "01",
+    "+1",
+    " 1",
+    "1.5",
+    "abc",
+    "",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "9223372036854775806",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "99999999999999999999",
+];
+const SMALL: &[&str] =
+    &["0", "1", "2", "3", "5", "-1", "-2", "-5", "10", "43", "44", "45", "126", "127", "128", "200", "-200", "abc"];
+// Sums of these are exact, whichever order they come in: what is compared is the logic, not the rounding.
+const FLOATS: &[&str] =
+    &["0", "0.5", "-0.5", "1.25", "-3", "10", "1e3", "abc", "inf", "nan", "", "+2.5", "0.125", "-100.75"];
+const VALUES: &[&str] = &[
+    "",
+    "0",
+    "7",
+    "-3",
+    "12345",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "01",
+    "hello",
+    "hello world",
+    "1.5",
+    "10.0",
+    "\u{1}\u{0}",
+];
+// Thousands of years ahead, or long past.
+const TIMES_MS: &[&str] = &["33177117420000", "33177117420123", "44177117420999", "1", "0", "-1", "abc", "1000"];
+const TIMES_S: &[&str] = &["33177117420", "33177117421", "44177117420", "1", "0", "-1", "abc"];
+const DATABASES: &[&str] = &["0", "0", "0", "1", "2", "15", "16", "-1", "abc"];
+const FLAGS: &[&str] = &["NX", "XX", "GT", "LT", "nx", "FOO"];
+
+/// A source of commands.
+#[derive(Debug)]
+pub(crate) struct Generator<'a> {
+    /// Where the choices come from.
+    pub(crate) random: &'a mut Random,
+}
+
+impl Generator<'_> {
+    fn pick(&mut self, choices: &[&str]) -> Vec<u8> {
+        self.random.pick(choices).as_bytes().to_vec()
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        self.pick(KEYS)
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        match self.random.below(8) {
+            0 => vec![b'x'; [43, 44, 45, 126, 127, 128, 129, 255, 256, 1000][self.random.below(10)]],
+            1 => self.random.below(1000).to_string().into_bytes(),
+            2 => (self.random.next() as i64).to_string().into_bytes(),
+            3 => (0..self.random.below(20)).map(|_| self.random.next() as u8).collect(),
+            _ => self.pick(VALUES),
+        }
+    }
+
+    fn expiry(&mut self) -> Command {
+        match self.random.below(4) {
+            0 => vec![b"EXAT".to_vec(), self.pick(TIMES_S)],
+            1 => vec![b"PXAT".to_vec(), self.pick(TIMES_MS)],
+            2 => vec![b"KEEPTTL".to_vec()],
+            _ => vec![self.pick(&["PERSIST", "EX", "PX"]), self.pick(&["0", "-1", "abc", ""])],
+        }
+    }
+
+    /// The next command.
+    pub(crate) fn command(&mut self) -> Command {
+        let mut command = match self.random.below(7) {
+            0 => self.set(),
+            1 => self.get(),
+            2 => self.change(),
+            3 => self.count(),
+            4 => self.expire(),
+            5 => self.move_about(),
+            _ => self.look(),
+        };
+        // Now and then one argument too few or too many, or a lower-case name.
+        match self.random.below(60) {
+            0 => drop(command.pop()),
+            1 => command.push(self.value()),
+            2 => command[0].make_ascii_lowercase(),
+            _ => {}
+        }
+        if command.is_empty() { vec![b"PING".to_vec()] } else { command }
+    }
+
+    fn words(&mut self, name: &str, arguments: impl IntoIterator<Item = Vec<u8>>) -> Command {
+        let mut command = vec![name.as_bytes().to_vec()];
+        command.extend(arguments);
+        command
+    }
+
+    fn set(&mut self) -> Command {
+        let (key, value) = (self.key(), self.value());
+        match self.random.below(8) {
+            0 => self.words("SETNX", [key, value]),
+            1 => self.words("GETSET", [key, value]),
+            2 => {
+                let name = self.random.pick(&["MSET", "MSETNX"]);
+                let mut arguments = vec![key, value];
+                for _ in 0..self.random.below(4) {
+                    arguments.extend([self.key(), self.value()]);
+                }
+                self.words(name, arguments)
+            }
+            3 => {
+                let name = self.random.pick(&["SETEX", "PSETEX"]);
+                let bad = self.pick(&["0", "-1", "abc", "9223372036854775807"]);
+                self.words(name, [key, bad, value])
+            }
+            _ => {
+                let mut arguments = vec![key, value];
+                for _ in 0..self.random.below(4) {
+                    match self.random.below(4) {
+                        0 => arguments.push(b"GET".to_vec()),
+                        1 => arguments.extend(self.expiry()),
+                        2 => arguments.push(self.pick(FLAGS)),
+                        _ => arguments.push(self.pick(&["NX", "XX", "KEEPTTL"])),
+                    }
+                }
+                self.words("SET", arguments)
+            }
+        }
+    }
+
+    fn get(&mut self) -> Command {
+        let key = self.key();
+        match self.random.below(6) {
+            0 => self.words("GETDEL", [key]),
+            1 => {
+                let mut arguments = vec![key];
+                for _ in 0..self.random.below(3) {
+                    arguments.extend(self.expiry());
+                }
+                self.words("GETEX", arguments)
+            }
+            2 => {
+                let mut arguments = vec![key];
+                arguments.extend((0..self.random.below(20)).map(|_| self.key()).collect::<Vec<_>>());
+                self.words("MGET", arguments)
+            }
+            3 => {
+                let name = self.random.pick(&["GETRANGE", "SUBSTR"]);
+                let bounds = [self.pick(SMALL), self.pick(SMALL)];
+                self.words(name, [vec![key], bounds.to_vec()].concat())
+            }
+            4 => {
+                let other = self.key();
+                let mut arguments = vec![key, other];
+                for _ in 0..self.random.below(3) {
+                    match self.random.below(4) {
+                        0 => arguments.extend([b"MINMATCHLEN".to_vec(), self.pick(SMALL)]),
+                        _ => arguments.push(self.pick(&["LEN", "IDX", "WITHMATCHLEN"])),
+                    }
+                }
+                self.words("LCS", arguments)
+            }
+            _ => self.words("GET", [key]),
+        }
+    }
+
+    fn change(&mut self) -> Command {
+        let key = self.key();
+        match self.random.below(4) {
+            0 => {
+                let (at, value) = (self.pick(SMALL), self.value());
+                self.words("SETRANGE", [key, at, value])
+            }
+            1 => {
+                let name = self.random.pick(&["DEL", "UNLINK"]);
+                let other = self.key();
+                self.words(name, [key, other])
+            }
+            _ => {
+                let value = self.value();
+                self.words("APPEND", [key, value])
+            }
+        }
+    }
+
+    fn count(&mut self) -> Command {
+        let key = self.key();
+        match self.random.below(5) {
+            0 => self.words("INCR", [key]),
+            1 => self.words("DECR", [key]),
+            2 => {
+                let number = self.pick(FLOATS);
+                // On keys of its own: rounding of huge numbers has its cases elsewhere.
+                let key = [b"float:".to_vec(), key].concat();
+                self.words("INCRBYFLOAT", [key, number])
+            }
+            _ => {
+                let name = self.random.pick(&["INCRBY", "DECRBY"]);
+                let number = self.pick(NUMBERS);
+                self.words(name, [key, number])
+            }
+        }
+    }
+
+    fn expire(&mut self) -> Command {
+        let key = self.key();
+        match self.random.below(6) {
+            0 => self.words("PERSIST", [key]),
+            1 => {
+                let name = self.random.pick(&["EXPIRETIME", "PEXPIRETIME"]);
+                self.words(name, [key])
+            }
+            kind => {
+                let (name, time) = match kind {
+                    2 => ("EXPIRE", self.pick(&["0", "-1", "abc", "9223372036854775807"])),
+                    3 => ("EXPIREAT", self.pick(TIMES_S)),
+                    _ => ("PEXPIREAT", self.pick(TIMES_MS)),
+                };
+                let mut arguments = vec![key, time];
+                for _ in 0..self.random.below(3) {
+                    arguments.push(self.pick(FLAGS));
+                }
+                self.words(name, arguments)
+            }
+        }
+    }
+
+    fn move_about(&mut self) -> Command {
+        let (key, other) = (self.key(), self.key());
+        match self.random.below(14) {
+            0..4 => {
+                let name = self.random.pick(&["RENAME", "RENAMENX"]);
+                self.words(name, [key, other])
+            }
+            4..8 => {
+                let mut arguments = vec![key, other];
+                for _ in 0..self.random.below(3) {
+                    match self.random.below(2) {
+                        0 => arguments.push(b"REPLACE".to_vec()),
+                        _ => arguments.extend([b"DB".to_vec(), self.pick(DATABASES)]),
+                    }
+                }
+                self.words("COPY", arguments)
+            }
+            8..10 => {
+                let database = self.pick(DATABASES);
+                self.words("MOVE", [key, database])
+            }
+            10 => {
+                let databases = [self.pick(DATABASES), self.pick(DATABASES)];
+                self.words("SWAPDB", databases)
+            }
+            11 if self.random.one_in(20) => {
+                let name = self.random.pick(&["FLUSHDB", "FLUSHALL"]);
+                let mode = self.pick(&["SYNC", "ASYNC", "FOO"]);
+                self.words(name, [mode])
+            }
+            _ => {
+                let database = self.pick(DATABASES);
+                self.words("SELECT", [database])
+            }
+        }
+    }
+
+    fn look(&mut self) -> Command {
+        let key = self.key();
+        match self.random.below(8) {
+            0 => self.words("DBSIZE", []),
+            1 => self.words("TYPE", [key]),
+            2 => self.words("STRLEN", [key]),
+            3 => self.words("OBJECT", [b"ENCODING".to_vec(), key]),
+            4 => {
+                let pattern = self.pick(&["*", "?", "[a-c]", "[^a]", "key*", "f*"]);
+                self.words("KEYS", [pattern])
+            }
+            5 => {
+                let type_name = self.pick(&["string", "list"]);
+                let head = ["0", "COUNT", "1000", "TYPE"].map(|word| word.as_bytes().to_vec());
+                self.words("SCAN", [head.to_vec(), vec![type_name]].concat())
+            }
+            6 => {
+                let name = self.random.pick(&["EXISTS", "TOUCH"]);
+                let keys = [key, self.key(), self.key()];
+                self.words(name, keys)
+            }
+            _ => self.words("ECHO", [key]),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the tests of the whole server share: starting servers, speaking to them in raw bytes.
+//!
+//! - Nothing here interprets a reply beyond its framing: tests compare the very bytes.
+//! - Every wait ends: a server that hangs fails the test.
+//! - A server started here dies with its `Server` value, also when the test panics.
+//!
+//! The server under test is the `ironkeep` binary of this build. `IRONKEEP_TEST_SERVER` may name
+//! another program with its arguments (`IRONKEEP_TEST_SERVER=redis-server`): the tests then check
+//! themselves against a server known to be right.
+
+// Each test program uses its own part of this module.
+#![allow(dead_code)]
+
+pub(crate) mod client;
+pub(crate) mod generator;
+pub(crate) mod random;
+pub(crate) mod reply;
+pub(crate) mod server;
+pub(crate) mod words;
