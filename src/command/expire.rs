@@ -130,9 +130,7 @@ impl Conditions {
             }
         }
         if all.nx && (all.xx || all.gt || all.lt) {
-            return Err(CommandError::Text(
-                "ERR NX and XX, GT or LT options at the same time are not compatible",
-            ));
+            return Err(CommandError::Text("ERR NX and XX, GT or LT options at the same time are not compatible"));
         }
         if all.gt && all.lt {
             return Err(CommandError::Text("ERR GT and LT options at the same time are not compatible"));
@@ -324,7 +322,13 @@ mod tests {
             t.take_logged();
             assert_eq!(t.run(&format!("EXPIRE k 100 {condition}")), format!(":{} ", i32::from(set)), "{condition}");
             assert_eq!(t.take_logged().len(), usize::from(set));
-            let expected = if set { 100 } else if before > 0 { before } else { -1 };
+            let expected = if set {
+                100
+            } else if before > 0 {
+                before
+            } else {
+                -1
+            };
             assert_eq!(t.run("TTL k"), format!(":{expected} "));
         }
     }
