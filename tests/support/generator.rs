@@ -94,6 +94,12 @@ impl Generator<'_> {
         }
     }
 
+    /// Every key that a command may name.
+    pub(crate) fn all_keys() -> impl Iterator<Item = Vec<u8>> {
+        let floats = KEYS.iter().map(|key| format!("float:{key}").into_bytes());
+        KEYS.iter().map(|key| key.as_bytes().to_vec()).chain(floats)
+    }
+
     /// The next command.
     pub(crate) fn command(&mut self) -> Command {
         let mut command = match self.random.below(7) {
