@@ -8,10 +8,12 @@
 //!   is given back.
 //! - Whoever sweeps is inside the gate.
 
+use smallvec::SmallVec;
+
 use super::Db;
 use super::db::{Facts, Scratch};
 use crate::keyspace::directory::ExpiredKey;
-use crate::keyspace::{Held, Key, Keyspace};
+use crate::keyspace::{Directory, Held, Key, Keyspace};
 
 /// The most removals under one hold of a lock.
 const REMOVED_PER_LOCK_MAX: usize = 64;
@@ -59,8 +61,10 @@ fn sweep_shard(
 ) -> usize {
     scratch.begin(scratch.logging, false);
     let mut db = Db::new(Held::one(keyspace, shard), scratch, 0, facts);
+    let volatile = |(index, directory): (u32, &Directory)| (directory.volatile_len() > 0).then_some(index);
+    let databases: SmallVec<[u32; 16]> = db.held().shard(shard).databases().filter_map(volatile).collect();
     let mut removed = 0;
-    for index in 0..keyspace.databases() {
+    for index in databases {
         // The look after the last removal finds nothing, and with that raises the bounds.
         while removed < limit {
             let Some(directory) = db.held().shard(shard).directory(index) else { break };
