@@ -146,6 +146,9 @@ impl Executor {
             append_effects(server, *worker, scratch);
         });
         drop(inside);
+        if !scratch.retired.is_empty() {
+            server.reclaim(Box::new(std::mem::take(&mut scratch.retired)));
+        }
         stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
         server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), std::sync::atomic::Ordering::Relaxed);

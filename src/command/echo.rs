@@ -64,3 +64,37 @@ fn time(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     parts.bulk(itoa::Buffer::new().format(now_us % 1_000_000).as_bytes());
     Ok(parts.done())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn declarations_are_sound() {
+        for command in COMMANDS {
+            assert_eq!(crate::command::table::mistake(command), None);
+        }
+    }
+
+    #[test]
+    fn the_message_comes_back_as_it_was() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("PING"), "+PONG ");
+        assert_eq!(t.run("PING 'a b'"), "$3 a b ");
+        assert_eq!(t.run("PING a b"), "-ERR wrong number of arguments for 'ping' command ");
+        assert_eq!(t.run("ECHO ''"), "$0  ");
+        assert_eq!(t.run("ECHO"), "-ERR wrong number of arguments for 'echo' command ");
+    }
+
+    #[test]
+    fn time_is_seconds_and_microseconds() {
+        let reply = Runner::new().run("TIME");
+        let parts: Vec<&str> = reply.split(' ').collect();
+        let [array, _, seconds, _, microseconds, ""] = parts[..] else { panic!("{reply}") };
+        let number = |text: &str| text.parse::<i64>().expect("digits");
+        assert_eq!(array, "*2");
+        assert!((0..1_000_000).contains(&number(microseconds)));
+        assert!(number(seconds) > 1_700_000_000);
+    }
+}

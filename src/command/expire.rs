@@ -130,9 +130,7 @@ impl Conditions {
             }
         }
         if all.nx && (all.xx || all.gt || all.lt) {
-            return Err(CommandError::Text(
-                "ERR NX and XX, GT or LT options at the same time are not compatible",
-            ));
+            return Err(CommandError::Text("ERR NX and XX, GT or LT options at the same time are not compatible"));
         }
         if all.gt && all.lt {
             return Err(CommandError::Text("ERR GT and LT options at the same time are not compatible"));
@@ -237,4 +235,168 @@ fn expiry_generic(call: &mut Call<'_>, reply: Reply<'_>, shown: impl FnOnce(i64)
 /// Milliseconds as the nearest seconds, as Redis rounds.
 fn rounded_seconds(milliseconds: i64) -> i64 {
     (milliseconds + 500) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn declarations_are_sound() {
+        for command in COMMANDS {
+            assert_eq!(crate::command::table::mistake(command), None);
+        }
+    }
+
+    #[test]
+    fn all_forms_set_and_log_the_same_absolute_time() {
+        for line in ["EXPIRE k 100", "PEXPIRE k 100000", "EXPIREAT k 1700000100", "PEXPIREAT k 1700000100000"] {
+            let mut t = Runner::new();
+            t.run("SET k v");
+            t.take_logged();
+            assert_eq!(t.run(line), ":1 ");
+            assert_eq!(t.take_logged(), ["PEXPIREAT k 1700000100000"]);
+            assert_eq!(t.run("PTTL k"), ":100000 ");
+            assert_eq!(t.run("TTL k"), ":100 ");
+            assert_eq!(t.run("EXPIRETIME k"), ":1700000100 ");
+            assert_eq!(t.run("PEXPIRETIME k"), ":1700000100000 ");
+            assert_eq!(t.run("PERSIST k"), ":1 ");
+            assert_eq!(t.run("PERSIST k"), ":0 ");
+            assert_eq!(t.take_logged(), ["PERSIST k"]);
+            assert_eq!(t.run("PTTL k"), ":-1 ");
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_to_the_nearest() {
+        let mut t = Runner::new();
+        t.run("SET k v PX 1499");
+        assert_eq!(t.run("TTL k"), ":1 ");
+        assert_eq!(t.run("EXPIRETIME k"), ":1700000001 ");
+        t.run("SET k v PX 1500");
+        assert_eq!(t.run("TTL k"), ":2 ");
+        assert_eq!(t.run("EXPIRETIME k"), ":1700000002 ");
+        t.run("SET k v PX 499");
+        assert_eq!(t.run("TTL k"), ":0 ");
+    }
+
+    #[test]
+    fn a_key_without_value_has_neither_expiry_nor_time() {
+        let mut t = Runner::new();
+        for line in ["TTL k", "PTTL k", "EXPIRETIME k", "PEXPIRETIME k"] {
+            assert_eq!(t.run(line), ":-2 ");
+        }
+        for line in ["EXPIRE k 1", "PEXPIREAT k -5", "PERSIST k"] {
+            assert_eq!(t.run(line), ":0 ");
+        }
+        assert_eq!(t.take_logged(), [""; 0]);
+    }
+
+    #[test]
+    fn conditions_compare_with_the_expiry_that_is_there() {
+        // The expiry before (0 for none), the command, whether it is set.
+        let cases = [
+            (0, "NX", true),
+            (0, "XX", false),
+            (0, "GT", false),
+            (0, "LT", true),
+            (0, "XX LT", false),
+            (50, "NX", false),
+            (50, "xx", true),
+            (50, "GT", true),
+            (50, "LT", false),
+            (100, "gt", false),
+            (100, "LT", false),
+            (150, "GT", false),
+            (150, "LT", true),
+            (150, "XX lt LT", true),
+            (50, "XX GT", true),
+        ];
+        for (before, condition, set) in cases {
+            let mut t = Runner::new();
+            t.run("SET k v");
+            if before > 0 {
+                t.run(&format!("EXPIRE k {before}"));
+            }
+            t.take_logged();
+            assert_eq!(t.run(&format!("EXPIRE k 100 {condition}")), format!(":{} ", i32::from(set)), "{condition}");
+            assert_eq!(t.take_logged().len(), usize::from(set));
+            let expected = if set {
+                100
+            } else if before > 0 {
+                before
+            } else {
+                -1
+            };
+            assert_eq!(t.run("TTL k"), format!(":{expected} "));
+        }
+    }
+
+    #[test]
+    fn a_time_in_the_past_removes_the_key_at_once() {
+        for line in ["EXPIRE k 0", "EXPIRE k -1", "PEXPIREAT k 1700000000000", "PEXPIRE k -9223372036854775808"] {
+            let mut t = Runner::new();
+            t.run("SET k v");
+            t.take_logged();
+            assert_eq!(t.run(line), ":1 ", "{line}");
+            assert_eq!(t.take_logged(), ["DEL k"]);
+            assert_eq!(t.run("EXISTS k"), ":0 ");
+        }
+        let mut t = Runner::new();
+        t.run("SET k v");
+        assert_eq!(t.run("EXPIRE k -1 GT"), ":0 ");
+        assert_eq!(t.run("EXPIRE k -1 XX"), ":0 ");
+        assert_eq!(t.run("EXPIRE k -1 LT"), ":1 ");
+    }
+
+    #[test]
+    fn a_time_that_has_passed_by_the_replay_still_only_sets_the_expiry() {
+        let mut t = Runner::new();
+        t.run("SET k v");
+        t.run("PEXPIRE k 100");
+        t.advance_ms(1000);
+        t.assert_replay_equals_live();
+        assert_eq!(t.run("PERSIST k"), ":0 ");
+        assert_eq!(t.take_logged().last().map(String::as_str), Some("DEL k"));
+    }
+
+    #[test]
+    fn mistakes_are_noticed_in_redis_order() {
+        let mut t = Runner::new();
+        t.run("SET k v");
+        t.take_logged();
+        let nx = "-ERR NX and XX, GT or LT options at the same time are not compatible ";
+        let gt = "-ERR GT and LT options at the same time are not compatible ";
+        for (line, expected) in [
+            ("EXPIRE k abc FOO", "-ERR Unsupported option FOO "),
+            ("EXPIRE k 1 NX XX Foo", "-ERR Unsupported option Foo "),
+            ("EXPIRE k abc NX XX", nx),
+            ("EXPIRE k 1 GT LT NX", nx),
+            ("EXPIRE k 1 GT LT", gt),
+            ("EXPIRE k abc", "-ERR value is not an integer or out of range "),
+            ("EXPIRE nokey 9223372036854775807", "-ERR invalid expire time in 'expire' command "),
+            ("EXPIRE k 9223372036854775", "-ERR invalid expire time in 'expire' command "),
+            ("EXPIRE k -9223372036854775808", "-ERR invalid expire time in 'expire' command "),
+            ("PEXPIRE k 9223372036854775807", "-ERR invalid expire time in 'pexpire' command "),
+            ("EXPIREAT k 9223372036854776", "-ERR invalid expire time in 'expireat' command "),
+            ("EXPIRE k", "-ERR wrong number of arguments for 'expire' command "),
+        ] {
+            assert_eq!(t.run(line), expected, "{line}");
+        }
+        assert_eq!(t.take_logged(), [""; 0]);
+        assert_eq!(t.run("PEXPIREAT k 9223372036854775807"), ":1 ");
+        assert_eq!(t.run("PEXPIREAT k 9223372036854775807 GT"), ":0 ");
+        assert_eq!(t.run("PEXPIRETIME k"), format!(":{EXPIRY_MAX} "));
+        assert_eq!(t.take_logged(), [format!("PEXPIREAT k {EXPIRY_MAX}")]);
+    }
+
+    #[test]
+    fn a_new_expiry_counts_as_a_use() {
+        let mut t = Runner::new();
+        t.run("SET k v");
+        t.advance_ms(9000);
+        t.run("EXPIRE k 100");
+        assert_eq!(t.run("OBJECT IDLETIME k"), ":0 ");
+    }
 }

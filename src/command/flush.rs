@@ -131,3 +131,123 @@ fn swapdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     call.db.scratch().dirty += 1;
     Ok(reply.ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn declarations_are_sound() {
+        for command in COMMANDS {
+            assert_eq!(crate::command::table::mistake(command), None);
+        }
+    }
+
+    /// Three keys in each of the databases 0, 1 and 2, one of the three volatile.
+    fn filled() -> Runner {
+        let mut t = Runner::new();
+        for db in 0..3 {
+            t.db = db;
+            t.run("SET a 1");
+            t.run("SET b 2 PX 5000");
+            t.run(&format!("SET only{db} 3"));
+        }
+        t.db = 0;
+        t
+    }
+
+    fn sizes(t: &mut Runner) -> [String; 3] {
+        [0, 1, 2].map(|db| {
+            t.db = db;
+            t.run("DBSIZE").trim().to_owned()
+        })
+    }
+
+    #[test]
+    fn a_flush_empties_what_it_names_and_no_more() {
+        let mut t = filled();
+        assert_eq!(sizes(&mut t), [":3", ":3", ":3"]);
+        t.db = 1;
+        assert_eq!(t.run("FLUSHDB"), "+OK ");
+        assert_eq!(sizes(&mut t), [":3", ":0", ":3"]);
+        t.db = 1;
+        t.run("SET again 1");
+        t.assert_replay_equals_live();
+        assert_eq!(t.run("FLUSHALL ASYNC"), "+OK ");
+        assert_eq!(sizes(&mut t), [":0", ":0", ":0"]);
+        t.assert_replay_equals_live();
+        let nothing_expires = (0..SHARDS as u16).all(|shard| t.keyspace().earliest_expiry(shard) == u64::MAX);
+        assert!(nothing_expires, "bounds of what is gone make the sweep work for nothing");
+        t.take_logged();
+        t.run("FLUSHDB SYNC");
+        assert_eq!(t.take_logged(), ["FLUSHDB SYNC"]);
+    }
+
+    #[test]
+    fn a_swap_exchanges_all_keys() {
+        let mut t = filled();
+        t.db = 1;
+        t.run("DEL a b");
+        assert_eq!(t.run("SWAPDB 0 1"), "+OK ");
+        assert_eq!(sizes(&mut t), [":1", ":3", ":3"]);
+        t.db = 1;
+        assert_eq!((t.run("EXISTS only0"), t.run("PTTL b")), (":1 ".into(), ":5000 ".into()));
+        assert_eq!(t.run("SWAPDB 2 9"), "+OK ");
+        assert_eq!(t.run("SWAPDB 3 3"), "+OK ");
+        assert_eq!(sizes(&mut t), [":1", ":3", ":0"]);
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn mistakes_are_noticed_in_redis_order() {
+        let mut t = filled();
+        t.take_logged();
+        let (first, second) = ("-ERR invalid first DB index ", "-ERR invalid second DB index ");
+        let (beyond, syntax) = ("-ERR DB index is out of range ", "-ERR syntax error ");
+        for (line, expected) in [
+            ("FLUSHALL FOO", syntax),
+            ("FLUSHALL SYNC SYNC", syntax),
+            ("FLUSHDB ''", syntax),
+            ("SWAPDB a b", first),
+            ("SWAPDB 99 b", second),
+            ("SWAPDB 4294967296 0", first),
+            ("SWAPDB 0 5000000000", second),
+            ("SWAPDB 0 16", beyond),
+            ("SWAPDB -1 0", beyond),
+            ("DBSIZE 1", "-ERR wrong number of arguments for 'dbsize' command "),
+        ] {
+            assert_eq!(t.run(line), expected, "{line}");
+        }
+        assert_eq!(t.take_logged(), [""; 0]);
+        assert_eq!(sizes(&mut t), [":3", ":3", ":3"]);
+    }
+
+    /// Whether the version of a watched key rises with a command.
+    fn raises(t: &mut Runner, db: u32, key: &str, line: &str) -> bool {
+        let shard = t.keyspace().key(key.as_bytes()).shard();
+        let before = t.keyspace().lock(shard).watched.watch(db, key.as_bytes());
+        t.run(line);
+        t.keyspace().lock(shard).watched.unwatch(db, key.as_bytes()) != Some(before)
+    }
+
+    #[test]
+    fn watched_keys_have_changed_if_they_were_there_or_came_alive() {
+        let mut t = filled();
+        assert!(!raises(&mut t, 1, "a", "FLUSHDB"), "of another database");
+        assert!(!raises(&mut t, 0, "a", "FLUSHDB"), "not there any more");
+        let mut t = filled();
+        assert!(!raises(&mut t, 0, "missing", "FLUSHALL"));
+        let mut t = filled();
+        assert!(raises(&mut t, 2, "a", "FLUSHALL"));
+        let mut t = filled();
+        assert!(raises(&mut t, 0, "only0", "SWAPDB 0 1"), "it went");
+        assert!(raises(&mut t, 0, "only0", "SWAPDB 1 0"), "it came");
+        assert!(raises(&mut t, 1, "a", "SWAPDB 1 0"), "it is another one");
+        assert!(!raises(&mut t, 1, "a", "SWAPDB 1 1"));
+        assert!(!raises(&mut t, 1, "missing", "SWAPDB 1 0"));
+        assert!(!raises(&mut t, 2, "a", "SWAPDB 1 0"));
+        t.advance_ms(5000);
+        assert!(!raises(&mut t, 7, "b", "SWAPDB 2 7"), "what comes has expired");
+    }
+}

@@ -303,3 +303,194 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     Ok(reply.int(free.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::Random;
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn declarations_are_sound() {
+        for command in COMMANDS {
+            assert_eq!(crate::command::table::mistake(command), None);
+        }
+    }
+
+    #[test]
+    fn removing_counts_and_logs_each_key_once() {
+        let mut t = Runner::new();
+        t.run("SET a 1");
+        t.run("SET b 2");
+        t.take_logged();
+        assert_eq!(t.run("EXISTS a a b nokey"), ":3 ");
+        assert_eq!(t.run("DEL a nokey a"), ":1 ");
+        assert_eq!(t.run("UNLINK b b"), ":1 ");
+        assert_eq!(t.run("DEL a b"), ":0 ");
+        assert_eq!(t.take_logged(), ["DEL a", "DEL b"]);
+        assert_eq!(t.run("DEL"), "-ERR wrong number of arguments for 'del' command ");
+    }
+
+    #[test]
+    fn an_expired_key_is_neither_counted_nor_removed_twice() {
+        let mut t = Runner::new();
+        t.run("SET a 1 PX 10");
+        t.advance_ms(10);
+        t.take_logged();
+        assert_eq!(t.run("DEL a"), ":0 ");
+        assert_eq!(t.take_logged(), ["DEL a"]);
+        assert_eq!(t.run("EXISTS a"), ":0 ");
+        assert_eq!(t.run("TYPE a"), "+none ");
+    }
+
+    #[test]
+    fn touch_sets_the_access_time_and_looking_does_not() {
+        let mut t = Runner::new();
+        t.run("SET a 1");
+        t.advance_ms(30_000);
+        assert_eq!(t.run("TYPE a"), "+string ");
+        assert_eq!(t.run("EXISTS a"), ":1 ");
+        assert_eq!(t.run("TTL a"), ":-1 ");
+        assert_eq!(t.run("OBJECT IDLETIME a"), ":30 ");
+        assert_eq!(t.run("TOUCH a nokey a"), ":2 ");
+        assert_eq!(t.run("OBJECT IDLETIME a"), ":0 ");
+    }
+
+    #[test]
+    fn rename_carries_value_and_expiry_and_replaces_both() {
+        let mut t = Runner::new();
+        let long = "x".repeat(70_000);
+        t.run(&format!("SET a {long} PX 5000"));
+        t.run("SET b 1");
+        t.take_logged();
+        assert_eq!(t.run("RENAME a b"), "+OK ");
+        let at = t.now() + 5000;
+        assert_eq!(t.take_logged(), [format!("SET b {long} PXAT {at}"), "DEL a".into()]);
+        assert_eq!(t.run("EXISTS a"), ":0 ");
+        assert_eq!(t.run("PEXPIRETIME b"), format!(":{at} "));
+        assert_eq!(t.run("GET b"), format!("$70000 {long} "));
+
+        t.run("SET c 7");
+        assert_eq!(t.run("RENAME c b"), "+OK ");
+        assert_eq!((t.run("GET b"), t.run("TTL b")), ("$1 7 ".into(), ":-1 ".into()));
+        assert_eq!(t.run("RENAME nokey b"), "-ERR no such key ");
+        assert_eq!(t.run("RENAME nokey nokey"), "-ERR no such key ");
+        t.take_logged();
+        assert_eq!(t.run("RENAME b b"), "+OK ");
+        assert_eq!(t.run("RENAMENX b b"), ":0 ");
+        t.run("SET d 1");
+        t.take_logged();
+        assert_eq!(t.run("RENAMENX b d"), ":0 ");
+        assert_eq!(t.take_logged(), [""; 0]);
+        assert_eq!(t.run("RENAMENX b e"), ":1 ");
+        assert_eq!(t.take_logged(), ["SET e 7", "DEL b"]);
+    }
+
+    #[test]
+    fn a_copy_is_independent_and_may_go_to_another_database() {
+        let mut t = Runner::new();
+        t.run(&format!("SET a {} PX 5000", "x".repeat(200)));
+        assert_eq!(t.run("COPY a b"), ":1 ");
+        assert_eq!(t.run("APPEND b y"), ":201 ");
+        assert_eq!(t.run("COPY b c"), ":1 ");
+        assert_eq!(t.run("APPEND b zz"), ":203 ");
+        assert_eq!(t.run("GET a"), format!("$200 {} ", "x".repeat(200)));
+        assert_eq!(t.run("GET c"), format!("$201 {}y ", "x".repeat(200)));
+        assert_eq!(t.run("PTTL c"), ":5000 ");
+        assert_eq!(t.run("COPY a b"), ":0 ");
+        assert_eq!(t.run("COPY a b REPLACE"), ":1 ");
+        assert_eq!(t.run("COPY a a db 3"), ":1 ");
+        assert_eq!(t.run("COPY a a DB 3"), ":0 ");
+        assert_eq!(t.run("COPY nokey a DB 3 REPLACE"), ":0 ");
+        t.db = 3;
+        assert_eq!(t.run("PTTL a"), ":5000 ");
+        assert_eq!(t.run("EXISTS b"), ":0 ");
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn move_needs_the_name_to_be_free_there() {
+        let mut t = Runner::new();
+        t.run("SET a 1 PX 700");
+        assert_eq!(t.run("MOVE a 5"), ":1 ");
+        assert_eq!(t.run("MOVE a 5"), ":0 ");
+        t.run("SET a 2");
+        assert_eq!(t.run("MOVE a 5"), ":0 ");
+        assert_eq!(t.run("GET a"), "$1 2 ");
+        t.db = 5;
+        assert_eq!((t.run("GET a"), t.run("PTTL a")), ("$1 1 ".into(), ":700 ".into()));
+        t.advance_ms(700);
+        t.db = 0;
+        // What has expired there is no obstacle.
+        assert_eq!(t.run("MOVE a 5"), ":1 ");
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn mistakes_are_noticed_in_redis_order() {
+        let mut t = Runner::new();
+        t.run("SET a 1");
+        t.take_logged();
+        let same = "-ERR source and destination objects are the same ";
+        let beyond = "-ERR DB index is out of range ";
+        let int = "-ERR value is not an integer or out of range ";
+        let int32 = "-ERR value is out of range, value must between -2147483648 and 2147483647 ";
+        let syntax = "-ERR syntax error ";
+        for (line, expected) in [
+            ("COPY nokey nokey", same),
+            ("COPY a a REPLACE DB 0", same),
+            ("COPY a a FOO", syntax),
+            ("COPY a b DB", syntax),
+            ("COPY nokey b DB 16", beyond),
+            ("COPY a b DB -1", beyond),
+            ("COPY a b DB x", int),
+            ("COPY a b DB 5000000000", int32),
+            ("COPY a b DB 16 FOO", beyond),
+            ("MOVE nokey 0", same),
+            ("MOVE nokey 16", beyond),
+            ("MOVE nokey -1", beyond),
+            ("MOVE nokey x", int),
+            ("MOVE nokey -5000000000", int32),
+            ("MOVE nokey 3", ":0 "),
+        ] {
+            assert_eq!(t.run(line), expected, "{line}");
+        }
+        assert_eq!(t.take_logged(), [""; 0]);
+    }
+
+    #[test]
+    fn a_replay_of_whatever_happened_gives_what_is_there() {
+        let mut random = Random::from_seed(7);
+        for _ in 0..20 {
+            let mut t = Runner::new();
+            for _ in 0..300 {
+                let key = |random: &mut Random| ["a", "b", "c", "d"][random.index(4)];
+                let (one, other) = (key(&mut random), key(&mut random));
+                let db = random.below(3);
+                let line = match random.below(14) {
+                    0 => format!("SET {one} {}", random.below(1000)),
+                    1 => format!("SET {one} {} PX {}", "v".repeat(random.index(300)), random.below(50) + 1),
+                    2 => format!("APPEND {one} xyz"),
+                    3 => format!("RENAME {one} {other}"),
+                    4 => format!("RENAMENX {one} {other}"),
+                    5 => format!("COPY {one} {other} DB {db}"),
+                    6 => format!("COPY {one} {other} DB {db} REPLACE"),
+                    7 => format!("MOVE {one} {db}"),
+                    8 => format!("DEL {one} {other}"),
+                    9 => format!("PEXPIRE {one} {}", random.below(60)),
+                    10 => format!("PERSIST {one}"),
+                    11 => format!("SWAPDB {db} 1"),
+                    12 if random.below(10) == 0 => "FLUSHDB".into(),
+                    _ => format!("EXPIREAT {one} {}", random.below(2) * 4_000_000_000),
+                };
+                t.run(&line.replace(" PX", "  PX"));
+                t.db = random.below(3) as u32;
+                t.advance_ms(random.below(10) as i64);
+                if random.below(20) == 0 {
+                    t.sweep(usize::MAX);
+                }
+            }
+            t.assert_replay_equals_live();
+        }
+    }
+}

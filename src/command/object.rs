@@ -145,3 +145,76 @@ fn help(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     HELP_LINES.iter().for_each(|line| lines.simple(line));
     Ok(lines.done())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Runner;
+    use crate::keyspace::access::Lfu;
+    use crate::resp::Resp;
+
+    #[test]
+    fn declarations_are_sound() {
+        for command in COMMANDS.iter().chain(OBJECT.subcommands()) {
+            assert_eq!(crate::command::table::mistake(command), None);
+        }
+    }
+
+    #[test]
+    fn encodings_and_counts_are_those_of_redis() {
+        let mut t = Runner::new();
+        for (value, encoding, refcount) in [
+            ("0".into(), "$3 int ", ":2147483647 "),
+            ("9999".into(), "$3 int ", ":2147483647 "),
+            ("10000".into(), "$3 int ", ":1 "),
+            ("-1".into(), "$3 int ", ":1 "),
+            ("01".into(), "$6 embstr ", ":1 "),
+            ("x".repeat(44), "$6 embstr ", ":1 "),
+            ("x".repeat(45), "$3 raw ", ":1 "),
+            ("x".repeat(500), "$3 raw ", ":1 "),
+        ] {
+            t.run(&format!("SET k {value}"));
+            assert_eq!(t.run("OBJECT ENCODING k"), encoding, "{value}");
+            assert_eq!(t.run("OBJECT REFCOUNT k"), refcount, "{value}");
+        }
+        t.run("SET k a");
+        t.run("APPEND k b");
+        assert_eq!(t.run("OBJECT ENCODING k"), "$3 raw ");
+    }
+
+    #[test]
+    fn idle_time_and_frequency_exclude_each_other() {
+        let mut t = Runner::new();
+        t.run("SET k v");
+        t.advance_ms(12_345);
+        assert_eq!(t.run("OBJECT IDLETIME k"), ":12 ");
+        assert_eq!(t.run("OBJECT FREQ k"), format!("-{NO_LFU} "));
+        t.lfu = Some(Lfu { log_factor: 10, decay_minutes: 1 });
+        t.run("SET k v");
+        assert_eq!(t.run("OBJECT FREQ k"), ":5 ");
+        assert_eq!(t.run("OBJECT IDLETIME k"), format!("-{LFU} "));
+        t.advance_ms(3 * 60_000);
+        assert_eq!(t.run("OBJECT FREQ k"), ":2 ");
+    }
+
+    #[test]
+    fn of_a_missing_key_all_is_null_and_before_the_policy() {
+        let mut t = Runner::new();
+        for line in ["OBJECT ENCODING k", "OBJECT FREQ k", "OBJECT IDLETIME k", "OBJECT REFCOUNT k"] {
+            t.resp = Resp::V2;
+            assert_eq!(t.run(line), "$-1 ");
+            t.resp = Resp::V3;
+            assert_eq!(t.run(line), "_ ");
+        }
+    }
+
+    #[test]
+    fn subcommands_are_checked_as_commands_are() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("OBJECT"), "-ERR wrong number of arguments for 'object' command ");
+        assert_eq!(t.run("OBJECT foo k"), "-ERR unknown subcommand 'foo'. Try OBJECT HELP. ");
+        assert_eq!(t.run("OBJECT encoding"), "-ERR wrong number of arguments for 'object|encoding' command ");
+        let help = t.run("object help");
+        assert!(help.starts_with("*15 +OBJECT <subcommand> ") && help.ends_with("+    Prints this help. "), "{help}");
+    }
+}

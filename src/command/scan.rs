@@ -122,9 +122,8 @@ pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(INVALID);
     }
-    let number = digits.iter().try_fold(0_u64, |number, digit| {
-        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    });
+    let number =
+        digits.iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
     number.map(|number| if negative { number.wrapping_neg() } else { number }).ok_or(INVALID)
 }
 
@@ -254,4 +253,210 @@ fn random_shard(db: &mut Db<'_>, random: &mut Random) -> Option<u16> {
         found
     });
     chosen.filter(|_| total > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::ops::Range;
+
+    use super::*;
+    use crate::exec::testing::Runner;
+    use crate::keyspace::NewValue;
+
+    #[test]
+    fn declarations_are_sound() {
+        for command in COMMANDS {
+            assert_eq!(crate::command::table::mistake(command), None);
+        }
+    }
+
+    /// Puts `prefix:n` for each number straight into database 0.
+    fn fill(t: &Runner, prefix: &str, numbers: Range<u32>) {
+        for number in numbers {
+            let name = format!("{prefix}:{number}");
+            let key = t.keyspace().key(name.as_bytes());
+            let _ = t.keyspace().lock(key.shard()).directory_mut(0).set(key.hash, key.bytes, NewValue::Int(1), None, 0);
+        }
+    }
+
+    fn clear(t: &Runner, prefix: &str, numbers: Range<u32>) {
+        for number in numbers {
+            let name = format!("{prefix}:{number}");
+            let key = t.keyspace().key(name.as_bytes());
+            let _ = t.keyspace().lock(key.shard()).directory_mut(0).remove(key.hash, key.bytes);
+        }
+    }
+
+    /// The cursor and the keys of a reply of SCAN, whose keys hold no space.
+    fn parts(reply: &str) -> (String, Vec<String>) {
+        let words: Vec<&str> = reply.trim_end().split(' ').collect();
+        assert_eq!(words[0], "*2", "{reply}");
+        (words[2].to_owned(), words[4..].iter().skip(1).step_by(2).map(|word| (*word).to_owned()).collect())
+    }
+
+    /// A whole walk; the number of calls, and all keys in their order.
+    fn walk_all(t: &mut Runner, options: &str) -> (usize, Vec<String>) {
+        let (mut cursor, mut all, mut calls) = ("0".to_owned(), Vec::new(), 0);
+        loop {
+            let (next, keys) = parts(&t.run(&format!("SCAN {cursor} {options}")));
+            all.extend(keys);
+            calls += 1;
+            if next == "0" {
+                return (calls, all);
+            }
+            assert!(next.parse::<u64>().is_ok_and(|next| next < 1 << 48), "{next}");
+            cursor = next;
+        }
+    }
+
+    #[test]
+    fn a_walk_returns_each_key_of_a_resting_keyspace_once() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("SCAN 0"), "*2 $1 0 *0 ");
+        fill(&t, "k", 0..3000);
+        for (options, calls) in [("", 75..=301), ("COUNT 1", 900..=3001), ("COUNT 500", 4..=8), ("COUNT 3000", 1..=2)] {
+            let (made, mut keys) = walk_all(&mut t, options);
+            keys.sort();
+            keys.dedup();
+            assert_eq!(keys.len(), 3000, "{options}");
+            assert!(calls.contains(&made), "{options}: {made} calls");
+        }
+        assert_eq!(walk_all(&mut t, "COUNT 9223372036854775807").0, 1);
+        t.db = 1;
+        assert_eq!(t.run("SCAN 0"), "*2 $1 0 *0 ");
+    }
+
+    #[test]
+    fn what_is_there_all_the_time_is_returned_whatever_comes_and_goes() {
+        const STAY: u32 = 40_000;
+        const WAVE: u32 = 15_000;
+        let mut t = Runner::new();
+        fill(&t, "stay", 0..STAY);
+        let (mut cursor, mut seen, mut wave) = ("0".to_owned(), HashSet::new(), 0);
+        for call in 1.. {
+            let (next, keys) = parts(&t.run(&format!("SCAN {cursor} COUNT 300 MATCH stay:*")));
+            seen.extend(keys);
+            if next == "0" {
+                break;
+            }
+            cursor = next;
+            // Waves rise to many times the keys, so that directories split, and fall again, so that they merge.
+            if call % 4 == 0 {
+                if wave / 8 % 2 == 0 {
+                    fill(&t, "wave", wave % 8 * WAVE..(wave % 8 + 1) * WAVE);
+                } else {
+                    clear(&t, "wave", wave % 8 * WAVE..(wave % 8 + 1) * WAVE);
+                }
+                wave += 1;
+            }
+        }
+        assert!(wave > 16, "the walk outlasts a rise and a fall: {wave}");
+        assert_eq!(seen.len(), STAY as usize);
+    }
+
+    #[test]
+    fn filters_choose_by_name_and_type_and_pass_over_what_has_expired() {
+        let mut t = Runner::new();
+        t.run("SET one 1");
+        t.run("SET two 2 PX 100");
+        t.run("SET three 3");
+        let sorted = |t: &mut Runner, options: &str| {
+            let mut keys = walk_all(t, options).1;
+            keys.sort();
+            keys.join(" ")
+        };
+        assert_eq!(sorted(&mut t, ""), "one three two");
+        assert_eq!(sorted(&mut t, "match t*"), "three two");
+        assert_eq!(sorted(&mut t, "MATCH t* MATCH one"), "one");
+        assert_eq!(sorted(&mut t, "TYPE String"), "one three two");
+        assert_eq!(sorted(&mut t, "TYPE list"), "");
+        assert_eq!(sorted(&mut t, "TYPE nonsense"), "");
+        t.advance_ms(100);
+        assert_eq!(sorted(&mut t, "MATCH t*"), "three");
+        assert_eq!(t.run("KEYS t*"), "*1 $5 three ");
+        assert_eq!(t.run("DBSIZE"), ":3 ", "nobody has removed it yet");
+    }
+
+    #[test]
+    fn mistakes_are_noticed_in_redis_order() {
+        let mut t = Runner::new();
+        let (cursor, syntax) = ("-ERR invalid cursor ", "-ERR syntax error ");
+        for (line, expected) in [
+            ("SCAN abc COUNT 0", cursor),
+            ("SCAN 0x10", cursor),
+            ("SCAN ' 1'", cursor),
+            ("SCAN '1 '", cursor),
+            ("SCAN -", cursor),
+            ("SCAN +-1", cursor),
+            ("SCAN 18446744073709551616", cursor),
+            ("SCAN 0 COUNT", syntax),
+            ("SCAN 0 COUNT 0", syntax),
+            ("SCAN 0 COUNT -1 FOO", syntax),
+            ("SCAN 0 COUNT x", "-ERR value is not an integer or out of range "),
+            ("SCAN 0 MATCH a TYPE", syntax),
+            ("SCAN 0 FOO bar", syntax),
+            ("SCAN", "-ERR wrong number of arguments for 'scan' command "),
+        ] {
+            assert_eq!(t.run(line), expected, "{line}");
+        }
+        for line in ["SCAN ''", "SCAN 007", "SCAN +3", "SCAN -1", "SCAN 18446744073709551615", r#"SCAN "3\x00x""#] {
+            assert_eq!(t.run(line), "*2 $1 0 *0 ", "{line}");
+        }
+    }
+
+    #[test]
+    fn keys_lists_one_database_by_pattern() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("KEYS *"), "*0 ");
+        t.run("SET h[a]llo 1");
+        t.run("SET hello 1");
+        t.db = 1;
+        t.run("SET hullo 1");
+        assert_eq!(t.run("KEYS h*"), "*1 $5 hullo ");
+        t.db = 0;
+        assert_eq!(t.run("KEYS h?llo"), "*1 $5 hello ");
+        assert_eq!(t.run(r"KEYS 'h\[a]llo'"), "*1 $7 h[a]llo ");
+        assert_eq!(t.run("KEYS *").len(), "*2 $7 h[a]llo $5 hello ".len());
+    }
+
+    #[test]
+    fn randomkey_gives_every_key_its_chance() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("RANDOMKEY"), "$-1 ");
+        for name in ["a", "b", "c", "d"] {
+            t.run(&format!("SET {name} 1"));
+        }
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..400 {
+            *counts.entry(t.run("RANDOMKEY")).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 4, "{counts:?}");
+        // Each is drawn 100 times in the mean, with a deviation of 8.7.
+        assert!(counts.values().all(|&count| count > 40), "{counts:?}");
+    }
+
+    #[test]
+    fn randomkey_does_not_give_what_has_expired() {
+        let mut t = Runner::new();
+        for number in 0..100 {
+            t.run(&format!("SET brief:{number} 1 PX 10"));
+        }
+        t.run("SET lasting 1");
+        t.advance_ms(10);
+        for _ in 0..20 {
+            assert_eq!(t.run("RANDOMKEY"), "$7 lasting ");
+        }
+        t.run("DEL lasting");
+        assert_eq!(t.run("RANDOMKEY"), "$-1 ");
+    }
+
+    #[test]
+    fn randomkey_of_large_shards_is_one_of_their_keys() {
+        let mut t = Runner::new();
+        fill(&t, "k", 0..300_000);
+        let drawn: HashSet<String> = (0..50).map(|_| t.run("RANDOMKEY")).collect();
+        assert!(drawn.len() > 40, "{}", drawn.len());
+        assert!(drawn.iter().all(|key| key.contains(" k:")));
+    }
 }
