@@ -114,7 +114,7 @@ pub(super) static SET: Command = Command {
     arity: Arity::AtLeast(3),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec {
-        notes: "RW and access because of GET",
+        notes: "RW and ACCESS due to the optional `GET` argument",
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
     log: Log::Rewritten,
