@@ -122,9 +122,8 @@ pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(INVALID);
     }
-    let number = digits.iter().try_fold(0_u64, |number, digit| {
-        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    });
+    let number =
+        digits.iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
     number.map(|number| if negative { number.wrapping_neg() } else { number }).ok_or(INVALID)
 }
 
