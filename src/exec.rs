@@ -115,6 +115,10 @@ impl Executor {
                 stats.commands[entry.index].nanoseconds.add_alone(before.elapsed().as_nanos() as u64);
             }
             stats.commands[entry.index].calls.add_alone(1);
+            if !matches!(entry.command.handler, Handler::Data(_)) {
+                // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
+                group.facts = facts_now(&server.config.settings(), client);
+            }
             if client.wait.is_some() || client.closing {
                 break;
             }

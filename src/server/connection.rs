@@ -359,7 +359,10 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
             Event::Read(arrived) => {
                 connection.execute_received(&worker, arrived);
                 connection.queue_replies(&worker);
-                while let Some(wait) = connection.client.borrow_mut().wait.take() {
+                loop {
+                    // A statement of its own: a `while let` would keep the client borrowed during the wait.
+                    let wait = connection.client.borrow_mut().wait.take();
+                    let Some(wait) = wait else { break };
                     wait_and_go_on(&worker, &connection, wait).await;
                 }
             }

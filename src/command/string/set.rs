@@ -114,7 +114,7 @@ pub(super) static SET: Command = Command {
     arity: Arity::AtLeast(3),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec {
-        notes: "RW and access because of GET",
+        notes: "RW and ACCESS due to the optional `GET` argument",
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
     log: Log::Rewritten,
@@ -249,7 +249,7 @@ pub(super) static GETEX: Command = Command {
     name: "GETEX",
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
-    keys: Keys(&[KeySpec { notes: "RW and update because the expiry changes", ..KeySpec::at(1, "RW access update") }]),
+    keys: Keys(&[KeySpec { notes: "RW and UPDATE because it changes the TTL", ..KeySpec::at(1, "RW access update") }]),
     log: Log::Rewritten, // as PEXPIREAT, PERSIST or DEL
     handler: Handler::Data(getex),
     since: "6.2.0",
