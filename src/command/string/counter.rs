@@ -109,3 +109,105 @@ fn incrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     store(call, key, NewValue::Bytes(&text), &text, expiry);
     Ok(reply.bulk(&text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{encoding, script};
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn integers_are_counted_up_and_down() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "INCR k => :1
+             INCRBY k 41 => :42
+             DECR k => :41
+             DECRBY k -9 => :50
+             DECRBY new 5 => :-5
+             APPEND k 1 => :3
+             INCR k => :502",
+        );
+        assert_eq!(encoding(&t, "k"), "int", "a growable string becomes a number again");
+        t.assert_replay_equals_live();
+        let logged = t.take_logged();
+        assert_eq!(logged[..3], ["INCR k", "INCRBY k 41", "DECR k"]);
+    }
+
+    #[test]
+    fn the_bounds_of_64_bits_hold() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET max 9223372036854775807 => +OK
+             SET min -9223372036854775808 => +OK
+             INCR max => -ERR increment or decrement would overflow
+             DECR min => -ERR increment or decrement would overflow
+             DECRBY max -1 => -ERR increment or decrement would overflow
+             DECRBY min -9223372036854775808 => -ERR decrement would overflow
+             INCRBY max -9223372036854775808 => :-1
+             INCRBY min 9223372036854775808 => -ERR value is not an integer or out of range
+             GET min => $20 -9223372036854775808",
+        );
+        assert_eq!(t.take_logged().len(), 3, "what fails logs nothing");
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        let mut t = Runner::new();
+        for text in ["", "x", "1.5", " 1", "+1", "01", "9223372036854775808"] {
+            t.run(&format!("SET k '{text}'"));
+            assert_eq!(t.run("INCR k"), "-ERR value is not an integer or out of range ", "{text}");
+            assert_eq!(t.run(&format!("INCRBY n '{text}'")), "-ERR value is not an integer or out of range ");
+        }
+        for text in ["", "x", " 1", "1 ", "1e5000", "nan"] {
+            t.run(&format!("SET k '{text}'"));
+            assert_eq!(t.run("INCRBYFLOAT k 1"), "-ERR value is not a valid float ", "{text}");
+            assert_eq!(t.run(&format!("INCRBYFLOAT n '{text}'")), "-ERR value is not a valid float ", "{text}");
+        }
+        script(
+            &mut t,
+            "INCRBYFLOAT n inf => -ERR increment would produce NaN or Infinity
+             SET k inf => +OK
+             INCRBYFLOAT k 1 => -ERR increment would produce NaN or Infinity
+             GET n => $-1",
+        );
+    }
+
+    #[test]
+    fn floating_point_sums_are_those_of_a_long_double() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET k 10.50 => +OK
+             INCRBYFLOAT k 0.1 => $4 10.6
+             INCRBYFLOAT k -5 => $3 5.6
+             SET k 5.0e3 => +OK
+             INCRBYFLOAT k 2.0e2 => $4 5200
+             SET k 3 => +OK
+             INCRBYFLOAT k 1.000000000000000005 => $1 4
+             INCRBYFLOAT new 0.1 => $3 0.1",
+        );
+        assert_eq!(encoding(&t, "k"), "embstr", "as in Redis, even where the result is an integer");
+    }
+
+    #[test]
+    fn counting_keeps_the_expiry_and_the_log_holds_results() {
+        let mut t = Runner::new();
+        let until = t.now() + 100;
+        script(
+            &mut t,
+            "SET k 1 PX 100 => +OK
+             INCR k => :2
+             INCRBYFLOAT k 0.5 => $3 2.5",
+        );
+        t.assert_replay_equals_live();
+        assert_eq!(
+            t.take_logged(),
+            [format!("SET k 1 PXAT {until}"), "INCR k".to_owned(), format!("SET k 2.5 PXAT {until}")]
+        );
+        t.advance_ms(100);
+        script(&mut t, "INCR k => :1");
+        assert_eq!(t.take_logged(), ["DEL k", "INCR k"]);
+    }
+}

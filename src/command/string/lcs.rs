@@ -270,3 +270,110 @@ fn words(count: usize, fill: u64) -> Result<Vec<u64>, CommandError> {
     words.resize(count, fill);
     Ok(words)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::script;
+    use super::*;
+    use crate::base::random::Random;
+    use crate::exec::testing::Runner;
+    use crate::resp::Resp;
+
+    /// Redis' own way: the table of lengths, and the walk back through it.
+    fn by_the_book(a: &[u8], b: &[u8]) -> (usize, Vec<Match>) {
+        let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+        for i in 1..=a.len() {
+            for j in 1..=b.len() {
+                table[i][j] = match a[i - 1] == b[j - 1] {
+                    true => table[i - 1][j - 1] + 1,
+                    false => table[i - 1][j].max(table[i][j - 1]),
+                };
+            }
+        }
+        let mut matches: Vec<Match> = Vec::new();
+        let (mut i, mut j) = (a.len(), b.len());
+        while i > 0 && j > 0 {
+            if a[i - 1] == b[j - 1] {
+                (i, j) = (i - 1, j - 1);
+                match matches.last_mut() {
+                    Some(last) if last.a == i + 1 && last.b == j + 1 => {
+                        (last.a, last.b, last.len) = (i, j, last.len + 1)
+                    }
+                    _ => matches.push(Match { a: i, b: j, len: 1 }),
+                }
+            } else if table[i - 1][j] > table[i][j - 1] {
+                i -= 1;
+            } else {
+                j -= 1;
+            }
+        }
+        (table[a.len()][b.len()], matches)
+    }
+
+    #[test]
+    fn the_bits_say_what_the_table_of_lengths_says() {
+        let mut random = Random::from_seed(11);
+        for _ in 0..600 {
+            let letters = [1, 2, 4, 256][random.index(4)];
+            let mut string = |len_max| -> Vec<u8> {
+                let len = random.below(len_max);
+                (0..len).map(|_| random.below(letters) as u8).collect()
+            };
+            let (a, b) = (string(150), string(200));
+            let (len, matches) = by_the_book(&a, &b);
+            let table = Table::fill(&a, &b, true).expect("memory");
+            assert_eq!(table.len(), len, "{a:?} {b:?}");
+            assert_eq!(Table::fill(&a, &b, false).expect("memory").len(), len);
+            assert_eq!(table.matches(&a, &b), matches, "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn the_forms_of_the_reply() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "MSET a ohmytext b mynewtext n 1234 => +OK
+             LCS a b => $6 mytext
+             LCS a b LEN => :6
+             LCS a b IDX => *4 $7 matches *2 *2 *2 :4 :7 *2 :5 :8 *2 *2 :2 :3 *2 :0 :1 $3 len :6
+             LCS a b IDX MINMATCHLEN 4 WITHMATCHLEN => *4 $7 matches *1 *3 *2 :4 :7 *2 :5 :8 :4 $3 len :6
+             LCS a b IDX MINMATCHLEN -5 WITHMATCHLEN MINMATCHLEN 5 => *4 $7 matches *0 $3 len :6
+             LCS a b LEN WITHMATCHLEN MINMATCHLEN 100 => :6
+             LCS a a IDX => *4 $7 matches *1 *2 *2 :0 :7 *2 :0 :7 $3 len :8
+             LCS n n => $4 1234
+             LCS a nothing => $0
+             LCS nothing a IDX => *4 $7 matches *0 $3 len :0
+             LCS nothing nothing LEN => :0",
+        );
+        t.resp = Resp::V3;
+        script(&mut t, "LCS a b IDX MINMATCHLEN 4 => %2 $7 matches *1 *2 *2 :4 :7 *2 :5 :8 $3 len :6");
+    }
+
+    #[test]
+    fn mistakes_are_named_as_in_redis() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "LCS a => -ERR wrong number of arguments for 'lcs' command
+             LCS a b FOO => -ERR syntax error
+             LCS a b MINMATCHLEN => -ERR syntax error
+             LCS a b MINMATCHLEN x => -ERR value is not an integer or out of range
+             LCS a b LEN IDX => -ERR If you want both the length and indexes, please just use IDX.",
+        );
+    }
+
+    #[test]
+    fn a_table_above_the_limit_is_refused_and_one_below_is_not() {
+        let mut t = Runner::new();
+        t.run("SETRANGE long 199999 x");
+        t.run("SETRANGE fits 669 x");
+        t.run("SETRANGE more 671 x");
+        let refused = "-ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len ";
+        assert_eq!(t.run("LCS long long LEN"), refused);
+        assert_eq!(t.run("LCS long more"), refused);
+        assert_eq!(t.run("LCS long fits LEN"), ":670 ");
+        assert_eq!(check_limits([LEN_LIMIT, 0], u64::MAX), Err(CommandError::Text("ERR String too long for LCS")));
+        assert_eq!(check_limits([LEN_LIMIT - 1, LEN_LIMIT - 1], u64::MAX), Err(NO_MEMORY));
+    }
+}

@@ -197,3 +197,130 @@ fn check_len(call: &Call<'_>, len: u64, more: u64) -> Result<(), CommandError> {
         _ => Err(CommandError::StringTooLong),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::table;
+    use crate::exec::testing::Runner;
+    use crate::resp::Resp;
+
+    /// The encoding that a value has in the store.
+    pub(super) fn encoding(t: &Runner, key: &str) -> &'static str {
+        let key = t.keyspace().key(key.as_bytes());
+        let shard = t.keyspace().lock(key.shard());
+        let entry = shard.directory(t.db).and_then(|d| d.get(key.hash, key.bytes));
+        match entry.expect("the key exists").value() {
+            ValueRef::Int(_) => "int",
+            ValueRef::Str(bytes) if bytes.len() <= 44 => "embstr",
+            _ => "raw",
+        }
+    }
+
+    /// Runs lines of `command => reply`.
+    pub(super) fn script(t: &mut Runner, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (command, reply) = line.split_once(" => ").expect("a line has a reply");
+            assert_eq!(t.run(command).trim_end(), reply, "{command}");
+        }
+    }
+
+    #[test]
+    fn every_declaration_is_sound() {
+        for command in COMMANDS {
+            assert_eq!(table::mistake(command), None);
+            assert_eq!(command.group, "string");
+            assert!(command.categories.has(categories::STRING), "{}", command.name);
+        }
+        assert!(COMMANDS.is_sorted_by_key(|command| command.name));
+        assert_eq!(COMMANDS.len(), 22);
+    }
+
+    #[test]
+    fn whole_values_are_read_alone_and_together() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET number 42 => +OK
+             SET word hello => +OK
+             SET empty '' => +OK
+             GET number => $2 42
+             GET word => $5 hello
+             GET empty => $0
+             GET nothing => $-1
+             MGET word nothing number word => *4 $5 hello $-1 $2 42 $5 hello
+             GET => -ERR wrong number of arguments for 'get' command
+             MGET => -ERR wrong number of arguments for 'mget' command",
+        );
+        t.resp = Resp::V3;
+        script(&mut t, "GET nothing => _\n MGET nothing number => *2 _ $2 42");
+    }
+
+    #[test]
+    fn large_values_come_back_whole_and_share_their_bytes() {
+        let mut t = Runner::new();
+        let large = "0123456789".repeat(5000);
+        t.run(&format!("SET k {large}"));
+        assert_eq!(t.run("GET k"), format!("$50000 {large} "));
+        assert_eq!(t.run("MGET k k"), format!("*2 $50000 {large} $50000 {large} "));
+        assert_eq!(t.run("GETRANGE k 1 40000"), format!("$40000 {} ", &large[1..=40000]));
+        assert_eq!(t.run("GETRANGE k 0 -1"), format!("$50000 {large} "));
+        assert_eq!(t.run("GETDEL k"), format!("$50000 {large} "));
+        assert_eq!(t.run("GET k"), "$-1 ");
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn getdel_removes_and_logs_only_what_was_there() {
+        let mut t = Runner::new();
+        script(&mut t, "SET k v => +OK\n GETDEL k => $1 v\n GETDEL k => $-1");
+        assert_eq!(t.take_logged(), ["SET k v", "DEL k"]);
+    }
+
+    #[test]
+    fn only_the_exact_text_of_an_integer_is_stored_as_one() {
+        let mut t = Runner::new();
+        for text in ["0", "-1", "9223372036854775807", "-9223372036854775808"] {
+            t.run(&format!("SET k {text}"));
+            assert_eq!(encoding(&t, "k"), "int", "{text}");
+            assert_eq!(t.run("GET k"), format!("${} {text} ", text.len()));
+        }
+        for text in ["", "-", "-0", "+1", "01", " 1", "1 ", "9223372036854775808", "1.0", "1e3"] {
+            t.run(&format!("SET k '{text}'"));
+            assert_eq!(encoding(&t, "k"), "embstr", "{text}");
+            assert_eq!(t.run("GET k"), format!("${} {text} ", text.len()));
+        }
+        t.run(&format!("SET k {}", "x".repeat(45)));
+        assert_eq!(encoding(&t, "k"), "raw");
+    }
+
+    #[test]
+    fn a_replay_of_random_commands_makes_the_same_keys() {
+        let mut random = crate::base::random::Random::from_seed(7);
+        let mut t = Runner::new();
+        let mut pick = |words: &[&'static str]| words[random.index(words.len())];
+        for round in 0..4000 {
+            let key = pick(&["a", "b", "c", "d"]);
+            let value = pick(&["1", "-7", "0.5", "text", "''", "9223372036854775807", "inf"]);
+            let line = match round % 13 {
+                0 => format!("SET {key} {value} {}", pick(&["", "NX", "XX", "KEEPTTL", "PX 40", "PXAT 1", "GET EX 1"])),
+                1 => format!("APPEND {key} {value}"),
+                2 => format!("SETRANGE {key} {} {value}", pick(&["0", "3", "200", "-1"])),
+                3 => format!("INCRBY {key} {value}"),
+                4 => format!("INCRBYFLOAT {key} {value}"),
+                5 => format!("GETEX {key} {}", pick(&["PERSIST", "PX 30", "EX 2", "PXAT 1", ""])),
+                6 => format!("GETDEL {key}"),
+                7 => format!("MSET {key} {value} e {value} {key} 5"),
+                8 => format!("MSETNX {key} {value} {} 1", pick(&["a", "f"])),
+                9 => format!("GETSET {key} {value}"),
+                10 => format!("SETNX {key} {value}"),
+                11 => format!("PSETEX {key} {} {value}", pick(&["20", "500", "0"])),
+                _ => format!("{} {key}", pick(&["INCR", "DECR", "GET", "STRLEN"])),
+            };
+            t.run(&line);
+            t.advance_ms(pick(&["0", "1", "9"]).parse().expect("a number"));
+        }
+        // What has expired but was not asked for again is still in the live keyspace, and in the log.
+        t.assert_replay_equals_live();
+    }
+}

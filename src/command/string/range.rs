@@ -182,3 +182,120 @@ fn strlen(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let found = call.db.string(key)?.map_or(0, len);
     Ok(reply.int(found as i64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{encoding, script};
+    use super::clamp;
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn indices_mean_what_they_mean_in_redis() {
+        let cases = [
+            (0, -1, 0..5),
+            (1, 3, 1..4),
+            (-3, -1, 2..5),
+            (-1, -3, 0..0),
+            (3, 1, 0..0),
+            (0, -100, 0..1),
+            (-100, -100, 0..1),
+            (-100, 2, 0..3),
+            (3, 100, 3..5),
+            (5, 100, 0..0),
+            (i64::MIN, i64::MAX, 0..5),
+            (i64::MAX, i64::MAX, 0..0),
+            (i64::MIN, i64::MIN, 0..1),
+        ];
+        for (start, end, range) in cases {
+            assert_eq!(clamp(start, end, 5), range, "{start} {end}");
+        }
+        assert_eq!(clamp(0, -1, 0), 0..0);
+    }
+
+    #[test]
+    fn parts_are_read_from_texts_and_numbers() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET k 'Hello World' => +OK
+             GETRANGE k 0 4 => $5 Hello
+             SUBSTR k -5 -1 => $5 World
+             SET k -12345 => +OK
+             GETRANGE k 0 2 => $3 -12
+             STRLEN k => :6
+             STRLEN nothing => :0
+             GETRANGE nothing 0 -1 => $0
+             GETRANGE nothing a -1 => -ERR value is not an integer or out of range
+             GETRANGE k 0 1.5 => -ERR value is not an integer or out of range",
+        );
+    }
+
+    #[test]
+    fn appending_makes_a_growable_string() {
+        let mut t = Runner::new();
+        script(&mut t, "APPEND k 12 => :2");
+        assert_eq!(encoding(&t, "k"), "int", "the first is stored as SET would");
+        script(&mut t, "APPEND k 3 => :3\n GET k => $3 123");
+        assert_eq!(encoding(&t, "k"), "raw");
+        script(&mut t, "APPEND e '' => :0\n GET e => $0\n APPEND e '' => :0");
+        assert_eq!(encoding(&t, "e"), "raw");
+        for _ in 0..1000 {
+            t.run("APPEND k 0123456789");
+        }
+        script(&mut t, "STRLEN k => :10003\n GETRANGE k -12 -1 => $12 890123456789");
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn overwriting_fills_up_with_zero_bytes() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SETRANGE k 0 '' => :0
+             GET k => $-1
+             SETRANGE k 3 ab => :5
+             GET k => $5 \0\0\0ab
+             SETRANGE k 0 xyz => :5
+             SETRANGE k 4 long => :8
+             GET k => $8 xyzalong
+             SETRANGE k 1 '' => :8
+             SET n 12 => +OK
+             SETRANGE n 9 '' => :2",
+        );
+        assert_eq!((encoding(&t, "k"), encoding(&t, "n")), ("raw", "int"));
+        script(&mut t, "SETRANGE n 1 5 => :2\n INCR n => :16");
+        t.assert_replay_equals_live();
+        let changes =
+            ["SETRANGE k 3 ab", "SETRANGE k 0 xyz", "SETRANGE k 4 long", "SET n 12", "SETRANGE n 1 5", "INCR n"];
+        assert_eq!(t.take_logged(), changes, "nothing is logged where nothing changed");
+    }
+
+    #[test]
+    fn a_length_that_is_only_claimed_is_refused() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET k v => +OK
+             SETRANGE k -1 x => -ERR offset is out of range
+             SETRANGE k -1 '' => -ERR offset is out of range
+             SETRANGE k x x => -ERR value is not an integer or out of range
+             SETRANGE k 536870912 x => -ERR string exceeds maximum allowed size (proto-max-bulk-len)
+             SETRANGE k 9223372036854775807 x => -ERR string exceeds maximum allowed size (proto-max-bulk-len)
+             SETRANGE new 536870912 x => -ERR string exceeds maximum allowed size (proto-max-bulk-len)
+             SETRANGE k 9223372036854775807 '' => :1
+             GET k => $1 v
+             GET new => $-1",
+        );
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn changing_a_part_keeps_the_expiry() {
+        let mut t = Runner::new();
+        script(&mut t, "SET k abc PX 10 => +OK\n APPEND k d => :4\n SETRANGE k 0 x => :4");
+        t.assert_replay_equals_live();
+        t.advance_ms(10);
+        script(&mut t, "GET k => $-1\n APPEND k e => :1\n GET k => $1 e");
+        t.assert_replay_equals_live();
+    }
+}

@@ -337,3 +337,163 @@ fn store_pairs(call: &mut Call<'_>) {
         store(call, key, encoded(value), value, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{encoding, script};
+    use crate::exec::testing::Runner;
+
+    #[test]
+    fn conditions_and_the_old_value() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET k v XX => $-1
+             SET k v XX GET => $-1
+             GET k => $-1
+             SET k v NX GET => $-1
+             SET k w NX => $-1
+             SET k w NX GET => $1 v
+             SET k w XX GET => $1 v
+             SET k x get => $1 w
+             SET k y xx => +OK
+             GET k => $1 y
+             SETNX k z => :0
+             SETNX n z => :1
+             GETSET k 7 => $1 y
+             GETSET new 8 => $-1
+             MGET k n new => *3 $1 7 $1 z $1 8",
+        );
+        assert_eq!((encoding(&t, "k"), encoding(&t, "n")), ("int", "embstr"));
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn options_that_do_not_go_together_are_refused() {
+        let mut t = Runner::new();
+        t.run("SET k before");
+        for options in [
+            "NX XX",
+            "XX NX",
+            "EX",
+            "EX 1 PX 1",
+            "PXAT 1 EXAT 1",
+            "KEEPTTL EX 1",
+            "EX 1 KEEPTTL",
+            "PERSIST",
+            "FOO",
+            "EX 0 FOO",
+        ] {
+            assert_eq!(t.run(&format!("SET k v {options}")), "-ERR syntax error ", "{options}");
+        }
+        for options in ["KEEPTTL", "NX", "GET", "EX", "EX 1 PX 1", "PERSIST EX 1", "EX 1 PERSIST"] {
+            assert_eq!(t.run(&format!("GETEX k {options}")), "-ERR syntax error ", "{options}");
+        }
+        for time in ["EX 0", "EX -1", "PX 0", "EXAT 0", "PXAT -5", "EX 9223372036854776", "PX 9223372036854775807"] {
+            assert_eq!(t.run(&format!("SET k v {time}")), "-ERR invalid expire time in 'set' command ", "{time}");
+            assert_eq!(t.run(&format!("GETEX k {time}")), "-ERR invalid expire time in 'getex' command ", "{time}");
+        }
+        script(
+            &mut t,
+            "SET k v EX 1.5 => -ERR value is not an integer or out of range
+             SET k v EX 10 EX 20 => +OK
+             SET k before KEEPTTL KEEPTTL => +OK
+             GETEX nothing EX x => $-1
+             GETEX nothing EX 1 PX 1 => -ERR syntax error
+             SETEX k 0 v => -ERR invalid expire time in 'setex' command
+             SETEX k x v => -ERR value is not an integer or out of range
+             PSETEX k -1 v => -ERR invalid expire time in 'psetex' command
+             GET k => $6 before",
+        );
+    }
+
+    #[test]
+    fn expiries_are_logged_as_absolute_times() {
+        let mut t = Runner::new();
+        let now = t.now();
+        script(
+            &mut t,
+            "SET a v EX 10 => +OK
+             SET b v PX 10 => +OK
+             SETEX c 10 v => +OK
+             PSETEX d 10 v => +OK
+             SET a w KEEPTTL => +OK
+             GETEX a PX 5 => $1 w
+             GETEX a PERSIST => $1 w
+             GETEX a PERSIST => $1 w
+             GETEX a => $1 w
+             SET b w => +OK",
+        );
+        let (seconds, ms) = (now + 10_000, now + 10);
+        assert_eq!(
+            t.take_logged(),
+            [
+                format!("SET a v PXAT {seconds}"),
+                format!("SET b v PXAT {ms}"),
+                format!("SET c v PXAT {seconds}"),
+                format!("SET d v PXAT {ms}"),
+                format!("SET a w PXAT {seconds}"),
+                format!("PEXPIREAT a {}", now + 5),
+                "PERSIST a".to_owned(),
+                "SET b w".to_owned(),
+            ]
+        );
+        t.advance_ms(10);
+        script(&mut t, "MGET a b c d => *4 $1 w $1 w $1 v $-1");
+        assert_eq!(t.take_logged(), ["DEL d"]);
+    }
+
+    #[test]
+    fn a_time_that_is_over_removes_the_key() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "SET k v PXAT 1 => +OK
+             SET k old => +OK
+             SET k v PXAT 1 GET => $3 old
+             GET k => $-1
+             SET k v => +OK
+             GETEX k EXAT 1 => $1 v
+             GET k => $-1
+             SET k v EX 1 => +OK",
+        );
+        t.run(&format!("SET k v PXAT {}", t.now()));
+        let until = t.now() + 1000;
+        let expected = ["SET k old", "DEL k", "SET k v", "DEL k", &format!("SET k v PXAT {until}"), "DEL k"];
+        t.assert_replay_equals_live();
+        assert_eq!(t.take_logged(), expected);
+    }
+
+    #[test]
+    fn several_keys_are_stored_together_or_not_at_all() {
+        let mut t = Runner::new();
+        script(
+            &mut t,
+            "MSET a 1 b => -ERR wrong number of arguments for 'mset' command
+             MSETNX a 1 b => -ERR wrong number of arguments for 'msetnx' command
+             MGET a b => *2 $-1 $-1
+             MSET a 1 b x a 2 => +OK
+             MGET a b => *2 $1 2 $1 x
+             MSETNX c 1 a 1 => :0
+             GET c => $-1
+             MSETNX c 1 c 2 d 3 => :1
+             MGET c d => *2 $1 2 $1 3",
+        );
+        assert_eq!(encoding(&t, "a"), "int");
+        t.assert_replay_equals_live();
+        assert_eq!(t.take_logged(), ["SET a 1", "SET b x", "SET a 2", "SET c 1", "SET c 2", "SET d 3"]);
+    }
+
+    #[test]
+    fn a_plain_set_clears_the_expiry_and_an_expired_key_does_not_count() {
+        let mut t = Runner::new();
+        script(&mut t, "SET k v PX 5 => +OK\n MSET k w => +OK");
+        t.advance_ms(5);
+        script(&mut t, "GETEX k PX 5 => $1 w");
+        t.advance_ms(5);
+        script(&mut t, "SET k x XX => $-1\n SETNX k y => :1\n PSETEX k 5 y => +OK");
+        t.advance_ms(5);
+        script(&mut t, "MSETNX k z => :1\n GET k => $1 z");
+        t.assert_replay_equals_live();
+    }
+}
