@@ -185,7 +185,8 @@ mod tests {
              SET k 5.0e3 => +OK
              INCRBYFLOAT k 2.0e2 => $4 5200
              SET k 3 => +OK
-             INCRBYFLOAT k 1.000000000000000005 => $1 4
+             INCRBYFLOAT k 1.000000000000000005 => $19 4.00000000000000001
+             INCRBYFLOAT k 0.99999999999999999 => $1 5
              INCRBYFLOAT new 0.1 => $3 0.1",
         );
         assert_eq!(encoding(&t, "k"), "embstr", "as in Redis, even where the result is an integer");
