@@ -1,9 +1,9 @@
 //! String commands.
 //!
-//! - [`set`]: storing whole values, with conditions and expiries.
-//! - [`counter`]: numbers, integer and floating point.
-//! - [`range`]: parts of a value.
-//! - [`lcs`]: the longest common subsequence of two values.
+//! - `set`: storing whole values, with conditions and expiries.
+//! - `counter`: numbers, integer and floating point.
+//! - `range`: parts of a value.
+//! - `lcs`: the longest common subsequence of two values.
 //!
 //! Here: reading whole values, and what the parts share.
 //!

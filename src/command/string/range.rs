@@ -3,7 +3,7 @@
 //! Invariants:
 //! - No string becomes longer than `proto-max-bulk-len`, and memory that the system does not give is an
 //!   error, never an abort: an offset is a length that a client only claims.
-//! - What is changed in place stays growable, with room for at most [`SPARE_MAX_BYTES`] more.
+//! - What is changed in place stays growable, with room for at most `SPARE_MAX_BYTES` more.
 
 use std::ops::Range;
 
