@@ -184,7 +184,7 @@ fn facts_now(settings: &Settings, client: &Client) -> Facts {
     Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
 }
 
-/// Resolves all commands, hashes their keys, and fetches what they will touch, in three waves, so that the
+/// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, so that the
 /// cache misses of one overlap those of the others.
 fn plan<'a>(
     server: &'a Server,
@@ -208,6 +208,7 @@ fn plan<'a>(
     }
     if calls.len() > 1 {
         let hashes = || keys[..calls.len()].iter().flat_map(|keys| keys.hashes.iter().take(4));
+        hashes().for_each(|&hash| keyspace.prefetch_directory(hash));
         hashes().for_each(|&hash| keyspace.prefetch_segment(db, hash));
         hashes().for_each(|&hash| keyspace.prefetch_record(db, hash));
     }
