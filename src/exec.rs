@@ -194,10 +194,11 @@ fn plan<'a>(
 ) -> SmallVec<[Plan<'a>; GROUP_MAX]> {
     let keyspace = &server.keyspace;
     let mut plans = SmallVec::new();
+    let mut last = None;
     for (args, keys) in calls.iter().zip(keys.iter_mut()) {
         keys.places.clear();
         keys.hashes.clear();
-        let plan = server.table.resolve(*args);
+        let plan = server.table.resolve_after(&mut last, *args);
         if let Ok(entry) = &plan {
             find_keys(keyspace, entry.command, *args, keys);
             if calls.len() > 1 {
