@@ -171,3 +171,28 @@ fn a_store_of_another_number_of_shards_is_refused() {
     let Err(error) = start(&golden("store-v1"), 2, 1, FsyncPolicy::No) else { panic!("it is laid out otherwise") };
     assert!(error.to_string().contains("laid out in 4 shards"), "{error}");
 }
+
+fn golden_state() -> Dump {
+    let long = [vec![0; 299], b"z".to_vec()].concat();
+    let of = |db: u32, key: &str, value: &[u8], expiry: Option<u64>| (db, key.into(), value.to_vec(), expiry);
+    vec![
+        of(0, "long", &long, None),
+        of(0, "number", b"-41.5", None),
+        of(0, "renamed", b"soon", None),
+        of(0, "text", b"hello world", Some(33_177_117_420_999)),
+        of(1, "long2", &long, None),
+        of(3, "elsewhere", b"9223372036854775807", Some(33_177_117_420_000)),
+        of(3, "swapped", b"2", None),
+        of(15, "after", b"flush", None),
+    ]
+}
+
+#[test]
+fn the_golden_files_of_version_1_load_into_a_server() {
+    let storage = golden("store-v1-server");
+    let server = start(&storage, 2, 1, FsyncPolicy::No).unwrap();
+    assert_eq!(state(&server), golden_state());
+    drop(server);
+    // The start has written to the directory: a second one finds the same.
+    assert_eq!(state(&start(&storage, 3, 2, FsyncPolicy::No).unwrap()), golden_state());
+}
