@@ -564,7 +564,13 @@ fn a_disk_that_takes_no_more_loses_nothing_acknowledged() {
             server.set_recipe(recipe(policy, 2));
             assert_survives_kill(&mut server, policy);
         } else {
-            server.kill();
+            // Nothing can be saved, so it stays; unless it is told that nothing need be.
+            let reply = server.client().call(&["SHUTDOWN"]);
+            assert!(reply.starts_with(b"-ERR Errors trying to SHUTDOWN"), "{policy}: {}", reply.escape_ascii());
+            check(&server, "still there");
+            let mut client = server.client();
+            client.send(&encode(&["SHUTDOWN", "NOSAVE"])).expect("the connection holds");
+            assert_eq!(server.wait_for_exit().code(), Some(0), "{policy}: {}", server.log());
             server.set_recipe(recipe(policy, 2));
             server.start_again();
             check(&server, "after the restart");

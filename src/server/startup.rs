@@ -291,10 +291,10 @@ async fn watch_signals(server: Arc<Server>) {
 /// Ends the server, unless something that must not be lost cannot be saved. Returns the exit code.
 async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32> {
     log::notice(format_args!("User requested shutdown..."));
-    // With the log on, all is on disk without a snapshot.
-    let due =
-        !server.store.log().is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
-    let save = request.save.unwrap_or(due);
+    // With the log on, all is on disk without a snapshot, unless the log has failed.
+    let log = server.store.log();
+    let due = !log.is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
+    let save = request.save.unwrap_or(due || log.is_poisoned());
     while server.saving.state.lock().running.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -315,7 +315,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
             std::mem::forget(closed);
             Some(0)
         }
-        Err(error) if request.force => {
+        Err(error) if request.force || request.save == Some(false) => {
             log::warning(format_args!("Error trying to save the DB, but exiting all the same as asked: {error}"));
             std::mem::forget(closed);
             Some(0)
