@@ -6,8 +6,8 @@
 //! Invariants:
 //! - Under `appendfsync always` a reply leaves once the block that covers all it may show is synced; under
 //!   the other policies, once that block is written to the file.
-//! - If the log fails, the replies that depend on it are never sent: their connections are closed, since
-//!   nobody can say what became of their commands.
+//! - If the log fails, a connection whose own change is not in it is closed without its replies: nobody can
+//!   say what becomes of that change. All others are served: reads go on, writes are refused.
 
 use std::rc::Rc;
 
@@ -42,7 +42,7 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
         match log.flush() {
             Ok(written) => written,
             Err(error) => {
-                log::warning(format_args!("The log cannot be written, {} connections close: {error}", waiting.len()));
+                log::debug(format_args!("The log cannot be written: {error}"));
                 log.written()
             }
         }
@@ -53,8 +53,10 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
             connection.release(worker);
             return false;
         }
-        if failed {
+        if failed && connection.has_unlogged_change(durable) {
             connection.discard();
+        } else if failed {
+            connection.release(worker);
         }
         !failed
     });
