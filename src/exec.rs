@@ -278,10 +278,10 @@ impl Group<'_> {
     }
 
     fn error_reply(&self, error: &CommandError, out: &mut Output) {
-        let text = error.to_string();
+        let text = error.wire();
         self.stats.counters.errors.add_alone(1);
         self.server.count_error(&text);
-        out.error(&text);
+        out.error_bytes(&text);
     }
 
     /// Runs one command that passed the checks.

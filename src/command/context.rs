@@ -66,8 +66,8 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Counts an error reply.
-    pub fn count_error(&self, text: &str) {
-        let code = CommandError::code(text);
+    pub fn count_error(&self, text: &[u8]) {
+        let code = &*String::from_utf8_lossy(CommandError::code(text));
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;

@@ -126,7 +126,7 @@ impl Runner {
         with_args(words, |args| {
             let entry = match table.resolve(args) {
                 Ok(entry) => entry,
-                Err(error) => return out.error(&error),
+                Err(error) => return out.error_bytes(&error.wire()),
             };
             let Handler::Data(handler) = entry.command.handler else { panic!("not a data command") };
             let mut keys = HashedKeys::default();
@@ -145,7 +145,7 @@ impl Runner {
                 Ok(_) => {}
                 Err(error) => {
                     out = Output::new();
-                    out.error(&error);
+                    out.error_bytes(&error.wire());
                 }
             }
         });

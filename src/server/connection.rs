@@ -293,7 +293,7 @@ impl Connection {
                 break;
             }
             if let Some(mistake) = error {
-                output.error(&mistake);
+                output.error_bytes(&mistake.wire());
                 client.closing = true;
                 consumed = bytes.len();
                 requests.iter_mut().for_each(Request::reset);
