@@ -15,6 +15,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -97,10 +99,13 @@ impl Executor {
                 Ok(entry) => entry,
                 Err(error) => {
                     group.refuse(&error, *args, client, out);
+                    if client.closing {
+                        break;
+                    }
                     continue;
                 }
             };
-            client.record.last_command.store(entry.index as u64 + 1, std::sync::atomic::Ordering::Relaxed);
+            client.record.last_command.store(entry.index as u64 + 1, Relaxed);
             if alone(entry.command) {
                 drop(inside.take());
             } else if inside.is_none() {
@@ -155,7 +160,7 @@ impl Executor {
         }
         stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
-        server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), std::sync::atomic::Ordering::Relaxed);
+        server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), Relaxed);
         more
     }
 }
@@ -180,7 +185,7 @@ fn facts_of(settings: &Settings, now: i64) -> Facts {
 }
 
 fn facts_now(settings: &Settings, client: &Client) -> Facts {
-    let no_touch = client.record.no_touch.load(std::sync::atomic::Ordering::Relaxed);
+    let no_touch = client.record.no_touch.load(Relaxed);
     Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
 }
 
@@ -257,7 +262,7 @@ impl Group<'_> {
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
-        if flags.has(flags::DENYOOM) && self.server.out_of_memory.load(std::sync::atomic::Ordering::Relaxed) {
+        if flags.has(flags::DENYOOM) && self.server.out_of_memory.load(Relaxed) {
             return Err(CommandError::OutOfMemory);
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
@@ -271,6 +276,9 @@ impl Group<'_> {
     fn refuse(&mut self, error: &CommandError, args: Args<'_>, client: &mut Client, out: &mut Output) {
         if let Ok(entry) = self.server.table.resolve(args) {
             self.stats.commands[entry.index].rejected.add_alone(1);
+        }
+        if matches!(error, CommandError::UnknownCommand(_)) && is_http(args.at(0)) {
+            return abort(client, self.facts.now);
         }
         let mark = out.mark();
         self.error_reply(error, out);
@@ -356,7 +364,6 @@ impl Group<'_> {
 
     /// Adds up what the group did.
     fn account(&mut self, executed: u64, client: &Client) {
-        use std::sync::atomic::Ordering::Relaxed;
         let counters = &self.stats.counters;
         counters.commands.add_alone(executed);
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
@@ -411,6 +418,31 @@ fn run_handler(handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome, call: &mut Call
             }
             Err(error)
         }
+    }
+}
+
+/// Whether this is a line of an HTTP request: a web page can have a browser send one here, with commands of
+/// its own as the body.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}
+
+/// Closes a connection that speaks HTTP, before it gets to the body.
+#[cold]
+fn abort(client: &mut Client, now: i64) {
+    static LOGGED_MS: AtomicI64 = AtomicI64::new(i64::MIN);
+    const LOGGED_AGAIN_AFTER_MS: i64 = 60_000;
+    client.closing = true;
+    client.aborted = true;
+    let logged = LOGGED_MS.load(Relaxed);
+    if now.saturating_sub(logged) > LOGGED_AGAIN_AFTER_MS {
+        LOGGED_MS.store(now, Relaxed);
+        log::warning(format_args!(
+            "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to this \
+             server. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise it. \
+             Connection from {} aborted.",
+            client.record.peer
+        ));
     }
 }
 

@@ -311,6 +311,9 @@ impl Connection {
 
     /// Has the replies sent when the log allows it.
     fn queue_replies(self: &Rc<Self>, worker: &Worker) {
+        if self.client.borrow().aborted {
+            return self.discard();
+        }
         if self.output.borrow().is_empty() {
             let output = std::mem::take(&mut *self.output.borrow_mut());
             worker.return_output(output);
