@@ -21,9 +21,8 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::clock;
 use crate::base::config::Settings;
-use crate::base::log;
+use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
 use crate::command::client::{Client, ReplyMode};
 use crate::command::db::{Db, Facts, Scratch};
@@ -87,7 +86,7 @@ impl Executor {
         let server: &Arc<Server> = server;
         let stats = &server.workers[*worker];
         let facts = facts_now(settings, client);
-        let mut group = Group { server, worker: *worker, stats, scratch, facts };
+        let mut group = Group { server, worker: *worker, stats, scratch, facts, maxmemory: settings.maxmemory };
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
         let mut inside = Some(server.gate.enter(*worker));
@@ -122,7 +121,9 @@ impl Executor {
             stats.commands[entry.index].calls.add_alone(1);
             if !matches!(entry.command.handler, Handler::Data(_)) {
                 // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
-                group.facts = facts_now(&server.config.settings(), client);
+                let settings = server.config.settings();
+                group.facts = facts_now(&settings, client);
+                group.maxmemory = settings.maxmemory;
             }
             if client.wait.is_some() || client.closing {
                 break;
@@ -252,6 +253,7 @@ struct Group<'a> {
     stats: &'a WorkerStats,
     scratch: &'a mut Scratch,
     facts: Facts,
+    maxmemory: u64,
 }
 
 impl Group<'_> {
@@ -262,7 +264,7 @@ impl Group<'_> {
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
-        if flags.has(flags::DENYOOM) && self.server.out_of_memory.load(Relaxed) {
+        if flags.has(flags::DENYOOM) && self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
             return Err(CommandError::OutOfMemory);
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {

@@ -46,8 +46,6 @@ pub struct Server {
     pub config_file: String,
     /// The program, absolute.
     pub executable: String,
-    /// Whether memory is above `maxmemory`; kept by the timer, read by commands that need memory.
-    pub out_of_memory: AtomicBool,
     /// `used_memory` once everything was loaded.
     pub startup_memory: AtomicU64,
     /// Samples of rates, kept by the timer.

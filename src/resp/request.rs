@@ -125,7 +125,9 @@ impl ProtocolError {
     /// The text as it is sent, which may repeat a byte of the client.
     pub fn wire(&self) -> Vec<u8> {
         match self {
-            ProtocolError::ExpectedDollar(got) => [b"ERR Protocol error: expected '$', got '", &[*got][..], b"'"].concat(),
+            ProtocolError::ExpectedDollar(got) => {
+                [b"ERR Protocol error: expected '$', got '", &[*got][..], b"'"].concat()
+            }
             _ => self.to_string().into_bytes(),
         }
     }
