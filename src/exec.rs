@@ -21,11 +21,12 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::config::Settings;
+use crate::base::config::{EvictionPolicy, Settings};
 use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
 use crate::command::client::{Client, ReplyMode};
 use crate::command::db::{Db, Facts, Scratch};
+use crate::command::evict::{Choice, EvictDb, Evictor};
 use crate::command::stats::WorkerStats;
 use crate::command::table::Entry;
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
@@ -39,12 +40,16 @@ pub mod testing;
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
 
+/// How many keys one command may evict, for each step of `maxmemory-eviction-tenacity`.
+const EVICTED_PER_TENACITY: usize = 8;
+
 /// What a worker needs to execute commands.
 #[derive(Debug)]
 pub struct Executor {
     server: Arc<Server>,
     worker: usize,
     scratch: Scratch,
+    evictor: Evictor,
     keys: Vec<HashedKeys>,
     settings: Arc<Settings>,
     settings_generation: u64,
@@ -59,7 +64,15 @@ impl Executor {
         let settings_generation = server.config.generation();
         let settings = server.config.settings();
         let keys = (0..GROUP_MAX).map(|_| HashedKeys::default()).collect();
-        Executor { server, worker, scratch: Scratch::default(), keys, settings, settings_generation }
+        Executor {
+            server,
+            worker,
+            scratch: Scratch::default(),
+            evictor: Evictor::default(),
+            keys,
+            settings,
+            settings_generation,
+        }
     }
 
     /// The configuration as of the last group.
@@ -82,11 +95,12 @@ impl Executor {
     /// Returns how many were executed: fewer if the connection must wait or close.
     pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output) -> usize {
         self.refresh_settings();
-        let Executor { server, worker, scratch, keys, settings, .. } = self;
+        let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
         let server: &Arc<Server> = server;
         let stats = &server.workers[*worker];
         let facts = facts_now(settings, client);
-        let mut group = Group { server, worker: *worker, stats, scratch, facts, maxmemory: settings.maxmemory };
+        let mut group =
+            Group { server, worker: *worker, stats, scratch, evictor, facts, maxmemory: settings.maxmemory };
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
         let mut inside = Some(server.gate.enter(*worker));
@@ -94,7 +108,7 @@ impl Executor {
         let mut shared_time: SmallVec<[usize; GROUP_MAX]> = SmallVec::new();
         for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
             executed += 1;
-            let entry = match plan.and_then(|entry| group.check(entry, client).map(|()| entry)) {
+            let entry = match plan.and_then(|entry| group.check(entry, client, inside.is_some()).map(|()| entry)) {
                 Ok(entry) => entry,
                 Err(error) => {
                     group.refuse(&error, *args, client, out);
@@ -252,6 +266,7 @@ struct Group<'a> {
     worker: usize,
     stats: &'a WorkerStats,
     scratch: &'a mut Scratch,
+    evictor: &'a mut Evictor,
     facts: Facts,
     maxmemory: u64,
 }
@@ -259,18 +274,56 @@ struct Group<'a> {
 impl Group<'_> {
     /// Whether the command may run now, in Redis' order of checks.
     #[inline]
-    fn check(&self, entry: &Entry, client: &Client) -> Result<(), CommandError> {
+    fn check(&mut self, entry: &Entry, client: &Client, inside: bool) -> Result<(), CommandError> {
         let flags = entry.command.flags;
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
         if flags.has(flags::DENYOOM) && self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
-            return Err(CommandError::OutOfMemory);
+            self.make_room(inside)?;
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
         }
         Ok(())
+    }
+
+    /// Evicts keys by the policy, since memory is above `maxmemory`. `inside` says whether this worker is
+    /// inside the gate.
+    #[cold]
+    fn make_room(&mut self, inside: bool) -> Result<(), CommandError> {
+        let server = self.server;
+        let settings = server.config.settings();
+        let choice = Choice { policy: settings.maxmemory_policy, samples: settings.maxmemory_samples };
+        if choice.policy == EvictionPolicy::NoEviction {
+            return Err(CommandError::OutOfMemory);
+        }
+        // What a snapshot holds is gone when it ends; without this it would cost the keyspace again and again.
+        let saving = &server.saving;
+        let in_snapshot = saving.state.lock().running.is_some();
+        if !in_snapshot {
+            saving.evicted_bytes.store(0, Relaxed);
+        }
+        let used = (alloc::used_memory() as u64).saturating_sub(saving.evicted_bytes.load(Relaxed));
+        let excess = used.saturating_sub(self.maxmemory);
+        if excess == 0 {
+            return Ok(());
+        }
+        let keys_max = match settings.maxmemory_eviction_tenacity {
+            100.. => usize::MAX,
+            tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
+        };
+        let _inside = (!inside).then(|| server.gate.enter(self.worker));
+        self.scratch.begin(server.store.log().is_active(), false);
+        let mut world = EvictDb { keyspace: &server.keyspace, scratch: self.scratch, facts: self.facts };
+        let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |scratch| {
+            append_effects(server, self.worker, scratch);
+        });
+        self.stats.counters.evicted.add_alone(evicted.keys as u64);
+        if in_snapshot {
+            saving.evicted_bytes.fetch_add(evicted.bytes, Relaxed);
+        }
+        if evicted.keys == 0 { Err(CommandError::OutOfMemory) } else { Ok(()) }
     }
 
     /// Replies with an error to a command that is not run.

@@ -134,6 +134,8 @@ pub struct Saving {
     pub last_rewrite_seconds: AtomicI64,
     /// When the last attempt to save began, Unix ms.
     pub last_try_ms: AtomicI64,
+    /// Bytes of keys evicted while a snapshot runs, which may hold them until it ends.
+    pub evicted_bytes: AtomicU64,
 }
 
 impl Default for Saving {
@@ -147,6 +149,7 @@ impl Default for Saving {
             last_rewrite_ok: AtomicBool::new(true),
             last_rewrite_seconds: AtomicI64::new(-1),
             last_try_ms: AtomicI64::new(0),
+            evicted_bytes: AtomicU64::new(0),
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::*;
 use crate::base::hash::HashSeed;
 use crate::command::Table;
+use crate::command::evict::Evicted;
 use crate::keyspace::ValueRef;
 use crate::persist::record::Items;
 use crate::resp::Span;
@@ -117,6 +118,15 @@ impl Runner {
             budget,
             &mut |scratch| keep(&mut scratch.effects, logged),
         )
+    }
+
+    /// Evicts as the executor does.
+    pub fn evict(&mut self, choice: Choice, bytes: u64, keys_max: usize) -> Evicted {
+        self.scratch.begin(true, false);
+        let facts = self.facts();
+        let Runner { keyspace, scratch, logged, .. } = self;
+        let mut world = EvictDb { keyspace, scratch, facts };
+        Evictor::default().evict(&mut world, choice, bytes, keys_max, &mut |scratch| keep(&mut scratch.effects, logged))
     }
 
     fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
