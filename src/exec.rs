@@ -204,7 +204,7 @@ fn facts_now(settings: &Settings, client: &Client) -> Facts {
     Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
 }
 
-/// Resolves all commands, hashes their keys, and fetches what they will touch, in three waves, so that the
+/// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, so that the
 /// cache misses of one overlap those of the others.
 fn plan<'a>(
     server: &'a Server,
@@ -214,10 +214,11 @@ fn plan<'a>(
 ) -> SmallVec<[Plan<'a>; GROUP_MAX]> {
     let keyspace = &server.keyspace;
     let mut plans = SmallVec::new();
+    let mut last = None;
     for (args, keys) in calls.iter().zip(keys.iter_mut()) {
         keys.places.clear();
         keys.hashes.clear();
-        let plan = server.table.resolve(*args);
+        let plan = server.table.resolve_after(&mut last, *args);
         if let Ok(entry) = &plan {
             find_keys(keyspace, entry.command, *args, keys);
             if calls.len() > 1 {
@@ -228,6 +229,7 @@ fn plan<'a>(
     }
     if calls.len() > 1 {
         let hashes = || keys[..calls.len()].iter().flat_map(|keys| keys.hashes.iter().take(4));
+        hashes().for_each(|&hash| keyspace.prefetch_directory(hash));
         hashes().for_each(|&hash| keyspace.prefetch_segment(db, hash));
         hashes().for_each(|&hash| keyspace.prefetch_record(db, hash));
     }

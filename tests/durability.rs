@@ -503,6 +503,82 @@ fn large_values_survive() {
     assert_survives_kill(&mut server, "large values");
 }
 
+// ---------------------------------------------------------------- a disk that takes no more
+
+/// A text that does not compress, so that no snapshot fits where the log does not.
+fn noise(random: &mut Random) -> String {
+    (0..20_000).map(|_| char::from(b'0' + random.below(75) as u8)).collect()
+}
+
+/// Writes until an error or the end of the connection; returns what was acknowledged.
+fn write_until_refused(client: &mut Client, random: &mut Random) -> Vec<(String, String)> {
+    let mut acknowledged = Vec::new();
+    for number in 0..100 {
+        let (key, value) = (format!("k:{number}"), noise(random));
+        match client.try_call(&["SET", &key, &value]) {
+            Ok(reply) if reply == b"+OK\r\n" => acknowledged.push((key, value)),
+            Ok(reply) => panic!("{}", reply.escape_ascii()),
+            // Nobody can say what became of this one.
+            Err(_) => return acknowledged,
+        }
+    }
+    panic!("the disk takes everything");
+}
+
+#[test]
+fn a_disk_that_takes_no_more_loses_nothing_acknowledged() {
+    if Recipe::is_stand_in() {
+        println!("not checked: Redis ends when its log cannot be written");
+        return;
+    }
+    for (policy, heal) in [("always", true), ("everysec", false), ("no", true), ("always", false)] {
+        let mut random = Random::new(1);
+        let limited = recipe(policy, 2).with("auto-aof-rewrite-percentage", "0").with_file_size_limit(400);
+        let mut server = limited.start();
+        let acknowledged = write_until_refused(&mut server.client(), &mut random);
+        assert!(acknowledged.len() > 5, "{policy}: {}", acknowledged.len());
+        let check = |server: &Server, when: &str| {
+            let mut client = server.client();
+            for (key, value) in &acknowledged {
+                assert_eq!(client.ok(&format!("GET {key}")).string(), *value, "{policy}, {when}: {key}");
+            }
+        };
+        // For a while: attempts to heal the log by a snapshot come and go meanwhile.
+        for _ in 0..20 {
+            let mut client = server.client();
+            for line in ["SET k:0 new", "MSET k:0 a k:1 b", "DEL k:1", "FLUSHALL", "PING"] {
+                let reply = client.call(&support::words::split(line));
+                let refused = reply.starts_with(b"-MISCONF Errors writing to the AOF file");
+                assert!(refused, "{policy}: {line}: {}", reply.escape_ascii());
+            }
+            check(&server, "while the disk takes no more");
+            sleep(Duration::from_millis(20));
+        }
+        if heal {
+            server.lift_file_size_limit();
+            server.client().ok("BGREWRITEAOF");
+            while server.client().line("SET healed yes").is_error() {
+                sleep(Duration::from_millis(10));
+            }
+            check(&server, "healed");
+            server.set_recipe(recipe(policy, 2));
+            assert_survives_kill(&mut server, policy);
+        } else {
+            // Nothing can be saved, so it stays; unless it is told that nothing need be.
+            let reply = server.client().call(&["SHUTDOWN"]);
+            assert!(reply.starts_with(b"-ERR Errors trying to SHUTDOWN"), "{policy}: {}", reply.escape_ascii());
+            check(&server, "still there");
+            let mut client = server.client();
+            client.send(&encode(&["SHUTDOWN", "NOSAVE"])).expect("the connection holds");
+            assert_eq!(server.wait_for_exit().code(), Some(0), "{policy}: {}", server.log());
+            server.set_recipe(recipe(policy, 2));
+            server.start_again();
+            check(&server, "after the restart");
+            server.client().ok("SET healed yes");
+        }
+    }
+}
+
 // ---------------------------------------------------------------- one directory, one server
 
 #[test]

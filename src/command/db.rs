@@ -11,7 +11,7 @@
 use super::CommandError;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::entry::{EXPIRY_MAX, Heap, Kind, SharedBytes};
-use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, ValueRef};
+use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, ValueRef};
 use crate::persist::record;
 
 /// A heap value at least this large, in bytes, is freed by another thread.
@@ -146,23 +146,40 @@ impl<'a> Db<'a> {
     /// The entry of a key, for reading its value: counts a hit or a miss and sets the access time.
     #[inline]
     pub fn read(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        self.expire_if_due(key);
+        let Some(place) = self.find(key) else {
+            self.scratch.misses += 1;
+            return None;
+        };
+        self.scratch.hits += 1;
         if !self.facts.no_touch {
-            self.touch(key);
+            self.touch_at(key, place);
         }
-        let found = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
-        match found {
-            Some(_) => self.scratch.hits += 1,
-            None => self.scratch.misses += 1,
-        }
-        found
+        self.entry_at(key, place)
     }
 
     /// The entry of a key, without a trace: for writes, and for questions about the key itself.
     #[inline]
     pub fn peek(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        self.expire_if_due(key);
-        self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
+        let place = self.find(key)?;
+        self.entry_at(key, place)
+    }
+
+    /// Where the entry of a key stands; an expired one is removed.
+    #[inline]
+    fn find(&mut self, key: Key<'_>) -> Option<Place> {
+        let directory = self.held.shard(key.shard()).directory(self.index)?;
+        let place = directory.find(key.hash, key.bytes)?;
+        let expiry = directory.entry_at(place).expiry();
+        if expiry.is_some_and(|expiry| expiry <= self.facts.now as u64) && !self.facts.replaying {
+            self.expire(key);
+            return None;
+        }
+        Some(place)
+    }
+
+    #[inline]
+    fn entry_at(&mut self, key: Key<'_>, place: Place) -> Option<EntryRef<'_>> {
+        Some(self.held.shard(key.shard()).directory(self.index)?.entry_at(place))
     }
 
     /// The string at a key, for reading.
@@ -189,14 +206,25 @@ impl<'a> Db<'a> {
         self.peek(key).is_some()
     }
 
-    /// Sets the access time of a key to now.
+    /// Sets the access time of a key to now. Returns whether there is such a key.
+    pub fn touch(&mut self, key: Key<'_>) -> bool {
+        let Some(place) = self.find(key) else { return false };
+        self.touch_at(key, place);
+        true
+    }
+
     #[inline]
-    pub fn touch(&mut self, key: Key<'_>) {
+    fn touch_at(&mut self, key: Key<'_>, place: Place) {
         let access = self.facts.access;
-        let Some(directory) = self.held.shard(key.shard()).directory_unshared(self.index) else { return };
-        directory.touch(key.hash, key.bytes, |old| {
-            access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32))
-        });
+        let shard = self.held.shard(key.shard());
+        let Some(old) = shard.directory(self.index).map(|directory| directory.entry_at(place).access()) else { return };
+        let new = access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32));
+        // An unchanged field is not written: the line stays clean.
+        if new != old
+            && let Some(directory) = shard.directory_unshared(self.index)
+        {
+            directory.set_access_at(place, new);
+        }
     }
 
     /// Stores a value with its expiry (Unix ms; `None` for none), whatever was there.
@@ -293,24 +321,6 @@ impl<'a> Db<'a> {
     fn retire(&mut self, heap: Heap) {
         if heap.bytes() >= RETIRE_MIN_BYTES {
             self.scratch.retired.push(heap);
-        }
-    }
-
-    /// Removes the key if its time has come.
-    #[inline]
-    fn expire_if_due(&mut self, key: Key<'_>) {
-        if self.facts.replaying {
-            return;
-        }
-        let now = self.facts.now as u64;
-        let Some(directory) = self.held.shard(key.shard()).directory(self.index) else { return };
-        if directory.volatile_len() == 0 {
-            return;
-        }
-        let expired =
-            directory.get(key.hash, key.bytes).and_then(|entry| entry.expiry()).is_some_and(|expiry| expiry <= now);
-        if expired {
-            self.expire(key);
         }
     }
 

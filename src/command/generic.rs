@@ -291,6 +291,8 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::Text("ERR source and destination objects are the same"));
     }
     let key = call.key(1);
+    // One name, but two keys change: should the second change fail, the first is undone.
+    call.db.scratch().undoable = true;
     let Some(carried) = call.db.peek(key).map(Carried::of) else { return Ok(reply.int(0)) };
     call.db.select(target_db);
     let free = !call.db.exists(key);

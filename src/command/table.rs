@@ -109,6 +109,32 @@ impl Table {
     #[inline]
     pub fn resolve(&self, args: Args<'_>) -> Result<&Entry, CommandError> {
         let Some(entry) = self.get(args.at(0)) else { return Err(unknown_command(args)) };
+        self.resolve_entry(entry, args)
+    }
+
+    /// The same, where the command before in the pipeline was `last`, by the same name as like as not.
+    ///
+    /// # Errors
+    /// As [`Table::resolve`].
+    #[inline]
+    pub fn resolve_after<'a>(
+        &'a self,
+        last: &mut Option<&'a Entry>,
+        args: Args<'_>,
+    ) -> Result<&'a Entry, CommandError> {
+        let entry = match *last {
+            Some(entry) if args.at(0).eq_ignore_ascii_case(entry.command.name.as_bytes()) => entry,
+            _ => match self.get(args.at(0)) {
+                Some(entry) => entry,
+                None => return Err(unknown_command(args)),
+            },
+        };
+        *last = Some(entry);
+        self.resolve_entry(entry, args)
+    }
+
+    #[inline]
+    fn resolve_entry<'a>(&'a self, entry: &'a Entry, args: Args<'_>) -> Result<&'a Entry, CommandError> {
         let entry = match entry.command.handler {
             Handler::Container(_) | Handler::ContainerOr(..) => entry.subcommand(args)?,
             _ => entry,

@@ -23,7 +23,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{EntryRef, Heap, NewValue, ValueRef};
-use super::segment::Segment;
+use super::segment::{Segment, prefetch_line};
 use crate::base::hash::HashSeed;
 
 /// SCAN positions are below `2^POSITION_BITS`.
@@ -62,6 +62,31 @@ pub struct ExpiredKey {
     pub hash: u64,
     /// Its bytes.
     pub key: Box<[u8]>,
+}
+
+/// Where an entry stands, until the next change of its directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    segment: usize,
+    slot: usize,
+}
+
+/// What of a directory may be known without its lock: addresses to prefetch, never to follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spine {
+    /// The address of the first segment's pointer.
+    pub address: usize,
+    /// The number of segments.
+    pub len: usize,
+}
+
+impl Spine {
+    /// Has the processor fetch the pointer to the segment of a hash.
+    #[inline]
+    pub fn prefetch(self, hash: u64) {
+        let at = index_of(hash, mask_of(self.len), self.len);
+        prefetch_line(std::ptr::without_provenance(self.address + at * size_of::<Segment>()));
+    }
 }
 
 /// What to do with the expiry of a key that is replaced.
@@ -172,6 +197,31 @@ impl Directory {
         Some(segment.entry(slot))
     }
 
+    /// Where the entry of a key stands.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let segment = self.index(hash);
+        Some(Place { segment, slot: self.segments[segment].find(tag_of(hash), key)? })
+    }
+
+    /// The entry at a place that [`Directory::find`] gave, the directory being unchanged since.
+    #[inline]
+    pub fn entry_at(&self, place: Place) -> EntryRef<'_> {
+        self.segments[place.segment].entry(place.slot)
+    }
+
+    /// Sets the access field of the entry at a place, unless a frozen view shares its segment.
+    #[inline]
+    pub fn set_access_at(&mut self, place: Place, access: u32) {
+        self.segments[place.segment].set_access(place.slot, access);
+    }
+
+    /// What may be known of it without its lock.
+    #[inline]
+    pub fn spine(&self) -> Spine {
+        Spine { address: self.segments.as_ptr().addr(), len: self.segments.len() }
+    }
+
     /// Stores a key: value, expiry and access, whatever it was before.
     #[inline]
     pub fn set(
@@ -246,16 +296,6 @@ impl Directory {
         self.note_expiry(at, old, expiry);
         self.grow(at);
         true
-    }
-
-    /// Notes an access, unless a frozen view shares the segment; `renew` makes the new field of the old.
-    #[inline]
-    pub fn touch(&mut self, hash: u64, key: &[u8], renew: impl FnOnce(u32) -> u32) {
-        let at = self.index(hash);
-        if let Some(slot) = self.segments[at].find(tag_of(hash), key) {
-            let old = self.segments[at].entry(slot).access();
-            self.segments[at].set_access(slot, renew(old));
-        }
     }
 
     /// A key's string, to be changed in place: it becomes growable if it is not yet, and is copied
@@ -396,8 +436,7 @@ impl Directory {
     /// The segment of a hash.
     #[inline]
     fn index(&self, hash: u64) -> usize {
-        let at = hash as usize & self.mask;
-        if at < self.segments.len() { at } else { at & (self.mask >> 1) }
+        index_of(hash, self.mask, self.segments.len())
     }
 
     /// How many hash bits choose this segment.
@@ -569,6 +608,13 @@ impl std::fmt::Debug for Directory {
 #[inline]
 fn mask_of(segments: usize) -> usize {
     segments.next_power_of_two() - 1
+}
+
+/// The segment of a hash among so many.
+#[inline]
+fn index_of(hash: u64, mask: usize, segments: usize) -> usize {
+    let at = hash as usize & mask;
+    if at < segments { at } else { at & (mask >> 1) }
 }
 
 /// The bits of a hash that a slot keeps.

@@ -10,36 +10,37 @@ use super::{Keyspace, Shard};
 #[derive(Debug)]
 pub struct Held<'a> {
     keyspace: &'a Keyspace,
-    guards: SmallVec<[(u16, MutexGuard<'a, Shard>); 1]>,
+    /// The only shard of most commands.
+    only: Option<(u16, MutexGuard<'a, Shard>)>,
+    /// The shards of the others.
+    several: Vec<(u16, MutexGuard<'a, Shard>)>,
     on_demand: bool,
 }
 
 impl<'a> Held<'a> {
     /// No shard: a command without keys.
     pub fn none(keyspace: &'a Keyspace) -> Self {
-        Held { keyspace, guards: SmallVec::new(), on_demand: false }
+        Held { keyspace, only: None, several: Vec::new(), on_demand: false }
     }
 
     /// One shard.
     #[inline]
     pub fn one(keyspace: &'a Keyspace, shard: u16) -> Self {
-        let mut guards = SmallVec::new();
-        guards.push((shard, keyspace.lock(shard)));
-        Held { keyspace, guards, on_demand: false }
+        Held { keyspace, only: Some((shard, keyspace.lock(shard))), several: Vec::new(), on_demand: false }
     }
 
     /// Several shards; sorts them and locks each once.
     pub fn several(keyspace: &'a Keyspace, shards: &mut SmallVec<[u16; 8]>) -> Self {
         shards.sort_unstable();
         shards.dedup();
-        let guards = shards.iter().map(|&shard| (shard, keyspace.lock(shard))).collect();
-        Held { keyspace, guards, on_demand: false }
+        let several = shards.iter().map(|&shard| (shard, keyspace.lock(shard))).collect();
+        Held { keyspace, only: None, several, on_demand: false }
     }
 
     /// No shard yet, any on demand. The caller is alone behind the gate, or will need one at a time and
     /// calls [`Held::release`] in between.
     pub fn on_demand(keyspace: &'a Keyspace) -> Self {
-        Held { keyspace, guards: SmallVec::new(), on_demand: true }
+        Held { keyspace, only: None, several: Vec::new(), on_demand: true }
     }
 
     /// The keyspace that the shards are of.
@@ -53,22 +54,32 @@ impl<'a> Held<'a> {
     /// If the shard is not held: the command's key specification does not name the key it came to use.
     #[inline]
     pub fn shard(&mut self, shard: u16) -> &mut Shard {
-        let at = match &self.guards[..] {
-            [(only, _)] if *only == shard => 0,
-            guards => match guards.binary_search_by_key(&shard, |(number, _)| *number) {
-                Ok(at) => at,
-                Err(at) => {
-                    assert!(self.on_demand, "a command used a key that its specification does not name");
-                    self.guards.insert(at, (shard, self.keyspace.lock(shard)));
-                    at
-                }
-            },
+        match &mut self.only {
+            Some((only, guard)) if *only == shard => guard,
+            _ => Self::among_several(self.keyspace, &mut self.several, self.on_demand, shard),
+        }
+    }
+
+    fn among_several<'b>(
+        keyspace: &'a Keyspace,
+        several: &'b mut Vec<(u16, MutexGuard<'a, Shard>)>,
+        on_demand: bool,
+        shard: u16,
+    ) -> &'b mut Shard {
+        let at = match several.binary_search_by_key(&shard, |(number, _)| *number) {
+            Ok(at) => at,
+            Err(at) => {
+                assert!(on_demand, "a command used a key that its specification does not name");
+                several.insert(at, (shard, keyspace.lock(shard)));
+                at
+            }
         };
-        &mut self.guards[at].1
+        &mut several[at].1
     }
 
     /// Unlocks everything, for a walk that needs one shard after the other.
     pub fn release(&mut self) {
-        self.guards.clear();
+        self.only = None;
+        self.several.clear();
     }
 }

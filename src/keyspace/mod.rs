@@ -23,11 +23,11 @@ pub mod shard;
 pub mod watch;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use directory::Directory;
+pub use directory::{Directory, Place, Spine};
 pub use entry::{EntryRef, NewValue, ValueRef};
 pub use frozen::Frozen;
 pub use gate::Gate;
@@ -45,6 +45,11 @@ const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 struct Slot {
     /// No key here expires before this time, in Unix milliseconds; `u64::MAX` if none expires.
     earliest_expiry: AtomicU64,
+    /// The directory used last, and its [`Spine`], as seen under the lock: addresses to prefetch, possibly
+    /// stale, never followed.
+    hint_directory: AtomicUsize,
+    hint_spine: AtomicUsize,
+    hint_segments: AtomicUsize,
     shard: Mutex<Shard>,
 }
 
@@ -87,7 +92,13 @@ pub fn shard_of(hash: u64) -> u16 {
 impl Keyspace {
     /// An empty keyspace of so many databases, placed by `seed`.
     pub fn new(databases: u32, seed: HashSeed) -> Self {
-        let slot = |_| Slot { earliest_expiry: AtomicU64::new(u64::MAX), shard: Mutex::new(Shard::new(seed)) };
+        let slot = |_| Slot {
+            earliest_expiry: AtomicU64::new(u64::MAX),
+            hint_directory: AtomicUsize::new(0),
+            hint_spine: AtomicUsize::new(0),
+            hint_segments: AtomicUsize::new(1),
+            shard: Mutex::new(Shard::new(seed)),
+        };
         Keyspace { seed, databases, slots: (0..SHARDS).map(slot).collect() }
     }
 
@@ -113,21 +124,40 @@ impl Keyspace {
         self.slots[usize::from(shard)].shard.lock()
     }
 
-    /// Fetches the line of the lock ahead of its use.
+    /// First wave of fetching ahead of use: the shard itself.
     #[inline]
     pub fn prefetch_shard(&self, hash: u64) {
         segment::prefetch_line(std::ptr::from_ref(&self.slots[usize::from(shard_of(hash))]).cast());
     }
 
-    /// Fetches the segment where the key would be ahead of its use.
+    /// Second wave: the directory, and where it points to the key's segment; without the lock.
+    #[inline]
+    pub fn prefetch_directory(&self, hash: u64) {
+        let slot = &self.slots[usize::from(shard_of(hash))];
+        let directory = slot.hint_directory.load(Ordering::Relaxed);
+        segment::prefetch_line(std::ptr::without_provenance(directory));
+        let (address, len) = (slot.hint_spine.load(Ordering::Relaxed), slot.hint_segments.load(Ordering::Relaxed));
+        Spine { address, len }.prefetch(hash);
+    }
+
+    /// Third wave: the segment where the key would be.
     #[inline]
     pub fn prefetch_segment(&self, db: u32, hash: u64) {
-        if let Some(directory) = self.lock(shard_of(hash)).directory(db) {
+        let slot = &self.slots[usize::from(shard_of(hash))];
+        if let Some(directory) = slot.shard.lock().directory(db) {
             directory.prefetch_segment(hash);
+            let spine = directory.spine();
+            if slot.hint_spine.load(Ordering::Relaxed) != spine.address
+                || slot.hint_segments.load(Ordering::Relaxed) != spine.len
+            {
+                slot.hint_directory.store(std::ptr::from_ref(directory).addr(), Ordering::Relaxed);
+                slot.hint_spine.store(spine.address, Ordering::Relaxed);
+                slot.hint_segments.store(spine.len, Ordering::Relaxed);
+            }
         }
     }
 
-    /// Fetches the record of the key ahead of its use; the segment should be there by now.
+    /// Fourth wave: the record of the key; the segment should be there by now.
     #[inline]
     pub fn prefetch_record(&self, db: u32, hash: u64) {
         if let Some(directory) = self.lock(shard_of(hash)).directory(db) {

@@ -7,6 +7,7 @@
 //!   directory, the same within at the segment.
 //! - `sequence` rises by one with each record of the log that names a key of this shard.
 
+use smallvec::SmallVec;
 use triomphe::Arc;
 
 use super::directory::Directory;
@@ -18,8 +19,9 @@ use crate::base::hash::HashSeed;
 #[derive(Debug)]
 pub struct Shard {
     seed: HashSeed,
-    /// One directory a database, from 0 to the highest used here; `None` where it holds nothing.
-    databases: Vec<Option<Arc<Directory>>>,
+    /// One directory a database, from 0 to the highest used here; `None` where it holds nothing. That of
+    /// database 0, the usual one, stands right here: one cache miss less.
+    databases: SmallVec<[Option<Arc<Directory>>; 1]>,
     /// The number of the last record of the log for this shard.
     pub sequence: u64,
     /// The versions of the keys under `WATCH`.
@@ -28,7 +30,7 @@ pub struct Shard {
 
 impl Shard {
     pub(super) fn new(seed: HashSeed) -> Self {
-        Shard { seed, databases: Vec::new(), sequence: 0, watched: WatchedKeys::default() }
+        Shard { seed, databases: SmallVec::new(), sequence: 0, watched: WatchedKeys::default() }
     }
 
     /// The directory of a database, for reading; `None` if it holds no key here.

@@ -158,13 +158,13 @@ impl Output {
     #[inline]
     fn bulk(&mut self, value: &[u8]) {
         self.bytes.reserve(value.len() + 32);
-        if value.len() < 10 {
-            self.bytes.extend_from_slice(&[b'$', b'0' + value.len() as u8, b'\r', b'\n']);
-        } else if value.len() < 100 {
-            let (tens, ones) = ((value.len() / 10) as u8, (value.len() % 10) as u8);
-            self.bytes.extend_from_slice(&[b'$', b'0' + tens, b'0' + ones, b'\r', b'\n']);
-        } else {
-            self.line(b'$', value.len() as i64);
+        match value.len() {
+            len @ 0..10 => self.bytes.extend_from_slice(&[b'$', b'0' + len as u8, b'\r', b'\n']),
+            len @ 10..100 => {
+                let (tens, ones) = ((len / 10) as u8, (len % 10) as u8);
+                self.bytes.extend_from_slice(&[b'$', b'0' + tens, b'0' + ones, b'\r', b'\n']);
+            }
+            len => self.line(b'$', len as i64),
         }
         self.bytes.extend_from_slice(value);
         self.bytes.extend_from_slice(b"\r\n");

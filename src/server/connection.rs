@@ -46,6 +46,8 @@ pub struct Connection {
     decoding: RefCell<Request>,
     /// The block of the log that must be safe before `output` may leave.
     needs_block: Cell<u64>,
+    /// Whether the log had failed all the while that the last commands ran: then no write is among them.
+    writes_refused: Cell<bool>,
     /// Whether the flusher has it on its list.
     unreleased: Cell<bool>,
     /// Whether the socket took less than there was.
@@ -79,6 +81,7 @@ impl Connection {
             partial: RefCell::default(),
             decoding: RefCell::default(),
             needs_block: Cell::new(0),
+            writes_refused: Cell::new(false),
             unreleased: Cell::new(false),
             backlogged: Cell::new(false),
             over_soft_limit_since_ms: Cell::new(0),
@@ -246,6 +249,14 @@ impl Connection {
 
     /// Executes the complete commands at the beginning of `bytes`; returns how many bytes they took.
     fn execute(&self, worker: &Worker, bytes: &[u8]) -> usize {
+        let log = worker.server.store.log();
+        let failure = log.is_poisoned().then(|| log.failure()).flatten();
+        let consumed = self.execute_complete(worker, bytes);
+        self.writes_refused.set(failure.is_some() && failure == log.failure());
+        consumed
+    }
+
+    fn execute_complete(&self, worker: &Worker, bytes: &[u8]) -> usize {
         let mut client = self.client.borrow_mut();
         let mut output = self.output.borrow_mut();
         if output.capacity() == 0 && output.is_empty() {
@@ -322,7 +333,10 @@ impl Connection {
             }
             return;
         }
-        self.needs_block.set(worker.server.store.log().position());
+        // A log that has failed cannot hold back what was read, nor the error that writes are answered with.
+        let needs = if self.writes_refused.get() { 0 } else { worker.server.store.log().position() };
+        let before = if self.unreleased.get() { self.needs_block.get() } else { 0 };
+        self.needs_block.set(needs.max(before));
         if self.over_output_limit(worker) {
             log::warning(format_args!("Client id={} closed for overcoming of output buffer limits.", self.record.id));
             worker.server.counters.output_buffer_limit_disconnections.add(1);

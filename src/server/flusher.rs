@@ -7,7 +7,8 @@
 //! - Under `appendfsync always` a reply leaves once the block that covers all it may show is synced; under
 //!   the other policies, once that block is written to the file.
 //! - If the log fails, the replies that depend on it are never sent: their connections are closed, since
-//!   nobody can say what became of their commands.
+//!   nobody can say what became of their commands. Whoever comes later is served: reads are answered, and
+//!   writes with MISCONF.
 
 use std::rc::Rc;
 
@@ -39,15 +40,11 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
         }
         log.synced()
     } else {
-        match log.flush() {
-            Ok(written) => written,
-            Err(error) => {
-                log::warning(format_args!("The log cannot be written, {} connections close: {error}", waiting.len()));
-                log.written()
-            }
-        }
+        // An error poisons the log.
+        log.flush().unwrap_or_else(|_| log.written())
     };
     let failed = log.is_poisoned();
+    let mut closed = 0;
     waiting.retain(|connection| {
         if connection.needs_block() <= durable || !log.is_active() {
             connection.release(worker);
@@ -55,7 +52,12 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
         }
         if failed {
             connection.discard();
+            closed += 1;
         }
         !failed
     });
+    if closed > 0 {
+        let cause = log.poisoned().unwrap_or_default();
+        log::warning(format_args!("{closed} connections close, for the log failed under their commands: {cause}"));
+    }
 }

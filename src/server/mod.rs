@@ -16,3 +16,12 @@ pub mod stream;
 pub mod timer;
 pub mod waits;
 pub mod worker;
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod panic_tests;
+#[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
+mod testing;

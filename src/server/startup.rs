@@ -23,7 +23,7 @@ use crate::command::context::{Saving, Shutdown, ShutdownRequest};
 use crate::command::stats::{ServerCounters, WorkerStats};
 use crate::command::{Server, Table};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
-use crate::persist::storage::RealStorage;
+use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
 use crate::session::{self, saving};
 
@@ -79,6 +79,7 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
 }
 
 async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
+    survive_file_size_limit()?;
     let listeners = acceptor::listen_tcp(&settings).map_err(failed("Could not create the TCP listening socket"))?;
     let server = recover(config, &settings)?;
     let pidfile = write_pidfile(&settings);
@@ -113,30 +114,45 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     Ok(0)
 }
 
+/// Has a write beyond `RLIMIT_FSIZE` fail with an error, which the log can deal with, instead of killing us.
+fn survive_file_size_limit() -> Result<(), StartError> {
+    // The signal stays caught when the stream is dropped.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop).map_err(failed("catching SIGXFSZ"))
+}
+
 /// Opens the data directory and brings its content into a new server.
 fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartError> {
-    let workers = settings.worker_count();
     let started = clock::monotonic_us();
     let storage = RealStorage::open(&settings.dir).map_err(failed(format!("dir {}", settings.dir.display())))?;
-    let (store, recovery) = Store::open(
-        Arc::new(storage),
-        StoreOptions {
-            workers,
-            shards: SHARDS as u32,
-            hash_seed: random::os_bytes(),
-            generation: u64::from_le_bytes(random::os_bytes()),
-            appendonly: settings.appendonly,
-            policy: log_policy(settings.appendfsync),
-            clock: Arc::new(|| clock::now_ms() as u64),
-            cut_at_corruption: false,
-            fsync_thread: true,
-        },
-    )?;
-    let keyspace = Keyspace::new(settings.databases as u32, HashSeed(recovery.hash_seed()));
-    let table = session::table();
+    let options = StoreOptions {
+        workers: settings.worker_count(),
+        shards: SHARDS as u32,
+        hash_seed: random::os_bytes(),
+        generation: u64::from_le_bytes(random::os_bytes()),
+        appendonly: settings.appendonly,
+        policy: log_policy(settings.appendfsync),
+        clock: Arc::new(|| clock::now_ms() as u64),
+        cut_at_corruption: false,
+        fsync_thread: true,
+    };
+    let (server, found, loaded) = recover_from(Arc::new(storage), options, config, session::table())?;
+    report(&found, loaded, clock::monotonic_us() - started);
+    Ok(server)
+}
+
+/// Makes a server of what a storage holds; says what it found there.
+pub(super) fn recover_from(
+    storage: Arc<dyn Storage>,
+    options: StoreOptions,
+    config: Config,
+    table: Table,
+) -> Result<(Arc<Server>, RecoverySummary, loading::Loaded), StartError> {
+    let workers = options.workers;
+    let (store, recovery) = Store::open(storage, options)?;
+    let keyspace = Keyspace::new(config.settings().databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let loaded = loading::load(&keyspace, &table, &recovery, cores)?;
-    report(recovery.summary(), loaded, clock::monotonic_us() - started);
+    let found = recovery.summary().clone();
     drop(recovery);
     let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
     std::thread::Builder::new()
@@ -144,7 +160,7 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
         .spawn(move || to_drop.into_iter().for_each(drop))
         .map_err(failed("the reclaiming thread"))?;
     let config_file = config.file().map(absolute).unwrap_or_default();
-    Ok(Arc::new(Server {
+    let server = Server {
         keyspace,
         gate: Gate::new(workers),
         store,
@@ -163,7 +179,8 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
         shutdown: Shutdown::default(),
         garbage,
         config,
-    }))
+    };
+    Ok((Arc::new(server), found, loaded))
 }
 
 fn worker_stats(workers: usize, table: &Table) -> Box<[WorkerStats]> {
@@ -273,10 +290,10 @@ async fn watch_signals(server: Arc<Server>) {
 /// Ends the server, unless something that must not be lost cannot be saved. Returns the exit code.
 async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32> {
     log::notice(format_args!("User requested shutdown..."));
-    // With the log on, all is on disk without a snapshot.
-    let due =
-        !server.store.log().is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
-    let save = request.save.unwrap_or(due);
+    // With the log on, all is on disk without a snapshot, unless the log has failed.
+    let log = server.store.log();
+    let due = !log.is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
+    let save = request.save.unwrap_or(due || log.is_poisoned());
     while server.saving.state.lock().running.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -297,7 +314,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
             std::mem::forget(closed);
             Some(0)
         }
-        Err(error) if request.force => {
+        Err(error) if request.force || request.save == Some(false) => {
             log::warning(format_args!("Error trying to save the DB, but exiting all the same as asked: {error}"));
             std::mem::forget(closed);
             Some(0)

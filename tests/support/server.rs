@@ -60,6 +60,14 @@ impl Recipe {
         self
     }
 
+    /// No file may grow beyond so many blocks of `ulimit -f`: half a KiB or one, as the shell has it.
+    /// The limit is a soft one, which [`Server::lift_file_size_limit`] takes away.
+    pub(crate) fn with_file_size_limit(mut self, blocks: u32) -> Recipe {
+        let shell = ["sh", "-c", &format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\"")].map(str::to_owned);
+        self.program.splice(0..0, shell);
+        self
+    }
+
     /// Listens on a unix socket, and clients use it.
     pub(crate) fn on_unix_socket(mut self) -> Recipe {
         self.unix = true;
@@ -136,6 +144,13 @@ impl Server {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.as_ref().expect("the server is running").id()
+    }
+
+    /// Lets files grow again.
+    pub(crate) fn lift_file_size_limit(&self) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let id = Pid::from_child(self.child.as_ref().expect("the server is running"));
+        prlimit(Some(id), Resource::Fsize, Rlimit { current: None, maximum: None }).expect("a limit that may rise");
     }
 
     /// Its recipe.

@@ -78,6 +78,8 @@ pub struct Log {
     syncing: Mutex<()>,
     poison: Mutex<Option<Poison>>,
     poisoned: AtomicBool,
+    /// How often the log has failed.
+    failures: AtomicU64,
     written: AtomicU64,
     synced: AtomicU64,
     bytes: AtomicU64,
@@ -151,6 +153,7 @@ impl Log {
             syncing: Mutex::new(()),
             poison: Mutex::new(None),
             poisoned: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
             written: AtomicU64::new(setup.last_block),
             synced: AtomicU64::new(setup.last_block),
             bytes: AtomicU64::new(setup.bytes),
@@ -204,6 +207,13 @@ impl Log {
     #[inline]
     pub fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Which failure the log suffers from, counted from 1; `None` if it works. Whoever finds the same one
+    /// twice knows that the log took nothing in between.
+    pub fn failure(&self) -> Option<u64> {
+        let _poison = self.poison.lock();
+        self.is_poisoned().then(|| self.failures.load(Ordering::Relaxed))
     }
 
     /// Why the log takes no more writes, if so.
@@ -400,8 +410,11 @@ impl Log {
     }
 
     fn set_poison(&self, segment: u64, cause: String) {
-        *self.poison.lock() = Some(Poison { segment, cause });
-        self.poisoned.store(true, Ordering::Release);
+        let mut poison = self.poison.lock();
+        *poison = Some(Poison { segment, cause });
+        if !self.poisoned.swap(true, Ordering::AcqRel) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn failed(&self, segment: u64) -> bool {

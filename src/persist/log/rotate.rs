@@ -179,8 +179,10 @@ impl Log {
         writer.discard();
         writer.current = None;
         writer.spare = None;
-        *self.poison.lock() = None;
+        let mut poison = self.poison.lock();
+        *poison = None;
         self.poisoned.store(false, Ordering::Release);
+        drop(poison);
         self.publish_all(&writer);
         drop(writer);
         self.notify();

@@ -1,0 +1,78 @@
+//! Any bytes as a log: a whole segment, the payloads of blocks that are right otherwise, or damage to
+//! such blocks. Replay of records is the same path as that of commands.
+//!
+//! The first byte chooses; payloads follow each other, each behind its length of two bytes.
+#![no_main]
+
+mod support;
+
+use ironkeep::persist::block::{BlockHeader, SegmentHeader, finish_block, segment_header};
+use ironkeep::persist::format::{BLOCK_HEADER, MANIFEST_MAGIC, SEGMENT_ATTACHED, segment_name};
+use ironkeep::persist::storage::SimStorage;
+use ironkeep::persist::wire::{SegmentWire, frame};
+use libfuzzer_sys::fuzz_target;
+
+const NEXT: u64 = 2;
+
+/// The payloads as blocks of a chain; the block that says so leads on to the next segment.
+fn segments(mut payloads: &[u8]) -> Vec<Vec<u8>> {
+    let head = |number| {
+        let generation = support::GENERATION;
+        segment_header(&SegmentHeader { kind: SEGMENT_ATTACHED, number, generation, hash_seed: support::SEED }).to_vec()
+    };
+    let mut files = vec![head(1)];
+    let (mut number, mut prev_crc) = (0, 0);
+    while let Some((&[low, high], rest)) = payloads.split_first_chunk::<2>() {
+        let wanted = usize::from(u16::from_le_bytes([low, high & 0x7F]));
+        let (payload, rest) = rest.split_at(wanted.min(rest.len()));
+        payloads = rest;
+        number += 1;
+        let seals = high & 0x80 != 0 && files.len() == 1;
+        let mut block = vec![0; BLOCK_HEADER];
+        block.extend_from_slice(payload);
+        let header = BlockHeader {
+            number,
+            generation: support::GENERATION,
+            time_ms: 0,
+            durable: 0,
+            next_segment: if seals { NEXT } else { 0 },
+            prev_crc,
+        };
+        prev_crc = finish_block(&mut block, &header);
+        files.last_mut().expect("one at least").extend_from_slice(&block);
+        if seals {
+            files.push(head(NEXT));
+        }
+    }
+    files
+}
+
+fuzz_target!(|input: &[u8]| {
+    let [choice, bytes @ ..] = input else { return };
+    if choice & 3 == 0 {
+        let storage = support::golden();
+        storage.put("log-0000000000000002.ik", bytes);
+        return support::check(&storage, choice & 4 != 0);
+    }
+    // Damage: the place and the change come first.
+    let (damage, bytes) = match (choice & 3, bytes) {
+        (1, [low, high, change, rest @ ..]) => (Some((u16::from_le_bytes([*low, *high]), *change)), rest),
+        _ => (None, bytes),
+    };
+    let mut files = segments(bytes);
+    if let Some((at, change)) = damage {
+        let file = files.last_mut().expect("one at least");
+        let at = usize::from(at) % file.len();
+        match change {
+            0 => file.truncate(at),
+            change => file[at] ^= change,
+        }
+    }
+    let storage = SimStorage::new();
+    for (index, file) in files.iter().enumerate() {
+        storage.put(&segment_name(index as u64 + 1), file);
+    }
+    let first = SegmentWire { number: 1, generation: support::GENERATION, first_block: 1, prev_crc: 0 };
+    storage.put("MANIFEST", &frame(MANIFEST_MAGIC, &support::manifest(None, vec![first])));
+    support::check(&storage, choice & 4 != 0);
+});

@@ -1,0 +1,266 @@
+//! A command with a bug: it panics halfway. What it began is undone or stands whole, its reply is one
+//! error, and everything goes on.
+
+use std::sync::Arc;
+
+use super::testing::{Caller, Dump, start, start_with, state};
+use crate::command::{
+    Arity, Call, Command, Handler, KeySpec, Keys, Log, Outcome, SessionCall, Table, categories, flags,
+};
+use crate::command::{GROUPS as DATA_GROUPS, Server};
+use crate::exec::testing::{with_args, words};
+use crate::keyspace::NewValue;
+use crate::persist::FsyncPolicy;
+use crate::persist::storage::SimStorage;
+use crate::resp::{Args, Output, Reply, Span};
+use crate::session::GROUPS as SESSION_GROUPS;
+
+const INTERNAL: &str = "-ERR internal error, the command was undone ";
+
+static FAULTY: &[&Command] = &[&SEVERAL, &IN_PLACE, &OVERWRITE, &LOGGED, &ALONE, &OF_THE_SESSION];
+
+/// Changes all of its keys but the last, and logs that; then panics.
+static SEVERAL: Command = Command {
+    name: "FAULTY.SEVERAL",
+    arity: Arity::AtLeast(2),
+    flags: flags::WRITE,
+    categories: categories::KEYSPACE,
+    keys: Keys(&[KeySpec::range(1, -1, 1, "OW update")]),
+    log: Log::Rewritten,
+    handler: Handler::Data(several),
+    summary: "Panics amid several keys.",
+    ..Command::DEFAULT
+};
+
+fn several(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let keys: Vec<_> = call.keys().collect();
+    for key in &keys[..keys.len() - 1] {
+        if !call.db.remove(*key) {
+            call.db.set(*key, NewValue::Bytes(b"half done"), Some(33_177_117_420_000));
+        }
+        call.db.log_state(*key);
+    }
+    let mut array = reply.array(3);
+    array.bulk(b"half a reply");
+    panic!("on purpose, amid several keys");
+}
+
+/// Changes its one key in place, and panics before anything is logged.
+static IN_PLACE: Command = Command {
+    name: "FAULTY.INPLACE",
+    arity: Arity::Exactly(2),
+    keys: Keys(&[KeySpec::at(1, "RW update")]),
+    log: Log::Verbatim,
+    handler: Handler::Data(in_place),
+    summary: "Panics after its change in place.",
+    ..SEVERAL
+};
+
+fn in_place(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    call.db.raw_mut(key).expect("a raw string").extend_from_slice(b" and more");
+    panic!("on purpose, after a change in place");
+}
+
+/// Sets its one key, and panics before anything is logged.
+static OVERWRITE: Command = Command {
+    name: "FAULTY.OVERWRITE",
+    handler: Handler::Data(overwrite),
+    summary: "Panics after setting its key.",
+    ..IN_PLACE
+};
+
+fn overwrite(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    call.db.set(key, NewValue::Bytes(b"overwritten"), Some(33_177_117_420_000));
+    panic!("on purpose, after setting");
+}
+
+/// Sets its one key, logs that, and panics.
+static LOGGED: Command = Command {
+    name: "FAULTY.LOGGED",
+    log: Log::Rewritten,
+    handler: Handler::Data(logged),
+    summary: "Panics after logging its change.",
+    ..IN_PLACE
+};
+
+fn logged(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    call.db.set(key, NewValue::Int(7), None);
+    call.db.log_state(key);
+    panic!("on purpose, after logging");
+}
+
+/// Panics behind the closed gate.
+static ALONE: Command = Command {
+    name: "FAULTY.ALONE",
+    arity: Arity::Exactly(1),
+    flags: flags::WRITE.or(flags::GATE),
+    keys: Keys::NONE,
+    log: Log::Barrier,
+    handler: Handler::Data(alone),
+    summary: "Panics behind the closed gate.",
+    ..SEVERAL
+};
+
+fn alone(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
+    call.db.held().shard(3);
+    panic!("on purpose, behind the gate");
+}
+
+/// Panics outside the gate.
+static OF_THE_SESSION: Command = Command {
+    name: "FAULTY.SESSION",
+    flags: flags::NOSCRIPT,
+    log: Log::Nothing,
+    handler: Handler::Session(of_the_session),
+    summary: "Panics in a session command.",
+    ..ALONE
+};
+
+fn of_the_session(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let mut array = reply.array(2);
+    array.bulk(b"half a reply");
+    panic!("on purpose, in a session command");
+}
+
+struct Faulty {
+    storage: SimStorage,
+    server: Arc<Server>,
+    caller: Caller,
+}
+
+impl Faulty {
+    fn new() -> Faulty {
+        let storage = SimStorage::new();
+        let groups: Vec<_> = DATA_GROUPS.iter().chain(SESSION_GROUPS).copied().chain([FAULTY]).collect();
+        let server = start_with(&storage, 1, 2, FsyncPolicy::Always, Table::new(&groups)).unwrap();
+        Faulty { caller: Caller::new(&server, 0), storage, server }
+    }
+
+    fn filled() -> Faulty {
+        let mut t = Faulty::new();
+        t.caller.run("MSET a 1 b 2 c short");
+        t.caller.run("SET long xxxxxxxxxx PXAT 33177117420123");
+        t.caller.run(&format!("SETRANGE long 300 {}", "y".repeat(300)));
+        t.caller.run("APPEND raw some");
+        t.caller.run("APPEND raw thing");
+        t
+    }
+
+    /// Replays the log into a new server: what is there now must come out.
+    fn assert_replay_equals_live(&self) -> Dump {
+        self.server.store.log().sync_now().unwrap();
+        let live = state(&self.server);
+        let again = start(&self.storage.recover_image(1), 2, 1, FsyncPolicy::Always).unwrap();
+        assert_eq!(state(&again), live);
+        live
+    }
+
+    /// Everything still works: the same shards, other workers, the gate, a snapshot.
+    fn assert_alive(&mut self) {
+        let mut other = Caller::new(&self.server, 1);
+        for caller in [&mut self.caller, &mut other] {
+            for key in ["a", "b", "c", "long", "raw", "new"] {
+                assert_eq!(caller.run(&format!("SET {key} 1")), "+OK ");
+                assert_eq!(caller.run(&format!("INCR {key}")), ":2 ");
+            }
+            assert_eq!(caller.run("DBSIZE"), ":6 ");
+            assert_eq!(caller.run("SWAPDB 0 1"), "+OK ");
+            assert_eq!(caller.run("SWAPDB 1 0"), "+OK ");
+        }
+        self.assert_replay_equals_live();
+        crate::session::saving::save_now(&self.server).unwrap();
+        self.assert_replay_equals_live();
+    }
+}
+
+#[test]
+fn declarations_are_sound() {
+    for command in FAULTY {
+        assert_eq!(crate::command::table::mistake(command), None);
+    }
+}
+
+#[test]
+fn a_panic_amid_several_keys_undoes_them_all() {
+    let mut t = Faulty::filled();
+    let before = t.assert_replay_equals_live();
+    let position = t.server.store.log().position();
+    let changes = t.server.changes_since_save();
+    for line in
+        ["FAULTY.SEVERAL a b c", "FAULTY.SEVERAL long raw a", "FAULTY.SEVERAL new newer a", "FAULTY.SEVERAL a a a a b"]
+    {
+        assert_eq!(t.caller.run(line), INTERNAL, "{line}");
+        assert_eq!(t.assert_replay_equals_live(), before, "{line}");
+    }
+    assert_eq!(t.server.store.log().position(), position, "nothing is left in the log's buffer");
+    assert_eq!(t.server.changes_since_save(), changes, "nothing has changed");
+    assert!(t.caller.run("INFO errorstats").contains("errorstat_ERR:count=4"));
+    t.assert_alive();
+}
+
+#[test]
+fn what_expired_stays_expired_though_the_command_is_undone() {
+    let mut t = Faulty::filled();
+    t.caller.run("SET brief v PX 1");
+    std::thread::sleep(std::time::Duration::from_millis(3));
+    assert_eq!(t.caller.run("FAULTY.SEVERAL brief a b"), INTERNAL);
+    assert!(t.assert_replay_equals_live().iter().all(|(_, key, ..)| key != b"brief"));
+    t.assert_alive();
+}
+
+#[test]
+fn a_panic_after_the_change_of_one_key_leaves_log_and_keyspace_alike() {
+    let mut t = Faulty::filled();
+    for (line, key, value) in [
+        ("FAULTY.INPLACE raw", "raw", "$18 something and more "),
+        ("FAULTY.OVERWRITE a", "a", "$11 overwritten "),
+        ("FAULTY.OVERWRITE new", "new", "$11 overwritten "),
+        ("FAULTY.OVERWRITE long", "long", "$11 overwritten "),
+        ("FAULTY.LOGGED b", "b", "$1 7 "),
+    ] {
+        assert_eq!(t.caller.run(line), INTERNAL, "{line}");
+        assert_eq!(t.caller.run(&format!("GET {key}")), value, "{line}");
+        t.assert_replay_equals_live();
+    }
+    t.assert_alive();
+}
+
+#[test]
+fn a_panic_behind_the_gate_or_in_a_session_command_harms_nobody() {
+    let mut t = Faulty::filled();
+    let before = t.assert_replay_equals_live();
+    for line in ["FAULTY.ALONE", "FAULTY.SESSION", "FAULTY.ALONE"] {
+        assert_eq!(t.caller.run(line), INTERNAL, "{line}");
+        assert_eq!(t.assert_replay_equals_live(), before, "{line}");
+    }
+    t.assert_alive();
+}
+
+#[test]
+fn the_commands_around_it_in_a_pipeline_have_their_replies() {
+    let mut t = Faulty::filled();
+    let lines = ["SET a 5", "FAULTY.SEVERAL a b c", "GET a", "FAULTY.SESSION", "FAULTY.ALONE", "INCR a", "ECHO end"];
+    let commands: Vec<_> = lines.iter().map(|line| words(line)).collect();
+    let bytes: Vec<Vec<u8>> = commands.iter().map(|words| words.concat()).collect();
+    let spans: Vec<Vec<Span>> = commands
+        .iter()
+        .map(|words| {
+            let mut start = 0;
+            let place = |word: &Vec<u8>| {
+                start += word.len();
+                Span { start: start - word.len(), len: word.len() }
+            };
+            words.iter().map(place).collect()
+        })
+        .collect();
+    let calls: Vec<Args<'_>> = bytes.iter().zip(&spans).map(|(bytes, spans)| Args::new(bytes, spans)).collect();
+    let mut out = Output::new();
+    assert_eq!(t.caller.executor.run(&mut t.caller.client, &calls, &mut out), lines.len());
+    let replies = String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ");
+    assert_eq!(replies, format!("+OK {INTERNAL}$1 5 {INTERNAL}{INTERNAL}:6 $3 end "));
+    with_args(&words("PING"), |args| t.caller.executor.run(&mut t.caller.client, &[args], &mut out));
+    t.assert_alive();
+}

@@ -1,0 +1,198 @@
+//! Commands, snapshots and restarts on a healthy disk: what is loaded and replayed is what was there.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::testing::{Caller, Dump, random_command, snapshot, start, state};
+use crate::base::random::Random;
+use crate::command::Server;
+use crate::command::context::SavePurpose;
+use crate::persist::FsyncPolicy;
+use crate::persist::storage::SimStorage;
+
+/// Restarts on what a power cut, and on what the death of the process alone, leaves of a synced store.
+fn assert_recovered(storage: &SimStorage, live: &Dump, generation: u64, what: &str) {
+    let images = [storage.recover_image(generation), storage.recover_image(generation + 1), storage.process_image()];
+    for (number, image) in images.iter().enumerate() {
+        let server = start(image, generation, 2, FsyncPolicy::Always).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(state(&server), *live, "{what}, image {number}");
+    }
+}
+
+fn purpose(random: &mut Random) -> SavePurpose {
+    if random.below(2) == 0 { SavePurpose::Save } else { SavePurpose::Rewrite }
+}
+
+#[test]
+fn replaying_the_log_gives_the_live_state() {
+    for seed in 0..12 {
+        let (storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
+        let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+        let mut caller = Caller::new(&server, 0);
+        for round in 0..8 {
+            for _ in 0..60 {
+                caller.run(&random_command(&mut random, "k"));
+            }
+            caller.executor.sweep_expired(100);
+            server.store.log().sync_now().unwrap();
+            assert_recovered(&storage, &state(&server), 2, &format!("seed {seed}, round {round}"));
+        }
+    }
+}
+
+#[test]
+fn loading_a_snapshot_gives_the_live_state() {
+    for seed in 0..12 {
+        let (storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
+        let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+        let mut caller = Caller::new(&server, 0);
+        for round in 0..4 {
+            for _ in 0..60 {
+                caller.run(&random_command(&mut random, "k"));
+            }
+            snapshot(&server, purpose(&mut random)).unwrap();
+            let what = format!("seed {seed}, round {round}");
+            assert_recovered(&storage, &state(&server), 2, &what);
+            assert_eq!(server.store.sizes().log_bytes, 0, "{what}: all is in the snapshot");
+        }
+    }
+}
+
+#[test]
+fn loading_a_snapshot_and_replaying_the_rest_gives_the_live_state_from_life_to_life() {
+    for seed in 0..8 {
+        let (mut storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
+        let mut live = Dump::new();
+        for life in 1..8 {
+            let server = start(&storage, life, 1, FsyncPolicy::No).unwrap();
+            assert_eq!(state(&server), live, "seed {seed}, life {life}");
+            let mut caller = Caller::new(&server, 0);
+            for _ in 0..80 {
+                if random.below(25) == 0 {
+                    snapshot(&server, purpose(&mut random)).unwrap();
+                }
+                caller.run(&random_command(&mut random, "k"));
+            }
+            server.store.log().sync_now().unwrap();
+            live = state(&server);
+            storage = if random.below(2) == 0 { storage.recover_image(seed) } else { storage.process_image() };
+        }
+    }
+}
+
+/// Writers on all workers, one of them with keys that all share, while snapshots and flushes go on.
+fn disturb(server: &Arc<Server>, seed: u64, commands: usize) {
+    let workers = server.gate.workers();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..workers)
+            .map(|worker| {
+                scope.spawn(move || {
+                    let mut random = Random::from_seed(seed * 100 + worker as u64);
+                    let mut caller = Caller::new(server, worker);
+                    for number in 0..commands {
+                        caller.run(&random_command(&mut random, "shared"));
+                        if number % 16 == 0 {
+                            caller.executor.sweep_expired(10);
+                            server.store.log().flush().unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let stop = &stop;
+        scope.spawn(move || {
+            let mut random = Random::from_seed(seed);
+            while !stop.load(Ordering::Relaxed) {
+                snapshot(server, purpose(&mut random)).unwrap();
+                server.store.log().sync_now().unwrap();
+            }
+        });
+        for writer in writers {
+            writer.join().expect("a writer that does not panic");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn snapshots_amid_concurrent_writers_change_nothing() {
+    for seed in 0..6 {
+        let storage = SimStorage::new();
+        let server = start(&storage, 1, 3, FsyncPolicy::EverySec).unwrap();
+        for round in 0..3 {
+            disturb(&server, seed * 10 + round, 400);
+            server.store.log().sync_now().unwrap();
+            assert_recovered(&storage, &state(&server), 2, &format!("seed {seed}, round {round}"));
+        }
+    }
+}
+
+#[test]
+fn a_log_switched_off_and_on_again_holds_everything() {
+    for seed in 0..6 {
+        let (storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
+        let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+        let mut caller = Caller::new(&server, 0);
+        let some = |caller: &mut Caller, random: &mut Random| {
+            (0..50).for_each(|_| drop(caller.run(&random_command(random, "k"))));
+        };
+        some(&mut caller, &mut random);
+        server.store.set_appendonly(false).unwrap();
+        some(&mut caller, &mut random);
+        if seed % 2 == 0 {
+            snapshot(&server, SavePurpose::Save).unwrap();
+            assert_recovered(&storage, &state(&server), 2, &format!("seed {seed}, off"));
+            some(&mut caller, &mut random);
+        }
+        assert!(server.store.set_appendonly(true).unwrap());
+        some(&mut caller, &mut random);
+        snapshot(&server, SavePurpose::Rewrite).unwrap();
+        some(&mut caller, &mut random);
+        server.store.log().sync_now().unwrap();
+        assert_recovered(&storage, &state(&server), 3, &format!("seed {seed}, on"));
+    }
+}
+
+/// The disk as a directory under `data/` has it.
+fn golden(directory: &str) -> SimStorage {
+    let storage = SimStorage::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(directory);
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let entry = entry.unwrap();
+        storage.put(&entry.file_name().into_string().unwrap(), &std::fs::read(entry.path()).unwrap());
+    }
+    storage
+}
+
+#[test]
+fn a_store_of_another_number_of_shards_is_refused() {
+    let Err(error) = start(&golden("store-v1"), 2, 1, FsyncPolicy::No) else { panic!("it is laid out otherwise") };
+    assert!(error.to_string().contains("laid out in 4 shards"), "{error}");
+}
+
+fn golden_state() -> Dump {
+    let long = [vec![0; 299], b"z".to_vec()].concat();
+    let of = |db: u32, key: &str, value: &[u8], expiry: Option<u64>| (db, key.into(), value.to_vec(), expiry);
+    vec![
+        of(0, "long", &long, None),
+        of(0, "number", b"-41.5", None),
+        of(0, "renamed", b"soon", None),
+        of(0, "text", b"hello world", Some(33_177_117_420_999)),
+        of(1, "long2", &long, None),
+        of(3, "elsewhere", b"9223372036854775807", Some(33_177_117_420_000)),
+        of(3, "swapped", b"2", None),
+        of(15, "after", b"flush", None),
+    ]
+}
+
+#[test]
+fn the_golden_files_of_version_1_load_into_a_server() {
+    let storage = golden("store-v1-server");
+    let server = start(&storage, 2, 1, FsyncPolicy::No).unwrap();
+    assert_eq!(state(&server), golden_state());
+    drop(server);
+    // The start has written to the directory: a second one finds the same.
+    assert_eq!(state(&start(&storage, 3, 2, FsyncPolicy::No).unwrap()), golden_state());
+}

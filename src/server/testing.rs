@@ -1,0 +1,138 @@
+//! A server inside a test, on a simulated disk: started, crashed and started again as the real one is.
+
+use std::sync::Arc;
+
+use super::startup::{StartError, recover_from};
+use crate::base::config::Config;
+use crate::base::log::{self, Level};
+use crate::base::random::Random;
+use crate::command::{Client, Server, Table};
+use crate::exec::Executor;
+use crate::exec::testing::{dump, with_args, words};
+use crate::keyspace::SHARDS;
+use crate::persist::storage::SimStorage;
+use crate::persist::{FsyncPolicy, StoreOptions};
+use crate::resp::Output;
+use crate::session;
+use crate::session::saving;
+
+/// All keys: database, key, value, expiry.
+pub(super) type Dump = Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)>;
+
+/// Starts a server on the disk. `generation` differs from life to life.
+pub(super) fn start(
+    storage: &SimStorage,
+    generation: u64,
+    workers: usize,
+    policy: FsyncPolicy,
+) -> Result<Arc<Server>, StartError> {
+    start_with(storage, generation, workers, policy, session::table())
+}
+
+/// The same, with a table of one's own.
+pub(super) fn start_with(
+    storage: &SimStorage,
+    generation: u64,
+    workers: usize,
+    policy: FsyncPolicy,
+    table: Table,
+) -> Result<Arc<Server>, StartError> {
+    log::set_level(Level::Nothing);
+    let config = Config::from_text(b"appendonly yes\nsave \"\"").expect("a configuration");
+    let options = StoreOptions {
+        workers,
+        shards: SHARDS as u32,
+        hash_seed: *b"0123456789abcdef",
+        generation,
+        appendonly: true,
+        policy,
+        clock: Arc::new(|| 1_700_000_000_000),
+        cut_at_corruption: false,
+        fsync_thread: false,
+    };
+    recover_from(Arc::new(storage.clone()), options, config, table).map(|(server, ..)| server)
+}
+
+/// One connection, served by a worker of its own.
+pub(super) struct Caller {
+    pub(super) client: Client,
+    pub(super) executor: Executor,
+}
+
+impl Caller {
+    pub(super) fn new(server: &Arc<Server>, worker: usize) -> Caller {
+        let record = server.clients.register(Default::default());
+        Caller { client: Client::new(record, true), executor: Executor::new(Arc::clone(server), worker) }
+    }
+
+    /// Runs one command line; the reply with spaces for its line ends.
+    pub(super) fn run(&mut self, line: &str) -> String {
+        let mut out = Output::new();
+        with_args(&words(line), |args| self.executor.run(&mut self.client, &[args], &mut out));
+        String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
+    }
+}
+
+/// What the server holds, after a look at its inner consistency.
+pub(super) fn state(server: &Server) -> Dump {
+    let all = dump(&server.keyspace);
+    for (db, key, _, expiry) in &all {
+        // A key below its bound would never be swept.
+        let bound = server.keyspace.earliest_expiry(server.keyspace.key(key).shard());
+        assert!(expiry.is_none_or(|at| bound <= at), "the sweep never comes to {db} {}", key.escape_ascii());
+    }
+    all
+}
+
+/// Makes a snapshot as BGSAVE does, on its own thread, and waits for it.
+pub(super) fn snapshot(server: &Arc<Server>, purpose: crate::command::context::SavePurpose) -> Result<(), String> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    assert_eq!(saving::request(server, purpose, false, Some(done)), saving::Requested::Started);
+    outcome.blocking_recv().expect("the snapshot ends")
+}
+
+/// A random command on few keys, most of which change something. `prefix` opens every key.
+pub(super) fn random_command(random: &mut Random, prefix: &str) -> String {
+    let mut key = || format!("{prefix}{}", random.below(9));
+    let (a, b) = (key(), key());
+    let number = random.below(1000);
+    let long = "x".repeat([1, 20, 127, 128, 129, 700][random.below(6) as usize]);
+    let db = [0, 0, 1, 2, 15][random.below(5) as usize];
+    let at_ms = 33_177_117_420_000 + number;
+    match random.below(40) {
+        0..4 => format!("SET {a} {number}"),
+        4..6 => format!("SET {a} {long}{number}"),
+        6 => format!("SET {a} v{number} PXAT {at_ms}"),
+        7 => format!("SET {a} v{number} EX {}", 10_000 + number),
+        8 => format!("SET {a} brief{number} PX 1"),
+        9 => format!("SET {a} kept{number} XX KEEPTTL GET"),
+        10 => format!("SETEX {a} 10000 {long}"),
+        11 => format!("GETEX {a} PXAT {at_ms}"),
+        12 => format!("GETEX {a} PERSIST"),
+        13 => format!("GETDEL {a}"),
+        14 => format!("GETSET {a} {number}"),
+        15..18 => format!("INCRBY {a} {number}"),
+        18 => format!("DECR {a}"),
+        19 => format!("INCRBYFLOAT {a} 0.5"),
+        20 | 21 => format!("APPEND {a} {number}{long}"),
+        22 => format!("SETRANGE {a} {} {number}", random.below(300)),
+        23 => format!("EXPIRE {a} {}", 10_000 + number),
+        24 => format!("PEXPIRE {a} 1"),
+        25 => format!("PEXPIREAT {a} {at_ms}"),
+        26 => format!("EXPIRE {a} -1"),
+        27 => format!("PERSIST {a}"),
+        28 => format!("DEL {a} {b}"),
+        29 => format!("UNLINK {a}"),
+        30 => format!("RENAME {a} {b}"),
+        31 => format!("RENAMENX {a} {b}"),
+        32 => format!("COPY {a} {b} DB {db} REPLACE"),
+        33 => format!("MOVE {a} {db}"),
+        34 | 35 => format!("MSET {a} {number} {b} {number} {prefix}both {long}"),
+        36 => format!("MSETNX {a} {number} {b} {number}"),
+        37 => format!("SELECT {db}"),
+        38 => format!("SWAPDB {db} {}", random.below(3)),
+        _ if random.below(4) > 0 => format!("GET {a}"),
+        _ if random.below(3) > 0 => "FLUSHDB".to_owned(),
+        _ => "FLUSHALL".to_owned(),
+    }
+}
