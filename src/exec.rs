@@ -15,16 +15,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::clock;
-use crate::base::config::Settings;
-use crate::base::log;
+use crate::base::config::{EvictionPolicy, Settings};
+use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
 use crate::command::client::{Client, ReplyMode};
 use crate::command::db::{Db, Facts, Scratch};
+use crate::command::evict::{Choice, EvictDb, Evictor};
 use crate::command::stats::WorkerStats;
 use crate::command::table::Entry;
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
@@ -38,12 +40,16 @@ pub mod testing;
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
 
+/// How many keys one command may evict, for each step of `maxmemory-eviction-tenacity`.
+const EVICTED_PER_TENACITY: usize = 8;
+
 /// What a worker needs to execute commands.
 #[derive(Debug)]
 pub struct Executor {
     server: Arc<Server>,
     worker: usize,
     scratch: Scratch,
+    evictor: Evictor,
     keys: Vec<HashedKeys>,
     settings: Arc<Settings>,
     settings_generation: u64,
@@ -58,7 +64,15 @@ impl Executor {
         let settings_generation = server.config.generation();
         let settings = server.config.settings();
         let keys = (0..GROUP_MAX).map(|_| HashedKeys::default()).collect();
-        Executor { server, worker, scratch: Scratch::default(), keys, settings, settings_generation }
+        Executor {
+            server,
+            worker,
+            scratch: Scratch::default(),
+            evictor: Evictor::default(),
+            keys,
+            settings,
+            settings_generation,
+        }
     }
 
     /// The configuration as of the last group.
@@ -81,11 +95,12 @@ impl Executor {
     /// Returns how many were executed: fewer if the connection must wait or close.
     pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output) -> usize {
         self.refresh_settings();
-        let Executor { server, worker, scratch, keys, settings, .. } = self;
+        let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
         let server: &Arc<Server> = server;
         let stats = &server.workers[*worker];
         let facts = facts_now(settings, client);
-        let mut group = Group { server, worker: *worker, stats, scratch, facts };
+        let mut group =
+            Group { server, worker: *worker, stats, scratch, evictor, facts, maxmemory: settings.maxmemory };
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
         let mut inside = Some(server.gate.enter(*worker));
@@ -93,14 +108,17 @@ impl Executor {
         let mut shared_time: SmallVec<[usize; GROUP_MAX]> = SmallVec::new();
         for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
             executed += 1;
-            let entry = match plan.and_then(|entry| group.check(entry, client).map(|()| entry)) {
+            let entry = match plan.and_then(|entry| group.check(entry, client, inside.is_some()).map(|()| entry)) {
                 Ok(entry) => entry,
                 Err(error) => {
                     group.refuse(&error, *args, client, out);
+                    if client.closing {
+                        break;
+                    }
                     continue;
                 }
             };
-            client.record.last_command.store(entry.index as u64 + 1, std::sync::atomic::Ordering::Relaxed);
+            client.record.last_command.store(entry.index as u64 + 1, Relaxed);
             if alone(entry.command) {
                 drop(inside.take());
             } else if inside.is_none() {
@@ -117,7 +135,9 @@ impl Executor {
             stats.commands[entry.index].calls.add_alone(1);
             if !matches!(entry.command.handler, Handler::Data(_)) {
                 // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
-                group.facts = facts_now(&server.config.settings(), client);
+                let settings = server.config.settings();
+                group.facts = facts_now(&settings, client);
+                group.maxmemory = settings.maxmemory;
             }
             if client.wait.is_some() || client.closing {
                 break;
@@ -155,7 +175,7 @@ impl Executor {
         }
         stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
-        server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), std::sync::atomic::Ordering::Relaxed);
+        server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), Relaxed);
         more
     }
 }
@@ -180,7 +200,7 @@ fn facts_of(settings: &Settings, now: i64) -> Facts {
 }
 
 fn facts_now(settings: &Settings, client: &Client) -> Facts {
-    let no_touch = client.record.no_touch.load(std::sync::atomic::Ordering::Relaxed);
+    let no_touch = client.record.no_touch.load(Relaxed);
     Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
 }
 
@@ -248,24 +268,64 @@ struct Group<'a> {
     worker: usize,
     stats: &'a WorkerStats,
     scratch: &'a mut Scratch,
+    evictor: &'a mut Evictor,
     facts: Facts,
+    maxmemory: u64,
 }
 
 impl Group<'_> {
     /// Whether the command may run now, in Redis' order of checks.
     #[inline]
-    fn check(&self, entry: &Entry, client: &Client) -> Result<(), CommandError> {
+    fn check(&mut self, entry: &Entry, client: &Client, inside: bool) -> Result<(), CommandError> {
         let flags = entry.command.flags;
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
-        if flags.has(flags::DENYOOM) && self.server.out_of_memory.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(CommandError::OutOfMemory);
+        if flags.has(flags::DENYOOM) && self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
+            self.make_room(inside)?;
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
         }
         Ok(())
+    }
+
+    /// Evicts keys by the policy, since memory is above `maxmemory`. `inside` says whether this worker is
+    /// inside the gate.
+    #[cold]
+    fn make_room(&mut self, inside: bool) -> Result<(), CommandError> {
+        let server = self.server;
+        let settings = server.config.settings();
+        let choice = Choice { policy: settings.maxmemory_policy, samples: settings.maxmemory_samples };
+        if choice.policy == EvictionPolicy::NoEviction {
+            return Err(CommandError::OutOfMemory);
+        }
+        // What a snapshot holds is gone when it ends; without this it would cost the keyspace again and again.
+        let saving = &server.saving;
+        let in_snapshot = saving.state.lock().running.is_some();
+        if !in_snapshot {
+            saving.evicted_bytes.store(0, Relaxed);
+        }
+        let used = (alloc::used_memory() as u64).saturating_sub(saving.evicted_bytes.load(Relaxed));
+        let excess = used.saturating_sub(self.maxmemory);
+        if excess == 0 {
+            return Ok(());
+        }
+        let keys_max = match settings.maxmemory_eviction_tenacity {
+            100.. => usize::MAX,
+            tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
+        };
+        let _inside = (!inside).then(|| server.gate.enter(self.worker));
+        self.scratch.begin(server.store.log().is_active(), false);
+        let mut world = EvictDb { keyspace: &server.keyspace, scratch: self.scratch, facts: self.facts };
+        let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |scratch| {
+            append_effects(server, self.worker, scratch);
+        });
+        self.stats.counters.evicted.add_alone(evicted.keys as u64);
+        if in_snapshot {
+            saving.evicted_bytes.fetch_add(evicted.bytes, Relaxed);
+        }
+        if evicted.keys == 0 { Err(CommandError::OutOfMemory) } else { Ok(()) }
     }
 
     /// Replies with an error to a command that is not run.
@@ -274,16 +334,19 @@ impl Group<'_> {
         if let Ok(entry) = self.server.table.resolve(args) {
             self.stats.commands[entry.index].rejected.add_alone(1);
         }
+        if matches!(error, CommandError::UnknownCommand(_)) && is_http(args.at(0)) {
+            return abort(client, self.facts.now);
+        }
         let mark = out.mark();
         self.error_reply(error, out);
         settle_reply_mode(client, mark, out);
     }
 
     fn error_reply(&self, error: &CommandError, out: &mut Output) {
-        let text = error.to_string();
+        let text = error.wire();
         self.stats.counters.errors.add_alone(1);
         self.server.count_error(&text);
-        out.error(&text);
+        out.error_bytes(&text);
     }
 
     /// Runs one command that passed the checks.
@@ -359,7 +422,6 @@ impl Group<'_> {
 
     /// Adds up what the group did.
     fn account(&mut self, executed: u64, client: &Client) {
-        use std::sync::atomic::Ordering::Relaxed;
         let counters = &self.stats.counters;
         counters.commands.add_alone(executed);
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
@@ -414,6 +476,31 @@ fn run_handler(handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome, call: &mut Call
             }
             Err(error)
         }
+    }
+}
+
+/// Whether this is a line of an HTTP request: a web page can have a browser send one here, with commands of
+/// its own as the body.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}
+
+/// Closes a connection that speaks HTTP, before it gets to the body.
+#[cold]
+fn abort(client: &mut Client, now: i64) {
+    static LOGGED_MS: AtomicI64 = AtomicI64::new(i64::MIN);
+    const LOGGED_AGAIN_AFTER_MS: i64 = 60_000;
+    client.closing = true;
+    client.aborted = true;
+    let logged = LOGGED_MS.load(Relaxed);
+    if now.saturating_sub(logged) > LOGGED_AGAIN_AFTER_MS {
+        LOGGED_MS.store(now, Relaxed);
+        log::warning(format_args!(
+            "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to this \
+             server. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise it. \
+             Connection from {} aborted.",
+            client.record.peer
+        ));
     }
 }
 

@@ -35,7 +35,9 @@ thread_local! {
 
 /// Bytes that are allocated now, each block with its overhead.
 pub fn used_memory() -> usize {
-    let sum = COUNTS.iter().fold(0_isize, |sum, slot| sum.wrapping_add(slot.0.load(Relaxed)));
+    // Only slots that were claimed: this is asked before every command that needs memory, under `maxmemory`.
+    let claimed = NEXT_SLOT.load(Relaxed).min(SLOTS);
+    let sum = COUNTS[..claimed].iter().fold(0_isize, |sum, slot| sum.wrapping_add(slot.0.load(Relaxed)));
     // While other threads move bytes between slots the sum may be briefly off, even below zero.
     usize::try_from(sum).unwrap_or(0)
 }

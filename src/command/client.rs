@@ -135,6 +135,8 @@ pub struct Client {
     pub wait: Option<Wait>,
     /// Whether to close the connection once its replies are sent.
     pub closing: bool,
+    /// Whether to close it without sending anything more.
+    pub aborted: bool,
     /// The block of the log that its own last write is in: for WAITAOF.
     pub last_write_block: u64,
 }
@@ -151,6 +153,7 @@ impl Client {
             reply_mode: ReplyMode::On,
             wait: None,
             closing: false,
+            aborted: false,
             last_write_block: 0,
         }
     }

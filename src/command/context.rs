@@ -46,8 +46,6 @@ pub struct Server {
     pub config_file: String,
     /// The program, absolute.
     pub executable: String,
-    /// Whether memory is above `maxmemory`; kept by the timer, read by commands that need memory.
-    pub out_of_memory: AtomicBool,
     /// `used_memory` once everything was loaded.
     pub startup_memory: AtomicU64,
     /// Samples of rates, kept by the timer.
@@ -66,8 +64,8 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Counts an error reply.
-    pub fn count_error(&self, text: &str) {
-        let code = CommandError::code(text);
+    pub fn count_error(&self, text: &[u8]) {
+        let code = &*String::from_utf8_lossy(CommandError::code(text));
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
@@ -139,6 +137,8 @@ pub struct Saving {
     /// Whether the server is ending: what is being made is given up, and nothing new is begun. Set under the
     /// lock of `state`.
     pub ending: AtomicBool,
+    /// Bytes of keys evicted while a snapshot runs, which may hold them until it ends.
+    pub evicted_bytes: AtomicU64,
 }
 
 impl Default for Saving {
@@ -153,6 +153,7 @@ impl Default for Saving {
             last_rewrite_seconds: AtomicI64::new(-1),
             last_try_ms: AtomicI64::new(0),
             ending: AtomicBool::new(false),
+            evicted_bytes: AtomicU64::new(0),
         }
     }
 }

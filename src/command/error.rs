@@ -1,7 +1,10 @@
 //! What a client did wrong, with the exact text of the reply.
 //!
-//! `Display` is the wire text without the leading `-`; one test pins them all.
+//! [`CommandError::wire`] is the text without the leading `-`; one test pins them all. A few texts repeat
+//! what the client sent, and do so byte for byte as Redis: such a word need not be UTF-8, and it ends at its
+//! first NUL. `Display` is for logs.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// An error reply of a command. Whatever returned it has changed nothing.
@@ -32,11 +35,11 @@ pub enum CommandError {
     /// The number of arguments, with the command's full name in lower case.
     Arity(String),
     /// No such command; with the words that the text repeats.
-    UnknownCommand(String),
+    UnknownCommand(Vec<u8>),
     /// No such subcommand.
     UnknownSubcommand {
         /// The word given, cut to 128 bytes.
-        given: String,
+        given: Vec<u8>,
         /// The container, upper case.
         container: &'static str,
     },
@@ -52,6 +55,8 @@ pub enum CommandError {
     Text(&'static str),
     /// The same, made at run time.
     Message(String),
+    /// The same, repeating a word of the client.
+    Echo(Vec<u8>),
     /// A bug of ours stopped the command; its changes were undone.
     Internal,
 }
@@ -62,10 +67,35 @@ impl CommandError {
         CommandError::Message(format!("ERR {text}"))
     }
 
-    /// The first word of the text, by which `INFO errorstats` counts.
-    pub fn code(text: &str) -> &str {
-        text.split(' ').next().unwrap_or(text)
+    /// An error with the code `ERR` that repeats a word of the client between two texts.
+    pub fn echo(before: &str, word: &[u8], after: &str) -> Self {
+        CommandError::Echo([b"ERR ", before.as_bytes(), until_nul(word), after.as_bytes()].concat())
     }
+
+    /// The text as it is sent, without the leading `-`; line ends are the reply writer's matter.
+    pub fn wire(&self) -> Cow<'_, [u8]> {
+        match self {
+            CommandError::UnknownCommand(words) => Cow::Owned([b"ERR unknown command ", &words[..]].concat()),
+            CommandError::UnknownSubcommand { given, container } => {
+                let after = format!("'. Try {container} HELP.");
+                Cow::Owned([b"ERR unknown subcommand '", &given[..], after.as_bytes()].concat())
+            }
+            CommandError::Echo(text) => Cow::Borrowed(text),
+            CommandError::Text(text) => Cow::Borrowed(text.as_bytes()),
+            CommandError::Message(text) => Cow::Borrowed(text.as_bytes()),
+            _ => Cow::Owned(self.to_string().into_bytes()),
+        }
+    }
+
+    /// The first word of a text, by which `INFO errorstats` counts.
+    pub fn code(text: &[u8]) -> &[u8] {
+        text.split(|&byte| byte == b' ').next().unwrap_or(text)
+    }
+}
+
+/// The bytes before the first NUL, where Redis' C strings end.
+pub fn until_nul(word: &[u8]) -> &[u8] {
+    word.split(|&byte| byte == 0).next().unwrap_or(word)
 }
 
 impl fmt::Display for CommandError {
@@ -85,9 +115,8 @@ impl fmt::Display for CommandError {
             CommandError::NanOrInfinity => "ERR increment would produce NaN or Infinity",
             CommandError::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             CommandError::Arity(name) => return write!(f, "ERR wrong number of arguments for '{name}' command"),
-            CommandError::UnknownCommand(words) => return write!(f, "ERR unknown command {words}"),
-            CommandError::UnknownSubcommand { given, container } => {
-                return write!(f, "ERR unknown subcommand '{given}'. Try {container} HELP.");
+            CommandError::UnknownCommand(_) | CommandError::UnknownSubcommand { .. } | CommandError::Echo(_) => {
+                return f.write_str(&String::from_utf8_lossy(&self.wire()));
             }
             CommandError::NoAuth => "NOAUTH Authentication required.",
             CommandError::MisconfLog(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
@@ -132,9 +161,23 @@ mod tests {
             ),
             (CommandError::OutOfMemory, "OOM command not allowed when used memory > 'maxmemory'."),
             (CommandError::err("no"), "ERR no"),
+            (CommandError::UnknownCommand(b"'a'".to_vec()), "ERR unknown command 'a'"),
+            (
+                CommandError::UnknownSubcommand { given: b"a".to_vec(), container: "CLIENT" },
+                "ERR unknown subcommand 'a'. Try CLIENT HELP.",
+            ),
+            (CommandError::echo("Bad '", b"a", "'"), "ERR Bad 'a'"),
         ];
         for (error, text) in texts {
             assert_eq!(error.to_string(), text);
+            assert_eq!(error.wire(), text.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_word_of_the_client_is_repeated_byte_for_byte_until_its_first_nul() {
+        let error = CommandError::echo("Bad '", b"\xff\r\x80\0rest", "'");
+        assert_eq!(error.wire(), &b"ERR Bad '\xff\r\x80'"[..]);
+        assert_eq!(CommandError::code(&error.wire()), b"ERR");
     }
 }

@@ -123,10 +123,7 @@ impl Conditions {
                 () if args::is(word, "XX") => all.xx = true,
                 () if args::is(word, "GT") => all.gt = true,
                 () if args::is(word, "LT") => all.lt = true,
-                () => {
-                    let word = String::from_utf8_lossy(word);
-                    return Err(CommandError::err(format_args!("Unsupported option {word}")));
-                }
+                () => return Err(CommandError::echo("Unsupported option ", word, "")),
             }
         }
         if all.nx && (all.xx || all.gt || all.lt) {

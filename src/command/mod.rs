@@ -16,6 +16,7 @@ pub mod context;
 pub mod db;
 pub mod echo;
 pub mod error;
+pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;

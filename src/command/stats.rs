@@ -52,6 +52,8 @@ counters! {
         misses,
         /// Keys that had expired.
         expired,
+        /// Keys evicted.
+        evicted,
         /// Bytes received.
         net_input_bytes,
         /// Bytes sent.

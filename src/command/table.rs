@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::error::until_nul;
 use super::{Arity, Command, CommandError, Handler};
 use crate::resp::Args;
 
@@ -172,7 +173,7 @@ impl Entry {
         };
         let found = self.subcommands.iter().find(|s| s.command.name.as_bytes().eq_ignore_ascii_case(word));
         found.ok_or_else(|| CommandError::UnknownSubcommand {
-            given: String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned(),
+            given: repeated(word, 128).to_vec(),
             container: self.command.name,
         })
     }
@@ -180,15 +181,21 @@ impl Entry {
 
 /// Redis repeats the name, and as many arguments as begin within 128 bytes.
 fn unknown_command(args: Args<'_>) -> CommandError {
-    let cut = |bytes: &[u8], max: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned();
-    let mut words = String::new();
+    let mut words = Vec::new();
     for argument in args.from(1) {
         if words.len() >= 128 {
             break;
         }
-        words.push_str(&format!("'{}' ", cut(argument, 128 - words.len())));
+        let argument = repeated(argument, 128 - words.len());
+        words.extend_from_slice(&[b"'", argument, b"' "].concat());
     }
-    CommandError::UnknownCommand(format!("'{}', with args beginning with: {words}", cut(args.at(0), 128)))
+    let name = repeated(args.at(0), 128);
+    CommandError::UnknownCommand([b"'", name, b"', with args beginning with: ", &words[..]].concat())
+}
+
+/// What an error text repeats of a word: at most `bytes_max`, and nothing from a NUL on.
+fn repeated(word: &[u8], bytes_max: usize) -> &[u8] {
+    until_nul(&word[..word.len().min(bytes_max)])
 }
 
 /// What is wrong with the declaration of a command, if anything: for the tests of every table.

@@ -6,6 +6,7 @@
 use super::*;
 use crate::base::hash::HashSeed;
 use crate::command::Table;
+use crate::command::evict::Evicted;
 use crate::keyspace::ValueRef;
 use crate::persist::record::Items;
 use crate::resp::Span;
@@ -119,6 +120,15 @@ impl Runner {
         )
     }
 
+    /// Evicts as the executor does.
+    pub fn evict(&mut self, choice: Choice, bytes: u64, keys_max: usize) -> Evicted {
+        self.scratch.begin(true, false);
+        let facts = self.facts();
+        let Runner { keyspace, scratch, logged, .. } = self;
+        let mut world = EvictDb { keyspace, scratch, facts };
+        Evictor::default().evict(&mut world, choice, bytes, keys_max, &mut |scratch| keep(&mut scratch.effects, logged))
+    }
+
     fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Output::new();
         let (resp, db, facts) = (self.resp, self.db, self.facts());
@@ -126,7 +136,7 @@ impl Runner {
         with_args(words, |args| {
             let entry = match table.resolve(args) {
                 Ok(entry) => entry,
-                Err(error) => return out.error(&error),
+                Err(error) => return out.error_bytes(&error.wire()),
             };
             let Handler::Data(handler) = entry.command.handler else { panic!("not a data command") };
             let mut keys = HashedKeys::default();
@@ -145,7 +155,7 @@ impl Runner {
                 Ok(_) => {}
                 Err(error) => {
                     out = Output::new();
-                    out.error(&error);
+                    out.error_bytes(&error.wire());
                 }
             }
         });

@@ -410,6 +410,24 @@ impl Directory {
         Some(segment.entry(below(&mut state, segment.len())))
     }
 
+    /// An entry with an expiry, at random: the first behind a random place, so that one among many without
+    /// is less than uniform, and found.
+    pub fn random_volatile(&self, random: u64) -> Option<EntryRef<'_>> {
+        if self.volatile == 0 {
+            return None;
+        }
+        let mut state = random;
+        let start = below(&mut state, self.segments.len());
+        let round = (start..self.segments.len()).chain(0..start);
+        let may_expire = |at: &usize| self.bounds[*at].load(Ordering::Relaxed) != NEVER;
+        round.filter(may_expire).find_map(|at| {
+            let segment = &self.segments[at];
+            let first = below(&mut state, segment.len().max(1));
+            let slots = (first..segment.len()).chain(0..first.min(segment.len()));
+            slots.map(|slot| segment.entry(slot)).find(|entry| entry.expiry().is_some())
+        })
+    }
+
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
         self.segments.iter().flat_map(Segment::entries)

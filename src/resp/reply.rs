@@ -202,17 +202,18 @@ impl Output {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// An error reply. Line ends in the text become spaces, for the reply is one line.
+    /// An error reply.
     pub fn error(&mut self, error: &dyn fmt::Display) {
-        use std::io::Write;
+        self.error_bytes(error.to_string().as_bytes());
+    }
+
+    /// An error reply whose text need not be UTF-8. The reply is one line: line ends at the end of the text
+    /// are dropped, others become spaces.
+    pub fn error_bytes(&mut self, text: &[u8]) {
+        let is_line_end = |byte: &u8| matches!(*byte, b'\r' | b'\n');
+        let end = text.iter().rposition(|byte| !is_line_end(byte)).map_or(0, |last| last + 1);
         self.bytes.push(b'-');
-        let start = self.bytes.len();
-        write!(self.bytes, "{error}").expect("a Vec takes every write");
-        for byte in &mut self.bytes[start..] {
-            if matches!(*byte, b'\r' | b'\n') {
-                *byte = b' ';
-            }
-        }
+        self.bytes.extend(text[..end].iter().map(|byte| if is_line_end(byte) { b' ' } else { *byte }));
         self.bytes.extend_from_slice(b"\r\n");
     }
 }
@@ -309,6 +310,8 @@ scalars! {
     };
     /// An error in the place of a value.
     error(error: &dyn fmt::Display) = |out, _, error| out.error(error);
+    /// The same, with a text that need not be UTF-8.
+    error_bytes(text: &[u8]) = |out, _, text| out.error_bytes(text);
 }
 
 /// The aggregates of both writers: `$open(self)` gives the output, the version and nothing else.
@@ -580,6 +583,7 @@ mod tests {
     fn an_error_stays_on_its_line() {
         let mut out = Output::new();
         out.error(&"ERR bad 'a\r\nb'");
-        assert_eq!(out.as_bytes(), b"-ERR bad 'a  b'\r\n");
+        out.error_bytes(b"ERR \xff\n\r\n");
+        assert_eq!(out.as_bytes(), b"-ERR bad 'a  b'\r\n-ERR \xff\r\n");
     }
 }

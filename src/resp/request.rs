@@ -11,7 +11,7 @@
 use std::fmt;
 use std::ops::Index;
 
-use memchr::memchr;
+use memchr::memchr2;
 
 /// The longest inline command, and the longest line that holds a length, in bytes.
 pub const INLINE_MAX_BYTES: usize = 64 * 1024;
@@ -119,6 +119,18 @@ pub enum ProtocolError {
     InvalidBulkLength,
     /// An argument of more than 16 KiB before authentication.
     UnauthenticatedBulkLength,
+}
+
+impl ProtocolError {
+    /// The text as it is sent, which may repeat a byte of the client.
+    pub fn wire(&self) -> Vec<u8> {
+        match self {
+            ProtocolError::ExpectedDollar(got) => {
+                [b"ERR Protocol error: expected '$', got '", &[*got][..], b"'"].concat()
+            }
+            _ => self.to_string().into_bytes(),
+        }
+    }
 }
 
 impl fmt::Display for ProtocolError {
@@ -238,7 +250,7 @@ impl Request {
     /// The line at the position, without its first byte and its end; moves behind it.
     fn line<'a>(&mut self, buffer: &'a [u8], too_long: ProtocolError) -> Result<Option<&'a [u8]>, ProtocolError> {
         let rest = &buffer[self.position..];
-        let Some(end) = memchr(b'\r', &rest[..rest.len().min(INLINE_MAX_BYTES + 1)]) else {
+        let Some(end) = line_end(b'\r', &rest[..rest.len().min(INLINE_MAX_BYTES + 1)]) else {
             return if rest.len() > INLINE_MAX_BYTES { Err(too_long) } else { Ok(None) };
         };
         Ok((end + 2 <= rest.len()).then(|| &rest[..end]))
@@ -284,7 +296,7 @@ impl Request {
     }
 
     fn decode_inline(&mut self, buffer: &[u8]) -> Result<Progress, ProtocolError> {
-        let Some(end) = memchr(b'\n', buffer) else {
+        let Some(end) = line_end(b'\n', buffer) else {
             return if buffer.len() > INLINE_MAX_BYTES {
                 Err(ProtocolError::TooBigInline)
             } else {
@@ -298,6 +310,12 @@ impl Request {
         self.position = end + 1;
         Ok(Progress::Complete(self.position))
     }
+}
+
+/// Where a line ends. As in Redis, whose lines are C strings, a line with a NUL never does: it waits for
+/// more bytes until it is too long.
+fn line_end(end: u8, bytes: &[u8]) -> Option<usize> {
+    memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
 /// An integer as Redis reads lengths: an optional minus, no leading zeros, no spaces.

@@ -336,7 +336,7 @@ impl Connection {
             }
             if let Some(mistake) = error {
                 if client.reply_mode == ReplyMode::On {
-                    output.error(&mistake);
+                    output.error_bytes(&mistake.wire());
                 }
                 client.closing = true;
                 consumed = bytes.len();
@@ -359,6 +359,9 @@ impl Connection {
 
     /// Has the replies sent when the log allows it.
     fn queue_replies(self: &Rc<Self>, worker: &Worker) {
+        if self.client.borrow().aborted {
+            return self.discard();
+        }
         if self.output.borrow().is_empty() {
             let output = std::mem::take(&mut *self.output.borrow_mut());
             worker.return_output(output);

@@ -7,8 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -175,7 +175,6 @@ pub(super) fn recover_from(
         run_id: random::run_id(),
         config_file,
         executable: std::env::current_exe().map(|path| absolute(&path)).unwrap_or_default(),
-        out_of_memory: AtomicBool::new(false),
         startup_memory: AtomicU64::new(alloc::used_memory() as u64),
         rates: Default::default(),
         shutdown: Shutdown::default(),

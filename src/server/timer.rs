@@ -1,4 +1,4 @@
-//! What the server does by itself, ten times a second: rates, the memory limit, save points, compaction,
+//! What the server does by itself, ten times a second: rates, the peak of memory, save points, compaction,
 //! healing of the log.
 
 use std::sync::Arc;
@@ -51,15 +51,9 @@ pub async fn run(server: Arc<Server>) {
         server.rates.commands.store(commands.sample(sum(|c| c.commands.get()), elapsed), Relaxed);
         server.rates.input_bytes.store(input.sample(sum(|c| c.net_input_bytes.get()), elapsed), Relaxed);
         server.rates.output_bytes.store(output.sample(sum(|c| c.net_output_bytes.get()), elapsed), Relaxed);
-        watch_memory(&server);
+        alloc::sample_peak();
         watch_snapshots(&server);
     }
-}
-
-fn watch_memory(server: &Server) {
-    let used = alloc::sample_peak() as u64;
-    let limit = server.config.settings().maxmemory;
-    server.out_of_memory.store(limit > 0 && used > limit, Relaxed);
 }
 
 /// Begins a snapshot when a save point is reached, the log has grown, or the log has failed.

@@ -181,7 +181,7 @@ impl Class {
             .iter()
             .find(|(name, _)| is(word, name))
             .map(|(_, class)| *class)
-            .ok_or_else(|| CommandError::err(format_args!("Unknown client type '{}'", String::from_utf8_lossy(word))))
+            .ok_or_else(|| CommandError::echo("Unknown client type '", word, "'"))
     }
 
     /// There is neither replication nor a subscriber here yet.
@@ -333,15 +333,14 @@ static SETINFO: Command = Command {
 fn setinfo(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (attribute, value) = (call.args.at(2), call.args.at(3));
     let mut labels = call.client.record.labels.lock();
-    let shown = String::from_utf8_lossy(attribute);
     let label = match () {
         () if is(attribute, "LIB-NAME") => &mut labels.lib_name,
         () if is(attribute, "LIB-VER") => &mut labels.lib_ver,
-        () => return Err(CommandError::err(format_args!("Unrecognized option '{shown}'"))),
+        () => return Err(CommandError::echo("Unrecognized option '", attribute, "'")),
     };
     if !is_label(value) {
         let problem = "cannot contain spaces, newlines or special characters.";
-        return Err(CommandError::err(format_args!("{shown} {problem}")));
+        return Err(CommandError::echo("", attribute, &format!(" {problem}")));
     }
     *label = value.to_vec();
     Ok(reply.ok())

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::{help, saving};
-use crate::base::config::{FsyncPolicy as Configured, Settings};
+use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
 use crate::base::{alloc, log};
 use crate::command::client::ClientRecord;
 use crate::command::context::SavePurpose;
@@ -79,8 +79,17 @@ fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     server
         .config
         .set(&pairs, is_local(&call.client.record), |before, after, changed| apply(server, before, after, changed))
-        .map_err(CommandError::err)?;
+        .map_err(refused)?;
     Ok(reply.ok())
+}
+
+fn refused(error: ConfigError) -> CommandError {
+    match error {
+        ConfigError::UnknownOption(name) => {
+            CommandError::echo("Unknown option or number of arguments for CONFIG SET - '", &name, "'")
+        }
+        other => CommandError::err(other),
+    }
 }
 
 /// Whether the connection comes from this machine.

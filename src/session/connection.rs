@@ -118,8 +118,7 @@ fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             }
             name = Some(wanted);
         } else {
-            let word = String::from_utf8_lossy(word);
-            return Err(CommandError::err(format_args!("Syntax error in HELLO option '{word}'")));
+            return Err(CommandError::echo("Syntax error in HELLO option '", word, "'"));
         }
     }
     if let Some((user, password)) = login {

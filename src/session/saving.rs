@@ -78,6 +78,12 @@ pub fn save_and_stay_closed(server: &Server) -> (Result<(), String>, Closed<'_>)
     (outcome, closed.unwrap_or_else(|| server.gate.close()))
 }
 
+/// Makes a snapshot on this thread, the server going on.
+#[cfg(test)]
+pub fn save_now(server: &Server) -> Result<(), String> {
+    snapshot(server, None)
+}
+
 /// Makes a snapshot; if it is the last one, leaves the closed gate in `last`.
 fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
     let started = clock::monotonic_us();

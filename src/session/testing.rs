@@ -1,7 +1,7 @@
 //! A server inside a test, with one connection: a command line in, the text of its reply out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use crate::base::clock;
 use crate::base::config::Config;
@@ -87,7 +87,6 @@ fn server() -> Server {
         run_id: "0".repeat(40),
         config_file: String::new(),
         executable: String::new(),
-        out_of_memory: AtomicBool::new(false),
         startup_memory: AtomicU64::new(0),
         rates: Default::default(),
         shutdown: Default::default(),

@@ -25,7 +25,7 @@ pub enum ConfigError {
         cause: std::io::Error,
     },
     /// CONFIG SET of a name that does not exist.
-    UnknownOption(String),
+    UnknownOption(Vec<u8>),
     /// CONFIG SET of a value that is refused, or cannot be applied.
     SetFailed {
         /// The argument at fault, as the client wrote it where Redis shows it so.
@@ -55,6 +55,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "Fatal error, can't open config file '{}': {cause}", path.display())
             }
             ConfigError::UnknownOption(name) => {
+                let name = String::from_utf8_lossy(name);
                 write!(f, "Unknown option or number of arguments for CONFIG SET - '{name}'")
             }
             ConfigError::SetFailed { name, problem } => {

@@ -215,7 +215,7 @@ fn check_names(pairs: &[(&[u8], &[u8])], protected_allowed: bool) -> Result<Vec<
         let shown = String::from_utf8_lossy(name);
         let found = table::find(name).filter(|&index| is_gettable(table::all()[index]));
         let Some(index) = found else {
-            return Err(ConfigError::UnknownOption(shown.into_owned()));
+            return Err(ConfigError::UnknownOption(name.to_vec()));
         };
         match table::all()[index].change {
             Change::Fixed => return Err(failed(&shown, "can't set immutable config")),

@@ -186,7 +186,7 @@ const SNAPSHOTS: &[Directive] = &[
 const MEMORY: &[Directive] = &[
     memory("maxmemory", "0", 0, u64::MAX, "Evict keys, or refuse writes, beyond so many bytes; 0 means no limit."),
     choice("maxmemory-policy", "noeviction", POLICIES, "Which keys to evict."),
-    int("maxmemory-samples", "5", 1, 64, "How many keys to compare when looking for one to evict."),
+    int("maxmemory-samples", "5", 1, i32::MAX as i64, "How many keys to compare when looking for one to evict."),
     int("maxmemory-eviction-tenacity", "10", 0, 100, "How long to go on evicting before serving; 100: to the end.")
         .useful(),
     directive(
