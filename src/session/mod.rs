@@ -38,7 +38,7 @@ fn help(reply: Reply<'_>, container: &str, lines: &[&str]) -> Outcome {
 }
 
 #[cfg(test)]
-mod compatibility;
+mod compatibility_tests;
 #[cfg(test)]
 mod facts_tests;
 #[cfg(test)]
