@@ -401,7 +401,8 @@ impl Group<'_> {
         append_effects(server, worker, call.db.scratch());
         drop(call);
         drop(closed);
-        if logged {
+        // An expired key that a read has removed is no write of this connection.
+        if logged && command.flags.has(flags::WRITE) {
             client.last_write_block = server.store.log().position();
         }
         self.retire();
@@ -520,11 +521,13 @@ fn internal_error(entry: &Entry, panic: &(dyn std::any::Any + Send)) -> CommandE
     CommandError::Internal
 }
 
-/// Drops the reply of a command that the client does not want to hear of.
+/// Drops the reply of a command that the client does not want to hear of. A command that waits has not
+/// replied yet: its turn comes at the end of the wait.
 #[inline]
-fn settle_reply_mode(client: &mut Client, mark: crate::resp::reply::Mark, out: &mut Output) {
+pub fn settle_reply_mode(client: &mut Client, mark: crate::resp::reply::Mark, out: &mut Output) {
     match client.reply_mode {
         ReplyMode::On => {}
+        _ if client.wait.is_some() => {}
         ReplyMode::Off => out.truncate(mark),
         ReplyMode::SkipNext => {
             out.truncate(mark);

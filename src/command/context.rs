@@ -134,6 +134,9 @@ pub struct Saving {
     pub last_rewrite_seconds: AtomicI64,
     /// When the last attempt to save began, Unix ms.
     pub last_try_ms: AtomicI64,
+    /// Whether the server is ending: what is being made is given up, and nothing new is begun. Set under the
+    /// lock of `state`.
+    pub ending: AtomicBool,
     /// Bytes of keys evicted while a snapshot runs, which may hold them until it ends.
     pub evicted_bytes: AtomicU64,
 }
@@ -149,6 +152,7 @@ impl Default for Saving {
             last_rewrite_ok: AtomicBool::new(true),
             last_rewrite_seconds: AtomicI64::new(-1),
             last_try_ms: AtomicI64::new(0),
+            ending: AtomicBool::new(false),
             evicted_bytes: AtomicU64::new(0),
         }
     }

@@ -30,7 +30,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use directory::{Directory, Place, Spine};
 pub use entry::{EntryRef, NewValue, ValueRef};
 pub use frozen::Frozen;
-pub use gate::Gate;
+pub use gate::{Closed, Gate};
 pub use held::Held;
 pub use shard::Shard;
 

@@ -103,6 +103,30 @@ impl Output {
         self.shared_len += std::mem::take(&mut other.shared_len);
     }
 
+    /// Drops bytes that were sent, up to `sent`, off the front, and returns how many: a value by reference
+    /// goes as a whole.
+    pub fn drop_front(&mut self, sent: usize) -> usize {
+        let (mut own, mut values, mut dropped) = (0, 0, 0);
+        for (place, payload) in &self.shared {
+            let len = (**payload).as_ref().len();
+            if dropped + (place - own) + len > sent {
+                break;
+            }
+            dropped += place - own + len;
+            (own, values) = (*place, values + 1);
+        }
+        // Of the bytes in front of the first value that stays, those that were sent.
+        let end = self.shared.get(values).map_or(self.bytes.len(), |(place, _)| *place);
+        let more = (sent - dropped).min(end - own);
+        (own, dropped) = (own + more, dropped + more);
+        self.bytes.drain(..own);
+        for (_, payload) in self.shared.drain(..values) {
+            self.shared_len -= (*payload).as_ref().len();
+        }
+        self.shared.iter_mut().for_each(|(place, _)| *place -= own);
+        dropped
+    }
+
     /// Drops everything, and the memory if it is much.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -526,6 +550,33 @@ mod tests {
         assert_eq!(out.len(), expected.len());
         out.truncate(mark);
         assert_eq!(joined(&out, 0), expected[..expected.len() - 11]);
+    }
+
+    #[test]
+    fn what_was_sent_goes_off_the_front_and_the_rest_stays_as_it_was() {
+        let fill = || {
+            let mut out = Output::new();
+            out.raw(b"first");
+            for size in [3, 0, 20] {
+                out.shared(Box::new(vec![b'x'; size]));
+                out.raw(b"between");
+            }
+            out
+        };
+        let text = |out: &Output, skip| {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let filled = out.slices(skip, &mut slices);
+            slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
+        };
+        let whole = text(&fill(), 0);
+        for sent in 0..=whole.len() {
+            let mut out = fill();
+            let dropped = out.drop_front(sent);
+            assert!(dropped <= sent && sent - dropped < 20, "{sent} {dropped}");
+            assert_eq!(out.len(), whole.len() - dropped);
+            assert_eq!(text(&out, sent - dropped), whole[sent..]);
+            assert_eq!(text(&out, 0), whole[dropped..]);
+        }
     }
 
     #[test]

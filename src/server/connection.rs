@@ -4,7 +4,10 @@
 //! - Commands of a connection run in their order, one batch at a time: the next batch is read when the
 //!   replies of the last are on their way, so the log holds back a connection and never the reverse.
 //! - An idle connection keeps no buffer: reads go to the worker's, only an incomplete command is kept.
-//! - Replies that the socket does not take wait in memory, up to `client-output-buffer-limit`.
+//! - Replies that the socket does not take wait in memory, up to `client-output-buffer-limit`; what arrives
+//!   while a command waits is kept unexecuted, up to `client-query-buffer-limit`.
+//! - However much there is to execute or to send, the other connections have their turn in between.
+//! - However its task ends, even by a panic, the connection leaves the register and its socket closes.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -17,19 +20,23 @@ use std::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 use tokio::io::ReadBuf;
 
+use super::received::Received;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::base::{clock, log};
-use crate::command::client::ClientRecord;
+use crate::command::client::{ClientRecord, ReplyMode};
 use crate::command::{Client, Server, Wait};
-use crate::exec::GROUP_MAX;
+use crate::exec::{GROUP_MAX, settle_reply_mode};
 use crate::resp::request::Progress;
 use crate::resp::{Args, Output, Reply, Request};
 
 /// How many pieces one write to a socket may have.
 const SLICES_MAX: usize = 64;
-/// The least room made for the rest of an incomplete command, in bytes.
-const PARTIAL_ROOM_BYTES: usize = 16 * 1024;
+/// What is executed, and what is sent, before other connections have their turn, in bytes.
+const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
+const SENT_PER_TURN_BYTES: usize = 512 * 1024;
+/// Sent bytes are dropped from the front of what waits once they are this many, and half of it.
+const SENT_KEPT_BYTES: usize = 256 * 1024;
 
 /// A connection, shared by its task and the flusher.
 #[derive(Debug)]
@@ -41,9 +48,11 @@ pub struct Connection {
     /// Replies, of which `sent` bytes are gone.
     output: RefCell<Output>,
     sent: Cell<usize>,
-    /// An incomplete command, and how far it is decoded.
-    partial: RefCell<Vec<u8>>,
+    /// What was received and not executed: an incomplete command, and how far it is decoded; or, where
+    /// `unexecuted` says so, bytes that nobody has looked at.
+    received: RefCell<Received>,
     decoding: RefCell<Request>,
+    unexecuted: Cell<bool>,
     /// The block of the log that must be safe before `output` may leave.
     needs_block: Cell<u64>,
     /// Whether the log had failed all the while that the last commands ran: then no write is among them.
@@ -60,8 +69,10 @@ pub struct Connection {
 
 /// What the task of a connection has to do next.
 enum Event {
-    /// This many bytes arrived, in the worker's buffer or behind the incomplete command.
+    /// This many bytes arrived in the worker's buffer.
     Read(usize),
+    /// There is more to execute of what was received before.
+    Unexecuted,
     /// The socket takes more.
     Writable,
     /// It is over.
@@ -78,8 +89,9 @@ impl Connection {
             stream: RefCell::new(stream),
             output: RefCell::default(),
             sent: Cell::new(0),
-            partial: RefCell::default(),
+            received: RefCell::default(),
             decoding: RefCell::default(),
+            unexecuted: Cell::new(false),
             needs_block: Cell::new(0),
             writes_refused: Cell::new(false),
             unreleased: Cell::new(false),
@@ -109,6 +121,7 @@ impl Connection {
     /// Ends it without sending its replies.
     pub fn discard(&self) {
         self.output.borrow_mut().clear();
+        self.sent.set(0);
         self.unreleased.set(false);
         self.close();
     }
@@ -117,11 +130,7 @@ impl Connection {
     pub fn release(&self, worker: &Worker) {
         self.unreleased.set(false);
         self.send(worker);
-        if self.backlogged.get() || self.closed.get() {
-            self.wake();
-        } else if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.wake();
     }
 
     fn wake(&self) {
@@ -130,11 +139,15 @@ impl Connection {
         }
     }
 
-    /// Sends as much as the socket takes.
+    /// Sends as much as the socket takes, but no more than one turn's part.
     fn send(&self, worker: &Worker) {
         let mut output = self.output.borrow_mut();
         let counters = &worker.server.workers[worker.index].counters;
+        let mut sent_now = 0;
         while self.sent.get() < output.len() {
+            if sent_now >= SENT_PER_TURN_BYTES {
+                return self.keep_unsent(&mut output);
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let filled = output.slices(self.sent.get(), &mut slices);
             match self.stream.borrow().try_write(&slices[..filled]) {
@@ -144,12 +157,9 @@ impl Connection {
                     let total = &self.record.total_output;
                     total.store(total.load(Relaxed) + written as u64, Relaxed);
                     self.sent.set(self.sent.get() + written);
+                    sent_now += written;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.backlogged.set(true);
-                    self.record.output_bytes.store((output.len() - self.sent.get()) as u64, Relaxed);
-                    return;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.keep_unsent(&mut output),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.closed.set(true);
@@ -159,12 +169,24 @@ impl Connection {
         }
         worker.return_output(std::mem::take(&mut *output));
         self.sent.set(0);
-        self.backlogged.set(false);
+        if self.backlogged.replace(false) {
+            self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+        }
         self.over_soft_limit_since_ms.set(0);
         self.record.output_bytes.store(0, Relaxed);
         if self.client.borrow().closing {
             self.closed.set(true);
         }
+    }
+
+    /// Leaves the rest for when the socket takes more, without what has gone already.
+    fn keep_unsent(&self, output: &mut Output) {
+        if self.sent.get() > SENT_KEPT_BYTES && self.sent.get() > output.len() / 2 {
+            self.sent.set(self.sent.get() - output.drop_front(self.sent.get()));
+        }
+        self.backlogged.set(true);
+        self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+        self.record.output_bytes.store((output.len() - self.sent.get()) as u64, Relaxed);
     }
 
     /// Waits for what there is to do.
@@ -190,57 +212,66 @@ impl Connection {
                 _ => Poll::Pending,
             };
         }
-        self.poll_read(worker, cx)
+        if self.unexecuted.get() {
+            return Poll::Ready(Event::Unexecuted);
+        }
+        self.poll_read(worker, cx).map(|arrived| if arrived == 0 { Event::Closed } else { Event::Read(arrived) })
     }
 
-    fn poll_read(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut partial = self.partial.borrow_mut();
-        let mut stream = self.stream.borrow_mut();
-        let outcome = if partial.is_empty() {
-            let mut shared = worker.read_buffer.borrow_mut();
-            let mut buffer = ReadBuf::new(&mut shared);
-            stream.poll_read(cx, &mut buffer).map(|result| result.map(|()| buffer.filled().len()))
-        } else {
-            let have = partial.len();
-            let wanted = self.decoding.borrow().wanted(have);
-            let room = (wanted.saturating_sub(have)).max(PARTIAL_ROOM_BYTES);
-            partial.resize(have + room, 0);
-            let mut buffer = ReadBuf::new(&mut partial[have..]);
-            let outcome = stream.poll_read(cx, &mut buffer).map(|result| result.map(|()| buffer.filled().len()));
-            let read = if let Poll::Ready(Ok(read)) = outcome { read } else { 0 };
-            partial.truncate(have + read);
-            outcome
-        };
-        match outcome {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Event::Closed),
-            Poll::Ready(Ok(read)) => Poll::Ready(Event::Read(read)),
-        }
+    /// Reads into the worker's buffer; 0 at the end of the stream, whatever ended it.
+    fn poll_read(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut shared = worker.read_buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut shared);
+        let outcome = self.stream.borrow_mut().poll_read(cx, &mut buffer);
+        let arrived = buffer.filled().len();
+        outcome.map(|result| {
+            let arrived = if result.is_ok() { arrived } else { 0 };
+            let counters = &worker.server.workers[worker.index].counters;
+            counters.reads.add_alone(1);
+            counters.net_input_bytes.add_alone(arrived as u64);
+            let total = &self.record.total_input;
+            total.store(total.load(Relaxed) + arrived as u64, Relaxed);
+            arrived
+        })
     }
 
     /// Executes everything complete, of the incomplete command of before and of what has arrived.
-    fn execute_received(&self, worker: &Worker, arrived: usize) {
-        let counters = &worker.server.workers[worker.index].counters;
-        counters.reads.add_alone(1);
-        counters.net_input_bytes.add_alone(arrived as u64);
-        let total = &self.record.total_input;
-        total.store(total.load(Relaxed) + arrived as u64, Relaxed);
-        let mut partial = self.partial.borrow_mut();
-        if partial.is_empty() {
-            let shared = worker.read_buffer.borrow();
-            let consumed = self.execute(worker, &shared[..arrived]);
-            partial.extend_from_slice(&shared[consumed..arrived]);
+    fn execute_arrived(&self, worker: &Worker, arrived: usize) {
+        let shared = worker.read_buffer.borrow();
+        let arrived = &shared[..arrived];
+        if self.received.borrow().is_empty() {
+            let consumed = self.execute(worker, arrived);
+            self.received.borrow_mut().extend(&arrived[consumed..], 0);
+            self.note_received(worker);
         } else {
-            let consumed = self.execute(worker, &partial);
-            if consumed == partial.len() {
-                *partial = Vec::new();
-            } else {
-                partial.drain(..consumed);
-            }
+            self.keep_arrived(arrived);
+            drop(shared);
+            self.execute_received(worker);
         }
-        self.record.query_bytes.store(partial.len() as u64, Relaxed);
-        let limit = worker.executor.borrow().settings().client_query_buffer_limit;
-        if partial.len() as u64 > limit {
+    }
+
+    /// Adds what has arrived to what waits.
+    fn keep_arrived(&self, arrived: &[u8]) {
+        let mut received = self.received.borrow_mut();
+        let wanted = self.decoding.borrow().wanted(received.len());
+        received.extend(arrived, wanted);
+        // A command that arrives in parts is activity too, though none is executed.
+        self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+    }
+
+    /// Executes what was received, or a turn's part of it.
+    fn execute_received(&self, worker: &Worker) {
+        self.unexecuted.set(false);
+        let consumed = self.execute(worker, self.received.borrow().as_slice());
+        self.received.borrow_mut().consume(consumed);
+        self.note_received(worker);
+    }
+
+    /// Says how much waits, and ends a connection with which it is too much.
+    fn note_received(&self, worker: &Worker) {
+        let waiting = self.received.borrow().len() as u64;
+        self.record.query_bytes.store(waiting, Relaxed);
+        if waiting > worker.executor.borrow().settings().client_query_buffer_limit {
             log::warning(format_args!("Closing client that reached max query buffer length: id={}", self.record.id));
             worker.server.counters.query_buffer_limit_disconnections.add(1);
             self.closed.set(true);
@@ -304,13 +335,19 @@ impl Connection {
                 break;
             }
             if let Some(mistake) = error {
-                output.error_bytes(&mistake.wire());
+                if client.reply_mode == ReplyMode::On {
+                    output.error_bytes(&mistake.wire());
+                }
                 client.closing = true;
                 consumed = bytes.len();
                 requests.iter_mut().for_each(Request::reset);
                 break;
             }
             requests[..decoded].iter_mut().for_each(Request::reset);
+            if consumed >= EXECUTED_PER_TURN_BYTES && decoded == most && consumed < bytes.len() {
+                self.unexecuted.set(true);
+                break;
+            }
             if decoded < most {
                 // What is incomplete goes on where it stopped, once more has arrived.
                 std::mem::swap(&mut requests[decoded], &mut self.decoding.borrow_mut());
@@ -338,19 +375,33 @@ impl Connection {
         let before = if self.unreleased.get() { self.needs_block.get() } else { 0 };
         self.needs_block.set(needs.max(before));
         if self.over_output_limit(worker) {
-            log::warning(format_args!("Client id={} closed for overcoming of output buffer limits.", self.record.id));
-            worker.server.counters.output_buffer_limit_disconnections.add(1);
-            return self.discard();
+            return self.end_over_output_limit(worker);
         }
         if !self.unreleased.replace(true) {
             worker.want_flush(self);
         }
     }
 
+    /// Ends it because too much waits to be sent.
+    pub fn end_over_output_limit(&self, worker: &Worker) {
+        log::warning(format_args!("Client id={} closed for overcoming of output buffer limits.", self.record.id));
+        worker.server.counters.output_buffer_limit_disconnections.add(1);
+        self.discard();
+    }
+
+    /// Whether its replies wait for the log.
+    pub fn is_unreleased(&self) -> bool {
+        self.unreleased.get()
+    }
+
+    /// Whether the log lacks a change of its own, so that nobody can say what becomes of it.
+    pub fn has_unlogged_change(&self, logged: u64) -> bool {
+        self.client.borrow().last_write_block > logged
+    }
+
     /// Whether more waits to be sent than `client-output-buffer-limit normal` allows.
     fn over_output_limit(&self, worker: &Worker) -> bool {
-        let executor = worker.executor.borrow();
-        let limit = executor.settings().client_output_buffer_limits[0];
+        let limit = worker.executor.borrow().settings().client_output_buffer_limits[0];
         let waiting = (self.output.borrow().len() - self.sent.get()) as u64;
         if limit.hard > 0 && waiting > limit.hard {
             return true;
@@ -367,75 +418,104 @@ impl Connection {
     }
 }
 
+/// Takes the connection out of the register when its task ends, by a panic too.
+struct Registered<'a> {
+    worker: &'a Worker,
+    connection: &'a Connection,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.worker.remove(self.connection);
+    }
+}
+
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
+    let _registered = Registered { worker: &worker, connection: &connection };
     loop {
         match poll_fn(|cx| connection.poll_event(&worker, cx)).await {
             Event::Closed => break,
-            Event::Writable => connection.send(&worker),
-            Event::Read(arrived) => {
-                connection.execute_received(&worker, arrived);
-                connection.queue_replies(&worker);
-                loop {
-                    // A statement of its own: a `while let` would keep the client borrowed during the wait.
-                    let wait = connection.client.borrow_mut().wait.take();
-                    let Some(wait) = wait else { break };
-                    wait_and_go_on(&worker, &connection, wait).await;
-                }
+            Event::Writable => {
+                connection.send(&worker);
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Event::Read(arrived) => connection.execute_arrived(&worker, arrived),
+            Event::Unexecuted => {
+                tokio::task::yield_now().await;
+                connection.execute_received(&worker);
             }
         }
-    }
-    worker.remove(&connection);
-}
-
-/// Waits for what a command waits for, writes its reply, and executes what has arrived behind it.
-async fn wait_and_go_on(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
-    connection.record.blocked.store(true, Relaxed);
-    let finish = tokio::select! {
-        finish = super::waits::finished(worker, wait) => Some(finish),
-        () = poll_fn(|cx| connection.poll_gone(cx)) => None,
-    };
-    connection.record.blocked.store(false, Relaxed);
-    let Some(finish) = finish else { return connection.close() };
-    {
-        let client = connection.client.borrow();
-        let mut output = connection.output.borrow_mut();
-        if client.reply_mode == crate::command::client::ReplyMode::On {
-            let _done = finish(Reply::new(&mut output, client.resp));
+        connection.queue_replies(&worker);
+        // A statement of its own: an `if let` would keep the client borrowed during the wait.
+        let wait = connection.client.borrow_mut().wait.take();
+        if let Some(wait) = wait {
+            wait_and_reply(&worker, &connection, wait).await;
         }
     }
-    let rest = std::mem::take(&mut *connection.partial.borrow_mut());
-    let consumed = connection.execute(worker, &rest);
-    *connection.partial.borrow_mut() = rest[consumed..].to_vec();
+}
+
+/// Waits for what a command waits for, and writes its reply.
+async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
+    connection.record.blocked.store(true, Relaxed);
+    // Redis makes SAVE in one go: its reply comes even if the client has said that it sends no more.
+    let mut listening = !matches!(wait, Wait::Snapshot(_));
+    let finish = tokio::select! {
+        finish = super::waits::finished(worker, wait) => Some(finish),
+        () = poll_fn(|cx| connection.poll_waiting(worker, &mut listening, cx)) => None,
+    };
+    connection.record.blocked.store(false, Relaxed);
+    connection.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+    let Some(finish) = finish else { return connection.close() };
+    {
+        let mut client = connection.client.borrow_mut();
+        let mut output = connection.output.borrow_mut();
+        let mark = output.mark();
+        let _done = finish(Reply::new(&mut output, client.resp));
+        settle_reply_mode(&mut client, mark, &mut output);
+    }
+    let unexecuted = !connection.received.borrow().is_empty();
+    connection.unexecuted.set(unexecuted);
     connection.queue_replies(worker);
 }
 
 impl Connection {
-    /// Completes when the connection is to end although it waits in a command.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.closed.get() {
-            return Poll::Ready(());
-        }
-        *self.waker.borrow_mut() = Some(cx.waker().clone());
-        // Bytes may arrive while it waits, and stay where they are; the end of the stream ends the wait.
-        match self.peek_end(cx) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+    /// Completes when the connection is to end although it waits in a command. Until then it sends what the
+    /// commands before have replied, and keeps what arrives; `listening` says whether the end of the stream
+    /// ends the wait.
+    fn poll_waiting(&self, worker: &Worker, listening: &mut bool, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.closed.get() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            if self.backlogged.get() && !self.unreleased.get() {
+                match self.stream.borrow().poll_write_ready(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) => {
+                        self.send(worker);
+                        continue;
+                    }
+                }
+            }
+            if !*listening {
+                return Poll::Pending;
+            }
+            match self.poll_read(worker, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(0) => return Poll::Ready(()),
+                Poll::Ready(arrived) => {
+                    self.keep_arrived(&worker.read_buffer.borrow()[..arrived]);
+                    self.note_received(worker);
+                }
+            }
         }
     }
 
-    fn peek_end(&self, cx: &mut Context<'_>) -> bool {
-        let mut partial = self.partial.borrow_mut();
-        let mut stream = self.stream.borrow_mut();
-        loop {
-            let mut buffer = [0; 4096];
-            let mut buffer = ReadBuf::new(&mut buffer);
-            match stream.poll_read(cx, &mut buffer) {
-                Poll::Pending => return false,
-                Poll::Ready(Err(_)) => return true,
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return true,
-                Poll::Ready(Ok(())) => partial.extend_from_slice(buffer.filled()),
-            }
-        }
+    /// Whether more than the soft limit of unsent replies has waited for too long.
+    pub fn is_over_soft_limit(&self, worker: &Worker) -> bool {
+        self.over_soft_limit_since_ms.get() > 0 && self.over_output_limit(worker)
     }
 }

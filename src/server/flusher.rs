@@ -6,9 +6,8 @@
 //! Invariants:
 //! - Under `appendfsync always` a reply leaves once the block that covers all it may show is synced; under
 //!   the other policies, once that block is written to the file.
-//! - If the log fails, the replies that depend on it are never sent: their connections are closed, since
-//!   nobody can say what became of their commands. Whoever comes later is served: reads are answered, and
-//!   writes with MISCONF.
+//! - If the log fails, a connection whose own change is not in it is closed without its replies: nobody can
+//!   say what becomes of that change. All others are served: reads go on, writes are refused.
 
 use std::rc::Rc;
 
@@ -50,9 +49,11 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
             connection.release(worker);
             return false;
         }
-        if failed {
+        if failed && connection.has_unlogged_change(durable) {
             connection.discard();
             closed += 1;
+        } else if failed {
+            connection.release(worker);
         }
         !failed
     });

@@ -11,6 +11,7 @@ pub mod acceptor;
 pub mod connection;
 pub mod flusher;
 pub mod loading;
+pub mod received;
 pub mod startup;
 pub mod stream;
 pub mod timer;

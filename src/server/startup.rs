@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -294,19 +295,24 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
     let log = server.store.log();
     let due = !log.is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
     let save = request.save.unwrap_or(due || log.is_poisoned());
+    {
+        let _state = server.saving.state.lock();
+        server.saving.ending.store(true, Relaxed);
+    }
     while server.saving.state.lock().running.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // From here on no command runs any more.
-    let closed = if save { None } else { Some(server.gate.close()) };
-    let mut outcome = Ok(());
-    if save {
-        log::notice(format_args!("Saving the final snapshot before exiting."));
-        outcome = saving::save_now(server);
-    }
-    let closed = closed.unwrap_or_else(|| server.gate.close());
-    if let Err(error) = server.store.close() {
-        outcome = Err(error.to_string());
+    // No snapshot runs and none begins, so nobody waits for the gate with the log's writer in hand. From the
+    // closing of the gate on no command runs any more.
+    let (mut outcome, closed) = match save {
+        true => {
+            log::notice(format_args!("Saving the final snapshot before exiting."));
+            saving::save_and_stay_closed(server)
+        }
+        false => (Ok(()), server.gate.close()),
+    };
+    if outcome.is_ok() || request.force {
+        outcome = outcome.and(server.store.close().map_err(|error| error.to_string()));
     }
     match outcome {
         Ok(()) => {
@@ -321,6 +327,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
         }
         Err(error) => {
             drop(closed);
+            server.saving.ending.store(false, Relaxed);
             log::warning(format_args!("Errors trying to shut down the server, it goes on: {error}"));
             if let Some(refused) = request.refused {
                 // Whoever asked may have gone.

@@ -123,9 +123,9 @@ pub fn run(
         stopping: Cell::new(false),
     });
     let tasks = LocalSet::new();
-    tasks.spawn_local(flusher::run(Rc::clone(&worker)));
-    tasks.spawn_local(sweep(Rc::clone(&worker)));
-    tasks.spawn_local(close_idle(Rc::clone(&worker)));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
     let accepting = async {
         while let Some(new) = incoming.recv().await {
             accept(&worker, new);
@@ -168,22 +168,36 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// Closes connections that have been silent for longer than `timeout`.
-async fn close_idle(worker: Rc<Worker>) {
+/// Closes connections that have been silent for longer than `timeout`, and those that do not read.
+async fn close_overdue(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(IDLE_PERIOD);
     loop {
         tick.tick().await;
         let timeout_seconds = worker.server.config.settings().timeout_seconds;
-        if timeout_seconds == 0 {
-            continue;
-        }
-        let oldest = (clock::now_ms() as u64).saturating_sub(timeout_seconds * 1000);
-        let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
+        let oldest = match timeout_seconds {
+            0 => 0,
+            seconds => (clock::now_ms() as u64).saturating_sub(seconds * 1000),
+        };
+        let overdue = |c: &&Rc<Connection>| c.idle_since_ms() < oldest || c.is_over_soft_limit(&worker);
+        let connections: Vec<_> = worker.connections.borrow().values().filter(overdue).cloned().collect();
         for connection in connections {
             if connection.idle_since_ms() < oldest {
                 log::verbose(format_args!("Closing idle client"));
                 connection.close();
+            } else {
+                connection.end_over_output_limit(&worker);
             }
         }
+    }
+}
+
+/// Runs one of the worker's own tasks again should it panic, for every connection depends on it.
+async fn keep_running<F: Future<Output = ()> + 'static>(worker: Rc<Worker>, name: &str, task: fn(Rc<Worker>) -> F) {
+    while let Err(error) = tokio::task::spawn_local(task(Rc::clone(&worker))).await {
+        log::warning(format_args!("BUG: the {name} of worker {} panicked and starts again: {error}", worker.index));
+        // What waited for it waits no longer in its list.
+        let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
+        connections.iter().filter(|c| c.is_unreleased()).for_each(|connection| worker.want_flush(connection));
+        worker.flush_wanted.notify_one();
     }
 }

@@ -6,6 +6,8 @@
 //! ```
 //!
 //! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
+//! Once the server is ending none is begun, and one that is being made is given up: the last one, if one is
+//! due, is made by [`save_and_stay_closed`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::context::{SavePurpose, Saving};
-use crate::keyspace::{Directory, Frozen, SHARDS, ValueRef};
+use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
 use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
 
 /// What became of a request.
@@ -39,6 +41,9 @@ pub fn request(
     done: Option<oneshot::Sender<Result<(), String>>>,
 ) -> Requested {
     let mut state = server.saving.state.lock();
+    if server.saving.ending.load(Relaxed) {
+        return Requested::Busy(purpose);
+    }
     if let Some((running, _)) = state.running {
         if !schedule {
             return Requested::Busy(running);
@@ -52,7 +57,7 @@ pub fn request(
     server.saving.last_try_ms.store(clock::now_ms(), Relaxed);
     let shared = Arc::clone(server);
     let spawned = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| snapshot(&shared)));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| snapshot(&shared, None)));
         let outcome = outcome.unwrap_or_else(|_| Err("the snapshot thread panicked".into()));
         finish(&shared, purpose, outcome);
     });
@@ -62,27 +67,41 @@ pub fn request(
     Requested::Started
 }
 
-/// Makes a snapshot on this thread; for the shutdown, when no worker runs any more.
+/// Makes the last snapshot, on this thread. The gate stays closed from its instant on, so that nothing is
+/// acknowledged that is not in it.
 ///
 /// # Errors
-/// The text of what failed.
-pub fn save_now(server: &Server) -> Result<(), String> {
-    snapshot(server)
+/// The text of what failed; the gate is closed all the same.
+pub fn save_and_stay_closed(server: &Server) -> (Result<(), String>, Closed<'_>) {
+    let mut closed = None;
+    let outcome = snapshot(server, Some(&mut closed));
+    (outcome, closed.unwrap_or_else(|| server.gate.close()))
 }
 
-fn snapshot(server: &Server) -> Result<(), String> {
+/// Makes a snapshot on this thread, the server going on.
+#[cfg(test)]
+pub fn save_now(server: &Server) -> Result<(), String> {
+    snapshot(server, None)
+}
+
+/// Makes a snapshot; if it is the last one, leaves the closed gate in `last`.
+fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
     let started = clock::monotonic_us();
     let store = &server.store;
+    let may_be_given_up = last.is_none();
     let frozen_and_cut = store.cut(|take| {
         let closed = server.gate.close();
         let frozen = server.keyspace.freeze(&closed);
         let changes = server.saving.changes.load(Relaxed);
         take();
+        if let Some(last) = last {
+            *last = Some(closed);
+        }
         (frozen, changes)
     });
     let ((mut frozen, changes), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     let frozen_us = clock::monotonic_us() - started;
-    match write(server, &mut frozen, &cut) {
+    match write(server, &mut frozen, &cut, may_be_given_up) {
         Ok(finished) => {
             let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
             server.saving.changes.fetch_sub(changes, Relaxed);
@@ -91,7 +110,7 @@ fn snapshot(server: &Server) -> Result<(), String> {
         }
         Err(error) => {
             store.abandon(cut);
-            Err(error.to_string())
+            Err(error)
         }
     }
 }
@@ -111,20 +130,25 @@ fn write(
     server: &Server,
     frozen: &mut Frozen,
     cut: &crate::persist::Cut,
-) -> Result<crate::persist::FinishedSnapshot, PersistError> {
+    may_be_given_up: bool,
+) -> Result<crate::persist::FinishedSnapshot, String> {
+    let text = |error: PersistError| error.to_string();
     let compress = server.config.settings().rdbcompression;
-    let mut writer = server.store.snapshot_writer(cut)?;
+    let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
     for shard in 0..SHARDS {
+        if may_be_given_up && server.saving.ending.load(Relaxed) {
+            return Err("given up, for the server is ending".into());
+        }
         let mut chunk = ChunkWriter::new(shard as u16);
         for (db, directory) in frozen.shard(shard) {
             push_directory(&mut chunk, db, directory);
         }
         frozen.release_shard(shard);
         if !chunk.is_empty() {
-            writer.append(chunk.finish(compress))?;
+            writer.append(chunk.finish(compress)).map_err(text)?;
         }
     }
-    writer.finish()
+    writer.finish().map_err(text)
 }
 
 fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
@@ -148,7 +172,10 @@ fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String
         SavePurpose::Save => (&saving.last_save_ok, &saving.last_save_seconds),
         SavePurpose::Rewrite => (&saving.last_rewrite_ok, &saving.last_rewrite_seconds),
     };
-    ok.store(outcome.is_ok(), Relaxed);
+    let given_up = outcome.is_err() && saving.ending.load(Relaxed);
+    if !given_up {
+        ok.store(outcome.is_ok(), Relaxed);
+    }
     took.store(seconds, Relaxed);
     match &outcome {
         // Either purpose leaves a good snapshot behind.

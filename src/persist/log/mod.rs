@@ -230,10 +230,12 @@ impl Log {
         }
     }
 
-    /// Changes the fsync policy, at once.
+    /// Changes the fsync policy, at once. Who waits by the old one looks again: under another, there may
+    /// never be the progress that they wait for.
     pub fn set_policy(&self, policy: FsyncPolicy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
         self.kick();
+        self.notify();
     }
 
     /// Asks the fsync thread to flush and, under `Always`, to sync.
@@ -410,6 +412,7 @@ impl Log {
     }
 
     fn set_poison(&self, segment: u64, cause: String) {
+        crate::base::log::warning(format_args!("The log has failed, writes are refused: {cause}"));
         let mut poison = self.poison.lock();
         *poison = Some(Poison { segment, cause });
         if !self.poisoned.swap(true, Ordering::AcqRel) {

@@ -166,6 +166,7 @@ impl Log {
             }
         }
         drop(writer);
+        self.notify();
         Some(segment_name(segment.number))
     }
 

@@ -1,0 +1,100 @@
+//! What a connection has received and no command was made of yet.
+//!
+//! Invariants:
+//! - Taking commands off the front costs nothing per byte that stays, however much has gathered.
+//! - Memory is held for bytes that have arrived, not for bytes that were announced, and given back when
+//!   they are gone.
+
+/// Memory above this is given back once most of it is unused, in bytes.
+const ROOM_KEPT_BYTES: usize = 64 * 1024;
+
+/// Received bytes, of which those before `start` are done with.
+#[derive(Debug, Default)]
+pub struct Received {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Received {
+    /// The bytes that wait.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds what has arrived; `wanted` is the length at which the command that waits is complete, as far as
+    /// that is known and to be believed.
+    pub fn extend(&mut self, arrived: &[u8], wanted: usize) {
+        if self.start > 0 && self.bytes.len() + arrived.len() > self.bytes.capacity() {
+            self.compact();
+        }
+        if wanted > self.bytes.capacity() && wanted >= self.len() + arrived.len() {
+            // No doubling for the last step: a large value would cost twice its size.
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(arrived);
+    }
+
+    /// Drops `count` bytes off the front.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        if self.is_empty() {
+            *self = Received::default();
+        } else if self.start > self.bytes.len() / 2 {
+            self.compact();
+        }
+    }
+
+    /// Moves what waits to the front: less is moved than was consumed since the last time.
+    fn compact(&mut self) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        if self.bytes.capacity() > ROOM_KEPT_BYTES && self.bytes.len() < self.bytes.capacity() / 4 {
+            self.bytes.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_came_in() {
+        let mut received = Received::default();
+        let mut expected = Vec::new();
+        for round in 0..1000_usize {
+            let arrived = vec![round as u8; round % 91];
+            received.extend(&arrived, 0);
+            expected.extend_from_slice(&arrived);
+            let gone = (round * 7 % 89).min(expected.len());
+            received.consume(gone);
+            expected.drain(..gone);
+            assert_eq!(received.as_slice(), expected);
+            assert_eq!((received.len(), received.is_empty()), (expected.len(), expected.is_empty()));
+        }
+    }
+
+    #[test]
+    fn memory_follows_what_waits() {
+        let mut received = Received::default();
+        received.extend(&vec![1; 600_000], 0);
+        received.extend(&vec![1; 100_000], 1_000_000);
+        assert_eq!(received.bytes.capacity(), 1_000_000);
+        received.extend(&vec![1; 300_000], 1_000_000);
+        assert_eq!(received.bytes.capacity(), 1_000_000, "exactly what the command needs");
+        received.consume(999_990);
+        assert!(received.bytes.capacity() < 1000, "the rest of a large command keeps no large buffer");
+        received.consume(10);
+        assert_eq!(received.bytes.capacity(), 0);
+    }
+}
