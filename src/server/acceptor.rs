@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -19,6 +20,12 @@ use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::client::{ClientRecord, Labels};
 
+/// At `maxclients`, a new connection waits this often and long for a place before it is refused: a connection
+/// that its client has closed keeps its place until its worker notices.
+const PLACE_TRIES: usize = 20;
+const PLACE_PAUSE: Duration = Duration::from_millis(2);
+/// How many may wait for a place; more are refused at once.
+const WAITING_MAX: usize = 64;
 /// How long to rest when the system has no descriptor or memory for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,18 +46,43 @@ pub struct Dealer {
     server: Arc<Server>,
     workers: Vec<UnboundedSender<NewConnection>>,
     next: usize,
+    /// How many wait for a place, in all clones.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Dealer {
     /// A dealer to these workers.
     pub fn new(server: Arc<Server>, workers: Vec<UnboundedSender<NewConnection>>) -> Self {
-        Dealer { server, workers, next: 0 }
+        Dealer { server, workers, next: 0, waiting: Arc::default() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.server.clients.len() >= self.server.config.settings().maxclients
+    }
+
+    /// Deals a connection, or refuses it; at `maxclients` after a short wait, which holds up nobody else.
+    fn take(&mut self, socket: Accepted, peer: String, local: String, is_remote: bool) {
+        if !self.is_full() || self.waiting.load(Relaxed) >= WAITING_MAX {
+            return self.deal(socket, peer, local, is_remote);
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let mut dealer = self.clone();
+        tokio::spawn(async move {
+            for _ in 0..PLACE_TRIES {
+                tokio::time::sleep(PLACE_PAUSE).await;
+                if !dealer.is_full() {
+                    break;
+                }
+            }
+            dealer.waiting.fetch_sub(1, Relaxed);
+            dealer.deal(socket, peer, local, is_remote);
+        });
     }
 
     fn deal(&mut self, socket: Accepted, peer: String, local: String, is_remote: bool) {
         let server = Arc::clone(&self.server);
         let settings = server.config.settings();
-        let refusal: Option<&[u8]> = if server.clients.len() >= settings.maxclients {
+        let refusal: Option<&[u8]> = if self.is_full() {
             Some(b"-ERR max number of clients reached\r\n")
         } else if is_remote && settings.protected_mode && settings.requirepass.is_empty() {
             Some(PROTECTED_MODE)
@@ -174,7 +206,7 @@ pub async fn accept_tcp(listener: TcpListener, mut dealer: Dealer) {
                 let local = stream.local_addr();
                 let Ok(socket) = prepare_tcp(stream, &dealer.server) else { continue };
                 let local = local.map(|address| address.to_string()).unwrap_or_default();
-                dealer.deal(Accepted::Tcp(socket), peer.to_string(), local, is_remote(&peer));
+                dealer.take(Accepted::Tcp(socket), peer.to_string(), local, is_remote(&peer));
             }
             Err(error) => pause_if_exhausted(&error).await,
         }
@@ -205,7 +237,7 @@ pub async fn accept_unix(listener: UnixListener, path: String, mut dealer: Deale
         match listener.accept().await {
             Ok((stream, _)) => {
                 let Ok(socket) = stream.into_std() else { continue };
-                dealer.deal(Accepted::Unix(socket), format!("{path}:0"), format!("{path}:0"), false);
+                dealer.take(Accepted::Unix(socket), format!("{path}:0"), format!("{path}:0"), false);
             }
             Err(error) => pause_if_exhausted(&error).await,
         }
