@@ -60,6 +60,14 @@ impl Recipe {
         self
     }
 
+    /// No file may grow beyond this: to the server it looks like a full disk.
+    pub(crate) fn with_file_limit_kib(mut self, kib: u64) -> Recipe {
+        let limited = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+        let shell = ["bash".to_owned(), "-c".to_owned(), limited];
+        self.program = shell.into_iter().chain(self.program).collect();
+        self
+    }
+
     /// Listens on a unix socket, and clients use it.
     pub(crate) fn on_unix_socket(mut self) -> Recipe {
         self.unix = true;
