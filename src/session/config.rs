@@ -102,6 +102,11 @@ fn apply(
     if before.loglevel != after.loglevel {
         log::set_level(after.loglevel);
     }
+    if before.maxmemory != after.maxmemory {
+        // The next command is to see it already, not the next tick of the timer.
+        let exceeded = after.maxmemory > 0 && alloc::used_memory() as u64 > after.maxmemory;
+        server.out_of_memory.store(exceeded, std::sync::atomic::Ordering::Relaxed);
+    }
     if before.appendfsync != after.appendfsync {
         server.store.log().set_policy(log_policy(after.appendfsync));
     }

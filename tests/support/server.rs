@@ -61,9 +61,13 @@ impl Recipe {
     }
 
     /// No file may grow beyond this: to the server it looks like a full disk.
-    pub(crate) fn with_file_limit_kib(mut self, kib: u64) -> Recipe {
-        let limited = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
-        let shell = ["bash".to_owned(), "-c".to_owned(), limited];
+    pub(crate) fn with_file_limit_kib(self, kib: u64) -> Recipe {
+        self.through_shell(&format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""))
+    }
+
+    /// Has a shell start the program: `"$0"` with `"$@"`.
+    pub(crate) fn through_shell(mut self, script: &str) -> Recipe {
+        let shell = ["bash", "-c", script].map(str::to_owned);
         self.program = shell.into_iter().chain(self.program).collect();
         self
     }
