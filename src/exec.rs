@@ -39,6 +39,8 @@ pub mod testing;
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
+/// Room for effects that a worker keeps for the next command, in bytes.
+const EFFECTS_KEPT_BYTES: usize = 1 << 20;
 
 /// How many keys one command may evict, for each step of `maxmemory-eviction-tenacity`.
 const EVICTED_PER_TENACITY: usize = 8;
@@ -259,6 +261,9 @@ fn append_effects(server: &Server, worker: usize, scratch: &mut Scratch) {
     if !scratch.effects.is_empty() {
         server.store.log().appender(worker).encoded(&scratch.effects);
         scratch.effects.clear();
+        if scratch.effects.capacity() > EFFECTS_KEPT_BYTES {
+            scratch.effects = Default::default();
+        }
     }
 }
 

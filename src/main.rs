@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ironkeep::base::alloc::Counting;
 use ironkeep::base::config::{Command, Config, USAGE, parse_command_line, print_default};
-use ironkeep::server::startup;
+use ironkeep::server::{daemon, startup};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -35,6 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
+    if config.settings().daemonize && !daemon::is_detached() {
+        return daemon::detach().unwrap_or_else(|error| fail(&error));
+    }
     match startup::serve(config) {
         // Workers may still hold connections; nothing of theirs is owed once the log is closed.
         Ok(code) => std::process::exit(code),

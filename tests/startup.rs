@@ -256,3 +256,48 @@ fn eviction_keeps_memory_below_the_limit() {
     let left = client.ok("DBSIZE").integer();
     assert!((500..4000).contains(&left), "{left} keys are left");
 }
+
+/// Ends a server that is no child of the test, and waits until it has gone.
+fn end_detached(client: &mut Client) {
+    let _ = client.try_call(&["SHUTDOWN", "NOSAVE"]);
+}
+
+#[test]
+fn a_daemon_is_ready_when_its_parent_exits() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let port = free_port();
+    let daemon = || {
+        let mut command = program();
+        command.args(["--daemonize", "yes", "--port", &port.to_string(), "--dir"]).arg(home.path());
+        command.arg("--pidfile").arg(home.path().join("pid")).arg("--logfile").arg(home.path().join("log"));
+        command
+    };
+    let (status, output) = run_to_end(&mut daemon());
+    assert!(status.success(), "{output}");
+    let mut client = Client::connect(&Address::Port(port)).expect("it listens");
+    client.ok("SET k v");
+    let id: u32 = client
+        .ok("INFO server")
+        .string()
+        .lines()
+        .find_map(|line| line.strip_prefix("process_id:")?.parse().ok())
+        .expect("INFO has it");
+    let noted = std::fs::read_to_string(home.path().join("pid")).expect("the pid file is there");
+    assert_eq!(noted.trim(), id.to_string());
+    // The second one cannot have the port: whoever started it is told.
+    let (status, output) = run_to_end(&mut daemon());
+    assert!(!status.success());
+    assert!(output.contains(&format!("{port}")), "{output}");
+    assert_eq!(client.ok("GET k").string(), "v");
+    end_detached(&mut client);
+}
+
+#[test]
+fn the_limit_of_open_files_bounds_the_clients() {
+    let script = "ulimit -S -n 64; exec \"$0\" \"$@\"";
+    let server = Recipe::under_test().with("maxclients", "500").through_shell(script).start();
+    assert_eq!(server.client().ok("CONFIG GET maxclients").elements()[1].string(), "500", "the soft limit is raised");
+    let clients: Vec<Client> = (0..200).map(|_| server.client()).collect();
+    server.client().ok("PING");
+    drop(clients);
+}

@@ -207,6 +207,7 @@ fn files_are_touched_through_the_storage_trait_alone() {
         "src/base/config/",
         "src/base/log.rs",
         "src/server/acceptor.rs",
+        "src/server/daemon.rs",
         "src/server/startup.rs",
         "src/observe/",
     ];

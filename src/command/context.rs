@@ -130,6 +130,12 @@ pub struct Saving {
     pub last_save_seconds: AtomicI64,
     /// Whether the last BGREWRITEAOF succeeded.
     pub last_rewrite_ok: AtomicBool,
+    /// Snapshots made by SAVE, BGSAVE and save points since the start.
+    pub saves: AtomicU64,
+    /// Those made by BGREWRITEAOF and for the growth of the log.
+    pub rewrites: AtomicU64,
+    /// Failures of BGREWRITEAOF since one last succeeded.
+    pub rewrite_failures: AtomicU64,
     /// Seconds that the last BGREWRITEAOF took; -1 for none.
     pub last_rewrite_seconds: AtomicI64,
     /// When the last attempt to save began, Unix ms.
@@ -150,6 +156,9 @@ impl Default for Saving {
             last_save_ok: AtomicBool::new(true),
             last_save_seconds: AtomicI64::new(-1),
             last_rewrite_ok: AtomicBool::new(true),
+            saves: AtomicU64::new(0),
+            rewrites: AtomicU64::new(0),
+            rewrite_failures: AtomicU64::new(0),
             last_rewrite_seconds: AtomicI64::new(-1),
             last_try_ms: AtomicI64::new(0),
             ending: AtomicBool::new(false),

@@ -253,7 +253,8 @@ fn persistence_section(out: &mut Lines<'_>) {
         ("rdb_last_bgsave_time_sec", &saving.last_save_seconds.load(Relaxed)),
         ("rdb_current_bgsave_time_sec", &save_seconds),
     ]);
-    out.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
+    out.field("rdb_saves", saving.saves.load(Relaxed));
+    out.zeros(&["rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
     out.fields(&[
         ("aof_enabled", &i32::from(log.is_active())),
         ("aof_rewrite_in_progress", &rewrites),
@@ -261,8 +262,8 @@ fn persistence_section(out: &mut Lines<'_>) {
         ("aof_last_rewrite_time_sec", &saving.last_rewrite_seconds.load(Relaxed)),
         ("aof_current_rewrite_time_sec", &rewrite_seconds),
         ("aof_last_bgrewrite_status", &status(saving.last_rewrite_ok.load(Relaxed))),
-        ("aof_rewrites", &0),
-        ("aof_rewrites_consecutive_failures", &0),
+        ("aof_rewrites", &saving.rewrites.load(Relaxed)),
+        ("aof_rewrites_consecutive_failures", &saving.rewrite_failures.load(Relaxed)),
         ("aof_last_write_status", &status(!log.is_poisoned())),
     ]);
     out.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);

@@ -9,7 +9,9 @@
 
 pub mod acceptor;
 pub mod connection;
+pub mod daemon;
 pub mod flusher;
+pub mod limits;
 pub mod loading;
 pub mod received;
 pub mod startup;

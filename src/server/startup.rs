@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Dealer};
-use super::{loading, timer, worker};
+use super::{daemon, limits, loading, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log, random};
@@ -71,10 +71,14 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
 pub fn serve(config: Config) -> Result<i32, StartError> {
     let settings = config.settings();
     log::set_level(settings.loglevel);
+    if daemon::is_detached() {
+        daemon::leave_session().map_err(failed("a session of its own"))?;
+    }
     if !settings.logfile.as_os_str().is_empty() {
         log::set_file(&settings.logfile).map_err(failed(format!("logfile {}", settings.logfile.display())))?;
     }
     log::notice(format_args!("Ironkeep {} is starting, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+    let settings = limits::make_room_for_clients(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("runtime"))?;
     runtime.block_on(run(config, settings))
 }
@@ -102,6 +106,9 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     tokio::spawn(timer::run(Arc::clone(&server)));
     tokio::spawn(watch_signals(Arc::clone(&server)));
     log::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
+    if daemon::is_detached() {
+        daemon::ready().map_err(failed("the terminal cannot be left"))?;
+    }
     while let Some(request) = asked.recv().await {
         if let Some(code) = shut_down(&server, request).await {
             for path in [pidfile, Some(unix)].into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {

@@ -177,6 +177,7 @@ fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String
         ok.store(outcome.is_ok(), Relaxed);
     }
     took.store(seconds, Relaxed);
+    count(saving, purpose, outcome.is_ok());
     match &outcome {
         // Either purpose leaves a good snapshot behind.
         Ok(()) => {
@@ -193,5 +194,17 @@ fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String
     drop(state);
     if let Some(next) = next {
         request(server, next, false, None);
+    }
+}
+
+fn count(saving: &Saving, purpose: SavePurpose, ok: bool) {
+    match (purpose, ok) {
+        (SavePurpose::Save, true) => drop(saving.saves.fetch_add(1, Relaxed)),
+        (SavePurpose::Save, false) => {}
+        (SavePurpose::Rewrite, true) => {
+            saving.rewrites.fetch_add(1, Relaxed);
+            saving.rewrite_failures.store(0, Relaxed);
+        }
+        (SavePurpose::Rewrite, false) => drop(saving.rewrite_failures.fetch_add(1, Relaxed)),
     }
 }

@@ -56,6 +56,15 @@ impl Client {
         Ok(Client { stream, received: Vec::new(), taken: 0 })
     }
 
+    /// The same connection once more, so that another thread can send.
+    pub(crate) fn second_handle(&self) -> Client {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().expect("a socket can be shared")),
+            Stream::Unix(stream) => Stream::Unix(stream.try_clone().expect("a socket can be shared")),
+        };
+        Client { stream, received: Vec::new(), taken: 0 }
+    }
+
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {

@@ -62,9 +62,19 @@ impl Recipe {
 
     /// No file may grow beyond so many blocks of `ulimit -f`: half a KiB or one, as the shell has it.
     /// The limit is a soft one, which [`Server::lift_file_size_limit`] takes away.
-    pub(crate) fn with_file_size_limit(mut self, blocks: u32) -> Recipe {
-        let shell = ["sh", "-c", &format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\"")].map(str::to_owned);
-        self.program.splice(0..0, shell);
+    pub(crate) fn with_file_size_limit(self, blocks: u32) -> Recipe {
+        self.through_shell(&format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\""))
+    }
+
+    /// No file may grow beyond this: to the server it looks like a full disk.
+    pub(crate) fn with_file_limit_kib(self, kib: u64) -> Recipe {
+        self.through_shell(&format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""))
+    }
+
+    /// Has a shell start the program: `"$0"` with `"$@"`.
+    pub(crate) fn through_shell(mut self, script: &str) -> Recipe {
+        let shell = ["bash", "-c", script].map(str::to_owned);
+        self.program = shell.into_iter().chain(self.program).collect();
         self
     }
 

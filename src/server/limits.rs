@@ -1,0 +1,64 @@
+//! How many file descriptors the process may have, and so how many clients.
+
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::base::config::{Config, Settings};
+use crate::base::log;
+
+/// Descriptors for everything that is no client: listeners, logs, snapshots, the workers' own.
+const RESERVED: u64 = 32;
+/// By how much a limit that the system refuses is lowered for the next attempt.
+const STEP: u64 = 16;
+
+/// Raises the limit of open files to what `maxclients` needs; lowers `maxclients` where that is refused.
+/// Returns the settings as they then are.
+pub fn make_room_for_clients(config: &Config) -> Arc<Settings> {
+    let settings = config.settings();
+    let wanted = settings.maxclients as u64 + RESERVED;
+    let allowed = raise(wanted);
+    if allowed >= wanted {
+        return settings;
+    }
+    log::warning(format_args!(
+        "You requested maxclients of {} requiring at least {wanted} max file descriptors; the system allows {allowed}.",
+        settings.maxclients
+    ));
+    let possible = allowed.saturating_sub(RESERVED).max(1);
+    let text = possible.to_string();
+    match config.set(&[(b"maxclients", text.as_bytes())], true, |_, _, _| Ok(())) {
+        Ok(_) => log::warning(format_args!(
+            "maxclients has been reduced to {possible} to compensate for the low limit. If you need higher maxclients \
+             increase 'ulimit -n'."
+        )),
+        Err(error) => log::warning(format_args!("maxclients cannot be reduced: {error}")),
+    }
+    config.settings()
+}
+
+/// Whether so many clients fit, after raising the limit if need be.
+pub fn admits(clients: usize) -> bool {
+    let wanted = clients as u64 + RESERVED;
+    raise(wanted) >= wanted
+}
+
+/// Raises the limit as far towards `wanted` as the system lets us; returns what holds then.
+fn raise(wanted: u64) -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    let current = now.current.unwrap_or(u64::MAX);
+    if current >= wanted {
+        return current;
+    }
+    let hard = now.maximum.unwrap_or(u64::MAX);
+    let mut attempt = wanted;
+    while attempt > current {
+        // Only the privileged may raise the hard limit; they need it.
+        let maximum = Some(hard.max(attempt)).filter(|limit| *limit != u64::MAX);
+        if setrlimit(Resource::Nofile, Rlimit { current: Some(attempt), maximum }).is_ok() {
+            return attempt;
+        }
+        attempt = if attempt > hard { hard } else { attempt.saturating_sub(STEP) };
+    }
+    current
+}

@@ -1,0 +1,417 @@
+//! The server against clients that misbehave, operators in a hurry, and a disk that fails.
+//!
+//! Each test tells what went wrong, or could. None looks at a clock: a hang is what a read that times out
+//! shows.
+
+mod support;
+
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::client::{Client, encode};
+use support::server::{Recipe, Server};
+
+fn start() -> Server {
+    Recipe::under_test().with("io-threads", "2").start()
+}
+
+/// A field of INFO.
+fn info(client: &mut Client, field: &str) -> String {
+    let text = client.ok("INFO everything").string();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("INFO lacks {field}")).to_owned()
+}
+
+/// Waits until a field of INFO is as it should be.
+fn wait_for(client: &mut Client, field: &str, wanted: impl Fn(&str) -> bool) -> String {
+    for _ in 0..6000 {
+        let value = info(client, field);
+        if wanted(&value) {
+            return value;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{field} stays {}", info(client, field));
+}
+
+/// Replies to a pipeline that is sent by another thread, so that neither side can block the other.
+fn pipeline(server: &Server, bytes: &[u8], replies: usize, mut check: impl FnMut(usize, Vec<u8>)) {
+    let mut client = server.client();
+    client.send(b"PING\r\n").expect("it is connected");
+    client.receive().expect("it is served");
+    let mut sender = client.second_handle();
+    std::thread::scope(|scope| {
+        scope.spawn(move || sender.send(bytes).expect("the server takes it"));
+        for number in 0..replies {
+            check(number, client.receive().expect("each command is answered"));
+        }
+    });
+}
+
+#[test]
+fn replies_come_although_the_client_has_finished_sending() {
+    let server = start();
+    for policy in ["always", "everysec"] {
+        server.client().ok(&format!("CONFIG SET appendfsync {policy}"));
+        let mut client = server.client();
+        let mut bytes = Vec::new();
+        (0..5000).for_each(|n| bytes.extend(encode(&["INCR".to_owned(), format!("{policy}:{}", n % 3)])));
+        client.send(&bytes).expect("it is connected");
+        client.finish_sending();
+        let replies = client.receive_until_close().expect("it closes");
+        assert_eq!(replies.iter().filter(|&&byte| byte == b'\n').count(), 5000);
+    }
+}
+
+/// SAVE waits for its snapshot without holding the server up. The end of what the client sends ended the wait,
+/// and the reply never came: `echo SAVE | nc -N` must work as with Redis.
+#[test]
+fn save_is_answered_although_the_client_has_finished_sending() {
+    let server = start();
+    let mut client = server.client();
+    client.send(b"SET k v\r\nSAVE\r\nGET k\r\n").expect("it is connected");
+    client.finish_sending();
+    assert_eq!(client.receive_until_close().expect("it closes"), b"+OK\r\n+OK\r\n$1\r\nv\r\n");
+}
+
+/// What arrived during a wait was executed in one go, in which no other connection was served.
+#[test]
+fn a_pipeline_behind_a_wait_is_executed_in_order() {
+    let server = start();
+    let mut bytes = encode(&["WAIT", "1", "200"]);
+    (0..200_000).for_each(|_| bytes.extend(encode(&["INCR", "n"])));
+    bytes.extend(encode(&["WAIT", "1", "50"]));
+    bytes.extend(encode(&["GET", "n"]));
+    pipeline(&server, &bytes, 200_003, |number, reply| {
+        let expected = match number {
+            0 | 200_001 => ":0\r\n".to_owned(),
+            200_002 => "$6\r\n200000\r\n".to_owned(),
+            number => format!(":{number}\r\n"),
+        };
+        assert_eq!(String::from_utf8_lossy(&reply), expected);
+    });
+}
+
+/// While a command waited nobody sent what the socket had not taken of the replies before it.
+#[test]
+fn a_wait_does_not_hold_back_the_replies_before_it() {
+    let server = start();
+    let mut client = server.client();
+    let value = vec![b'v'; 40 << 20];
+    client.call(&[&b"SET"[..], b"big", &value]);
+    client.send(b"GET big\r\nWAIT 1 0\r\n").expect("it is connected");
+    let reply = client.receive().expect("the value comes, though WAIT lasts for ever");
+    assert!(reply.len() > value.len() && reply.ends_with(b"vv\r\n"));
+    // It still waits, and it can be left.
+    assert_eq!(info(&mut server.client(), "blocked_clients"), "1");
+    drop(client);
+    wait_for(&mut server.client(), "blocked_clients", |count| count == "0");
+}
+
+#[test]
+fn a_client_that_waits_cannot_fill_the_memory() {
+    let server = Recipe::under_test().with("client-query-buffer-limit", "1mb").start();
+    let mut client = server.client();
+    client.send(b"WAIT 1 0\r\n").expect("it is connected");
+    let flood = vec![b'x'; 64 << 10];
+    let refused = (0..1000).find_map(|_| client.send(&flood).err()).expect("the server closes at the limit");
+    assert!(matches!(refused.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{refused}");
+    let mut other = server.client();
+    assert_eq!(info(&mut other, "client_query_buffer_limit_disconnections"), "1");
+    wait_for(&mut other, "connected_clients", |count| count == "1");
+}
+
+#[test]
+fn a_client_that_does_not_read_cannot_fill_the_memory() {
+    let server = Recipe::under_test().with("client-output-buffer-limit", "normal 8mb 0 0").start();
+    let mut client = server.client();
+    client.call(&[&b"SET"[..], b"big", &vec![b'v'; 1 << 20]]);
+    client.send(&b"GET big\r\n".repeat(100)).expect("it is connected");
+    let mut other = server.client();
+    wait_for(&mut other, "client_output_buffer_limit_disconnections", |count| count == "1");
+    wait_for(&mut other, "connected_clients", |count| count == "1");
+}
+
+/// A slow reader that never caught up made the server keep all that it had been sent.
+#[test]
+fn what_was_sent_is_given_back() {
+    let server = Recipe::under_test().with("io-threads", "1").start();
+    let mut client = server.client();
+    client.call(&[&b"SET"[..], b"v", &vec![b'v'; 10_000]]);
+    // Always more than the sockets hold is on its way, for 400 MB in all.
+    let turn = b"GET v\r\n".repeat(1000);
+    (0..2).for_each(|_| client.send(&turn).expect("it is connected"));
+    for _ in 0..40 {
+        (0..1000).for_each(|_| drop(client.receive().expect("it is answered")));
+        client.send(&turn).expect("it is connected");
+    }
+    (0..2000).for_each(|_| drop(client.receive().expect("it is answered")));
+    let peak: u64 = info(&mut server.client(), "used_memory_peak").parse().expect("a number");
+    assert!(peak < 150 << 20, "{peak}");
+}
+
+/// Each read of a large value cleared as much memory as had arrived already.
+#[test]
+fn a_large_value_arrives_while_others_are_served() {
+    let server = Recipe::under_test().with("io-threads", "1").start();
+    let value: Vec<u8> = (0..200_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let mut other = server.client();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut client = server.client();
+            client.call(&[&b"SET"[..], b"large", &value]);
+            client.call(&["GET", "large"])
+        });
+        while !sending.is_finished() {
+            other.ok("PING");
+        }
+        let reply = sending.join().expect("it is answered");
+        assert!(reply[12..].starts_with(&value), "the value comes back");
+    });
+    let used: u64 = info(&mut other, "used_memory").parse().expect("a number");
+    assert!(used < 260 << 20, "what carried the value is given back: {used}");
+}
+
+#[test]
+fn a_client_that_wants_no_reply_gets_none() {
+    let server = start();
+    let mut client = server.client();
+    // The reply of a command that waits comes late: SKIP was over by then.
+    client.send(b"CLIENT REPLY SKIP\r\nWAIT 1 10\r\nPING\r\n").expect("it is connected");
+    assert_eq!(client.receive().expect("it is answered"), b"+PONG\r\n");
+    client.send(b"CLIENT REPLY SKIP\r\nNOSUCH\r\nGET\r\n").expect("it is connected");
+    assert!(client.receive().expect("it is answered").starts_with(b"-ERR wrong number"));
+    client.send(b"CLIENT REPLY OFF\r\nNOSUCH\r\nSAVE\r\nCLIENT REPLY ON\r\n").expect("it is connected");
+    assert_eq!(client.receive().expect("it is answered"), b"+OK\r\n");
+    client.send(b"CLIENT REPLY OFF\r\nPING\r\n*1\r\n!\r\n").expect("it is connected");
+    assert_eq!(client.receive_until_close().expect("it closes"), b"");
+}
+
+#[test]
+fn a_protocol_error_follows_the_replies_before_it() {
+    let server = start();
+    let mut client = server.client();
+    let mut bytes = b"PING\r\n".repeat(40);
+    bytes.extend(b"*1\r\n$x\r\nPING\r\n");
+    client.send(&bytes).expect("it is connected");
+    let replies = client.receive_until_close().expect("it closes");
+    let expected = [&b"+PONG\r\n".repeat(40)[..], b"-ERR Protocol error: invalid bulk length\r\n"].concat();
+    assert_eq!(replies, expected);
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let server = Recipe::under_test().with("maxclients", "50").start();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let server = &server;
+            scope.spawn(move || {
+                for round in 0..500 {
+                    let mut client = server.client();
+                    let bytes: &[u8] = [&b"PING\r\n"[..], b"*3\r\n$3\r\nSET", b"WAIT 1 0\r\n", b""][round % 4];
+                    // Refused clients are part of it.
+                    let _ = client.send(bytes);
+                    if thread == 0 && round % 4 == 0 {
+                        let _ = client.receive();
+                    }
+                }
+            });
+        }
+    });
+    let mut client = loop {
+        let mut client = server.client();
+        if client.try_call(&["PING"]).is_ok_and(|reply| reply == b"+PONG\r\n") {
+            break client;
+        }
+    };
+    wait_for(&mut client, "connected_clients", |count| count == "1");
+    assert_eq!(info(&mut client, "blocked_clients"), "0");
+}
+
+/// A reply that waited for an fsync when the policy stopped asking for one never came.
+#[test]
+fn the_fsync_policy_changes_under_load() {
+    let mut server = Recipe::under_test().with("io-threads", "3").with("appendfsync", "always").start();
+    let stop = AtomicBool::new(false);
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let (server, stop) = (&server, &stop);
+        let writer = |name: usize| {
+            let mut client = server.client();
+            move || {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    client.ok(&format!("INCR n:{name}"));
+                    count += 1;
+                }
+                count
+            }
+        };
+        let writers: Vec<_> = (0..8).map(|name| scope.spawn(writer(name))).collect();
+        let mut operator = server.client();
+        for _ in 0..100 {
+            for policy in ["no", "always"] {
+                operator.ok(&format!("CONFIG SET appendfsync {policy}"));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().expect("every write is answered")).collect()
+    });
+    server.kill();
+    server.start_again();
+    for (name, count) in counts.iter().enumerate() {
+        assert_eq!(server.client().ok(&format!("GET n:{name}")).string(), count.to_string());
+    }
+}
+
+/// Switched off, the log keeps what was acknowledged before; switched on, it holds everything from the reply
+/// to the end of its snapshot on.
+#[test]
+fn the_log_is_switched_under_load() {
+    let mut server = Recipe::under_test().with("io-threads", "2").with("save", "").start();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in 0..4 {
+            let (mut client, stop) = (server.client(), &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    client.ok(&format!("INCR n:{name}"));
+                }
+            });
+        }
+        let mut operator = server.client();
+        for round in 0..20 {
+            operator.ok("CONFIG SET appendonly no");
+            operator.ok(&format!("SET unlogged:{round} 1"));
+            operator.ok("CONFIG SET appendonly yes");
+            wait_for(&mut operator, "aof_rewrite_in_progress", |running| running == "0");
+            assert_eq!(info(&mut operator, "aof_enabled"), "1");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let mut client = server.client();
+    let before: Vec<String> = (0..4).map(|name| client.ok(&format!("GET n:{name}")).string()).collect();
+    server.kill();
+    server.start_again();
+    let mut client = server.client();
+    let after: Vec<String> = (0..4).map(|name| client.ok(&format!("GET n:{name}")).string()).collect();
+    assert_eq!(before, after);
+    assert_eq!(client.ok("EXISTS unlogged:0 unlogged:19"), support::reply::Reply::Integer(2));
+    client.ok("CONFIG SET appendonly no");
+    client.ok("SET lost 1");
+    server.kill();
+    server.start_again();
+    assert_eq!(server.client().ok("EXISTS n:0 lost"), support::reply::Reply::Integer(1));
+}
+
+/// Where the log could not be written, reads lost their connections, for the replies waited for a block that
+/// was never to come.
+#[test]
+fn a_full_disk_refuses_writes_and_serves_reads() {
+    for policy in ["always", "everysec"] {
+        let recipe = Recipe::under_test().with("appendfsync", policy).with("save", "").with("rdbcompression", "no");
+        let mut server = recipe.with_file_limit_kib(256).start();
+        let mut reader = server.client();
+        let mut writer = server.client();
+        let value = "v".repeat(1000);
+        let mut acknowledged = 0;
+        // The write that fails is not answered; the next one is refused.
+        while writer.try_call(&["SET", &format!("k:{acknowledged}"), &value]).is_ok_and(|reply| reply == b"+OK\r\n") {
+            acknowledged += 1;
+            assert!(acknowledged < 1000, "the limit does not work");
+        }
+        assert!(acknowledged > 100, "{acknowledged}");
+        reader.ok("GET k:0");
+        let mut writer = server.client();
+        let refused = writer.line("SET more v");
+        assert!(refused.string().starts_with("MISCONF Errors writing to the AOF file"), "{refused:?}");
+        assert_eq!(writer.ok("GET k:1").string(), value);
+        reader.ok("GET k:2");
+        assert_eq!(info(&mut reader, "aof_last_write_status"), "err");
+        server.kill();
+        server.set_recipe(Recipe::under_test());
+        server.start_again();
+        let mut client = server.client();
+        for number in 0..acknowledged {
+            assert_eq!(client.ok(&format!("GET k:{number}")).string(), value, "{policy} k:{number}");
+        }
+    }
+}
+
+/// The end of the server, a snapshot and the log each waited for another's lock; and the last snapshot missed
+/// what was written while it was made.
+#[test]
+fn the_server_ends_under_load_whatever_it_is_doing() {
+    for round in 0..8 {
+        let log = if round % 2 == 0 { "yes" } else { "no" };
+        let mut server =
+            Recipe::under_test().with("io-threads", "2").with("appendonly", log).with("save", "3600 1").start();
+        let mut filler = server.client();
+        for part in 0..20 {
+            let mut bytes = Vec::new();
+            (0..1000).for_each(|n| bytes.extend(encode(&["SET".to_owned(), format!("k:{part}:{n}"), "v".repeat(90)])));
+            filler.send(&bytes).expect("it is connected");
+            (0..1000).for_each(|_| drop(filler.receive().expect("it is answered")));
+        }
+        let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+        let ends = [server.client(), server.client()];
+        let mut operator = server.client();
+        let counts: Vec<u64> = std::thread::scope(|scope| {
+            let write = |(name, mut client): (usize, Client)| {
+                move || {
+                    let mut count = 0;
+                    while client.try_call(&["INCR".to_owned(), format!("n:{name}")]).is_ok() {
+                        count += 1;
+                    }
+                    count
+                }
+            };
+            let writers: Vec<_> = clients.into_iter().enumerate().map(|pair| scope.spawn(write(pair))).collect();
+            operator.line("BGSAVE");
+            operator.line("BGREWRITEAOF");
+            if round % 4 < 2 {
+                for mut end in ends {
+                    scope.spawn(move || end.try_call(&["SHUTDOWN"]).is_err());
+                }
+                assert!(server.wait_for_exit().success());
+            } else {
+                assert!(server.terminate().success());
+            }
+            writers.into_iter().map(|writer| writer.join().expect("it ends")).collect()
+        });
+        server.start_again();
+        let mut client = server.client();
+        for (name, count) in counts.iter().enumerate() {
+            let kept: u64 = client.ok(&format!("GET n:{name}")).string().parse().expect("a number");
+            assert!(kept >= *count, "round {round}: of {count} acknowledged increments {kept} are kept");
+        }
+        assert_eq!(client.ok("EXISTS k:0:0 k:19:999"), support::reply::Reply::Integer(2));
+    }
+}
+
+#[test]
+fn save_points_and_the_growth_of_the_log_make_one_snapshot_each() {
+    let server = Recipe::under_test().with("save", "1 100").with("auto-aof-rewrite-min-size", "1mb").start();
+    let mut client = server.client();
+    (0..99).for_each(|n| drop(client.ok(&format!("SET k:{n} v"))));
+    assert_eq!(info(&mut client, "rdb_changes_since_last_save"), "99");
+    client.ok("SET k:99 v");
+    wait_for(&mut client, "rdb_changes_since_last_save", |changes| changes == "0");
+    assert_eq!(info(&mut client, "rdb_saves"), "1");
+    client.ok("CONFIG SET save ''");
+    let base: u64 = info(&mut client, "aof_base_size").parse().expect("a number");
+    assert!(base > 0);
+    // The same keys again and again: the log grows, the data does not.
+    let value = "v".repeat(1000);
+    for n in 0..1500 {
+        client.ok(&format!("SET k:{} {value}", n % 100));
+    }
+    wait_for(&mut client, "aof_rewrites", |count| count == "1");
+    wait_for(&mut client, "aof_rewrite_in_progress", |running| running == "0");
+    let size: u64 = info(&mut client, "aof_current_size").parse().expect("a number");
+    assert!(size < 1 << 20, "{size}");
+    let files = std::fs::read_dir(server.directory()).expect("it is there");
+    let bytes: u64 = files.map(|file| file.expect("readable").metadata().expect("readable").len()).sum();
+    assert!(bytes < 2 << 20, "old files are gone: {bytes}");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(info(&mut client, "aof_rewrites"), "1", "once is enough");
+}
