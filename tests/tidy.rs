@@ -213,6 +213,7 @@ fn files_are_touched_through_the_storage_trait_alone() {
     ];
     let mut problems = Vec::new();
     for (name, text) in rust_files("src") {
+        // Tests read golden files.
         if is_test_file(&name) || ALLOWED.iter().any(|allowed| name.starts_with(allowed)) {
             continue;
         }

@@ -56,19 +56,21 @@ fuzz_target!(|input: &[u8]| {
         0 => (0, bytes.len() as u64),
         _ => (1, u64::from(*volatile) * 8),
     };
+    // Now and then a claim that is beyond all bounds.
+    let entries = u64::from(*entries) << if choice & 4 == 0 { 0 } else { 50 };
     let chunk = ChunkWire {
         shard: shard_of(HashSeed(support::SEED).hash(key)),
         codec,
         offset: 0,
         stored_len: 0,
         raw_len,
-        entries: u64::from(*entries),
+        entries,
         volatile: u64::from(*volatile),
         crc: 0,
     };
     let (file, crc) = file(bytes, chunk);
     let storage = ironkeep::persist::storage::SimStorage::new();
-    let wire = SnapshotWire { number: 1, length: file.len() as u64, crc, cut_block: 0, entries: u64::from(*entries) };
+    let wire = SnapshotWire { number: 1, length: file.len() as u64, crc, cut_block: 0, entries };
     storage.put(NAME, &file);
     storage.put("MANIFEST", &frame(MANIFEST_MAGIC, &support::manifest(Some(wire), Vec::new())));
     support::check(&storage, false);

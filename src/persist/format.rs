@@ -176,6 +176,9 @@ pub const CODEC_NONE: u8 = 0;
 /// Chunk codec: one LZ4 block.
 pub const CODEC_LZ4: u8 = 1;
 
+/// Numbers of blocks, segments, snapshots and manifests lie below this: whoever counts on cannot overflow.
+pub const NUMBER_END: u64 = 1 << 62;
+
 /// The manifest's name.
 pub const MANIFEST: &str = "MANIFEST";
 /// The manifest while it is written.
@@ -208,7 +211,7 @@ pub fn segment_number(name: &str) -> Option<u64> {
 
 fn hex_number(digits: &str) -> Option<u64> {
     let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if plain { u64::from_str_radix(digits, 16).ok() } else { None }
+    if plain { u64::from_str_radix(digits, 16).ok().filter(|&number| number < NUMBER_END) } else { None }
 }
 
 /// The u16 at an offset, if the bytes reach that far.
@@ -298,7 +301,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_strangers_are_not_ours() {
-        for number in [0, 1, 0xABCDEF, u64::MAX] {
+        for number in [0, 1, 0xABCDEF, NUMBER_END - 1] {
             assert_eq!(snapshot_number(&snapshot_name(number)), Some(number));
             assert_eq!(segment_number(&segment_name(number)), Some(number));
         }
@@ -306,6 +309,10 @@ mod tests {
             assert_eq!(segment_number(name), None, "{name}");
         }
         assert_eq!(segment_number(&torn_name(1, 64)), None);
+        assert_eq!(
+            (segment_number(&segment_name(NUMBER_END)), snapshot_number(&snapshot_name(u64::MAX))),
+            (None, None)
+        );
     }
 
     #[test]

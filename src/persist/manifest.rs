@@ -5,7 +5,7 @@
 //! disk, and neither's files may be removed until a later replacement succeeds.
 
 use super::error::PersistError;
-use super::format::{MANIFEST, MANIFEST_MAGIC, MANIFEST_TMP, VERSION, segment_number, snapshot_number};
+use super::format::{MANIFEST, MANIFEST_MAGIC, MANIFEST_TMP, NUMBER_END, VERSION, segment_number, snapshot_number};
 use super::storage::Storage;
 use super::wire::{FrameFault, ManifestWire, frame, unframe};
 
@@ -25,11 +25,24 @@ pub(crate) fn read(storage: &dyn Storage) -> Result<Option<ManifestWire>, Persis
     }
     let bytes = storage.read(MANIFEST).map_err(PersistError::io("read", &path))?;
     match unframe(MANIFEST_MAGIC, &bytes) {
+        Ok((manifest, _)) if !plausible(&manifest) => Err(PersistError::corrupt(path, 0, "a number is out of range")),
         Ok((manifest, end)) if end == bytes.len() => Ok(Some(manifest)),
         Ok((_, end)) => Err(PersistError::corrupt(path, end as u64, "bytes follow the manifest")),
         Err(FrameFault::Corrupt(what)) => Err(PersistError::corrupt(path, 0, what)),
         Err(FrameFault::Version(found)) => Err(PersistError::Version { file: path, found, supported: VERSION }),
     }
+}
+
+/// Whether everything that is counted on from here can be counted on without overflow.
+fn plausible(manifest: &ManifestWire) -> bool {
+    let generations = std::iter::once(&manifest.current).chain(&manifest.kept);
+    let snapshots = generations.clone().filter_map(|generation| generation.snapshot.as_ref());
+    let segments = || generations.clone().flat_map(|generation| &generation.segments);
+    let numbers = [manifest.sequence, manifest.durable_block, manifest.next_segment]
+        .into_iter()
+        .chain(snapshots.flat_map(|snapshot| [snapshot.number, snapshot.cut_block]))
+        .chain(segments().flat_map(|segment| [segment.number, segment.first_block]));
+    numbers.max().is_some_and(|most| most < NUMBER_END) && segments().all(|segment| segment.first_block > 0)
 }
 
 /// Replaces the manifest, durably.
@@ -90,6 +103,31 @@ mod tests {
         let error = read(&storage).unwrap_err();
         assert!(matches!(error, PersistError::Refused { .. }));
         assert!(error.to_string().contains("MANIFEST"), "{error}");
+    }
+
+    /// Found by fuzzing: a first block of 0, behind a right checksum, made recovery count below zero.
+    #[test]
+    fn numbers_that_cannot_be_counted_on_are_refused() {
+        use crate::persist::wire::{SegmentWire, SnapshotWire};
+        let segment = SegmentWire { number: 1, generation: 2, first_block: 1, prev_crc: 0 };
+        let snapshot = SnapshotWire { number: 1, length: 0, crc: 0, cut_block: 0, entries: 0 };
+        let current = GenerationWire { snapshot: Some(snapshot), segments: vec![segment] };
+        let good = ManifestWire { current, ..manifest(1) };
+        let refused = |change: &dyn Fn(&mut ManifestWire)| {
+            let (storage, mut manifest) = (SimStorage::new(), good.clone());
+            change(&mut manifest);
+            replace(&storage, &manifest).unwrap();
+            read(&storage).is_err()
+        };
+        assert!(!refused(&|_| ()));
+        assert!(refused(&|m| m.current.segments[0].first_block = 0));
+        assert!(refused(&|m| m.current.segments[0].first_block = NUMBER_END));
+        assert!(refused(&|m| m.current.segments[0].number = u64::MAX));
+        assert!(refused(&|m| m.current.snapshot.as_mut().unwrap().cut_block = u64::MAX));
+        assert!(refused(&|m| m.current.snapshot.as_mut().unwrap().number = NUMBER_END));
+        assert!(refused(&|m| m.sequence = u64::MAX));
+        assert!(refused(&|m| m.durable_block = u64::MAX));
+        assert!(refused(&|m| m.next_segment = u64::MAX));
     }
 
     #[test]

@@ -163,16 +163,21 @@ fn without_syncs_a_crash_at_every_operation_loses_a_suffix_of_whole_commands() {
     crash_everywhere(2, false);
 }
 
-/// After an error at one operation: reads go on, writes say why not, and a snapshot heals it all.
-fn fail_everywhere(seed: u64, synced: bool) {
+/// After an error at one operation, or at all from it on: reads go on, writes say why not, and once the disk
+/// works again a snapshot heals it all.
+fn fail_everywhere(seed: u64, synced: bool, lasting: bool) {
     let mut poisoned = 0;
     for at in 0..=length(seed, synced) {
         let fault = [Fault::Io, Fault::NoSpace, Fault::ShortWrite][at as usize % 3];
         let what = format!("seed {seed}, {fault:?} at {at}");
         let storage = SimStorage::new();
-        storage.fail_at(at, fault);
+        match lasting {
+            true => storage.fail_from(at, fault),
+            false => storage.fail_at(at, fault),
+        }
         let Some(mut life) = first_life(&storage, seed) else {
             // A start that failed leaves a directory that the next one can use.
+            storage.repair();
             Life::start(&storage, 2, &[Dump::new()], &what).expect("a healthy disk");
             continue;
         };
@@ -183,20 +188,16 @@ fn fail_everywhere(seed: u64, synced: bool) {
         let log = Arc::clone(life.server.store.log());
         if log.is_poisoned() {
             poisoned += 1;
-            let before = state(&life.server);
-            for line in ["SET k1 new", "MSET k1 1 k2 2", "FLUSHALL", "RENAME k1 k2", "DEL k1", "PING"] {
-                let reply = life.caller.run(line);
-                assert!(reply.starts_with("-MISCONF Errors writing to the AOF file: "), "{what}: {line}: {reply}");
-            }
-            assert_eq!(state(&life.server), before, "{what}");
-            let reply = life.caller.run("DBSIZE");
-            assert!(reply.starts_with(':'), "{what}: {reply}");
-            // What only a read did, and the log never took, is part of the snapshot that heals.
-            life.run("SELECT 0");
-            life.run("GET fleeting");
+            assert_reads_go_on(&mut life, &what);
+        }
+        for attempt in 0..if lasting && storage.operations() > at { 3 } else { 0 } {
+            assert!(saving::save_now(&life.server).is_err(), "{what}, attempt {attempt}");
+            assert!(log.sync_now().is_err(), "{what}, attempt {attempt}");
+            assert_reads_go_on(&mut life, &what);
         }
         assert_eq!(log.sync_now().is_ok(), !log.is_poisoned(), "{what}");
         Life::start(&storage.recover_image(at), 2, life.allowed(), &what).expect("a healthy disk");
+        storage.repair();
         saving::save_now(&life.server).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(log.poisoned(), None, "{what}");
         assert_eq!(life.run("SET healed yes"), "+OK ", "{what}");
@@ -209,14 +210,34 @@ fn fail_everywhere(seed: u64, synced: bool) {
     assert!(poisoned > 20, "{poisoned}");
 }
 
+fn assert_reads_go_on(life: &mut Life, what: &str) {
+    let before = state(&life.server);
+    for line in ["SET k1 new", "MSET k1 1 k2 2", "FLUSHALL", "RENAME k1 k2", "DEL k1", "PING"] {
+        let reply = life.caller.run(line);
+        assert!(reply.starts_with("-MISCONF Errors writing to the AOF file: "), "{what}: {line}: {reply}");
+    }
+    assert_eq!(state(&life.server), before, "{what}");
+    let reply = life.caller.run("DBSIZE");
+    assert!(reply.starts_with(':'), "{what}: {reply}");
+    // What only a read did, and the log never took, is part of the snapshot that heals.
+    life.run("SELECT 0");
+    life.run("GET fleeting");
+}
+
 #[test]
 fn an_error_at_every_operation_under_always_loses_nothing_and_heals() {
-    fail_everywhere(3, true);
+    fail_everywhere(3, true, false);
 }
 
 #[test]
 fn an_error_at_every_operation_without_syncs_loses_nothing_and_heals() {
-    fail_everywhere(4, false);
+    fail_everywhere(4, false, false);
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_loses_nothing_and_heals() {
+    fail_everywhere(5, true, true);
+    fail_everywhere(6, false, true);
 }
 
 /// What one of several writers has sent, and what was acknowledged.

@@ -13,6 +13,9 @@ use crate::keyspace::{Directory, Keyspace, NewValue, SHARDS};
 use crate::persist::{PersistError, Record, Recovery, WireValue};
 use crate::resp::{Args, Span};
 
+/// The fewest bytes that an entry of a chunk takes: its tag, a length, and a value.
+const ENTRY_MIN_BYTES: usize = 3;
+
 /// What was loaded, for the log lines of a start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loaded {
@@ -81,7 +84,9 @@ pub fn load_shard(keyspace: &Keyspace, recovery: &Recovery, shard: u16) -> Resul
             Some(at) => at,
             None => {
                 // Most stores use one database: its directory gets its size at once.
-                let room = if directories.is_empty() { chunk.entries() as usize } else { 0 };
+                // The count is a claim of the index: no more entries than their bytes allow.
+                let room = if directories.is_empty() { chunk.len().div_ceil(ENTRY_MIN_BYTES) } else { 0 };
+                let room = usize::try_from(chunk.entries()).map_or(room, |claimed| claimed.min(room));
                 directories.push((entry.db, Directory::with_capacity(keyspace.seed(), room, chunk.len())));
                 directories.len() - 1
             }

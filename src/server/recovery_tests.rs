@@ -8,8 +8,8 @@ use super::testing::{Caller, Dump, random_command, snapshot, start, state};
 use crate::base::random::Random;
 use crate::command::Server;
 use crate::command::context::SavePurpose;
-use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
+use crate::persist::{ChunkWriter, FsyncPolicy, WireValue};
 
 /// Restarts on what a power cut, and on what the death of the process alone, leaves of a synced store.
 fn assert_recovered(storage: &SimStorage, live: &Dump, generation: u64, what: &str) {
@@ -195,4 +195,24 @@ fn the_golden_files_of_version_1_load_into_a_server() {
     drop(server);
     // The start has written to the directory: a second one finds the same.
     assert_eq!(state(&start(&storage, 3, 2, FsyncPolicy::No).unwrap()), golden_state());
+}
+
+/// Room is made for entries before they are read: a false count must not ask for all memory there is.
+#[test]
+fn a_snapshot_that_claims_too_many_entries_is_refused() {
+    let storage = SimStorage::new();
+    let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+    let store = &server.store;
+    let shard = server.keyspace.key(b"k").shard();
+    let mut chunk = ChunkWriter::new(shard);
+    chunk.push(0, b"k", None, None, WireValue::Int(1));
+    let mut chunk = chunk.finish(false);
+    chunk.wire.entries = 1 << 50;
+    let ((), cut) = store.cut(|take| take()).unwrap();
+    let mut writer = store.snapshot_writer(&cut).unwrap();
+    writer.append(chunk).unwrap();
+    store.commit(cut, writer.finish().unwrap()).unwrap();
+    drop(server);
+    let Err(error) = start(&storage, 2, 1, FsyncPolicy::No) else { panic!("it holds one entry") };
+    assert!(error.to_string().contains("fewer entries than the index says"), "{error}");
 }

@@ -43,7 +43,8 @@ struct Disk {
     /// Directory changes since the last `sync_dir`, oldest first.
     pending: Vec<Change>,
     operations: u64,
-    fault: Option<(u64, Fault)>,
+    /// The operations that fail.
+    fault: Option<(std::ops::Range<u64>, Fault)>,
     crash_at: Option<u64>,
     crashed: bool,
     locked: bool,
@@ -72,7 +73,17 @@ impl SimStorage {
 
     /// Makes the operation with that number (the first is 0) fail.
     pub fn fail_at(&self, operation: u64, fault: Fault) {
-        self.disk.lock().fault = Some((operation, fault));
+        self.disk.lock().fault = Some((operation..operation + 1, fault));
+    }
+
+    /// Makes that operation and all after it fail, until [`SimStorage::repair`].
+    pub fn fail_from(&self, operation: u64, fault: Fault) {
+        self.disk.lock().fault = Some((operation..u64::MAX, fault));
+    }
+
+    /// Has operations succeed again.
+    pub fn repair(&self) {
+        self.disk.lock().fault = None;
     }
 
     /// Cuts the power during the operation with that number.
@@ -182,8 +193,8 @@ impl Disk {
             self.crashed = true;
             return Ok(Fate::Crash);
         }
-        match self.fault {
-            Some((at, fault)) if at == now => Ok(Fate::Fail(fault)),
+        match &self.fault {
+            Some((failing, fault)) if failing.contains(&now) => Ok(Fate::Fail(*fault)),
             _ => Ok(Fate::Go),
         }
     }
