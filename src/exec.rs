@@ -32,7 +32,8 @@ use crate::command::table::Entry;
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::{Held, Keyspace, shard_of};
-use crate::resp::{Args, Output, Reply, Resp};
+use crate::resp::request::Progress;
+use crate::resp::{Args, Limits, Output, Reply, Request, Resp};
 
 #[cfg(test)]
 pub mod testing;
@@ -53,6 +54,8 @@ pub struct Executor {
     scratch: Scratch,
     evictor: Evictor,
     keys: Vec<HashedKeys>,
+    /// For looking at commands before they are executed.
+    request: Request,
     settings: Arc<Settings>,
     settings_generation: u64,
 }
@@ -72,6 +75,7 @@ impl Executor {
             scratch: Scratch::default(),
             evictor: Evictor::default(),
             keys,
+            request: Request::new(),
             settings,
             settings_generation,
         }
@@ -90,6 +94,29 @@ impl Executor {
             self.settings_generation = generation;
             self.settings = self.server.config.settings();
         }
+    }
+
+    /// Fetches ahead what the first commands of several connections will touch, each given with the database
+    /// that it is for: as for the commands of one pipeline.
+    pub fn prefetch_firsts<'a>(&mut self, firsts: impl Iterator<Item = (u32, &'a [u8])>) {
+        let Executor { server, request, .. } = self;
+        let limits = Limits { bulk_max_bytes: u64::MAX, authenticated: true };
+        let mut last = None;
+        let mut keys: SmallVec<[(u32, u64); GROUP_MAX]> = SmallVec::new();
+        for (db, bytes) in firsts {
+            // Whatever is wrong with a command is noticed when it is executed.
+            if let Ok(Progress::Complete(_)) = request.decode(bytes, limits) {
+                let args = request.args(bytes);
+                let entry = if args.is_empty() { None } else { server.table.resolve_after(&mut last, args).ok() };
+                if let Some(key) = entry.and_then(|entry| entry.command.keys.only()).and_then(|at| args.get(at)) {
+                    let hash = server.keyspace.seed().hash(key);
+                    server.keyspace.prefetch_shard(hash);
+                    keys.push((db, hash));
+                }
+            }
+            request.reset();
+        }
+        prefetch(&server.keyspace, keys.iter().copied());
     }
 
     /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
@@ -126,7 +153,7 @@ impl Executor {
             } else if inside.is_none() {
                 inside = Some(server.gate.enter(*worker));
             }
-            if entry.command.flags.has(flags::FAST) {
+            if entry.is_quick {
                 group.one(entry, *args, keys, client, out);
                 shared_time.push(entry.index);
             } else {
@@ -231,11 +258,18 @@ fn plan<'a>(
     }
     if calls.len() > 1 {
         let hashes = || keys[..calls.len()].iter().flat_map(|keys| keys.hashes.iter().take(4));
-        hashes().for_each(|&hash| keyspace.prefetch_directory(hash));
-        hashes().for_each(|&hash| keyspace.prefetch_segment(db, hash));
-        hashes().for_each(|&hash| keyspace.prefetch_record(db, hash));
+        prefetch(keyspace, hashes().map(|&hash| (db, hash)));
     }
     plans
+}
+
+/// The waves behind the first (see [`Keyspace::prefetch_shard`]) that fetch what leads to keys, each given with
+/// its database.
+#[inline]
+fn prefetch(keyspace: &Keyspace, keys: impl Iterator<Item = (u32, u64)> + Clone) {
+    keys.clone().for_each(|(_, hash)| keyspace.prefetch_directory(hash));
+    keys.clone().for_each(|(db, hash)| keyspace.prefetch_segment(db, hash));
+    keys.for_each(|(db, hash)| keyspace.prefetch_record(db, hash));
 }
 
 /// Finds and hashes the keys of a call.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::error::until_nul;
-use super::{Arity, Command, CommandError, Handler};
+use super::{Arity, Command, CommandError, Handler, flags};
 use crate::resp::Args;
 
 /// The longest name of a command, in bytes; what is longer is no command.
@@ -37,6 +37,9 @@ pub struct Entry {
     pub full_name: String,
     /// Dense, from 0: where its statistics are.
     pub index: usize,
+    /// Whether it takes about the same short time whatever its arguments, so that a group of such commands
+    /// need not be timed one by one.
+    pub is_quick: bool,
     subcommands: Vec<Entry>,
 }
 
@@ -57,11 +60,11 @@ impl Table {
         let mut table = Table { entries: Vec::new(), by_name: HashMap::default(), len: 0 };
         for &command in groups.iter().flat_map(|group| group.iter()) {
             let name = command.name.to_ascii_lowercase();
-            let mut entry = Entry { command, full_name: name.clone(), index: table.len, subcommands: Vec::new() };
+            let mut entry = Entry::new(command, name.clone(), table.len);
             table.len += 1;
             for &sub in command.subcommands() {
                 let full_name = format!("{name}|{}", sub.name.to_ascii_lowercase());
-                entry.subcommands.push(Entry { command: sub, full_name, index: table.len, subcommands: Vec::new() });
+                entry.subcommands.push(Entry::new(sub, full_name, table.len));
                 table.len += 1;
             }
             let earlier = table.by_name.insert(command.name.as_bytes().into(), table.entries.len());
@@ -159,6 +162,12 @@ impl Table {
 }
 
 impl Entry {
+    fn new(command: &'static Command, full_name: String, index: usize) -> Self {
+        let data = matches!(command.handler, Handler::Data(_));
+        let is_quick = data && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
+        Entry { command, full_name, index, is_quick, subcommands: Vec::new() }
+    }
+
     /// The subcommands of a container.
     pub fn subcommands(&self) -> &[Entry] {
         &self.subcommands
@@ -200,7 +209,7 @@ fn repeated(word: &[u8], bytes_max: usize) -> &[u8] {
 
 /// What is wrong with the declaration of a command, if anything: for the tests of every table.
 pub fn mistake(command: &Command) -> Option<String> {
-    use super::{Log, flags};
+    use super::Log;
     let name = command.name;
     let writes = command.flags.has(flags::WRITE);
     let least = match command.arity {

@@ -35,6 +35,8 @@ const SLICES_MAX: usize = 64;
 /// What is executed, and what is sent, before other connections have their turn, in bytes.
 const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
 const SENT_PER_TURN_BYTES: usize = 512 * 1024;
+/// What arrives in no more than this is executed together with what others have sent, in bytes.
+const STAGED_MAX_BYTES: usize = 512;
 /// Sent bytes are dropped from the front of what waits once they are this many, and half of it.
 const SENT_KEPT_BYTES: usize = 256 * 1024;
 
@@ -59,6 +61,10 @@ pub struct Connection {
     writes_refused: Cell<bool>,
     /// Whether the flusher has it on its list.
     unreleased: Cell<bool>,
+    /// Whether what it sent last waits among the commands of others to be executed with them.
+    staged: Cell<bool>,
+    /// Whether bytes arrived that are not to be read yet: then a release must wake the task.
+    readable: Cell<bool>,
     /// Whether the socket took less than there was.
     backlogged: Cell<bool>,
     /// Since when more than the soft limit waits to be sent, Unix ms; 0 for not.
@@ -73,6 +79,8 @@ enum Event {
     Read(usize),
     /// There is more to execute of what was received before.
     Unexecuted,
+    /// A command that was executed among those of others waits for something.
+    Waiting,
     /// The socket takes more.
     Writable,
     /// It is over.
@@ -95,6 +103,8 @@ impl Connection {
             needs_block: Cell::new(0),
             writes_refused: Cell::new(false),
             unreleased: Cell::new(false),
+            staged: Cell::new(false),
+            readable: Cell::new(false),
             backlogged: Cell::new(false),
             over_soft_limit_since_ms: Cell::new(0),
             closed: Cell::new(false),
@@ -130,7 +140,10 @@ impl Connection {
     pub fn release(&self, worker: &Worker) {
         self.unreleased.set(false);
         self.send(worker);
-        self.wake();
+        // Without anything to do the task sleeps on: the next bytes will wake it.
+        if self.readable.get() || self.backlogged.get() || self.unexecuted.get() || self.closed.get() {
+            self.wake();
+        }
     }
 
     fn wake(&self) {
@@ -205,13 +218,20 @@ impl Connection {
         if !self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
         }
-        if self.unreleased.get() || self.client.borrow().closing {
+        if self.client.borrow().wait.is_some() {
+            return Poll::Ready(Event::Waiting);
+        }
+        if self.unreleased.get() || self.staged.get() || self.client.borrow().closing {
             // Register for the next bytes all the same, so that a release need not wake us for nothing.
             return match self.stream.borrow().poll_read_ready(cx) {
                 Poll::Ready(Err(_)) => Poll::Ready(Event::Closed),
-                _ => Poll::Pending,
+                ready => {
+                    self.readable.set(ready.is_ready());
+                    Poll::Pending
+                }
             };
         }
+        self.readable.set(false);
         if self.unexecuted.get() {
             return Poll::Ready(Event::Unexecuted);
         }
@@ -233,6 +253,38 @@ impl Connection {
             total.store(total.load(Relaxed) + arrived as u64, Relaxed);
             arrived
         })
+    }
+
+    /// Leaves little that has arrived to be executed with what other connections have sent in this turn of the
+    /// event loop, so that its cache misses overlap theirs. Returns whether it did.
+    fn stage(self: &Rc<Self>, worker: &Worker, arrived: usize) -> bool {
+        if arrived > STAGED_MAX_BYTES || !self.received.borrow().is_empty() {
+            return false;
+        }
+        self.staged.set(true);
+        worker.stage(self, &worker.read_buffer.borrow()[..arrived]);
+        true
+    }
+
+    /// Executes what was staged.
+    pub fn execute_staged(self: &Rc<Self>, worker: &Worker, bytes: &[u8]) {
+        self.staged.set(false);
+        if self.closed.get() {
+            return;
+        }
+        let consumed = self.execute(worker, bytes);
+        self.received.borrow_mut().extend(&bytes[consumed..], 0);
+        self.note_received(worker);
+        self.queue_replies(worker);
+        let waits = self.client.borrow().wait.is_some();
+        if waits || self.closed.get() || !self.unreleased.get() {
+            self.wake();
+        }
+    }
+
+    /// The database that its next command will use.
+    pub fn selected_db(&self) -> u32 {
+        self.client.borrow().db
     }
 
     /// Executes everything complete, of the incomplete command of before and of what has arrived.
@@ -441,7 +493,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
                 tokio::task::yield_now().await;
                 continue;
             }
+            Event::Read(arrived) if connection.stage(&worker, arrived) => continue,
             Event::Read(arrived) => connection.execute_arrived(&worker, arrived),
+            Event::Waiting => {}
             Event::Unexecuted => {
                 tokio::task::yield_now().await;
                 connection.execute_received(&worker);

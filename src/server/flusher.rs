@@ -1,4 +1,5 @@
-//! The one flush list of a worker: first the log, then all replies that waited for it.
+//! The end of a worker's turn: execute what connections have staged, then the log, then all replies that
+//! waited for it.
 //!
 //! Connections that were executed in one turn of the event loop are flushed together: one write to the
 //! log, then one write to each socket.
@@ -20,12 +21,16 @@ use crate::persist::FsyncPolicy;
 pub async fn run(worker: Rc<Worker>) {
     let mut progress = worker.log_progress.clone();
     let mut waiting: Vec<Rc<Connection>> = Vec::new();
+    // Whatever an earlier run of this left behind, should a panic have ended it, comes first.
+    worker.executing_staged.set(false);
+    worker.flush_wanted.notify_one();
     loop {
         tokio::select! {
             biased;
             () = worker.flush_wanted.notified() => {}
             changed = progress.changed(), if !waiting.is_empty() => if changed.is_err() { return },
         }
+        worker.execute_staged();
         waiting.append(&mut worker.flush_list.borrow_mut());
         flush(&worker, &mut waiting);
     }

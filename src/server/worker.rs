@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::LocalSet;
 
@@ -19,7 +20,7 @@ use super::stream::{Accepted, Stream};
 use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::client::ClientRecord;
-use crate::exec::Executor;
+use crate::exec::{Executor, GROUP_MAX};
 use crate::resp::{Output, Request};
 
 /// How much one read takes at most, in bytes.
@@ -42,6 +43,21 @@ pub struct NewConnection {
     pub record: Arc<ClientRecord>,
 }
 
+/// Short batches of commands from several connections.
+#[derive(Debug, Default)]
+struct Staged {
+    bytes: Vec<u8>,
+    /// Each with where its part of `bytes` ends.
+    connections: Vec<(Rc<Connection>, usize)>,
+}
+
+impl Drop for Staged {
+    /// A panic of ours came between: nobody else would ever answer those who wait.
+    fn drop(&mut self) {
+        self.connections.iter().for_each(|(connection, _)| connection.close());
+    }
+}
+
 /// What the tasks of one worker share.
 #[derive(Debug)]
 pub struct Worker {
@@ -55,6 +71,10 @@ pub struct Worker {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// The commands of the group being executed.
     pub requests: RefCell<Vec<Request>>,
+    /// What connections have sent in this turn of the event loop, to be executed together.
+    staged: RefCell<Staged>,
+    /// Whether the flusher is executing them.
+    pub executing_staged: Cell<bool>,
     /// Connections with replies that wait for the log.
     pub flush_list: RefCell<Vec<Rc<Connection>>>,
     /// Tells the flusher that the list is not empty any more.
@@ -81,10 +101,47 @@ impl Worker {
         }
     }
 
+    /// Leaves what a connection has sent to the flusher, which executes it with that of others.
+    pub fn stage(&self, connection: &Rc<Connection>, bytes: &[u8]) {
+        let mut staged = self.staged.borrow_mut();
+        if staged.connections.is_empty() {
+            self.flush_wanted.notify_one();
+        }
+        staged.bytes.extend_from_slice(bytes);
+        let end = staged.bytes.len();
+        staged.connections.push((Rc::clone(connection), end));
+    }
+
+    /// Executes what was staged, group by group: fetched ahead together, then run one after the other.
+    pub fn execute_staged(&self) {
+        let mut staged = self.staged.take();
+        if staged.connections.is_empty() {
+            return;
+        }
+        self.executing_staged.set(true);
+        let mut start = 0;
+        for group in staged.connections.chunks(GROUP_MAX) {
+            let parts: SmallVec<[&[u8]; GROUP_MAX]> =
+                group.iter().map(|(_, end)| &staged.bytes[std::mem::replace(&mut start, *end)..*end]).collect();
+            if parts.len() > 1 {
+                let firsts = group.iter().zip(&parts).map(|((connection, _), part)| (connection.selected_db(), *part));
+                self.executor.borrow_mut().prefetch_firsts(firsts);
+            }
+            for ((connection, _), part) in group.iter().zip(&parts) {
+                connection.execute_staged(self, part);
+            }
+        }
+        staged.connections.clear();
+        staged.bytes.clear();
+        self.staged.replace(staged);
+        self.executing_staged.set(false);
+    }
+
     /// Puts a connection on the list of those whose replies are to be sent.
     pub fn want_flush(&self, connection: &Rc<Connection>) {
         let mut list = self.flush_list.borrow_mut();
-        if list.is_empty() {
+        // The flusher itself, when it executes what was staged, need not be told.
+        if list.is_empty() && !self.executing_staged.get() {
             self.flush_wanted.notify_one();
         }
         list.push(Rc::clone(connection));
@@ -114,7 +171,9 @@ pub fn run(
         server,
         index,
         read_buffer: RefCell::new(vec![0; READ_MAX_BYTES].into_boxed_slice()),
-        requests: RefCell::new((0..crate::exec::GROUP_MAX).map(|_| Request::new()).collect()),
+        requests: RefCell::new((0..GROUP_MAX).map(|_| Request::new()).collect()),
+        staged: RefCell::default(),
+        executing_staged: Cell::new(false),
         flush_list: RefCell::default(),
         flush_wanted: Notify::new(),
         log_progress,
