@@ -232,11 +232,11 @@ fn the_command_table_agrees_with_itself() {
 /// The commands of this stage are all there.
 #[test]
 fn the_commands_of_redis_are_there() {
-    const COMMANDS: &str = "append auth bgrewriteaof bgsave client command config copy dbsize decr decrby del echo exists \
-        expire expireat expiretime flushall flushdb get getdel getex getrange getset hello incr incrby incrbyfloat info keys \
-        lastsave lcs lolwut mget move mset msetnx object persist pexpire pexpireat pexpiretime ping psetex pttl quit randomkey \
-        rename renamenx reset save scan select set setex setnx setrange shutdown strlen substr swapdb time touch ttl type unlink \
-        wait waitaof";
+    const COMMANDS: &str = "append auth bgrewriteaof bgsave client command config copy dbsize decr decrby del echo exists expire \
+        expireat expiretime flushall flushdb get getdel getex getrange getset hello incr incrby incrbyfloat \
+        info keys lastsave lcs lolwut mget move mset msetnx object persist pexpire pexpireat pexpiretime \
+        ping psetex pttl quit randomkey rename renamenx reset save scan select set setex setnx setrange \
+        shutdown strlen substr swapdb time touch ttl type unlink wait waitaof";
     let server = Recipe::under_test().start();
     let names: BTreeSet<String> =
         server.client().ok("COMMAND LIST").elements().iter().map(|name| name.string().to_lowercase()).collect();
