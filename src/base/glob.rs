@@ -16,7 +16,7 @@ pub fn matches(pattern: &[u8], string: &[u8]) -> bool {
     match_glob(pattern, string, false)
 }
 
-/// As [`matches`], ASCII letters compared without case.
+/// As [`matches()`], ASCII letters compared without case.
 pub fn matches_nocase(pattern: &[u8], string: &[u8]) -> bool {
     match_glob(pattern, string, true)
 }

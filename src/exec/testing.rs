@@ -185,8 +185,11 @@ impl Runner {
     }
 }
 
-/// Everything in a keyspace: database, key, value, expiry.
-pub fn dump(keyspace: &Keyspace) -> Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)> {
+/// One key of a dump: database, key, value, expiry.
+pub type Dumped = (u32, Vec<u8>, Vec<u8>, Option<u64>);
+
+/// Everything in a keyspace.
+pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
     let gate = crate::keyspace::Gate::new(1);
     let frozen = keyspace.freeze(&gate.close());
     let mut all = Vec::new();

@@ -44,7 +44,7 @@ impl AccessClock {
         let counter = self.decayed(field, lfu);
         let base = counter.saturating_sub(LFU_INITIAL);
         // One use in (base × factor + 1) raises the counter.
-        let grows = counter < 255 && random() % (base * lfu.log_factor + 1) == 0;
+        let grows = counter < 255 && random().is_multiple_of(base * lfu.log_factor + 1);
         self.minutes() << 8 | (counter + u32::from(grows))
     }
 

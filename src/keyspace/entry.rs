@@ -13,7 +13,7 @@
 //! This layout lives in memory only; it is never persisted. Invariants:
 //!
 //! - klen and vlen are the lengths *in the record*: 8 where a pointer stands for the bytes.
-//! - A pointer was made by [`Heap::into_raw`] (a key: of a [`SharedBytes`]) and owns one reference.
+//! - A pointer was made by `Heap::into_raw` (a key: of a [`SharedBytes`]) and owns one reference.
 //! - An `Int` is always in the record, a `Raw` always a pointer, a `Str` a pointer only when it is
 //!   longer than [`INLINE_VALUE_MAX`]. So the form of a value follows from what it is.
 //!

@@ -41,7 +41,7 @@ impl Frozen {
 
     /// Every entry of one database, in no order that means anything.
     pub fn entries(&self, db: u32) -> impl Iterator<Item = EntryRef<'_>> {
-        let of_db = move |(of, directory): &'_ (u32, Arc<Directory>)| *of == db && directory.len() > 0;
+        let of_db = move |(of, directory): &'_ (u32, Arc<Directory>)| *of == db && !directory.is_empty();
         self.shards.iter().flatten().filter(move |d| of_db(d)).flat_map(|(_, directory)| directory.iter())
     }
 

@@ -89,7 +89,7 @@ impl Shard {
     /// A clone of every directory that holds something: one pointer each.
     pub(super) fn freeze(&self) -> Vec<(u32, Arc<Directory>)> {
         let held = |(db, directory): (usize, &Option<Arc<Directory>>)| {
-            directory.as_ref().filter(|d| d.len() > 0).map(|d| (db as u32, Arc::clone(d)))
+            directory.as_ref().filter(|d| !d.is_empty()).map(|d| (db as u32, Arc::clone(d)))
         };
         self.databases.iter().enumerate().filter_map(held).collect()
     }

@@ -1,7 +1,7 @@
 //! The manifest: the one file that says which files are the store. Drawn in `format.rs`.
 //!
 //! Replaced as a whole: temporary file, fsync, rename, fsync of the directory. The rename is the
-//! commit point of a snapshot. When [`replace`] fails, the old manifest or the new one may be on the
+//! commit point of a snapshot. When `replace` fails, the old manifest or the new one may be on the
 //! disk, and neither's files may be removed until a later replacement succeeds.
 
 use super::error::PersistError;

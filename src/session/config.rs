@@ -1,6 +1,6 @@
 //! CONFIG: the configuration of the running server, and putting changes of it into effect.
 //!
-//! Most directives are read where they matter, so storing them is enough; [`apply`] does the rest.
+//! Most directives are read where they matter, so storing them is enough; `apply` does the rest.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! | [`directive`], [`table`] | what a directive is; all of them |
 //! | [`value`], [`words`], [`notify`] | values and their texts |
 //! | [`settings`] | the typed fields that the server reads |
-//! | [`file`], [`cli`], [`print`] | redis.conf, the command line, the printed defaults |
+//! | [`mod@file`], [`cli`], [`mod@print`] | redis.conf, the command line, the printed defaults |
 //! | [`live`] | CONFIG GET, SET and REWRITE |
 //! | [`error`] | what can be wrong |
 

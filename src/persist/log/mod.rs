@@ -466,7 +466,7 @@ impl Appender<'_> {
         }
     }
 
-    /// Appends records that were encoded with [`put_record`](super::record::put_record).
+    /// Appends records that were encoded with [`put_record`].
     #[inline]
     pub fn encoded(&mut self, records: &[u8]) {
         if self.log.is_active() {
