@@ -67,15 +67,7 @@ fn time(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::exec::testing::Runner;
-
-    #[test]
-    fn declarations_are_sound() {
-        for command in COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
 
     #[test]
     fn the_message_comes_back_as_it_was() {

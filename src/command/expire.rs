@@ -240,13 +240,6 @@ mod tests {
     use crate::exec::testing::Runner;
 
     #[test]
-    fn declarations_are_sound() {
-        for command in COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
-
-    #[test]
     fn all_forms_set_and_log_the_same_absolute_time() {
         for line in ["EXPIRE k 100", "PEXPIRE k 100000", "EXPIREAT k 1700000100", "PEXPIREAT k 1700000100000"] {
             let mut t = Runner::new();

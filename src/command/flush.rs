@@ -137,13 +137,6 @@ mod tests {
     use super::*;
     use crate::exec::testing::Runner;
 
-    #[test]
-    fn declarations_are_sound() {
-        for command in COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
-
     /// Three keys in each of the databases 0, 1 and 2, one of the three volatile.
     fn filled() -> Runner {
         let mut t = Runner::new();

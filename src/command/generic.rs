@@ -308,16 +308,8 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::base::random::Random;
     use crate::exec::testing::Runner;
-
-    #[test]
-    fn declarations_are_sound() {
-        for command in COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
 
     #[test]
     fn removing_counts_and_logs_each_key_once() {

@@ -260,16 +260,8 @@ mod tests {
     use std::collections::HashSet;
     use std::ops::Range;
 
-    use super::*;
     use crate::exec::testing::Runner;
     use crate::keyspace::NewValue;
-
-    #[test]
-    fn declarations_are_sound() {
-        for command in COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
 
     /// Puts `prefix:n` for each number straight into database 0.
     fn fill(t: &Runner, prefix: &str, numbers: Range<u32>) {

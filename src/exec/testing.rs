@@ -36,9 +36,7 @@ impl Default for Runner {
 
 /// Splits at spaces; `'…'` and `"…"` quote, with the escapes of the command line.
 pub fn words(line: &str) -> Vec<Vec<u8>> {
-    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
-    crate::resp::request::split_quoted(line.as_bytes(), &mut bytes, &mut spans).expect("quotes that close");
-    spans.iter().map(|s| bytes[s.start..s.start + s.len].to_vec()).collect()
+    crate::base::config::words::split(line.as_bytes()).expect("quotes that close")
 }
 
 /// Calls `f` with the words as arguments.

@@ -13,6 +13,8 @@ use std::ops::Index;
 
 use memchr::memchr2;
 
+use crate::base::config::words;
+
 /// The longest inline command, and the longest line that holds a length, in bytes.
 pub const INLINE_MAX_BYTES: usize = 64 * 1024;
 /// The most arguments of one command.
@@ -306,7 +308,10 @@ impl Request {
         let line = &buffer[..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.is_inline = true;
-        split_quoted(line, &mut self.inline, &mut self.spans).ok_or(ProtocolError::UnbalancedQuotes)?;
+        for word in words::split(line).ok_or(ProtocolError::UnbalancedQuotes)? {
+            self.spans.push(Span { start: self.inline.len(), len: word.len() });
+            self.inline.extend_from_slice(&word);
+        }
         self.position = end + 1;
         Ok(Progress::Complete(self.position))
     }
@@ -337,96 +342,6 @@ fn parse_length(digits: &[u8]) -> Option<i64> {
         value = value * 10 + i64::from(digit - b'0');
     }
     Some(if negative { -value } else { value })
-}
-
-/// Splits a line into arguments by the quoting rules of Redis' command line: `"…"` with the escapes
-/// `\n \r \t \b \a \xHH`, `'…'` with `\'`, and nothing but white space after a closing quote.
-///
-/// Appends the unquoted bytes to `bytes` and their places to `spans`; `None` if a quote does not close.
-pub fn split_quoted(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> Option<()> {
-    let is_space = |b: u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t' | 0x0b | 0x0c);
-    let mut i = 0;
-    loop {
-        while i < line.len() && is_space(line[i]) {
-            i += 1;
-        }
-        if i >= line.len() || line[i] == 0 {
-            return Some(());
-        }
-        let start = bytes.len();
-        loop {
-            match line.get(i) {
-                None | Some(0) => break,
-                Some(&b) if is_space(b) => break,
-                Some(b'"') => i = unquote_double(line, i + 1, bytes)?,
-                Some(b'\'') => i = unquote_single(line, i + 1, bytes)?,
-                Some(&b) => {
-                    bytes.push(b);
-                    i += 1;
-                    continue;
-                }
-            }
-            // A closing quote ends the argument and must be followed by white space or the end.
-            if line.get(i).is_some_and(|&b| !is_space(b) && b != 0) {
-                return None;
-            }
-            break;
-        }
-        spans.push(Span { start, len: bytes.len() - start });
-    }
-}
-
-/// Unquotes up to the closing `"`; returns the place behind it.
-fn unquote_double(line: &[u8], mut i: usize, bytes: &mut Vec<u8>) -> Option<usize> {
-    let hex = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-    loop {
-        match (line.get(i)?, line.get(i + 1)) {
-            (b'"', _) => return Some(i + 1),
-            (b'\\', Some(b'x')) => match (line.get(i + 2).and_then(|&b| hex(b)), line.get(i + 3).and_then(|&b| hex(b)))
-            {
-                (Some(high), Some(low)) => {
-                    bytes.push(high * 16 + low);
-                    i += 4;
-                }
-                _ => {
-                    bytes.push(b'x');
-                    i += 2;
-                }
-            },
-            (b'\\', Some(&escaped)) => {
-                bytes.push(match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 0x08,
-                    b'a' => 0x07,
-                    other => other,
-                });
-                i += 2;
-            }
-            (&byte, _) => {
-                bytes.push(byte);
-                i += 1;
-            }
-        }
-    }
-}
-
-/// Unquotes up to the closing `'`; returns the place behind it.
-fn unquote_single(line: &[u8], mut i: usize, bytes: &mut Vec<u8>) -> Option<usize> {
-    loop {
-        match (line.get(i)?, line.get(i + 1)) {
-            (b'\'', _) => return Some(i + 1),
-            (b'\\', Some(b'\'')) => {
-                bytes.push(b'\'');
-                i += 2;
-            }
-            (&byte, _) => {
-                bytes.push(byte);
-                i += 1;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -91,21 +91,22 @@ fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Re
     let may_be_given_up = last.is_none();
     let frozen_and_cut = store.cut(|take| {
         let closed = server.gate.close();
+        let stopped = clock::monotonic_us();
         let frozen = server.keyspace.freeze(&closed);
         let changes = server.saving.changes.load(Relaxed);
         take();
+        let stopped_us = clock::monotonic_us() - stopped;
         if let Some(last) = last {
             *last = Some(closed);
         }
-        (frozen, changes)
+        (frozen, changes, stopped_us)
     });
-    let ((mut frozen, changes), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
-    let frozen_us = clock::monotonic_us() - started;
+    let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     match write(server, &mut frozen, &cut, may_be_given_up) {
         Ok(finished) => {
             let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
             server.saving.changes.fetch_sub(changes, Relaxed);
-            report(&summary, frozen_us, clock::monotonic_us() - started);
+            report(&summary, stopped_us, clock::monotonic_us() - started);
             Ok(())
         }
         Err(error) => {
@@ -115,14 +116,14 @@ fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Re
     }
 }
 
-fn report(summary: &CommitSummary, frozen_us: u64, all_us: u64) {
+fn report(summary: &CommitSummary, stopped_us: u64, all_us: u64) {
     log::notice(format_args!(
-        "DB saved on disk: {} keys, {} bytes in {} ({:.3} seconds, keyspace frozen within {:.3} ms)",
+        "DB saved on disk: {} keys, {} bytes in {} ({:.3} seconds; commands stood still for {:.3} ms)",
         summary.entries,
         summary.bytes,
         summary.snapshot,
         all_us as f64 / 1e6,
-        frozen_us as f64 / 1e3,
+        stopped_us as f64 / 1e3,
     ));
 }
 

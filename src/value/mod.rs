@@ -1,1 +1,0 @@
-//! (header comes with the first file)
