@@ -128,13 +128,13 @@ impl Executor {
         let server: &Arc<Server> = server;
         let stats = &server.workers[*worker];
         let facts = facts_now(settings, client);
-        let mut group =
-            Group { server, worker: *worker, stats, scratch, evictor, facts, maxmemory: settings.maxmemory };
+        let (maxmemory, latency_tracking) = (settings.maxmemory, settings.latency_tracking);
+        let mut group = Group { server, worker: *worker, stats, scratch, evictor, facts, maxmemory, latency_tracking };
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
         let mut inside = Some(server.gate.enter(*worker));
         let mut executed = 0;
-        let mut shared_time: SmallVec<[usize; GROUP_MAX]> = SmallVec::new();
+        let (mut shared_time, mut timed): (SmallVec<[usize; GROUP_MAX]>, _) = (SmallVec::new(), 0);
         for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
             executed += 1;
             let entry = match plan.and_then(|entry| group.check(entry, client, inside.is_some()).map(|()| entry)) {
@@ -159,7 +159,9 @@ impl Executor {
             } else {
                 let before = Instant::now();
                 group.one(entry, *args, keys, client, out);
-                stats.commands[entry.index].nanoseconds.add_alone(before.elapsed().as_nanos() as u64);
+                let took = before.elapsed().as_nanos() as u64;
+                timed += took;
+                group.count_time(entry.index, took);
             }
             stats.commands[entry.index].calls.add_alone(1);
             if !matches!(entry.command.handler, Handler::Data(_)) {
@@ -175,10 +177,8 @@ impl Executor {
         drop(inside);
         // Commands of constant time share the time of their group: two readings of the clock serve all.
         if !shared_time.is_empty() {
-            let each = started.elapsed().as_nanos() as u64 / executed as u64;
-            for index in shared_time {
-                stats.commands[index].nanoseconds.add_alone(each);
-            }
+            let each = (started.elapsed().as_nanos() as u64).saturating_sub(timed) / shared_time.len() as u64;
+            shared_time.into_iter().for_each(|index| group.count_time(index, each));
         }
         group.account(executed as u64, client);
         executed
@@ -310,6 +310,7 @@ struct Group<'a> {
     evictor: &'a mut Evictor,
     facts: Facts,
     maxmemory: u64,
+    latency_tracking: bool,
 }
 
 impl Group<'_> {
@@ -456,6 +457,15 @@ impl Group<'_> {
         }
         if !self.scratch.retired_directories.is_empty() {
             self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired_directories)));
+        }
+    }
+
+    /// Counts the time that a command took.
+    #[inline]
+    fn count_time(&self, index: usize, nanoseconds: u64) {
+        self.stats.commands[index].nanoseconds.add_alone(nanoseconds);
+        if self.latency_tracking {
+            self.stats.latencies[index].record_alone(nanoseconds);
         }
     }
 

@@ -20,6 +20,7 @@ pub mod gate;
 pub mod held;
 mod segment;
 pub mod shard;
+pub mod waiters;
 pub mod watch;
 
 use std::fmt;
@@ -41,7 +42,7 @@ pub const SHARDS: usize = 1024;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
 /// A lock with its shard on cache lines of its own, and the bound that the expiry sweep reads unlocked.
-#[repr(align(128))]
+#[repr(C, align(128))]
 struct Slot {
     /// No key here expires before this time, in Unix milliseconds; `u64::MAX` if none expires.
     earliest_expiry: AtomicU64,
@@ -52,6 +53,9 @@ struct Slot {
     hint_segments: AtomicUsize,
     shard: Mutex<Shard>,
 }
+
+/// A read finds all it needs of its shard on the first line, a write on both.
+const _: () = assert!(size_of::<Slot>() == 128);
 
 /// All keys of all databases.
 pub struct Keyspace {

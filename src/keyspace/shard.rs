@@ -12,13 +12,14 @@ use triomphe::Arc;
 
 use super::directory::Directory;
 use super::entry::EntryRef;
+use super::waiters::Waiters;
 use super::watch::WatchedKeys;
 use crate::base::hash::HashSeed;
 
 /// The part of the keyspace behind one lock.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Shard {
-    seed: HashSeed,
     /// One directory a database, from 0 to the highest used here; `None` where it holds nothing. That of
     /// database 0, the usual one, stands right here: one cache miss less.
     databases: SmallVec<[Option<Arc<Directory>>; 1]>,
@@ -26,11 +27,20 @@ pub struct Shard {
     pub sequence: u64,
     /// The versions of the keys under `WATCH`.
     pub watched: WatchedKeys,
+    /// Who waits for a key, for blocking commands.
+    pub waiters: Waiters,
+    seed: HashSeed,
 }
 
 impl Shard {
     pub(super) fn new(seed: HashSeed) -> Self {
-        Shard { seed, databases: SmallVec::new(), sequence: 0, watched: WatchedKeys::default() }
+        Shard {
+            seed,
+            databases: SmallVec::new(),
+            sequence: 0,
+            watched: WatchedKeys::default(),
+            waiters: Waiters::default(),
+        }
     }
 
     /// The directory of a database, for reading; `None` if it holds no key here.

@@ -10,7 +10,7 @@ use super::process;
 use crate::base::{alloc, clock, format::human_bytes};
 use crate::command::Server;
 use crate::command::context::SavePurpose;
-use crate::command::stats::{CommandCounters, WorkerCounters};
+use crate::command::stats::{CommandCounters, Latencies, WorkerCounters};
 use crate::command::table::Entry;
 use crate::keyspace::SHARDS;
 
@@ -52,7 +52,7 @@ static SECTIONS: &[Section] = &[
     section("modules", "Modules", Shown::NotInAll, |_| {}),
     section("commandstats", "Commandstats", Shown::All, commandstats_section),
     section("errorstats", "Errorstats", Shown::Default, errorstats_section),
-    section("latencystats", "Latencystats", Shown::All, |_| {}),
+    section("latencystats", "Latencystats", Shown::All, latencystats_section),
     section("cluster", "Cluster", Shown::Default, |out| out.field("cluster_enabled", 0)),
     section("keyspace", "Keyspace", Shown::Default, keyspace_section),
 ];
@@ -378,6 +378,19 @@ fn command_line(out: &mut Lines<'_>, entry: &Entry) {
             "calls={calls},usec={us:.0},usec_per_call={each:.2},rejected_calls={rejected},failed_calls={failed}"
         );
         out.field(&format!("cmdstat_{}", entry.full_name), line);
+    }
+}
+
+fn latencystats_section(out: &mut Lines<'_>) {
+    let server = out.server;
+    let percentages = &server.config.settings().latency_tracking_info_percentiles;
+    let entries = server.table.entries().iter().flat_map(|entry| [entry].into_iter().chain(entry.subcommands()));
+    for entry in entries {
+        let all = server.workers.iter().map(|worker| &worker.latencies[entry.index]);
+        let Some(bounds) = Latencies::percentiles(all, percentages) else { continue };
+        let each = percentages.iter().zip(bounds);
+        let text: Vec<String> = each.map(|(p, bound)| format!("p{p}={:.3}", bound as f64 / 1e3)).collect();
+        out.field(&format!("latency_percentiles_usec_{}", entry.full_name), text.join(","));
     }
 }
 

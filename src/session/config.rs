@@ -171,6 +171,7 @@ fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     for worker in &server.workers {
         worker.counters.reset();
         worker.commands.iter().for_each(|command| command.reset());
+        worker.latencies.iter().for_each(|latencies| latencies.reset());
     }
     server.errors.lock().clear();
     alloc::reset_peak();

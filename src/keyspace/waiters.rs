@@ -1,0 +1,77 @@
+//! Who waits for a key to be pushed to, in the order of arrival: the ground for blocking commands.
+//!
+//! Like the [watched keys](super::watch), the waiters of a shard stand under its lock, and cost a shard
+//! without any the test of a pointer. A command that is about to push to a key with waiters runs alone
+//! behind the gate and serves them, first come first served, before anyone else runs.
+//!
+//! Invariants:
+//! - A key is present exactly while somebody waits for it.
+//! - Tickets of one key are in the order in which they were drawn.
+
+use std::collections::{HashMap, VecDeque};
+
+/// A waiting connection, numbered in the order of arrival over all keys.
+pub type Ticket = u64;
+
+/// A key of one database.
+type WaitedKey = (u32, Box<[u8]>);
+
+/// The queues of the keys of one shard.
+#[derive(Debug, Default)]
+struct Queues(HashMap<WaitedKey, VecDeque<Ticket>>);
+
+/// The keys of one shard that somebody waits for; a pointer, so that a shard stays within its cache lines.
+#[derive(Debug, Default)]
+pub struct Waiters(Option<Box<Queues>>);
+
+impl Waiters {
+    /// Has a connection wait for a key, behind those that do already.
+    pub fn wait(&mut self, db: u32, key: &[u8], ticket: Ticket) {
+        self.0.get_or_insert_default().0.entry((db, key.into())).or_default().push_back(ticket);
+    }
+
+    /// Has it wait no more: served elsewhere, timed out, or gone.
+    pub fn leave(&mut self, db: u32, key: &[u8], ticket: Ticket) {
+        let Some(queues) = &mut self.0 else { return };
+        let id: WaitedKey = (db, key.into());
+        if let Some(queue) = queues.0.get_mut(&id) {
+            queue.retain(|waiting| *waiting != ticket);
+            if queue.is_empty() {
+                queues.0.remove(&id);
+            }
+        }
+        if queues.0.is_empty() {
+            self.0 = None;
+        }
+    }
+
+    /// Who is to be served first; `None` if nobody waits for the key.
+    #[inline]
+    pub fn first(&self, db: u32, key: &[u8]) -> Option<Ticket> {
+        self.0.as_ref()?.0.get(&(db, key.into()))?.front().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_first_is_served_first_and_nothing_stays_behind() {
+        let mut waiters = Waiters::default();
+        assert_eq!(waiters.first(0, b"k"), None);
+        for ticket in [3, 5, 9] {
+            waiters.wait(0, b"k", ticket);
+        }
+        waiters.wait(1, b"k", 4);
+        assert_eq!(waiters.first(0, b"k"), Some(3));
+        waiters.leave(0, b"k", 5);
+        waiters.leave(0, b"k", 3);
+        waiters.leave(0, b"other", 9);
+        assert_eq!(waiters.first(0, b"k"), Some(9));
+        waiters.leave(0, b"k", 9);
+        assert_eq!((waiters.first(0, b"k"), waiters.first(1, b"k")), (None, Some(4)));
+        waiters.leave(1, b"k", 4);
+        assert!(waiters.0.is_none());
+    }
+}
