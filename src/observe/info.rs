@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::process;
-use crate::base::{alloc, clock, format::human_bytes};
+use crate::base::{alloc, clock, format::human_bytes, random};
 use crate::command::Server;
 use crate::command::context::SavePurpose;
 use crate::command::stats::{CommandCounters, Latencies, WorkerCounters};
@@ -401,18 +401,37 @@ fn errorstats_section(out: &mut Lines<'_>) {
     }
 }
 
+/// What one database holds.
+#[derive(Clone, Default)]
+struct DatabaseCount {
+    keys: usize,
+    volatile: usize,
+    /// Times to live of a few keys, drawn at random, in ms.
+    sampled: Vec<u64>,
+}
+
+/// How many times to live stand for all of a database.
+const TTL_SAMPLES: usize = 128;
+
 /// Counts one shard after the other, so the numbers of a busy server are near, not exact.
 fn keyspace_section(out: &mut Lines<'_>) {
     let keyspace = &out.server.keyspace;
-    let mut counts = vec![(0, 0); keyspace.databases() as usize];
+    let mut counts = vec![DatabaseCount::default(); keyspace.databases() as usize];
     for shard in 0..SHARDS {
         for (db, directory) in keyspace.lock(shard as u16).databases() {
-            let (keys, volatile) = &mut counts[db as usize];
-            *keys += directory.len();
-            *volatile += directory.volatile_len();
+            let count = &mut counts[db as usize];
+            count.keys += directory.len();
+            count.volatile += directory.volatile_len();
+            if count.sampled.len() < TTL_SAMPLES {
+                let entry = directory.random_volatile(random::with(|random| random.next_u64()));
+                let expiry = entry.and_then(|entry| entry.expiry());
+                count.sampled.extend(expiry.map(|expiry| expiry.saturating_sub(out.now as u64)));
+            }
         }
     }
-    for (db, (keys, volatile)) in counts.into_iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
-        out.field(&format!("db{db}"), format_args!("keys={keys},expires={volatile},avg_ttl=0"));
+    for (db, count) in counts.iter().enumerate().filter(|(_, count)| count.keys > 0) {
+        let average = count.sampled.iter().sum::<u64>() / count.sampled.len().max(1) as u64;
+        let line = format!("keys={},expires={},avg_ttl={average}", count.keys, count.volatile);
+        out.field(&format!("db{db}"), line);
     }
 }
