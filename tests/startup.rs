@@ -114,6 +114,11 @@ fn a_bad_configuration_is_refused_by_name() {
         ("port 0\nmaxmemory-policy sometimes\n", "maxmemory-policy"),
         ("port 0\nrequirepass \"unbalanced\n", "requirepass"),
         ("port 99999\n", "port"),
+        // What guards access and is not built yet must not be ignored.
+        ("port 0\nuser default on >secret ~* +@all\n", "user"),
+        ("port 0\nrename-command FLUSHALL \"\"\n", "rename-command"),
+        ("port 0\naclfile users.acl\n", "aclfile"),
+        ("port 0\ntls-port 6380\n", "tls-port"),
     ] {
         fs::write(&file, text).expect("the file can be written");
         let (status, said) = run_to_end(program().arg(&file).current_dir(home.path()));

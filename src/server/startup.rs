@@ -64,12 +64,31 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { what, source }
 }
 
+/// Directives that guard access and that nothing enforces yet: to ignore them in silence would leave a door
+/// open that the operator believes shut.
+fn refuse_what_is_not_enforced(settings: &Settings) -> Result<(), StartError> {
+    let given = [
+        ("user", !settings.users.is_empty()),
+        ("aclfile", !settings.aclfile.as_os_str().is_empty()),
+        ("rename-command", !settings.renamed_commands.is_empty()),
+        ("tls-port", settings.tls_port != 0),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let source = io::Error::new(io::ErrorKind::Unsupported, "not supported yet, and not to be ignored");
+            Err(StartError::Io { what: format!("The directive '{name}'"), source })
+        }
+    }
+}
+
 /// Serves until a signal or SHUTDOWN ends it; returns the exit code.
 ///
 /// # Errors
 /// What kept it from starting.
 pub fn serve(config: Config) -> Result<i32, StartError> {
     let settings = config.settings();
+    refuse_what_is_not_enforced(&settings)?;
     log::set_level(settings.loglevel);
     if daemon::is_detached() {
         daemon::leave_session().map_err(failed("a session of its own"))?;
