@@ -83,7 +83,6 @@ pub struct Worker {
     pub log_progress: watch::Receiver<u64>,
     spare_outputs: RefCell<Vec<Output>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
-    stopping: Cell<bool>,
 }
 
 impl Worker {
@@ -179,7 +178,6 @@ pub fn run(
         log_progress,
         spare_outputs: RefCell::default(),
         connections: RefCell::default(),
-        stopping: Cell::new(false),
     });
     let tasks = LocalSet::new();
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
@@ -189,7 +187,6 @@ pub fn run(
         while let Some(new) = incoming.recv().await {
             accept(&worker, new);
         }
-        worker.stopping.set(true);
     };
     tasks.block_on(&runtime, accepting);
 }
