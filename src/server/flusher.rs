@@ -17,10 +17,20 @@ use super::worker::Worker;
 use crate::base::log;
 use crate::persist::FsyncPolicy;
 
+/// Connections whose replies wait for the log.
+struct Waiting(Vec<Rc<Connection>>);
+
+impl Drop for Waiting {
+    /// The flusher has ended, by a panic perhaps: nobody else would ever answer those who wait.
+    fn drop(&mut self) {
+        self.0.iter().for_each(|connection| connection.discard());
+    }
+}
+
 /// Flushes whenever connections ask for it or the log advances.
 pub async fn run(worker: Rc<Worker>) {
     let mut progress = worker.log_progress.clone();
-    let mut waiting: Vec<Rc<Connection>> = Vec::new();
+    let mut waiting = Waiting(Vec::new());
     // Whatever an earlier run of this left behind, should a panic have ended it, comes first.
     worker.executing_staged.set(false);
     worker.flush_wanted.notify_one();
@@ -28,11 +38,11 @@ pub async fn run(worker: Rc<Worker>) {
         tokio::select! {
             biased;
             () = worker.flush_wanted.notified() => {}
-            changed = progress.changed(), if !waiting.is_empty() => if changed.is_err() { return },
+            changed = progress.changed(), if !waiting.0.is_empty() => if changed.is_err() { return },
         }
         worker.execute_staged();
-        waiting.append(&mut worker.flush_list.borrow_mut());
-        flush(&worker, &mut waiting);
+        waiting.0.append(&mut worker.flush_list.borrow_mut());
+        flush(&worker, &mut waiting.0);
     }
 }
 
