@@ -22,7 +22,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::entry::{EntryRef, Heap, NewValue, ValueRef};
+use super::entry::{EXPIRY_MAX, EntryRef, Heap, NewValue, ValueRef};
 use super::segment::{Segment, prefetch_line};
 use crate::base::hash::HashSeed;
 
@@ -250,7 +250,7 @@ impl Directory {
         let old_expiry = found.and_then(|slot| segment.entry(slot).expiry());
         let expiry = match new {
             NewExpiry::Keep => old_expiry,
-            NewExpiry::Set(expiry) => expiry,
+            NewExpiry::Set(expiry) => expiry.map(storable),
         };
         let heap = value.with_body(|body| match found {
             Some(slot) => segment.replace(slot, &body, expiry, access),
@@ -291,6 +291,7 @@ impl Directory {
         let Some(slot) = segment.find(tag_of(hash), key) else { return false };
         let old = segment.entry(slot).expiry();
         let before = segment.live_bytes();
+        let expiry = expiry.map(storable);
         segment.set_expiry(slot, expiry);
         self.live = self.live - before + segment.live_bytes();
         self.note_expiry(at, old, expiry);
@@ -602,6 +603,12 @@ impl std::fmt::Debug for Directory {
             .field("live", &self.live)
             .finish_non_exhaustive()
     }
+}
+
+/// An expiry as a record can hold it: a time beyond the last becomes the last, for the bounds as well.
+#[inline]
+fn storable(expiry: u64) -> u64 {
+    expiry.min(EXPIRY_MAX)
 }
 
 /// As many ones as choose among so many segments.

@@ -624,6 +624,17 @@ fn frozen_views_are_read_while_another_thread_writes() {
 }
 
 #[test]
+fn an_expiry_beyond_what_a_record_holds_is_cut_in_the_bounds_too() {
+    let mut directory = Directory::new(SEED);
+    let hash = SEED.hash(b"k");
+    let _ = directory.set(hash, b"k", NewValue::Int(1), Some(u64::MAX - 1), 0);
+    directory.check_invariants();
+    assert!(directory.set_expiry(hash, b"k", Some(u64::MAX)));
+    directory.check_invariants();
+    assert_eq!(directory.earliest_expiry(), Some(EXPIRY_MAX));
+}
+
+#[test]
 fn bounds_stay_below_every_expiry_through_splits_and_merges() {
     let mut directory = Directory::new(SEED);
     let key = |number: usize| number.to_be_bytes();
