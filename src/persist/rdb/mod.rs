@@ -193,8 +193,11 @@ pub type RdbStreamId = (u64, u64);
 /// A hash's field, its value, and when it expires in unix ms; that may be in the past.
 pub type RdbField = (Vec<u8>, Vec<u8>, Option<u64>);
 
-/// A stream's entry; entries share the names of their fields.
-pub type RdbEntry = (RdbStreamId, Vec<(Arc<[u8]>, Vec<u8>)>);
+/// The fields of a stream's entry; entries share their names.
+pub type RdbEntryFields = Vec<(Arc<[u8]>, Vec<u8>)>;
+
+/// A stream's entry.
+pub type RdbEntry = (RdbStreamId, RdbEntryFields);
 
 /// A value, as its type's commands see it. Collections are not empty and their members distinct.
 #[derive(Clone, Debug, PartialEq)]

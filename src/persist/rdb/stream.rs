@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::containers::{Element, Listpack};
 use super::decode::distinct;
 use super::reader::{Parsed, Reader, id_from_bytes};
-use super::{RdbConsumer, RdbEntry, RdbGroup, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta};
+use super::{RdbConsumer, RdbEntry, RdbEntryFields, RdbGroup, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta};
 
 pub(super) const ENTRY_DELETED: i64 = 1;
 pub(super) const ENTRY_SAME_FIELDS: i64 = 2;
@@ -114,7 +114,7 @@ fn read_node(
     if (live_seen, deleted_seen) == (live, deleted) { Ok(()) } else { Err(MISCOUNTED) }
 }
 
-fn read_fields(node: &mut Node<'_>, flags: i64, names: &[Arc<[u8]>]) -> Parsed<Vec<(Arc<[u8]>, Vec<u8>)>> {
+fn read_fields(node: &mut Node<'_>, flags: i64, names: &[Arc<[u8]>]) -> Parsed<RdbEntryFields> {
     let mut fields = Vec::new();
     if flags & ENTRY_SAME_FIELDS != 0 {
         for name in names {
