@@ -2,7 +2,8 @@
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
 //! [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
-//! [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here imports the keyspace, a command or the executor.
+//! [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
+//! imports the keyspace, a command or the executor.
 
 pub mod block;
 pub mod chunk;

@@ -13,16 +13,24 @@ pub(super) enum Element<'a> {
     Int(i64),
 }
 
-impl Element<'_> {
-    pub(super) fn to_vec(self) -> Vec<u8> {
+impl<'a> Element<'a> {
+    /// The bytes that it stands for, written into `text` if it is a number.
+    pub(super) fn text<'t>(self, text: &'t mut Vec<u8>) -> &'t [u8]
+    where
+        'a: 't,
+    {
         match self {
-            Self::Bytes(bytes) => bytes.to_vec(),
+            Self::Bytes(bytes) => bytes,
             Self::Int(number) => {
-                let mut text = Vec::with_capacity(20);
-                write_i64(&mut text, number);
+                text.clear();
+                write_i64(text, number);
                 text
             }
         }
+    }
+
+    pub(super) fn to_vec(self) -> Vec<u8> {
+        self.text(&mut Vec::new()).to_vec()
     }
 
     /// The integer that it is or spells.

@@ -1,5 +1,6 @@
 //! Containers: every form of an element, and headers that lie.
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::packed::{ListpackWriter, intset};
@@ -115,7 +116,7 @@ fn an_intset_that_lies_is_refused() {
 
 proptest! {
     #[test]
-    fn any_bytes_end(blob in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_end(blob in vec(any::<u8>(), 0..200)) {
         let _ = all(Listpack::new(&blob));
         let _ = all(Ziplist::new(&blob));
         let _ = all(Zipmap::new(&blob));
@@ -123,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn a_listpack_returns_its_elements(items in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..50)) {
+    fn a_listpack_returns_its_elements(items in vec(vec(any::<u8>(), 0..300), 0..50)) {
         let mut writer = ListpackWriter::new();
         items.iter().for_each(|item| writer.push(item));
         let blob = writer.finish();

@@ -10,14 +10,18 @@ use super::writer::id_bytes;
 use super::{DumpWriter, RdbField, RdbGroup, RdbStream, RdbStreamId, RdbStreamMeta, RdbType, RdbValue};
 use crate::base::format::{parse_i64, write_stored_double};
 
-/// More entries than this make no listpack (hash, zset).
-const LISTPACK_ENTRIES_MAX: usize = 128;
+/// More fields than this make no listpack.
+const HASH_LISTPACK_ENTRIES_MAX: usize = 512;
+/// More members than this make no listpack.
+const ZSET_LISTPACK_ENTRIES_MAX: usize = 128;
 /// Longer elements make no listpack (hash, zset).
 const LISTPACK_VALUE_MAX: usize = 64;
 /// More members than this make no intset.
 const INTSET_ENTRIES_MAX: usize = 512;
 /// A node of a list is full at this size; a larger item has a node of its own.
 const LIST_NODE_BYTES: usize = 8192;
+/// What an item is taken to need beside its bytes when a node's size is estimated.
+const ITEM_OVERHEAD: usize = 8;
 /// A node of a stream is full at this size, or at this many entries.
 const STREAM_NODE_BYTES: usize = 4096;
 const STREAM_NODE_ENTRIES: usize = 100;
@@ -63,7 +67,8 @@ fn encode_hash(fields: &[RdbField]) -> Vec<u8> {
         return encode_volatile_hash(fields, earliest);
     }
     let small = |bytes: &[u8]| bytes.len() <= LISTPACK_VALUE_MAX;
-    if fields.len() <= LISTPACK_ENTRIES_MAX && fields.iter().all(|(field, value, _)| small(field) && small(value)) {
+    if fields.len() <= HASH_LISTPACK_ENTRIES_MAX && fields.iter().all(|(field, value, _)| small(field) && small(value))
+    {
         let mut listpack = ListpackWriter::new();
         for (field, value, _) in fields {
             listpack.push(field);
@@ -95,7 +100,9 @@ fn encode_volatile_hash(fields: &[RdbField], earliest: u64) -> Vec<u8> {
 }
 
 fn encode_zset(members: &[(Vec<u8>, f64)]) -> Vec<u8> {
-    if members.len() <= LISTPACK_ENTRIES_MAX && members.iter().all(|(member, _)| member.len() <= LISTPACK_VALUE_MAX) {
+    if members.len() <= ZSET_LISTPACK_ENTRIES_MAX
+        && members.iter().all(|(member, _)| member.len() <= LISTPACK_VALUE_MAX)
+    {
         // A reader takes the order of a listpack for the order of the scores.
         let mut sorted: Vec<&(Vec<u8>, f64)> = members.iter().collect();
         sorted.sort_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(std::cmp::Ordering::Equal).then_with(|| a.0.cmp(&b.0)));
@@ -141,7 +148,7 @@ impl ListWriter {
 
     /// Appends an item.
     pub fn push(&mut self, item: &[u8]) {
-        if self.node.count() > 0 && self.node.bytes() + item.len() > LIST_NODE_BYTES {
+        if self.node.count() > 0 && self.node.bytes() + item.len() + ITEM_OVERHEAD > LIST_NODE_BYTES {
             self.close_node();
         }
         if item.len() > LIST_NODE_BYTES {

@@ -184,6 +184,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     #[test]
@@ -235,9 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_compressed_comes_back(inputs in proptest::collection::vec(
-            proptest::collection::vec(0_u8..4, 0..3000), 1..4)
-        ) {
+        fn what_was_compressed_comes_back(inputs in vec(vec(0_u8..4, 0..3000), 1..4)) {
             let mut compressor = Compressor::default();
             for input in inputs {
                 // What does not fit leaves its positions behind.
@@ -250,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn any_input_is_refused_or_gives_its_claim(input in proptest::collection::vec(any::<u8>(), 0..100), len in 0_u64..9000) {
+        fn any_input_is_refused_or_gives_its_claim(input in vec(any::<u8>(), 0..100), len in 0_u64..9000) {
             if let Some(out) = decompress(&input, len) {
                 prop_assert_eq!(out.len() as u64, len);
             }

@@ -1,9 +1,10 @@
 //! RDB, the format of Redis' snapshots, as far as one value goes: what DUMP gives and RESTORE takes.
 //!
-//! It is an import and export form; [`super::format`] draws the native one. Reading yields a neutral
-//! [`RdbValue`], writing takes pieces ([`DumpWriter`]) or such a value ([`encode_dump`]); neither knows how
-//! values are kept in memory. Bytes come from clients: reading never panics, and never allocates more than a
-//! constant times the payload (LZF alone can expand 88 times; an element costs some tens of bytes).
+//! It is an import and export form; [`super::format`] draws the native one. Reading feeds an [`RdbSink`],
+//! writing takes pieces ([`DumpWriter`]); neither knows how values are kept in memory. For tests and tools
+//! there is a neutral value ([`RdbValue`], [`decode_dump`], [`encode_dump`]). Bytes come from clients: reading
+//! never panics, and holds no more at a time than one string of the payload, which LZF expands 88 times at
+//! most, and a stream's groups. What the sink keeps is the sink's.
 //!
 //! # Payload
 //!
@@ -100,6 +101,7 @@
 //!
 //! Depends on this drawing: everything in this directory, and the payloads under `data/rdb`.
 
+pub mod collect;
 mod containers;
 pub mod decode;
 pub mod encode;
@@ -113,7 +115,8 @@ pub mod writer;
 use std::fmt;
 use std::sync::Arc;
 
-pub use decode::{decode_dump, decode_value};
+pub use collect::decode_dump;
+pub use decode::{RdbSink, decode_dump_into, decode_value_into};
 pub use encode::{ListWriter, StreamWriter, encode_dump};
 pub use footer::Dialect;
 pub use packed::ListpackWriter;

@@ -4,62 +4,78 @@
 //! store their values alone, so the names are shared here too: a few bytes of payload must not become a
 //! copy of a long name.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::containers::{Element, Listpack};
-use super::decode::distinct;
+use super::decode::{RdbSink, TWICE};
 use super::reader::{Parsed, Reader, id_from_bytes};
-use super::{RdbConsumer, RdbEntry, RdbEntryFields, RdbGroup, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta};
+use super::{RdbConsumer, RdbEntryFields, RdbGroup, RdbPending, RdbStreamId, RdbStreamMeta};
 
 pub(super) const ENTRY_DELETED: i64 = 1;
 pub(super) const ENTRY_SAME_FIELDS: i64 = 2;
 /// Elements of an entry besides its fields: flags, two differences.
 pub(super) const ENTRY_ELEMENTS: usize = 3;
 
+/// More fields than this in one entry are refused: LZF packs millions of them into a few kilobytes.
+const FIELDS_MAX: usize = 1 << 20;
+
 const ENDS_EARLY: &str = "a stream's node ends within an entry";
 const MISCOUNTED: &str = "a stream's node holds another number of entries than it says";
 
 /// Reads a stream of this version of the encoding, 1 to 5.
-pub(super) fn decode(reader: &mut Reader<'_>, version: u8) -> Parsed<RdbStream> {
-    let mut entries = Vec::new();
-    let mut last = (0, 0);
+pub(super) fn decode(reader: &mut Reader<'_>, version: u8, sink: &mut impl RdbSink) -> Parsed<()> {
+    let mut seen = Seen::default();
     for _ in 0..reader.count(2)? {
         let master = <[u8; 16]>::try_from(&*reader.string()?).map_err(|_| "a stream's node has no id")?;
         let blob = reader.string()?;
-        read_node(&mut entries, &mut last, id_from_bytes(master), Listpack::new(&blob)?)?;
+        read_node(Node(Listpack::new(&blob)?), id_from_bytes(master), &mut seen, sink)?;
     }
-    if reader.length()? != entries.len() as u64 {
+    if reader.length()? != seen.live {
         return Err("a stream holds another number of entries than it says");
     }
     let last_id = reader.id()?;
-    if last > last_id {
+    if seen.last > last_id {
         return Err("a stream holds an entry after its last id");
     }
-    let mut meta =
-        RdbStreamMeta { last_id, max_deleted_id: (0, 0), entries_added: entries.len() as u64, groups: Vec::new() };
+    let mut meta = RdbStreamMeta { last_id, max_deleted_id: (0, 0), entries_added: seen.live, groups: Vec::new() };
     if version >= 2 {
         // The first id, which the entries tell as well.
         reader.id()?;
         meta.max_deleted_id = reader.id()?;
         meta.entries_added = reader.length()?;
-        if meta.entries_added < entries.len() as u64 {
+        if meta.entries_added < seen.live {
             return Err("a stream holds more entries than were ever added");
         }
     }
     for _ in 0..reader.count(5)? {
         let mut group = read_group(reader, version)?;
         if version == 1 {
-            group.entries_read = estimate_read(&entries, &meta, group.last_id);
+            group.entries_read = estimate_read(&seen, last_id, group.last_id);
         }
         meta.groups.push(group);
     }
-    if !meta.groups.is_empty() {
-        distinct(&meta.groups, |group| &group.name)?;
-    }
+    distinct(&meta.groups, |group| &group.name)?;
     if version >= 4 {
         skip_idempotency(reader)?;
     }
-    Ok(RdbStream { entries, meta })
+    sink.stream_end(meta);
+    Ok(())
+}
+
+/// That no two have the same name.
+fn distinct<T>(items: &[T], name: impl Fn(&T) -> &[u8]) -> Parsed<()> {
+    let mut seen = HashSet::with_capacity(items.len());
+    if items.iter().all(|item| seen.insert(name(item))) { Ok(()) } else { Err(TWICE) }
+}
+
+/// What is known of the entries when they have been read.
+#[derive(Default)]
+struct Seen {
+    live: u64,
+    first_live: RdbStreamId,
+    /// Of all, deleted ones included.
+    last: RdbStreamId,
 }
 
 /// The elements of a node, of which there must be as many as are asked for.
@@ -77,41 +93,45 @@ impl<'a> Node<'a> {
     fn count(&mut self) -> Parsed<usize> {
         usize::try_from(self.int()?).map_err(|_| "a negative number in a stream's node")
     }
+
+    /// The number of an entry's fields.
+    fn fields(&mut self) -> Parsed<usize> {
+        let fields = self.count()?;
+        if fields <= FIELDS_MAX { Ok(fields) } else { Err("an entry with too many fields") }
+    }
 }
 
-fn read_node(
-    entries: &mut Vec<RdbEntry>,
-    last: &mut RdbStreamId,
-    master: RdbStreamId,
-    elements: Listpack<'_>,
-) -> Parsed<()> {
-    let mut node = Node(elements);
-    let (live, deleted) = (node.count()?, node.count()?);
+fn read_node(mut node: Node<'_>, master: RdbStreamId, seen: &mut Seen, sink: &mut impl RdbSink) -> Parsed<()> {
+    let claimed = (node.count()?, node.count()?);
     let mut names: Vec<Arc<[u8]>> = Vec::new();
-    for _ in 0..node.count()? {
+    for _ in 0..node.fields()? {
         names.push(node.next()?.to_vec().into());
     }
     if node.int()? != 0 {
         return Err("the fields of a stream's node do not end");
     }
-    let (mut live_seen, mut deleted_seen) = (0, 0);
+    let (mut live, mut deleted) = (0, 0);
     while let Some(flags) = node.0.next() {
         let flags = flags?.integer().filter(|flags| (0..=3).contains(flags)).ok_or("unknown flags of an entry")?;
         // Differences are taken modulo 2^64: the sequence number may be smaller than the node's.
         let id = (master.0.wrapping_add(node.int()? as u64), master.1.wrapping_add(node.int()? as u64));
-        if id <= *last {
+        if id <= seen.last {
             return Err("the entries of a stream are out of order");
         }
-        *last = id;
+        seen.last = id;
         if flags & ENTRY_DELETED != 0 {
             skip_fields(&mut node, flags, names.len())?;
-            deleted_seen += 1;
-        } else {
-            entries.push((id, read_fields(&mut node, flags, &names)?));
-            live_seen += 1;
+            deleted += 1;
+            continue;
         }
+        sink.stream_entry(id, read_fields(&mut node, flags, &names)?);
+        if seen.live == 0 {
+            seen.first_live = id;
+        }
+        seen.live += 1;
+        live += 1;
     }
-    if (live_seen, deleted_seen) == (live, deleted) { Ok(()) } else { Err(MISCOUNTED) }
+    if (live, deleted) == claimed { Ok(()) } else { Err(MISCOUNTED) }
 }
 
 fn read_fields(node: &mut Node<'_>, flags: i64, names: &[Arc<[u8]>]) -> Parsed<RdbEntryFields> {
@@ -122,7 +142,7 @@ fn read_fields(node: &mut Node<'_>, flags: i64, names: &[Arc<[u8]>]) -> Parsed<R
         }
         check_elements(node, ENTRY_ELEMENTS + fields.len())?;
     } else {
-        for _ in 0..node.count()? {
+        for _ in 0..node.fields()? {
             fields.push((node.next()?.to_vec().into(), node.next()?.to_vec()));
         }
         check_elements(node, ENTRY_ELEMENTS + 1 + 2 * fields.len())?;
@@ -134,8 +154,8 @@ fn skip_fields(node: &mut Node<'_>, flags: i64, names: usize) -> Parsed<()> {
     let (elements, inner) = if flags & ENTRY_SAME_FIELDS != 0 {
         (ENTRY_ELEMENTS + names, names)
     } else {
-        let inner = node.count()?.checked_mul(2).ok_or(ENDS_EARLY)?;
-        (inner.checked_add(ENTRY_ELEMENTS + 1).ok_or(ENDS_EARLY)?, inner)
+        let inner = 2 * node.fields()?;
+        (ENTRY_ELEMENTS + 1 + inner, inner)
     };
     for _ in 0..inner {
         node.next()?;
@@ -197,9 +217,7 @@ fn read_consumers(reader: &mut Reader<'_>, version: u8, pending: &mut [RdbPendin
         }
         consumers.push(RdbConsumer { name, seen_time_ms, active_time_ms });
     }
-    if !consumers.is_empty() {
-        distinct(&consumers, |consumer: &RdbConsumer| &consumer.name)?;
-    }
+    distinct(&consumers, |consumer: &RdbConsumer| &consumer.name)?;
     Ok(consumers)
 }
 
@@ -218,16 +236,15 @@ fn own(pending: &mut [RdbPending], id: RdbStreamId, owner: usize) -> Parsed<()> 
     Ok(())
 }
 
-/// How many entries a group has read that does not say so: known at the ends of a stream without gaps only.
-fn estimate_read(entries: &[RdbEntry], meta: &RdbStreamMeta, id: RdbStreamId) -> Option<u64> {
-    let Some((first, _)) = entries.first() else {
-        return (meta.entries_added == 0 || id <= meta.last_id).then_some(meta.entries_added);
-    };
+/// How many entries a group has read that does not say so: known at the ends of a stream only. Nothing was ever
+/// added to such a stream that is not in it now.
+fn estimate_read(seen: &Seen, last_id: RdbStreamId, id: RdbStreamId) -> Option<u64> {
     match id {
-        id if id == meta.last_id => Some(meta.entries_added),
-        id if id > meta.last_id => None,
-        id if id < *first => Some(meta.entries_added - entries.len() as u64),
-        id if id == *first => Some(meta.entries_added - entries.len() as u64 + 1),
+        _ if seen.live == 0 => Some(0),
+        id if id == last_id => Some(seen.live),
+        id if id > last_id => None,
+        id if id < seen.first_live => Some(0),
+        id if id == seen.first_live => Some(1),
         _ => None,
     }
 }
@@ -247,3 +264,7 @@ fn skip_idempotency(reader: &mut Reader<'_>) -> Parsed<()> {
     reader.id()?;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
