@@ -22,6 +22,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::base::config::{EvictionPolicy, Settings};
+use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
 use crate::command::client::{Client, ReplyMode};
@@ -33,7 +34,8 @@ use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server,
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::request::Progress;
-use crate::resp::{Args, Limits, Output, Reply, Request, Resp};
+use crate::resp::{self, Args, Output, Reply, Request, Resp};
+use crate::value::Limits;
 
 #[cfg(test)]
 pub mod testing;
@@ -100,7 +102,7 @@ impl Executor {
     /// that it is for: as for the commands of one pipeline.
     pub fn prefetch_firsts<'a>(&mut self, firsts: impl Iterator<Item = (u32, &'a [u8])>) {
         let Executor { server, request, .. } = self;
-        let limits = Limits { bulk_max_bytes: u64::MAX, authenticated: true };
+        let limits = resp::Limits { bulk_max_bytes: u64::MAX, authenticated: true };
         let mut last = None;
         let mut keys: SmallVec<[(u32, u64); GROUP_MAX]> = SmallVec::new();
         for (db, bytes) in firsts {
@@ -127,7 +129,8 @@ impl Executor {
         let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
         let server: &Arc<Server> = server;
         let stats = &server.workers[*worker];
-        let facts = facts_now(settings, client);
+        let limits = limits_of(settings, server.keyspace.seed());
+        let facts = facts_now(settings, limits, client);
         let (maxmemory, latency_tracking) = (settings.maxmemory, settings.latency_tracking);
         let mut group = Group { server, worker: *worker, stats, scratch, evictor, facts, maxmemory, latency_tracking };
         let started = Instant::now();
@@ -167,7 +170,8 @@ impl Executor {
             if !matches!(entry.command.handler, Handler::Data(_)) {
                 // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
                 let settings = server.config.settings();
-                group.facts = facts_now(&settings, client);
+                let limits = limits_of(&settings, server.keyspace.seed());
+                group.facts = facts_now(&settings, limits, client);
                 group.maxmemory = settings.maxmemory;
             }
             if client.wait.is_some() || client.closing {
@@ -189,7 +193,8 @@ impl Executor {
         self.refresh_settings();
         let Executor { server, worker, scratch, settings, .. } = self;
         let stats = &server.workers[*worker];
-        let facts = Facts { no_touch: true, ..facts_of(settings, clock::now_ms()) };
+        let limits = limits_of(settings, server.keyspace.seed());
+        let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let started = Instant::now();
         let inside = server.gate.enter(*worker);
         scratch.begin(server.store.log().is_active(), false);
@@ -214,7 +219,24 @@ fn alone(command: &Command) -> bool {
     !matches!(command.handler, Handler::Data(_)) || command.flags.has(flags::GATE.or(flags::FROZEN))
 }
 
-fn facts_of(settings: &Settings, now: i64) -> Facts {
+/// The sizes at which collections change their form, as configured.
+pub fn limits_of(settings: &Settings, seed: HashSeed) -> Limits {
+    Limits {
+        list_max_listpack_size: settings.list_max_listpack_size,
+        hash_max_listpack_entries: settings.hash_max_listpack_entries,
+        hash_max_listpack_value: settings.hash_max_listpack_value,
+        set_max_intset_entries: settings.set_max_intset_entries,
+        set_max_listpack_entries: settings.set_max_listpack_entries,
+        set_max_listpack_value: settings.set_max_listpack_value,
+        zset_max_listpack_entries: settings.zset_max_listpack_entries,
+        zset_max_listpack_value: settings.zset_max_listpack_value,
+        stream_node_max_bytes: settings.stream_node_max_bytes,
+        stream_node_max_entries: settings.stream_node_max_entries,
+        seed,
+    }
+}
+
+fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
     let lfu = settings
         .maxmemory_policy
         .is_lfu()
@@ -223,14 +245,15 @@ fn facts_of(settings: &Settings, now: i64) -> Facts {
         now,
         access: AccessClock { seconds: (now / 1000) as u64, lfu },
         string_max_bytes: settings.proto_max_bulk_len,
+        limits,
         replaying: false,
         no_touch: false,
     }
 }
 
-fn facts_now(settings: &Settings, client: &Client) -> Facts {
+fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
     let no_touch = client.record.no_touch.load(Relaxed);
-    Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
+    Facts { no_touch, ..facts_of(settings, limits, clock::now_ms()) }
 }
 
 /// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, so that the
@@ -600,11 +623,11 @@ pub fn replay(
     db: u32,
     args: Args<'_>,
 ) -> Result<(), String> {
-    let entry = table.resolve(args).map_err(|error| error.to_string())?;
+    let entry = table.resolve_record(args).map_err(|error| error.to_string())?;
     let Handler::Data(handler) = entry.command.handler else {
         return Err(format!("the command '{}' cannot be replayed", entry.full_name));
     };
-    let Replayer { scratch, keys, out } = replayer;
+    let Replayer { limits, scratch, keys, out } = replayer;
     keys.places.clear();
     keys.hashes.clear();
     find_keys(keyspace, entry.command, args, keys);
@@ -614,6 +637,7 @@ pub fn replay(
         now: 0,
         access: AccessClock { seconds: replayer_seconds(), lfu: None },
         string_max_bytes: u64::MAX,
+        limits: *limits,
         replaying: true,
         no_touch: true,
     };
@@ -632,9 +656,17 @@ fn replayer_seconds() -> u64 {
 }
 
 /// What one thread needs to replay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Replayer {
+    limits: Limits,
     scratch: Scratch,
     keys: HashedKeys,
     out: Output,
+}
+
+impl Replayer {
+    /// One that makes collections by these limits.
+    pub fn new(limits: Limits) -> Replayer {
+        Replayer { limits, scratch: Scratch::default(), keys: HashedKeys::default(), out: Output::default() }
+    }
 }

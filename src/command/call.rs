@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::db::StringRef;
 use super::table::Entry;
 use super::{Client, Db, Server, keys::Places};
-use crate::keyspace::{Frozen, Key, ValueRef};
+use crate::keyspace::{Frozen, Key};
 use crate::resp::{Args, Done, Reply};
 
 /// The keys of a call, hashed once, before its shards are locked.
@@ -70,13 +71,13 @@ impl<'a> Call<'a> {
 
 /// Writes a string value: a large one by reference, an integer in digits.
 #[inline]
-pub fn string_reply(reply: Reply<'_>, value: ValueRef<'_>) -> Done {
+pub fn string_reply(reply: Reply<'_>, value: StringRef<'_>) -> Done {
     if let Some(shared) = super::db::shareable(&value) {
         return reply.shared(Box::new(shared));
     }
     match value {
-        ValueRef::Int(number) => reply.bulk(itoa::Buffer::new().format(number).as_bytes()),
-        ValueRef::Str(bytes) | ValueRef::Raw(bytes) => reply.bulk(&bytes),
+        StringRef::Int(number) => reply.bulk(itoa::Buffer::new().format(number).as_bytes()),
+        StringRef::Str(bytes) | StringRef::Raw(bytes) => reply.bulk(&bytes),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod generic;
 pub mod keys;
 pub mod object;
 pub mod scan;
+pub mod state;
 pub mod stats;
 pub mod string;
 pub mod sweep;

@@ -18,9 +18,9 @@ use super::generic::type_name;
 use super::{Arity, Call, Command, CommandError, Db, Handler, Outcome, Words, args, categories, flags};
 use crate::base::glob;
 use crate::base::random::{self, Random};
-use crate::keyspace::directory::POSITION_BITS;
 use crate::keyspace::{Directory, EntryRef, SHARDS};
 use crate::resp::Reply;
+use crate::value::directory::POSITION_BITS;
 
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&KEYS, &RANDOMKEY, &SCAN];

@@ -7,9 +7,12 @@ use super::*;
 use crate::base::hash::HashSeed;
 use crate::command::Table;
 use crate::command::evict::Evicted;
-use crate::keyspace::ValueRef;
 use crate::persist::record::Items;
 use crate::resp::Span;
+use crate::value::Limits;
+use crate::value::codec::canonical;
+
+const SEED: HashSeed = HashSeed(*b"a seed for tests");
 
 /// See the module.
 pub struct Runner {
@@ -24,6 +27,8 @@ pub struct Runner {
     pub resp: Resp,
     /// The policy of access fields.
     pub lfu: Option<Lfu>,
+    /// The sizes at which collections change their form.
+    pub limits: Limits,
     /// All records so far: shard by shard in their order, barriers in between.
     logged: Vec<(u32, Vec<Vec<u8>>)>,
 }
@@ -55,13 +60,14 @@ impl Runner {
     pub fn new() -> Self {
         Runner {
             table: Table::new(crate::command::GROUPS),
-            keyspace: Keyspace::new(16, HashSeed(*b"a seed for tests")),
+            keyspace: Keyspace::new(16, SEED),
             scratch: Scratch::default(),
             gate: crate::keyspace::Gate::new(1),
             now: 1_700_000_000_000,
             db: 0,
             resp: Resp::V2,
             lfu: None,
+            limits: Limits::defaults(SEED),
             logged: Vec::new(),
         }
     }
@@ -98,6 +104,7 @@ impl Runner {
             now: self.now,
             access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu },
             string_max_bytes: 512 << 20,
+            limits: self.limits,
             replaying: false,
             no_touch: false,
         }
@@ -174,7 +181,7 @@ impl Runner {
     /// Call it before [`Runner::take_logged`] takes any.
     pub fn assert_replay_equals_live(&self) {
         let again = Keyspace::new(16, HashSeed(*b"another seed!..."));
-        let mut replayer = Replayer::default();
+        let mut replayer = Replayer::new(self.limits);
         for (db, words) in &self.logged {
             let result = with_args(words, |args| replay(&self.table, &again, &mut replayer, *db, args));
             assert_eq!(result, Ok(()), "replaying {words:?}");
@@ -195,11 +202,7 @@ pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
         for (db, directory) in frozen.shard(shard) {
             directory.check_invariants();
             for entry in directory.iter() {
-                let value = match entry.value() {
-                    ValueRef::Int(number) => number.to_string().into_bytes(),
-                    ValueRef::Str(bytes) | ValueRef::Raw(bytes) => bytes.to_vec(),
-                };
-                all.push((db, entry.key().to_vec(), value, entry.expiry()));
+                all.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
             }
         }
     }
