@@ -1,4 +1,5 @@
-//! The map of keys to values, one for each (shard, database), and of large hashes and sets: linear hashing over copy-on-write segments.
+//! The map of keys to values, one for each (shard, database), and of the members of large collections:
+//! linear hashing over copy-on-write segments.
 //!
 //! With `n` segments and `2^L <= n < 2^(L+1)`, a key lives in segment `hash mod 2^(L+1)` if there
 //! is one, else in `hash mod 2^L`. Growing adds segment `n`, which takes its keys from segment

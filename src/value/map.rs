@@ -145,7 +145,7 @@ impl Map {
             return None;
         }
         // A part is chosen by how many members it has.
-        let mut at = (u128::from(random) * self.len as u128 >> 64) as usize;
+        let mut at = ((u128::from(random) * self.len as u128) >> 64) as usize;
         let part = self.parts.iter().find(|part| {
             let here = at < part.len();
             at = at.wrapping_sub(if here { 0 } else { part.len() });
