@@ -155,7 +155,7 @@ impl Runner {
             let held = hold(keyspace, entry.command, &keys);
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
             let db_view = Db::new(held, scratch, db, Facts { no_touch, ..facts });
-            let mut call = Call { args, db: db_view, entry, frozen, keys: &keys };
+            let mut call = Call { args, db: db_view, entry, frozen, keys: &keys, may_block: false, block: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             keep(&mut call.db.scratch().effects, logged);
             match outcome {

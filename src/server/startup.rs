@@ -198,6 +198,7 @@ pub(super) fn recover_from(
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
+        blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),
         config_file,
