@@ -375,7 +375,12 @@ impl Group<'_> {
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
-        if flags.has(flags::DENYOOM) && self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
+        // What is queued takes memory, whatever it is.
+        let is_queued = client.transaction.is_some() && !flags.has(flags::NOT_QUEUED);
+        if (flags.has(flags::DENYOOM) || is_queued)
+            && self.maxmemory > 0
+            && alloc::used_memory() as u64 > self.maxmemory
+        {
             self.make_room()?;
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
