@@ -27,6 +27,7 @@ pub mod map;
 mod segment;
 pub mod set;
 pub mod stream;
+pub mod tree;
 pub mod zset;
 
 pub use collection::{Collection, Finished, Stored};
