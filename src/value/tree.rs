@@ -40,6 +40,7 @@ pub enum Where {
 }
 
 /// A packed run of items: what a tree is made of.
+#[allow(clippy::len_without_is_empty)] // one in a tree is never empty
 pub trait Leaf: Clone + std::fmt::Debug {
     /// What the order of items is by; `()` if it is by position.
     type Key: Clone + std::fmt::Debug;
@@ -561,10 +562,13 @@ fn remove_range<L: Leaf>(child: &mut Child<L>, range: Range<usize>) {
     child.refresh();
 }
 
+/// The children of a node, and which of them was chosen.
+type Step<'a, L> = (&'a [Child<L>], usize);
+
 /// A place among the leaves of a tree.
 #[derive(Clone, Debug)]
 pub struct Cursor<'a, L: Leaf> {
-    path: SmallVec<[(&'a [Child<L>], usize); DEPTH]>,
+    path: SmallVec<[Step<'a, L>; DEPTH]>,
     leaf: &'a L,
     rank: usize,
 }
