@@ -21,6 +21,7 @@ pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;
+pub mod hash;
 pub mod keys;
 pub mod object;
 pub mod scan;
@@ -333,6 +334,7 @@ pub const GROUPS: &[&[&Command]] = &[
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
+    hash::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     string::COMMANDS,

@@ -9,7 +9,8 @@
 //!   multiple of what it is given.
 
 use super::entry::{Heap, NewValue, Packing, ValueRef};
-use super::{Hash, Limits, List, Set, Stream, Zset};
+use super::hash::{self, AnyHash};
+use super::{Collection, Hash, Limits, List, Set, Stream, Zset};
 use triomphe::Arc;
 
 /// The tags of collections.
@@ -82,8 +83,8 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
         tags::LIST_PACKED => packed(Packing::List),
         tags::SET_INTS => packed(Packing::SetInts),
         tags::SET_PACKED => packed(Packing::Set),
-        tags::HASH_PACKED => packed(Packing::Hash),
-        tags::HASH_PACKED_EX => packed(Packing::HashEx),
+        tags::HASH_PACKED => hash::decode_packed(bytes, false, limits),
+        tags::HASH_PACKED_EX => hash::decode_packed(bytes, true, limits),
         tags::ZSET_PACKED => packed(Packing::Zset),
         _ => {
             let heap = match tag {
@@ -105,6 +106,12 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
     match value {
         ValueRef::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         ValueRef::Str(bytes) | ValueRef::Raw(bytes) => out.extend_from_slice(&bytes),
+        ValueRef::Packed(Packing::Hash | Packing::HashEx, _) | ValueRef::Hash(_) => {
+            out.push(tags::HASH);
+            if let Some(hash) = AnyHash::view(value) {
+                hash::canonical(hash, &mut out);
+            }
+        }
         _ => {
             out.push(0);
             encode(value, &mut out);
