@@ -86,6 +86,7 @@ fn files() -> Vec<Group> {
         ("counters.txt", include_str!("cases/counters.txt")),
         ("databases.txt", include_str!("cases/databases.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("hash.txt", include_str!("cases/hash.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),

@@ -142,8 +142,7 @@ impl<'a> Fields<'a> {
             return Err(MISSING);
         }
         let number = args.get(at + 1).and_then(|number| integer(number).ok());
-        let number = number.filter(|number| (1..=i64::from(i32::MAX)).contains(number));
-        let number = number.ok_or(CommandError::Text(not_positive))?;
+        let number = number.filter(|&number| number > 0).ok_or(CommandError::Text(not_positive))?;
         let first = at + 2;
         if number as usize != args.len() - first {
             return Err(MISMATCH);

@@ -1,3 +1,5 @@
+//! Hash commands: their replies, their records, and fields whose time comes.
+
 use super::*;
 use crate::base::random::Random;
 use crate::command::table;

@@ -1,3 +1,5 @@
+//! Small and large hashes against a plain map, and bytes of any origin.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
