@@ -379,7 +379,10 @@ impl<'a> Db<'a> {
         let index = self.index;
         let shard = self.held.shard(key.shard());
         let directory = shard.directory_mut(index);
-        let elements_expire = directory.get(key.hash, key.bytes).and_then(|entry| entry.value_expiry());
+        let elements_expire = match directory.elementwise_len() {
+            0 => None,
+            _ => directory.get(key.hash, key.bytes).and_then(|entry| entry.value_expiry()),
+        };
         let heap = directory.heap_mut(key.hash, key.bytes);
         let heap = heap.expect("a large collection is a payload that can be changed");
         let mut edited = C::edit(Stored::Large(heap), &limits).ok_or(CommandError::WrongType)?;
