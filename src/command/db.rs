@@ -294,6 +294,14 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// The collection at a key that [`Db::view`] has looked at before: this one leaves the database alone, so
+    /// that several can be looked at together.
+    #[inline]
+    pub fn viewed<C: Collection>(&self, key: Key<'_>) -> Option<C::Ref<'_>> {
+        let directory = self.held.locked(key.shard())?.directory(self.index)?;
+        C::view(directory.get(key.hash, key.bytes)?.value())
+    }
+
     /// The same without a trace: no hit or miss is counted, no access time set.
     ///
     /// # Errors

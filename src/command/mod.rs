@@ -24,6 +24,7 @@ pub mod generic;
 pub mod keys;
 pub mod object;
 pub mod scan;
+pub mod set;
 pub mod state;
 pub mod stats;
 pub mod string;
@@ -335,5 +336,6 @@ pub const GROUPS: &[&[&Command]] = &[
     generic::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
+    set::COMMANDS,
     string::COMMANDS,
 ];

@@ -91,6 +91,7 @@ fn files() -> Vec<Group> {
         ("ranges.txt", include_str!("cases/ranges.txt")),
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),
+        ("sets.txt", include_str!("cases/sets.txt")),
         ("strings.txt", include_str!("cases/strings.txt")),
         ("transactions.txt", include_str!("cases/transactions.txt")),
     ];
