@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`base`] | clock, hashing, number formatting, glob, counting allocator, configuration directives |
 //! | [`resp`] | the wire protocol: request decoder and reply writer |
+//! | [`value`] | what a key can hold, as bytes and structures of their own |
 //! | [`keyspace`] | databases, shards, copy-on-write segments, expiry, the frozen view |
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
 //! | [`command`] | the command table and the data commands |
@@ -23,3 +24,4 @@ pub mod persist;
 pub mod resp;
 pub mod server;
 pub mod session;
+pub mod value;

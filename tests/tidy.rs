@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may import from its own layer and from those before it.
-const LAYERS: &[&str] = &["base", "resp", "keyspace", "persist", "command", "exec", "observe", "session", "server"];
+const LAYERS: &[&str] =
+    &["base", "resp", "value", "keyspace", "persist", "command", "exec", "observe", "session", "server"];
 
 /// The only files that may hold `unsafe`, each with what it is for.
 const UNSAFE_FILES: &[(&str, &str)] = &[

@@ -26,6 +26,8 @@ pub struct Facts {
     pub access: AccessClock,
     /// `proto-max-bulk-len`: the longest string, in bytes.
     pub string_max_bytes: u64,
+    /// `hll-sparse-max-bytes`: the longest sparse HyperLogLog.
+    pub hll_sparse_max_bytes: usize,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
     pub replaying: bool,
     /// Whether reads leave access times alone (`CLIENT NO-TOUCH`, `OBJECT` and its like).
@@ -270,6 +272,12 @@ impl<'a> Db<'a> {
     /// is not undone.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
         self.changing(key).raw_mut(key.hash, key.bytes)
+    }
+
+    /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
+    /// value, and so neither counted nor logged.
+    pub fn make_growable(&mut self, key: Key<'_>) {
+        self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
     }
 
     /// Writes a record of what happened to `key`: a command that replays without reading any other key.

@@ -24,6 +24,8 @@ pub struct Runner {
     pub resp: Resp,
     /// The policy of access fields.
     pub lfu: Option<Lfu>,
+    /// `hll-sparse-max-bytes`.
+    pub hll_sparse_max_bytes: usize,
     /// All records so far: shard by shard in their order, barriers in between.
     logged: Vec<(u32, Vec<Vec<u8>>)>,
 }
@@ -62,6 +64,7 @@ impl Runner {
             db: 0,
             resp: Resp::V2,
             lfu: None,
+            hll_sparse_max_bytes: 3000,
             logged: Vec::new(),
         }
     }
@@ -98,6 +101,7 @@ impl Runner {
             now: self.now,
             access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu },
             string_max_bytes: 512 << 20,
+            hll_sparse_max_bytes: self.hll_sparse_max_bytes,
             replaying: false,
             no_touch: false,
         }

@@ -17,6 +17,8 @@ mod lcs;
 mod range;
 mod set;
 
+pub(super) use range::room_for;
+
 use super::call::string_reply;
 use super::db::{shareable, string_of};
 use super::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
@@ -144,7 +146,7 @@ fn encoded(text: &[u8]) -> NewValue<'_> {
 
 /// The text of a value; `digits` holds it if the value is a number.
 #[inline]
-fn text<'v>(value: ValueRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
+pub(super) fn text<'v>(value: ValueRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
     match value {
         ValueRef::Int(number) => digits.format(number).as_bytes(),
         ValueRef::Str(bytes) | ValueRef::Raw(bytes) => bytes.as_slice(),
