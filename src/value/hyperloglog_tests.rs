@@ -108,7 +108,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn both_encodings_hold_what_was_seen(numbers in prop::collection::vec(0_u16..600, 0..500), len_max in 18_usize..900) {
+    fn both_encodings_hold_what_was_seen(
+        numbers in prop::collection::vec(0_u16..600, 0..500),
+        len_max in 18_usize..900,
+    ) {
         let words: Vec<String> = numbers.iter().map(|number| format!("element {number}")).collect();
         let (hll, plain) = seen(words.iter().map(String::as_bytes), len_max);
         prop_assert_eq!(&registers(&hll), &plain);
@@ -120,7 +123,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_safe(tail in prop::collection::vec(any::<u8>(), 0..80), register in 0..REGISTERS, rank in 1_u8..52) {
+    fn any_bytes_are_safe(
+        tail in prop::collection::vec(any::<u8>(), 0..80),
+        register in 0..REGISTERS,
+        rank in 1_u8..52,
+    ) {
         let mut hll = [&empty()[..HEADER_LEN], &tail[..]].concat();
         let before = hll.clone();
         let _ = (count(&hll), runs(&hll).count());

@@ -160,7 +160,6 @@ fn fields_are_read_set_and_counted_up() {
          BITFIELD k SET u3 5 9 GET u3 5 => *2 :7 :1
          BITFIELD new OVERFLOW FAIL SET u8 0 256 => *1 $-1
          GET new => $1 \0
-         BITFIELD k GET u64 0 => -ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.
          BITFIELD k GET u8 -1 => -ERR bit offset is not an integer or out of range
          BITFIELD k GET u8 #9223372036854775807 => -ERR bit offset is not an integer or out of range
          BITFIELD k SET u8 0 x => -ERR value is not an integer or out of range
@@ -170,6 +169,10 @@ fn fields_are_read_set_and_counted_up() {
          BITFIELD_RO k SET u8 0 1 => -ERR BITFIELD_RO only supports the GET subcommand
          BITFIELD_RO k OVERFLOW SAT GET u8 0 => *1 :249",
     );
+    let bad_type = "-ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is. ";
+    for bad in ["u64", "i65", "u0", "i", "8", "x8", "I8", "u-1"] {
+        assert_eq!(t.run(&format!("BITFIELD k GET {bad} 0")), bad_type);
+    }
     t.resp = Resp::V3;
     script(&mut t, "BITFIELD new OVERFLOW FAIL SET u8 0 256 => *1 _");
     t.assert_replay_equals_live();
@@ -215,7 +218,8 @@ proptest! {
         prop_assert_eq!(t.run(&format!("BITCOUNT k {start} {end} BIT")), format!(":{expected} "));
         prop_assert_eq!(t.run("BITCOUNT k"), format!(":{} ", all.iter().filter(|bit| **bit).count()));
         for set in [false, true] {
-            let at = part.iter().position(|bit| *bit == set).zip(range).map_or(-1, |(at, (first, _))| (first + at) as i64);
+            let found = part.iter().position(|bit| *bit == set).zip(range);
+            let at = found.map_or(-1, |(at, (first, _))| (first + at) as i64);
             prop_assert_eq!(t.run(&format!("BITPOS k {} {start} {end} BIT", u8::from(set))), format!(":{at} "));
         }
     }
