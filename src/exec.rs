@@ -22,6 +22,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::base::config::{EvictionPolicy, Settings};
+use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
 use crate::command::client::{Client, ReplyMode};
@@ -31,12 +32,19 @@ use crate::command::stats::WorkerStats;
 use crate::command::table::Entry;
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
 use crate::keyspace::access::{AccessClock, Lfu};
-use crate::keyspace::{Held, Keyspace, shard_of};
+use crate::keyspace::gate::Inside;
+use crate::keyspace::{Closed, Held, Keyspace, shard_of};
 use crate::resp::request::Progress;
-use crate::resp::{Args, Limits, Output, Reply, Request, Resp};
+use crate::resp::{self, Args, Output, Reply, Request, Resp};
+use crate::value::Limits;
 
+mod blocking;
 #[cfg(test)]
 pub mod testing;
+mod transaction;
+
+use blocking::{is_waited_for, register};
+use transaction::Part;
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
@@ -100,7 +108,7 @@ impl Executor {
     /// that it is for: as for the commands of one pipeline.
     pub fn prefetch_firsts<'a>(&mut self, firsts: impl Iterator<Item = (u32, &'a [u8])>) {
         let Executor { server, request, .. } = self;
-        let limits = Limits { bulk_max_bytes: u64::MAX, authenticated: true };
+        let limits = resp::Limits { bulk_max_bytes: u64::MAX, authenticated: true };
         let mut last = None;
         let mut keys: SmallVec<[(u32, u64); GROUP_MAX]> = SmallVec::new();
         for (db, bytes) in firsts {
@@ -127,17 +135,29 @@ impl Executor {
         let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
         let server: &Arc<Server> = server;
         let stats = &server.workers[*worker];
-        let facts = facts_now(settings, client);
-        let (maxmemory, latency_tracking) = (settings.maxmemory, settings.latency_tracking);
-        let mut group = Group { server, worker: *worker, stats, scratch, evictor, facts, maxmemory, latency_tracking };
+        let limits = limits_of(settings, server.keyspace.seed());
+        let facts = facts_now(settings, limits, client);
+        let mut group = Group {
+            server,
+            worker: *worker,
+            stats,
+            scratch,
+            evictor,
+            facts,
+            maxmemory: settings.maxmemory,
+            latency_tracking: settings.latency_tracking,
+            queue_bytes_max: settings.client_query_buffer_limit,
+            inside: None,
+            closed: None,
+            parts: None,
+        };
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
-        let mut inside = Some(server.gate.enter(*worker));
         let mut executed = 0;
         let (mut shared_time, mut timed): (SmallVec<[usize; GROUP_MAX]>, _) = (SmallVec::new(), 0);
         for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
             executed += 1;
-            let entry = match plan.and_then(|entry| group.check(entry, client, inside.is_some()).map(|()| entry)) {
+            let entry = match plan.and_then(|entry| group.check(entry, client).map(|()| entry)) {
                 Ok(entry) => entry,
                 Err(error) => {
                     group.refuse(&error, *args, client, out);
@@ -148,10 +168,14 @@ impl Executor {
                 }
             };
             client.record.last_command.store(entry.index as u64 + 1, Relaxed);
+            if client.transaction.is_some() && !entry.command.flags.has(flags::NOT_QUEUED) {
+                group.queue(entry, *args, client, out);
+                continue;
+            }
             if alone(entry.command) {
-                drop(inside.take());
-            } else if inside.is_none() {
-                inside = Some(server.gate.enter(*worker));
+                group.inside = None;
+            } else if group.inside.is_none() {
+                group.inside = Some(server.gate.enter(group.worker));
             }
             if entry.is_quick {
                 group.one(entry, *args, keys, client, out);
@@ -166,15 +190,13 @@ impl Executor {
             stats.commands[entry.index].calls.add_alone(1);
             if !matches!(entry.command.handler, Handler::Data(_)) {
                 // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
-                let settings = server.config.settings();
-                group.facts = facts_now(&settings, client);
-                group.maxmemory = settings.maxmemory;
+                group.renew_facts(client);
             }
             if client.wait.is_some() || client.closing {
                 break;
             }
         }
-        drop(inside);
+        group.inside = None;
         // Commands of constant time share the time of their group: two readings of the clock serve all.
         if !shared_time.is_empty() {
             let each = (started.elapsed().as_nanos() as u64).saturating_sub(timed) / shared_time.len() as u64;
@@ -189,7 +211,8 @@ impl Executor {
         self.refresh_settings();
         let Executor { server, worker, scratch, settings, .. } = self;
         let stats = &server.workers[*worker];
-        let facts = Facts { no_touch: true, ..facts_of(settings, clock::now_ms()) };
+        let limits = limits_of(settings, server.keyspace.seed());
+        let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let started = Instant::now();
         let inside = server.gate.enter(*worker);
         scratch.begin(server.store.log().is_active(), false);
@@ -214,7 +237,24 @@ fn alone(command: &Command) -> bool {
     !matches!(command.handler, Handler::Data(_)) || command.flags.has(flags::GATE.or(flags::FROZEN))
 }
 
-fn facts_of(settings: &Settings, now: i64) -> Facts {
+/// The sizes at which collections change their form, as configured.
+pub fn limits_of(settings: &Settings, seed: HashSeed) -> Limits {
+    Limits {
+        list_max_listpack_size: settings.list_max_listpack_size,
+        hash_max_listpack_entries: settings.hash_max_listpack_entries,
+        hash_max_listpack_value: settings.hash_max_listpack_value,
+        set_max_intset_entries: settings.set_max_intset_entries,
+        set_max_listpack_entries: settings.set_max_listpack_entries,
+        set_max_listpack_value: settings.set_max_listpack_value,
+        zset_max_listpack_entries: settings.zset_max_listpack_entries,
+        zset_max_listpack_value: settings.zset_max_listpack_value,
+        stream_node_max_bytes: settings.stream_node_max_bytes,
+        stream_node_max_entries: settings.stream_node_max_entries,
+        seed,
+    }
+}
+
+fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
     let lfu = settings
         .maxmemory_policy
         .is_lfu()
@@ -224,14 +264,15 @@ fn facts_of(settings: &Settings, now: i64) -> Facts {
         access: AccessClock { seconds: (now / 1000) as u64, lfu },
         string_max_bytes: settings.proto_max_bulk_len,
         hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
+        limits,
         replaying: false,
         no_touch: false,
     }
 }
 
-fn facts_now(settings: &Settings, client: &Client) -> Facts {
+fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
     let no_touch = client.record.no_touch.load(Relaxed);
-    Facts { no_touch, ..facts_of(settings, clock::now_ms()) }
+    Facts { no_touch, ..facts_of(settings, limits, clock::now_ms()) }
 }
 
 /// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, so that the
@@ -246,8 +287,7 @@ fn plan<'a>(
     let mut plans = SmallVec::new();
     let mut last = None;
     for (args, keys) in calls.iter().zip(keys.iter_mut()) {
-        keys.places.clear();
-        keys.hashes.clear();
+        keys.clear();
         let plan = server.table.resolve_after(&mut last, *args);
         if let Ok(entry) = &plan {
             find_keys(keyspace, entry.command, *args, keys);
@@ -312,18 +352,37 @@ struct Group<'a> {
     facts: Facts,
     maxmemory: u64,
     latency_tracking: bool,
+    /// The most that a transaction may queue, in bytes.
+    queue_bytes_max: u64,
+    /// This worker's right to execute, while it has it;
+    inside: Option<Inside<'a>>,
+    /// or its right to be alone.
+    closed: Option<Closed<'a>>,
+    /// Inside a transaction, what is to be logged at its end.
+    parts: Option<Vec<Part>>,
 }
 
 impl Group<'_> {
     /// Whether the command may run now, in Redis' order of checks.
     #[inline]
-    fn check(&mut self, entry: &Entry, client: &Client, inside: bool) -> Result<(), CommandError> {
-        let flags = entry.command.flags;
+    fn check(&mut self, entry: &Entry, client: &Client) -> Result<(), CommandError> {
+        let flags = if client.transaction.is_none() {
+            entry.command.flags
+        } else if entry.command.flags.has(flags::NO_MULTI) {
+            return Err(CommandError::Text("ERR Command not allowed inside a transaction"));
+        } else {
+            Self::flags_to_check(entry, client)
+        };
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
-        if flags.has(flags::DENYOOM) && self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
-            self.make_room(inside)?;
+        // What is queued takes memory, whatever it is.
+        let is_queued = client.transaction.is_some() && !flags.has(flags::NOT_QUEUED);
+        if (flags.has(flags::DENYOOM) || is_queued)
+            && self.maxmemory > 0
+            && alloc::used_memory() as u64 > self.maxmemory
+        {
+            self.make_room()?;
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
@@ -331,10 +390,9 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Evicts keys by the policy, since memory is above `maxmemory`. `inside` says whether this worker is
-    /// inside the gate.
+    /// Evicts keys by the policy, since memory is above `maxmemory`.
     #[cold]
-    fn make_room(&mut self, inside: bool) -> Result<(), CommandError> {
+    fn make_room(&mut self) -> Result<(), CommandError> {
         let server = self.server;
         let settings = server.config.settings();
         let choice = Choice { policy: settings.maxmemory_policy, samples: settings.maxmemory_samples };
@@ -356,7 +414,7 @@ impl Group<'_> {
             100.. => usize::MAX,
             tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
         };
-        let _inside = (!inside).then(|| server.gate.enter(self.worker));
+        let _inside = self.inside.is_none().then(|| server.gate.enter(self.worker));
         self.scratch.begin(server.store.log().is_active(), false);
         let mut world = EvictDb { keyspace: &server.keyspace, scratch: self.scratch, facts: self.facts };
         let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |scratch| {
@@ -375,9 +433,19 @@ impl Group<'_> {
         if let Ok(entry) = self.server.table.resolve(args) {
             self.stats.commands[entry.index].rejected.add_alone(1);
         }
+        if self.abort_transaction(self.server.table.get(args.at(0)), client) {
+            let text = error.wire();
+            let reason = text.strip_prefix(b"ERR ").unwrap_or(&text);
+            let text = [b"EXECABORT Transaction discarded because of: ", reason].concat();
+            return self.reply_refusal(&CommandError::Echo(text), client, out);
+        }
         if matches!(error, CommandError::UnknownCommand(_)) && is_http(args.at(0)) {
             return abort(client, self.facts.now);
         }
+        self.reply_refusal(error, client, out);
+    }
+
+    fn reply_refusal(&self, error: &CommandError, client: &mut Client, out: &mut Output) {
         let mark = out.mark();
         self.error_reply(error, out);
         settle_reply_mode(client, mark, out);
@@ -402,6 +470,7 @@ impl Group<'_> {
                 catch_unwind(AssertUnwindSafe(|| handler(&mut SessionCall { args, entry, server, client, now }, reply)))
                     .unwrap_or_else(|panic| Err(internal_error(entry, &*panic)))
             }
+            Handler::Transaction(step) => self.step(step, args, keys, client, out),
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
         };
         if let Err(error) = outcome {
@@ -410,6 +479,38 @@ impl Group<'_> {
             self.error_reply(&error, out);
         }
         settle_reply_mode(client, mark, out);
+    }
+
+    /// Runs one command and counts it and its time.
+    fn timed(&mut self, entry: &Entry, args: Args<'_>, keys: &HashedKeys, client: &mut Client, out: &mut Output) {
+        let before = Instant::now();
+        self.one(entry, args, keys, client, out);
+        self.count_time(entry.index, before.elapsed().as_nanos() as u64);
+        self.stats.commands[entry.index].calls.add_alone(1);
+        if !matches!(entry.command.handler, Handler::Data(_)) {
+            self.renew_facts(client);
+        }
+    }
+
+    /// Reads the configuration and the clock again.
+    fn renew_facts(&mut self, client: &Client) {
+        let settings = self.server.config.settings();
+        let limits = limits_of(&settings, self.server.keyspace.seed());
+        self.facts = facts_now(&settings, limits, client);
+        self.maxmemory = settings.maxmemory;
+    }
+
+    /// Closes the gate, if it is not closed by this group already.
+    fn close(&mut self) {
+        if self.closed.is_none() {
+            self.inside = None;
+            self.closed = Some(self.server.gate.close());
+        }
+    }
+
+    /// Opens the gate; the next command that needs it enters again.
+    fn open(&mut self) {
+        self.closed = None;
     }
 
     /// Runs a data command under the locks of its keys.
@@ -425,23 +526,56 @@ impl Group<'_> {
     ) -> Outcome {
         let (server, worker) = (self.server, self.worker);
         let command = entry.command;
-        let closed = command.flags.has(flags::GATE.or(flags::FROZEN)).then(|| server.gate.close());
-        let frozen = closed.as_ref().filter(|_| command.flags.has(flags::FROZEN)).map(|c| server.keyspace.freeze(c));
-        let closed = closed.filter(|_| command.flags.has(flags::GATE));
-        let held = hold(&server.keyspace, command, keys);
+        let was_alone = self.closed.is_some();
+        if command.flags.has(flags::GATE.or(flags::FROZEN)) {
+            self.close();
+        }
+        let frozen = self.closed.as_ref().filter(|_| command.flags.has(flags::FROZEN));
+        let frozen = frozen.map(|closed| server.keyspace.freeze(closed));
+        if !was_alone && !command.flags.has(flags::GATE) {
+            self.open();
+        }
+        let mut held = hold(&server.keyspace, command, keys);
+        if command.flags.has(flags::WRITE)
+            && self.closed.is_none()
+            && server.blocking.is_any()
+            && is_waited_for(&mut held, args, keys)
+        {
+            drop(held);
+            self.close();
+            held = hold(&server.keyspace, command, keys);
+        }
         self.scratch.begin(server.store.log().is_active(), command.keys.only().is_none());
         let facts = Facts { no_touch: self.facts.no_touch || command.flags.has(flags::NO_TOUCH), ..self.facts };
         let db = Db::new(held, self.scratch, client.db, facts);
-        let mut call = Call { args, db, entry, frozen, keys };
+        let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
-        if outcome.is_ok() && command.log == Log::Barrier && server.store.log().is_active() {
-            let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
-            server.store.log().appender(worker).barrier(client.db, &words);
-        }
+        let barrier = outcome.is_ok() && command.log == Log::Barrier && server.store.log().is_active();
         let logged = !call.db.scratch().effects.is_empty() || command.log == Log::Barrier;
-        append_effects(server, worker, call.db.scratch());
+        match &mut self.parts {
+            None if barrier => {
+                let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
+                server.store.log().appender(worker).barrier(client.db, &words);
+            }
+            None => append_effects(server, worker, call.db.scratch()),
+            Some(parts) => {
+                let records = std::mem::take(&mut call.db.scratch().effects);
+                parts.extend((!records.is_empty()).then_some(Part::Records(records)));
+                parts.extend(barrier.then(|| Part::Barrier(client.db, args.from(0).map(<[u8]>::to_vec).collect())));
+            }
+        }
+        if let Some(block) = call.block.take().filter(|_| outcome.is_ok()) {
+            register(server, &mut call, block, client);
+        }
         drop(call);
-        drop(closed);
+        if self.closed.is_some() && !was_alone {
+            if command.flags.has(flags::WRITE) && server.blocking.is_any() {
+                let mut ready = Vec::new();
+                self.add_ready(entry, args, keys, &mut ready);
+                self.serve(ready);
+            }
+            self.open();
+        }
         // An expired key that a read has removed is no write of this connection.
         if logged && command.flags.has(flags::WRITE) {
             client.last_write_block = server.store.log().position();
@@ -601,13 +735,12 @@ pub fn replay(
     db: u32,
     args: Args<'_>,
 ) -> Result<(), String> {
-    let entry = table.resolve(args).map_err(|error| error.to_string())?;
+    let entry = table.resolve_record(args).map_err(|error| error.to_string())?;
     let Handler::Data(handler) = entry.command.handler else {
         return Err(format!("the command '{}' cannot be replayed", entry.full_name));
     };
-    let Replayer { scratch, keys, out } = replayer;
-    keys.places.clear();
-    keys.hashes.clear();
+    let Replayer { limits, scratch, keys, out } = replayer;
+    keys.clear();
     find_keys(keyspace, entry.command, args, keys);
     let held = hold(keyspace, entry.command, keys);
     scratch.begin(false, false);
@@ -617,10 +750,12 @@ pub fn replay(
         string_max_bytes: u64::MAX,
         // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
         hll_sparse_max_bytes: usize::MAX,
+        limits: *limits,
         replaying: true,
         no_touch: true,
     };
-    let mut call = Call { args, db: Db::new(held, scratch, db, facts), entry, frozen: None, keys };
+    let db = Db::new(held, scratch, db, facts);
+    let mut call = Call { args, db, entry, frozen: None, keys, may_block: false, block: None };
     let outcome = run_handler(handler, &mut call, Reply::new(out, Resp::V2));
     drop(call);
     out.clear();
@@ -635,9 +770,17 @@ fn replayer_seconds() -> u64 {
 }
 
 /// What one thread needs to replay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Replayer {
+    limits: Limits,
     scratch: Scratch,
     keys: HashedKeys,
     out: Output,
+}
+
+impl Replayer {
+    /// One that makes collections by these limits.
+    pub fn new(limits: Limits) -> Replayer {
+        Replayer { limits, scratch: Scratch::default(), keys: HashedKeys::default(), out: Output::default() }
+    }
 }

@@ -6,8 +6,8 @@
 //! |---|---|
 //! | [`base`] | clock, hashing, number formatting, glob, counting allocator, configuration directives |
 //! | [`resp`] | the wire protocol: request decoder and reply writer |
-//! | [`value`] | what a key can hold, as bytes and structures of their own |
-//! | [`keyspace`] | databases, shards, copy-on-write segments, expiry, the frozen view |
+//! | [`value`] | what a key can hold: strings, collections, and the copy-on-write map that keys live in |
+//! | [`keyspace`] | databases, shards, locks, expiry, the frozen view |
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
 //! | [`command`] | the command table and the data commands |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |

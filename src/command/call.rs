@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::blocking::{Block, Blocked};
+use super::db::StringRef;
 use super::table::Entry;
-use super::{Client, Db, Server, keys::Places};
-use crate::keyspace::{Frozen, Key, ValueRef};
+use super::{Client, Db, Outcome, Server, keys::Places};
+use crate::keyspace::{Frozen, Key};
 use crate::resp::{Args, Done, Reply};
 
 /// The keys of a call, hashed once, before its shards are locked.
@@ -32,6 +34,19 @@ pub struct Call<'a> {
     pub frozen: Option<Frozen>,
     /// The keys, as the executor found them.
     pub keys: &'a HashedKeys,
+    /// Whether it may wait for what is not there yet: not inside a transaction.
+    pub may_block: bool,
+    /// Its wish to wait; see [`Call::block_on`].
+    pub block: Option<Block>,
+}
+
+impl HashedKeys {
+    /// Forgets them.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.places.clear();
+        self.hashes.clear();
+    }
 }
 
 impl<'a> Call<'a> {
@@ -49,6 +64,16 @@ impl<'a> Call<'a> {
     pub fn keys(&self) -> impl ExactSizeIterator<Item = Key<'a>> + use<'a> {
         let (args, keys) = (self.args, self.keys);
         keys.places.iter().zip(&keys.hashes).map(move |(&place, &hash)| Key { bytes: args.at(place), hash })
+    }
+
+    /// There is nothing to reply with yet: waits, or replies with null where that is not allowed. Nothing may
+    /// have been changed.
+    pub fn block_on(&mut self, block: Block, reply: Reply<'_>) -> Outcome {
+        if !self.may_block {
+            return Ok(block.null.write(reply));
+        }
+        self.block = Some(block);
+        Ok(reply.withheld())
     }
 
     /// The name of the command in lower case, as error texts have it.
@@ -70,13 +95,13 @@ impl<'a> Call<'a> {
 
 /// Writes a string value: a large one by reference, an integer in digits.
 #[inline]
-pub fn string_reply(reply: Reply<'_>, value: ValueRef<'_>) -> Done {
+pub fn string_reply(reply: Reply<'_>, value: StringRef<'_>) -> Done {
     if let Some(shared) = super::db::shareable(&value) {
         return reply.shared(Box::new(shared));
     }
     match value {
-        ValueRef::Int(number) => reply.bulk(itoa::Buffer::new().format(number).as_bytes()),
-        ValueRef::Str(bytes) | ValueRef::Raw(bytes) => reply.bulk(&bytes),
+        StringRef::Int(number) => reply.bulk(itoa::Buffer::new().format(number).as_bytes()),
+        StringRef::Str(bytes) | StringRef::Raw(bytes) => reply.bulk(&bytes),
     }
 }
 
@@ -118,6 +143,8 @@ pub enum Wait {
     },
     /// Until a snapshot that was asked for is done: SAVE. Then OK or an error.
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
+    /// Until a key has something for the command, or the time is over.
+    Keys(Blocked),
     /// Until the server ends, or an error says why it does not: SHUTDOWN.
     Shutdown(tokio::sync::oneshot::Receiver<String>),
 }

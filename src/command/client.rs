@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Flags;
 use super::call::Wait;
+use crate::keyspace::{Keyspace, shard_of};
+use crate::resp::request::OwnedArgs;
 use crate::resp::{Limits, Resp};
 
 /// What of a connection any thread may read.
@@ -51,6 +54,10 @@ pub struct ClientRecord {
     pub blocked: AtomicBool,
     /// Whether it came by a unix socket.
     pub unix_socket: bool,
+    /// One above the number of commands that a transaction has queued; 0 for no transaction.
+    pub queued: AtomicU64,
+    /// How many keys it watches.
+    pub watching: AtomicU64,
     /// What the client says of itself.
     pub labels: Mutex<Labels>,
 }
@@ -139,6 +146,38 @@ pub struct Client {
     pub aborted: bool,
     /// The block of the log that its own last write is in: for WAITAOF.
     pub last_write_block: u64,
+    /// What MULTI has begun.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys under WATCH.
+    pub watched: Vec<WatchedKey>,
+    /// Whether EXEC is executing its commands, which may not wait for anything then.
+    pub in_exec: bool,
+}
+
+/// The commands between MULTI and EXEC.
+#[derive(Debug)]
+pub struct Transaction {
+    /// The commands.
+    pub queue: Vec<OwnedArgs>,
+    /// The memory that they take, in bytes.
+    pub bytes: usize,
+    /// All their flags.
+    pub flags: Flags,
+    /// Whether one could not be queued, so that EXEC will do nothing.
+    pub aborted: bool,
+}
+
+/// A key under WATCH.
+#[derive(Debug)]
+pub struct WatchedKey {
+    /// The database.
+    pub db: u32,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Its hash.
+    pub hash: u64,
+    /// The version that EXEC must still find.
+    pub version: u64,
 }
 
 impl Client {
@@ -155,7 +194,33 @@ impl Client {
             closing: false,
             aborted: false,
             last_write_block: 0,
+            transaction: None,
+            watched: Vec::new(),
+            in_exec: false,
         }
+    }
+
+    /// Begins a transaction.
+    pub fn begin_transaction(&mut self) {
+        self.transaction = Some(Box::new(Transaction { queue: Vec::new(), bytes: 0, flags: Flags(0), aborted: false }));
+        self.record.queued.store(1, Ordering::Relaxed);
+    }
+
+    /// Ends the transaction, if there is one, and gives what it has queued.
+    pub fn end_transaction(&mut self) -> Option<Box<Transaction>> {
+        self.record.queued.store(0, Ordering::Relaxed);
+        self.transaction.take()
+    }
+
+    /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`].
+    pub fn unwatch(&mut self, keyspace: &Keyspace) -> bool {
+        let mut changed = false;
+        for watched in self.watched.drain(..) {
+            let version = keyspace.lock(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key);
+            changed |= version != Some(watched.version);
+        }
+        self.record.watching.store(0, Ordering::Relaxed);
+        changed
     }
 
     /// Back to the state of a new connection: RESET. Its name goes; what it said of its library stays.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::blocking::Blocking;
 use super::client::Clients;
 use super::stats::{ServerCounters, WorkerStats};
 use super::{CommandError, Table};
@@ -38,6 +39,8 @@ pub struct Server {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Snapshots: what runs, and how the last went.
     pub saving: Saving,
+    /// Commands that wait for a key.
+    pub blocking: Blocking,
     /// When the server started, Unix ms.
     pub started_ms: i64,
     /// 40 hex digits, new at each start.

@@ -8,11 +8,14 @@
 //! - A single-key command changes its key as its last step that can fail; a command of several keys may
 //!   change them one by one, for each change is remembered and undone if the command does not succeed.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::CommandError;
 use crate::keyspace::access::AccessClock;
-use crate::keyspace::entry::{EXPIRY_MAX, Heap, Kind, SharedBytes};
 use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, ValueRef};
 use crate::persist::record;
+use crate::value::entry::{BytesRef, EXPIRY_MAX, Heap, SharedBytes};
+use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
 
 /// A heap value at least this large, in bytes, is freed by another thread.
 const RETIRE_MIN_BYTES: usize = 64 * 1024;
@@ -28,6 +31,8 @@ pub struct Facts {
     pub string_max_bytes: u64,
     /// `hll-sparse-max-bytes`: the longest sparse HyperLogLog.
     pub hll_sparse_max_bytes: usize,
+    /// The sizes at which collections change their form.
+    pub limits: Limits,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
     pub replaying: bool,
     /// Whether reads leave access times alone (`CLIENT NO-TOUCH`, `OBJECT` and its like).
@@ -50,6 +55,8 @@ pub struct Scratch {
     undo: Vec<Undo>,
     /// Keys and short values that `undo` speaks of.
     undo_bytes: Vec<u8>,
+    /// Room in which a small collection is edited.
+    spare: Vec<u8>,
     /// Large values to be freed elsewhere.
     pub retired: Vec<Heap>,
     /// Whole directories to be freed elsewhere: flushed databases.
@@ -83,6 +90,7 @@ struct Prior {
 enum PriorBody {
     Int(i64),
     Inline((usize, usize)),
+    Packed(Packing, (usize, usize)),
     Heap(Heap),
 }
 
@@ -189,7 +197,7 @@ impl<'a> Db<'a> {
     /// # Errors
     /// [`CommandError::WrongType`] if the key holds something else.
     #[inline]
-    pub fn string(&mut self, key: Key<'_>) -> Result<Option<ValueRef<'_>>, CommandError> {
+    pub fn string(&mut self, key: Key<'_>) -> Result<Option<StringRef<'_>>, CommandError> {
         self.read(key).map(string_of).transpose()
     }
 
@@ -198,7 +206,7 @@ impl<'a> Db<'a> {
     /// # Errors
     /// [`CommandError::WrongType`] if the key holds something else.
     #[inline]
-    pub fn string_to_change(&mut self, key: Key<'_>) -> Result<Option<ValueRef<'_>>, CommandError> {
+    pub fn string_to_change(&mut self, key: Key<'_>) -> Result<Option<StringRef<'_>>, CommandError> {
         self.peek(key).map(string_of).transpose()
     }
 
@@ -246,9 +254,11 @@ impl<'a> Db<'a> {
 
     /// Removes a key. Returns whether it was there.
     pub fn remove(&mut self, key: Key<'_>) -> bool {
-        if !self.exists(key) {
-            return false;
-        }
+        self.exists(key) && self.remove_known(key)
+    }
+
+    /// Removes a key that is known to be there.
+    fn remove_known(&mut self, key: Key<'_>) -> bool {
         self.remember(key);
         if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
             && let Some(heap) = removed.heap
@@ -280,6 +290,132 @@ impl<'a> Db<'a> {
         self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
     }
 
+    /// The collection at a key, for reading.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else.
+    #[inline]
+    pub fn view<C: Collection>(&mut self, key: Key<'_>) -> Result<Option<C::Ref<'_>>, CommandError> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(entry) => C::view(entry.value()).map(Some).ok_or(CommandError::WrongType),
+        }
+    }
+
+    /// The same without a trace: no hit or miss is counted, no access time set.
+    ///
+    /// # Errors
+    /// As [`Db::view`].
+    #[inline]
+    pub fn peek_view<C: Collection>(&mut self, key: Key<'_>) -> Result<Option<C::Ref<'_>>, CommandError> {
+        match self.peek(key) {
+            None => Ok(None),
+            Some(entry) => C::view(entry.value()).map(Some).ok_or(CommandError::WrongType),
+        }
+    }
+
+    /// Edits the collection at a key, an empty one if there is none; the key's expiry stays. `edit` returns its
+    /// result and how many changes it has made: with none, nothing is stored and nobody is told. A collection
+    /// that is left empty goes, and its key with it.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else; and what `edit` returns, which must not
+    /// have changed anything then.
+    pub fn edit<C: Collection, R>(
+        &mut self,
+        key: Key<'_>,
+        edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
+    ) -> Result<R, CommandError> {
+        let limits = self.facts.limits;
+        let mut bytes = std::mem::take(&mut self.scratch.spare);
+        bytes.clear();
+        let stored = match self.peek(key).map(|entry| (entry.kind(), entry.value())) {
+            None => Stored::Missing(bytes),
+            Some((kind, _)) if !C::is(kind) => {
+                self.scratch.spare = bytes;
+                return Err(CommandError::WrongType);
+            }
+            Some((_, ValueRef::Packed(packing, packed))) => {
+                bytes.extend_from_slice(&packed);
+                Stored::Packed(packing, bytes)
+            }
+            Some(_) => {
+                self.scratch.spare = bytes;
+                return self.edit_large::<C, R>(key, edit);
+            }
+        };
+        let existed = !matches!(stored, Stored::Missing(_));
+        let mut edited = C::edit(stored, &limits).ok_or(CommandError::WrongType)?;
+        let (result, changes) = edit(&mut edited)?;
+        let finished = C::finish(edited);
+        if changes > 0 {
+            match finished {
+                Finished::Empty if existed => drop(self.remove_known(key)),
+                Finished::Empty | Finished::InPlace => {}
+                Finished::Packed(packing, bytes) => {
+                    self.put(key, NewValue::Packed(packing, &bytes));
+                    self.scratch.spare = bytes;
+                }
+                Finished::Large(heap) => self.put(key, NewValue::Heap(heap)),
+            }
+            // The change of the key was counted as one.
+            self.scratch.dirty += changes - 1;
+        } else if let Finished::Packed(_, bytes) = finished {
+            self.scratch.spare = bytes;
+        }
+        Ok(result)
+    }
+
+    /// Edits a large collection in its place.
+    fn edit_large<C: Collection, R>(
+        &mut self,
+        key: Key<'_>,
+        edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
+    ) -> Result<R, CommandError> {
+        self.remember(key);
+        let (limits, access) = (self.facts.limits, self.facts.access.fresh());
+        let index = self.index;
+        let shard = self.held.shard(key.shard());
+        let heap = shard.directory_mut(index).heap_mut(key.hash, key.bytes);
+        let heap = heap.expect("a large collection is a payload that can be changed");
+        let mut edited = C::edit(Stored::Large(heap), &limits).ok_or(CommandError::WrongType)?;
+        let (result, changes) = edit(&mut edited)?;
+        let finished = C::finish(edited);
+        if changes == 0 {
+            return Ok(result);
+        }
+        shard.watched.changed(index, key.bytes);
+        self.scratch.dirty += changes;
+        let directory = shard.directory_mut(index);
+        let displaced = match finished {
+            Finished::Empty => directory.remove(key.hash, key.bytes),
+            Finished::InPlace => {
+                if let Some(place) = directory.find(key.hash, key.bytes) {
+                    directory.set_access_at(place, access);
+                }
+                None
+            }
+            Finished::Packed(packing, bytes) => {
+                directory.set_value(key.hash, key.bytes, NewValue::Packed(packing, &bytes), access)
+            }
+            Finished::Large(heap) => directory.set_value(key.hash, key.bytes, NewValue::Heap(heap), access),
+        };
+        if let Some(heap) = displaced.and_then(|displaced| displaced.heap) {
+            self.retire(heap);
+        }
+        Ok(result)
+    }
+
+    /// Stores a value and leaves the key's expiry as it is.
+    fn put(&mut self, key: Key<'_>, value: NewValue<'_>) {
+        self.remember(key);
+        let access = self.facts.access.fresh();
+        let previous = self.changing(key).set_value(key.hash, key.bytes, value, access);
+        if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
+            self.retire(heap);
+        }
+    }
+
     /// Writes a record of what happened to `key`: a command that replays without reading any other key.
     pub fn log(&mut self, key: Key<'_>, words: &[&[u8]]) {
         if !self.scratch.logging {
@@ -299,22 +435,31 @@ impl<'a> Db<'a> {
         else {
             return self.log(key, &[b"DEL", key.bytes]);
         };
-        let expiry = entry.expiry();
-        let mut digits = itoa::Buffer::new();
-        let owned;
-        let value: &[u8] = match entry.value() {
-            ValueRef::Int(number) => digits.format(number).as_bytes(),
-            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
-                owned = bytes.to_vec();
-                &owned
-            }
-        };
-        match expiry {
-            None => self.log(key, &[b"SET", key.bytes, value]),
-            Some(at) => {
-                self.log(key, &[b"SET", key.bytes, value, b"PXAT", itoa::Buffer::new().format(at).as_bytes()]);
-            }
+        if !self.scratch.logging {
+            return;
         }
+        let mut value = Vec::new();
+        let tag = match entry.value() {
+            ValueRef::Int(number) => {
+                value.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+                None
+            }
+            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
+                value.extend_from_slice(&bytes);
+                None
+            }
+            collection => codec::encode(collection, &mut value),
+        };
+        let (mut tag_digits, mut at_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let expiry = entry.expiry();
+        let mut words: SmallVec<[&[u8]; 6]> = match tag {
+            None => smallvec![&b"SET"[..], key.bytes, &value[..]],
+            Some(tag) => smallvec![&b"STATE"[..], key.bytes, tag_digits.format(tag).as_bytes(), &value[..]],
+        };
+        if let Some(at) = expiry {
+            words.extend([&b"PXAT"[..], at_digits.format(at).as_bytes()]);
+        }
+        self.log(key, &words);
     }
 
     /// The directory of a key that is about to change, and everything that goes with a change.
@@ -368,6 +513,8 @@ impl<'a> Db<'a> {
                 (Some(heap), _) => PriorBody::Heap(heap),
                 (None, ValueRef::Int(number)) => PriorBody::Int(number),
                 (None, ValueRef::Str(value) | ValueRef::Raw(value)) => PriorBody::Inline(keep(&value)),
+                (None, ValueRef::Packed(packing, value)) => PriorBody::Packed(packing, keep(&value)),
+                (None, _) => unreachable!("a large collection has a payload"),
             };
             Prior { body, expiry: entry.expiry(), access: entry.access() }
         });
@@ -392,6 +539,7 @@ impl<'a> Db<'a> {
                     let value = match prior.body {
                         PriorBody::Int(number) => NewValue::Int(number),
                         PriorBody::Inline(at) => NewValue::Bytes(part(at)),
+                        PriorBody::Packed(packing, at) => NewValue::Packed(packing, part(at)),
                         PriorBody::Heap(heap) => NewValue::Heap(heap),
                     };
                     directory.set(key.hash, key.bytes, value, prior.expiry, prior.access);
@@ -421,20 +569,32 @@ fn expiry_bits(at: i64) -> u64 {
     u64::try_from(at).unwrap_or(0).min(EXPIRY_MAX)
 }
 
+/// A string, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum StringRef<'a> {
+    /// An integer.
+    Int(i64),
+    /// Sealed bytes.
+    Str(BytesRef<'a>),
+    /// Growable bytes.
+    Raw(BytesRef<'a>),
+}
+
 /// The value of an entry that must be a string.
 #[inline]
-pub fn string_of(entry: EntryRef<'_>) -> Result<ValueRef<'_>, CommandError> {
-    match entry.kind() {
-        Kind::Int | Kind::Str | Kind::Raw => Ok(entry.value()),
-        #[allow(unreachable_patterns)] // for the collections to come
+pub fn string_of(entry: EntryRef<'_>) -> Result<StringRef<'_>, CommandError> {
+    match entry.value() {
+        ValueRef::Int(number) => Ok(StringRef::Int(number)),
+        ValueRef::Str(bytes) => Ok(StringRef::Str(bytes)),
+        ValueRef::Raw(bytes) => Ok(StringRef::Raw(bytes)),
         _ => Err(CommandError::WrongType),
     }
 }
 
 /// A value for a string reply: a large sealed one by reference.
-pub fn shareable(value: &ValueRef<'_>) -> Option<SharedBytes> {
+pub fn shareable(value: &StringRef<'_>) -> Option<SharedBytes> {
     match value {
-        ValueRef::Str(bytes) if bytes.len() >= crate::resp::reply::BY_REFERENCE_MIN_BYTES => bytes.share(),
+        StringRef::Str(bytes) if bytes.len() >= crate::resp::reply::BY_REFERENCE_MIN_BYTES => bytes.share(),
         _ => None,
     }
 }

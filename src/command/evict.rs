@@ -56,7 +56,14 @@ pub struct Evicted {
 
 impl Default for Evictor {
     fn default() -> Self {
-        Evictor { random: Random::from_os(), policy: EvictionPolicy::NoEviction, pool: Vec::new() }
+        Evictor::new(Random::from_os())
+    }
+}
+
+impl Evictor {
+    /// One that makes its choices by these numbers.
+    pub fn new(random: Random) -> Self {
+        Evictor { random, policy: EvictionPolicy::NoEviction, pool: Vec::new() }
     }
 }
 

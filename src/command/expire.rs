@@ -4,8 +4,8 @@
 //! removes the key at once; but not in a replay, where time stands still and only the log decides.
 
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
-use crate::keyspace::entry::EXPIRY_MAX;
 use crate::resp::Reply;
+use crate::value::entry::EXPIRY_MAX;
 
 /// The commands of this file.
 pub static COMMANDS: &[&Command] =

@@ -8,9 +8,9 @@ use smallvec::SmallVec;
 use super::{
     Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags,
 };
-use crate::keyspace::entry::{INLINE_VALUE_MAX, Kind};
 use crate::keyspace::{EntryRef, Key, NewValue};
 use crate::resp::Reply;
+use crate::value::entry::{INLINE_VALUE_MAX, Kind, Packing};
 
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&COPY, &DEL, &EXISTS, &MOVE, &RENAME, &RENAMENX, &TOUCH, &TYPE, &UNLINK];
@@ -24,6 +24,11 @@ const PER_SHARD_SUM: &str = "request_policy:multi_shard response_policy:agg_sum"
 pub fn type_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Int | Kind::Str | Kind::Raw => "string",
+        Kind::ListPacked | Kind::List => "list",
+        Kind::SetInts | Kind::SetPacked | Kind::Set => "set",
+        Kind::HashPacked | Kind::HashPackedEx | Kind::Hash => "hash",
+        Kind::ZsetPacked | Kind::Zset => "zset",
+        Kind::Stream => "stream",
     }
 }
 
@@ -52,6 +57,8 @@ struct Carried {
 enum Body {
     /// Short bytes, which lay in the record.
     Inline(SmallVec<[u8; INLINE_VALUE_MAX]>),
+    /// A small collection, which lay in the record.
+    Packed(Packing, SmallVec<[u8; INLINE_VALUE_MAX]>),
     /// Anything that has an owner of its own: a number, a payload by reference.
     Owned(NewValue<'static>),
 }
@@ -60,6 +67,7 @@ impl Carried {
     fn of(entry: EntryRef<'_>) -> Carried {
         let body = match entry.to_new_value() {
             NewValue::Bytes(bytes) => Body::Inline(SmallVec::from_slice(bytes)),
+            NewValue::Packed(packing, bytes) => Body::Packed(packing, SmallVec::from_slice(bytes)),
             NewValue::Int(number) => Body::Owned(NewValue::Int(number)),
             NewValue::Shared(bytes) => Body::Owned(NewValue::Shared(bytes)),
             NewValue::Raw(bytes) => Body::Owned(NewValue::Raw(bytes)),
@@ -73,6 +81,7 @@ impl Carried {
     fn store(self, db: &mut Db<'_>, key: Key<'_>) {
         match self.body {
             Body::Inline(bytes) => db.set(key, NewValue::Bytes(&bytes), self.expiry),
+            Body::Packed(packing, bytes) => db.set(key, NewValue::Packed(packing, &bytes), self.expiry),
             Body::Owned(value) => db.set(key, value, self.expiry),
         }
         db.log_state(key);

@@ -11,6 +11,7 @@
 
 pub mod args;
 pub mod bitmap;
+pub mod blocking;
 pub mod call;
 pub mod client;
 pub mod context;
@@ -25,12 +26,14 @@ pub mod hyperloglog;
 pub mod keys;
 pub mod object;
 pub mod scan;
+pub mod state;
 pub mod stats;
 pub mod string;
 pub mod sweep;
 pub mod table;
 
 pub use args::Words;
+pub use blocking::{Block, BlockedOn};
 pub use call::{Call, SessionCall, Wait};
 pub use client::Client;
 pub use context::Server;
@@ -137,10 +140,27 @@ pub enum Handler {
     Data(fn(&mut Call<'_>, Reply<'_>) -> Outcome),
     /// Needs the connection or the server.
     Session(fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
+    /// A step of a transaction, which the executor takes itself.
+    Transaction(Step),
     /// Is nothing by itself: its second word chooses.
     Container(&'static [&'static Command]),
     /// The same, but it does something without a second word.
     ContainerOr(&'static [&'static Command], fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
+}
+
+/// A step of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Commands are queued from here on.
+    Multi,
+    /// The queued commands are executed, unless a watched key has changed.
+    Exec,
+    /// The queue is dropped.
+    Discard,
+    /// EXEC is to do nothing if these keys change.
+    Watch,
+    /// No key is watched any more.
+    Unwatch,
 }
 
 impl std::fmt::Debug for Handler {
@@ -148,6 +168,7 @@ impl std::fmt::Debug for Handler {
         f.write_str(match self {
             Handler::Data(_) => "Data",
             Handler::Session(_) => "Session",
+            Handler::Transaction(_) => "Transaction",
             Handler::Container(_) | Handler::ContainerOr(..) => "Container",
         })
     }
@@ -248,6 +269,8 @@ pub mod flags {
     pub const NO_TOUCH: Flags = Flags(1 << 27);
     /// Answers with the error of the disk, if there is one, although it writes nothing.
     pub const REPORTS_DISK_ERRORS: Flags = Flags(1 << 28);
+    /// Is executed between MULTI and EXEC too, not queued.
+    pub const NOT_QUEUED: Flags = Flags(1 << 29);
 }
 
 /// A set of ACL [`categories`].

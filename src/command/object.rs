@@ -3,6 +3,7 @@
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, categories, flags};
 use crate::keyspace::ValueRef;
 use crate::resp::Reply;
+use crate::value::Packing;
 
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&OBJECT];
@@ -57,6 +58,13 @@ pub fn encoding_name(value: ValueRef<'_>) -> &'static str {
         ValueRef::Int(_) => "int",
         ValueRef::Str(bytes) if bytes.len() <= EMBSTR_MAX_BYTES => "embstr",
         ValueRef::Str(_) | ValueRef::Raw(_) => "raw",
+        ValueRef::Packed(Packing::SetInts, _) => "intset",
+        ValueRef::Packed(Packing::HashEx, _) => "listpackex",
+        ValueRef::Packed(..) => "listpack",
+        ValueRef::List(_) => "quicklist",
+        ValueRef::Set(_) | ValueRef::Hash(_) => "hashtable",
+        ValueRef::Zset(_) => "skiplist",
+        ValueRef::Stream(_) => "stream",
     }
 }
 

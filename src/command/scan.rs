@@ -18,15 +18,16 @@ use super::generic::type_name;
 use super::{Arity, Call, Command, CommandError, Db, Handler, Outcome, Words, args, categories, flags};
 use crate::base::glob;
 use crate::base::random::{self, Random};
-use crate::keyspace::directory::POSITION_BITS;
 use crate::keyspace::{Directory, EntryRef, SHARDS};
-use crate::resp::Reply;
+use crate::resp::{Done, Reply};
+use crate::value::directory::POSITION_BITS;
 
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&KEYS, &RANDOMKEY, &SCAN];
 
 /// How many keys one call of SCAN looks at if it does not say.
 const SCAN_COUNT_DEFAULT: i64 = 10;
+const NOVALUES_MISPLACED: &str = "ERR NOVALUES option can only be used in HSCAN";
 /// RANDOMKEY takes a shard with at least so many keys as it comes: all are about as large as this one.
 const LARGE_SHARD: u64 = 256;
 /// How often RANDOMKEY looks for a large shard before it counts all.
@@ -85,24 +86,95 @@ static SCAN: Command = Command {
 fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let cursor = parse_cursor(call.args.at(1))?;
     let filter = Filter::parse(Words::new(call.args, 2), call.db.facts().now)?;
-    // The cursor comes first and is known last: the keys wait here, one behind the other.
-    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let mut page = Page::default();
     let next = walk(&mut call.db, cursor, filter.count, &mut |entry| {
         if filter.keeps(&entry) {
-            bytes.extend_from_slice(entry.key());
-            ends.push(bytes.len());
+            page.push(entry.key());
         }
     });
-    let mut parts = reply.array(2);
-    parts.bulk(itoa::Buffer::new().format(next).as_bytes());
-    let mut elements = parts.array(ends.len());
-    let mut start = 0;
-    for end in ends {
-        elements.bulk(&bytes[start..end]);
-        start = end;
+    Ok(page.reply(reply, next))
+}
+
+/// What one call of SCAN, HSCAN, SSCAN or ZSCAN has found. The cursor of the reply comes first and is known
+/// last: what is found waits here, one behind the other.
+#[derive(Debug, Default)]
+pub struct Page {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Page {
+    /// One element more.
+    #[inline]
+    pub fn push(&mut self, element: &[u8]) {
+        self.bytes.extend_from_slice(element);
+        self.ends.push(self.bytes.len());
     }
-    elements.end();
-    Ok(parts.done())
+
+    /// The reply: the cursor to go on from, 0 at the end, and the elements.
+    pub fn reply(self, reply: Reply<'_>, next: u64) -> Done {
+        let mut parts = reply.array(2);
+        parts.bulk(itoa::Buffer::new().format(next).as_bytes());
+        let mut elements = parts.array(self.ends.len());
+        let mut start = 0;
+        for end in self.ends {
+            elements.bulk(&self.bytes[start..end]);
+            start = end;
+        }
+        elements.end();
+        parts.done()
+    }
+}
+
+/// The options of HSCAN, SSCAN and ZSCAN. Redis reads them once the key is known to hold such a collection;
+/// the cursor, by [`parse_cursor`], before it looks at the key.
+#[derive(Debug)]
+pub struct ElementOptions<'a> {
+    pattern: Option<&'a [u8]>,
+    /// About how many elements to visit; at least 1.
+    pub count: usize,
+    /// NOVALUES: fields are wanted without their values.
+    pub no_values: bool,
+}
+
+impl<'a> ElementOptions<'a> {
+    /// Reads the options; `of_hash` says whether there are values to leave out.
+    ///
+    /// # Errors
+    /// Anything that is no option, or an option's value that is none.
+    pub fn parse(mut words: Words<'a>, of_hash: bool) -> Result<ElementOptions<'a>, CommandError> {
+        let mut options = ElementOptions { pattern: None, count: SCAN_COUNT_DEFAULT as usize, no_values: false };
+        while let Some(word) = words.next() {
+            if args::is(word, "COUNT") {
+                options.count = parse_count(&mut words)?;
+            } else if args::is(word, "MATCH") {
+                options.pattern = Some(words.value()?).filter(|pattern| *pattern != b"*");
+            } else if args::is(word, "NOVALUES") {
+                if !of_hash {
+                    return Err(CommandError::Text(NOVALUES_MISPLACED));
+                }
+                options.no_values = true;
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether an element, or a field, is to be returned.
+    #[inline]
+    pub fn keeps(&self, element: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, element))
+    }
+}
+
+/// The value of COUNT.
+fn parse_count(words: &mut Words<'_>) -> Result<usize, CommandError> {
+    let count = words.integer()?;
+    if count < 1 {
+        return Err(CommandError::Syntax);
+    }
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// A cursor as Redis reads it, by `strtoul`: a sign, zeros in front and nothing at all are allowed, and what
@@ -140,16 +212,14 @@ impl<'a> Filter<'a> {
         let mut filter = Filter { pattern: None, type_name: None, count: SCAN_COUNT_DEFAULT as usize, now };
         while let Some(word) = words.next() {
             if args::is(word, "COUNT") {
-                let count = words.integer()?;
-                if count < 1 {
-                    return Err(CommandError::Syntax);
-                }
-                filter.count = usize::try_from(count).unwrap_or(usize::MAX);
+                filter.count = parse_count(&mut words)?;
             } else if args::is(word, "MATCH") {
                 filter.pattern = Some(words.value()?).filter(|pattern| *pattern != b"*");
             } else if args::is(word, "TYPE") {
                 // Redis 7 takes any name; keys of a type that does not exist are not found.
                 filter.type_name = Some(words.value()?);
+            } else if args::is(word, "NOVALUES") {
+                return Err(CommandError::Text(NOVALUES_MISPLACED));
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -260,7 +330,8 @@ mod tests {
     use std::collections::HashSet;
     use std::ops::Range;
 
-    use crate::exec::testing::Runner;
+    use super::*;
+    use crate::exec::testing::{Runner, with_args, words};
     use crate::keyspace::NewValue;
 
     /// Puts `prefix:n` for each number straight into database 0.
@@ -388,6 +459,7 @@ mod tests {
             ("SCAN 0 COUNT x", "-ERR value is not an integer or out of range "),
             ("SCAN 0 MATCH a TYPE", syntax),
             ("SCAN 0 FOO bar", syntax),
+            ("SCAN 0 NOVALUES", "-ERR NOVALUES option can only be used in HSCAN "),
             ("SCAN", "-ERR wrong number of arguments for 'scan' command "),
         ] {
             assert_eq!(t.run(line), expected, "{line}");
@@ -395,6 +467,28 @@ mod tests {
         for line in ["SCAN ''", "SCAN 007", "SCAN +3", "SCAN -1", "SCAN 18446744073709551615", r#"SCAN "3\x00x""#] {
             assert_eq!(t.run(line), "*2 $1 0 *0 ", "{line}");
         }
+    }
+
+    #[test]
+    fn options_for_elements_are_read_as_redis_does() {
+        let parse = |line: &str, of_hash| {
+            with_args(&words(line), |args| {
+                let options = ElementOptions::parse(Words::new(args, 0), of_hash).map_err(|error| error.to_string())?;
+                Ok::<_, String>((options.count, options.no_values, options.keeps(b"ab")))
+            })
+        };
+        assert_eq!(
+            parse("COUNT 3 match a* NoValues COUNT 9223372036854775807", true),
+            Ok((i64::MAX as usize, true, true))
+        );
+        assert_eq!(parse("MATCH b* MATCH *", false), Ok((10, false, true)));
+        assert_eq!(parse("MATCH b", false), Ok((10, false, false)));
+        let refused = |line: &str| parse(line, false).unwrap_err();
+        assert_eq!(refused("NOVALUES FOO"), NOVALUES_MISPLACED);
+        for line in ["COUNT", "COUNT 0", "COUNT -1", "MATCH", "TYPE hash", "FOO", "''"] {
+            assert_eq!(refused(line), "ERR syntax error", "{line}");
+        }
+        assert_eq!(refused("COUNT x"), "ERR value is not an integer or out of range");
     }
 
     #[test]

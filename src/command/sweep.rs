@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use super::Db;
 use super::db::{Facts, Scratch};
-use crate::keyspace::directory::ExpiredKey;
 use crate::keyspace::{Directory, Held, Key, Keyspace};
+use crate::value::directory::ExpiredKey;
 
 /// The most removals under one hold of a lock.
 const REMOVED_PER_LOCK_MAX: usize = 64;

@@ -47,6 +47,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Table {
     entries: Vec<Entry>,
+    /// What only the log may hold.
+    records: Vec<Entry>,
     by_name: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
     len: usize,
 }
@@ -57,7 +59,7 @@ impl Table {
     /// # Panics
     /// If two have one name.
     pub fn new(groups: &[&[&'static Command]]) -> Self {
-        let mut table = Table { entries: Vec::new(), by_name: HashMap::default(), len: 0 };
+        let mut table = Table { entries: Vec::new(), records: Vec::new(), by_name: HashMap::default(), len: 0 };
         for &command in groups.iter().flat_map(|group| group.iter()) {
             let name = command.name.to_ascii_lowercase();
             let mut entry = Entry::new(command, name.clone(), table.len);
@@ -71,6 +73,8 @@ impl Table {
             assert!(earlier.is_none(), "two commands are named {}", command.name);
             table.entries.push(entry);
         }
+        let record = |&command: &&'static Command| Entry::new(command, command.name.to_ascii_lowercase(), 0);
+        table.records = super::state::RECORDS.iter().map(record).collect();
         table
     }
 
@@ -103,6 +107,17 @@ impl Table {
             *to = from.to_ascii_uppercase();
         }
         self.by_name.get(&*upper).map(|&at| &self.entries[at])
+    }
+
+    /// The command that a record of the log means: one of the clients' or of [`super::state::RECORDS`].
+    ///
+    /// # Errors
+    /// As [`Table::resolve`].
+    pub fn resolve_record(&self, args: Args<'_>) -> Result<&Entry, CommandError> {
+        match self.records.iter().find(|entry| entry.command.name.as_bytes() == args.at(0)) {
+            Some(entry) => self.resolve_entry(entry, args),
+            None => self.resolve(args),
+        }
     }
 
     /// The command or subcommand that a call means, its arity checked.

@@ -5,11 +5,15 @@
 
 use super::*;
 use crate::base::hash::HashSeed;
+use crate::base::random::Random;
 use crate::command::Table;
 use crate::command::evict::Evicted;
-use crate::keyspace::ValueRef;
 use crate::persist::record::Items;
 use crate::resp::Span;
+use crate::value::Limits;
+use crate::value::codec::canonical;
+
+const SEED: HashSeed = HashSeed(*b"a seed for tests");
 
 /// See the module.
 pub struct Runner {
@@ -26,6 +30,8 @@ pub struct Runner {
     pub lfu: Option<Lfu>,
     /// `hll-sparse-max-bytes`.
     pub hll_sparse_max_bytes: usize,
+    /// The sizes at which collections change their form.
+    pub limits: Limits,
     /// All records so far: shard by shard in their order, barriers in between.
     logged: Vec<(u32, Vec<Vec<u8>>)>,
 }
@@ -57,7 +63,7 @@ impl Runner {
     pub fn new() -> Self {
         Runner {
             table: Table::new(crate::command::GROUPS),
-            keyspace: Keyspace::new(16, HashSeed(*b"a seed for tests")),
+            keyspace: Keyspace::new(16, SEED),
             scratch: Scratch::default(),
             gate: crate::keyspace::Gate::new(1),
             now: 1_700_000_000_000,
@@ -65,6 +71,7 @@ impl Runner {
             resp: Resp::V2,
             lfu: None,
             hll_sparse_max_bytes: 3000,
+            limits: Limits::defaults(SEED),
             logged: Vec::new(),
         }
     }
@@ -102,6 +109,7 @@ impl Runner {
             access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu },
             string_max_bytes: 512 << 20,
             hll_sparse_max_bytes: self.hll_sparse_max_bytes,
+            limits: self.limits,
             replaying: false,
             no_touch: false,
         }
@@ -128,7 +136,9 @@ impl Runner {
         let facts = self.facts();
         let Runner { keyspace, scratch, logged, .. } = self;
         let mut world = EvictDb { keyspace, scratch, facts };
-        Evictor::default().evict(&mut world, choice, bytes, keys_max, &mut |scratch| keep(&mut scratch.effects, logged))
+        // The choices of a test are always the same: what it asserts is a matter of chance otherwise.
+        let mut evictor = Evictor::new(Random::from_seed(11));
+        evictor.evict(&mut world, choice, bytes, keys_max, &mut |scratch| keep(&mut scratch.effects, logged))
     }
 
     fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
@@ -149,7 +159,7 @@ impl Runner {
             let held = hold(keyspace, entry.command, &keys);
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
             let db_view = Db::new(held, scratch, db, Facts { no_touch, ..facts });
-            let mut call = Call { args, db: db_view, entry, frozen, keys: &keys };
+            let mut call = Call { args, db: db_view, entry, frozen, keys: &keys, may_block: false, block: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             keep(&mut call.db.scratch().effects, logged);
             match outcome {
@@ -178,7 +188,7 @@ impl Runner {
     /// Call it before [`Runner::take_logged`] takes any.
     pub fn assert_replay_equals_live(&self) {
         let again = Keyspace::new(16, HashSeed(*b"another seed!..."));
-        let mut replayer = Replayer::default();
+        let mut replayer = Replayer::new(self.limits);
         for (db, words) in &self.logged {
             let result = with_args(words, |args| replay(&self.table, &again, &mut replayer, *db, args));
             assert_eq!(result, Ok(()), "replaying {words:?}");
@@ -199,11 +209,7 @@ pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
         for (db, directory) in frozen.shard(shard) {
             directory.check_invariants();
             for entry in directory.iter() {
-                let value = match entry.value() {
-                    ValueRef::Int(number) => number.to_string().into_bytes(),
-                    ValueRef::Str(bytes) | ValueRef::Raw(bytes) => bytes.to_vec(),
-                };
-                all.push((db, entry.key().to_vec(), value, entry.expiry()));
+                all.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
             }
         }
     }

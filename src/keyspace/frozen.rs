@@ -5,8 +5,8 @@
 
 use triomphe::Arc;
 
-use super::directory::Directory;
-use super::entry::EntryRef;
+use crate::value::directory::Directory;
+use crate::value::entry::EntryRef;
 
 /// A consistent, immutable view of all databases.
 #[derive(Debug)]

@@ -13,12 +13,9 @@
 //! - Nothing here writes the log or a reply, or knows a command.
 
 pub mod access;
-pub mod directory;
-pub mod entry;
 pub mod frozen;
 pub mod gate;
 pub mod held;
-mod segment;
 pub mod shard;
 pub mod waiters;
 pub mod watch;
@@ -28,14 +25,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use directory::{Directory, Place, Spine};
-pub use entry::{EntryRef, NewValue, ValueRef};
+pub use crate::value::directory::{Directory, Place, Spine};
+pub use crate::value::entry::{EntryRef, NewValue, ValueRef};
 pub use frozen::Frozen;
 pub use gate::{Closed, Gate};
 pub use held::Held;
 pub use shard::Shard;
 
 use crate::base::hash::HashSeed;
+use crate::value::prefetch_line;
 
 /// The number of shards; a power of two, and part of the persisted format.
 pub const SHARDS: usize = 1024;
@@ -131,7 +129,7 @@ impl Keyspace {
     /// First wave of fetching ahead of use: the shard itself.
     #[inline]
     pub fn prefetch_shard(&self, hash: u64) {
-        segment::prefetch_line(std::ptr::from_ref(&self.slots[usize::from(shard_of(hash))]).cast());
+        prefetch_line(std::ptr::from_ref(&self.slots[usize::from(shard_of(hash))]).cast());
     }
 
     /// Second wave: the directory, and where it points to the key's segment; without the lock.
@@ -139,7 +137,7 @@ impl Keyspace {
     pub fn prefetch_directory(&self, hash: u64) {
         let slot = &self.slots[usize::from(shard_of(hash))];
         let directory = slot.hint_directory.load(Ordering::Relaxed);
-        segment::prefetch_line(std::ptr::without_provenance(directory));
+        prefetch_line(std::ptr::without_provenance(directory));
         let (address, len) = (slot.hint_spine.load(Ordering::Relaxed), slot.hint_segments.load(Ordering::Relaxed));
         Spine { address, len }.prefetch(hash);
     }

@@ -10,11 +10,11 @@
 use smallvec::SmallVec;
 use triomphe::Arc;
 
-use super::directory::Directory;
-use super::entry::EntryRef;
 use super::waiters::Waiters;
 use super::watch::WatchedKeys;
 use crate::base::hash::HashSeed;
+use crate::value::directory::Directory;
+use crate::value::entry::EntryRef;
 
 /// The part of the keyspace behind one lock.
 #[derive(Debug)]

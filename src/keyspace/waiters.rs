@@ -45,10 +45,22 @@ impl Waiters {
         }
     }
 
-    /// Who is to be served first; `None` if nobody waits for the key.
+    /// Whether nobody waits for any key of the shard.
     #[inline]
-    pub fn first(&self, db: u32, key: &[u8]) -> Option<Ticket> {
-        self.0.as_ref()?.0.get(&(db, key.into()))?.front().copied()
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Who waits for the key, in the order of arrival.
+    pub fn of(&self, db: u32, key: &[u8]) -> Vec<Ticket> {
+        let queue = self.0.as_ref().and_then(|queues| queues.0.get(&(db, key.into())));
+        queue.map(|queue| queue.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// The keys with waiters that `affected` names by their database and bytes.
+    pub fn keys(&self, affected: impl Fn(u32, &[u8]) -> bool) -> Vec<(u32, Box<[u8]>)> {
+        let all = self.0.iter().flat_map(|queues| queues.0.keys());
+        all.filter(|(db, key)| affected(*db, key)).cloned().collect()
     }
 }
 
@@ -59,18 +71,19 @@ mod tests {
     #[test]
     fn who_comes_first_is_served_first_and_nothing_stays_behind() {
         let mut waiters = Waiters::default();
-        assert_eq!(waiters.first(0, b"k"), None);
+        assert!(waiters.is_empty() && waiters.of(0, b"k").is_empty());
         for ticket in [3, 5, 9] {
             waiters.wait(0, b"k", ticket);
         }
         waiters.wait(1, b"k", 4);
-        assert_eq!(waiters.first(0, b"k"), Some(3));
+        assert_eq!(waiters.of(0, b"k"), [3, 5, 9]);
+        assert_eq!(waiters.keys(|db, _| db == 1), [(1, b"k"[..].into())]);
         waiters.leave(0, b"k", 5);
         waiters.leave(0, b"k", 3);
         waiters.leave(0, b"other", 9);
-        assert_eq!(waiters.first(0, b"k"), Some(9));
+        assert_eq!(waiters.of(0, b"k"), [9]);
         waiters.leave(0, b"k", 9);
-        assert_eq!((waiters.first(0, b"k"), waiters.first(1, b"k")), (None, Some(4)));
+        assert_eq!((waiters.of(0, b"k"), waiters.of(1, b"k")), (vec![], vec![4]));
         waiters.leave(1, b"k", 4);
         assert!(waiters.0.is_none());
     }

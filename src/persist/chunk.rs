@@ -26,6 +26,8 @@ pub enum WireValue<'a> {
     Int(i64),
     /// A byte string.
     Bytes(&'a [u8]),
+    /// A collection: its tag and its bytes, which mean nothing here.
+    Collection(u8, &'a [u8]),
 }
 
 /// One key of a snapshot, borrowed.
@@ -68,6 +70,10 @@ impl ChunkWriter {
         let kind = match value {
             WireValue::Bytes(_) => TYPE_BYTES,
             WireValue::Int(_) => TYPE_INT,
+            WireValue::Collection(tag, _) => {
+                assert!(tag > TYPE_INT && tag <= TYPE_MASK, "a collection has a tag of its own");
+                tag
+            }
         };
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags =
@@ -87,7 +93,7 @@ impl ChunkWriter {
         put_varint(out, key.len() as u64);
         out.extend_from_slice(key);
         match value {
-            WireValue::Bytes(bytes) => {
+            WireValue::Bytes(bytes) | WireValue::Collection(_, bytes) => {
                 put_varint(out, bytes.len() as u64);
                 out.extend_from_slice(bytes);
             }
@@ -243,6 +249,7 @@ fn take_entry<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
             let zigzag = take_varint(rest)?;
             WireValue::Int((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
         }
+        tag if tag > TYPE_INT => WireValue::Collection(tag, take_string(rest)?),
         _ => return None,
     };
     Some(Entry { db, key, expiry, access, value })

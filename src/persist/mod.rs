@@ -2,7 +2,8 @@
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
 //! [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
-//! [`store`] (which ties them together). Nothing here imports the keyspace, a command or the executor.
+//! [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
+//! imports the keyspace, a command or the executor.
 
 pub mod block;
 pub mod chunk;
@@ -13,6 +14,7 @@ pub mod format;
 pub mod fsync;
 pub mod log;
 pub mod manifest;
+pub mod rdb;
 pub mod record;
 pub mod recover;
 pub mod snapshot;

@@ -68,6 +68,7 @@ fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
             let value = match e.value {
                 WireValue::Int(number) => number.to_string(),
                 WireValue::Bytes(bytes) => text(bytes),
+                WireValue::Collection(tag, bytes) => format!("{tag}:{}", text(bytes)),
             };
             lines.push(format!("{shard}/{} {} {:?} {:?} {value}", e.db, text(e.key), e.expiry, e.access));
         }

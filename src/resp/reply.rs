@@ -343,6 +343,12 @@ impl<'a> Reply<'a> {
         Done(())
     }
 
+    /// What was written elsewhere as one whole reply.
+    pub fn prepared(self, prepared: &mut Output) -> Done {
+        self.out.append(prepared);
+        Done(())
+    }
+
     /// An array of `len` elements.
     pub fn array(self, len: usize) -> Elements<'a> {
         open(self.out, self.resp, Shape::Array, len)

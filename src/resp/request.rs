@@ -39,6 +39,35 @@ pub struct Args<'a> {
     spans: &'a [Span],
 }
 
+/// The arguments of one command, kept beyond the buffer that they arrived in.
+#[derive(Clone, Debug)]
+pub struct OwnedArgs {
+    buffer: Box<[u8]>,
+    spans: Box<[Span]>,
+}
+
+impl OwnedArgs {
+    /// A copy of these words.
+    pub fn new<'a>(words: impl Iterator<Item = &'a [u8]>) -> OwnedArgs {
+        let (mut buffer, mut spans) = (Vec::new(), Vec::new());
+        for word in words {
+            spans.push(Span { start: buffer.len(), len: word.len() });
+            buffer.extend_from_slice(word);
+        }
+        OwnedArgs { buffer: buffer.into(), spans: spans.into() }
+    }
+
+    /// The arguments.
+    pub fn args(&self) -> Args<'_> {
+        Args::new(&self.buffer, &self.spans)
+    }
+
+    /// The bytes of memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len() + self.spans.len() * size_of::<Span>()
+    }
+}
+
 impl<'a> Args<'a> {
     /// Arguments that lie at `spans` of `buffer`.
     ///

@@ -441,6 +441,14 @@ impl Connection {
         self.discard();
     }
 
+    /// Watches no key any more: it has ended.
+    pub fn unwatch(&self, server: &Server) {
+        // After a panic in the middle of a command nobody gives the client back.
+        if let Ok(mut client) = self.client.try_borrow_mut() {
+            client.unwatch(&server.keyspace);
+        }
+    }
+
     /// Whether its replies wait for the log.
     pub fn is_unreleased(&self) -> bool {
         self.unreleased.get()

@@ -12,6 +12,7 @@ use crate::exec::{Replayer, replay};
 use crate::keyspace::{Directory, Keyspace, NewValue, SHARDS};
 use crate::persist::{PersistError, Record, Recovery, WireValue};
 use crate::resp::{Args, Span};
+use crate::value::{Limits, codec};
 
 /// The fewest bytes that an entry of a chunk takes: its tag, a length, and a value.
 const ENTRY_MIN_BYTES: usize = 3;
@@ -29,23 +30,29 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Whatever is wrong with the files; the keyspace is then good for nothing.
-pub fn load(keyspace: &Keyspace, table: &Table, recovery: &Recovery, threads: usize) -> Result<Loaded, PersistError> {
+pub fn load(
+    keyspace: &Keyspace,
+    table: &Table,
+    recovery: &Recovery,
+    limits: Limits,
+    threads: usize,
+) -> Result<Loaded, PersistError> {
     let keys = Mutex::new(0);
     let shards: Vec<u16> = (0..SHARDS as u16).collect();
-    in_parallel(&shards, threads, |_, &shard| {
-        let loaded = load_shard(keyspace, recovery, shard)?;
+    in_parallel(&shards, threads, limits, |_, &shard| {
+        let loaded = load_shard(keyspace, recovery, &limits, shard)?;
         *keys.lock() += loaded;
         Ok(())
     })?;
     let mut loaded = Loaded { keys: keys.into_inner(), records: 0 };
-    let mut replayer = Replayer::default();
+    let mut replayer = Replayer::new(limits);
     for window in recovery.windows() {
         for epoch in window?.epochs {
             if let Some(barrier) = &epoch.barrier {
                 apply(keyspace, table, &mut replayer, barrier)?;
                 loaded.records += 1;
             }
-            in_parallel(&epoch.shards, threads, |replayer, (shard, records)| {
+            in_parallel(&epoch.shards, threads, limits, |replayer, (shard, records)| {
                 for record in records {
                     apply(keyspace, table, replayer, record)?;
                 }
@@ -68,7 +75,7 @@ pub fn load(keyspace: &Keyspace, table: &Table, recovery: &Recovery, threads: us
 ///
 /// # Errors
 /// The chunk is damaged.
-pub fn load_shard(keyspace: &Keyspace, recovery: &Recovery, shard: u16) -> Result<u64, PersistError> {
+pub fn load_shard(keyspace: &Keyspace, recovery: &Recovery, limits: &Limits, shard: u16) -> Result<u64, PersistError> {
     let Some(chunk) = recovery.shard_chunk(shard)? else { return Ok(0) };
     let mut directories: Vec<(u32, Directory)> = Vec::new();
     for entry in chunk.iter() {
@@ -94,6 +101,9 @@ pub fn load_shard(keyspace: &Keyspace, recovery: &Recovery, shard: u16) -> Resul
         let value = match entry.value {
             WireValue::Int(number) => NewValue::Int(number),
             WireValue::Bytes(bytes) => NewValue::Bytes(bytes),
+            WireValue::Collection(tag, bytes) => {
+                codec::decode(tag, bytes, limits).map_err(|what| recovery.chunk_error(shard, what))?
+            }
         };
         let displaced = directories[at].1.set(hash, entry.key, value, entry.expiry, entry.access.unwrap_or(0));
         if displaced.is_some() {
@@ -134,12 +144,13 @@ fn refused(why: String) -> PersistError {
 fn in_parallel<T: Sync>(
     items: &[T],
     threads: usize,
+    limits: Limits,
     work: impl Fn(&mut Replayer, &T) -> Result<(), PersistError> + Sync,
 ) -> Result<(), PersistError> {
     /// Fewer items than this are not worth a thread.
     const ITEMS_MIN: usize = 8;
     if threads <= 1 || items.len() < ITEMS_MIN {
-        let mut replayer = Replayer::default();
+        let mut replayer = Replayer::new(limits);
         return items.iter().try_for_each(|item| work(&mut replayer, item));
     }
     let next = AtomicU16::new(0);
@@ -147,7 +158,7 @@ fn in_parallel<T: Sync>(
     std::thread::scope(|scope| {
         for _ in 0..threads.min(items.len()) {
             scope.spawn(|| {
-                let mut replayer = Replayer::default();
+                let mut replayer = Replayer::new(limits);
                 while failed.lock().is_none() {
                     let Some(item) = items.get(usize::from(next.fetch_add(1, Ordering::Relaxed))) else { break };
                     if let Err(error) = work(&mut replayer, item) {

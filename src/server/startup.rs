@@ -178,7 +178,8 @@ pub(super) fn recover_from(
     let (store, recovery) = Store::open(storage, options)?;
     let keyspace = Keyspace::new(config.settings().databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let loaded = loading::load(&keyspace, &table, &recovery, cores)?;
+    let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
+    let loaded = loading::load(&keyspace, &table, &recovery, limits, cores)?;
     let found = recovery.summary().clone();
     drop(recovery);
     let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
@@ -197,6 +198,7 @@ pub(super) fn recover_from(
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
+        blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),
         config_file,

@@ -53,6 +53,23 @@ pub async fn finished(worker: &Worker, wait: Wait) -> Finish {
                 _ => reply.error(&"ERR"),
             })
         }
+        Wait::Keys(mut blocked) => {
+            let answer = tokio::select! {
+                answer = &mut blocked.answer => answer,
+                () = sleep(blocked.timeout) => {
+                    let null = blocked.waiter.null;
+                    if blocked.give_up() {
+                        return Box::new(move |reply| null.write(reply));
+                    }
+                    // It is being served just now.
+                    (&mut blocked.answer).await
+                }
+            };
+            Box::new(move |reply| match answer {
+                Ok(mut answer) => reply.prepared(&mut answer),
+                Err(_) => reply.error(&crate::command::CommandError::Internal),
+            })
+        }
         Wait::Shutdown(refused) => match refused.await {
             Ok(text) => Box::new(move |reply| reply.error(&text)),
             // The server is ending: there is nothing to say.

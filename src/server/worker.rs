@@ -149,6 +149,7 @@ impl Worker {
     /// Forgets a connection that has ended.
     pub fn remove(&self, connection: &Connection) {
         let id = connection.record.id;
+        connection.unwatch(&self.server);
         self.connections.borrow_mut().remove(&id);
         self.server.clients.remove(id);
     }

@@ -213,13 +213,15 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
     let mut line = first.into_bytes();
     line.extend_from_slice(&labels.name);
     let rest = format!(
-        " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf={query} qbuf-free=0 argv-mem=0 \
+        " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} qbuf={query} qbuf-free=0 argv-mem=0 \
          multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 omem={output} tot-mem={} events={} cmd={command} user={} \
          redir=-1 resp={} lib-name=",
         seconds_since(record.created_ms),
         seconds_since(record.active_ms.load(Relaxed)),
         flags_of(record),
         record.db.load(Relaxed),
+        record.queued.load(Relaxed) as i64 - 1,
+        record.watching.load(Relaxed),
         query + output + size_of::<ClientRecord>() as u64,
         if output > 0 { "rw" } else { "r" },
         if labels.user.is_empty() { "default" } else { &labels.user },
@@ -243,6 +245,7 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
 fn flags_of(record: &ClientRecord) -> String {
     let letters = [
         ('b', record.blocked.load(Relaxed)),
+        ('x', record.queued.load(Relaxed) > 0),
         ('U', record.unix_socket),
         ('e', record.no_evict.load(Relaxed)),
         ('T', record.no_touch.load(Relaxed)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::client::is_label;
 use crate::base::format;
 use crate::command::args::{self, is};
+use crate::command::blocking;
 use crate::command::client::Client;
 use crate::command::{
     Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, Wait, Words, categories, flags,
@@ -163,7 +164,7 @@ fn greeting(client: &Client, reply: Reply<'_>) -> crate::resp::Done {
 static QUIT: Command = Command {
     name: "QUIT",
     arity: Arity::AtLeast(1),
-    flags: HANDSHAKE,
+    flags: HANDSHAKE.or(flags::NOT_QUEUED),
     categories: categories::CONNECTION,
     handler: Handler::Session(quit),
     group: "connection",
@@ -179,7 +180,7 @@ fn quit(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 static RESET: Command = Command {
     name: "RESET",
     arity: Arity::Exactly(1),
-    flags: HANDSHAKE,
+    flags: HANDSHAKE.or(flags::NOT_QUEUED),
     categories: categories::CONNECTION,
     handler: Handler::Session(reset),
     since: "6.2.0",
@@ -189,6 +190,8 @@ static RESET: Command = Command {
 };
 
 fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    call.client.end_transaction();
+    call.client.unwatch(&call.server.keyspace);
     call.client.reset(needs_no_password(call.server));
     Ok(reply.in_version(call.client.resp).simple("RESET"))
 }
@@ -230,22 +233,16 @@ static WAIT: Command = Command {
 fn wait(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let replicas = args::integer(call.args.at(1))?;
     let timeout = timeout_ms(call.args.at(2), call.now)?;
-    if replicas <= 0 {
+    if replicas <= 0 || call.client.in_exec {
         return Ok(reply.int(0));
     }
     call.client.wait = Some(Wait::Replicas { timeout });
     Ok(reply.withheld())
 }
 
-/// A timeout in milliseconds; 0 is for ever.
 fn timeout_ms(word: &[u8], now: i64) -> Result<Option<Duration>, CommandError> {
     let ms = format::parse_i64(word).ok_or(CommandError::OutOfRange("timeout is not an integer or out of range"))?;
-    match u64::try_from(ms) {
-        Err(_) => Err(CommandError::OutOfRange("timeout is negative")),
-        Ok(_) if now.checked_add(ms).is_none() => Err(CommandError::OutOfRange("timeout is out of range")),
-        Ok(0) => Ok(None),
-        Ok(ms) => Ok(Some(Duration::from_millis(ms))),
-    }
+    blocking::timeout(ms, now)
 }
 
 static WAITAOF: Command = Command {
@@ -275,7 +272,7 @@ fn waitaof(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::Text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
     }
     let synced = i64::from(log.is_active() && log.synced() >= call.client.last_write_block);
-    if local <= synced && replicas == 0 {
+    if local <= synced && replicas == 0 || call.client.in_exec {
         let mut both = reply.array(2);
         both.int(synced);
         both.int(0);

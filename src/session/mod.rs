@@ -13,13 +13,20 @@ pub mod config;
 pub mod connection;
 pub mod saving;
 pub mod syntax;
+mod transaction;
 
 use crate::command::{Command, Outcome, Table};
 use crate::resp::Reply;
 
 /// The commands of this layer.
-pub static GROUPS: &[&[&Command]] =
-    &[connection::COMMANDS, client::COMMANDS, command_info::COMMANDS, config::COMMANDS, admin::COMMANDS];
+pub static GROUPS: &[&[&Command]] = &[
+    connection::COMMANDS,
+    client::COMMANDS,
+    command_info::COMMANDS,
+    config::COMMANDS,
+    admin::COMMANDS,
+    transaction::COMMANDS,
+];
 
 /// All commands of the server.
 pub fn table() -> Table {

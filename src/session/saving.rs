@@ -19,6 +19,7 @@ use crate::command::Server;
 use crate::command::context::{SavePurpose, Saving};
 use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
 use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
+use crate::value::codec;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,11 +154,22 @@ fn write(
 }
 
 fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
+    let mut body = Vec::new();
     for entry in directory.iter() {
         let value = entry.value();
+        body.clear();
         let value = match &value {
             ValueRef::Int(number) => WireValue::Int(*number),
             ValueRef::Str(bytes) | ValueRef::Raw(bytes) => WireValue::Bytes(bytes),
+            ValueRef::Packed(..)
+            | ValueRef::List(_)
+            | ValueRef::Set(_)
+            | ValueRef::Hash(_)
+            | ValueRef::Zset(_)
+            | ValueRef::Stream(_) => match codec::encode(value, &mut body) {
+                Some(tag) => WireValue::Collection(tag, &body),
+                None => continue,
+            },
         };
         chunk.push(db, entry.key(), entry.expiry(), Some(entry.access()), value);
     }

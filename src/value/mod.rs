@@ -1,3 +1,93 @@
-//! What a key can hold, as bytes and structures of their own: nothing here knows keys, locks or commands.
+//! What a key can hold, in memory: strings, the small and the large forms of the collections, and the map
+//! that keys, and the fields of large hashes, live in.
+//!
+//! ```text
+//! directory ─ segment × n ─ entry ─┬ bytes in the record: a number, a short string, a small collection
+//!                                  └ a counted pointer: a long string, a large collection ─┬ map: hash, set, zset
+//!                                                                                          └ tree: list, zset, stream
+//! ```
+//!
+//! Invariants:
+//! - A small collection is sealed bytes ([`entry::Packing`]): it is replaced as a string is. A large one is
+//!   built of shared, copy-on-write pieces: a clone of it is cheap at any size, and a change after that
+//!   copies only the pieces that it touches.
+//! - Nothing here knows a key's shard, the log, a command, the clock or the configuration: sizes at which
+//!   forms change come as [`Limits`].
+//! - Bytes from outside (a snapshot, a record of the log, RESTORE) become values by [`codec::decode`] alone.
 
+pub mod codec;
+pub mod collection;
+pub mod directory;
+pub mod entry;
+pub mod hash;
+pub mod heap;
 pub mod hyperloglog;
+pub mod intset;
+pub mod kind;
+pub mod list;
+pub mod listpack;
+pub mod map;
+mod segment;
+pub mod set;
+pub mod stream;
+pub mod tree;
+pub mod zset;
+
+pub use collection::{Collection, Finished, Stored};
+pub use entry::{Packing, ValueRef};
+pub use hash::Hash;
+pub use list::List;
+pub use map::Map;
+pub(crate) use segment::prefetch_line;
+pub use set::Set;
+pub use stream::Stream;
+pub use zset::Zset;
+
+use crate::base::hash::HashSeed;
+
+/// The sizes at which a collection changes its form, as the directives of the same names say, and what else
+/// the making of a collection needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `list-max-listpack-size`: elements if positive; -1 to -5 mean 4 to 64 KiB.
+    pub list_max_listpack_size: i32,
+    /// `hash-max-listpack-entries`.
+    pub hash_max_listpack_entries: usize,
+    /// `hash-max-listpack-value`, bytes.
+    pub hash_max_listpack_value: usize,
+    /// `set-max-intset-entries`.
+    pub set_max_intset_entries: usize,
+    /// `set-max-listpack-entries`.
+    pub set_max_listpack_entries: usize,
+    /// `set-max-listpack-value`, bytes.
+    pub set_max_listpack_value: usize,
+    /// `zset-max-listpack-entries`.
+    pub zset_max_listpack_entries: usize,
+    /// `zset-max-listpack-value`, bytes.
+    pub zset_max_listpack_value: usize,
+    /// `stream-node-max-bytes`; 0 for no limit.
+    pub stream_node_max_bytes: usize,
+    /// `stream-node-max-entries`; 0 for no limit.
+    pub stream_node_max_entries: usize,
+    /// The key of the hash that places members in a [`Map`].
+    pub seed: HashSeed,
+}
+
+impl Limits {
+    /// Redis' defaults.
+    pub fn defaults(seed: HashSeed) -> Limits {
+        Limits {
+            list_max_listpack_size: -2,
+            hash_max_listpack_entries: 512,
+            hash_max_listpack_value: 64,
+            set_max_intset_entries: 512,
+            set_max_listpack_entries: 128,
+            set_max_listpack_value: 64,
+            zset_max_listpack_entries: 128,
+            zset_max_listpack_value: 64,
+            stream_node_max_bytes: 4096,
+            stream_node_max_entries: 100,
+            seed,
+        }
+    }
+}

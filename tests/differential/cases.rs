@@ -10,6 +10,8 @@
 //! @near(1000) PTTL k           the reply may differ a little; the marks are listed in `mark`
 //! 2> CLIENT SETNAME other      on a second connection
 //! !sleep 20                    lets 20 milliseconds pass
+//! 2> @later BLPOP k 0          sends a command and waits until it blocks; its reply is looked at by
+//! 2<                               this line (marks go here)
 //! WAITAOF 0 0 0                the reference has no such command yet:
 //!     => "*2\r\n:0\r\n:0\r\n"      so the expected reply stands here (=>3 for another one in RESP3)
 //! ```
@@ -34,6 +36,10 @@ pub(crate) struct Group {
 enum Step {
     Sleep(Duration),
     Call(Call),
+    /// A command that blocks.
+    Later(Call),
+    /// The reply of one that blocked.
+    Receive(Call),
 }
 
 #[derive(Debug)]
@@ -88,6 +94,7 @@ fn files() -> Vec<Group> {
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),
         ("strings.txt", include_str!("cases/strings.txt")),
+        ("transactions.txt", include_str!("cases/transactions.txt")),
     ];
     files.into_iter().flat_map(|(name, text)| read(name, text)).collect()
 }
@@ -115,10 +122,15 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
             let milliseconds = milliseconds.parse().expect("milliseconds follow !sleep");
             group.steps.push(Step::Sleep(Duration::from_millis(milliseconds)));
         } else if let Some(expected) = line.strip_prefix("=>") {
-            let Some(Step::Call(call)) = group.steps.last_mut() else {
+            let Some(Step::Call(call) | Step::Receive(call)) = group.steps.last_mut() else {
                 panic!("{file}:{line_number} follows no command")
             };
             expect(call.expected.get_or_insert_default(), expected);
+        } else if let Some((connection, mark)) = line.split_once('<').filter(|(number, _)| number.len() == 1) {
+            let line = format!("{connection}> {} (its reply)", mark.trim());
+            group.steps.push(Step::Receive(command(line_number, &line)));
+        } else if let Some((connection, rest)) = line.split_once("> @later ") {
+            group.steps.push(Step::Later(command(line_number, &format!("{connection}> {rest}"))));
         } else {
             group.steps.push(Step::Call(command(line_number, line)));
         }
@@ -187,9 +199,10 @@ impl Run<'_> {
         let mut connections = BTreeMap::new();
         let mut differences = Vec::new();
         let mut batch: Vec<&Call> = Vec::new();
+        let mut blocked = 0;
         for step in &group.steps {
             let fits = match step {
-                Step::Sleep(_) => false,
+                Step::Sleep(_) | Step::Later(_) | Step::Receive(_) => false,
                 Step::Call(call) => {
                     batch.len() < self.batch && batch.last().is_none_or(|last| last.connection == call.connection)
                 }
@@ -200,10 +213,46 @@ impl Run<'_> {
             match step {
                 Step::Sleep(time) => std::thread::sleep(*time),
                 Step::Call(call) => batch.push(call),
+                Step::Later(call) => {
+                    blocked += 1;
+                    let clients = connections.entry(call.connection).or_insert_with(|| self.clients());
+                    let bytes = encode(&call.args);
+                    clients.reference.send(&bytes).and_then(|()| clients.tested.send(&bytes)).expect("a connection");
+                    self.await_blocked(blocked);
+                }
+                Step::Receive(call) => {
+                    blocked -= 1;
+                    let clients = connections.get_mut(&call.connection).expect("a command was sent there");
+                    match self.call(call, clients) {
+                        Ok(None) => {}
+                        Ok(Some(difference)) => differences.push(group.describe(call, self, &difference)),
+                        Err(error) => {
+                            differences.push(group.describe(call, self, &format!("    {error}\n")));
+                            return differences;
+                        }
+                    }
+                }
             }
         }
         self.batch(group, &batch, &mut connections, &mut differences);
         differences
+    }
+
+    /// Waits until so many connections of both servers block, but not for ever: a command that does not block
+    /// shows by its reply.
+    fn await_blocked(&self, expected: usize) {
+        for server in [&self.pair.reference, &self.pair.tested] {
+            let mut client = server.client();
+            for _ in 0..500 {
+                let info = client.call(&["INFO", "clients"]);
+                let info = String::from_utf8_lossy(&info);
+                let count = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
+                if count.and_then(|count| count.parse().ok()).is_some_and(|count: usize| count >= expected) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// False when the connection broke: the rest of the group makes no sense then.

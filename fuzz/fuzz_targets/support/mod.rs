@@ -7,12 +7,13 @@ use crc32fast::hash;
 use ironkeep::base::hash::HashSeed;
 use ironkeep::base::log::{self, Level};
 use ironkeep::command::Table;
-use ironkeep::keyspace::{Gate, Keyspace, SHARDS, ValueRef};
+use ironkeep::keyspace::{Gate, Keyspace, SHARDS};
 use ironkeep::persist::format::VERSION;
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotWire};
 use ironkeep::persist::{FsyncPolicy, PersistError, Store, StoreOptions};
 use ironkeep::server::loading;
+use ironkeep::value::{Limits, codec::canonical};
 
 /// The seed of all stores here.
 pub const SEED: [u8; 16] = *b"0123456789abcdef";
@@ -86,7 +87,8 @@ fn start(storage: &SimStorage, generation: u64, cut_at_corruption: bool) -> Resu
     };
     let (_store, recovery) = Store::open(Arc::new(storage.clone()), options)?;
     let keyspace = Keyspace::new(16, HashSeed(recovery.hash_seed()));
-    loading::load(&keyspace, TABLE.get_or_init(ironkeep::session::table), &recovery, 1)?;
+    let limits = Limits::defaults(HashSeed(recovery.hash_seed()));
+    loading::load(&keyspace, TABLE.get_or_init(ironkeep::session::table), &recovery, limits, 1)?;
     if let Some(snapshot) = recovery.snapshot() {
         // Whatever it says, it must be able to say it.
         let _ = snapshot.verify_whole();
@@ -102,11 +104,7 @@ fn keys(keyspace: &Keyspace) -> Keys {
         for (db, directory) in frozen.shard(shard) {
             directory.check_invariants();
             for entry in directory.iter() {
-                let value = match entry.value() {
-                    ValueRef::Int(number) => number.to_string().into_bytes(),
-                    ValueRef::Str(bytes) | ValueRef::Raw(bytes) => bytes.to_vec(),
-                };
-                keys.push((db, entry.key().to_vec(), value, entry.expiry()));
+                keys.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
             }
         }
     }

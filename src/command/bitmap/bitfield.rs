@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 use super::{BITMAP, bit_offset, text, with_room};
 use crate::base::format;
 use crate::command::args::{Words, integer, is};
+use crate::command::db::StringRef;
 use crate::command::error::until_nul;
 use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
-use crate::keyspace::ValueRef;
 use crate::resp::Reply;
 
 pub(super) static BITFIELD: Command = Command {
@@ -122,7 +122,7 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
     let key = call.key(1);
     let mut digits = itoa::Buffer::new();
     let old = call.db.string_to_change(key)?;
-    let is_growable = matches!(old, Some(ValueRef::Raw(_)));
+    let is_growable = matches!(old, Some(StringRef::Raw(_)));
     let old = old.map(|value| text(value, &mut digits));
     if let Some(bytes) = old.filter(|bytes| bytes.len() >= len) {
         // If none changes the bytes as they are, none sees others.

@@ -17,10 +17,11 @@ mod operation;
 mod search;
 
 use super::args::{integer, is};
+use super::db::StringRef;
 use super::string::{room_for, text};
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
 use crate::base::format;
-use crate::keyspace::{Key, NewValue, ValueRef};
+use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 
 /// The commands of this module.
@@ -128,7 +129,7 @@ fn setbit(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     let mut digits = itoa::Buffer::new();
     let old = call.db.string_to_change(key)?;
-    let is_growable = matches!(old, Some(ValueRef::Raw(_)));
+    let is_growable = matches!(old, Some(StringRef::Raw(_)));
     let old = old.map(|value| text(value, &mut digits));
     let was = old.and_then(|bytes| bytes.get(byte)).map(|byte| byte & bit != 0);
     if was == Some(on) {

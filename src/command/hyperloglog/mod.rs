@@ -9,9 +9,9 @@
 
 mod debug;
 
-use super::db::string_of;
+use super::db::{StringRef, string_of};
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
-use crate::keyspace::{Key, NewValue, ValueRef};
+use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::value::hyperloglog::{self, Corrupt, Encoding, Observation, REGISTERS};
 
@@ -32,11 +32,11 @@ struct Stored<'a> {
 }
 
 /// The HyperLogLog that a string must be.
-fn stored(value: ValueRef<'_>) -> Result<Stored<'_>, CommandError> {
+fn stored(value: StringRef<'_>) -> Result<Stored<'_>, CommandError> {
     let (bytes, is_growable) = match value {
-        ValueRef::Raw(bytes) => (bytes.as_slice(), true),
-        ValueRef::Str(bytes) => (bytes.as_slice(), false),
-        ValueRef::Int(_) => (&b""[..], false),
+        StringRef::Raw(bytes) => (bytes.as_slice(), true),
+        StringRef::Str(bytes) => (bytes.as_slice(), false),
+        StringRef::Int(_) => (&b""[..], false),
     };
     match hyperloglog::encoding(bytes) {
         Some(encoding) => Ok(Stored { bytes, encoding, is_growable }),

@@ -8,8 +8,9 @@
 use super::{STRING, WRITE_FAST, store, string_and_expiry};
 use crate::base::long_double::LongDouble;
 use crate::command::args::integer;
+use crate::command::db::StringRef;
 use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome};
-use crate::keyspace::{NewValue, ValueRef};
+use crate::keyspace::NewValue;
 use crate::resp::Reply;
 
 /// What all counters share: logged as received, for the sum depends on the key alone.
@@ -74,8 +75,8 @@ fn add(call: &mut Call<'_>, reply: Reply<'_>, increment: i64) -> Outcome {
     let key = call.key(1);
     let (current, expiry) = match string_and_expiry(call, key)? {
         None => (0, None),
-        Some((ValueRef::Int(number), expiry)) => (number, expiry),
-        Some((ValueRef::Str(bytes) | ValueRef::Raw(bytes), expiry)) => (integer(&bytes)?, expiry),
+        Some((StringRef::Int(number), expiry)) => (number, expiry),
+        Some((StringRef::Str(bytes) | StringRef::Raw(bytes), expiry)) => (integer(&bytes)?, expiry),
     };
     let sum = current.checked_add(increment).ok_or(CommandError::Overflow)?;
     call.db.set(key, NewValue::Int(sum), expiry);
@@ -97,8 +98,8 @@ fn incrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     let (current, expiry) = match string_and_expiry(call, key)? {
         None => (Some(LongDouble::from_i64(0)), None),
-        Some((ValueRef::Int(number), expiry)) => (Some(LongDouble::from_i64(number)), expiry),
-        Some((ValueRef::Str(bytes) | ValueRef::Raw(bytes), expiry)) => (LongDouble::parse(&bytes), expiry),
+        Some((StringRef::Int(number), expiry)) => (Some(LongDouble::from_i64(number)), expiry),
+        Some((StringRef::Str(bytes) | StringRef::Raw(bytes), expiry)) => (LongDouble::parse(&bytes), expiry),
     };
     let current = current.ok_or(CommandError::NotFloat)?;
     let increment = LongDouble::parse(call.args.at(2)).ok_or(CommandError::NotFloat)?;

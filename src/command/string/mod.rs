@@ -23,7 +23,8 @@ use super::call::string_reply;
 use super::db::{shareable, string_of};
 use super::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
 use crate::base::format;
-use crate::keyspace::{Key, NewValue, ValueRef};
+use crate::command::db::StringRef;
+use crate::keyspace::{Key, NewValue};
 use crate::resp::{Elements, Reply};
 
 /// The commands of this module.
@@ -146,20 +147,20 @@ fn encoded(text: &[u8]) -> NewValue<'_> {
 
 /// The text of a value; `digits` holds it if the value is a number.
 #[inline]
-pub(super) fn text<'v>(value: ValueRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
+pub(super) fn text<'v>(value: StringRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
     match value {
-        ValueRef::Int(number) => digits.format(number).as_bytes(),
-        ValueRef::Str(bytes) | ValueRef::Raw(bytes) => bytes.as_slice(),
+        StringRef::Int(number) => digits.format(number).as_bytes(),
+        StringRef::Str(bytes) | StringRef::Raw(bytes) => bytes.as_slice(),
     }
 }
 
 /// The length of a value in bytes.
-fn len(value: ValueRef<'_>) -> usize {
+fn len(value: StringRef<'_>) -> usize {
     text(value, &mut itoa::Buffer::new()).len()
 }
 
 /// Writes a string value as an element: a large one by reference.
-fn string_element(elements: &mut Elements<'_>, value: ValueRef<'_>) {
+fn string_element(elements: &mut Elements<'_>, value: StringRef<'_>) {
     match shareable(&value) {
         Some(shared) => elements.shared(Box::new(shared)),
         None => elements.bulk(text(value, &mut itoa::Buffer::new())),
@@ -171,7 +172,7 @@ fn string_element(elements: &mut Elements<'_>, value: ValueRef<'_>) {
 fn string_and_expiry<'c>(
     call: &'c mut Call<'_>,
     key: Key<'_>,
-) -> Result<Option<(ValueRef<'c>, Option<i64>)>, CommandError> {
+) -> Result<Option<(StringRef<'c>, Option<i64>)>, CommandError> {
     let Some(entry) = call.db.peek(key) else { return Ok(None) };
     // An expiry has 48 bits: it always fits.
     Ok(Some((string_of(entry)?, entry.expiry().map(|at| at as i64))))
@@ -212,11 +213,7 @@ mod tests {
         let key = t.keyspace().key(key.as_bytes());
         let shard = t.keyspace().lock(key.shard());
         let entry = shard.directory(t.db).and_then(|d| d.get(key.hash, key.bytes));
-        match entry.expect("the key exists").value() {
-            ValueRef::Int(_) => "int",
-            ValueRef::Str(bytes) if bytes.len() <= 44 => "embstr",
-            _ => "raw",
-        }
+        crate::command::object::encoding_name(entry.expect("the key exists").value())
     }
 
     /// Runs lines of `command => reply`.

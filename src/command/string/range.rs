@@ -12,10 +12,10 @@ use crate::command::args::integer;
 use crate::command::call::string_reply;
 use crate::command::db::shareable;
 use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
-use crate::keyspace::entry::SharedBytes;
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
+use crate::value::entry::SharedBytes;
 
 /// A growing string gets as much room again as it needs, but no more than this.
 const SPARE_MAX_BYTES: usize = 1 << 20;

@@ -30,9 +30,9 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use triomphe::Arc;
 
 use super::entry::{
-    Body, EXPIRY_LEN, EntryRef, FLAG_EXPIRY, FLAG_KEY_SPILLED, FLAG_VALUE_SPILLED, HEAD_LEN, Heap, INLINE_KEY_MAX,
-    INLINE_VALUE_MAX, Kind, POINTER_LEN, SharedBytes, ValueRef, clone_pointers, drop_pointers, record_len,
-    write_access, write_expiry, write_head_and_value,
+    Body, EXPIRY_LEN, EntryRef, FLAG_EXPIRY, FLAG_KEY_SPILLED, FLAG_VALUE_SPILLED, HEAD_LEN, Heap, HeapMut,
+    INLINE_KEY_MAX, INLINE_VALUE_MAX, Kind, POINTER_LEN, SharedBytes, ValueRef, clone_pointers, drop_pointers,
+    record_len, write_access, write_expiry, write_head_and_value,
 };
 
 /// Counts and sizes; sizes are in bytes from the start of the allocation.
@@ -712,23 +712,29 @@ impl Segment {
         }
     }
 
-    /// The growable string of a slot, copied first if anyone shares it. `None` for other kinds.
-    pub(super) fn raw_mut(&mut self, slot: usize) -> Option<&mut Vec<u8>> {
-        if self.entry(slot).kind() != Kind::Raw {
+    /// The growable string or large collection of a slot, copied first if anyone shares it (of a large
+    /// collection only its root). `None` for other kinds.
+    pub(super) fn heap_mut(&mut self, slot: usize) -> Option<HeapMut<'_>> {
+        let kind = self.entry(slot).kind();
+        if kind != Kind::Raw && (kind as u8) < Kind::List as u8 {
             return None;
         }
         self.make_unique();
         let entry = self.entry(slot);
         let at = HEAD_LEN + entry.key_len();
-        // SAFETY: a `Raw` record holds the pointer of an `Arc<Vec<u8>>` and owns its reference. It
-        // is taken out, made unique and put back; until the put-back nothing can unwind (a vector's
-        // clone aborts when memory ends). The vector is then borrowed as long as the segment is.
+        // SAFETY: records of these kinds hold the pointer of an `Arc` of the type named, in room that this
+        // unique segment may write.
         unsafe {
             let place = entry.record().cast_mut().add(at).cast::<*const ()>();
-            let mut bytes = Arc::<Vec<u8>>::from_raw(place.read_unaligned().cast());
-            let vector: *mut Vec<u8> = Arc::make_mut(&mut bytes);
-            place.write_unaligned(Arc::into_raw(bytes).cast());
-            Some(&mut *vector)
+            Some(match kind {
+                Kind::Raw => HeapMut::Raw(make_payload_unique(place)),
+                Kind::List => HeapMut::List(make_payload_unique(place)),
+                Kind::Set => HeapMut::Set(make_payload_unique(place)),
+                Kind::Hash => HeapMut::Hash(make_payload_unique(place)),
+                Kind::Zset => HeapMut::Zset(make_payload_unique(place)),
+                Kind::Stream => HeapMut::Stream(make_payload_unique(place)),
+                _ => return None,
+            })
         }
     }
 
@@ -805,11 +811,11 @@ impl Segment {
             let spilled = entry.flags() & FLAG_VALUE_SPILLED != 0;
             match entry.value() {
                 ValueRef::Int(_) => assert!(!spilled && entry.value_len() == 8),
-                ValueRef::Str(bytes) => {
+                ValueRef::Str(bytes) | ValueRef::Packed(_, bytes) => {
                     assert_eq!(spilled, bytes.len() > INLINE_VALUE_MAX);
                     assert!(bytes.share().is_none_or(|bytes| bytes.strong_count() >= 2));
                 }
-                ValueRef::Raw(_) => assert!(spilled),
+                _ => assert!(spilled),
             }
             assert_eq!(entry.key_pointer().is_some(), entry.key().len() > INLINE_KEY_MAX);
             live += entry.len();
@@ -823,8 +829,23 @@ impl Segment {
     }
 }
 
+/// The payload behind the pointer at `place`, made unique.
+///
+/// # Safety
+/// `place` holds the pointer of an `Arc<T>` and owns its reference; it may be written, and both outlive `'a`.
+unsafe fn make_payload_unique<'a, T: Clone>(place: *mut *const ()) -> &'a mut T {
+    // SAFETY: the reference is looked at, and given back by the write below; should the copy panic, the place
+    // still holds what it held, for `ManuallyDrop` drops nothing.
+    unsafe {
+        let mut payload = ManuallyDrop::new(Arc::<T>::from_raw(place.read_unaligned().cast()));
+        let unique: *mut T = Arc::make_mut(&mut payload);
+        place.write_unaligned(Arc::into_raw(ManuallyDrop::into_inner(payload)).cast());
+        &mut *unique
+    }
+}
+
 #[inline]
-pub(super) fn prefetch_line(address: *const u8) {
+pub(crate) fn prefetch_line(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint; it never faults, whatever the address.
     unsafe {

@@ -14,16 +14,20 @@
 //!
 //! - klen and vlen are the lengths *in the record*: 8 where a pointer stands for the bytes.
 //! - A pointer was made by `Heap::into_raw` (a key: of a [`SharedBytes`]) and owns one reference.
-//! - An `Int` is always in the record, a `Raw` always a pointer, a `Str` a pointer only when it is
-//!   longer than [`INLINE_VALUE_MAX`]. So the form of a value follows from what it is.
+//! - An `Int` is always in the record; a `Raw` and a large collection always a pointer; a `Str` and a packed
+//!   collection a pointer only when it is longer than [`INLINE_VALUE_MAX`]. So the form of a value follows
+//!   from what it is.
 //!
 //! A reader never allocates. Records are written here and nowhere else, into room that the segment made.
 
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
-use triomphe::{Arc, ThinArc};
+use triomphe::Arc;
+
+pub use super::heap::{Heap, HeapMut, SharedBytes};
+pub use super::kind::{Kind, Packing};
+use super::{Hash, List, Set, Stream, Zset};
 
 /// The longest string value that lives inside the record.
 pub const INLINE_VALUE_MAX: usize = 128;
@@ -42,158 +46,6 @@ pub(super) const FLAG_KEY_SPILLED: u8 = 2;
 pub(super) const FLAG_VALUE_SPILLED: u8 = 4;
 pub(super) const KIND_SHIFT: u32 = 3;
 
-/// What a value is. The numbers are the tags in the record; at most 32 fit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Kind {
-    /// A string that is the decimal form of an `i64`.
-    Int = 0,
-    /// A string, sealed: it is replaced, never changed in place.
-    Str = 1,
-    /// A string that was changed in place, and so has room to grow.
-    Raw = 2,
-}
-
-impl Kind {
-    #[inline]
-    fn of_flags(flags: u8) -> Kind {
-        match flags >> KIND_SHIFT {
-            0 => Kind::Int,
-            1 => Kind::Str,
-            tag => {
-                debug_assert_eq!(tag, 2, "a record has a kind that nobody writes");
-                Kind::Raw
-            }
-        }
-    }
-}
-
-/// Immutable bytes behind one thin, counted pointer; a clone costs one increment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SharedBytes(ThinArc<(), u8>);
-
-impl SharedBytes {
-    /// Copies `bytes` into a new allocation.
-    pub fn new(bytes: &[u8]) -> SharedBytes {
-        SharedBytes(ThinArc::from_header_and_slice((), bytes))
-    }
-
-    /// How many owners the bytes have now.
-    pub fn strong_count(&self) -> usize {
-        ThinArc::strong_count(&self.0)
-    }
-
-    #[inline]
-    pub(super) fn into_raw(self) -> *const () {
-        self.0.into_raw().cast()
-    }
-
-    /// # Safety
-    /// `raw` came from `into_raw`, and the reference it owned passes to the result.
-    #[inline]
-    pub(super) unsafe fn from_raw(raw: *const ()) -> SharedBytes {
-        // SAFETY: the caller hands over the reference that `into_raw` left behind.
-        SharedBytes(unsafe { ThinArc::from_raw(raw.cast()) })
-    }
-
-    /// The bytes behind a pointer that keeps its reference.
-    ///
-    /// # Safety
-    /// `raw` came from `into_raw`, and its reference outlives `'a`.
-    #[inline]
-    pub(super) unsafe fn peek<'a>(raw: *const ()) -> &'a [u8] {
-        // SAFETY: the reference stays with its owner (never dropped here), as the caller promises.
-        let bytes = ManuallyDrop::new(unsafe { SharedBytes::from_raw(raw) });
-        let slice: &[u8] = &bytes;
-        // SAFETY: the bytes live on the heap for as long as the owner's reference, which is `'a`.
-        unsafe { std::slice::from_raw_parts(slice.as_ptr(), slice.len()) }
-    }
-}
-
-impl Deref for SharedBytes {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.0.slice
-    }
-}
-
-impl AsRef<[u8]> for SharedBytes {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl From<&[u8]> for SharedBytes {
-    fn from(bytes: &[u8]) -> SharedBytes {
-        SharedBytes::new(bytes)
-    }
-}
-
-/// A payload outside the record, owned. One variant for each kind that can be a pointer.
-///
-/// A new kind needs a variant here, and an arm in `kind`, `into_raw`, `from_raw` and `bytes`.
-#[derive(Clone, Debug)]
-pub enum Heap {
-    /// A long sealed string.
-    Str(SharedBytes),
-    /// A growable string.
-    Raw(Arc<Vec<u8>>),
-}
-
-impl Heap {
-    /// The kind of value that this payload makes.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Heap::Str(_) => Kind::Str,
-            Heap::Raw(_) => Kind::Raw,
-        }
-    }
-
-    /// The heap bytes that the payload holds, about: for `MEMORY USAGE`, and to decide whether it
-    /// is worth freeing elsewhere.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Heap::Str(bytes) => bytes.len() + 2 * size_of::<usize>(),
-            Heap::Raw(bytes) => bytes.capacity() + 4 * size_of::<usize>(),
-        }
-    }
-
-    /// Gives the payload up for a thin pointer that owns its reference.
-    #[inline]
-    pub(super) fn into_raw(self) -> *const () {
-        match self {
-            Heap::Str(bytes) => bytes.into_raw(),
-            Heap::Raw(bytes) => Arc::into_raw(bytes).cast(),
-        }
-    }
-
-    /// # Safety
-    /// `raw` came from `into_raw` of a payload of this `kind`; its reference passes to the result.
-    #[inline]
-    pub(super) unsafe fn from_raw(kind: Kind, raw: *const ()) -> Heap {
-        match kind {
-            // SAFETY: as the caller promises.
-            Kind::Str => Heap::Str(unsafe { SharedBytes::from_raw(raw) }),
-            // SAFETY: as the caller promises.
-            Kind::Raw => Heap::Raw(unsafe { Arc::from_raw(raw.cast()) }),
-            Kind::Int => unreachable!("an integer is never a pointer"),
-        }
-    }
-
-    /// Takes one more reference to the payload behind `raw`.
-    ///
-    /// # Safety
-    /// `raw` came from `into_raw` of a payload of this `kind`, and its reference is alive.
-    #[inline]
-    pub(super) unsafe fn clone_raw(kind: Kind, raw: *const ()) -> Heap {
-        // SAFETY: the owner's reference is only looked at: `ManuallyDrop` never gives it back.
-        let owner = ManuallyDrop::new(unsafe { Heap::from_raw(kind, raw) });
-        Heap::clone(&owner)
-    }
-}
-
 /// A value to be stored.
 #[derive(Debug)]
 pub enum NewValue<'a> {
@@ -205,6 +57,8 @@ pub enum NewValue<'a> {
     Shared(SharedBytes),
     /// A growable string.
     Raw(Vec<u8>),
+    /// A small collection: its bytes are copied, as those of a string are.
+    Packed(Packing, &'a [u8]),
     /// A payload as it came out of another record.
     Heap(Heap),
 }
@@ -258,6 +112,15 @@ impl NewValue<'_> {
             NewValue::Bytes(bytes) => SharedBytes::new(bytes),
             NewValue::Shared(bytes) | NewValue::Heap(Heap::Str(bytes)) => bytes,
             NewValue::Raw(bytes) => return store(Body::spilled(Heap::Raw(Arc::new(bytes)))),
+            NewValue::Packed(packing, bytes) if bytes.len() <= INLINE_VALUE_MAX => {
+                return store(Body { kind: packing.kind(), form: Form::Inline(bytes) });
+            }
+            NewValue::Packed(packing, bytes) => {
+                return store(Body::spilled(Heap::Packed(packing, SharedBytes::new(bytes))));
+            }
+            NewValue::Heap(Heap::Packed(packing, bytes)) if bytes.len() <= INLINE_VALUE_MAX => {
+                return store(Body { kind: packing.kind(), form: Form::Inline(&bytes) });
+            }
             NewValue::Heap(heap) => return store(Body::spilled(heap)),
         };
         if shared.len() <= INLINE_VALUE_MAX {
@@ -328,6 +191,18 @@ pub enum ValueRef<'a> {
     Str(BytesRef<'a>),
     /// A growable string: always `raw`.
     Raw(BytesRef<'a>),
+    /// A small collection.
+    Packed(Packing, BytesRef<'a>),
+    /// A large list.
+    List(&'a List),
+    /// A large set.
+    Set(&'a Set),
+    /// A large hash.
+    Hash(&'a Hash),
+    /// A large sorted set.
+    Zset(&'a Zset),
+    /// A stream.
+    Stream(&'a Stream),
 }
 
 /// One stored key with its value, borrowed from its segment.
@@ -437,7 +312,7 @@ impl<'a> EntryRef<'a> {
     /// What the value is.
     #[inline]
     pub fn kind(&self) -> Kind {
-        Kind::of_flags(self.flags())
+        Kind::of_tag(self.flags() >> KIND_SHIFT)
     }
 
     /// The value.
@@ -450,23 +325,47 @@ impl<'a> EntryRef<'a> {
                 word.copy_from_slice(self.slice(at, 8));
                 ValueRef::Int(i64::from_le_bytes(word))
             }
-            Kind::Str => match self.value_pointer() {
-                None => {
-                    let bytes = self.slice(at, self.value_len());
-                    ValueRef::Str(BytesRef { bytes, sealed: std::ptr::null() })
-                }
-                Some(sealed) => {
-                    // SAFETY: a spilled `Str` is a `SharedBytes`, owned by a record alive for `'a`.
-                    let bytes = unsafe { SharedBytes::peek(sealed) };
-                    ValueRef::Str(BytesRef { bytes, sealed })
-                }
-            },
+            Kind::Str => ValueRef::Str(self.sealed_bytes(at)),
             Kind::Raw => {
                 let raw = self.pointer(at).cast::<Vec<u8>>();
                 // SAFETY: a `Raw` is always the pointer of an `Arc<Vec<u8>>`, which points at the
                 // vector; the record that owns the reference is alive for `'a`.
                 let bytes = unsafe { (*raw).as_slice() };
                 ValueRef::Raw(BytesRef { bytes, sealed: std::ptr::null() })
+            }
+            kind => match kind.packing() {
+                Some(packing) => ValueRef::Packed(packing, self.sealed_bytes(at)),
+                None => self.large_value(kind, at),
+            },
+        }
+    }
+
+    /// The bytes of a value that is sealed: in the record, or behind a pointer.
+    #[inline]
+    fn sealed_bytes(&self, at: usize) -> BytesRef<'a> {
+        match self.value_pointer() {
+            None => BytesRef { bytes: self.slice(at, self.value_len()), sealed: std::ptr::null() },
+            Some(sealed) => {
+                // SAFETY: a spilled `Str` or packed collection is a `SharedBytes`, owned by a record alive
+                // for `'a`.
+                let bytes = unsafe { SharedBytes::peek(sealed) };
+                BytesRef { bytes, sealed }
+            }
+        }
+    }
+
+    fn large_value(&self, kind: Kind, at: usize) -> ValueRef<'a> {
+        let raw = self.pointer(at);
+        // SAFETY: a large collection is always the pointer of an `Arc` of its type, which points at the
+        // collection; the record that owns the reference is alive for `'a`.
+        unsafe {
+            match kind {
+                Kind::List => ValueRef::List(&*raw.cast()),
+                Kind::Set => ValueRef::Set(&*raw.cast()),
+                Kind::Hash => ValueRef::Hash(&*raw.cast()),
+                Kind::Zset => ValueRef::Zset(&*raw.cast()),
+                Kind::Stream => ValueRef::Stream(&*raw.cast()),
+                _ => unreachable!("all other kinds are bytes or a number"),
             }
         }
     }
@@ -477,7 +376,9 @@ impl<'a> EntryRef<'a> {
             Some(heap) => NewValue::Heap(heap),
             None => match self.value() {
                 ValueRef::Int(number) => NewValue::Int(number),
+                ValueRef::Packed(packing, bytes) => NewValue::Packed(packing, bytes.as_slice()),
                 ValueRef::Str(bytes) | ValueRef::Raw(bytes) => NewValue::Bytes(bytes.as_slice()),
+                _ => unreachable!("a large collection has a payload"),
             },
         }
     }

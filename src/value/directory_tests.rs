@@ -16,7 +16,7 @@ pub(super) fn forged_hash(key: &[u8]) -> Option<u64> {
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::keyspace::entry::{ACCESS_MAX, EXPIRY_MAX, INLINE_KEY_MAX, INLINE_VALUE_MAX, Kind, SharedBytes};
+use crate::value::entry::{ACCESS_MAX, EXPIRY_MAX, INLINE_KEY_MAX, INLINE_VALUE_MAX, Kind, SharedBytes};
 
 const SEED: HashSeed = HashSeed(*b"seed of the test");
 
@@ -60,6 +60,7 @@ fn row(entry: EntryRef<'_>) -> Row {
         ValueRef::Int(number) => Value::Int(number),
         ValueRef::Str(bytes) => Value::Str(bytes.to_vec()),
         ValueRef::Raw(bytes) => Value::Raw(bytes.to_vec()),
+        other => panic!("{other:?}"),
     };
     Row { value, expiry: entry.expiry(), access: entry.access() }
 }

@@ -1,4 +1,5 @@
-//! The store of one (shard, database): linear hashing over copy-on-write segments.
+//! The map of keys to values, one for each (shard, database), and of the members of large collections:
+//! linear hashing over copy-on-write segments.
 //!
 //! With `n` segments and `2^L <= n < 2^(L+1)`, a key lives in segment `hash mod 2^(L+1)` if there
 //! is one, else in `hash mod 2^L`. Growing adds segment `n`, which takes its keys from segment
@@ -22,7 +23,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::entry::{EXPIRY_MAX, EntryRef, Heap, NewValue, ValueRef};
+use super::entry::{EXPIRY_MAX, EntryRef, Heap, HeapMut, NewValue, ValueRef};
 use super::segment::{Segment, prefetch_line};
 use crate::base::hash::HashSeed;
 
@@ -307,15 +308,25 @@ impl Directory {
             ValueRef::Int(number) => Some(itoa::Buffer::new().format(number).into()),
             ValueRef::Str(bytes) => Some(bytes.to_vec()),
             ValueRef::Raw(_) => None,
+            _ => return None,
         };
         if let Some(raw) = raw {
             let access = entry.access();
             // The old payload is dropped here: this path has just copied all of it anyway.
             let _ = self.set_value(hash, key, NewValue::Raw(raw), access);
         }
+        match self.heap_mut(hash, key)? {
+            HeapMut::Raw(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// A growable string or large collection, to be changed in place; a frozen view keeps what it shares.
+    /// `None` if there is no such key, or its value is of another kind.
+    pub fn heap_mut(&mut self, hash: u64, key: &[u8]) -> Option<HeapMut<'_>> {
         let at = self.index(hash);
         let slot = self.segments[at].find(tag_of(hash), key)?;
-        self.segments[at].raw_mut(slot)
+        self.segments[at].heap_mut(slot)
     }
 
     /// Has the processor fetch the segment of a hash: some time before `prefetch_record`.

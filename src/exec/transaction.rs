@@ -1,0 +1,193 @@
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
+//!
+//! Invariants:
+//! - EXEC runs alone behind the gate, from the look at the watched keys to the last of its commands and the
+//!   waiting commands that they serve.
+//! - Its effects enter the log through one appender: they are inside one block, all of them or none.
+//! - A command that fails inside changes nothing and does not stop the others, as in Redis.
+
+use smallvec::SmallVec;
+
+use super::{Group, find_keys, settle_reply_mode};
+use crate::command::call::HashedKeys;
+use crate::command::client::{Client, Transaction, WatchedKey};
+use crate::command::db::Db;
+use crate::command::table::Entry;
+use crate::command::{CommandError, Flags, Handler, Outcome, Step, flags};
+use crate::keyspace::{Held, Key};
+use crate::resp::request::OwnedArgs;
+use crate::resp::{Args, Output, Reply};
+
+/// A part of what a transaction has to log, in order.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Encoded records.
+    Records(Vec<u8>),
+    /// An effect on all shards, in a database.
+    Barrier(u32, Vec<Vec<u8>>),
+}
+
+impl Group<'_> {
+    /// Puts a command into the queue of its connection's transaction.
+    ///
+    /// # Errors
+    /// The command has no place in a transaction.
+    pub(super) fn queue(&mut self, entry: &Entry, args: Args<'_>, client: &mut Client, out: &mut Output) {
+        let mark = out.mark();
+        let Some(transaction) = &mut client.transaction else { return };
+        let args = OwnedArgs::new(args.from(0));
+        transaction.bytes += args.bytes() + size_of::<OwnedArgs>();
+        transaction.flags = transaction.flags.or(entry.command.flags);
+        transaction.queue.push(args);
+        let (queued, bytes) = (transaction.queue.len() as u64, transaction.bytes as u64);
+        client.record.queued.store(queued + 1, std::sync::atomic::Ordering::Relaxed);
+        if bytes > self.queue_bytes_max {
+            // What a client may have sent without its being executed is bounded, transaction or not.
+            client.end_transaction();
+            client.closing = true;
+            return;
+        }
+        let _done = Reply::new(out, client.resp).simple("QUEUED");
+        settle_reply_mode(client, mark, out);
+    }
+
+    /// Takes a step of a transaction.
+    pub(super) fn step(
+        &mut self,
+        step: Step,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        client: &mut Client,
+        out: &mut Output,
+    ) -> Outcome {
+        match step {
+            Step::Multi if client.transaction.is_some() => {
+                return Err(CommandError::Text("ERR MULTI calls can not be nested"));
+            }
+            Step::Multi => client.begin_transaction(),
+            Step::Discard if client.end_transaction().is_none() => {
+                return Err(CommandError::Text("ERR DISCARD without MULTI"));
+            }
+            Step::Discard | Step::Unwatch => drop(client.unwatch(&self.server.keyspace)),
+            Step::Watch if client.transaction.is_some() => {
+                return Err(CommandError::Text("ERR WATCH inside MULTI is not allowed"));
+            }
+            Step::Watch => self.watch(args, keys, client),
+            Step::Exec => return self.exec(client, out),
+        }
+        Ok(Reply::new(out, client.resp).ok())
+    }
+
+    fn watch(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client) {
+        let db = client.db;
+        for (&place, &hash) in keys.places.iter().zip(&keys.hashes) {
+            let key = Key { bytes: args.at(place), hash };
+            if client.watched.iter().any(|watched| watched.db == db && *watched.key == *key.bytes) {
+                continue;
+            }
+            // A key whose time has come is no change that happens later.
+            self.remove_if_expired(db, key);
+            let version = self.server.keyspace.lock(key.shard()).watched.watch(db, key.bytes);
+            client.watched.push(WatchedKey { db, key: key.bytes.into(), hash, version });
+        }
+        client.record.watching.store(client.watched.len() as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn remove_if_expired(&mut self, db: u32, key: Key<'_>) {
+        self.scratch.begin(self.server.store.log().is_active(), false);
+        let held = Held::one(&self.server.keyspace, key.shard());
+        let mut db = Db::new(held, self.scratch, db, self.facts);
+        db.exists(key);
+        super::append_effects(self.server, self.worker, db.scratch());
+    }
+
+    fn exec(&mut self, client: &mut Client, out: &mut Output) -> Outcome {
+        let Some(transaction) = client.end_transaction() else {
+            return Err(CommandError::Text("ERR EXEC without MULTI"));
+        };
+        let keyspace = &self.server.keyspace;
+        if transaction.aborted {
+            client.unwatch(keyspace);
+            return Err(CommandError::Text("EXECABORT Transaction discarded because of previous errors."));
+        }
+        self.close();
+        for at in 0..client.watched.len() {
+            let watched = &client.watched[at];
+            self.remove_if_expired(watched.db, Key { bytes: &watched.key, hash: watched.hash });
+        }
+        if client.unwatch(keyspace) {
+            self.open();
+            return Ok(Reply::new(out, client.resp).null_array());
+        }
+        self.run_queue(&transaction, client, out);
+        self.open();
+        Ok(Reply::new(out, client.resp).withheld())
+    }
+
+    /// Runs what was queued, alone behind the gate, and logs it as one.
+    fn run_queue(&mut self, transaction: &Transaction, client: &mut Client, out: &mut Output) {
+        out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
+        self.parts = Some(Vec::new());
+        client.in_exec = true;
+        let (mut ready, mut keys) = (Vec::new(), HashedKeys::default());
+        for queued in &transaction.queue {
+            let args = queued.args();
+            let entry = match self.server.table.resolve(args) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.error_reply(&error, out);
+                    continue;
+                }
+            };
+            keys.clear();
+            find_keys(&self.server.keyspace, entry.command, args, &mut keys);
+            self.timed(entry, args, &keys, client, out);
+            if entry.command.flags.has(flags::WRITE) && self.server.blocking.is_any() {
+                self.add_ready(entry, args, &keys, &mut ready);
+            }
+        }
+        client.in_exec = false;
+        self.append_parts();
+        client.last_write_block = self.server.store.log().position();
+        self.serve(ready);
+    }
+
+    /// Appends what the transaction has to log: inside one block.
+    fn append_parts(&mut self) {
+        let parts = self.parts.take().unwrap_or_default();
+        if parts.is_empty() || !self.server.store.log().is_active() {
+            return;
+        }
+        let mut appender = self.server.store.log().appender(self.worker);
+        for part in &parts {
+            match part {
+                Part::Records(records) => appender.encoded(records),
+                Part::Barrier(db, words) => {
+                    let words: SmallVec<[&[u8]; 4]> = words.iter().map(Vec::as_slice).collect();
+                    appender.barrier(*db, &words);
+                }
+            }
+        }
+    }
+
+    /// The flags by which a command is checked: of EXEC those of what it will execute.
+    pub(super) fn flags_to_check(entry: &Entry, client: &Client) -> Flags {
+        match (&entry.command.handler, &client.transaction) {
+            (Handler::Transaction(Step::Exec), Some(transaction)) => entry.command.flags.or(transaction.flags),
+            _ => entry.command.flags,
+        }
+    }
+
+    /// Notes that a command was refused: its transaction will do nothing. If EXEC itself was, all is dropped;
+    /// returns whether that is so.
+    pub(super) fn abort_transaction(&self, entry: Option<&Entry>, client: &mut Client) -> bool {
+        let is_exec = entry.is_some_and(|e| matches!(e.command.handler, Handler::Transaction(Step::Exec)));
+        if is_exec {
+            client.end_transaction();
+            client.unwatch(&self.server.keyspace);
+        } else if let Some(transaction) = &mut client.transaction {
+            transaction.aborted = true;
+        }
+        is_exec
+    }
+}

@@ -1,0 +1,99 @@
+//! The last ten bytes of a payload of DUMP: the version of its writer and a checksum.
+//!
+//! Redis counts RDB versions from 1; Valkey left that line at 80, and its type codes mean other things.
+
+use crc::{CRC_64_REDIS, Crc, Table};
+
+use super::RdbError;
+
+/// Bytes of the footer: version u16, checksum u64, both lowest byte first.
+pub const FOOTER: usize = 10;
+/// The newest version of Redis' line (Redis 8.10). Types that are newer than what is read here are refused
+/// by their code.
+const REDIS_VERSION_MAX: u16 = 15;
+/// The one version of Valkey's line (Valkey 9).
+const VALKEY_VERSION: u16 = 80;
+
+static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+
+/// Whose type codes a payload uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Redis of any version, and Valkey up to 8.
+    Redis,
+    /// Valkey from 9 on.
+    Valkey,
+}
+
+impl Dialect {
+    /// The dialect of an RDB version, if that version is known.
+    pub fn of_version(version: u16) -> Option<Self> {
+        match version {
+            0..=REDIS_VERSION_MAX => Some(Self::Redis),
+            VALKEY_VERSION => Some(Self::Valkey),
+            _ => None,
+        }
+    }
+}
+
+/// The CRC-64 that RDB uses (Jones).
+pub fn crc64(bytes: &[u8]) -> u64 {
+    CRC.checksum(bytes)
+}
+
+/// Adds the footer to a type and a value.
+pub fn append(payload: &mut Vec<u8>, version: u16) {
+    payload.extend_from_slice(&version.to_le_bytes());
+    payload.extend_from_slice(&crc64(payload).to_le_bytes());
+}
+
+/// Checks the footer; gives what stands before it.
+pub fn check(payload: &[u8]) -> Result<(&[u8], Dialect), RdbError> {
+    let (body, version, crc) = split(payload).ok_or(RdbError::Footer)?;
+    let dialect = Dialect::of_version(version).ok_or(RdbError::Footer)?;
+    if crc != crc64(&payload[..payload.len() - 8]) {
+        return Err(RdbError::Footer);
+    }
+    Ok((body, dialect))
+}
+
+fn split(payload: &[u8]) -> Option<(&[u8], u16, u64)> {
+    let (rest, crc) = payload.split_last_chunk::<8>()?;
+    let (body, version) = rest.split_last_chunk::<2>()?;
+    Some((body, u16::from_le_bytes(*version), u64::from_le_bytes(*crc)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_redis() {
+        assert_eq!(crc64(b"123456789"), 0xE9C6_D914_C4B8_D9CA);
+        assert_eq!(crc64(b""), 0);
+    }
+
+    #[test]
+    fn a_payload_of_redis_passes_and_no_changed_one_does() {
+        let payload = b"\x00\x05hello\n\x00cr\xdfve4 \n";
+        assert_eq!(check(payload), Ok((&b"\x00\x05hello"[..], Dialect::Redis)));
+        for at in 0..payload.len() {
+            let mut changed = payload.to_vec();
+            changed[at] ^= 1;
+            assert_eq!(check(&changed), Err(RdbError::Footer), "{at}");
+            assert_eq!(check(&payload[..at]), Err(RdbError::Footer), "{at}");
+        }
+    }
+
+    #[test]
+    fn versions_that_nobody_has_written_yet_are_refused() {
+        for (version, known) in
+            [(0, true), (1, true), (10, true), (15, true), (16, false), (79, false), (80, true), (81, false)]
+        {
+            let mut payload = vec![0, 0];
+            append(&mut payload, version);
+            assert_eq!(check(&payload).is_ok(), known, "{version}");
+        }
+        assert_eq!(Dialect::of_version(80), Some(Dialect::Valkey));
+    }
+}

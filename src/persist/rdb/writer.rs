@@ -1,0 +1,127 @@
+//! Writes one value as the payload of DUMP, piece by piece, straight from whoever holds it.
+//!
+//! A payload is begun with its type and ended by [`DumpWriter::finish`], which adds the footer; what stands
+//! between, and in which order, is drawn in [`super`]. The writer does not check that order.
+
+use super::footer;
+use super::lzf::Compressor;
+use super::{RdbStreamId, RdbType};
+use crate::base::format::parse_i64;
+
+/// Shorter strings are stored as they are.
+const COMPRESSED_LEN_MIN: usize = 21;
+/// What compression has to save.
+const SAVED_MIN: usize = 4;
+/// No 32-bit integer is longer.
+const INTEGER_LEN_MAX: usize = 11;
+
+/// A payload of DUMP being written.
+pub struct DumpWriter {
+    kind: RdbType,
+    out: Vec<u8>,
+    compressor: Compressor,
+}
+
+impl DumpWriter {
+    /// Begins a payload.
+    pub fn new(kind: RdbType) -> Self {
+        Self { kind, out: vec![kind as u8], compressor: Compressor::default() }
+    }
+
+    /// Writes a length, a count, or another number in that form.
+    pub fn length(&mut self, length: u64) {
+        match length {
+            0..=0x3F => self.out.push(length as u8),
+            0x40..=0x3FFF => self.out.extend_from_slice(&[0x40 | (length >> 8) as u8, length as u8]),
+            0x4000..=0xFFFF_FFFF => {
+                self.out.push(0x80);
+                self.out.extend_from_slice(&(length as u32).to_be_bytes());
+            }
+            _ => {
+                self.out.push(0x81);
+                self.out.extend_from_slice(&length.to_be_bytes());
+            }
+        }
+    }
+
+    /// Writes a string, as a 32-bit integer if it is one, compressed if that saves something.
+    pub fn string(&mut self, bytes: &[u8]) {
+        if bytes.len() <= INTEGER_LEN_MAX
+            && let Some(number) = parse_i64(bytes).and_then(|number| i32::try_from(number).ok())
+        {
+            self.integer(number);
+        } else {
+            self.blob(bytes);
+        }
+    }
+
+    fn integer(&mut self, number: i32) {
+        if let Ok(number) = i8::try_from(number) {
+            self.out.extend_from_slice(&[0xC0, number as u8]);
+        } else if let Ok(number) = i16::try_from(number) {
+            self.out.push(0xC1);
+            self.out.extend_from_slice(&number.to_le_bytes());
+        } else {
+            self.out.push(0xC2);
+            self.out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Writes a string that is no text: a listpack, an intset, the id of a stream's node.
+    pub fn blob(&mut self, bytes: &[u8]) {
+        if bytes.len() >= COMPRESSED_LEN_MIN
+            && let Some(packed) = self.compressor.compress(bytes, bytes.len() - SAVED_MIN)
+        {
+            self.out.push(0xC3);
+            self.length(packed.len() as u64);
+            self.length(bytes.len() as u64);
+            self.out.extend_from_slice(&packed);
+        } else {
+            self.length(bytes.len() as u64);
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    /// Writes a double in eight bytes.
+    pub fn double(&mut self, value: f64) {
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Writes a point in time, or its absence.
+    pub fn time_ms(&mut self, time_ms: Option<u64>) {
+        self.out.extend_from_slice(&time_ms.unwrap_or(u64::MAX).to_le_bytes());
+    }
+
+    /// Writes a stream id as two lengths.
+    pub fn id(&mut self, id: RdbStreamId) {
+        self.length(id.0);
+        self.length(id.1);
+    }
+
+    /// Writes a stream id as sixteen bytes without a length, as pending entries have it.
+    pub fn raw_id(&mut self, id: RdbStreamId) {
+        self.out.extend_from_slice(&id_bytes(id));
+    }
+
+    /// Takes in what another writer wrote for the inside of this value.
+    pub(super) fn append(&mut self, inner: &[u8]) {
+        self.out.extend_from_slice(inner);
+    }
+
+    /// What was written after the type.
+    pub(super) fn into_body(mut self) -> Vec<u8> {
+        self.out.drain(..1);
+        self.out
+    }
+
+    /// Adds the footer and gives the payload.
+    pub fn finish(mut self) -> Vec<u8> {
+        footer::append(&mut self.out, self.kind.version());
+        self.out
+    }
+}
+
+/// The sixteen bytes of a stream id.
+pub(super) fn id_bytes(id: RdbStreamId) -> [u8; 16] {
+    (u128::from(id.0) << 64 | u128::from(id.1)).to_be_bytes()
+}

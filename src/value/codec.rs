@@ -1,0 +1,114 @@
+//! Values as bytes, for snapshots and for records of the log that hold a key's whole state.
+//!
+//! A small collection is stored as the bytes that it is in memory; they are those of Redis' listpack and
+//! intset. A large one is stored as its elements, one after the other: drawn in `persist::format`.
+//!
+//! Invariants:
+//! - Tags are numbers of the persisted format: they are added to and never change.
+//! - [`decode`] takes any bytes and gives a sound value or an error; it allocates no more than a small
+//!   multiple of what it is given.
+
+use super::entry::{Heap, NewValue, Packing, ValueRef};
+use super::{Hash, Limits, List, Set, Stream, Zset};
+use triomphe::Arc;
+
+/// The tags of collections.
+pub mod tags {
+    /// A list in one listpack.
+    pub const LIST_PACKED: u8 = 3;
+    /// A set of integers in one intset.
+    pub const SET_INTS: u8 = 4;
+    /// A set in one listpack.
+    pub const SET_PACKED: u8 = 5;
+    /// A hash in one listpack.
+    pub const HASH_PACKED: u8 = 6;
+    /// A hash with expiring fields in one listpack.
+    pub const HASH_PACKED_EX: u8 = 7;
+    /// A sorted set in one listpack.
+    pub const ZSET_PACKED: u8 = 8;
+    /// A large list.
+    pub const LIST: u8 = 9;
+    /// A large set.
+    pub const SET: u8 = 10;
+    /// A large hash.
+    pub const HASH: u8 = 11;
+    /// A large sorted set.
+    pub const ZSET: u8 = 12;
+    /// A stream.
+    pub const STREAM: u8 = 13;
+}
+
+/// Appends the bytes of a collection and returns its tag; `None` for a string.
+pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
+    match value {
+        ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => return None,
+        ValueRef::Packed(packing, bytes) => {
+            out.extend_from_slice(&bytes);
+            return Some(tag_of(packing));
+        }
+        ValueRef::List(list) => list.encode(out),
+        ValueRef::Set(set) => set.encode(out),
+        ValueRef::Hash(hash) => hash.encode(out),
+        ValueRef::Zset(zset) => zset.encode(out),
+        ValueRef::Stream(stream) => stream.encode(out),
+    }
+    Some(match value {
+        ValueRef::List(_) => tags::LIST,
+        ValueRef::Set(_) => tags::SET,
+        ValueRef::Hash(_) => tags::HASH,
+        ValueRef::Zset(_) => tags::ZSET,
+        _ => tags::STREAM,
+    })
+}
+
+fn tag_of(packing: Packing) -> u8 {
+    match packing {
+        Packing::List => tags::LIST_PACKED,
+        Packing::SetInts => tags::SET_INTS,
+        Packing::Set => tags::SET_PACKED,
+        Packing::Hash => tags::HASH_PACKED,
+        Packing::HashEx => tags::HASH_PACKED_EX,
+        Packing::Zset => tags::ZSET_PACKED,
+    }
+}
+
+/// The collection that [`encode`] wrote.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<'a>, &'static str> {
+    let packed = |packing| Ok(NewValue::Packed(packing, bytes));
+    match tag {
+        tags::LIST_PACKED => packed(Packing::List),
+        tags::SET_INTS => packed(Packing::SetInts),
+        tags::SET_PACKED => packed(Packing::Set),
+        tags::HASH_PACKED => packed(Packing::Hash),
+        tags::HASH_PACKED_EX => packed(Packing::HashEx),
+        tags::ZSET_PACKED => packed(Packing::Zset),
+        _ => {
+            let heap = match tag {
+                tags::LIST => List::decode(bytes, limits).map(|list| Heap::List(Arc::new(list))),
+                tags::SET => Set::decode(bytes, limits).map(|set| Heap::Set(Arc::new(set))),
+                tags::HASH => Hash::decode(bytes, limits).map(|hash| Heap::Hash(Arc::new(hash))),
+                tags::ZSET => Zset::decode(bytes, limits).map(|zset| Heap::Zset(Arc::new(zset))),
+                tags::STREAM => Stream::decode(bytes, limits).map(|stream| Heap::Stream(Arc::new(stream))),
+                _ => return Err("a value of an unknown type"),
+            };
+            heap.map(NewValue::Heap).ok_or("a collection's elements are malformed")
+        }
+    }
+}
+
+/// The same bytes for equal values, whatever their form in memory: for comparisons.
+pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match value {
+        ValueRef::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        ValueRef::Str(bytes) | ValueRef::Raw(bytes) => out.extend_from_slice(&bytes),
+        _ => {
+            out.push(0);
+            encode(value, &mut out);
+        }
+    }
+    out
+}

@@ -1,0 +1,852 @@
+//! Listpack: a short sequence of strings and integers in one run of bytes, exactly as Redis lays it out.
+//!
+//! ```text
+//! total bytes u32 | count u16 | element × count | 0xFF          all numbers little endian
+//!
+//! element = head | content | back length
+//!
+//! head      0iiiiiii                      the integer 0 to 127
+//!           10llllll | bytes              a string of up to 63 bytes
+//!           110iiiii iiiiiiii             a signed integer of 13 bits, high bits first
+//!           1110llll llllllll | bytes     a string of up to 4095 bytes, high bits first
+//!           0xF0 length u32 | bytes       a longer string
+//!           0xF1 0xF2 0xF3 0xF4           a signed integer of 2, 3, 4 or 8 bytes follows
+//!
+//! back length = bytes of head and content, 7 bits a byte, high bits first; every byte but the first
+//!               has its top bit set, so that it is read from its end backwards
+//! ```
+//!
+//! Invariants:
+//! - The bytes are Redis': DUMP emits them as they are, and RESTORE takes them once [`Listpack::parse`] has
+//!   read every one. A count of 65535 means "unknown: count them"; such a list never counts again.
+//! - A string that is the canonical text of an `i64` is written as an integer, in the shortest form that
+//!   holds it. Bytes from outside may have longer forms; readers compare by meaning, never by form.
+//! - Reading allocates nothing and stays inside the bytes, whatever they are.
+//! - An edit moves the tail once. A [`Pos`] before the edited place stays good, any other is stale.
+//!
+//! The limits of the collections are not known here: see [`item_size`] and [`BYTES_MAX`].
+
+use crate::base::format;
+use std::cmp::Ordering;
+
+/// The count that stands for "unknown".
+const COUNT_UNKNOWN: u16 = u16::MAX;
+const HEADER_LEN: usize = 6;
+const END: u8 = 0xFF;
+/// Header and end mark, no element.
+const EMPTY: [u8; HEADER_LEN + 1] = [HEADER_LEN as u8 + 1, 0, 0, 0, 0, 0, END];
+
+/// Redis lets no listpack grow beyond this: its owner turns it into another form first.
+pub const BYTES_MAX: usize = 1 << 30;
+
+/// One element, as it is read or is to be written. Equality is that of the texts.
+#[derive(Clone, Copy, Debug)]
+pub enum Item<'a> {
+    /// An integer: its text is its decimal form.
+    Int(i64),
+    /// Any bytes.
+    Str(&'a [u8]),
+}
+
+impl<'a> Item<'a> {
+    /// The length of the text.
+    #[inline]
+    pub fn text_len(self) -> usize {
+        match self {
+            Item::Int(number) => itoa::Buffer::new().format(number).len(),
+            Item::Str(text) => text.len(),
+        }
+    }
+
+    /// Whether the text is this one.
+    #[inline]
+    pub fn is(self, text: &[u8]) -> bool {
+        match self {
+            // An integer's text has 1 to 20 bytes, and only canonical texts read as integers.
+            Item::Int(number) => format::parse_i64(text) == Some(number),
+            Item::Str(own) => own == text,
+        }
+    }
+
+    /// Appends the text.
+    #[inline]
+    pub fn write_to(self, out: &mut Vec<u8>) {
+        match self {
+            Item::Int(number) => format::write_i64(out, number),
+            Item::Str(text) => out.extend_from_slice(text),
+        }
+    }
+
+    /// The text; that of an integer is made in the buffer.
+    #[inline]
+    pub fn as_bytes<'b>(self, buffer: &'b mut itoa::Buffer) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        match self {
+            Item::Int(number) => buffer.format(number).as_bytes(),
+            Item::Str(text) => text,
+        }
+    }
+
+    /// The text as a `Vec`.
+    pub fn to_vec(self) -> Vec<u8> {
+        self.as_bytes(&mut itoa::Buffer::new()).to_vec()
+    }
+
+    /// The element as an integer, if its text is a canonical one.
+    #[inline]
+    pub fn to_i64(self) -> Option<i64> {
+        match self {
+            Item::Int(number) => Some(number),
+            Item::Str(text) => format::parse_i64(text),
+        }
+    }
+
+    /// The element as a double, if its text is one: never NaN.
+    #[inline]
+    pub fn to_f64(self) -> Option<f64> {
+        match self {
+            Item::Int(number) => Some(number as f64),
+            Item::Str(text) => format::parse_double(text),
+        }
+    }
+
+    /// How the text compares with another, byte by byte.
+    #[inline]
+    pub fn cmp_text(self, text: &[u8]) -> Ordering {
+        self.as_bytes(&mut itoa::Buffer::new()).cmp(text)
+    }
+}
+
+impl PartialEq for Item<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Item::Int(one), Item::Int(two)) => one == two,
+            (one, Item::Str(text)) | (Item::Str(text), one) => one.is(text),
+        }
+    }
+}
+
+impl Eq for Item<'_> {}
+
+impl From<i64> for Item<'_> {
+    fn from(number: i64) -> Self {
+        Item::Int(number)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Item<'a> {
+    fn from(text: &'a [u8]) -> Self {
+        Item::Str(text)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Item<'a> {
+    fn from(text: &'a [u8; N]) -> Self {
+        Item::Str(text)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Item<'a> {
+    fn from(text: &'a Vec<u8>) -> Self {
+        Item::Str(text)
+    }
+}
+
+/// Where an element begins. Good for the bytes it was taken from, until they change at or before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pos(usize);
+
+/// What the head of an element says.
+#[derive(Clone, Copy)]
+enum Head {
+    /// The integer itself, and the bytes that head and content take.
+    Int(i64, usize),
+    /// The bytes of the head alone, and of the content.
+    Str(usize, usize),
+}
+
+impl Head {
+    /// Reads a head. `None`: no element begins here, or it would not end inside the bytes.
+    #[inline]
+    fn read(bytes: &[u8], at: usize) -> Option<Head> {
+        let rest = bytes.get(at..)?;
+        let head = match *rest {
+            [byte @ 0..=0x7F, ..] => Head::Int(i64::from(byte), 1),
+            [byte @ 0x80..=0xBF, ..] => Head::Str(1, usize::from(byte & 0x3F)),
+            // Shifting up and down again spreads the sign of the 13 bits.
+            [high @ 0xC0..=0xDF, low, ..] => Head::Int(i64::from(i16::from_be_bytes([high, low]) << 3 >> 3), 2),
+            [high @ 0xE0..=0xEF, low, ..] => Head::Str(2, usize::from(u16::from_be_bytes([high & 0x0F, low]))),
+            [0xF0, a, b, c, d, ..] => Head::Str(5, u32::from_le_bytes([a, b, c, d]) as usize),
+            [0xF1, a, b, ..] => Head::Int(i64::from(i16::from_le_bytes([a, b])), 3),
+            [0xF2, a, b, c, ..] => Head::Int(i64::from(i32::from_le_bytes([0, a, b, c]) >> 8), 4),
+            [0xF3, a, b, c, d, ..] => Head::Int(i64::from(i32::from_le_bytes([a, b, c, d])), 5),
+            [0xF4, a, b, c, d, e, f, g, h, ..] => Head::Int(i64::from_le_bytes([a, b, c, d, e, f, g, h]), 9),
+            _ => return None,
+        };
+        (head.len() <= rest.len()).then_some(head)
+    }
+
+    /// The bytes of head and content.
+    #[inline]
+    fn len(self) -> usize {
+        match self {
+            Head::Int(_, len) => len,
+            Head::Str(head, content) => head + content,
+        }
+    }
+
+    /// The bytes of the whole element.
+    #[inline]
+    fn size(self) -> usize {
+        let len = self.len();
+        len + back_size(len)
+    }
+
+    /// The element; `at` is where the head was read.
+    #[inline]
+    fn item(self, bytes: &[u8], at: usize) -> Item<'_> {
+        match self {
+            Head::Int(number, _) => Item::Int(number),
+            Head::Str(head, content) => Item::Str(&bytes[at + head..at + head + content]),
+        }
+    }
+}
+
+/// The bytes that the back length of an element of `len` bytes takes. Redis leaves the last value of each
+/// size but the first to the next one.
+#[inline]
+fn back_size(len: usize) -> usize {
+    match len {
+        0..=127 => 1,
+        128..16_383 => 2,
+        16_383..2_097_151 => 3,
+        2_097_151..268_435_455 => 4,
+        _ => 5,
+    }
+}
+
+/// The back length itself, at the front of the array.
+#[inline]
+fn back_bytes(len: usize) -> ([u8; 5], usize) {
+    let size = back_size(len);
+    let mut bytes = [0; 5];
+    for (at, byte) in bytes[..size].iter_mut().enumerate() {
+        let low = (len >> (7 * (size - 1 - at))) as u8 & 0x7F;
+        *byte = if at == 0 { low } else { low | 0x80 };
+    }
+    (bytes, size)
+}
+
+/// Where the element that ends at `end` begins. `None` if the bytes there are no back length.
+#[inline]
+fn start_before(bytes: &[u8], end: usize) -> Option<usize> {
+    let mut len = 0;
+    for size in 1..=5 {
+        let at = end.checked_sub(size).filter(|at| *at >= HEADER_LEN)?;
+        let byte = *bytes.get(at)?;
+        len |= usize::from(byte & 0x7F) << (7 * (size - 1));
+        if byte & 0x80 == 0 {
+            return at.checked_sub(len).filter(|start| *start >= HEADER_LEN && *start < at);
+        }
+    }
+    None
+}
+
+/// The shortest form of an element, in parts: nothing is copied before its place is ready.
+struct Encoded<'a> {
+    head: [u8; 9],
+    head_len: usize,
+    content: &'a [u8],
+}
+
+impl<'a> Encoded<'a> {
+    #[inline]
+    fn new(item: Item<'a>) -> Self {
+        match item {
+            Item::Int(number) => Self::int(number),
+            Item::Str(text) => match format::parse_i64(text) {
+                Some(number) => Self::int(number),
+                None => Self::text(text),
+            },
+        }
+    }
+
+    fn int(number: i64) -> Self {
+        let mut head = [0; 9];
+        let bytes = number.to_le_bytes();
+        let head_len = match number {
+            0..=127 => {
+                head[0] = bytes[0];
+                1
+            }
+            -4096..=4095 => {
+                head[..2].copy_from_slice(&[0xC0 | (bytes[1] & 0x1F), bytes[0]]);
+                2
+            }
+            _ => {
+                let (mark, len) = match number {
+                    -0x8000..=0x7FFF => (0xF1, 2),
+                    -0x80_0000..=0x7F_FFFF => (0xF2, 3),
+                    -0x8000_0000..=0x7FFF_FFFF => (0xF3, 4),
+                    _ => (0xF4, 8),
+                };
+                head[0] = mark;
+                head[1..=len].copy_from_slice(&bytes[..len]);
+                1 + len
+            }
+        };
+        Encoded { head, head_len, content: &[] }
+    }
+
+    fn text(content: &'a [u8]) -> Self {
+        let mut head = [0; 9];
+        let bytes = content.len().to_le_bytes();
+        let head_len = match content.len() {
+            0..64 => {
+                head[0] = 0x80 | bytes[0];
+                1
+            }
+            64..4096 => {
+                head[..2].copy_from_slice(&[0xE0 | bytes[1], bytes[0]]);
+                2
+            }
+            _ => {
+                head[0] = 0xF0;
+                head[1..5].copy_from_slice(&bytes[..4]);
+                5
+            }
+        };
+        Encoded { head, head_len, content }
+    }
+
+    #[inline]
+    fn size(&self) -> usize {
+        let len = self.head_len + self.content.len();
+        len + back_size(len)
+    }
+
+    /// Writes the element over exactly [`Encoded::size`] bytes.
+    fn write(&self, out: &mut [u8]) {
+        let len = self.head_len + self.content.len();
+        let (back, back_len) = back_bytes(len);
+        out[..self.head_len].copy_from_slice(&self.head[..self.head_len]);
+        out[self.head_len..len].copy_from_slice(self.content);
+        out[len..].copy_from_slice(&back[..back_len]);
+    }
+
+    /// Appends the element.
+    fn append(&self, out: &mut Vec<u8>) {
+        let (back, back_len) = back_bytes(self.head_len + self.content.len());
+        out.reserve(self.size());
+        out.extend_from_slice(&self.head[..self.head_len]);
+        out.extend_from_slice(self.content);
+        out.extend_from_slice(&back[..back_len]);
+    }
+}
+
+/// The bytes that an element would take in a listpack.
+#[inline]
+pub fn item_size<'i>(item: impl Into<Item<'i>>) -> usize {
+    Encoded::new(item.into()).size()
+}
+
+/// A listpack to read: bytes that are known to be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listpack<'a>(&'a [u8]);
+
+impl<'a> Listpack<'a> {
+    /// The listpack without elements.
+    pub const EMPTY: Listpack<'static> = Listpack(&EMPTY);
+
+    /// Reads every byte. `None` unless lengths, heads, back lengths, count and end mark all agree. An
+    /// empty listpack is a good one, and nothing is said of what the elements mean.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let total = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
+        if total != bytes.len() || total <= HEADER_LEN || bytes.last() != Some(&END) {
+            return None;
+        }
+        let (mut at, mut count) = (HEADER_LEN, 0);
+        while at < total - 1 {
+            let len = Head::read(bytes, at)?.len();
+            let (back, back_len) = back_bytes(len);
+            if bytes.get(at + len..at + len + back_len) != Some(&back[..back_len]) {
+                return None;
+            }
+            at += len + back_len;
+            count += 1;
+        }
+        // The end mark is no part of an element.
+        let list = Listpack(bytes);
+        (at == total - 1 && list.known_len().is_none_or(|known| known == count)).then_some(list)
+    }
+
+    /// Takes bytes that this module made, or has parsed, without reading them again. Anything else shows
+    /// wrong elements, fewer of them, or panics where a position is used.
+    #[inline]
+    pub fn trusted(bytes: &'a [u8]) -> Self {
+        debug_assert!(Listpack::parse(bytes).is_some(), "no listpack: {bytes:?}");
+        Listpack(bytes)
+    }
+
+    /// The bytes themselves.
+    #[inline]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// How many bytes it takes.
+    #[inline]
+    pub fn encoded_len(self) -> usize {
+        self.0.len()
+    }
+
+    /// The count in the header, unless that is "unknown".
+    #[inline]
+    fn known_len(self) -> Option<usize> {
+        let count = self.0.get(4..HEADER_LEN).map_or(0, |count| u16::from_le_bytes([count[0], count[1]]));
+        (count != COUNT_UNKNOWN).then_some(usize::from(count))
+    }
+
+    /// How many elements it has. Beyond 65534 they are counted one by one.
+    #[inline]
+    pub fn len(self) -> usize {
+        self.known_len().unwrap_or_else(|| self.iter().count())
+    }
+
+    /// Whether it has no element.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0.len() <= EMPTY.len()
+    }
+
+    /// Where the elements end.
+    #[inline]
+    fn end(self) -> usize {
+        self.0.len().saturating_sub(1)
+    }
+
+    /// All elements, from either end.
+    #[inline]
+    pub fn iter(self) -> Iter<'a> {
+        Iter { bytes: self.0, front: HEADER_LEN, back: self.end() }
+    }
+
+    /// The element at a position and those behind it.
+    #[inline]
+    pub fn iter_from(self, pos: Pos) -> Iter<'a> {
+        Iter { bytes: self.0, front: pos.0, back: self.end() }
+    }
+
+    /// The elements two by two, from either end: fields with values, members with scores.
+    #[inline]
+    pub fn pairs(self) -> Pairs<'a> {
+        Pairs(self.iter())
+    }
+
+    /// Where the first element is.
+    #[inline]
+    pub fn first(self) -> Option<Pos> {
+        (!self.is_empty()).then_some(Pos(HEADER_LEN))
+    }
+
+    /// Where the last element is.
+    #[inline]
+    pub fn last(self) -> Option<Pos> {
+        start_before(self.0, self.end()).map(Pos)
+    }
+
+    /// Where the element behind this one is.
+    #[inline]
+    pub fn next(self, pos: Pos) -> Option<Pos> {
+        let next = pos.0 + Head::read(self.0, pos.0)?.size();
+        (next < self.end()).then_some(Pos(next))
+    }
+
+    /// Where the element before this one is.
+    #[inline]
+    pub fn prev(self, pos: Pos) -> Option<Pos> {
+        start_before(self.0, pos.0).map(Pos)
+    }
+
+    /// Where the element of this index is; -1 is the last. Walks from the nearer end.
+    pub fn seek(self, index: i64) -> Option<Pos> {
+        let known = self.known_len().map(|len| len as i64);
+        let from_front = match (known, index) {
+            (Some(len), 0..) if index >= len => return None,
+            (Some(len), ..0) if index < -len => return None,
+            (Some(len), 0..) => index <= len / 2,
+            (Some(len), ..0) => index + len < len / 2,
+            (None, _) => index >= 0,
+        };
+        let mut iter = self.iter();
+        if from_front {
+            let skip = if index >= 0 { index } else { index + known? };
+            iter.skip_front(usize::try_from(skip).ok()?)?;
+            return iter.front_pos();
+        }
+        let skip = if index < 0 { -1 - index } else { known? - 1 - index };
+        iter.skip_back(usize::try_from(skip).ok()?)?;
+        start_before(self.0, iter.back).map(Pos)
+    }
+
+    /// The element at a position. Panics if the position is not one of this listpack.
+    #[inline]
+    pub fn get_at(self, pos: Pos) -> Item<'a> {
+        Head::read(self.0, pos.0).expect("a position of this listpack").item(self.0, pos.0)
+    }
+
+    /// The element of an index; see [`Listpack::seek`].
+    #[inline]
+    pub fn get(self, index: i64) -> Option<Item<'a>> {
+        self.seek(index).map(|pos| self.get_at(pos))
+    }
+
+    /// Where the first element with this text is, looking at `from` and at every `skip + 1`th behind it.
+    pub fn find(self, needle: &[u8], from: Pos, skip: usize) -> Option<Pos> {
+        let number = format::parse_i64(needle);
+        let mut iter = self.iter_from(from);
+        loop {
+            let at = iter.front;
+            let head = iter.head()?;
+            let same = match head {
+                Head::Int(own, _) => number == Some(own),
+                Head::Str(_, len) => len == needle.len() && head.item(self.0, at) == Item::Str(needle),
+            };
+            if same {
+                return Some(Pos(at));
+            }
+            iter.skip_front(skip)?;
+        }
+    }
+
+    /// Panics if the bytes are not a listpack.
+    pub fn check_invariants(self) {
+        assert!(Listpack::parse(self.0).is_some(), "no listpack: {:?}", self.0);
+        assert_eq!(self.iter().count(), self.len());
+    }
+}
+
+impl<'a> IntoIterator for Listpack<'a> {
+    type Item = Item<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The elements of a [`Listpack`].
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    bytes: &'a [u8],
+    /// Where the next element from the front begins.
+    front: usize,
+    /// Where the next element from the back ends.
+    back: usize,
+}
+
+impl Iter<'_> {
+    /// Where the element that [`Iterator::next`] will give is.
+    #[inline]
+    pub fn front_pos(&self) -> Option<Pos> {
+        (self.front < self.back).then_some(Pos(self.front))
+    }
+
+    /// Reads one head and steps over its element.
+    #[inline]
+    fn head(&mut self) -> Option<Head> {
+        if self.front >= self.back {
+            return None;
+        }
+        let head = Head::read(self.bytes, self.front)?;
+        self.front += head.size();
+        Some(head)
+    }
+
+    /// Steps over elements. `None` if there are not so many.
+    #[inline]
+    fn skip_front(&mut self, count: usize) -> Option<()> {
+        for _ in 0..count {
+            self.head()?;
+        }
+        Some(())
+    }
+
+    /// As [`Iter::skip_front`], from the back.
+    #[inline]
+    fn skip_back(&mut self, count: usize) -> Option<()> {
+        for _ in 0..count {
+            self.back = start_before(self.bytes, self.back).filter(|start| *start >= self.front)?;
+        }
+        Some(())
+    }
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Item<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Item<'a>> {
+        let at = self.front;
+        self.head().map(|head| head.item(self.bytes, at))
+    }
+}
+
+impl<'a> DoubleEndedIterator for Iter<'a> {
+    #[inline]
+    fn next_back(&mut self) -> Option<Item<'a>> {
+        self.skip_back(1)?;
+        Some(Head::read(self.bytes, self.back)?.item(self.bytes, self.back))
+    }
+}
+
+/// The elements of a [`Listpack`], two by two. An odd one at the end is left out.
+#[derive(Clone, Debug)]
+pub struct Pairs<'a>(Iter<'a>);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Item<'a>, Item<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.0.next()?, self.0.next()?))
+    }
+}
+
+impl DoubleEndedIterator for Pairs<'_> {
+    #[inline]
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let second = self.0.next_back()?;
+        Some((self.0.next_back()?, second))
+    }
+}
+
+/// A listpack to edit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListpackBuf(Vec<u8>);
+
+impl Default for ListpackBuf {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<Listpack<'_>> for ListpackBuf {
+    fn from(list: Listpack<'_>) -> Self {
+        ListpackBuf(list.0.to_vec())
+    }
+}
+
+impl ListpackBuf {
+    /// A listpack without elements.
+    pub fn new() -> Self {
+        ListpackBuf(EMPTY.to_vec())
+    }
+
+    /// One with room for so many bytes, header and end mark included.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut own = Vec::with_capacity(bytes.max(EMPTY.len()));
+        own.extend_from_slice(&EMPTY);
+        ListpackBuf(own)
+    }
+
+    /// Takes bytes as [`Listpack::trusted`] does.
+    pub fn from_vec(bytes: Vec<u8>) -> Self {
+        debug_assert!(Listpack::parse(&bytes).is_some(), "no listpack: {bytes:?}");
+        ListpackBuf(bytes)
+    }
+
+    /// The bytes.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// A view to read.
+    #[inline]
+    pub fn as_listpack(&self) -> Listpack<'_> {
+        Listpack(&self.0)
+    }
+
+    /// The bytes themselves.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many bytes it takes.
+    #[inline]
+    pub fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many elements it has: see [`Listpack::len`].
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.as_listpack().len()
+    }
+
+    /// Whether it has no element.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.as_listpack().is_empty()
+    }
+
+    /// Adds an element at the end.
+    #[inline]
+    pub fn push_back<'i>(&mut self, item: impl Into<Item<'i>>) {
+        let encoded = Encoded::new(item.into());
+        self.check_room(encoded.size());
+        self.0.pop();
+        encoded.append(&mut self.0);
+        self.0.push(END);
+        self.set_header(1, 0);
+    }
+
+    /// Adds an element at the start.
+    pub fn push_front<'i>(&mut self, item: impl Into<Item<'i>>) {
+        self.splice(HEADER_LEN, 0, &Encoded::new(item.into()));
+        self.set_header(1, 0);
+    }
+
+    /// Adds elements at the end, in their order.
+    pub fn extend<'i, I: Into<Item<'i>>>(&mut self, items: impl IntoIterator<Item = I>) {
+        for item in items {
+            self.push_back(item);
+        }
+    }
+
+    /// Adds the elements of another listpack at the end, as they are.
+    pub fn append(&mut self, other: Listpack<'_>) {
+        let added = other.len();
+        let elements = other.0.get(HEADER_LEN..other.end()).unwrap_or(&[]);
+        self.check_room(elements.len());
+        self.0.pop();
+        self.0.reserve(elements.len() + 1);
+        self.0.extend_from_slice(elements);
+        self.0.push(END);
+        self.set_header(added, 0);
+    }
+
+    /// Puts an element before another, and says where it is now.
+    pub fn insert_before<'i>(&mut self, pos: Pos, item: impl Into<Item<'i>>) -> Pos {
+        self.splice(pos.0, 0, &Encoded::new(item.into()));
+        self.set_header(1, 0);
+        pos
+    }
+
+    /// Puts an element behind another, and says where it is now.
+    pub fn insert_after<'i>(&mut self, pos: Pos, item: impl Into<Item<'i>>) -> Pos {
+        let behind = Pos(pos.0 + self.size_at(pos.0));
+        self.insert_before(behind, item)
+    }
+
+    /// Puts another element in the place of one, whose position it takes.
+    pub fn replace<'i>(&mut self, pos: Pos, item: impl Into<Item<'i>>) {
+        let old = self.size_at(pos.0);
+        self.splice(pos.0, old, &Encoded::new(item.into()));
+        self.set_header(0, 0);
+    }
+
+    /// Removes an element and those behind it, so many in all or as many as there are. The position is
+    /// then that of what stood behind them: `None` if nothing did.
+    pub fn remove(&mut self, pos: Pos, how_many: usize) -> Option<Pos> {
+        let end = self.as_listpack().end();
+        let (mut to, mut removed) = (pos.0, 0);
+        while removed < how_many && to < end {
+            to += self.size_at(to);
+            removed += 1;
+        }
+        self.0.drain(pos.0..to);
+        self.set_header(0, removed);
+        (pos.0 < self.as_listpack().end()).then_some(pos)
+    }
+
+    /// Removes the element at a position and all behind it, and returns them as a listpack.
+    pub fn split_off(&mut self, pos: Pos) -> ListpackBuf {
+        let end = self.as_listpack().end();
+        let moved = self.as_listpack().iter_from(pos).count();
+        let mut tail = ListpackBuf::with_capacity(EMPTY.len() + end - pos.0);
+        tail.0.pop();
+        tail.0.extend_from_slice(&self.0[pos.0..]);
+        tail.set_header(moved, 0);
+        self.0.truncate(pos.0);
+        self.0.push(END);
+        self.set_header(0, moved);
+        tail
+    }
+
+    /// Keeps the groups of so many elements whose first one is to be kept: 1 for single elements, 2 for
+    /// pairs. One pass; returns how many groups went.
+    pub fn retain(&mut self, group: usize, mut keep: impl FnMut(Item<'_>) -> bool) -> usize {
+        let (mut from, mut to, mut groups, mut removed) = (HEADER_LEN, HEADER_LEN, 0, 0);
+        loop {
+            let mut rest = self.as_listpack().iter_from(Pos(from));
+            let Some(first) = rest.next() else { break };
+            let kept = keep(first);
+            let taken = 1 + rest.by_ref().take(group.saturating_sub(1)).count();
+            let next = rest.front;
+            if kept {
+                self.0.copy_within(from..next, to);
+                to += next - from;
+            } else {
+                groups += 1;
+                removed += taken;
+            }
+            from = next;
+        }
+        self.0.truncate(to);
+        self.0.push(END);
+        self.set_header(0, removed);
+        groups
+    }
+
+    /// Panics if the bytes are not a listpack.
+    pub fn check_invariants(&self) {
+        self.as_listpack().check_invariants();
+    }
+
+    /// The bytes of the whole element at a position.
+    #[inline]
+    fn size_at(&self, at: usize) -> usize {
+        let head = Head::read(&self.0, at).expect("a position of this listpack");
+        head.size()
+    }
+
+    /// The length field has 32 bits. Owners keep far below it ([`BYTES_MAX`]); checked before a change.
+    #[inline]
+    fn check_room(&self, added: usize) {
+        assert!(self.0.len() + added <= u32::MAX as usize, "a listpack beyond 4 GiB");
+    }
+
+    /// Puts an element over `old` bytes, moving what stands behind once.
+    fn splice(&mut self, at: usize, old: usize, encoded: &Encoded<'_>) {
+        let (new, len) = (encoded.size(), self.0.len());
+        assert!(at >= HEADER_LEN && at + old < len, "a position of this listpack");
+        if new > old {
+            self.check_room(new - old);
+            self.0.resize(len + new - old, 0);
+            self.0.copy_within(at + old..len, at + new);
+        } else if new < old {
+            self.0.copy_within(at + old.., at + new);
+            self.0.truncate(len - (old - new));
+        }
+        encoded.write(&mut self.0[at..at + new]);
+    }
+
+    /// Writes the length, and the count as it is after a change; once unknown, it stays so.
+    #[inline]
+    fn set_header(&mut self, added: usize, removed: usize) {
+        let known = self.as_listpack().known_len();
+        let count = known.map_or(usize::MAX, |count| count + added - removed);
+        let count = u16::try_from(count).unwrap_or(COUNT_UNKNOWN);
+        let total = self.0.len() as u32;
+        self.0[..4].copy_from_slice(&total.to_le_bytes());
+        self.0[4..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+#[path = "listpack_tests.rs"]
+mod tests;

@@ -1,0 +1,316 @@
+//! The large form of hashes and sets, and of sorted sets by member: a map of byte strings to values.
+//!
+//! It is made of [`Directory`]s, the same packed copy-on-write segments that keys live in. A small map is one
+//! directory; from [`PARTED_LEN`] members on it is [`PARTS`] of them, chosen by the top bits of the hash, so
+//! that what one clone and the first change after it must copy stays small: a few hundred counted pointers,
+//! then one part's.
+//!
+//! Invariants:
+//! - There are 1 or `PARTS` parts; every member is in the part of its hash.
+//! - `len` is the sum over the parts.
+
+use triomphe::Arc;
+
+use super::directory::{Directory, Displaced, POSITION_BITS};
+use super::entry::{EntryRef, NewValue};
+use crate::base::hash::HashSeed;
+
+/// How many parts a map of many members has; a power of two.
+const PARTS: usize = 128;
+const PART_BITS: u32 = PARTS.trailing_zeros();
+/// With so many members a map is parted.
+const PARTED_LEN: usize = 4096;
+
+/// See the module. A clone shares everything.
+#[derive(Clone, Debug)]
+pub struct Map {
+    parts: Vec<Arc<Directory>>,
+    len: usize,
+    seed: HashSeed,
+}
+
+impl Map {
+    /// An empty map, laid out by `seed`.
+    pub fn new(seed: HashSeed) -> Map {
+        Map::with_capacity(seed, 0)
+    }
+
+    /// An empty map with the form for so many members.
+    pub fn with_capacity(seed: HashSeed, len: usize) -> Map {
+        let parts = if len >= PARTED_LEN { PARTS } else { 1 };
+        let part = |_| Arc::new(Directory::with_capacity(seed, len / parts, 0));
+        Map { parts: (0..parts).map(part).collect(), len: 0, seed }
+    }
+
+    /// How many members there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many members have an expiry.
+    pub fn volatile_len(&self) -> usize {
+        self.parts.iter().map(|part| part.volatile_len()).sum()
+    }
+
+    /// A time before which no member expires, Unix ms; `None` if none ever does.
+    pub fn earliest_expiry(&self) -> Option<u64> {
+        self.parts.iter().filter_map(|part| part.earliest_expiry()).min()
+    }
+
+    /// The bytes that it takes, about: without reading its segments.
+    pub fn bytes(&self) -> usize {
+        const PER_MEMBER_BYTES: usize = 6;
+        let live: usize = self.parts.iter().map(|part| part.live_bytes()).sum();
+        live + self.len * PER_MEMBER_BYTES + self.parts.len() * size_of::<Directory>()
+    }
+
+    /// The bytes that its segments take, read one by one; payloads outside them are not counted.
+    pub fn memory(&self) -> usize {
+        self.parts.iter().map(|part| part.memory()).sum()
+    }
+
+    #[inline]
+    fn part(&self, hash: u64) -> usize {
+        if self.parts.len() == 1 { 0 } else { (hash >> (u64::BITS - PART_BITS)) as usize }
+    }
+
+    /// The entry of a member.
+    #[inline]
+    pub fn get(&self, member: &[u8]) -> Option<EntryRef<'_>> {
+        let hash = self.seed.hash(member);
+        self.parts[self.part(hash)].get(hash, member)
+    }
+
+    /// Whether there is such a member.
+    #[inline]
+    pub fn contains(&self, member: &[u8]) -> bool {
+        self.get(member).is_some()
+    }
+
+    /// Stores a member with its value and expiry (Unix ms), whatever it was before; gives what it displaced.
+    #[inline]
+    pub fn set(&mut self, member: &[u8], value: NewValue<'_>, expiry: Option<u64>) -> Option<Displaced> {
+        if self.len >= PARTED_LEN && self.parts.len() == 1 {
+            self.part_up();
+        }
+        let hash = self.seed.hash(member);
+        let part = self.part(hash);
+        let displaced = Arc::make_mut(&mut self.parts[part]).set(hash, member, value, expiry, 0);
+        self.len += usize::from(displaced.is_none());
+        displaced
+    }
+
+    /// Stores a member that may be there already, in which case nothing changes. Returns whether it is new.
+    #[inline]
+    pub fn insert(&mut self, member: &[u8], value: NewValue<'_>) -> bool {
+        if self.contains(member) {
+            return false;
+        }
+        let _ = self.set(member, value, None);
+        true
+    }
+
+    /// Sets or clears a member's expiry; false if there is no such member.
+    pub fn set_expiry(&mut self, member: &[u8], expiry: Option<u64>) -> bool {
+        let hash = self.seed.hash(member);
+        let part = self.part(hash);
+        Arc::make_mut(&mut self.parts[part]).set_expiry(hash, member, expiry)
+    }
+
+    /// Removes a member; gives what it held, `None` if it was not there.
+    pub fn remove(&mut self, member: &[u8]) -> Option<Displaced> {
+        let hash = self.seed.hash(member);
+        let part = self.part(hash);
+        self.parts[part].find(hash, member)?;
+        let removed = Arc::make_mut(&mut self.parts[part]).remove(hash, member)?;
+        self.len -= 1;
+        Some(removed)
+    }
+
+    /// All members, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        self.parts.iter().flat_map(|part| part.iter())
+    }
+
+    /// A member at random, near uniformly; `random` is the source of all choices made.
+    pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
+        if self.is_empty() {
+            return None;
+        }
+        // A part is chosen by how many members it has.
+        let mut at = ((u128::from(random) * self.len as u128) >> 64) as usize;
+        let part = self.parts.iter().find(|part| {
+            let here = at < part.len();
+            at = at.wrapping_sub(if here { 0 } else { part.len() });
+            here
+        });
+        part?.random(random.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ random.rotate_left(32))
+    }
+
+    /// Visits the members from a position on, until about `budget` are visited; gives the position to go on
+    /// from, or `None` at the end. Positions begin at 0 and are below 2^[`Map::POSITION_BITS`].
+    ///
+    /// Every member that is there from the first call to the last is visited at least once, also when the map
+    /// is parted in between.
+    pub fn scan(&self, position: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<u64> {
+        let (mut part, mut within) = ((position >> POSITION_BITS) as usize, position & ((1 << POSITION_BITS) - 1));
+        if self.parts.len() == 1 {
+            // It was parted when the scan began and is no more, or is a small one: begin again in it.
+            let from = if part == 0 { within } else { 0 };
+            return self.parts[0].scan(from, budget, visit);
+        }
+        let mut visited = 0;
+        while let Some(directory) = self.parts.get(part) {
+            let mut count = 0;
+            // Where it was one directory when the scan began, what was visited there is visited again.
+            let next = directory.scan(within, budget - visited, &mut |entry| {
+                count += 1;
+                visit(entry);
+            });
+            visited += count;
+            (part, within) = match next {
+                Some(next) => (part, next),
+                None => (part + 1, 0),
+            };
+            if visited >= budget && part < self.parts.len() {
+                return Some((part as u64) << POSITION_BITS | within);
+            }
+        }
+        None
+    }
+
+    /// The number of bits of a scan's position.
+    pub const POSITION_BITS: u32 = POSITION_BITS + PART_BITS;
+
+    /// Adds up to `limit` members that have expired at `now` (Unix ms) to `out`; the caller removes them.
+    pub fn collect_expired(&self, now: u64, limit: usize, out: &mut Vec<super::directory::ExpiredKey>) {
+        for part in &self.parts {
+            let left = limit.saturating_sub(out.len());
+            part.collect_expired(now, left, out);
+        }
+    }
+
+    /// Parts the map, as its members have become many.
+    #[cold]
+    fn part_up(&mut self) {
+        let mut parts: Vec<Directory> =
+            (0..PARTS).map(|_| Directory::with_capacity(self.seed, self.len / PARTS, 0)).collect();
+        for entry in self.parts[0].iter() {
+            let hash = self.seed.hash(entry.key());
+            let part = &mut parts[(hash >> (u64::BITS - PART_BITS)) as usize];
+            let _ = part.set(hash, entry.key(), entry.to_new_value(), entry.expiry(), 0);
+        }
+        self.parts = parts.into_iter().map(Arc::new).collect();
+    }
+
+    /// Checks all invariants.
+    ///
+    /// # Panics
+    /// If one is broken.
+    pub fn check_invariants(&self) {
+        assert!(self.parts.len() == 1 || self.parts.len() == PARTS);
+        assert_eq!(self.len, self.parts.iter().map(|part| part.len()).sum::<usize>());
+        for (at, part) in self.parts.iter().enumerate() {
+            part.check_invariants();
+            assert!(part.iter().all(|entry| self.part(self.seed.hash(entry.key())) == at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::value::ValueRef;
+
+    const SEED: HashSeed = HashSeed(*b"seed of the test");
+
+    fn int(entry: EntryRef<'_>) -> i64 {
+        match entry.value() {
+            ValueRef::Int(number) => number,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fill(map: &mut Map, members: i64) {
+        for number in 0..members {
+            assert!(map.insert(format!("m{number}").as_bytes(), NewValue::Int(number)));
+        }
+    }
+
+    #[test]
+    fn a_map_is_parted_as_it_grows_and_keeps_everything() {
+        let mut map = Map::new(SEED);
+        fill(&mut map, 10_000);
+        map.check_invariants();
+        assert_eq!((map.len(), map.parts.len()), (10_000, PARTS));
+        assert!((0..10_000).all(|number| int(map.get(format!("m{number}").as_bytes()).unwrap()) == number));
+        let frozen = map.clone();
+        for number in 0..10_000 {
+            assert!(map.remove(format!("m{number}").as_bytes()).is_some());
+        }
+        assert!(map.is_empty() && map.random(7).is_none());
+        assert_eq!(frozen.iter().count(), 10_000);
+    }
+
+    #[test]
+    fn a_scan_sees_all_that_stays_although_the_map_is_parted_meanwhile() {
+        let mut map = Map::new(SEED);
+        fill(&mut map, 3000);
+        let (mut seen, mut position, mut calls) = (BTreeSet::new(), Some(0), 0);
+        while let Some(at) = position {
+            position = map.scan(at, 50, &mut |entry| {
+                seen.insert(int(entry));
+            });
+            calls += 1;
+            for number in 0..100 {
+                map.insert(format!("new{calls}.{number}").as_bytes(), NewValue::Int(-1));
+            }
+        }
+        assert!((0..3000).all(|number| seen.contains(&number)));
+        assert!(calls > 30, "{calls}");
+    }
+
+    #[test]
+    fn every_member_has_its_chance() {
+        let mut map = Map::new(SEED);
+        fill(&mut map, 6000);
+        let mut seen = BTreeSet::new();
+        let mut random = crate::base::random::Random::from_seed(7);
+        for _ in 0..60_000 {
+            seen.insert(int(map.random(random.next_u64()).unwrap()));
+        }
+        assert!(seen.len() > 5900, "{}", seen.len());
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_plain_map_does(edits in prop::collection::vec((0u16..300, any::<Option<i64>>()), 1..400)) {
+            let (mut map, mut model) = (Map::new(SEED), BTreeMap::new());
+            for (key, value) in edits {
+                let member = key.to_le_bytes();
+                match value {
+                    Some(number) => {
+                        let displaced = map.set(&member, NewValue::Int(number), None);
+                        prop_assert_eq!(displaced.is_some(), model.insert(member, number).is_some());
+                    }
+                    None => prop_assert_eq!(map.remove(&member).is_some(), model.remove(&member).is_some()),
+                }
+                prop_assert_eq!(map.len(), model.len());
+            }
+            map.check_invariants();
+            let all: BTreeMap<_, _> = map.iter().map(|e| (<[u8; 2]>::try_from(e.key()).unwrap(), int(e))).collect();
+            prop_assert_eq!(all, model);
+        }
+    }
+}
