@@ -24,6 +24,7 @@ pub mod flush;
 pub mod generic;
 pub mod hyperloglog;
 pub mod keys;
+pub mod list;
 pub mod object;
 pub mod scan;
 pub mod set;
@@ -338,6 +339,7 @@ pub const GROUPS: &[&[&Command]] = &[
     flush::COMMANDS,
     generic::COMMANDS,
     hyperloglog::COMMANDS,
+    list::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,

@@ -90,6 +90,7 @@ fn files() -> Vec<Group> {
         ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
+        ("lists.txt", include_str!("cases/lists.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),
