@@ -13,6 +13,18 @@ pub fn integer(bytes: &[u8]) -> Result<i64, CommandError> {
     format::parse_i64(bytes).ok_or(CommandError::NotInteger)
 }
 
+/// The most elements that a command draws with repetition: what it would reply with stands in memory.
+const REPEATED_MAX: i64 = 1 << 27;
+
+/// Checks the count of a command that draws at random, and with repetition if it is negative.
+///
+/// # Errors
+/// It is below what is drawn with repetition.
+pub fn check_repeated(count: i64) -> Result<(), CommandError> {
+    const REFUSED: &str = "value is out of range, value must between -9223372036854775807 and 9223372036854775807";
+    if count < -REPEATED_MAX { Err(CommandError::OutOfRange(REFUSED)) } else { Ok(()) }
+}
+
 /// The options behind the fixed arguments, one word after the other.
 #[derive(Clone, Debug)]
 pub struct Words<'a> {

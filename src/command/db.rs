@@ -29,6 +29,8 @@ pub struct Facts {
     pub access: AccessClock,
     /// `proto-max-bulk-len`: the longest string, in bytes.
     pub string_max_bytes: u64,
+    /// `hll-sparse-max-bytes`: the longest sparse HyperLogLog.
+    pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
@@ -280,6 +282,12 @@ impl<'a> Db<'a> {
     /// is not undone.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
         self.changing(key).raw_mut(key.hash, key.bytes)
+    }
+
+    /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
+    /// value, and so neither counted nor logged.
+    pub fn make_growable(&mut self, key: Key<'_>) {
+        self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
     }
 
     /// The collection at a key, for reading.

@@ -10,6 +10,7 @@
 //! - A handler reads neither the clock nor the configuration: both come with the [`Call`].
 
 pub mod args;
+pub mod bitmap;
 pub mod blocking;
 pub mod call;
 pub mod client;
@@ -21,6 +22,7 @@ pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;
+pub mod hyperloglog;
 pub mod keys;
 pub mod object;
 pub mod scan;
@@ -330,10 +332,12 @@ pub mod categories {
 
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
+    bitmap::COMMANDS,
     echo::COMMANDS,
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
+    hyperloglog::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,

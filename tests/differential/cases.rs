@@ -81,11 +81,13 @@ impl Expected {
 /// The case files of a server without a password.
 fn files() -> Vec<Group> {
     let files = [
+        ("bitmap.txt", include_str!("cases/bitmap.txt")),
         ("bulk.txt", include_str!("cases/bulk.txt")),
         ("connection.txt", include_str!("cases/connection.txt")),
         ("counters.txt", include_str!("cases/counters.txt")),
         ("databases.txt", include_str!("cases/databases.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),

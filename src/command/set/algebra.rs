@@ -63,6 +63,7 @@ pub(super) static SDIFF: Command = Command {
 
 pub(super) static SINTERSTORE: Command = Command {
     name: "SINTERSTORE",
+    keys: Keys(&[KeySpec::at(1, "RW update"), KeySpec::range(2, -1, 1, "RO access")]),
     handler: Handler::Data(|call, reply| store(call, Operation::Inter, reply)),
     complexity: INTER_TIME,
     summary: "Stores the members that all sets have.",
