@@ -213,10 +213,8 @@ fn sintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if !args::is(word, "LIMIT") {
             return Err(CommandError::Syntax);
         }
-        limit = args::integer(words.value()?)
-            .ok()
-            .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or_else(|| CommandError::OutOfRange("LIMIT can't be negative"))?;
+        let given = args::integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
+        limit = given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))?;
     }
     let keys: Vec<Key<'_>> = call.keys().collect();
     let sets = look(call, &keys)?;
