@@ -264,6 +264,7 @@ fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         now,
         access: AccessClock { seconds: (now / 1000) as u64, lfu },
         string_max_bytes: settings.proto_max_bulk_len,
+        hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
         limits,
         replaying: false,
         no_touch: false,
@@ -749,6 +750,8 @@ pub fn replay(
         now: 0,
         access: AccessClock { seconds: replayer_seconds(), lfu: None },
         string_max_bytes: u64::MAX,
+        // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
+        hll_sparse_max_bytes: usize::MAX,
         limits: *limits,
         replaying: true,
         no_touch: true,

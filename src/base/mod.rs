@@ -11,3 +11,4 @@ pub mod hash;
 pub mod log;
 pub mod long_double;
 pub mod random;
+pub mod varint;

@@ -30,6 +30,8 @@ pub struct Facts {
     pub access: AccessClock,
     /// `proto-max-bulk-len`: the longest string, in bytes.
     pub string_max_bytes: u64,
+    /// `hll-sparse-max-bytes`: the longest sparse HyperLogLog.
+    pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
@@ -292,6 +294,12 @@ impl<'a> Db<'a> {
         self.changing(key).raw_mut(key.hash, key.bytes)
     }
 
+    /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
+    /// value, and so neither counted nor logged.
+    pub fn make_growable(&mut self, key: Key<'_>) {
+        self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
+    }
+
     /// The collection at a key, for reading.
     ///
     /// # Errors
@@ -302,6 +310,14 @@ impl<'a> Db<'a> {
             None => Ok(None),
             Some(entry) => C::view(entry.value()).map(Some).ok_or(CommandError::WrongType),
         }
+    }
+
+    /// The collection at a key that [`Db::view`] has looked at before: this one leaves the database alone, so
+    /// that several can be looked at together.
+    #[inline]
+    pub fn viewed<C: Collection>(&self, key: Key<'_>) -> Option<C::Ref<'_>> {
+        let directory = self.held.locked(key.shard())?.directory(self.index)?;
+        C::view(directory.get(key.hash, key.bytes)?.value())
     }
 
     /// The same without a trace: no hit or miss is counted, no access time set.

@@ -69,6 +69,12 @@ impl KeySpec {
     pub const fn range(first: usize, last: i32, step: usize, flags: &'static str) -> KeySpec {
         KeySpec { begin: Begin::Index(first), find: Find::Range { last, step, limit: 0 }, flags, notes: "" }
     }
+
+    /// Keys behind their number, which stands at an argument.
+    pub const fn counted(at: usize, flags: &'static str) -> KeySpec {
+        let find = Find::Keynum { at: 0, first: 1, step: 1 };
+        KeySpec { begin: Begin::Index(at), find, flags, notes: "" }
+    }
 }
 
 /// The places of keys among the arguments.

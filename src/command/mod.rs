@@ -10,6 +10,7 @@
 //! - A handler reads neither the clock nor the configuration: both come with the [`Call`].
 
 pub mod args;
+pub mod bitmap;
 pub mod blocking;
 pub mod call;
 pub mod client;
@@ -22,9 +23,12 @@ pub mod expire;
 pub mod flush;
 pub mod generic;
 pub mod hash;
+pub mod hyperloglog;
 pub mod keys;
+pub mod list;
 pub mod object;
 pub mod scan;
+pub mod set;
 pub mod state;
 pub mod stats;
 pub mod string;
@@ -330,12 +334,16 @@ pub mod categories {
 
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
+    bitmap::COMMANDS,
     echo::COMMANDS,
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
     hash::COMMANDS,
+    hyperloglog::COMMANDS,
+    list::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
+    set::COMMANDS,
     string::COMMANDS,
 ];

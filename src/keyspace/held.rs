@@ -77,6 +77,18 @@ impl<'a> Held<'a> {
         &mut several[at].1
     }
 
+    /// A shard that has been used, and so is locked; `None` if it is not.
+    #[inline]
+    pub fn locked(&self, shard: u16) -> Option<&Shard> {
+        if let Some((only, guard)) = &self.only
+            && *only == shard
+        {
+            return Some(guard);
+        }
+        let at = self.several.binary_search_by_key(&shard, |(number, _)| *number).ok()?;
+        Some(&self.several[at].1)
+    }
+
     /// Unlocks everything, for a walk that needs one shard after the other.
     pub fn release(&mut self) {
         self.only = None;

@@ -125,6 +125,8 @@
 //! Depends on this file: `wire`, `record`, `block`, `log` (segment header), `chunk`, `snapshot`,
 //! `manifest`, `recover`, and the golden files under `data/`.
 
+pub use crate::base::varint::{put_varint, take_bytes, take_string, take_varint, varint_len};
+
 /// The format version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
 
@@ -235,56 +237,6 @@ pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     let end = at.checked_add(8)?;
     bytes.get(at..end)?.try_into().ok().map(u64::from_le_bytes)
-}
-
-/// Appends a varint.
-#[inline]
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// How many bytes a varint takes.
-#[inline]
-pub fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-/// Takes a varint off the front of a slice; `None` if it is cut, too long, or not the shortest form.
-#[inline]
-pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for index in 0..10 {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if index == 9 && byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7F) << (7 * index);
-        if byte & 0x80 == 0 {
-            return if byte == 0 && index > 0 { None } else { Some(value) };
-        }
-    }
-    None
-}
-
-/// Takes `len` bytes off the front of a slice.
-#[inline]
-pub fn take_bytes<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
-    let len = usize::try_from(len).ok()?;
-    let (taken, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    Some(taken)
-}
-
-/// Takes a varint length and that many bytes off the front of a slice.
-#[inline]
-pub fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = take_varint(bytes)?;
-    take_bytes(bytes, len)
 }
 
 #[cfg(test)]

@@ -8,9 +8,14 @@
 //! - [`decode`] takes any bytes and gives a sound value or an error; it allocates no more than a small
 //!   multiple of what it is given.
 
+use super::collection::Collection;
 use super::entry::{Heap, NewValue, Packing, ValueRef};
 use super::hash::{self, AnyHash};
-use super::{Collection, Hash, Limits, List, Set, Stream, Zset};
+use super::list::{self, AnyList, ListRef};
+use super::listpack::Item;
+use super::set::{self, AnySet, SetRef};
+use super::{Hash, Limits, List, Set, Stream, Zset};
+use crate::base::varint::put_varint;
 use triomphe::Arc;
 
 /// The tags of collections.
@@ -78,7 +83,10 @@ fn tag_of(packing: Packing) -> u8 {
 /// # Errors
 /// What is wrong with the bytes.
 pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<'a>, &'static str> {
-    let packed = |packing| Ok(NewValue::Packed(packing, bytes));
+    let packed = |packing| match is_sound(packing, bytes) {
+        true => Ok(NewValue::Packed(packing, bytes)),
+        false => Err("a small collection is malformed"),
+    };
     match tag {
         tags::LIST_PACKED => packed(Packing::List),
         tags::SET_INTS => packed(Packing::SetInts),
@@ -100,22 +108,52 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
     }
 }
 
+/// Whether bytes from outside are a small collection of this packing.
+fn is_sound(packing: Packing, bytes: &[u8]) -> bool {
+    match packing {
+        Packing::List => list::is_sound(bytes),
+        Packing::SetInts | Packing::Set => set::is_sound(packing, bytes),
+        _ => true,
+    }
+}
+
 /// The same bytes for equal values, whatever their form in memory: for comparisons.
 pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     match value {
         ValueRef::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         ValueRef::Str(bytes) | ValueRef::Raw(bytes) => out.extend_from_slice(&bytes),
-        ValueRef::Packed(Packing::Hash | Packing::HashEx, _) | ValueRef::Hash(_) => {
-            out.push(tags::HASH);
-            if let Some(hash) = AnyHash::view(value) {
-                hash::canonical(hash, &mut out);
-            }
-        }
         _ => {
-            out.push(0);
-            encode(value, &mut out);
+            if let Some(list) = AnyList::view(value) {
+                canonical_list(list, &mut out);
+            } else if let Some(set) = AnySet::view(value) {
+                canonical_set(set, &mut out);
+            } else if let Some(hash) = AnyHash::view(value) {
+                out.push(tags::HASH);
+                hash::canonical(hash, &mut out);
+            } else {
+                out.push(0);
+                encode(value, &mut out);
+            }
         }
     }
     out
+}
+
+fn canonical_list(list: ListRef<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"list");
+    for element in list.iter() {
+        put_varint(out, element.text_len() as u64);
+        element.write_to(out);
+    }
+}
+
+fn canonical_set(set: SetRef<'_>, out: &mut Vec<u8>) {
+    let mut members: Vec<Vec<u8>> = set.iter().map(Item::to_vec).collect();
+    members.sort_unstable();
+    out.extend_from_slice(b"set");
+    for member in members {
+        put_varint(out, member.len() as u64);
+        out.extend_from_slice(&member);
+    }
 }

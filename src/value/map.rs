@@ -191,6 +191,12 @@ impl Map {
         None
     }
 
+    /// The same with a cursor as clients see it: 0 to begin with, and at the end.
+    pub fn scan_cursor(&self, cursor: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> u64 {
+        // A position is not zero but at the beginning, so it can be the cursor.
+        self.scan(cursor & ((1 << Map::POSITION_BITS) - 1), budget, visit).unwrap_or(0)
+    }
+
     /// The number of bits of a scan's position.
     pub const POSITION_BITS: u32 = POSITION_BITS + PART_BITS;
 

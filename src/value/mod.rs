@@ -21,6 +21,7 @@ pub mod directory;
 pub mod entry;
 pub mod hash;
 pub mod heap;
+pub mod hyperloglog;
 pub mod intset;
 pub mod kind;
 pub mod list;

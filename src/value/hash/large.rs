@@ -8,6 +8,7 @@
 
 use super::{Field, Value};
 use crate::base::hash::HashSeed;
+use crate::base::varint::{put_varint, take_string, take_varint};
 use crate::value::directory::Displaced;
 use crate::value::entry::{EXPIRY_MAX, INLINE_VALUE_MAX, NewValue};
 use crate::value::listpack::Item;
@@ -219,40 +220,7 @@ impl Hash {
     }
 }
 
-/// Appends a number: LEB128, seven bits a byte, the lowest first.
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Takes what [`put_varint`] wrote; `None` if it is cut, too long, or not the shortest form.
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for index in 0..10 {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if index == 9 && byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7F) << (7 * index);
-        if byte & 0x80 == 0 {
-            return if byte == 0 && index > 0 { None } else { Some(value) };
-        }
-    }
-    None
-}
-
 fn put_string(out: &mut Vec<u8>, text: Item<'_>) {
     put_varint(out, text.text_len() as u64);
     text.write_to(out);
-}
-
-fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(take_varint(bytes)?).ok()?;
-    let (taken, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    Some(taken)
 }
