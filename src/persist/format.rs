@@ -96,6 +96,11 @@
 //!   tag: bits 0..4 the type, bit 5: a database other than 0, bit 6: access, bit 7: expiry
 //!   type 1, bytes   length varint | bytes
 //!   type 2, integer zigzag varint
+//!   type 3, list    length varint | listpack, in Redis' bytes
+//!   type 4, set     length varint | intset, in Redis' bytes
+//!   type 5, set     length varint | listpack: members, none twice
+//!   type 9, list    length varint | listpack, listpack, … each behind its length varint, none empty
+//!   type 10, set    length varint | number of members varint | member, member, … each behind its length varint
 //! codec 0: as they are; codec 1: one raw LZ4 block
 //! ```
 //!
