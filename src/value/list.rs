@@ -515,6 +515,10 @@ mod tests {
         Store,
     }
 
+    fn end(left: bool) -> End {
+        if left { End::Left } else { End::Right }
+    }
+
     fn element() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             4 => any::<i16>().prop_map(|number| number.to_string().into_bytes()),
@@ -543,12 +547,15 @@ mod tests {
                 match edit {
                     Edit::Push(element, left) => {
                         list.expect(1, element.len());
-                        list.push(&element, if left { End::Left } else { End::Right });
+                        list.push(&element, end(left));
                         model.insert(if left { 0 } else { model.len() }, element);
                     }
                     Edit::Pop(left) => {
-                        let popped = list.pop(if left { End::Left } else { End::Right }, |item| item.to_vec());
-                        let expected = if model.is_empty() { None } else if left { Some(model.remove(0)) } else { model.pop() };
+                        let popped = list.pop(end(left), |item| item.to_vec());
+                        let expected = match left {
+                            true if !model.is_empty() => Some(model.remove(0)),
+                            _ => model.pop(),
+                        };
                         prop_assert_eq!(popped, expected);
                     }
                     Edit::Insert(at, element) => {
