@@ -29,6 +29,7 @@ pub mod scan;
 pub mod set;
 pub mod state;
 pub mod stats;
+pub mod stream;
 pub mod string;
 pub mod sweep;
 pub mod table;
@@ -341,5 +342,6 @@ pub const GROUPS: &[&[&Command]] = &[
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
 ];

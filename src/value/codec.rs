@@ -123,6 +123,9 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
         _ => {
             if let Some(set) = AnySet::view(value) {
                 canonical_set(set, &mut out);
+            } else if let ValueRef::Stream(stream) = value {
+                out.extend_from_slice(b"stream");
+                stream.canonical(&mut out);
             } else {
                 out.push(0);
                 encode(value, &mut out);
