@@ -226,6 +226,7 @@ impl Executor {
             server.reclaim(Box::new(std::mem::take(&mut scratch.retired)));
         }
         stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
+        stats.counters.expired_fields.add_alone(std::mem::take(&mut scratch.expired_fields));
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
         server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), Relaxed);
         more
@@ -611,6 +612,7 @@ impl Group<'_> {
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
         counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
         counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));
+        counters.expired_fields.add_alone(std::mem::take(&mut self.scratch.expired_fields));
         let dirty = std::mem::take(&mut self.scratch.dirty);
         if dirty > 0 {
             self.server.saving.changes.fetch_add(dirty, Relaxed);

@@ -16,14 +16,17 @@ pub mod call;
 pub mod client;
 pub mod context;
 pub mod db;
+pub mod dump;
 pub mod echo;
 pub mod error;
 pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;
+pub mod hash;
 pub mod hyperloglog;
 pub mod keys;
+pub mod list;
 pub mod object;
 pub mod scan;
 pub mod set;
@@ -334,11 +337,14 @@ pub mod categories {
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
     bitmap::COMMANDS,
+    dump::COMMANDS,
     echo::COMMANDS,
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
+    hash::COMMANDS,
     hyperloglog::COMMANDS,
+    list::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,

@@ -369,6 +369,24 @@ impl Stream {
         true
     }
 
+    /// Adds a group with all that it holds: consumers by distinct names, each with when it was seen and active;
+    /// and pending entries by rising ids, each with when and how often it was delivered and the index of its
+    /// consumer. False, and nothing happens, if that does not fit together.
+    pub fn restore_group<'n>(
+        &mut self,
+        (name, last_id, entries_read): (&[u8], StreamId, Option<u64>),
+        consumers: impl IntoIterator<Item = (&'n [u8], i64, i64)>,
+        pending: impl IntoIterator<Item = (StreamId, i64, u64, usize)>,
+    ) -> bool {
+        let mut group = Group::new(name, last_id, entries_read);
+        let is_new = self.groups.get(name).is_none();
+        if !is_new || !group.restore(consumers, pending) {
+            return false;
+        }
+        self.groups.insert(name, group);
+        true
+    }
+
     /// Removes a group.
     pub fn remove_group(&mut self, name: &[u8]) -> bool {
         self.groups.remove(name).is_some()

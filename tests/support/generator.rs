@@ -1,4 +1,4 @@
-//! Writes random string and key commands, good and malformed, on few keys.
+//! Writes random commands for strings, hashes and keys, good and malformed, on few keys.
 //!
 //! Expiry times are far ahead or long past, so that nothing depends on the clock.
 
@@ -39,6 +39,9 @@ const SMALL: &[&str] =
 // Sums of these are exact, whichever order they come in: what is compared is the logic, not the rounding.
 const FLOATS: &[&str] =
     &["0", "0.5", "-0.5", "1.25", "-3", "10", "1e3", "abc", "inf", "nan", "", "+2.5", "0.125", "-100.75"];
+// Some are keys of strings, too.
+const HASHES: &[&str] = &["hash", "hash", "hash:2", "hash:3", "a", "b"];
+const FIELDS: &[&str] = &["f1", "f2", "f3", "7", "", "\u{0}\r\n", "f:with:a:longer:name", "-9223372036854775808"];
 const VALUES: &[&str] = &[
     "",
     "0",
@@ -89,6 +92,13 @@ impl Generator<'_> {
         }
     }
 
+    /// A value that fits a small collection.
+    fn short_value(&mut self) -> Vec<u8> {
+        let mut value = self.value();
+        value.truncate(64);
+        value
+    }
+
     fn expiry(&mut self) -> Command {
         match self.random.below(4) {
             0 => vec![b"EXAT".to_vec(), self.pick(TIMES_S)],
@@ -100,14 +110,14 @@ impl Generator<'_> {
 
     /// Every key that a command may name.
     pub(crate) fn all_keys() -> impl Iterator<Item = Vec<u8>> {
-        let floats = KEYS.iter().map(|key| format!("float:{key}").into_bytes());
-        let counters = HYPERLOGLOGS.iter().map(|key| key.as_bytes().to_vec());
-        KEYS.iter().map(|key| key.as_bytes().to_vec()).chain(floats).chain(counters)
+        let floats = KEYS.iter().chain(HASHES).map(|key| format!("float:{key}").into_bytes());
+        let others = HYPERLOGLOGS.iter().chain(HASHES);
+        KEYS.iter().chain(others).map(|key| key.as_bytes().to_vec()).chain(floats)
     }
 
     /// The next command.
     pub(crate) fn command(&mut self) -> Command {
-        let mut command = match self.random.below(9) {
+        let mut command = match self.random.below(11) {
             0 => self.set(),
             1 => self.get(),
             2 => self.change(),
@@ -116,6 +126,7 @@ impl Generator<'_> {
             5 => self.move_about(),
             6 => self.bits(),
             7 => self.hyperloglog(),
+            8 | 9 => self.hash(),
             _ => self.look(),
         };
         // Of these Redis 7.0 overlooks malformed arguments where there is no key.
@@ -358,6 +369,69 @@ impl Generator<'_> {
         }
     }
 
+    /// On small hashes alone: the order of a large one is nobody's promise.
+    fn hash(&mut self) -> Command {
+        let (key, field) = (self.pick(HASHES), self.pick(FIELDS));
+        match self.random.below(12) {
+            0..3 => {
+                let name = self.random.pick(&["HSET", "HSET", "HMSET"]);
+                let mut arguments = vec![key, field, self.short_value()];
+                for _ in 0..self.random.below(4) {
+                    arguments.extend([self.pick(FIELDS), self.short_value()]);
+                }
+                self.words(name, arguments)
+            }
+            3 => {
+                let value = self.short_value();
+                self.words("HSETNX", [key, field, value])
+            }
+            4 => {
+                let other = self.pick(FIELDS);
+                self.words("HDEL", [key, field, other])
+            }
+            5 => {
+                let number = self.pick(NUMBERS);
+                self.words("HINCRBY", [key, field, number])
+            }
+            6 => {
+                let number = self.pick(FLOATS);
+                self.words("HINCRBYFLOAT", [[b"float:".to_vec(), key].concat(), field, number])
+            }
+            7 => {
+                let name = self.random.pick(&["HGET", "HEXISTS", "HSTRLEN"]);
+                self.words(name, [key, field])
+            }
+            8 => {
+                let fields = [field, self.pick(FIELDS), self.pick(FIELDS)].to_vec();
+                self.words("HMGET", [vec![key], fields].concat())
+            }
+            9 => {
+                let name = self.random.pick(&["HGETALL", "HKEYS", "HVALS", "HLEN"]);
+                self.words(name, [key])
+            }
+            10 => {
+                // What is drawn at random is compared only where there is no choice.
+                let count = self.pick(&["0", "1000", "abc", "9223372036854775807"]);
+                let arguments = match self.random.below(3) {
+                    0 => vec![b"no such hash".to_vec(), self.pick(&["-1", "5", "abc"])],
+                    _ => vec![key, count, self.pick(&["WITHVALUES", "withvalues", "FOO"])],
+                };
+                self.words("HRANDFIELD", arguments)
+            }
+            _ => {
+                let cursor = self.pick(&["0", "0", "7", "abc"]);
+                let mut arguments = vec![key, cursor];
+                for _ in 0..self.random.below(3) {
+                    match self.random.below(2) {
+                        0 => arguments.extend([b"COUNT".to_vec(), self.pick(&["1", "100", "0", "abc"])]),
+                        _ => arguments.extend([b"MATCH".to_vec(), self.pick(&["*", "f*", "?"])]),
+                    }
+                }
+                self.words("HSCAN", arguments)
+            }
+        }
+    }
+
     fn move_about(&mut self) -> Command {
         let (key, other) = (self.key(), self.key());
         match self.random.below(14) {
@@ -407,7 +481,7 @@ impl Generator<'_> {
                 self.words("KEYS", [pattern])
             }
             5 => {
-                let type_name = self.pick(&["string", "list"]);
+                let type_name = self.pick(&["string", "hash", "list"]);
                 let head = ["0", "COUNT", "1000", "TYPE"].map(|word| word.as_bytes().to_vec());
                 self.words("SCAN", [head.to_vec(), vec![type_name]].concat())
             }

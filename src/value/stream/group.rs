@@ -171,6 +171,37 @@ impl Group {
         }
     }
 
+    /// Fills a new group: see [`super::Stream::restore_group`].
+    pub(super) fn restore<'n>(
+        &mut self,
+        consumers: impl IntoIterator<Item = (&'n [u8], i64, i64)>,
+        pending: impl IntoIterator<Item = (StreamId, i64, u64, usize)>,
+    ) -> bool {
+        let mut own: Vec<(Consumer, Vec<Owned>)> = Vec::new();
+        for (name, seen, active) in consumers {
+            let name = SharedBytes::new(name);
+            own.push((Consumer { name, seen, active, pending: Ordered::default() }, Vec::new()));
+        }
+        let mut all: Vec<Pending> = Vec::new();
+        for (id, delivered, count, consumer) in pending {
+            let Some((consumer, ids)) = own.get_mut(consumer) else { return false };
+            if all.last().is_some_and(|before| before.id >= id) {
+                return false;
+            }
+            all.push(Pending { id, delivered, count, consumer: consumer.name.clone() });
+            ids.push(Owned(id));
+        }
+        self.pending.extend_back(all);
+        for (mut consumer, ids) in own {
+            consumer.pending.extend_back(ids);
+            let name = consumer.name.clone();
+            if self.consumers.insert(&name, consumer).is_some() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// A consumer.
     pub fn consumer(&self, name: &[u8]) -> Option<&Consumer> {
         self.consumers.get(name)
