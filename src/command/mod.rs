@@ -32,6 +32,7 @@ pub mod scan;
 pub mod set;
 pub mod state;
 pub mod stats;
+pub mod stream;
 pub mod string;
 pub mod sweep;
 pub mod table;
@@ -350,5 +351,6 @@ pub const GROUPS: &[&[&Command]] = &[
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
 ];
