@@ -21,6 +21,7 @@ pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;
+pub mod geo;
 pub mod keys;
 pub mod object;
 pub mod scan;
@@ -30,6 +31,7 @@ pub mod stats;
 pub mod string;
 pub mod sweep;
 pub mod table;
+pub mod zset;
 
 pub use args::Words;
 pub use blocking::{Block, BlockedOn};
@@ -334,8 +336,10 @@ pub const GROUPS: &[&[&Command]] = &[
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
 ];

@@ -70,7 +70,9 @@ impl Zset {
             before = Some((score, member));
             let score = zset.ordered(score);
             match runs.last_mut().filter(|run| run.has_room_for(score, member)) {
-                Some(run) => drop(run.insert(score, member)),
+                Some(run) => {
+                    run.insert(score, member);
+                }
                 None => runs.push(Run::of_one(score, member)),
             }
         }

@@ -173,7 +173,9 @@ proptest! {
     #[test]
     fn among_equal_scores_edges_are_members(members in prop::collection::btree_set(member(), 1..80), edge in member()) {
         let mut zset = ZsetMut::new(&limits());
-        members.iter().for_each(|member| drop(zset.add(member, 0.0, Rule::default())));
+        for member in &members {
+            zset.add(member, 0.0, Rule::default());
+        }
         check(&zset);
         let below = members.iter().filter(|member| **member < edge).count();
         prop_assert_eq!(zset.view().count_below(Edge::BeforeMember(&edge)), below);
