@@ -86,6 +86,7 @@ fn files() -> Vec<Group> {
         ("counters.txt", include_str!("cases/counters.txt")),
         ("databases.txt", include_str!("cases/databases.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("geo.txt", include_str!("cases/geo.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
@@ -94,6 +95,7 @@ fn files() -> Vec<Group> {
         ("sets.txt", include_str!("cases/sets.txt")),
         ("strings.txt", include_str!("cases/strings.txt")),
         ("transactions.txt", include_str!("cases/transactions.txt")),
+        ("zset.txt", include_str!("cases/zset.txt")),
     ];
     files.into_iter().flat_map(|(name, text)| read(name, text)).collect()
 }
