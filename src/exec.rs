@@ -226,6 +226,7 @@ impl Executor {
             server.reclaim(Box::new(std::mem::take(&mut scratch.retired)));
         }
         stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
+        stats.counters.expired_fields.add_alone(std::mem::take(&mut scratch.expired_fields));
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
         server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), Relaxed);
         more
@@ -263,6 +264,7 @@ fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         now,
         access: AccessClock { seconds: (now / 1000) as u64, lfu },
         string_max_bytes: settings.proto_max_bulk_len,
+        hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
         limits,
         replaying: false,
         no_touch: false,
@@ -610,6 +612,7 @@ impl Group<'_> {
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
         counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
         counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));
+        counters.expired_fields.add_alone(std::mem::take(&mut self.scratch.expired_fields));
         let dirty = std::mem::take(&mut self.scratch.dirty);
         if dirty > 0 {
             self.server.saving.changes.fetch_add(dirty, Relaxed);
@@ -747,6 +750,8 @@ pub fn replay(
         now: 0,
         access: AccessClock { seconds: replayer_seconds(), lfu: None },
         string_max_bytes: u64::MAX,
+        // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
+        hll_sparse_max_bytes: usize::MAX,
         limits: *limits,
         replaying: true,
         no_touch: true,

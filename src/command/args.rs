@@ -13,6 +13,38 @@ pub fn integer(bytes: &[u8]) -> Result<i64, CommandError> {
     format::parse_i64(bytes).ok_or(CommandError::NotInteger)
 }
 
+/// A number of keys or elements: an integer above zero.
+///
+/// # Errors
+/// `otherwise`, an out-of-range text.
+pub fn positive(bytes: &[u8], otherwise: &'static str) -> Result<usize, CommandError> {
+    let number = format::parse_i64(bytes).and_then(|number| usize::try_from(number).ok());
+    number.filter(|number| *number > 0).ok_or(CommandError::OutOfRange(otherwise))
+}
+
+/// The place behind the keys whose number stands at the argument `numkeys_at`.
+///
+/// # Errors
+/// The number is none, or there are not so many arguments: a syntax error, as Redis has it for the commands that
+/// want something behind the keys.
+pub fn behind_counted_keys(args: Args<'_>, numkeys_at: usize) -> Result<usize, CommandError> {
+    let numkeys = positive(args.at(numkeys_at), "numkeys should be greater than 0")?;
+    let behind = numkeys.saturating_add(numkeys_at + 1);
+    if behind >= args.len() { Err(CommandError::Syntax) } else { Ok(behind) }
+}
+
+/// The most elements that a command draws with repetition: what it would reply with stands in memory.
+const REPEATED_MAX: i64 = 1 << 27;
+
+/// Checks the count of a command that draws at random, and with repetition if it is negative.
+///
+/// # Errors
+/// It is below what is drawn with repetition.
+pub fn check_repeated(count: i64) -> Result<(), CommandError> {
+    const REFUSED: &str = "value is out of range, value must between -9223372036854775807 and 9223372036854775807";
+    if count < -REPEATED_MAX { Err(CommandError::OutOfRange(REFUSED)) } else { Ok(()) }
+}
+
 /// The options behind the fixed arguments, one word after the other.
 #[derive(Clone, Debug)]
 pub struct Words<'a> {

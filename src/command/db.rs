@@ -15,6 +15,7 @@ use crate::keyspace::access::AccessClock;
 use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, ValueRef};
 use crate::persist::record;
 use crate::value::entry::{BytesRef, EXPIRY_MAX, Heap, SharedBytes};
+use crate::value::hash::{AnyHash, HashMut};
 use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
 
 /// A heap value at least this large, in bytes, is freed by another thread.
@@ -29,6 +30,8 @@ pub struct Facts {
     pub access: AccessClock,
     /// `proto-max-bulk-len`: the longest string, in bytes.
     pub string_max_bytes: u64,
+    /// `hll-sparse-max-bytes`: the longest sparse HyperLogLog.
+    pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
@@ -67,6 +70,8 @@ pub struct Scratch {
     pub misses: u64,
     /// Keys that had expired.
     pub expired: u64,
+    /// Fields of hashes that had expired.
+    pub expired_fields: u64,
 }
 
 #[derive(Debug)]
@@ -235,6 +240,14 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// Sets the access field of a key that exists.
+    pub fn set_access(&mut self, key: Key<'_>, access: u32) {
+        let directory = self.held.shard(key.shard()).directory_mut(self.index);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+        }
+    }
+
     /// Stores a value with its expiry (Unix ms; `None` for none), whatever was there.
     pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
         self.remember(key);
@@ -242,11 +255,18 @@ impl<'a> Db<'a> {
         let expiry = expiry.map(expiry_bits);
         let directory = self.changing(key);
         let previous = directory.set(key.hash, key.bytes, value, expiry, access);
+        let earliest = directory.earliest_expiry();
         if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
             self.retire(heap);
         }
-        if let Some(expiry) = expiry {
-            self.held.keyspace().note_expiry(key.shard(), expiry);
+        self.note_expiry(key, earliest);
+    }
+
+    /// Lowers the bound of the key's shard to that of its directory.
+    #[inline]
+    fn note_expiry(&self, key: Key<'_>, earliest: Option<u64>) {
+        if let Some(at) = earliest {
+            self.held.keyspace().note_expiry(key.shard(), at);
         }
     }
 
@@ -280,6 +300,12 @@ impl<'a> Db<'a> {
     /// is not undone.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
         self.changing(key).raw_mut(key.hash, key.bytes)
+    }
+
+    /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
+    /// value, and so neither counted nor logged.
+    pub fn make_growable(&mut self, key: Key<'_>) {
+        self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
     }
 
     /// The collection at a key, for reading.
@@ -376,7 +402,12 @@ impl<'a> Db<'a> {
         let (limits, access) = (self.facts.limits, self.facts.access.fresh());
         let index = self.index;
         let shard = self.held.shard(key.shard());
-        let heap = shard.directory_mut(index).heap_mut(key.hash, key.bytes);
+        let directory = shard.directory_mut(index);
+        let elements_expire = match directory.elementwise_len() {
+            0 => None,
+            _ => directory.get(key.hash, key.bytes).and_then(|entry| entry.value_expiry()),
+        };
+        let heap = directory.heap_mut(key.hash, key.bytes);
         let heap = heap.expect("a large collection is a payload that can be changed");
         let mut edited = C::edit(Stored::Large(heap), &limits).ok_or(CommandError::WrongType)?;
         let (result, changes) = edit(&mut edited)?;
@@ -387,22 +418,23 @@ impl<'a> Db<'a> {
         shard.watched.changed(index, key.bytes);
         self.scratch.dirty += changes;
         let directory = shard.directory_mut(index);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+            directory.note_elements(place, elements_expire);
+        }
         let displaced = match finished {
             Finished::Empty => directory.remove(key.hash, key.bytes),
-            Finished::InPlace => {
-                if let Some(place) = directory.find(key.hash, key.bytes) {
-                    directory.set_access_at(place, access);
-                }
-                None
-            }
+            Finished::InPlace => None,
             Finished::Packed(packing, bytes) => {
                 directory.set_value(key.hash, key.bytes, NewValue::Packed(packing, &bytes), access)
             }
             Finished::Large(heap) => directory.set_value(key.hash, key.bytes, NewValue::Heap(heap), access),
         };
+        let earliest = directory.earliest_expiry();
         if let Some(heap) = displaced.and_then(|displaced| displaced.heap) {
             self.retire(heap);
         }
+        self.note_expiry(key, earliest);
         Ok(result)
     }
 
@@ -410,7 +442,10 @@ impl<'a> Db<'a> {
     fn put(&mut self, key: Key<'_>, value: NewValue<'_>) {
         self.remember(key);
         let access = self.facts.access.fresh();
-        let previous = self.changing(key).set_value(key.hash, key.bytes, value, access);
+        let directory = self.changing(key);
+        let previous = directory.set_value(key.hash, key.bytes, value, access);
+        let earliest = directory.earliest_expiry();
+        self.note_expiry(key, earliest);
         if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
             self.retire(heap);
         }
@@ -493,6 +528,39 @@ impl<'a> Db<'a> {
         if firm {
             self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
         }
+    }
+
+    /// Removes elements of the hash at a key because their time has come, and logs it, whatever becomes of the
+    /// command: those that `take` removes and gives. Returns how many they are.
+    pub fn expire_fields(&mut self, key: Key<'_>, take: impl FnOnce(&mut HashMut<'_>, u64) -> Vec<Box<[u8]>>) -> usize {
+        let now = self.facts.now.max(0) as u64;
+        let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
+        // What is firm is not undone: it would come back otherwise, and the log would not say so.
+        let undoable = self.scratch.undoable;
+        self.scratch.undoable = undoable && !firm;
+        let removed = self.edit::<AnyHash, _>(key, |hash| {
+            let removed = take(hash, now);
+            let changes = removed.len() as u64;
+            Ok((removed, changes))
+        });
+        self.scratch.undoable = undoable;
+        let removed = removed.unwrap_or_default();
+        if !removed.is_empty() {
+            self.scratch.expired_fields += removed.len() as u64;
+            let mut words: SmallVec<[&[u8]; 8]> = smallvec![&b"HDEL"[..], key.bytes];
+            words.extend(removed.iter().map(|field| &field[..]));
+            self.log(key, &words);
+            if firm {
+                self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
+            }
+        }
+        removed.len()
+    }
+
+    /// Whether elements of the collection at `key` may have expired and not be removed yet.
+    #[inline]
+    pub fn may_hold_expired(&self, key: Key<'_>) -> bool {
+        !self.facts.replaying && self.held.keyspace().earliest_expiry(key.shard()) <= self.facts.now.max(0) as u64
     }
 
     /// Notes what a key is before it changes.

@@ -10,11 +10,13 @@
 //! - A handler reads neither the clock nor the configuration: both come with the [`Call`].
 
 pub mod args;
+pub mod bitmap;
 pub mod blocking;
 pub mod call;
 pub mod client;
 pub mod context;
 pub mod db;
+pub mod dump;
 pub mod echo;
 pub mod error;
 pub mod evict;
@@ -22,7 +24,10 @@ pub mod expire;
 pub mod flush;
 pub mod generic;
 pub mod geo;
+pub mod hash;
+pub mod hyperloglog;
 pub mod keys;
+pub mod list;
 pub mod object;
 pub mod scan;
 pub mod set;
@@ -332,11 +337,16 @@ pub mod categories {
 
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
+    bitmap::COMMANDS,
+    dump::COMMANDS,
     echo::COMMANDS,
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
     geo::COMMANDS,
+    hash::COMMANDS,
+    hyperloglog::COMMANDS,
+    list::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,

@@ -53,6 +53,8 @@ counters! {
         misses,
         /// Keys that had expired.
         expired,
+        /// Fields of hashes that had expired.
+        expired_fields,
         /// Keys evicted.
         evicted,
         /// Bytes received.

@@ -1,7 +1,8 @@
-//! Active expiry: removing keys whose time has come although nobody asks for them.
+//! Active expiry: removing keys, and fields of hashes, whose time has come although nobody asks for them.
 //!
-//! The keyspace keeps for each shard a time before which none of its keys expires, read without a lock,
-//! and a directory keeps one for each segment: so a sweep that finds nothing due costs one load a shard.
+//! The keyspace keeps for each shard a time before which nothing in it expires, read without a lock,
+//! a directory keeps one for each segment, and a hash one for its fields: so a sweep that finds nothing
+//! due costs one load a shard.
 //!
 //! Invariants:
 //! - A shard's lock is held for a bounded number of removals, and their records are published before it
@@ -18,7 +19,7 @@ use crate::value::directory::ExpiredKey;
 /// The most removals under one hold of a lock.
 const REMOVED_PER_LOCK_MAX: usize = 64;
 
-/// Removes expired keys of these shards, at most `budget`; returns whether more may be due now.
+/// Removes expired keys and fields of these shards, about `budget` at most; returns whether more may be due now.
 ///
 /// `scratch` says whether to log; `publish` is called with it under the lock of each shard that changed,
 /// to take the effects to the log.
@@ -48,7 +49,7 @@ pub fn sweep(
     false
 }
 
-/// Removes at most `limit` expired keys of one shard, and raises the bounds of what it has looked at.
+/// Removes at most `limit` expired keys and fields of one shard, and raises the bounds of what it has looked at.
 /// Returns how many it removed. `expired` is room to work in.
 fn sweep_shard(
     keyspace: &Keyspace,
@@ -61,21 +62,33 @@ fn sweep_shard(
 ) -> usize {
     scratch.begin(scratch.logging, false);
     let mut db = Db::new(Held::one(keyspace, shard), scratch, 0, facts);
-    let volatile = |(index, directory): (u32, &Directory)| (directory.volatile_len() > 0).then_some(index);
-    let databases: SmallVec<[u32; 16]> = db.held().shard(shard).databases().filter_map(volatile).collect();
+    let now = facts.now.max(0) as u64;
+    let due = |(index, directory): (u32, &Directory)| {
+        directory.earliest_expiry().is_some_and(|at| at <= now).then_some(index)
+    };
+    let databases: SmallVec<[u32; 16]> = db.held().shard(shard).databases().filter_map(due).collect();
     let mut removed = 0;
     for index in databases {
         // The look after the last removal finds nothing, and with that raises the bounds.
         while removed < limit {
             let Some(directory) = db.held().shard(shard).directory(index) else { break };
-            directory.collect_expired(facts.now.max(0) as u64, limit - removed, expired);
+            directory.collect_expired(now, limit - removed, expired);
             if expired.is_empty() {
                 break;
             }
-            removed += expired.len();
             db.select(index);
-            for key in expired.drain(..) {
-                db.expire(Key { bytes: &key.key, hash: key.hash });
+            for found in expired.drain(..) {
+                let key = Key { bytes: &found.key, hash: found.hash };
+                if removed >= limit {
+                    continue;
+                }
+                if found.whole {
+                    db.expire(key);
+                    removed += 1;
+                } else {
+                    // A bound that was too low is made exact, which is work as well.
+                    removed += db.expire_fields(key, |hash, now| hash.remove_expired(now, limit - removed)).max(1);
+                }
             }
         }
     }

@@ -28,6 +28,8 @@ pub struct Runner {
     pub resp: Resp,
     /// The policy of access fields.
     pub lfu: Option<Lfu>,
+    /// `hll-sparse-max-bytes`.
+    pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
     /// All records so far: shard by shard in their order, barriers in between.
@@ -68,6 +70,7 @@ impl Runner {
             db: 0,
             resp: Resp::V2,
             lfu: None,
+            hll_sparse_max_bytes: 3000,
             limits: Limits::defaults(SEED),
             logged: Vec::new(),
         }
@@ -105,6 +108,7 @@ impl Runner {
             now: self.now,
             access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu },
             string_max_bytes: 512 << 20,
+            hll_sparse_max_bytes: self.hll_sparse_max_bytes,
             limits: self.limits,
             replaying: false,
             no_touch: false,

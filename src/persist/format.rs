@@ -96,6 +96,16 @@
 //!   tag: bits 0..4 the type, bit 5: a database other than 0, bit 6: access, bit 7: expiry
 //!   type 1, bytes   length varint | bytes
 //!   type 2, integer zigzag varint
+//!   type 3, list    length varint | listpack, in Redis' bytes
+//!   type 4, set     length varint | intset, in Redis' bytes
+//!   type 5, set     length varint | listpack: members, none twice
+//!   type 6, hash    length varint | listpack, in Redis' bytes: field, value, …
+//!   type 7, hash    the same with expiries: field, value, expiry in unix ms or 0, …; ascending, those of 0 last
+//!   type 9, list    length varint | listpack, listpack, … each behind its length varint, none empty
+//!   type 10, set    length varint | number of members varint | member, member, … each behind its length varint
+//!   type 11, hash   length varint | number of fields varint | field, field, …
+//!     field         flags u8 | name length varint | name | value | [expiry u64, unix ms, 1 to 2^48 - 1]
+//!     flags         bit 0: the value is a zigzag varint, else length varint | bytes; bit 1: expiry
 //! codec 0: as they are; codec 1: one raw LZ4 block
 //! ```
 //!

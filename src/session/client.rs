@@ -17,7 +17,7 @@ static CLIENT: Command = Command {
     name: "CLIENT",
     arity: Arity::AtLeast(2),
     handler: Handler::Container(&[
-        &GETNAME, &HELP, &ID, &INFO, &LIST, &NO_EVICT, &NO_TOUCH, &REPLY, &SETINFO, &SETNAME,
+        &GETNAME, &HELP, &ID, &INFO, &LIST, &NO_EVICT, &NO_TOUCH, &REPLY, &SETINFO, &SETNAME, &UNBLOCK,
     ]),
     since: "2.4.0",
     group: "connection",
@@ -80,6 +80,8 @@ fn client_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "    Control the replies sent to the current connection.",
             "SETNAME <name>",
             "    Assign the name <name> to the current connection.",
+            "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+            "    Unblock the specified blocked client.",
             "SETINFO <option> <value>",
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",
@@ -252,6 +254,46 @@ fn flags_of(record: &ClientRecord) -> String {
     ];
     let set: String = letters.iter().filter(|(_, on)| *on).map(|(letter, _)| letter).collect();
     if set.is_empty() { "N".into() } else { set }
+}
+
+static UNBLOCK: Command = Command {
+    name: "UNBLOCK",
+    arity: Arity::AtLeast(3),
+    flags: ANYWHERE.or(flags::ADMIN),
+    handler: Handler::Session(unblock),
+    since: "5.0.0",
+    complexity: "O(log N) where N is the number of client connections",
+    syntax: "client-id [TIMEOUT | ERROR]",
+    summary: "Ends the wait of another connection, as if its time were over or by an error.",
+    ..SUBCOMMAND
+};
+
+fn unblock(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let by_error = match (call.args.get(3), call.args.len()) {
+        (None, _) => false,
+        (Some(how), 4) if is(how, "TIMEOUT") => false,
+        (Some(how), 4) if is(how, "ERROR") => true,
+        (Some(_), 4) => {
+            return Err(CommandError::err("CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
+        }
+        _ => return Err(unknown_subcommand(call)),
+    };
+    let id = crate::command::args::integer(call.args.at(2))?;
+    let blocking = &call.server.blocking;
+    let waiter = u64::try_from(id).ok().and_then(|id| blocking.of_client(id));
+    let ended = waiter.is_some_and(|waiter| {
+        let null = waiter.null;
+        blocking.answer(&call.server.keyspace, &waiter, |reply| match by_error {
+            true => reply.error(&"UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            false => null.write(reply),
+        })
+    });
+    Ok(reply.int(ended.into()))
+}
+
+fn unknown_subcommand(call: &SessionCall<'_>) -> CommandError {
+    let given = call.args.at(1);
+    CommandError::echo("unknown subcommand or wrong number of arguments for '", given, "'. Try CLIENT HELP.")
 }
 
 static NO_EVICT: Command = Command {

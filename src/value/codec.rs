@@ -10,6 +10,8 @@
 
 use super::collection::Collection;
 use super::entry::{Heap, NewValue, Packing, ValueRef};
+use super::hash::{self, AnyHash};
+use super::list::{self, AnyList, ListRef};
 use super::listpack::Item;
 use super::set::{self, AnySet, SetRef};
 use super::zset::{self, AnyZset, ZsetRef};
@@ -90,8 +92,8 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
         tags::LIST_PACKED => packed(Packing::List),
         tags::SET_INTS => packed(Packing::SetInts),
         tags::SET_PACKED => packed(Packing::Set),
-        tags::HASH_PACKED => packed(Packing::Hash),
-        tags::HASH_PACKED_EX => packed(Packing::HashEx),
+        tags::HASH_PACKED => hash::decode_packed(bytes, false, limits),
+        tags::HASH_PACKED_EX => hash::decode_packed(bytes, true, limits),
         tags::ZSET_PACKED => packed(Packing::Zset),
         _ => {
             let heap = match tag {
@@ -110,6 +112,7 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
 /// Whether bytes from outside are a small collection of this packing.
 fn is_sound(packing: Packing, bytes: &[u8]) -> bool {
     match packing {
+        Packing::List => list::is_sound(bytes),
         Packing::SetInts | Packing::Set => set::is_sound(packing, bytes),
         Packing::Zset => zset::is_sound(bytes),
         _ => true,
@@ -123,10 +126,15 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
         ValueRef::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         ValueRef::Str(bytes) | ValueRef::Raw(bytes) => out.extend_from_slice(&bytes),
         _ => {
-            if let Some(set) = AnySet::view(value) {
+            if let Some(list) = AnyList::view(value) {
+                canonical_list(list, &mut out);
+            } else if let Some(set) = AnySet::view(value) {
                 canonical_set(set, &mut out);
             } else if let Some(zset) = AnyZset::view(value) {
                 canonical_zset(zset, &mut out);
+            } else if let Some(hash) = AnyHash::view(value) {
+                out.push(tags::HASH);
+                hash::canonical(hash, &mut out);
             } else {
                 out.push(0);
                 encode(value, &mut out);
@@ -134,6 +142,14 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
         }
     }
     out
+}
+
+fn canonical_list(list: ListRef<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"list");
+    for element in list.iter() {
+        put_varint(out, element.text_len() as u64);
+        element.write_to(out);
+    }
 }
 
 fn canonical_set(set: SetRef<'_>, out: &mut Vec<u8>) {

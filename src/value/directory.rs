@@ -16,9 +16,9 @@
 //! Invariants:
 //!
 //! - Every hash that a caller gives is the seed's hash of the key.
-//! - `len`, `volatile` and `live` are the sums over the segments.
-//! - `bounds[i]` is at or before every expiry in segment `i`, and `earliest` at or before every
-//!   bound. No bounds are kept while no key can expire.
+//! - `len`, `volatile`, `elementwise` and `live` are the sums over the segments.
+//! - `bounds[i]` is at or before every expiry in segment `i`, those of the elements of collections
+//!   included, and `earliest` at or before every bound. No bounds are kept while nothing can expire.
 //! - A clone shares all segments; a change after that copies only the segment that it touches.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,13 +56,35 @@ pub struct Displaced {
     pub heap: Option<Heap>,
 }
 
-/// A key found to have expired.
+/// A key found to have expired, or to hold elements that have.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ExpiredKey {
     /// Its hash.
     pub hash: u64,
     /// Its bytes.
     pub key: Box<[u8]>,
+    /// Whether the key itself has expired; if not, elements of its collection may have.
+    pub whole: bool,
+}
+
+/// When a key expires, and when the first of the elements that it holds may.
+#[derive(Clone, Copy, Default)]
+struct Expiries {
+    own: Option<u64>,
+    elements: Option<u64>,
+}
+
+impl Expiries {
+    #[inline]
+    fn of(entry: EntryRef<'_>) -> Expiries {
+        Expiries { own: entry.expiry(), elements: entry.value_expiry() }
+    }
+
+    /// The earlier of the two.
+    #[inline]
+    fn earliest(self) -> Option<u64> {
+        self.own.into_iter().chain(self.elements).min()
+    }
 }
 
 /// Where an entry stands, until the next change of its directory.
@@ -104,8 +126,10 @@ pub struct Directory {
     mask: usize,
     len: usize,
     volatile: usize,
+    /// Keys that hold elements with an expiry.
+    elementwise: usize,
     live: usize,
-    /// Parallel to `segments`, or empty while `volatile` is zero. Atomic only so that a look that
+    /// Parallel to `segments`, or empty while nothing can expire. Atomic only so that a look that
     /// changes nothing else may tighten them.
     bounds: Vec<AtomicU64>,
     earliest: AtomicU64,
@@ -129,6 +153,7 @@ impl Clone for Directory {
             mask: self.mask,
             len: self.len,
             volatile: self.volatile,
+            elementwise: self.elementwise,
             live: self.live,
             bounds: self.bounds.iter().map(copy).collect(),
             earliest: copy(&self.earliest),
@@ -152,6 +177,7 @@ impl Directory {
             mask: mask_of(count),
             len: 0,
             volatile: 0,
+            elementwise: 0,
             live: 0,
             bounds: Vec::new(),
             earliest: AtomicU64::new(NEVER),
@@ -175,6 +201,12 @@ impl Directory {
     #[inline]
     pub fn volatile_len(&self) -> usize {
         self.volatile
+    }
+
+    /// How many keys hold elements with an expiry of their own.
+    #[inline]
+    pub fn elementwise_len(&self) -> usize {
+        self.elementwise
     }
 
     /// The bytes of all records, payloads outside them not counted.
@@ -248,11 +280,12 @@ impl Directory {
         let segment = &mut self.segments[at];
         let before = segment.live_bytes();
         let found = segment.find(tag, key);
-        let old_expiry = found.and_then(|slot| segment.entry(slot).expiry());
+        let old = found.map_or(Expiries::default(), |slot| Expiries::of(segment.entry(slot)));
         let expiry = match new {
-            NewExpiry::Keep => old_expiry,
+            NewExpiry::Keep => old.own,
             NewExpiry::Set(expiry) => expiry.map(storable),
         };
+        let renewed = Expiries { own: expiry, elements: value.expiry() };
         let heap = value.with_body(|body| match found {
             Some(slot) => segment.replace(slot, &body, expiry, access),
             None => {
@@ -265,9 +298,9 @@ impl Directory {
             debug_assert_eq!(hash, self.hash_of(key), "a hash is the seed's hash of the key");
             self.len += 1;
         }
-        self.note_expiry(at, old_expiry, expiry);
+        self.note_expiry(at, old, renewed);
         self.grow(at);
-        found.map(|_| Displaced { expiry: old_expiry, heap })
+        found.map(|_| Displaced { expiry: old.own, heap })
     }
 
     /// Removes a key.
@@ -275,14 +308,14 @@ impl Directory {
         let at = self.index(hash);
         let segment = &mut self.segments[at];
         let slot = segment.find(tag_of(hash), key)?;
-        let expiry = segment.entry(slot).expiry();
+        let old = Expiries::of(segment.entry(slot));
         let before = segment.live_bytes();
         let heap = segment.remove(slot);
         self.live = self.live - before + segment.live_bytes();
         self.len -= 1;
-        self.note_expiry(at, expiry, None);
+        self.note_expiry(at, old, Expiries::default());
         self.shrink();
-        Some(Displaced { expiry, heap })
+        Some(Displaced { expiry: old.own, heap })
     }
 
     /// Sets or clears a key's expiry; false if there is no such key.
@@ -290,12 +323,12 @@ impl Directory {
         let at = self.index(hash);
         let segment = &mut self.segments[at];
         let Some(slot) = segment.find(tag_of(hash), key) else { return false };
-        let old = segment.entry(slot).expiry();
+        let old = Expiries::of(segment.entry(slot));
         let before = segment.live_bytes();
         let expiry = expiry.map(storable);
         segment.set_expiry(slot, expiry);
         self.live = self.live - before + segment.live_bytes();
-        self.note_expiry(at, old, expiry);
+        self.note_expiry(at, old, Expiries { own: expiry, ..old });
         self.grow(at);
         true
     }
@@ -329,6 +362,15 @@ impl Directory {
         self.segments[at].heap_mut(slot)
     }
 
+    /// Takes note of when the elements of a collection expire, that was changed by [`Directory::heap_mut`];
+    /// `before` is what [`EntryRef::value_expiry`] said of it until then.
+    #[inline]
+    pub fn note_elements(&mut self, place: Place, before: Option<u64>) {
+        let entry = self.segments[place.segment].entry(place.slot);
+        let now = Expiries::of(entry);
+        self.note_expiry(place.segment, Expiries { elements: before, ..now }, now);
+    }
+
     /// Has the processor fetch the segment of a hash: some time before `prefetch_record`.
     #[inline]
     pub fn prefetch_segment(&self, hash: u64) {
@@ -347,7 +389,8 @@ impl Directory {
         Some(self.earliest.load(Ordering::Relaxed)).filter(|&at| at != NEVER)
     }
 
-    /// Adds up to `limit` keys that have expired at `now` to `out`; the caller removes them.
+    /// Adds up to `limit` keys that have expired at `now` to `out`, or whose elements may have; the caller
+    /// removes them.
     ///
     /// Segments in which nothing can have expired are skipped. A segment looked at gets an exact
     /// bound, so that the look after the removal makes the next ones cheap.
@@ -361,11 +404,13 @@ impl Directory {
             if bound.load(Ordering::Relaxed) <= now && out.len() < end {
                 let mut exact = NEVER;
                 for entry in segment.entries() {
-                    let Some(expiry) = entry.expiry() else { continue };
+                    let expiries = Expiries::of(entry);
+                    let Some(expiry) = expiries.earliest() else { continue };
                     exact = exact.min(expiry);
                     if expiry <= now && out.len() < end {
                         let key = entry.key();
-                        out.push(ExpiredKey { hash: self.hash_of(key), key: key.into() });
+                        let whole = expiries.own.is_some_and(|own| own <= now);
+                        out.push(ExpiredKey { hash: self.hash_of(key), key: key.into(), whole });
                     }
                 }
                 bound.store(exact, Ordering::Relaxed);
@@ -373,6 +418,16 @@ impl Directory {
             earliest = earliest.min(bound.load(Ordering::Relaxed));
         }
         self.earliest.store(earliest, Ordering::Relaxed);
+    }
+
+    /// How many keys have expired at `now`. Segments in which nothing can have expired are skipped.
+    pub fn expired_len(&self, now: u64) -> usize {
+        if self.earliest.load(Ordering::Relaxed) > now {
+            return 0;
+        }
+        let due = self.segments.iter().zip(&self.bounds).filter(|(_, bound)| bound.load(Ordering::Relaxed) <= now);
+        let entries = due.flat_map(|(segment, _)| segment.entries());
+        entries.filter(|entry| entry.expiry().is_some_and(|at| at <= now)).count()
     }
 
     /// Visits the entries from a position on, whole segments at a time, until about `budget` are
@@ -469,15 +524,18 @@ impl Directory {
 
     /// Keeps count of the keys with an expiry, and the bounds.
     #[inline]
-    fn note_expiry(&mut self, at: usize, old: Option<u64>, new: Option<u64>) {
-        if old.is_none() && new.is_none() {
+    fn note_expiry(&mut self, at: usize, old: Expiries, new: Expiries) {
+        let (before, after) = (old.earliest(), new.earliest());
+        if before.is_none() && after.is_none() {
             return;
         }
-        self.volatile = self.volatile - usize::from(old.is_some()) + usize::from(new.is_some());
-        if self.volatile == 0 {
+        self.volatile = self.volatile - usize::from(old.own.is_some()) + usize::from(new.own.is_some());
+        let elementwise = self.elementwise + usize::from(new.elements.is_some());
+        self.elementwise = elementwise.saturating_sub(usize::from(old.elements.is_some()));
+        if self.volatile + self.elementwise == 0 {
             self.bounds = Vec::new();
             self.earliest = AtomicU64::new(NEVER);
-        } else if let Some(expiry) = new {
+        } else if let Some(expiry) = after {
             if self.bounds.is_empty() {
                 self.bounds = (0..self.segments.len()).map(|_| AtomicU64::new(NEVER)).collect();
             }
@@ -578,8 +636,9 @@ impl Directory {
     /// If one is broken.
     pub fn check_invariants(&self) {
         assert_eq!(self.mask, mask_of(self.segments.len()));
-        let (mut len, mut live, mut volatile) = (0, 0, 0);
-        assert_eq!(self.bounds.is_empty(), self.volatile == 0, "bounds are kept while needed");
+        let (mut len, mut live, mut volatile, mut elementwise) = (0, 0, 0, 0);
+        let never = self.volatile + self.elementwise == 0;
+        assert_eq!(self.bounds.is_empty(), never, "bounds are kept while needed");
         assert!(self.bounds.is_empty() || self.bounds.len() == self.segments.len());
         for (at, segment) in self.segments.iter().enumerate() {
             segment.check_invariants(|key| tag_of(self.hash_of(key)));
@@ -590,8 +649,10 @@ impl Directory {
                 let low_bits = (1 << self.level(at)) - 1;
                 assert_eq!(hash as usize & low_bits, at & low_bits, "the level counts its bits");
                 assert!(keys.insert(entry.key()), "a key is stored once");
-                if let Some(expiry) = entry.expiry() {
-                    volatile += 1;
+                let expiries = Expiries::of(entry);
+                volatile += usize::from(expiries.own.is_some());
+                elementwise += usize::from(expiries.elements.is_some());
+                if let Some(expiry) = expiries.earliest() {
                     assert!(self.bounds[at].load(Ordering::Relaxed) <= expiry);
                 }
             }
@@ -601,7 +662,8 @@ impl Directory {
             len += segment.len();
             live += segment.live_bytes();
         }
-        assert_eq!((len, live, volatile), (self.len, self.live, self.volatile), "the sums agree");
+        let sums = (self.len, self.live, self.volatile, self.elementwise);
+        assert_eq!((len, live, volatile, elementwise), sums, "the sums agree");
     }
 }
 

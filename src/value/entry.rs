@@ -27,7 +27,7 @@ use triomphe::Arc;
 
 pub use super::heap::{Heap, HeapMut, SharedBytes};
 pub use super::kind::{Kind, Packing};
-use super::{Hash, List, Set, Stream, Zset};
+use super::{Hash, List, Set, Stream, Zset, hash};
 
 /// The longest string value that lives inside the record.
 pub const INLINE_VALUE_MAX: usize = 128;
@@ -99,6 +99,17 @@ impl Body<'_> {
 }
 
 impl NewValue<'_> {
+    /// A time before which no element of this collection expires; `None` if none ever does.
+    #[inline]
+    pub fn expiry(&self) -> Option<u64> {
+        match self {
+            NewValue::Packed(Packing::HashEx, bytes) => hash::packed_earliest(bytes),
+            NewValue::Heap(Heap::Packed(Packing::HashEx, bytes)) => hash::packed_earliest(bytes),
+            NewValue::Heap(Heap::Hash(hash)) => hash.earliest_expiry(),
+            _ => None,
+        }
+    }
+
     /// Calls `store` with the form that the record will hold.
     ///
     /// A reference held by a pointer form passes to whoever stores it.
@@ -400,6 +411,20 @@ impl<'a> EntryRef<'a> {
         let at = HEAD_LEN + self.key_len() + self.value_len();
         word[..EXPIRY_LEN].copy_from_slice(self.slice(at, EXPIRY_LEN));
         Some(u64::from_le_bytes(word))
+    }
+
+    /// A time before which no element of the collection expires, in unix milliseconds; `None` if none ever
+    /// does, or the value is no collection.
+    #[inline]
+    pub fn value_expiry(&self) -> Option<u64> {
+        match self.kind() {
+            Kind::HashPackedEx | Kind::Hash => match self.value() {
+                ValueRef::Packed(_, bytes) => hash::packed_earliest(&bytes),
+                ValueRef::Hash(hash) => hash.earliest_expiry(),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The 24-bit access field: LRU clock, or LFU minutes and counter.

@@ -134,6 +134,14 @@ impl<'a> Listpack<'a> {
         Iter { bytes: self.0, front: pos.0, back: self.end() }
     }
 
+    /// The elements up to that at a position, it included: to be taken from the back.
+    #[inline]
+    pub fn iter_to(self, pos: Pos) -> Iter<'a> {
+        let mut all = self.iter();
+        all.back = self.next(pos).map_or(all.back, |next| next.0);
+        all
+    }
+
     /// The elements two by two, from either end: fields with values, members with scores.
     #[inline]
     pub fn pairs(self) -> Pairs<'a> {
@@ -352,6 +360,11 @@ impl ListpackBuf {
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         debug_assert!(Listpack::parse(&bytes).is_some(), "no listpack: {bytes:?}");
         ListpackBuf(bytes)
+    }
+
+    /// Gives back the memory that edits to come would use.
+    pub fn shrink_to_fit(&mut self) {
+        self.0.shrink_to_fit();
     }
 
     /// The bytes.

@@ -134,6 +134,11 @@ impl Map {
         Some(removed)
     }
 
+    /// How many members have expired at `now` (Unix ms).
+    pub fn expired_len(&self, now: u64) -> usize {
+        self.parts.iter().map(|part| part.expired_len(now)).sum()
+    }
+
     /// All members, in no order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
         self.parts.iter().flat_map(|part| part.iter())

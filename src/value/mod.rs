@@ -22,6 +22,7 @@ pub mod entry;
 pub mod geo;
 pub mod hash;
 pub mod heap;
+pub mod hyperloglog;
 pub mod intset;
 pub mod kind;
 pub mod list;

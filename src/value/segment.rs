@@ -786,9 +786,9 @@ impl Segment {
         *self = both;
     }
 
-    /// The earliest expiry of all records.
+    /// The earliest expiry of all records, and of the elements of the collections in them.
     pub(super) fn earliest_expiry(&self) -> Option<u64> {
-        self.entries().filter_map(|entry| entry.expiry()).min()
+        self.entries().flat_map(|entry| entry.expiry().into_iter().chain(entry.value_expiry())).min()
     }
 
     /// Checks everything that the header of this file promises.

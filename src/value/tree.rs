@@ -145,7 +145,19 @@ impl<L: Leaf> Child<L> {
     }
 }
 
+/// The bytes of the slots for children, used or not.
+fn slot_bytes<L: Leaf>(children: &Vec<Child<L>>) -> usize {
+    children.capacity() * size_of::<Child<L>>()
+}
+
 impl<L: Leaf> Node<L> {
+    fn slot_bytes(&self) -> usize {
+        match self {
+            Node::Leaf(_) => 0,
+            Node::Inner(children) => slot_bytes(children),
+        }
+    }
+
     /// How many items and bytes it has.
     fn size(&self) -> (usize, usize) {
         match self {
@@ -153,7 +165,7 @@ impl<L: Leaf> Node<L> {
             Node::Inner(children) => {
                 let len = children.iter().map(|child| child.len).sum();
                 let bytes: usize = children.iter().map(|child| child.bytes).sum();
-                (len, bytes + children.capacity() * size_of::<Child<L>>() + 40)
+                (len, bytes + slot_bytes(children) + 40)
             }
         }
     }
@@ -436,6 +448,8 @@ fn edit_child<L: Leaf, R, W: Way<L>>(
     edit: impl FnOnce(&mut L, &W) -> (R, Where),
     ends: (bool, bool),
 ) -> (R, Split<L>) {
+    // A copy of a shared node has only the slots that it needs, so they are counted before it is made.
+    let slots = child.node.slot_bytes();
     let (result, split) = match Arc::make_mut(&mut child.node) {
         Node::Leaf(leaf) => {
             let (result, at) = edit(leaf, way);
@@ -453,11 +467,19 @@ fn edit_child<L: Leaf, R, W: Way<L>>(
         Node::Inner(children) => {
             let at = way.choose(children);
             let below = (ends.0 && at == 0, ends.1 && at == children.len() - 1);
+            let was = (children[at].len, children[at].bytes);
             let (result, split) = edit_child(&mut children[at], way, edit, below);
-            if split.is_empty() {
-                repair(children, at);
-            } else {
+            if !split.is_empty() {
                 children.insert_many_at(at + 1, split);
+            } else if !repair(children, at) {
+                // The usual case, and the reason for the sums: the brothers of the edited child need no look.
+                let now = &children[at];
+                child.len = child.len - was.0 + now.len;
+                child.bytes = child.bytes - was.1 + now.bytes - slots + slot_bytes(children);
+                if at == 0 {
+                    child.key = now.key.clone();
+                }
+                return (result, split);
             }
             (result, split_children(children, ends.1))
         }
@@ -490,54 +512,61 @@ impl<T> InsertMany<T> for Vec<T> {
     }
 }
 
-/// Splits a node of too many children; one at the end of its level is left full.
+/// Splits a node of too many children into as many as it takes; at the end of a level full ones are left behind.
 fn split_children<L: Leaf>(children: &mut Vec<Child<L>>, is_last: bool) -> Split<L> {
     let mut split = Split::new();
-    while children.len() > CHILDREN_MAX {
-        let keep = if is_last && split.is_empty() { CHILDREN_MAX } else { children.len() / 2 };
-        let mut upper = children.split_off(keep);
-        upper.reserve_exact(CHILDREN_MAX.saturating_sub(upper.len()).min(upper.len() + 4));
-        split.insert(0, Child::of(Node::Inner(upper)));
+    if children.len() <= CHILDREN_MAX {
+        return split;
+    }
+    let nodes = children.len().div_ceil(CHILDREN_MAX);
+    let each = if is_last { CHILDREN_MAX } else { children.len().div_ceil(nodes) };
+    let mut rest = children.split_off(each);
+    while !rest.is_empty() {
+        let behind = rest.split_off(each.min(rest.len()));
+        rest.reserve_exact(CHILDREN_MAX.saturating_sub(rest.len()).min(rest.len() + 4));
+        split.push(Child::of(Node::Inner(rest)));
+        rest = behind;
     }
     split
 }
 
-/// Removes an empty child, or merges a sparse one with a neighbour.
-fn repair<L: Leaf>(children: &mut Vec<Child<L>>, at: usize) {
+/// Removes an empty child, or merges a sparse one with a neighbour; says whether it did.
+fn repair<L: Leaf>(children: &mut Vec<Child<L>>, at: usize) -> bool {
     if children[at].len == 0 {
         children.remove(at);
-        return;
+        return true;
     }
     if !children[at].is_sparse() {
-        return;
+        return false;
     }
     let lower = match at {
         _ if at + 1 < children.len() && children[at].fits_with(&children[at + 1]) => at,
-        0 => return,
+        0 => return false,
         _ if children[at - 1].fits_with(&children[at]) => at - 1,
-        _ => return,
+        _ => return false,
     };
     let upper = children.remove(lower + 1);
     children[lower].merge(upper);
+    true
 }
 
 fn insert_leaf<L: Leaf>(child: &mut Child<L>, leaf: L, back: bool) -> Split<L> {
-    let split = match Arc::make_mut(&mut child.node) {
-        Node::Leaf(_) => {
-            // The new leaf becomes a neighbour; who stands first is settled by an exchange.
-            let mut new = Child::of(Node::Leaf(leaf));
-            if !back {
-                std::mem::swap(child, &mut new);
-            }
-            return Split::from_elem(new, 1);
+    if matches!(&*child.node, Node::Leaf(_)) {
+        // The new leaf becomes a neighbour, and a shared one need not be copied for that. Who stands first is
+        // settled by an exchange.
+        let mut new = Child::of(Node::Leaf(leaf));
+        if !back {
+            std::mem::swap(child, &mut new);
         }
-        Node::Inner(children) => {
-            let at = if back { children.len() - 1 } else { 0 };
-            let split = insert_leaf(&mut children[at], leaf, back);
-            children.insert_many_at(at + 1, split);
-            split_children(children, back)
-        }
-    };
+        return std::iter::once(new).collect();
+    }
+    let mut split = Split::new();
+    if let Node::Inner(children) = Arc::make_mut(&mut child.node) {
+        let at = if back { children.len() - 1 } else { 0 };
+        let below = insert_leaf(&mut children[at], leaf, back);
+        children.insert_many_at(at + 1, below);
+        split = split_children(children, back);
+    }
     child.refresh();
     split
 }
@@ -561,9 +590,7 @@ fn remove_range<L: Leaf>(child: &mut Child<L>, range: Range<usize>) {
             // The leaves at both ends of the gap may be sparse now.
             let mut at = 0;
             while at < children.len() {
-                let before = children.len();
-                repair(children, at);
-                at += usize::from(children.len() == before);
+                at += usize::from(!repair(children, at));
             }
         }
     }

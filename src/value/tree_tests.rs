@@ -74,6 +74,7 @@ fn leaf_pointers(tree: &Tree<Few>) -> Vec<*const Few> {
 #[derive(Clone, Debug)]
 enum Edit {
     Insert(usize, u32),
+    InsertMany(usize, usize),
     Remove(usize),
     RemoveRange(usize, usize),
     Add(Vec<u32>, bool),
@@ -85,6 +86,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
         12 => (any::<usize>(), any::<u32>()).prop_map(|(at, number)| Edit::Insert(at, number)),
         4 => any::<u32>().prop_map(|number| Edit::Insert(usize::MAX, number)),
         4 => any::<u32>().prop_map(|number| Edit::Insert(0, number)),
+        1 => (any::<usize>(), 0usize..300).prop_map(|(at, count)| Edit::InsertMany(at, count)),
         4 => any::<usize>().prop_map(Edit::Remove),
         1 => (any::<usize>(), 0usize..60).prop_map(|(at, len)| Edit::RemoveRange(at, len)),
         2 => (prop::collection::vec(any::<u32>(), 0..MAX), any::<bool>()).prop_map(|(l, b)| Edit::Add(l, b)),
@@ -105,6 +107,13 @@ proptest! {
                     insert_at(&mut tree, at, number);
                     model.insert(at, number);
                 }
+                Edit::InsertMany(at, count) if !model.is_empty() => {
+                    let at = at % (model.len() + 1);
+                    let many = 0..count as u32;
+                    tree.edit_at(at, |leaf, at| (drop(leaf.0.splice(at..at, many.clone())), Where::Middle));
+                    model.splice(at..at, many);
+                }
+                Edit::InsertMany(..) => {}
                 Edit::Remove(at) if !model.is_empty() => {
                     let at = at % model.len();
                     let gone = tree.edit_at(at, |leaf, at| (leaf.0.remove(at), Where::Middle));
@@ -125,8 +134,9 @@ proptest! {
                 Edit::Clone => frozen.push((tree.clone(), model.clone())),
             }
             prop_assert_eq!(tree.len(), model.len());
+            // After each edit: a sum that has drifted would be put right by the next split.
+            tree.check_invariants();
         }
-        tree.check_invariants();
         prop_assert_eq!(all(&tree), model.clone());
         for (at, number) in model.iter().enumerate() {
             let (leaf, offset) = tree.locate(at).unwrap();
@@ -157,8 +167,8 @@ proptest! {
                 });
             }
             if insert { model.insert(number); } else { model.remove(&number); }
+            tree.check_invariants();
         }
-        tree.check_invariants();
         prop_assert_eq!(all(&tree), model.iter().copied().collect::<Vec<_>>());
         for (rank, number) in model.iter().enumerate() {
             let (leaf, first) = tree.locate_by(|key| key <= number).unwrap();
@@ -206,15 +216,46 @@ fn growing_at_an_end_leaves_full_leaves() {
     }
 }
 
+/// The nodes of a tree, of all levels.
+fn node_pointers(tree: &Tree<Few>) -> Vec<*const Node<Few>> {
+    fn walk(child: &Child<Few>, found: &mut Vec<*const Node<Few>>) {
+        found.push(Arc::as_ptr(&child.node));
+        if let Node::Inner(children) = &*child.node {
+            children.iter().for_each(|child| walk(child, found));
+        }
+    }
+    let mut found = Vec::new();
+    tree.root.iter().for_each(|root| walk(root, &mut found));
+    found
+}
+
 #[test]
 fn a_change_after_a_clone_copies_one_path() {
     let numbers: Vec<u32> = (0..10_000).collect();
     let mut tree = Tree::from_leaves(numbers.chunks(3).map(|part| Few(part.to_vec())));
     let before = tree.clone();
+    let old = node_pointers(&before);
+    assert_eq!(node_pointers(&tree), old, "a clone shares everything");
     insert_at(&mut tree, 5_000, 7);
-    let (old, new) = (leaf_pointers(&before), leaf_pointers(&tree));
-    assert_eq!(old.iter().filter(|leaf| !new.contains(leaf)).count(), 1);
+    let new = node_pointers(&tree);
+    let height = tree.cursor(0).unwrap().path.len() + 1;
+    assert_eq!(old.iter().filter(|node| !new.contains(node)).count(), height);
     assert_eq!(all(&before), numbers);
+    insert_at(&mut tree, 5_001, 8);
+    assert!(new.iter().all(|node| node_pointers(&tree).contains(node)), "what is not shared is not copied");
+}
+
+#[test]
+fn a_leaf_added_at_an_end_copies_no_leaf() {
+    let tree = Tree::from_leaves((0..1000).map(|number| Few(vec![number])));
+    for back in [true, false] {
+        let mut grown = tree.clone();
+        grown.add_leaf(Few(vec![7]), back);
+        grown.check_invariants();
+        let new = leaf_pointers(&grown);
+        assert!(leaf_pointers(&tree).iter().all(|leaf| new.contains(leaf)));
+        assert_eq!(grown.len(), 1001);
+    }
 }
 
 #[test]
@@ -225,4 +266,15 @@ fn one_large_insert_is_split_into_as_many_leaves_as_it_needs() {
     assert_eq!(tree.len(), 993);
     tree.remove_range(0..993);
     assert!(tree.is_empty() && tree.cursor(0).is_none());
+}
+
+#[test]
+fn a_large_edit_of_a_deep_tree_makes_no_node_too_wide() {
+    for at in [0, 5_000, 10_000] {
+        let numbers: Vec<u32> = (0..10_000).collect();
+        let mut tree = Tree::from_leaves(numbers.chunks(MAX).map(|part| Few(part.to_vec())));
+        tree.edit_at(at, |leaf, at| (leaf.0.splice(at..at, 0..3_000).count(), Where::Middle));
+        tree.check_invariants();
+        assert_eq!(tree.len(), 13_000);
+    }
 }

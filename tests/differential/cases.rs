@@ -81,14 +81,19 @@ impl Expected {
 /// The case files of a server without a password.
 fn files() -> Vec<Group> {
     let files = [
+        ("bitmap.txt", include_str!("cases/bitmap.txt")),
         ("bulk.txt", include_str!("cases/bulk.txt")),
         ("connection.txt", include_str!("cases/connection.txt")),
         ("counters.txt", include_str!("cases/counters.txt")),
         ("databases.txt", include_str!("cases/databases.txt")),
+        ("dump.txt", include_str!("cases/dump.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
         ("geo.txt", include_str!("cases/geo.txt")),
+        ("hash.txt", include_str!("cases/hash.txt")),
+        ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
+        ("lists.txt", include_str!("cases/lists.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),

@@ -27,6 +27,7 @@ fn last_look(clients: &mut Clients) -> Vec<Command> {
         let keys = crate::support::reply::parse(&clients.reference.call(&["KEYS", "*"]));
         for key in keys.elements() {
             commands.push(words(&[b"GET", key.text()]));
+            commands.push(words(&[b"HGETALL", key.text()]));
             commands.push(words(&[b"PEXPIRETIME", key.text()]));
             commands.push(words(&[b"OBJECT", b"ENCODING", key.text()]));
         }

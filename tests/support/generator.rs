@@ -1,4 +1,4 @@
-//! Writes random string and key commands, good and malformed, on few keys.
+//! Writes random commands for strings, hashes and keys, good and malformed, on few keys.
 //!
 //! Expiry times are far ahead or long past, so that nothing depends on the clock.
 
@@ -8,6 +8,7 @@ use super::random::Random;
 pub(crate) type Command = Vec<Vec<u8>>;
 
 const KEYS: &[&str] = &["a", "b", "c", "d", "e", "f", "g", "h", "", "key:with:a:long:name", "\u{0}\r\n"];
+const HYPERLOGLOGS: &[&str] = &["hll:a", "hll:b", "hll:c"];
 const NUMBERS: &[&str] = &[
     "0",
     "1",
@@ -38,6 +39,9 @@ const SMALL: &[&str] =
 // Sums of these are exact, whichever order they come in: what is compared is the logic, not the rounding.
 const FLOATS: &[&str] =
     &["0", "0.5", "-0.5", "1.25", "-3", "10", "1e3", "abc", "inf", "nan", "", "+2.5", "0.125", "-100.75"];
+// Some are keys of strings, too.
+const HASHES: &[&str] = &["hash", "hash", "hash:2", "hash:3", "a", "b"];
+const FIELDS: &[&str] = &["f1", "f2", "f3", "7", "", "\u{0}\r\n", "f:with:a:longer:name", "-9223372036854775808"];
 const VALUES: &[&str] = &[
     "",
     "0",
@@ -57,6 +61,9 @@ const VALUES: &[&str] = &[
 const TIMES_MS: &[&str] = &["33177117420000", "33177117420123", "44177117420999", "1", "0", "-1", "abc", "1000"];
 const TIMES_S: &[&str] = &["33177117420", "33177117421", "44177117420", "1", "0", "-1", "abc"];
 const DATABASES: &[&str] = &["0", "0", "0", "1", "2", "15", "16", "-1", "abc"];
+const BIT_OFFSETS: &[&str] =
+    &["0", "1", "5", "7", "8", "9", "63", "100", "777", "#0", "#3", "#40", "-1", "4294967296", "abc"];
+const FIELD_TYPES: &[&str] = &["u1", "i1", "u8", "i8", "u7", "i13", "u32", "u63", "i63", "i64", "u64", "i0", "x8", "u"];
 const FLAGS: &[&str] = &["NX", "XX", "GT", "LT", "nx", "FOO"];
 
 /// A source of commands.
@@ -85,6 +92,13 @@ impl Generator<'_> {
         }
     }
 
+    /// A value that fits a small collection.
+    fn short_value(&mut self) -> Vec<u8> {
+        let mut value = self.value();
+        value.truncate(64);
+        value
+    }
+
     fn expiry(&mut self) -> Command {
         match self.random.below(4) {
             0 => vec![b"EXAT".to_vec(), self.pick(TIMES_S)],
@@ -96,21 +110,29 @@ impl Generator<'_> {
 
     /// Every key that a command may name.
     pub(crate) fn all_keys() -> impl Iterator<Item = Vec<u8>> {
-        let floats = KEYS.iter().map(|key| format!("float:{key}").into_bytes());
-        KEYS.iter().map(|key| key.as_bytes().to_vec()).chain(floats)
+        let floats = KEYS.iter().chain(HASHES).map(|key| format!("float:{key}").into_bytes());
+        let others = HYPERLOGLOGS.iter().chain(HASHES);
+        KEYS.iter().chain(others).map(|key| key.as_bytes().to_vec()).chain(floats)
     }
 
     /// The next command.
     pub(crate) fn command(&mut self) -> Command {
-        let mut command = match self.random.below(7) {
+        let mut command = match self.random.below(11) {
             0 => self.set(),
             1 => self.get(),
             2 => self.change(),
             3 => self.count(),
             4 => self.expire(),
             5 => self.move_about(),
+            6 => self.bits(),
+            7 => self.hyperloglog(),
+            8 | 9 => self.hash(),
             _ => self.look(),
         };
+        // Of these Redis 7.0 overlooks malformed arguments where there is no key.
+        if matches!(command[0].as_slice(), b"BITCOUNT" | b"BITPOS") {
+            return command;
+        }
         // Now and then one argument too few or too many, or a lower-case name.
         match self.random.below(60) {
             0 => drop(command.pop()),
@@ -234,6 +256,96 @@ impl Generator<'_> {
         }
     }
 
+    fn bits(&mut self) -> Command {
+        let key = self.key();
+        match self.random.below(7) {
+            0 => {
+                let (offset, bit) = (self.pick(BIT_OFFSETS), self.pick(&["0", "1", "1", "1", "2"]));
+                self.words("SETBIT", [key, offset, bit])
+            }
+            1 => {
+                let offset = self.pick(BIT_OFFSETS);
+                self.words("GETBIT", [key, offset])
+            }
+            2 => {
+                let mut arguments = vec![key];
+                if self.random.one_in(2) {
+                    arguments.extend(self.bit_range());
+                }
+                self.words("BITCOUNT", arguments)
+            }
+            3 => {
+                let mut arguments = vec![key, self.pick(&["0", "1"])];
+                let range = self.bit_range();
+                let given = self.random.below(range.len() + 1);
+                arguments.extend(range.into_iter().take(given));
+                self.words("BITPOS", arguments)
+            }
+            4 => {
+                let operation = self.pick(&["AND", "OR", "XOR", "not", "NAND"]);
+                let mut arguments = vec![operation, key];
+                arguments.extend((0..=self.random.below(3)).map(|_| self.key()).collect::<Vec<_>>());
+                self.words("BITOP", arguments)
+            }
+            _ => {
+                let name = self.random.pick(&["BITFIELD", "BITFIELD", "BITFIELD", "BITFIELD_RO"]);
+                let mut arguments = vec![key];
+                for _ in 0..self.random.below(5) {
+                    arguments.extend(self.field_operation());
+                }
+                self.words(name, arguments)
+            }
+        }
+    }
+
+    fn bit_range(&mut self) -> Command {
+        let index = &["0", "1", "2", "9", "30", "100", "2000", "-1", "-2", "-9", "-30", "-2000"];
+        let mut range = vec![self.pick(index), self.pick(index)];
+        if self.random.one_in(2) {
+            range.push(self.pick(&["BIT", "BYTE", "bit"]));
+        }
+        range
+    }
+
+    fn field_operation(&mut self) -> Command {
+        let (kind, offset) = (self.pick(FIELD_TYPES), self.pick(BIT_OFFSETS));
+        let number = self.pick(NUMBERS);
+        match self.random.below(6) {
+            0 => vec![b"OVERFLOW".to_vec(), self.pick(&["WRAP", "SAT", "FAIL", "sat", "FOO"])],
+            1 => vec![b"GET".to_vec(), kind, offset],
+            2 => {
+                let number = self.random.below(300).to_string().into_bytes();
+                vec![b"SET".to_vec(), b"u8".to_vec(), b"#2".to_vec(), number]
+            }
+            3 => vec![b"INCRBY".to_vec(), b"i8".to_vec(), b"#2".to_vec(), self.pick(SMALL)],
+            4 => vec![b"SET".to_vec(), kind, offset, number],
+            _ => vec![b"INCRBY".to_vec(), kind, offset, number],
+        }
+    }
+
+    fn hyperloglog(&mut self) -> Command {
+        // Now and then a string of another kind.
+        let key = if self.random.one_in(12) { self.key() } else { self.pick(HYPERLOGLOGS) };
+        let other = self.pick(HYPERLOGLOGS);
+        match self.random.below(10) {
+            0 => self.words("PFCOUNT", [key]),
+            1 => self.words("PFCOUNT", [key, other]),
+            2 => self.words("PFMERGE", [key, other, b"hll:c".to_vec()]),
+            3 => {
+                let subcommand = self.pick(&["ENCODING", "DECODE", "decode", "FOO"]);
+                self.words("PFDEBUG", [subcommand, key])
+            }
+            4 => self.words("GET", [key]),
+            5 if self.random.one_in(15) => self.words("PFDEBUG", [b"TODENSE".to_vec(), key]),
+            6 if self.random.one_in(3) => self.words("DEL", [key]),
+            _ => {
+                let elements: Command =
+                    (0..self.random.below(60)).map(|_| self.random.below(3000).to_string().into_bytes()).collect();
+                self.words("PFADD", [vec![key], elements].concat())
+            }
+        }
+    }
+
     fn expire(&mut self) -> Command {
         let key = self.key();
         match self.random.below(6) {
@@ -253,6 +365,69 @@ impl Generator<'_> {
                     arguments.push(self.pick(FLAGS));
                 }
                 self.words(name, arguments)
+            }
+        }
+    }
+
+    /// On small hashes alone: the order of a large one is nobody's promise.
+    fn hash(&mut self) -> Command {
+        let (key, field) = (self.pick(HASHES), self.pick(FIELDS));
+        match self.random.below(12) {
+            0..3 => {
+                let name = self.random.pick(&["HSET", "HSET", "HMSET"]);
+                let mut arguments = vec![key, field, self.short_value()];
+                for _ in 0..self.random.below(4) {
+                    arguments.extend([self.pick(FIELDS), self.short_value()]);
+                }
+                self.words(name, arguments)
+            }
+            3 => {
+                let value = self.short_value();
+                self.words("HSETNX", [key, field, value])
+            }
+            4 => {
+                let other = self.pick(FIELDS);
+                self.words("HDEL", [key, field, other])
+            }
+            5 => {
+                let number = self.pick(NUMBERS);
+                self.words("HINCRBY", [key, field, number])
+            }
+            6 => {
+                let number = self.pick(FLOATS);
+                self.words("HINCRBYFLOAT", [[b"float:".to_vec(), key].concat(), field, number])
+            }
+            7 => {
+                let name = self.random.pick(&["HGET", "HEXISTS", "HSTRLEN"]);
+                self.words(name, [key, field])
+            }
+            8 => {
+                let fields = [field, self.pick(FIELDS), self.pick(FIELDS)].to_vec();
+                self.words("HMGET", [vec![key], fields].concat())
+            }
+            9 => {
+                let name = self.random.pick(&["HGETALL", "HKEYS", "HVALS", "HLEN"]);
+                self.words(name, [key])
+            }
+            10 => {
+                // What is drawn at random is compared only where there is no choice.
+                let count = self.pick(&["0", "1000", "abc", "9223372036854775807"]);
+                let arguments = match self.random.below(3) {
+                    0 => vec![b"no such hash".to_vec(), self.pick(&["-1", "5", "abc"])],
+                    _ => vec![key, count, self.pick(&["WITHVALUES", "withvalues", "FOO"])],
+                };
+                self.words("HRANDFIELD", arguments)
+            }
+            _ => {
+                let cursor = self.pick(&["0", "0", "7", "abc"]);
+                let mut arguments = vec![key, cursor];
+                for _ in 0..self.random.below(3) {
+                    match self.random.below(2) {
+                        0 => arguments.extend([b"COUNT".to_vec(), self.pick(&["1", "100", "0", "abc"])]),
+                        _ => arguments.extend([b"MATCH".to_vec(), self.pick(&["*", "f*", "?"])]),
+                    }
+                }
+                self.words("HSCAN", arguments)
             }
         }
     }
@@ -306,7 +481,7 @@ impl Generator<'_> {
                 self.words("KEYS", [pattern])
             }
             5 => {
-                let type_name = self.pick(&["string", "list"]);
+                let type_name = self.pick(&["string", "hash", "list"]);
                 let head = ["0", "COUNT", "1000", "TYPE"].map(|word| word.as_bytes().to_vec());
                 self.words("SCAN", [head.to_vec(), vec![type_name]].concat())
             }

@@ -63,6 +63,7 @@ pub(super) static SDIFF: Command = Command {
 
 pub(super) static SINTERSTORE: Command = Command {
     name: "SINTERSTORE",
+    keys: Keys(&[KeySpec::at(1, "RW update"), KeySpec::range(2, -1, 1, "RO access")]),
     handler: Handler::Data(|call, reply| store(call, Operation::Inter, reply)),
     complexity: INTER_TIME,
     summary: "Stores the members that all sets have.",
@@ -203,8 +204,7 @@ fn diff<'a>(sets: &[Option<SetRef<'a>>], found: &mut dyn FnMut(Item<'a>)) {
 }
 
 fn sintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let numkeys = args::integer(call.args.at(1)).ok().and_then(|count| usize::try_from(count).ok()).filter(|n| *n > 0);
-    let numkeys = numkeys.ok_or(CommandError::OutOfRange("numkeys should be greater than 0"))?;
+    let numkeys = args::positive(call.args.at(1), "numkeys should be greater than 0")?;
     if numkeys > call.args.len() - 2 {
         return Err(CommandError::OutOfRange("Number of keys can't be greater than number of args"));
     }
@@ -213,10 +213,8 @@ fn sintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if !args::is(word, "LIMIT") {
             return Err(CommandError::Syntax);
         }
-        limit = args::integer(words.value()?)
-            .ok()
-            .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or_else(|| CommandError::OutOfRange("LIMIT can't be negative"))?;
+        let given = args::integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
+        limit = given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))?;
     }
     let keys: Vec<Key<'_>> = call.keys().collect();
     let sets = look(call, &keys)?;

@@ -35,8 +35,6 @@ pub static COMMANDS: &[&Command] = &[
 
 /// Records of SREM and SADD name no more than so many members, so that no record becomes too large.
 const LOGGED_TOGETHER_MAX: usize = 1024;
-/// Past this many members a count is refused, as Redis does.
-const COUNT_MAX: i64 = i64::MAX / 2;
 
 /// What the commands on one set share.
 const ONE_SET: Command = Command {
@@ -316,9 +314,7 @@ fn srandmember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         });
     };
     let count = args::integer(count)?;
-    if !(-COUNT_MAX..=COUNT_MAX).contains(&count) {
-        return Err(CommandError::OutOfRange("value is out of range"));
-    }
+    args::check_repeated(count)?;
     let set = call.db.view::<AnySet>(key)?;
     let Some(set) = set.filter(|_| count != 0) else { return Ok(reply.array(0).done()) };
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);

@@ -17,6 +17,8 @@ mod lcs;
 mod range;
 mod set;
 
+pub(super) use range::room_for;
+
 use super::call::string_reply;
 use super::db::{shareable, string_of};
 use super::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
@@ -145,7 +147,7 @@ fn encoded(text: &[u8]) -> NewValue<'_> {
 
 /// The text of a value; `digits` holds it if the value is a number.
 #[inline]
-fn text<'v>(value: StringRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
+pub(super) fn text<'v>(value: StringRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
     match value {
         StringRef::Int(number) => digits.format(number).as_bytes(),
         StringRef::Str(bytes) | StringRef::Raw(bytes) => bytes.as_slice(),

@@ -94,7 +94,11 @@ fn overwrite(value: &mut Vec<u8>, start: usize, part: &[u8]) {
 }
 
 /// The string of a key that exists, to be changed in place, with room to become `len` bytes long.
-fn room_for<'c>(call: &'c mut Call<'_>, key: Key<'_>, len: usize) -> Result<&'c mut Vec<u8>, CommandError> {
+pub(in crate::command) fn room_for<'c>(
+    call: &'c mut Call<'_>,
+    key: Key<'_>,
+    len: usize,
+) -> Result<&'c mut Vec<u8>, CommandError> {
     let value = call.db.raw_mut(key).ok_or(CommandError::WrongType)?;
     if value.capacity() < len {
         let wanted = len + len.min(SPARE_MAX_BYTES);

@@ -1,0 +1,315 @@
+//! BITFIELD and BITFIELD_RO: a string as an array of integers of any width.
+//!
+//! A field is the bits from its offset on, the highest first, as many as its type says. Each operation sees
+//! what those before it have written.
+//!
+//! Invariant: everything is checked before anything is written, so that a command that fails changed nothing.
+
+use smallvec::SmallVec;
+
+use super::{BITMAP, bit_offset, text, with_room};
+use crate::base::format;
+use crate::command::args::{Words, integer, is};
+use crate::command::db::StringRef;
+use crate::command::error::until_nul;
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
+use crate::resp::Reply;
+
+pub(super) static BITFIELD: Command = Command {
+    name: "BITFIELD",
+    arity: Arity::AtLeast(2),
+    flags: flags::WRITE.or(flags::DENYOOM),
+    keys: Keys(&[KeySpec {
+        notes: "This command allows both access and modification of the key",
+        ..KeySpec::at(1, "RW access update variable_flags")
+    }]),
+    log: Log::Verbatim,
+    handler: Handler::Data(bitfield),
+    since: "3.2.0",
+    complexity: "O(1) for each operation.",
+    syntax: "key [<GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] <SET encoding offset value | INCRBY \
+             encoding offset increment>> [<GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] <SET encoding \
+             offset value | INCRBY encoding offset increment>> ...]]",
+    summary: "Reads, sets and counts up integers of any width inside the string at a key.",
+    ..BITMAP
+};
+
+pub(super) static BITFIELD_RO: Command = Command {
+    name: "BITFIELD_RO",
+    arity: Arity::AtLeast(2),
+    flags: flags::READONLY.or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RO access")]),
+    handler: Handler::Data(bitfield_ro),
+    since: "6.0.0",
+    complexity: "O(1) for each operation.",
+    syntax: "key [GET encoding offset [GET encoding offset ...]]",
+    summary: "Reads integers of any width inside the string at a key.",
+    ..BITMAP
+};
+
+/// What becomes of a number that its field cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overflow {
+    /// Its lowest bits are taken.
+    Wrap,
+    /// It becomes the nearest that the field can hold.
+    Saturate,
+    /// Nothing is written, and the reply is null.
+    Fail,
+}
+
+/// A field: where it is, and how its bits are read.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    is_signed: bool,
+    /// From 1 to 64; to 63 if unsigned.
+    bits: u32,
+    offset: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Get,
+    Set(i64),
+    IncrBy(i64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Operation {
+    field: Field,
+    action: Action,
+    overflow: Overflow,
+}
+
+/// What an operation does to its field.
+#[derive(Clone, Copy, Debug)]
+struct Effect {
+    /// The reply; `None` for null.
+    reply: Option<i64>,
+    /// What the field holds from now on, where that is something else.
+    written: Option<i64>,
+}
+
+type Operations = SmallVec<[Operation; 4]>;
+type Replies = SmallVec<[Option<i64>; 8]>;
+
+fn bitfield(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let operations = parse(call)?;
+    let writes = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
+    match writes.map(|operation| operation.field.end()).max() {
+        None => read_only(call, &operations, reply),
+        Some(end) => write(call, &operations, end, reply),
+    }
+}
+
+fn bitfield_ro(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let operations = parse(call)?;
+    if operations.iter().any(|operation| !matches!(operation.action, Action::Get)) {
+        return Err(CommandError::Text("ERR BITFIELD_RO only supports the GET subcommand"));
+    }
+    read_only(call, &operations, reply)
+}
+
+fn read_only(call: &mut Call<'_>, operations: &[Operation], reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    let mut digits = itoa::Buffer::new();
+    let bytes = call.db.string(key)?.map_or(&b""[..], |value| text(value, &mut digits));
+    respond(reply, operations.iter().map(|operation| operation.effect(bytes).reply).collect())
+}
+
+/// Runs operations of which at least one writes; `len` bytes hold every field that is written.
+fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    let mut digits = itoa::Buffer::new();
+    let old = call.db.string_to_change(key)?;
+    let is_growable = matches!(old, Some(StringRef::Raw(_)));
+    let old = old.map(|value| text(value, &mut digits));
+    if let Some(bytes) = old.filter(|bytes| bytes.len() >= len) {
+        // If none changes the bytes as they are, none sees others.
+        let effects = operations.iter().map(|operation| operation.effect(bytes));
+        if effects.clone().all(|effect| effect.written.is_none()) {
+            let replies = effects.map(|effect| effect.reply).collect();
+            if !is_growable {
+                call.db.make_growable(key);
+            }
+            return respond(reply, replies);
+        }
+    }
+    let old = old.map(<[u8]>::len);
+    let replies = with_room(call, key, old, len, |bytes| {
+        let run = |operation: &Operation| {
+            let effect = operation.effect(bytes);
+            if let Some(value) = effect.written {
+                operation.field.put(bytes, value);
+            }
+            effect.reply
+        };
+        operations.iter().map(run).collect()
+    })?;
+    respond(reply, replies)
+}
+
+fn respond(reply: Reply<'_>, replies: Replies) -> Outcome {
+    let mut elements = reply.array(replies.len());
+    for reply in replies {
+        match reply {
+            Some(number) => elements.int(number),
+            None => elements.null(),
+        }
+    }
+    Ok(elements.done())
+}
+
+/// The operations of a call.
+fn parse(call: &Call<'_>) -> Result<Operations, CommandError> {
+    let mut operations = Operations::new();
+    let mut overflow = Overflow::Wrap;
+    let mut words = Words::new(call.args, 2);
+    while let Some(word) = words.next() {
+        let left = words.left();
+        if is(word, "OVERFLOW") && left >= 1 {
+            overflow = overflow_of(words.value()?)?;
+            continue;
+        }
+        let (is_get, is_set, is_incrby) = (is(word, "GET"), is(word, "SET"), is(word, "INCRBY"));
+        if !(is_get && left >= 2 || (is_set || is_incrby) && left >= 3) {
+            return Err(CommandError::Syntax);
+        }
+        let (is_signed, bits) = type_of(words.value()?)?;
+        let offset = bit_offset(call, words.value()?, Some(bits))?;
+        let field = Field { is_signed, bits, offset };
+        let action = match (is_get, is_set) {
+            (true, _) => Action::Get,
+            (_, true) => Action::Set(integer(words.value()?)?),
+            _ => Action::IncrBy(integer(words.value()?)?),
+        };
+        operations.push(Operation { field, action, overflow });
+    }
+    Ok(operations)
+}
+
+fn overflow_of(word: &[u8]) -> Result<Overflow, CommandError> {
+    let names = [("WRAP", Overflow::Wrap), ("SAT", Overflow::Saturate), ("FAIL", Overflow::Fail)];
+    let found = names.iter().find(|(name, _)| is(word, name));
+    found.map(|(_, overflow)| *overflow).ok_or(CommandError::Text("ERR Invalid OVERFLOW type specified"))
+}
+
+/// Whether a type is signed, and its width: `i16`, `u8`.
+fn type_of(word: &[u8]) -> Result<(bool, u32), CommandError> {
+    const BAD_TYPE: CommandError = CommandError::Text(
+        "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.",
+    );
+    let (is_signed, digits) = match until_nul(word) {
+        [b'i', digits @ ..] => (true, digits),
+        [b'u', digits @ ..] => (false, digits),
+        _ => return Err(BAD_TYPE),
+    };
+    match format::parse_i64(digits) {
+        Some(bits @ 1..=63) => Ok((is_signed, bits as u32)),
+        Some(64) if is_signed => Ok((true, 64)),
+        _ => Err(BAD_TYPE),
+    }
+}
+
+impl Field {
+    /// The length of a string that holds the whole field.
+    fn end(self) -> usize {
+        ((self.offset + u64::from(self.bits) - 1) >> 3) as usize + 1
+    }
+
+    /// The bytes that the field touches, with zeros behind the string; where they begin; and how far the field
+    /// is from the low end.
+    fn window(self, bytes: &[u8]) -> (u128, usize, u32) {
+        let first = (self.offset >> 3) as usize;
+        let window = bytes.get(first..).unwrap_or_default();
+        let mut nine = [0; 16];
+        let there = window.len().min(9);
+        nine[7..7 + there].copy_from_slice(&window[..there]);
+        (u128::from_be_bytes(nine), first, 72 - (self.offset & 7) as u32 - self.bits)
+    }
+
+    /// The bits of a field, in the low end.
+    fn mask(self) -> u64 {
+        u64::MAX >> (64 - self.bits)
+    }
+
+    /// What the field holds.
+    fn get(self, bytes: &[u8]) -> i64 {
+        let (window, _, shift) = self.window(bytes);
+        self.cut((window >> shift) as u64)
+    }
+
+    /// The number that the lowest bits of `value` are in this field.
+    fn cut(self, value: u64) -> i64 {
+        let unused = 64 - self.bits;
+        match self.is_signed {
+            true => ((value << unused) as i64) >> unused,
+            false => (value & self.mask()) as i64,
+        }
+    }
+
+    /// Writes the field, which lies inside `bytes`.
+    fn put(self, bytes: &mut [u8], value: i64) {
+        let (window, first, shift) = self.window(bytes);
+        let mask = u128::from(self.mask()) << shift;
+        let window = window & !mask | u128::from(value as u64) << shift & mask;
+        let end = self.end();
+        bytes[first..end].copy_from_slice(&window.to_be_bytes()[7..7 + end - first]);
+    }
+
+    /// The sum of `value` and `more` as the field can hold it; `None` if it cannot and must not try.
+    fn sum(self, value: i64, more: i64, overflow: Overflow) -> Option<i64> {
+        let limit = match self.is_signed {
+            true => self.signed_limit(value, more),
+            false => self.unsigned_limit(value, more),
+        };
+        match (limit, overflow) {
+            (None, _) => Some(value.wrapping_add(more)),
+            (Some(_), Overflow::Wrap) => Some(self.cut(value.wrapping_add(more) as u64)),
+            (Some(limit), Overflow::Saturate) => Some(limit),
+            (Some(_), Overflow::Fail) => None,
+        }
+    }
+
+    /// The limit that a sum exceeds, if it does. As in Redis the differences wrap around: a SET of a number
+    /// below the smallest by nearly all of 64 bits counts as too large.
+    fn signed_limit(self, value: i64, more: i64) -> Option<i64> {
+        let max = (self.mask() >> 1) as i64;
+        let min = -max - 1;
+        let (room_up, room_down) = (max.wrapping_sub(value), min.wrapping_sub(value));
+        let narrow = self.bits < 64;
+        if value > max || (narrow && more > room_up) || (value >= 0 && more > 0 && more > room_up) {
+            Some(max)
+        } else if value < min || (narrow && more < room_down) || (value < 0 && more < 0 && more < room_down) {
+            Some(min)
+        } else {
+            None
+        }
+    }
+
+    /// The same for a field without a sign; a negative number to SET is one that is too large.
+    fn unsigned_limit(self, value: i64, more: i64) -> Option<i64> {
+        let max = self.mask();
+        let value = value as u64;
+        if value > max || (more > 0 && more > max.wrapping_sub(value) as i64) {
+            Some(max as i64)
+        } else if more < 0 && more < 0_u64.wrapping_sub(value) as i64 {
+            Some(0)
+        } else {
+            None
+        }
+    }
+}
+
+impl Operation {
+    fn effect(&self, bytes: &[u8]) -> Effect {
+        let old = self.field.get(bytes);
+        let new = match self.action {
+            Action::Get => Some(old),
+            Action::Set(value) => self.field.sum(value, 0, self.overflow),
+            Action::IncrBy(more) => self.field.sum(old, more, self.overflow),
+        };
+        let reply = if matches!(self.action, Action::IncrBy(_)) { new } else { new.map(|_| old) };
+        Effect { reply, written: new.filter(|new| *new != old) }
+    }
+}

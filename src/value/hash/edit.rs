@@ -1,0 +1,263 @@
+//! Editing a hash, and the change from one form to the next.
+
+use super::packed::Packed;
+use super::{Hash, HashRef, Small};
+use crate::base::hash::HashSeed;
+use crate::value::Limits;
+use crate::value::collection::Finished;
+use crate::value::entry::{EXPIRY_MAX, Heap, Packing};
+use crate::value::listpack::{self, Item, Listpack, ListpackBuf, Pos, item_size};
+use triomphe::Arc;
+
+/// What becomes of the expiry of a field that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewExpiry {
+    /// It has none.
+    Clear,
+    /// It keeps what it had; a new field has none.
+    Keep,
+    /// It expires at this time, in Unix milliseconds, not 0.
+    At(u64),
+}
+
+/// A hash, to edit. Expired fields are fields like others here: see the module's invariants.
+#[derive(Debug)]
+pub struct HashMut<'a> {
+    form: Form<'a>,
+    entries_max: usize,
+    value_max: usize,
+    seed: HashSeed,
+}
+
+#[derive(Debug)]
+enum Form<'a> {
+    /// Fields and values, and expiries if the flag says so.
+    Packed(ListpackBuf, bool),
+    /// A large hash in its place.
+    InPlace(&'a mut Hash),
+    /// A large hash that has yet to be stored.
+    Own(Hash),
+}
+
+impl<'a> HashMut<'a> {
+    fn new(form: Form<'a>, limits: &Limits) -> HashMut<'a> {
+        HashMut {
+            form,
+            entries_max: limits.hash_max_listpack_entries,
+            value_max: limits.hash_max_listpack_value,
+            seed: limits.seed,
+        }
+    }
+
+    #[inline]
+    pub(super) fn empty(mut buffer: Vec<u8>, limits: &Limits) -> HashMut<'a> {
+        buffer.clear();
+        buffer.extend_from_slice(Listpack::EMPTY.as_bytes());
+        HashMut::packed(buffer, false, limits)
+    }
+
+    #[inline]
+    pub(super) fn packed(bytes: Vec<u8>, expiring: bool, limits: &Limits) -> HashMut<'a> {
+        HashMut::new(Form::Packed(ListpackBuf::from_vec(bytes), expiring), limits)
+    }
+
+    #[inline]
+    pub(super) fn large(hash: &'a mut Hash, limits: &Limits) -> HashMut<'a> {
+        HashMut::new(Form::InPlace(hash), limits)
+    }
+
+    #[inline]
+    pub(super) fn finish(self) -> Finished {
+        match self.form {
+            Form::Packed(list, _) if list.is_empty() => Finished::Empty,
+            Form::Packed(list, expiring) => {
+                Finished::Packed(if expiring { Packing::HashEx } else { Packing::Hash }, list.into_vec())
+            }
+            Form::InPlace(hash) if hash.len() == 0 => Finished::Empty,
+            Form::InPlace(_) => Finished::InPlace,
+            Form::Own(hash) if hash.len() == 0 => Finished::Empty,
+            Form::Own(hash) => Finished::Large(Heap::Hash(Arc::new(hash))),
+        }
+    }
+
+    /// The hash as it is now, to read.
+    #[inline]
+    pub fn view(&self) -> HashRef<'_> {
+        match &self.form {
+            Form::Packed(list, expiring) => {
+                HashRef::Small(Small(Packed { list: list.as_listpack(), expiring: *expiring }))
+            }
+            Form::InPlace(hash) => HashRef::Large(hash),
+            Form::Own(hash) => HashRef::Large(hash),
+        }
+    }
+
+    /// Makes ready for so many fields to be stored at once: as in Redis, more than a small hash may have make
+    /// it a large one, whether they are new or not.
+    pub fn reserve(&mut self, fields: usize) {
+        if fields > self.entries_max && matches!(self.form, Form::Packed(..)) {
+            self.enlarge(fields);
+        }
+    }
+
+    /// Stores a field. Returns whether it is new.
+    pub fn set<'i>(&mut self, field: &[u8], value: impl Into<Item<'i>>, expiry: NewExpiry) -> bool {
+        let value = value.into();
+        if let Form::Packed(list, expiring) = &self.form {
+            const EXPIRY_BYTES_MAX: usize = 10;
+            let longest = field.len().max(value.text_len());
+            let added = longest > self.value_max
+                || list.encoded_len() + item_size(field) + item_size(value) + EXPIRY_BYTES_MAX > listpack::BYTES_MAX;
+            if added {
+                self.enlarge(0);
+            } else if !expiring && matches!(expiry, NewExpiry::At(_)) {
+                self.widen();
+            }
+        }
+        let is_new = match &mut self.form {
+            Form::Packed(list, expiring) => set_packed(list, *expiring, field, value, expiry),
+            Form::InPlace(hash) => set_large(hash, field, value, expiry),
+            Form::Own(hash) => set_large(hash, field, value, expiry),
+        };
+        if is_new && matches!(self.form, Form::Packed(..)) && self.view().stored_len() > self.entries_max {
+            self.enlarge(0);
+        }
+        is_new
+    }
+
+    /// Removes a field. Returns whether it was there.
+    pub fn remove(&mut self, field: &[u8]) -> bool {
+        match &mut self.form {
+            Form::Packed(list, expiring) => {
+                let packed = Packed { list: list.as_listpack(), expiring: *expiring };
+                let found = packed.find(field);
+                if let Some(pos) = found {
+                    let width = packed.width();
+                    list.remove(pos, width);
+                }
+                found.is_some()
+            }
+            Form::InPlace(hash) => hash.remove(field),
+            Form::Own(hash) => hash.remove(field),
+        }
+    }
+
+    /// Sets the expiry of a field that is there (Unix milliseconds, not 0), or clears it.
+    pub fn set_expiry(&mut self, field: &[u8], expiry: Option<u64>) {
+        let expiry = expiry.map(|at| at.min(EXPIRY_MAX));
+        if expiry.is_some() && matches!(self.form, Form::Packed(_, false)) {
+            self.widen();
+        }
+        match &mut self.form {
+            Form::Packed(_, false) => {}
+            Form::Packed(list, true) => {
+                let packed = Packed { list: list.as_listpack(), expiring: true };
+                if let Some(pos) = packed.find(field) {
+                    let value = packed.list.iter_from(pos).nth(1).map_or(Vec::new(), Item::to_vec);
+                    place(list, Some(pos), field, Item::Str(&value), expiry);
+                }
+            }
+            Form::InPlace(hash) => hash.set_expiry(field, expiry),
+            Form::Own(hash) => hash.set_expiry(field, expiry),
+        }
+    }
+
+    /// Removes fields that have expired, at most `limit` of them, and gives them.
+    pub fn remove_expired(&mut self, now: u64, limit: usize) -> Vec<Box<[u8]>> {
+        match &mut self.form {
+            Form::Packed(list, expiring) => {
+                let packed = Packed { list: list.as_listpack(), expiring: *expiring };
+                let names = packed.expired(now).take(limit).map(|field| field.name.to_vec().into());
+                let removed: Vec<Box<[u8]>> = names.collect();
+                if let Some(first) = packed.list.first().filter(|_| !removed.is_empty()) {
+                    list.remove(first, 3 * removed.len());
+                }
+                removed
+            }
+            Form::InPlace(hash) => hash.remove_expired(now, limit),
+            Form::Own(hash) => hash.remove_expired(now, limit),
+        }
+    }
+
+    /// Gives a small hash room for expiries.
+    fn widen(&mut self) {
+        if let Form::Packed(list, expiring @ false) = &mut self.form {
+            let mut wide = ListpackBuf::with_capacity(list.encoded_len() * 5 / 4);
+            for (field, value) in list.as_listpack().pairs() {
+                wide.extend([field, value, Item::Int(0)]);
+            }
+            (*list, *expiring) = (wide, true);
+        }
+    }
+
+    /// Makes a small hash a large one, for so many fields at least.
+    #[cold]
+    fn enlarge(&mut self, fields: usize) {
+        if let Form::Packed(list, expiring) = &self.form {
+            let packed = Packed { list: list.as_listpack(), expiring: *expiring };
+            self.form = Form::Own(Hash::of_fields(packed.len().max(fields), packed.iter(), self.seed));
+        }
+    }
+}
+
+fn set_large(hash: &mut Hash, field: &[u8], value: Item<'_>, expiry: NewExpiry) -> bool {
+    let expiry = match expiry {
+        NewExpiry::Clear => None,
+        NewExpiry::Keep => hash.expiry(field),
+        NewExpiry::At(at) => Some(at.min(EXPIRY_MAX)),
+    };
+    hash.set(field, value, expiry)
+}
+
+fn set_packed(list: &mut ListpackBuf, expiring: bool, field: &[u8], value: Item<'_>, expiry: NewExpiry) -> bool {
+    let packed = Packed { list: list.as_listpack(), expiring };
+    let Some(pos) = packed.find(field) else {
+        if expiring {
+            let at = if let NewExpiry::At(at) = expiry { Some(at.min(EXPIRY_MAX)) } else { None };
+            place(list, None, field, value, at);
+        } else {
+            list.extend([Item::Str(field), value]);
+        }
+        return true;
+    };
+    let mut rest = packed.list.iter_from(pos);
+    rest.next();
+    let value_pos = rest.front_pos();
+    let has_expiry = expiring && rest.nth(1).is_some_and(|at| at != Item::Int(0));
+    match (expiry, value_pos) {
+        (NewExpiry::At(at), _) => place(list, Some(pos), field, value, Some(at.min(EXPIRY_MAX))),
+        (NewExpiry::Clear, _) if has_expiry => place(list, Some(pos), field, value, None),
+        (_, Some(value_pos)) => list.replace(value_pos, value),
+        (_, None) => unreachable!("a field has a value"),
+    }
+    false
+}
+
+/// Puts a field into a listpack with expiries, where its expiry belongs: before those that expire no earlier,
+/// and at the end if it does not expire. `old` is where it stood until now.
+fn place(list: &mut ListpackBuf, old: Option<Pos>, field: &[u8], value: Item<'_>, expiry: Option<u64>) {
+    if let Some(old) = old {
+        list.remove(old, 3);
+    }
+    let Some(at) = expiry else {
+        return list.extend([Item::Str(field), value, Item::Int(0)]);
+    };
+    let later = {
+        let mut items = list.as_listpack().iter();
+        loop {
+            let pos = items.front_pos();
+            match items.nth(2) {
+                Some(Item::Int(other)) if other != 0 && (other as u64) < at => {}
+                Some(_) => break pos,
+                None => break None,
+            }
+        }
+    };
+    let triple = [Item::Str(field), value, Item::Int(at as i64)];
+    match later {
+        None => list.extend(triple),
+        Some(pos) => triple.into_iter().rev().for_each(|item| {
+            list.insert_before(pos, item);
+        }),
+    }
+}

@@ -1,0 +1,136 @@
+//! The small forms of a hash: reading a listpack as fields, and checking one that comes from outside.
+
+use std::collections::HashSet;
+
+use super::{Field, Hash, Value};
+use crate::value::Limits;
+use crate::value::entry::{EXPIRY_MAX, Heap, NewValue, Packing};
+use crate::value::listpack::{Item, Listpack, Pos};
+use triomphe::Arc;
+
+/// A listpack of fields and values, with expiries or without.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed<'a> {
+    pub(super) list: Listpack<'a>,
+    /// Whether each field has a third element: its expiry, or 0.
+    pub(super) expiring: bool,
+}
+
+impl<'a> Packed<'a> {
+    /// How many elements a field takes.
+    #[inline]
+    pub(super) fn width(self) -> usize {
+        if self.expiring { 3 } else { 2 }
+    }
+
+    /// How many fields there are.
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        self.list.len() / self.width()
+    }
+
+    /// Where a field stands.
+    #[inline]
+    pub(super) fn find(self, field: &[u8]) -> Option<Pos> {
+        self.list.find(field, self.list.first()?, self.width() - 1)
+    }
+
+    /// The value of a field, and when it expires.
+    #[inline]
+    pub(super) fn get(self, field: &[u8]) -> Option<(Item<'a>, Option<u64>)> {
+        let mut rest = self.list.iter_from(self.find(field)?);
+        rest.next();
+        let value = rest.next()?;
+        let expiry = if self.expiring { expiry_of(rest.next()?) } else { None };
+        Some((value, expiry))
+    }
+
+    /// The fields in their order.
+    pub(super) fn iter(self) -> impl Iterator<Item = Field<'a>> {
+        let mut items = self.list.iter();
+        std::iter::from_fn(move || {
+            let name = items.next()?;
+            let value = Value::Item(items.next()?);
+            let expiry = if self.expiring { expiry_of(items.next()?) } else { None };
+            Some(Field { name, value, expiry })
+        })
+    }
+
+    /// The field of an index.
+    pub(super) fn nth(self, index: usize) -> Option<Field<'a>> {
+        let mut items = self.list.iter_from(self.list.seek((index * self.width()) as i64)?);
+        let name = items.next()?;
+        let value = Value::Item(items.next()?);
+        let expiry = if self.expiring { expiry_of(items.next()?) } else { None };
+        Some(Field { name, value, expiry })
+    }
+
+    /// The fields that have expired: they stand first.
+    pub(super) fn expired(self, now: u64) -> impl Iterator<Item = Field<'a>> {
+        self.iter().take_while(move |field| field.expiry.is_some_and(|at| at <= now))
+    }
+
+    /// When the first field expires.
+    #[inline]
+    pub(super) fn earliest_expiry(self) -> Option<u64> {
+        if !self.expiring {
+            return None;
+        }
+        self.list.iter().nth(2).and_then(expiry_of)
+    }
+}
+
+/// When the first field of a hash with expiries expires, which is given as its listpack.
+#[inline]
+pub(in crate::value) fn packed_earliest(bytes: &[u8]) -> Option<u64> {
+    Packed { list: Listpack::trusted(bytes), expiring: true }.earliest_expiry()
+}
+
+/// An expiry as it stands in a listpack.
+#[inline]
+fn expiry_of(item: Item<'_>) -> Option<u64> {
+    match item {
+        Item::Int(at) => u64::try_from(at).ok().filter(|&at| at > 0),
+        Item::Str(_) => None,
+    }
+}
+
+/// A small hash from bytes of any origin; large if it is beyond the limits.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode_packed<'a>(bytes: &'a [u8], expiring: bool, limits: &Limits) -> Result<NewValue<'a>, &'static str> {
+    let list = Listpack::parse(bytes).ok_or("a hash's listpack is malformed")?;
+    let packed = Packed { list, expiring };
+    if list.is_empty() || !list.len().is_multiple_of(packed.width()) {
+        return Err("a hash's listpack has no fields, or not all of one");
+    }
+    if expiring && !expiries_are_sound(list) {
+        return Err("the expiries of a hash's fields are malformed or out of order");
+    }
+    // Elements are equal by their text: an integer may be written as one, or as its digits.
+    let mut names = HashSet::with_capacity(packed.len());
+    if !packed.iter().all(|field| names.insert(field.name.to_vec())) {
+        return Err("a hash has a field twice");
+    }
+    if packed.len() > limits.hash_max_listpack_entries {
+        let hash = Hash::of_fields(packed.len(), packed.iter(), limits.seed);
+        return Ok(NewValue::Heap(Heap::Hash(Arc::new(hash))));
+    }
+    Ok(NewValue::Packed(if expiring { Packing::HashEx } else { Packing::Hash }, bytes))
+}
+
+/// Whether every third element is an expiry, or 0, and they ascend, with those of 0 last.
+fn expiries_are_sound(list: Listpack<'_>) -> bool {
+    let mut last = 0;
+    list.iter().skip(2).step_by(3).all(|item| {
+        let at = match item {
+            Item::Int(0) => u64::MAX,
+            Item::Int(at) if at > 0 && at as u64 <= EXPIRY_MAX => at as u64,
+            _ => return false,
+        };
+        let ascends = at >= last;
+        last = at;
+        ascends
+    })
+}

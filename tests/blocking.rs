@@ -1,0 +1,298 @@
+//! Commands that wait, and transactions, with many clients on several threads and through `kill -9`.
+//!
+//! The promises under test: an element goes to one who waits, and to him who came first; who has gone takes
+//! nothing; a transaction is seen, and kept, as a whole or not at all.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+use support::client::{Client, encode};
+use support::reply;
+use support::server::{Recipe, Server};
+
+fn recipe() -> Recipe {
+    Recipe::under_test().with("io-threads", "4")
+}
+
+/// Waits until so many connections wait.
+fn await_blocked(server: &Server, expected: usize) {
+    let mut client = server.client();
+    for _ in 0..5000 {
+        let info = client.ok("INFO clients").string();
+        let count = info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).expect("the field is there");
+        if count.parse::<usize>().expect("a number") == expected {
+            return;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    panic!("never were {expected} connections blocked");
+}
+
+/// Sends a command that is to wait.
+fn begin(client: &mut Client, words: &[&str]) {
+    client.send(&encode(words)).expect("the connection holds");
+}
+
+fn strings(reply: &[u8]) -> Vec<String> {
+    reply::parse(reply).elements().iter().map(|element| element.string()).collect()
+}
+
+#[test]
+fn every_job_of_a_queue_is_done_once_and_in_order() {
+    const JOBS: usize = 3000;
+    const WORKERS: usize = 5;
+    let server = recipe().start();
+    let done = AtomicUsize::new(0);
+    let taken: Vec<Vec<usize>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|_| (server.client(), &done))
+            .map(|(mut client, done)| {
+                scope.spawn(move || {
+                    let mut taken = Vec::new();
+                    while done.load(Ordering::Relaxed) < JOBS {
+                        let reply = client.call(&["BLPOP", "urgent", "queue", "0.05"]);
+                        if reply.starts_with(b"*2") {
+                            taken.push(strings(&reply)[1].parse().expect("a number"));
+                            done.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let mut producer = server.client();
+        for job in 0..JOBS {
+            producer.ok(&format!("RPUSH queue {job}"));
+        }
+        workers.into_iter().map(|worker| worker.join().expect("a worker")).collect()
+    });
+    for worker in &taken {
+        assert!(worker.is_sorted(), "each worker sees the order of the queue");
+    }
+    let all: BTreeSet<usize> = taken.iter().flatten().copied().collect();
+    assert_eq!((all.len(), taken.iter().map(Vec::len).sum::<usize>()), (JOBS, JOBS));
+}
+
+#[test]
+fn who_came_first_is_served_first_across_threads() {
+    let server = recipe().start();
+    let mut waiting: Vec<Client> = Vec::new();
+    for number in 0..20 {
+        let mut client = server.client();
+        begin(&mut client, &["BRPOP", "other", "l", "0"]);
+        await_blocked(&server, number + 1);
+        waiting.push(client);
+    }
+    let mut client = server.client();
+    for number in 0..20 {
+        client.ok(&format!("LPUSH l {number}"));
+    }
+    for (number, client) in waiting.iter_mut().enumerate() {
+        assert_eq!(strings(&client.receive().expect("a reply")), ["l".to_owned(), number.to_string()]);
+    }
+    assert_eq!(client.ok("EXISTS l").integer(), 0);
+}
+
+#[test]
+fn who_has_gone_takes_nothing() {
+    let server = recipe().start();
+    for _ in 0..20 {
+        let mut gone = server.client();
+        begin(&mut gone, &["BLPOP", "l", "0"]);
+        await_blocked(&server, 1);
+        drop(gone);
+        await_blocked(&server, 0);
+    }
+    let mut client = server.client();
+    client.ok("RPUSH l x");
+    assert_eq!(client.ok("LRANGE l 0 -1").elements().len(), 1);
+}
+
+#[test]
+fn client_unblock_ends_a_wait_by_null_or_by_an_error() {
+    let server = recipe().start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    let id = waiting.ok("CLIENT ID").integer();
+    for (how, expected) in
+        [("", "*-1\r\n"), ("TIMEOUT", "*-1\r\n"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+    {
+        begin(&mut waiting, &["BLPOP", "l", "0"]);
+        await_blocked(&server, 1);
+        assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 1);
+        assert_eq!(String::from_utf8_lossy(&waiting.receive().expect("a reply")), expected);
+        assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 0, "it waits no more");
+    }
+    client.ok("RPUSH l x");
+    assert_eq!(client.ok("LLEN l").integer(), 1, "who was sent away is in no queue any more");
+    assert_eq!(client.ok("CLIENT UNBLOCK 999999").integer(), 0);
+    assert!(client.line("CLIENT UNBLOCK 1 perhaps").is_error());
+}
+
+#[test]
+fn a_timeout_and_a_push_at_the_same_moment_lose_nothing() {
+    let server = recipe().start();
+    let (mut taken, mut pushed) = (0, 0);
+    std::thread::scope(|scope| {
+        let waiters: Vec<_> = (0..4)
+            .map(|_| server.client())
+            .map(|mut client| {
+                scope.spawn(move || {
+                    let mut taken = 0;
+                    for _ in 0..150 {
+                        let reply = client.call(&["BLPOP", "l", "0.002"]);
+                        taken += usize::from(reply.starts_with(b"*2"));
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let mut client = server.client();
+        for _ in 0..300 {
+            client.ok("RPUSH l x");
+            pushed += 1;
+            sleep(Duration::from_millis(1));
+        }
+        taken = waiters.into_iter().map(|waiter| waiter.join().expect("a waiter")).sum();
+    });
+    let left = server.client().ok("LLEN l").integer() as usize;
+    assert_eq!(taken + left, pushed);
+    await_blocked(&server, 0);
+}
+
+#[test]
+fn a_pipeline_behind_a_waiting_command_waits_too() {
+    let server = recipe().start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    let mut bytes = encode(&["BLPOP", "l", "0"]);
+    bytes.extend(encode(&["SET", "k", "after"]));
+    bytes.extend(encode(&["GET", "k"]));
+    waiting.send(&bytes).expect("the connection holds");
+    await_blocked(&server, 1);
+    assert_eq!(client.ok("EXISTS k").integer(), 0);
+    client.ok("RPUSH l x");
+    assert_eq!(strings(&waiting.receive().expect("a reply")), ["l", "x"]);
+    assert_eq!(waiting.receive().expect("a reply"), b"+OK\r\n");
+    assert_eq!(waiting.receive().expect("a reply"), b"$5\r\nafter\r\n");
+}
+
+#[test]
+fn a_transaction_is_seen_whole_or_not_at_all() {
+    let server = recipe().start();
+    std::thread::scope(|scope| {
+        for name in 0..3 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                for round in 0..300 {
+                    let mut bytes = encode(&["MULTI"]);
+                    for key in ["a", "b", "c", "d"] {
+                        bytes.extend(encode(&["SET", key, &format!("{name}:{round}")]));
+                    }
+                    bytes.extend(encode(&["EXEC"]));
+                    client.send(&bytes).expect("the connection holds");
+                    (0..6).for_each(|_| drop(client.receive().expect("a reply")));
+                }
+            });
+        }
+        let mut reader = server.client();
+        scope.spawn(move || {
+            for _ in 0..2000 {
+                let values = strings_or_null(&reader.call(&["MGET", "a", "b", "c", "d"]));
+                assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+            }
+        });
+    });
+}
+
+fn strings_or_null(reply: &[u8]) -> Vec<Option<String>> {
+    let text = |element: &reply::Reply| match element {
+        reply::Reply::Null(_) => None,
+        text => Some(text.string()),
+    };
+    reply::parse(reply).elements().iter().map(text).collect()
+}
+
+#[test]
+fn watched_counters_lose_no_increment() {
+    let server = recipe().start();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                let mut done = 0;
+                while done < 100 {
+                    client.ok("WATCH counter");
+                    let value: i64 = match client.ok("GET counter") {
+                        reply::Reply::Null(_) => 0,
+                        text => text.string().parse().expect("a number"),
+                    };
+                    client.ok("MULTI");
+                    client.ok(&format!("SET counter {}", value + 1));
+                    done += usize::from(client.call(&["EXEC"]).starts_with(b"*1"));
+                }
+            });
+        }
+    });
+    assert_eq!(server.client().ok("GET counter").string(), "400");
+}
+
+#[test]
+fn a_transaction_survives_a_kill_whole_or_not_at_all() {
+    for policy in ["always", "everysec"] {
+        let mut server = recipe().with("appendonly", "yes").with("appendfsync", policy).start();
+        for round in 1..=4 {
+            let mut client = server.client();
+            let sender = std::thread::spawn(move || {
+                let mut acknowledged = 0;
+                for number in 0.. {
+                    let mut bytes = encode(&["MULTI"]);
+                    for key in ["a", "b", "c"] {
+                        bytes.extend(encode(&["RPUSH", key, &format!("{round}:{number}")]));
+                    }
+                    bytes.extend(encode(&["SET", "last", &format!("{round}:{number}")]));
+                    bytes.extend(encode(&["EXEC"]));
+                    if client.send(&bytes).is_err() || (0..6).any(|_| client.receive().is_err()) {
+                        break;
+                    }
+                    acknowledged = number + 1;
+                }
+                acknowledged
+            });
+            sleep(Duration::from_millis(60));
+            server.kill();
+            let acknowledged: i64 = sender.join().expect("the sender ends");
+            server.start_again();
+            let mut client = server.client();
+            let lens = ["a", "b", "c"].map(|key| client.ok(&format!("LLEN {key}")).integer());
+            assert!(lens.iter().all(|len| *len == lens[0]), "{lens:?}");
+            if lens[0] > 0 {
+                let last = client.ok("LINDEX a -1").string();
+                assert_eq!(client.ok("GET last").string(), last);
+            }
+            let of_round = client.ok("LRANGE a 0 -1");
+            let prefix = format!("{round}:");
+            let kept = of_round.elements().iter().filter(|element| element.string().starts_with(&prefix)).count();
+            assert!(kept as i64 >= acknowledged, "{kept} of {acknowledged} acknowledged are there");
+        }
+    }
+}
+
+#[test]
+fn what_a_waiter_was_given_is_gone_after_a_kill() {
+    let mut server = recipe().with("appendonly", "yes").with("appendfsync", "always").start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    for number in 0..50 {
+        begin(&mut waiting, &["BLMOVE", "from", "to", "LEFT", "RIGHT", "0"]);
+        await_blocked(&server, 1);
+        client.ok(&format!("RPUSH from {number}"));
+        waiting.receive().expect("a reply");
+    }
+    server.kill();
+    server.start_again();
+    let mut client = server.client();
+    assert_eq!(client.ok("EXISTS from").integer(), 0);
+    let moved: Vec<String> = client.ok("LRANGE to 0 -1").elements().iter().map(|element| element.string()).collect();
+    assert_eq!(moved, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+}
