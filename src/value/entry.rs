@@ -223,6 +223,7 @@ impl<'a> ValueRef<'a> {
         match self {
             ValueRef::Set(set) => Some(set.map()),
             ValueRef::Hash(hash) => Some(hash.map()),
+            ValueRef::Zset(zset) => Some(zset.map()),
             _ => None,
         }
     }
