@@ -138,7 +138,8 @@ fn lset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let list = call.db.peek_view::<AnyList>(key)?.ok_or(CommandError::NoSuchKey)?;
     let index = list.index(args::integer(call.args.at(2))?).ok_or(CommandError::OutOfRange("index out of range"))?;
     call.db.edit::<AnyList, _>(key, |list| {
-        list.expect(0, element.len());
+        // As in Redis: one more, although it takes the place of another.
+        list.expect(1, element.len());
         list.set(index, element);
         Ok(((), 1))
     })?;
