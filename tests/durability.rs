@@ -40,12 +40,43 @@ fn dump(server: &Server) -> Dump {
         client.ok(&format!("SELECT {database}"));
         let keys = client.ok("KEYS *");
         for key in keys.elements().iter().map(|key| key.text().to_vec()) {
-            let value = reply::parse(&client.call(&[b"GET", key.as_slice()])).text().to_vec();
+            let value = value_of(&mut client, &key);
             let expiry = reply::parse(&client.call(&[b"PEXPIRETIME", key.as_slice()])).integer();
             dump.insert((database, key), (value, expiry));
         }
     }
     dump
+}
+
+/// What a key holds, as bytes that are the same for the same value.
+fn value_of(client: &mut Client, key: &[u8]) -> Vec<u8> {
+    let kind = client.call(&[b"TYPE", key]);
+    let (words, any_order): (&[&[u8]], bool) = match &kind[..] {
+        b"+string\r\n" => (&[b"GET", key], false),
+        b"+list\r\n" => (&[b"LRANGE", key, b"0", b"-1"], false),
+        b"+set\r\n" => (&[b"SMEMBERS", key], true),
+        b"+hash\r\n" => (&[b"HGETALL", key], true),
+        b"+zset\r\n" => (&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"], false),
+        b"+stream\r\n" => (&[b"XRANGE", key, b"-", b"+"], false),
+        other => panic!("a key of no type: {}", other.escape_ascii()),
+    };
+    let value = client.call(words);
+    assert!(!value.starts_with(b"-"), "{}", value.escape_ascii());
+    if !any_order {
+        return [&kind[..], &value].concat();
+    }
+    let value = reply::parse(&value);
+    let pairs = value.elements().chunks(if kind.starts_with(b"+hash") { 2 } else { 1 });
+    let mut elements: Vec<Vec<u8>> = pairs.map(|pair| pair.iter().fold(Vec::new(), framed)).collect();
+    elements.sort();
+    [kind, elements.concat()].concat()
+}
+
+/// Appends an element behind its length.
+fn framed(mut bytes: Vec<u8>, element: &reply::Reply) -> Vec<u8> {
+    bytes.extend(format!("{}:", element.text().len()).bytes());
+    bytes.extend_from_slice(element.text());
+    bytes
 }
 
 /// Both dumps, or the first places where they differ.

@@ -240,6 +240,14 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// Sets the access field of a key that exists.
+    pub fn set_access(&mut self, key: Key<'_>, access: u32) {
+        let directory = self.held.shard(key.shard()).directory_mut(self.index);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+        }
+    }
+
     /// Stores a value with its expiry (Unix ms; `None` for none), whatever was there.
     pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
         self.remember(key);

@@ -16,6 +16,7 @@ pub mod call;
 pub mod client;
 pub mod context;
 pub mod db;
+pub mod dump;
 pub mod echo;
 pub mod error;
 pub mod evict;
@@ -335,6 +336,7 @@ pub mod categories {
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
     bitmap::COMMANDS,
+    dump::COMMANDS,
     echo::COMMANDS,
     expire::COMMANDS,
     flush::COMMANDS,

@@ -53,6 +53,17 @@ impl AccessClock {
         u64::from((self.seconds as u32).wrapping_sub(field) & ACCESS_MASK)
     }
 
+    /// The field of an entry that was last used so many seconds ago; `None` under an LFU policy.
+    pub fn idle_for(&self, seconds: u64) -> Option<u32> {
+        let ago = seconds.min(u64::from(ACCESS_MASK)) as u32;
+        self.lfu.is_none().then(|| (self.seconds as u32).wrapping_sub(ago) & ACCESS_MASK)
+    }
+
+    /// The field of an entry with this frequency counter; `None` without an LFU policy.
+    pub fn used_as_often(&self, frequency: u32) -> Option<u32> {
+        self.lfu.is_some().then(|| self.minutes() << 8 | frequency.min(255))
+    }
+
     /// The frequency counter, decayed to now; 0 where no LFU policy is set.
     pub fn frequency(&self, field: u32) -> u32 {
         self.lfu.map_or(0, |lfu| self.decayed(field, lfu))

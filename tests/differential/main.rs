@@ -16,6 +16,7 @@ mod support;
 
 mod cases;
 mod compare;
+mod dump;
 mod introspection;
 mod password;
 mod protocol;

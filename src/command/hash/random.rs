@@ -56,9 +56,13 @@ fn hrandfield(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::OutOfRange("value is out of range"));
     }
     let mut drawn = Drawn::open(reply, wanted as usize, with_values);
+    // Where one draw is a walk, one walk for all of them.
+    let all: Option<Vec<Field<'_>>> = draws_are_walks(hash, alive).then(|| hash.iter(now).collect());
     for _ in 0..wanted {
-        let field = hash.random(now, &mut || random.next_u64()).expect("a field is alive");
-        drawn.push(field);
+        drawn.push(match &all {
+            Some(all) => all[random.index(alive)],
+            None => hash.random(now, &mut || random.next_u64()).expect("a field is alive"),
+        });
         if drawn.bytes > DRAWN_BYTES_MAX {
             return Err(CommandError::OutOfRange("value is out of range"));
         }
@@ -84,6 +88,11 @@ fn parse_count(count: &[u8], words: &mut Words<'_>) -> Result<(i64, bool), Comma
     Ok((count, with_values))
 }
 
+/// Whether to draw one field takes a walk: over a listpack, or past fields that wait to be removed.
+fn draws_are_walks(hash: HashRef<'_>, alive: usize) -> bool {
+    matches!(hash, HashRef::Small(_)) || alive < hash.stored_len()
+}
+
 /// Replies with `wanted` different fields, or all that there are.
 fn distinct(
     hash: HashRef<'_>,
@@ -96,7 +105,7 @@ fn distinct(
 ) -> crate::resp::Done {
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(alive);
     let mut drawn = Drawn::open(reply, wanted, with_values);
-    if wanted.saturating_mul(SPARSE) >= alive || matches!(hash, HashRef::Small(_)) {
+    if wanted.saturating_mul(SPARSE) >= alive || draws_are_walks(hash, alive) {
         // One pass: each field is taken with the chance that is left for it.
         let (mut left, mut due) = (alive as u64, wanted as u64);
         for field in hash.iter(now) {
