@@ -130,6 +130,9 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
             } else if let Some(hash) = AnyHash::view(value) {
                 out.push(tags::HASH);
                 hash::canonical(hash, &mut out);
+            } else if let ValueRef::Stream(stream) = value {
+                out.push(tags::STREAM);
+                stream.canonical(&mut out);
             } else {
                 out.push(0);
                 encode(value, &mut out);
