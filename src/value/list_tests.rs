@@ -19,9 +19,8 @@ fn through_store(list: ListMut<'_>) -> ListMut<'static> {
     let stored = match AnyList::finish(list) {
         Finished::Empty => Stored::Missing(Vec::new()),
         Finished::Packed(packing, bytes) => {
-            assert!(
-                matches!(decode_packed(&bytes, &unbounded()), Ok(NewValue::Packed(Packing::List, same)) if same == bytes)
-            );
+            let read = decode_packed(&bytes, &unbounded());
+            assert!(matches!(read, Ok(NewValue::Packed(Packing::List, same)) if same == bytes));
             Stored::Packed(packing, bytes)
         }
         Finished::Large(Heap::List(list)) => {
