@@ -23,6 +23,7 @@ pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 pub mod keys;
@@ -36,6 +37,7 @@ pub mod stream;
 pub mod string;
 pub mod sweep;
 pub mod table;
+pub mod zset;
 
 pub use args::Words;
 pub use blocking::{Block, BlockedOn};
@@ -345,6 +347,7 @@ pub const GROUPS: &[&[&Command]] = &[
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
@@ -353,4 +356,5 @@ pub const GROUPS: &[&[&Command]] = &[
     set::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
 ];
