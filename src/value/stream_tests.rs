@@ -223,7 +223,8 @@ proptest! {
                               cut in any::<prop::sample::Index>()) {
         let mut stream = Stream::new();
         for ms in 1..=12 {
-            let fields = if ms % 3 == 0 { vec![b"b".to_vec(), b"hello".to_vec()] } else { vec![b"a".to_vec(), b"1".to_vec()] };
+            let name = if ms % 3 == 0 { b"b" } else { b"a" };
+            let fields = [name.to_vec(), b"hello".to_vec()];
             append(&mut stream, StreamId::new(ms, ms), &fields);
         }
         stream.delete(StreamId::new(7, 7));

@@ -74,7 +74,7 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         None => return Err(CommandError::Arity(call.name().to_owned())),
     };
     let fields = args.from(at + 1);
-    if fields.len() == 0 || fields.len() % 2 == 1 {
+    if fields.len() == 0 || !fields.len().is_multiple_of(2) {
         return Err(CommandError::Arity(call.name().to_owned()));
     }
     if wanted == Wanted::Exactly(StreamId::MIN) {

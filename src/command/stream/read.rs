@@ -75,7 +75,7 @@ impl<'a> Request<'a> {
                 request.count = usize::try_from(words.integer()?).ok().filter(|count| *count > 0);
             } else if args::is(word, "STREAMS") && left > 0 {
                 request.first = args.len() - left;
-                if left % 2 != 0 {
+                if !left.is_multiple_of(2) {
                     return Err(unbalanced(is_group));
                 }
                 request.streams = left / 2;

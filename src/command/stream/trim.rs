@@ -83,7 +83,7 @@ impl Options {
             let len = u64::try_from(args::integer(threshold)?);
             Trim::MaxLen(len.map_err(|_| CommandError::Text("ERR The MAXLEN argument must be >= 0."))?)
         } else {
-            Trim::MinId(ids::any(threshold, 0)?)
+            Trim::MinId(ids::exact(threshold, 0)?)
         });
         Ok(true)
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! master   live | deleted | n | name × n | 0
-//! entry    flags | ms − master ms | seq − master seq | [n | (name | value) × n]  or  [value × n] | elements before this one
+//! entry    flags | ms − master ms | seq − master seq | n | (name | value) × n | elements before this one
+//!          flags | ms − master ms | seq − master seq | value × n              | elements before this one
 //!
-//! flags    1 deleted, 2 its names are those of the master, which is the block's first entry
+//! flags    1 deleted, 2 its names are those of the master (the second form), which is the block's first entry
 //! ```
 //!
 //! Each part between bars is an element. Differences are modulo 2^64. The last element of an entry counts
@@ -139,7 +140,7 @@ impl Block {
         };
         let entries_max = limits.stream_node_max_entries;
         self.list.encoded_len() + text_bytes < bytes_max
-            && (entries_max == 0 || self.live as usize + self.master_entry().deleted as usize + 1 <= entries_max)
+            && (entries_max == 0 || self.live as usize + (self.master_entry().deleted as usize) < entries_max)
     }
 
     /// Gives back what was reserved for more entries: none will come.
