@@ -136,8 +136,8 @@ impl Generator<'_> {
             10 | 11 => self.zset(),
             _ => self.look(),
         };
-        // Of these Redis 7.0 overlooks malformed arguments where there is no key.
-        if matches!(command[0].as_slice(), b"BITCOUNT" | b"BITPOS") {
+        // Of these Redis 7.0 overlooks malformed arguments where there is no key, or knows fewer.
+        if matches!(command[0].as_slice(), b"BITCOUNT" | b"BITPOS" | b"ZRANK" | b"ZREVRANK") {
             return command;
         }
         // Now and then one argument too few or too many, or a lower-case name.
