@@ -304,7 +304,9 @@ mod tests {
         }
 
         #[test]
-        fn what_a_shape_covers_is_in_its_ranges(center in place(), other in place(), reach in 0.0..3e6_f64, tall in 0.0..3e6_f64) {
+        fn what_a_shape_covers_is_in_its_ranges(
+            center in place(), other in place(), reach in 0.0..3e6_f64, tall in 0.0..3e6_f64
+        ) {
             // Away from the poles and the date line, where nine cells are known not to be enough.
             prop_assume!(center.latitude.abs() < 55.0 && center.longitude.abs() < 130.0);
             let near = Place {
