@@ -8,12 +8,15 @@ use std::borrow::Cow;
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
 use crate::keyspace::{Key, NewValue, ValueRef};
 use crate::persist::rdb::{
-    DumpWriter, ListWriter, RdbEntryFields, RdbError, RdbSink, RdbStreamId, RdbStreamMeta, RdbType, decode_dump_into,
+    DumpWriter, ListWriter, RdbConsumer, RdbEntryFields, RdbError, RdbGroup, RdbPending, RdbSink, RdbStreamId,
+    RdbStreamMeta, RdbType, StreamWriter, decode_dump_into,
 };
 use crate::resp::Reply;
+use crate::value::entry::Heap;
 use crate::value::hash::{AnyHash, HashMut, HashRef, NewExpiry};
 use crate::value::list::{AnyList, End, ListMut};
 use crate::value::set::{AnySet, SetMut, SetRef};
+use crate::value::stream::{Group, Stream, StreamId};
 use crate::value::zset::{Added, AnyZset, Rule, ZsetMut, ZsetRef};
 use crate::value::{Collection, Finished, Limits, Stored};
 
@@ -58,6 +61,9 @@ pub fn payload(value: ValueRef<'_>) -> Vec<u8> {
     }
     if let Some(zset) = AnyZset::view(value) {
         return dump_zset(zset);
+    }
+    if let ValueRef::Stream(stream) = value {
+        return dump_stream(stream);
     }
     let mut writer = DumpWriter::new(RdbType::String);
     match value {
@@ -124,6 +130,48 @@ fn dump_hash(value: ValueRef<'_>, hash: HashRef<'_>) -> Vec<u8> {
         writer.string(&text(field.value.item()));
     }
     writer.finish()
+}
+
+fn dump_stream(stream: &Stream) -> Vec<u8> {
+    let mut writer = StreamWriter::new();
+    for entry in stream.range(StreamId::MIN, StreamId::MAX) {
+        let fields: Vec<_> = entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        writer.push(rdb_id(entry.id), fields.iter().map(|(name, value)| (&name[..], &value[..])));
+    }
+    writer.finish(&RdbStreamMeta {
+        last_id: rdb_id(stream.last_id()),
+        max_deleted_id: rdb_id(stream.max_deleted_id()),
+        entries_added: stream.entries_added(),
+        groups: stream.groups().map(rdb_group).collect(),
+    })
+}
+
+fn rdb_id(id: StreamId) -> RdbStreamId {
+    (id.ms, id.seq)
+}
+
+fn rdb_group(group: &Group) -> RdbGroup {
+    let names: Vec<&[u8]> = group.consumers.iter().map(|consumer| &consumer.name[..]).collect();
+    let time = |ms: i64| u64::try_from(ms).unwrap_or(0);
+    let pending = group.pending.iter().map(|pending| RdbPending {
+        id: rdb_id(pending.id),
+        delivery_time_ms: time(pending.delivered),
+        delivery_count: pending.count,
+        consumer: names.binary_search(&&pending.consumer[..]).expect("a pending entry has its consumer"),
+    });
+    let consumers = group.consumers.iter().map(|consumer| RdbConsumer {
+        name: consumer.name.to_vec(),
+        seen_time_ms: time(consumer.seen),
+        active_time_ms: u64::try_from(consumer.active).ok(),
+    });
+    RdbGroup {
+        name: group.name.to_vec(),
+        last_id: rdb_id(group.last_id),
+        entries_read: group.entries_read,
+        pel: pending.collect(),
+        released: Vec::new(),
+        consumers: consumers.collect(),
+    }
 }
 
 static RESTORE: Command = Command {
@@ -235,6 +283,7 @@ fn store(call: &mut Call<'_>, key: Key<'_>, value: Built, expiry: Option<i64>) -
         Built::Set(set) => AnySet::finish(set),
         Built::Hash(hash) => AnyHash::finish(hash),
         Built::Zset(zset) => AnyZset::finish(zset),
+        Built::Stream(stream) => Finished::Large(Heap::Stream(triomphe::Arc::new(*stream))),
     };
     match finished {
         Finished::Packed(packing, bytes) => call.db.set(key, NewValue::Packed(packing, &bytes), expiry),
@@ -257,6 +306,7 @@ enum Built {
     Set(SetMut<'static>),
     Hash(HashMut<'static>),
     Zset(ZsetMut<'static>),
+    Stream(Box<Stream>),
 }
 
 impl Building {
@@ -315,7 +365,42 @@ impl RdbSink for Building {
         }
     }
 
-    fn stream_entry(&mut self, _id: RdbStreamId, _fields: RdbEntryFields) {}
+    fn stream_entry(&mut self, id: RdbStreamId, fields: RdbEntryFields) {
+        if let Built::Nothing = self.value {
+            self.value = Built::Stream(Box::default());
+        }
+        if let Built::Stream(stream) = &mut self.value {
+            let words = fields.iter().flat_map(|(name, value)| [&name[..], &value[..]]);
+            stream.append(StreamId::new(id.0, id.1), words, &self.limits);
+        }
+    }
 
-    fn stream_end(&mut self, _meta: RdbStreamMeta) {}
+    fn stream_end(&mut self, meta: RdbStreamMeta) {
+        let mut stream = match std::mem::replace(&mut self.value, Built::Nothing) {
+            Built::Stream(stream) => stream,
+            _ => Box::default(),
+        };
+        let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
+        stream.set_ids(id(meta.last_id), Some(meta.entries_added), Some(id(meta.max_deleted_id)));
+        let restored = meta.groups.iter().all(|group| restore_group(&mut stream, group));
+        if restored {
+            self.value = Built::Stream(stream);
+        }
+    }
+}
+
+/// Adds a group; what is pending for nobody has no place here, and is not dropped in silence.
+fn restore_group(stream: &mut Stream, group: &RdbGroup) -> bool {
+    let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
+    let time = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let consumers = group
+        .consumers
+        .iter()
+        .map(|consumer| (&consumer.name[..], time(consumer.seen_time_ms), consumer.active_time_ms.map_or(-1, time)));
+    let pending = group
+        .pel
+        .iter()
+        .map(|pending| (id(pending.id), time(pending.delivery_time_ms), pending.delivery_count, pending.consumer));
+    group.released.is_empty()
+        && stream.restore_group((&group.name, id(group.last_id), group.entries_read), consumers, pending)
 }

@@ -33,6 +33,7 @@ pub mod scan;
 pub mod set;
 pub mod state;
 pub mod stats;
+pub mod stream;
 pub mod string;
 pub mod sweep;
 pub mod table;
@@ -66,6 +67,8 @@ pub struct Command {
     pub categories: Categories,
     /// Where its keys are.
     pub keys: Keys,
+    /// The argument that is a member of the large collection at its only key, to be fetched ahead; 0 for none.
+    pub member: usize,
     /// How its effect is written to the log.
     pub log: Log,
     /// What runs it.
@@ -92,6 +95,7 @@ impl Command {
         flags: Flags(0),
         categories: Categories(0),
         keys: Keys::NONE,
+        member: 0,
         log: Log::Nothing,
         handler: Handler::Container(&[]),
         since: "1.0.0",
@@ -350,6 +354,7 @@ pub const GROUPS: &[&[&Command]] = &[
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,
 ];

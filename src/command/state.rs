@@ -3,12 +3,13 @@
 //! What a key becomes by reading another one (RENAME, COPY, the STORE commands, RESTORE) is logged so, since a
 //! record replays without reading any other key.
 
+use super::stream::record::{XCLAIMED, XDELIVERED};
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, flags};
 use crate::resp::Reply;
 use crate::value::codec;
 
 /// The commands that only the log holds.
-pub static RECORDS: &[&Command] = &[&STATE];
+pub static RECORDS: &[&Command] = &[&STATE, &XCLAIMED, &XDELIVERED];
 
 static STATE: Command = Command {
     name: "STATE",

@@ -109,6 +109,16 @@
 //!     flags         bit 0: the value is a zigzag varint, else length varint | bytes; bit 1: expiry
 //!   type 12, zset   length varint | number of members varint | item, item, … by score and then member
 //!     item          score f64, no NaN | member length varint | member
+//!   type 13, stream length varint | last id | max deleted id | entries ever added varint
+//!                   | number of blocks varint | block, … | number of groups varint | group, …
+//!     id            ms varint | number within it varint
+//!     block         id | length varint | listpack, in Redis' bytes: a node of its streams, some entry live
+//!     group         name length varint | name | last id | entries read | number of consumers varint | consumer, …
+//!     entries read  0, or 1 and a varint
+//!     consumer      name length varint | name | seen zigzag | active zigzag, -1 for never
+//!                   | number of pending varint | pending, …
+//!     pending       id | delivered zigzag, unix ms | times delivered varint
+//!                   blocks, groups, consumers and what is pending ascend by id or name
 //! codec 0: as they are; codec 1: one raw LZ4 block
 //! ```
 //!

@@ -89,7 +89,7 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
         false => Err("a small collection is malformed"),
     };
     match tag {
-        tags::LIST_PACKED => packed(Packing::List),
+        tags::LIST_PACKED => list::decode_packed(bytes, limits),
         tags::SET_INTS => packed(Packing::SetInts),
         tags::SET_PACKED => packed(Packing::Set),
         tags::HASH_PACKED => hash::decode_packed(bytes, false, limits),
@@ -112,7 +112,6 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
 /// Whether bytes from outside are a small collection of this packing.
 fn is_sound(packing: Packing, bytes: &[u8]) -> bool {
     match packing {
-        Packing::List => list::is_sound(bytes),
         Packing::SetInts | Packing::Set => set::is_sound(packing, bytes),
         Packing::Zset => zset::is_sound(bytes),
         _ => true,
@@ -135,6 +134,9 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
             } else if let Some(hash) = AnyHash::view(value) {
                 out.push(tags::HASH);
                 hash::canonical(hash, &mut out);
+            } else if let ValueRef::Stream(stream) = value {
+                out.push(tags::STREAM);
+                stream.canonical(&mut out);
             } else {
                 out.push(0);
                 encode(value, &mut out);

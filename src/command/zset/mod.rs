@@ -2,6 +2,7 @@
 //! combines several sets in [`algebra`], what takes members off or draws them in [`pop`].
 
 mod algebra;
+mod blocking;
 pub mod pop;
 pub mod range;
 #[cfg(test)]
@@ -50,6 +51,9 @@ pub static COMMANDS: &[&Command] = &[
     &range::ZREVRANGE,
     &range::ZREVRANGEBYLEX,
     &range::ZREVRANGEBYSCORE,
+    &blocking::BZMPOP,
+    &blocking::BZPOPMAX,
+    &blocking::BZPOPMIN,
 ];
 
 const NOT_A_NUMBER: CommandError = CommandError::Text("ERR resulting score is not a number (NaN)");
@@ -109,6 +113,7 @@ static ZADD: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
     log: Log::Verbatim,
+    member: 3,
     handler: Handler::Data(|call, reply| add(call, false, reply)),
     since: "1.2.0",
     complexity: "O(log(N)) for each item added, where N is the number of elements in the sorted set.",
@@ -123,6 +128,7 @@ static ZINCRBY: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
     log: Log::Verbatim,
+    member: 3,
     handler: Handler::Data(|call, reply| add(call, true, reply)),
     since: "1.2.0",
     complexity: "O(log(N)) where N is the number of elements in the sorted set.",
@@ -238,6 +244,7 @@ static ZREM: Command = Command {
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
     log: Log::Verbatim,
+    member: 2,
     handler: Handler::Data(zrem),
     since: "1.2.0",
     complexity: "O(M*log(N)) with N being the number of elements in the sorted set and M the number of elements to be removed.",
@@ -276,6 +283,7 @@ static ZSCORE: Command = Command {
     name: "ZSCORE",
     arity: Arity::Exactly(3),
     flags: flags::READONLY.or(flags::FAST),
+    member: 2,
     handler: Handler::Data(zscore),
     since: "1.2.0",
     syntax: "key member",
@@ -321,6 +329,7 @@ static ZRANK: Command = Command {
     name: "ZRANK",
     arity: Arity::AtLeast(3),
     flags: flags::READONLY.or(flags::FAST),
+    member: 2,
     handler: Handler::Data(|call, reply| rank(call, false, reply)),
     since: "2.0.0",
     complexity: "O(log(N))",
@@ -331,6 +340,7 @@ static ZRANK: Command = Command {
 
 static ZREVRANK: Command = Command {
     name: "ZREVRANK",
+    member: 2,
     handler: Handler::Data(|call, reply| rank(call, true, reply)),
     summary: "Counts the members of a sorted set behind one.",
     ..ZRANK

@@ -48,6 +48,11 @@ pub(super) fn score_of(entry: &EntryRef<'_>) -> f64 {
 }
 
 impl Zset {
+    /// Its members with their scores.
+    pub(in crate::value) fn map(&self) -> &Map {
+        &self.members
+    }
+
     /// An empty one with room for so many members.
     pub(super) fn with_capacity(limits: &Limits, len: usize) -> Zset {
         Zset { members: Map::with_capacity(limits.seed, len), order: Tree::new(), negative_zeros: false }

@@ -1,0 +1,207 @@
+//! XCLAIM and XAUTOCLAIM: pending entries change their consumer.
+
+use super::record::{Asker, log_claimed};
+use super::{ONE_STREAM, ids, no_group};
+use crate::base::format;
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
+use crate::keyspace::Key;
+use crate::resp::{Args, Elements, Reply};
+use crate::value::stream::{AnyStream, Claim, Count, Pending, Stream, StreamId};
+
+pub(super) static XCLAIM: Command = Command {
+    name: "XCLAIM",
+    arity: Arity::AtLeast(6),
+    flags: flags::WRITE.or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RW update")]),
+    log: Log::Rewritten, // as the entries that were idle for long enough, and when
+    handler: Handler::Data(xclaim),
+    complexity: "O(log N) with N being the number of messages in the PEL of the consumer group.",
+    tips: "nondeterministic_output",
+    syntax: "key group consumer min-idle-time id [id ...] [IDLE ms] [TIME unix-time-milliseconds] [RETRYCOUNT count] [FORCE] [JUSTID] [LASTID lastid]",
+    summary: "Gives pending entries, by their ids, to another consumer.",
+    ..ONE_STREAM
+};
+
+/// The options of XCLAIM.
+struct Options {
+    ids: Vec<StreamId>,
+    delivered: i64,
+    retry_count: Option<u64>,
+    force: bool,
+    just_id: bool,
+    last_id: StreamId,
+}
+
+impl Options {
+    fn parse(args: Args<'_>, now: i64) -> Result<Options, CommandError> {
+        // What is no id begins the options.
+        let ids: Vec<StreamId> = args.from(5).map_while(|word| ids::exact(word, 0).ok()).collect();
+        let mut words = Words::new(args, 5 + ids.len());
+        let mut options =
+            Options { ids, delivered: -1, retry_count: None, force: false, just_id: false, last_id: StreamId::MIN };
+        while let Some(word) = words.next() {
+            let has_value = words.left() > 0;
+            let mut integer = |name: &str| {
+                let value = format::parse_i64(words.value()?);
+                value.ok_or_else(|| CommandError::err(format_args!("Invalid {name} option argument for XCLAIM")))
+            };
+            if args::is(word, "FORCE") {
+                options.force = true;
+            } else if args::is(word, "JUSTID") {
+                options.just_id = true;
+            } else if args::is(word, "IDLE") && has_value {
+                options.delivered = now.wrapping_sub(integer("IDLE")?);
+            } else if args::is(word, "TIME") && has_value {
+                options.delivered = integer("TIME")?;
+            } else if args::is(word, "RETRYCOUNT") && has_value {
+                options.retry_count = u64::try_from(integer("RETRYCOUNT")?).ok();
+            } else if args::is(word, "LASTID") && has_value {
+                options.last_id = ids::exact(words.value()?, 0)?;
+            } else {
+                return Err(CommandError::echo("Unrecognized XCLAIM option '", word, "'"));
+            }
+        }
+        // A time that cannot be is now: clocks of clients may be ahead.
+        if options.delivered < 0 || options.delivered > now {
+            options.delivered = now;
+        }
+        Ok(options)
+    }
+
+    fn count(&self) -> Count {
+        match self.retry_count {
+            Some(count) => Count::Set(count),
+            None if self.just_id => Count::Same,
+            None => Count::OneMore,
+        }
+    }
+}
+
+/// The least idle time, by which is claimed; a negative one is none.
+fn min_idle(word: &[u8], command: &str) -> Result<i64, CommandError> {
+    let least = format::parse_i64(word).map(|least| least.max(0));
+    least.ok_or_else(|| CommandError::err(format_args!("Invalid min-idle-time argument for {command}")))
+}
+
+fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, args, now) = (call.key(1), call.args, call.db.facts().now);
+    let asker = Asker { group: args.at(2), consumer: args.at(3), now };
+    check_group(call, key, asker.group)?;
+    let least = min_idle(args.at(4), "XCLAIM")?;
+    let options = Options::parse(args, now)?;
+    let claim = Claim { now, delivered: options.delivered, count: options.count(), force: options.force };
+    let (claimed, gone, last_id) = call.db.edit::<AnyStream, _>(key, |stream| {
+        let last_id = stream.group(asker.group).map_or(StreamId::MAX, |group| group.last_id);
+        let raised = if options.last_id > last_id { options.last_id } else { StreamId::MIN };
+        if raised > last_id {
+            stream.edit_group(asker.group, |group| group.last_id = raised);
+        }
+        let ids = options.ids.iter().copied();
+        let is_idle = |pending: &Pending| least == 0 || now.wrapping_sub(pending.delivered) >= least;
+        let (claimed, gone) = stream.claim(asker.group, asker.consumer, ids, &claim, is_idle);
+        Ok(((claimed, gone, raised), 1))
+    })?;
+    let touched = [&claimed[..], &gone[..]].concat();
+    log_claimed(&mut call.db, key, asker, &claim, last_id, &touched);
+    let stream = call.db.viewed::<AnyStream>(key);
+    let mut list = reply.array(claimed.len());
+    write_claimed(&mut list, stream, &claimed, options.just_id);
+    Ok(list.done())
+}
+
+fn check_group(call: &mut Call<'_>, key: Key<'_>, group: &[u8]) -> Result<(), CommandError> {
+    let found = call.db.view::<AnyStream>(key)?.and_then(|stream| stream.group(group));
+    found.map(|_| ()).ok_or_else(|| no_group(key.bytes, group, ""))
+}
+
+/// Writes the entries, or only their ids; all of them are there.
+fn write_claimed(list: &mut Elements<'_>, stream: Option<&Stream>, ids: &[StreamId], just_id: bool) {
+    for id in ids {
+        match stream.and_then(|stream| stream.get(*id)).filter(|_| !just_id) {
+            Some(entry) => {
+                let mut pair = list.array(2);
+                super::write_entry(&mut pair, &entry);
+                pair.end();
+            }
+            None => list.bulk(id.text().as_bytes()),
+        }
+    }
+}
+
+pub(super) static XAUTOCLAIM: Command = Command {
+    name: "XAUTOCLAIM",
+    keys: Keys(&[KeySpec::at(1, "RW delete")]),
+    handler: Handler::Data(xautoclaim),
+    since: "6.2.0",
+    complexity: "O(1) if COUNT is small.",
+    syntax: "key group consumer min-idle-time start [COUNT count] [JUSTID]",
+    summary: "Gives pending entries that are idle for long enough to another consumer.",
+    ..XCLAIM
+};
+
+/// So many pending entries are looked at for each that may be claimed.
+const ATTEMPTS_PER_ENTRY: usize = 10;
+/// The largest COUNT.
+const COUNT_MAX: i64 = i64::MAX / 16;
+
+fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, args, now) = (call.key(1), call.args, call.db.facts().now);
+    let asker = Asker { group: args.at(2), consumer: args.at(3), now };
+    let least = min_idle(args.at(4), "XAUTOCLAIM")?;
+    let start = ids::start(args.at(5))?;
+    let (mut count, mut just_id, mut words) = (100, false, Words::new(args, 6));
+    while let Some(word) = words.next() {
+        if args::is(word, "COUNT") && words.left() > 0 {
+            let given = format::parse_i64(words.value()?).filter(|count| (1..=COUNT_MAX).contains(count));
+            count = given.ok_or(CommandError::OutOfRange("COUNT must be > 0"))? as usize;
+        } else if args::is(word, "JUSTID") {
+            just_id = true;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    check_group(call, key, asker.group)?;
+    let count_mode = if just_id { Count::Same } else { Count::OneMore };
+    let claim = Claim { now, delivered: now, count: count_mode, force: false };
+    let (claimed, gone, next) = call.db.edit::<AnyStream, _>(key, |stream| {
+        let (taken, next) = to_claim(stream, asker, least, start, count);
+        let (claimed, gone) = stream.claim(asker.group, asker.consumer, taken, &claim, |_| true);
+        Ok(((claimed, gone, next), 1))
+    })?;
+    let touched = [&claimed[..], &gone[..]].concat();
+    log_claimed(&mut call.db, key, asker, &claim, StreamId::MIN, &touched);
+    let stream = call.db.viewed::<AnyStream>(key);
+    let mut three = reply.array(3);
+    three.bulk(next.text().as_bytes());
+    let mut list = three.array(claimed.len());
+    write_claimed(&mut list, stream, &claimed, just_id);
+    list.end();
+    let mut list = three.array(gone.len());
+    gone.iter().for_each(|id| list.bulk(id.text().as_bytes()));
+    list.end();
+    Ok(three.done())
+}
+
+/// What of the pending entries from an id on is to be claimed, or has gone; and the id to go on from, the
+/// smallest at the end.
+fn to_claim(
+    stream: &Stream,
+    asker: Asker<'_>,
+    least_idle: i64,
+    start: StreamId,
+    mut count: usize,
+) -> (Vec<StreamId>, StreamId) {
+    let Some(group) = stream.group(asker.group) else { return (Vec::new(), StreamId::MIN) };
+    let mut attempts = count.saturating_mul(ATTEMPTS_PER_ENTRY);
+    let (mut taken, mut pending) = (Vec::new(), group.pending.iter_from(&start));
+    while attempts > 0 && count > 0 {
+        let Some(next) = pending.next() else { break };
+        attempts -= 1;
+        let is_idle = least_idle == 0 || asker.now.wrapping_sub(next.delivered) >= least_idle;
+        if is_idle || stream.get(next.id).is_none() {
+            taken.push(next.id);
+            count -= 1;
+        }
+    }
+    (taken, pending.next().map_or(StreamId::MIN, |next| next.id))
+}

@@ -1,0 +1,254 @@
+//! Commands for streams: adding, deleting and reading entries. Groups and what they deliver are in the files
+//! beside this one.
+
+mod claim;
+mod group;
+mod ids;
+mod info;
+mod pending;
+mod range;
+mod read;
+pub(super) mod record;
+#[cfg(test)]
+mod tests;
+mod trim;
+
+use smallvec::SmallVec;
+
+use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
+use crate::resp::{Elements, Reply};
+use crate::value::stream::{AnyStream, Entry, Stream, StreamId, StreamMut};
+use ids::Wanted;
+use trim::Options;
+
+/// The commands of this folder.
+pub static COMMANDS: &[&Command] = &[
+    &pending::XACK,
+    &XADD,
+    &claim::XAUTOCLAIM,
+    &claim::XCLAIM,
+    &XDEL,
+    &group::XGROUP,
+    &info::XINFO,
+    &XLEN,
+    &pending::XPENDING,
+    &range::XRANGE,
+    &read::XREAD,
+    &read::XREADGROUP,
+    &range::XREVRANGE,
+    &XSETID,
+    &trim::XTRIM,
+];
+
+/// What the commands on one stream share.
+const ONE_STREAM: Command = Command {
+    flags: flags::READONLY,
+    categories: categories::STREAM,
+    keys: Keys(&[KeySpec::at(1, "RO access")]),
+    since: "5.0.0",
+    group: "stream",
+    ..Command::DEFAULT
+};
+
+static XADD: Command = Command {
+    name: "XADD",
+    arity: Arity::AtLeast(5),
+    flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RW update")]),
+    log: Log::Rewritten, // with the id that was given, and with what trimming came to
+    handler: Handler::Data(xadd),
+    complexity: "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
+    tips: "nondeterministic_output",
+    syntax: "key [NOMKSTREAM@6.2.0] [<MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0]] <* | id> field value [field value ...]",
+    summary: "Adds an entry to a stream, which is made if there is none.",
+    ..ONE_STREAM
+};
+
+fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, args, now) = (call.key(1), call.args, call.db.facts().now);
+    let limits = call.db.facts().limits;
+    let (options, at) = Options::parse_xadd(args, &limits)?;
+    let wanted = match args.get(at) {
+        Some(b"*") => Wanted::Auto,
+        Some(word) => ids::wanted(word)?,
+        None => return Err(CommandError::Arity(call.name().to_owned())),
+    };
+    let fields = args.from(at + 1);
+    if fields.len() == 0 || fields.len() % 2 == 1 {
+        return Err(CommandError::Arity(call.name().to_owned()));
+    }
+    if wanted == Wanted::Exactly(StreamId::MIN) {
+        return Err(CommandError::Text("ERR The ID specified in XADD must be greater than 0-0"));
+    }
+    let added = call.db.edit::<AnyStream, _>(key, |stream| {
+        if options.only_existing && matches!(stream, StreamMut::Fresh(_)) {
+            return Ok((None, 0));
+        }
+        let id = next_id(stream, wanted, now)?;
+        if !stream.append(id, fields.clone(), &limits) {
+            return Err(CommandError::Text("ERR Elements are too large to be stored"));
+        }
+        let trimmed = options.apply(stream);
+        Ok((Some((id, trimmed.then(|| stream.len()))), 1))
+    })?;
+    let Some((id, trimmed_to)) = added else { return Ok(reply.null()) };
+    let (text, mut digits) = (id.text(), itoa::Buffer::new());
+    let mut words: SmallVec<[&[u8]; 16]> = SmallVec::from_slice(&[b"XADD", key.bytes]);
+    if let Some(len) = trimmed_to {
+        words.extend([&b"MAXLEN"[..], digits.format(len).as_bytes()]);
+    }
+    words.push(text.as_bytes());
+    words.extend(fields);
+    call.db.log(key, &words);
+    Ok(reply.bulk(text.as_bytes()))
+}
+
+/// The id of the next entry.
+fn next_id(stream: &Stream, wanted: Wanted, now: i64) -> Result<StreamId, CommandError> {
+    const EXHAUSTED: &str = "ERR The stream has exhausted the last possible ID, unable to add more items";
+    const NOT_ABOVE: &str = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
+    let last = stream.last_id();
+    if last == StreamId::MAX {
+        return Err(CommandError::Text(EXHAUSTED));
+    }
+    let now = now.max(0) as u64;
+    let id = match wanted {
+        Wanted::Auto if now > last.ms => Some(StreamId::new(now, 0)),
+        Wanted::Auto => last.next(),
+        Wanted::Within(ms) if ms == last.ms => last.seq.checked_add(1).map(|seq| StreamId::new(ms, seq)),
+        Wanted::Within(ms) => Some(StreamId::new(ms, 0)),
+        Wanted::Exactly(id) => Some(id),
+    };
+    id.filter(|id| *id > last).ok_or(CommandError::Text(NOT_ABOVE))
+}
+
+static XDEL: Command = Command {
+    name: "XDEL",
+    arity: Arity::AtLeast(3),
+    flags: flags::WRITE.or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RW delete")]),
+    log: Log::Verbatim,
+    handler: Handler::Data(xdel),
+    complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",
+    syntax: "key id [id ...]",
+    summary: "Deletes entries of a stream by their ids.",
+    ..ONE_STREAM
+};
+
+fn xdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, args) = (call.key(1), call.args);
+    if call.db.peek_view::<AnyStream>(key)?.is_none() {
+        return Ok(reply.int(0));
+    }
+    let ids = exact_ids(args, 2)?;
+    let deleted = call.db.edit::<AnyStream, _>(key, |stream| {
+        let deleted = ids.iter().filter(|id| stream.delete(**id)).count() as u64;
+        Ok((deleted, deleted))
+    })?;
+    Ok(reply.int(deleted as i64))
+}
+
+/// The ids from an argument on.
+fn exact_ids(args: crate::resp::Args<'_>, first: usize) -> Result<SmallVec<[StreamId; 8]>, CommandError> {
+    args.from(first).map(|word| ids::exact(word, 0)).collect()
+}
+
+static XLEN: Command = Command {
+    name: "XLEN",
+    arity: Arity::Exactly(2),
+    flags: flags::READONLY.or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RO")]),
+    handler: Handler::Data(xlen),
+    syntax: "key",
+    summary: "Counts the entries of a stream.",
+    ..ONE_STREAM
+};
+
+fn xlen(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    Ok(reply.int(call.db.view::<AnyStream>(key)?.map_or(0, |stream| stream.len() as i64)))
+}
+
+static XSETID: Command = Command {
+    name: "XSETID",
+    arity: Arity::AtLeast(3),
+    flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RW update")]),
+    log: Log::Verbatim,
+    handler: Handler::Data(xsetid),
+    syntax: "key last-id [ENTRIESADDED entries-added@7.0.0] [MAXDELETEDID max-deleted-id@7.0.0]",
+    summary: "Sets the last id of a stream, for replication and repair.",
+    ..ONE_STREAM
+};
+
+fn xsetid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (key, args) = (call.key(1), call.args);
+    let id = ids::exact(args.at(2), 0)?;
+    let (mut added, mut max_deleted) = (None, None);
+    let mut words = Words::new(args, 3);
+    while let Some(word) = words.next() {
+        if args::is(word, "ENTRIESADDED") && words.left() > 0 {
+            let number = u64::try_from(words.integer()?);
+            added = Some(number.map_err(|_| CommandError::Text("ERR entries_added must be positive"))?);
+        } else if args::is(word, "MAXDELETEDID") && words.left() > 0 {
+            let deleted = ids::exact(words.value()?, 0)?;
+            if id < deleted {
+                return Err(CommandError::Text(
+                    "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
+                ));
+            }
+            max_deleted = (deleted != StreamId::MIN).then_some(deleted);
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    let stream = call.db.peek_view::<AnyStream>(key)?.ok_or(CommandError::NoSuchKey)?;
+    if id < stream.max_deleted_id() {
+        return Err(CommandError::Text("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"));
+    }
+    if stream.last().is_some_and(|last| id < last.id) {
+        return Err(CommandError::Text("ERR The ID specified in XSETID is smaller than the target stream top item"));
+    }
+    if added.is_some_and(|added| added < stream.len() as u64) {
+        return Err(CommandError::Text(
+            "ERR The entries_added specified in XSETID is smaller than the target stream length",
+        ));
+    }
+    call.db.edit::<AnyStream, _>(key, |stream| {
+        stream.set_ids(id, added, max_deleted);
+        Ok(((), 1))
+    })?;
+    Ok(reply.ok())
+}
+
+/// Writes an entry into the pair that was opened for it.
+fn write_entry(pair: &mut Elements<'_>, entry: &Entry<'_>) {
+    pair.bulk(entry.id.text().as_bytes());
+    let mut fields = pair.array(2 * entry.len());
+    for (name, value) in entry.fields() {
+        fields.bulk(name.as_bytes(&mut itoa::Buffer::new()));
+        fields.bulk(value.as_bytes(&mut itoa::Buffer::new()));
+    }
+    fields.end();
+}
+
+/// Writes an entry as a reply of its own.
+fn entry_reply(reply: Reply<'_>, entry: &Entry<'_>) {
+    let mut pair = reply.array(2);
+    write_entry(&mut pair, entry);
+    let _ = pair.done();
+}
+
+/// The error of a group that is not there, with what an error of the command adds to it.
+fn no_group(key: &[u8], group: &[u8], after: &str) -> CommandError {
+    let (key, group) = (super::error::until_nul(key), super::error::until_nul(group));
+    CommandError::Echo(
+        [b"NOGROUP No such key '", key, b"' or consumer group '", group, b"'", after.as_bytes()].concat(),
+    )
+}
+
+/// The same where the key is there.
+fn no_group_of_key(key: &[u8], group: &[u8]) -> CommandError {
+    let (key, group) = (super::error::until_nul(key), super::error::until_nul(group));
+    CommandError::Echo([b"NOGROUP No such consumer group '", group, b"' for key name '", key, b"'"].concat())
+}

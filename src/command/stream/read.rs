@@ -1,0 +1,344 @@
+//! XREAD and XREADGROUP.
+//!
+//! What is asked for is read whole before anything is looked at, and what is not there is noticed before
+//! anything is delivered. XREADGROUP delivers stream by stream, and then writes what it has delivered.
+
+use smallvec::SmallVec;
+
+use super::{ONE_STREAM, entry_reply, ids, no_group, record, write_entry};
+use crate::base::format;
+use crate::command::blocking::{self, Block, BlockedOn};
+use crate::command::error::until_nul;
+use crate::command::keys::{Begin, Find};
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
+use crate::keyspace::Key;
+use crate::resp::request::OwnedArgs;
+use crate::resp::{Args, Elements, Reply, Resp};
+use crate::value::stream::{AnyStream, Stream, StreamId};
+
+const fn streams_from(place: i32) -> KeySpec {
+    let find = Find::Range { last: -1, step: 1, limit: 2 };
+    KeySpec { begin: Begin::Keyword("STREAMS", place), find, flags: "RO access", notes: "" }
+}
+
+pub(super) static XREAD: Command = Command {
+    name: "XREAD",
+    arity: Arity::AtLeast(4),
+    flags: flags::READONLY.or(flags::BLOCKING).or(flags::MOVABLEKEYS),
+    keys: Keys(&[streams_from(1)]),
+    handler: Handler::Data(xread),
+    complexity: "For each stream mentioned: O(N) with N being the number of elements being returned.",
+    syntax: "[COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]",
+    summary: "Gives the entries of streams behind an id, and may wait for the first.",
+    ..ONE_STREAM
+};
+
+pub(super) static XREADGROUP: Command = Command {
+    name: "XREADGROUP",
+    arity: Arity::AtLeast(7),
+    flags: flags::WRITE.or(flags::BLOCKING).or(flags::MOVABLEKEYS),
+    keys: Keys(&[streams_from(4)]),
+    log: Log::Rewritten, // as how many entries were delivered to whom, and when
+    handler: Handler::Data(xreadgroup),
+    complexity: "For each stream mentioned: O(M) with M being the number of elements returned.",
+    syntax: "GROUP <group consumer> [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
+    summary: "Delivers entries of streams to a consumer of a group, and may wait for the first.",
+    ..ONE_STREAM
+};
+
+/// What was asked for.
+struct Request<'a> {
+    /// The group and the consumer.
+    group: Option<(&'a [u8], &'a [u8])>,
+    /// `None` for all.
+    count: Option<usize>,
+    /// In milliseconds; `None` not to wait.
+    block: Option<i64>,
+    keep: bool,
+    /// Where the first key stands, and how many there are.
+    first: usize,
+    streams: usize,
+}
+
+impl<'a> Request<'a> {
+    fn parse(args: Args<'a>, now: i64, is_group: bool) -> Result<Request<'a>, CommandError> {
+        let mut request = Request { group: None, count: None, block: None, keep: true, first: 0, streams: 0 };
+        let mut words = Words::new(args, 1);
+        while let Some(word) = words.next() {
+            let left = words.left();
+            if args::is(word, "BLOCK") && left > 0 {
+                let ms = format::parse_i64(words.value()?);
+                let ms = ms.ok_or(CommandError::OutOfRange("timeout is not an integer or out of range"))?;
+                blocking::timeout(ms, now)?;
+                request.block = Some(ms);
+            } else if args::is(word, "COUNT") && left > 0 {
+                request.count = usize::try_from(words.integer()?).ok().filter(|count| *count > 0);
+            } else if args::is(word, "STREAMS") && left > 0 {
+                request.first = args.len() - left;
+                if left % 2 != 0 {
+                    return Err(unbalanced(is_group));
+                }
+                request.streams = left / 2;
+                break;
+            } else if args::is(word, "GROUP") && left >= 2 {
+                if !is_group {
+                    return Err(only_of_groups("GROUP"));
+                }
+                request.group = Some((words.value()?, words.value()?));
+            } else if args::is(word, "NOACK") {
+                if !is_group {
+                    return Err(only_of_groups("NOACK"));
+                }
+                request.keep = false;
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        if request.first == 0 {
+            return Err(CommandError::Syntax);
+        }
+        if is_group && request.group.is_none() {
+            return Err(CommandError::Text("ERR Missing GROUP option for XREADGROUP"));
+        }
+        Ok(request)
+    }
+
+    /// The place of each key, and the word of its id.
+    fn each(&self, args: Args<'a>) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let streams = self.streams;
+        (self.first..self.first + streams).map(move |place| (place, until_nul(args.at(place + streams))))
+    }
+
+    /// The executor has locked the keys behind the first word STREAMS that may be the option: it is not, if a
+    /// group or consumer is called so behind another option.
+    fn check_keys(&self, call: &Call<'_>) -> Result<(), CommandError> {
+        let found = &call.keys.places;
+        let named = found.first() == Some(&self.first) && found.len() == self.streams;
+        if named { Ok(()) } else { Err(CommandError::Text("ERR the first STREAMS must be the option")) }
+    }
+}
+
+fn unbalanced(is_group: bool) -> CommandError {
+    let (name, ids) = if is_group { ("xreadgroup", "an ID or '>'") } else { ("xread", "an ID, '+', or '$'") };
+    CommandError::err(format_args!("Unbalanced '{name}' list of streams: for each stream key {ids} must be specified."))
+}
+
+fn only_of_groups(option: &str) -> CommandError {
+    CommandError::err(format_args!("The {option} option is only supported by XREADGROUP. You called XREAD instead."))
+}
+
+fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (args, now) = (call.args, call.db.facts().now);
+    let request = Request::parse(args, now, false)?;
+    request.check_keys(call)?;
+    let mut behind: SmallVec<[(usize, StreamId, &[u8]); 4]> = SmallVec::new();
+    for (place, word) in request.each(args) {
+        let stream = call.db.view::<AnyStream>(call.key(place))?;
+        behind.push((place, position(stream, word)?, word));
+    }
+    let served: SmallVec<[(usize, StreamId, &[u8]); 4]> = behind
+        .iter()
+        .filter(|(place, id, _)| {
+            let stream = call.db.viewed::<AnyStream>(call.key(*place));
+            stream.and_then(Stream::last).is_some_and(|last| last.id > *id)
+        })
+        .copied()
+        .collect();
+    if served.is_empty() {
+        let Some(ms) = request.block else { return Ok(reply.null_array()) };
+        let mut block = Block::new(blocking::timeout(ms, now)?, BlockedOn::Stream);
+        // What comes from now on, not what will have come when it is looked at again.
+        if behind.iter().any(|(_, _, word)| *word == b"$") {
+            let ids: Vec<_> = behind.iter().map(|(_, id, word)| (id.text(), *word)).collect();
+            let ids = ids.iter().map(|(id, word)| if *word == b"$" { id.as_bytes() } else { word });
+            block.again = Some(OwnedArgs::new(args.from(0).take(request.first + request.streams).chain(ids)));
+        }
+        return call.block_on(block, reply);
+    }
+    let mut streams = Served::new(reply, served.len());
+    for (place, id, word) in served {
+        let stream = call.db.viewed::<AnyStream>(call.key(place));
+        let count = if word == b"+" { Some(1) } else { request.count };
+        streams.add(args.at(place), |entries| {
+            entries.array_of_unknown(|entries| {
+                let range = stream.zip(id.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
+                let range = range.into_iter().flatten().take(count.unwrap_or(usize::MAX));
+                range.for_each(|entry| entry_reply(entries.element(), &entry));
+            });
+        });
+    }
+    Ok(streams.0.done())
+}
+
+/// The id behind which entries are wanted.
+fn position(stream: Option<&Stream>, word: &[u8]) -> Result<StreamId, CommandError> {
+    let last_id = stream.map_or(StreamId::MIN, Stream::last_id);
+    match word {
+        b"$" => Ok(last_id),
+        b"+" => {
+            let last = stream.and_then(Stream::last);
+            Ok(last.map_or(last_id, |last| last.id.previous().unwrap_or(StreamId::MIN)))
+        }
+        b">" => Err(CommandError::Text(
+            "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
+        )),
+        _ => ids::exact(word, 0),
+    }
+}
+
+/// The reply, stream by stream: a map in RESP3.
+struct Served<'a>(Elements<'a>);
+
+impl<'a> Served<'a> {
+    fn new(reply: Reply<'a>, streams: usize) -> Self {
+        Served(match reply.resp() {
+            Resp::V2 => reply.array(streams),
+            Resp::V3 => reply.map(streams),
+        })
+    }
+
+    fn add(&mut self, key: &[u8], write: impl FnOnce(&mut Elements<'_>)) {
+        match self.0.resp() {
+            Resp::V2 => {
+                let mut pair = self.0.array(2);
+                pair.bulk(key);
+                write(&mut pair);
+                pair.end();
+            }
+            Resp::V3 => {
+                self.0.bulk(key);
+                write(&mut self.0);
+            }
+        }
+    }
+}
+
+/// What one stream gives to a consumer.
+enum Delivery {
+    /// So many entries behind an id.
+    New(StreamId, usize),
+    /// Entries that it has already.
+    Again(Vec<StreamId>),
+}
+
+/// What a consumer wants of one stream.
+#[derive(Clone, Copy)]
+enum Want {
+    /// What nobody has got yet.
+    New,
+    /// What it has got behind an id.
+    Again(StreamId),
+}
+
+fn xreadgroup(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (args, now) = (call.args, call.db.facts().now);
+    let request = Request::parse(args, now, true)?;
+    request.check_keys(call)?;
+    let Some((group, consumer)) = request.group else { return Err(CommandError::Syntax) };
+    let mut wants: SmallVec<[(usize, Want); 4]> = SmallVec::new();
+    for (place, word) in request.each(args) {
+        let stream = call.db.view::<AnyStream>(call.key(place))?;
+        if stream.and_then(|stream| stream.group(group)).is_none() {
+            return Err(no_group(args.at(place), group, " in XREADGROUP with GROUP option"));
+        }
+        wants.push((place, want(word)?));
+    }
+    if wants.len() == 1 {
+        call.db.change_one();
+    }
+    let mut deliveries: SmallVec<[(usize, Delivery); 4]> = SmallVec::new();
+    for (place, want) in wants {
+        let asker = record::Asker { group, consumer, now };
+        if let Some(delivery) = deliver(call, call.key(place), asker, want, &request)? {
+            deliveries.push((place, delivery));
+        }
+    }
+    if deliveries.is_empty() {
+        let Some(ms) = request.block else { return Ok(reply.null_array()) };
+        return call.block_on(Block::new(blocking::timeout(ms, now)?, BlockedOn::StreamGroup), reply);
+    }
+    let mut streams = Served::new(reply, deliveries.len());
+    for (place, delivery) in deliveries {
+        let stream = call.db.viewed::<AnyStream>(call.key(place));
+        streams.add(args.at(place), |out| write_delivery(out, stream, &delivery));
+    }
+    Ok(streams.0.done())
+}
+
+fn want(word: &[u8]) -> Result<Want, CommandError> {
+    match word {
+        b">" => Ok(Want::New),
+        b"$" => Err(CommandError::Text(
+            "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set.",
+        )),
+        b"+" => Err(CommandError::Text(
+            "ERR The + ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The + ID would just return an empty result set.",
+        )),
+        // The largest id is how Redis writes `>` to itself.
+        _ => Ok(match ids::exact(word, 0)? {
+            StreamId::MAX => Want::New,
+            id => Want::Again(id),
+        }),
+    }
+}
+
+/// Delivers from one stream and logs it; `None` if there is nothing new.
+fn deliver(
+    call: &mut Call<'_>,
+    key: Key<'_>,
+    asker: record::Asker<'_>,
+    want: Want,
+    request: &Request<'_>,
+) -> Result<Option<Delivery>, CommandError> {
+    let (group, consumer, now) = (asker.group, asker.consumer, asker.now);
+    let delivery = call.db.edit::<AnyStream, _>(key, |stream| {
+        let delivery = match want {
+            Want::New => {
+                let (after, count) = stream.deliver(group, consumer, request.count, now, request.keep);
+                Delivery::New(after, count)
+            }
+            Want::Again(after) => Delivery::Again(stream.deliver_again(group, consumer, after, request.count, now)),
+        };
+        Ok((delivery, 1))
+    })?;
+    let (after, count) = match (&want, &delivery) {
+        (Want::Again(after), Delivery::Again(ids)) => (Some(*after), ids.len()),
+        (_, Delivery::New(_, count)) => (None, *count),
+        _ => (None, 0),
+    };
+    record::log_delivered(&mut call.db, key, asker, after, count, request.keep);
+    Ok(match delivery {
+        Delivery::New(_, 0) => None,
+        delivery => Some(delivery),
+    })
+}
+
+fn write_delivery(out: &mut Elements<'_>, stream: Option<&Stream>, delivery: &Delivery) {
+    match delivery {
+        Delivery::New(after, count) => {
+            let mut entries = out.array(*count);
+            let range = stream.zip(after.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
+            for entry in range.into_iter().flatten().take(*count) {
+                let mut pair = entries.array(2);
+                write_entry(&mut pair, &entry);
+                pair.end();
+            }
+            entries.end();
+        }
+        Delivery::Again(ids) => {
+            let mut entries = out.array(ids.len());
+            for id in ids {
+                let mut pair = entries.array(2);
+                match stream.and_then(|stream| stream.get(*id)) {
+                    Some(entry) => write_entry(&mut pair, &entry),
+                    None => {
+                        pair.bulk(id.text().as_bytes());
+                        pair.null_array();
+                    }
+                }
+                pair.end();
+            }
+            entries.end();
+        }
+    }
+}

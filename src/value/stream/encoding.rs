@@ -1,0 +1,181 @@
+//! A stream as bytes, as `persist::format` draws it.
+//!
+//! [`Stream::decode`] takes any bytes: every block is read to its end, ids must rise, every pending entry must
+//! have an owner, and no memory is taken for a number that the bytes do not bear out.
+
+use super::block::Block;
+use super::group::{Consumer, Group, Owned, Pending};
+use super::id::StreamId;
+use super::ordered::Ordered;
+use super::{Limits, Stream};
+use crate::base::varint::{put_varint, take_string, take_varint};
+use crate::value::entry::SharedBytes;
+use crate::value::tree::{Leaf, Tree};
+
+fn put_id(out: &mut Vec<u8>, id: StreamId) {
+    put_varint(out, id.ms);
+    put_varint(out, id.seq);
+}
+
+fn take_id(rest: &mut &[u8]) -> Option<StreamId> {
+    Some(StreamId::new(take_varint(rest)?, take_varint(rest)?))
+}
+
+fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_signed(out: &mut Vec<u8>, number: i64) {
+    put_varint(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+fn take_signed(rest: &mut &[u8]) -> Option<i64> {
+    let zigzag = take_varint(rest)?;
+    Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+}
+
+/// A number of things that take a byte each at least.
+fn take_count(rest: &mut &[u8]) -> Option<usize> {
+    usize::try_from(take_varint(rest)?).ok().filter(|count| *count <= rest.len())
+}
+
+impl Stream {
+    /// Appends its elements in the form that `persist::format` draws.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_counters(out);
+        put_varint(out, self.blocks as u64);
+        for block in self.entries.leaves() {
+            put_id(out, block.master());
+            put_string(out, block.as_bytes());
+        }
+        self.encode_groups(out);
+    }
+
+    /// The same bytes for equal streams, however their entries are spread over blocks.
+    pub fn canonical(&self, out: &mut Vec<u8>) {
+        self.encode_counters(out);
+        for entry in self.range(StreamId::MIN, StreamId::MAX) {
+            put_id(out, entry.id);
+            put_varint(out, entry.len() as u64);
+            for (name, value) in entry.fields() {
+                put_string(out, &name.to_vec());
+                put_string(out, &value.to_vec());
+            }
+        }
+        self.encode_groups(out);
+    }
+
+    fn encode_counters(&self, out: &mut Vec<u8>) {
+        put_id(out, self.last_id);
+        put_id(out, self.max_deleted_id);
+        put_varint(out, self.entries_added);
+    }
+
+    fn encode_groups(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.groups.len() as u64);
+        for group in self.groups.iter() {
+            put_string(out, &group.name);
+            put_id(out, group.last_id);
+            match group.entries_read {
+                None => out.push(0),
+                Some(read) => {
+                    out.push(1);
+                    put_varint(out, read);
+                }
+            }
+            put_varint(out, group.consumers.len() as u64);
+            for consumer in group.consumers.iter() {
+                put_string(out, &consumer.name);
+                put_signed(out, consumer.seen);
+                put_signed(out, consumer.active);
+                put_varint(out, consumer.pending.len() as u64);
+                for Owned(id) in consumer.pending.iter() {
+                    put_id(out, *id);
+                    if let Some(pending) = group.pending.get(id) {
+                        put_signed(out, pending.delivered);
+                        put_varint(out, pending.count);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what [`Stream::encode`] wrote; `None` if the bytes are not that.
+    pub fn decode(bytes: &[u8], _limits: &Limits) -> Option<Stream> {
+        let rest = &mut &bytes[..];
+        let (last_id, max_deleted_id, entries_added) = (take_id(rest)?, take_id(rest)?, take_varint(rest)?);
+        let mut blocks = Vec::new();
+        let mut before = None;
+        for _ in 0..take_count(rest)? {
+            let block = Block::parse(take_id(rest)?, take_string(rest)?)?;
+            if before.is_some_and(|before| block.master() <= before) {
+                return None;
+            }
+            before = Some(block.last().and_then(|at| block.read(at))?.entry.id);
+            blocks.push(block);
+        }
+        let len: usize = blocks.iter().map(Leaf::len).sum();
+        if before.is_some_and(|last| last > last_id) || entries_added < len as u64 {
+            return None;
+        }
+        let count = blocks.len();
+        let mut stream = Stream { last_id, max_deleted_id, entries_added, blocks: count, ..Stream::new() };
+        stream.entries = Tree::from_leaves(blocks);
+        let mut groups: Vec<Group> = Vec::new();
+        for _ in 0..take_count(rest)? {
+            let group = decode_group(rest)?;
+            if groups.last().is_some_and(|before| before.name[..] >= group.name[..]) {
+                return None;
+            }
+            groups.push(group);
+        }
+        stream.groups.extend_back(groups);
+        rest.is_empty().then_some(stream)
+    }
+}
+
+fn decode_group(rest: &mut &[u8]) -> Option<Group> {
+    let (name, last_id) = (take_string(rest)?, take_id(rest)?);
+    let entries_read = match take_varint(rest)? {
+        0 => None,
+        1 => Some(take_varint(rest)?),
+        _ => return None,
+    };
+    let mut group = Group::new(name, last_id, entries_read);
+    let (mut consumers, mut pending): (Vec<Consumer>, Vec<Pending>) = Default::default();
+    for _ in 0..take_count(rest)? {
+        let consumer = decode_consumer(rest, &mut pending)?;
+        if consumers.last().is_some_and(|before| before.name[..] >= consumer.name[..]) {
+            return None;
+        }
+        consumers.push(consumer);
+    }
+    pending.sort_unstable_by_key(|pending| pending.id);
+    if pending.windows(2).any(|two| two[0].id == two[1].id) {
+        return None;
+    }
+    group.consumers.extend_back(consumers);
+    group.pending.extend_back(pending);
+    Some(group)
+}
+
+/// Reads a consumer, and adds what is pending for it.
+fn decode_consumer(rest: &mut &[u8], all: &mut Vec<Pending>) -> Option<Consumer> {
+    let name = SharedBytes::new(take_string(rest)?);
+    let (seen, active) = (take_signed(rest)?, take_signed(rest)?);
+    let (mut own, mut before) = (Vec::new(), None);
+    for _ in 0..take_count(rest)? {
+        let id = take_id(rest)?;
+        if before.is_some_and(|before| id <= before) {
+            return None;
+        }
+        before = Some(id);
+        let (delivered, count) = (take_signed(rest)?, take_varint(rest)?);
+        all.push(Pending { id, delivered, count, consumer: name.clone() });
+        own.push(Owned(id));
+    }
+    let mut pending = Ordered::default();
+    pending.extend_back(own);
+    Some(Consumer { name, seen, active, pending })
+}

@@ -1,0 +1,333 @@
+//! Consumer groups: what was delivered to whom and is not acknowledged yet.
+//!
+//! Invariants:
+//! - What is pending in a group is pending for exactly one of its consumers, and what is pending for a consumer
+//!   is pending in its group.
+
+use std::cmp::Ordering;
+
+use super::id::StreamId;
+use super::ordered::{Keyed, Ordered};
+use crate::value::entry::SharedBytes;
+
+/// An entry that was delivered and is not acknowledged yet.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The entry.
+    pub id: StreamId,
+    /// When it was last delivered, Unix ms.
+    pub delivered: i64,
+    /// How often.
+    pub count: u64,
+    /// The name of the consumer whose it is.
+    pub consumer: SharedBytes,
+}
+
+/// An id by itself: what a consumer has of a pending entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Owned(pub StreamId);
+
+/// A consumer of a group.
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    /// Its name.
+    pub name: SharedBytes,
+    /// When it last tried to get something, Unix ms.
+    pub seen: i64,
+    /// When it last got something, Unix ms; -1 for never.
+    pub active: i64,
+    /// What is pending for it.
+    pub pending: Ordered<Owned>,
+}
+
+/// A consumer group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name.
+    pub name: SharedBytes,
+    /// The last entry delivered.
+    pub last_id: StreamId,
+    /// How many entries were delivered, of all that were ever added; `None` if that is not known.
+    pub entries_read: Option<u64>,
+    /// What is pending.
+    pub pending: Ordered<Pending>,
+    /// Its consumers.
+    pub consumers: Ordered<Consumer>,
+}
+
+impl Keyed for Pending {
+    type Key = StreamId;
+    type Query = StreamId;
+    const RUN_MAX: usize = 64;
+
+    fn key(&self) -> StreamId {
+        self.id
+    }
+
+    fn order(key: &StreamId, query: &StreamId) -> Ordering {
+        key.cmp(query)
+    }
+
+    fn order_own(&self, query: &StreamId) -> Ordering {
+        self.id.cmp(query)
+    }
+}
+
+impl Keyed for Owned {
+    type Key = StreamId;
+    type Query = StreamId;
+    const RUN_MAX: usize = 128;
+
+    fn key(&self) -> StreamId {
+        self.0
+    }
+
+    fn order(key: &StreamId, query: &StreamId) -> Ordering {
+        key.cmp(query)
+    }
+
+    fn order_own(&self, query: &StreamId) -> Ordering {
+        self.0.cmp(query)
+    }
+}
+
+impl Keyed for Consumer {
+    type Key = SharedBytes;
+    type Query = [u8];
+    const RUN_MAX: usize = 16;
+
+    fn key(&self) -> SharedBytes {
+        self.name.clone()
+    }
+
+    fn order(key: &SharedBytes, query: &[u8]) -> Ordering {
+        key[..].cmp(query)
+    }
+
+    fn order_own(&self, query: &[u8]) -> Ordering {
+        self.name[..].cmp(query)
+    }
+
+    fn heap_bytes(run: &[Self]) -> usize {
+        run.iter().map(|consumer| consumer.name.len() + 16 + consumer.pending.bytes()).sum()
+    }
+}
+
+impl Keyed for Group {
+    type Key = SharedBytes;
+    type Query = [u8];
+    const RUN_MAX: usize = 8;
+
+    fn key(&self) -> SharedBytes {
+        self.name.clone()
+    }
+
+    fn order(key: &SharedBytes, query: &[u8]) -> Ordering {
+        key[..].cmp(query)
+    }
+
+    fn order_own(&self, query: &[u8]) -> Ordering {
+        self.name[..].cmp(query)
+    }
+
+    fn heap_bytes(run: &[Self]) -> usize {
+        run.iter().map(|group| group.name.len() + 16 + group.pending.bytes() + group.consumers.bytes()).sum()
+    }
+}
+
+/// How a claim changes the number of deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// It is one more.
+    OneMore,
+    /// It stays.
+    Same,
+    /// It becomes this.
+    Set(u64),
+}
+
+/// How entries change their owner.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// The time, Unix ms.
+    pub now: i64,
+    /// What becomes the time of their last delivery.
+    pub delivered: i64,
+    /// What becomes of the number of deliveries.
+    pub count: Count,
+    /// Whether what is not pending becomes so.
+    pub force: bool,
+}
+
+impl Group {
+    /// A group of nobody.
+    pub(super) fn new(name: &[u8], last_id: StreamId, entries_read: Option<u64>) -> Group {
+        Group {
+            name: SharedBytes::new(name),
+            last_id,
+            entries_read,
+            pending: Ordered::default(),
+            consumers: Ordered::default(),
+        }
+    }
+
+    /// Fills a new group: see [`super::Stream::restore_group`].
+    pub(super) fn restore<'n>(
+        &mut self,
+        consumers: impl IntoIterator<Item = (&'n [u8], i64, i64)>,
+        pending: impl IntoIterator<Item = (StreamId, i64, u64, usize)>,
+    ) -> bool {
+        let mut own: Vec<(Consumer, Vec<Owned>)> = Vec::new();
+        for (name, seen, active) in consumers {
+            let name = SharedBytes::new(name);
+            own.push((Consumer { name, seen, active, pending: Ordered::default() }, Vec::new()));
+        }
+        let mut all: Vec<Pending> = Vec::new();
+        for (id, delivered, count, consumer) in pending {
+            let Some((consumer, ids)) = own.get_mut(consumer) else { return false };
+            if all.last().is_some_and(|before| before.id >= id) {
+                return false;
+            }
+            all.push(Pending { id, delivered, count, consumer: consumer.name.clone() });
+            ids.push(Owned(id));
+        }
+        self.pending.extend_back(all);
+        for (mut consumer, ids) in own {
+            consumer.pending.extend_back(ids);
+            let name = consumer.name.clone();
+            if self.consumers.insert(&name, consumer).is_some() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A consumer.
+    pub fn consumer(&self, name: &[u8]) -> Option<&Consumer> {
+        self.consumers.get(name)
+    }
+
+    /// Adds a consumer, unless it is there already.
+    pub fn add_consumer(&mut self, name: &[u8], now: i64) -> bool {
+        if self.consumers.get(name).is_some() {
+            return false;
+        }
+        let name = SharedBytes::new(name);
+        self.consumers.insert(&name.clone(), Consumer { name, seen: now, active: -1, pending: Ordered::default() });
+        true
+    }
+
+    /// Notes that a consumer, which is added if need be, tries to get something now.
+    pub fn see(&mut self, name: &[u8], now: i64) {
+        if !self.add_consumer(name, now) {
+            self.consumers.edit(name, |consumer| consumer.seen = now);
+        }
+    }
+
+    /// Removes a consumer with what is pending for it; gives how much that was.
+    pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
+        let consumer = self.consumers.remove(name)?;
+        for Owned(id) in consumer.pending.iter() {
+            self.pending.remove(id);
+        }
+        Some(consumer.pending.len())
+    }
+
+    /// Makes entries pending for a consumer that is there: they are delivered for the first time, whoever may
+    /// have them. Ids rise.
+    pub(super) fn give(&mut self, consumer: &[u8], ids: &[StreamId], now: i64) {
+        let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return };
+        let Some(first) = ids.first() else { return };
+        let pending = |id: &StreamId| Pending { id: *id, delivered: now, count: 1, consumer: name.clone() };
+        if self.pending.last().is_none_or(|last| last.id < *first) {
+            self.pending.extend_back(ids.iter().map(pending));
+            self.consumers.edit(consumer, |consumer| {
+                consumer.active = now;
+                consumer.pending.extend_back(ids.iter().copied().map(Owned));
+            });
+            return;
+        }
+        for id in ids {
+            if let Some(old) = self.pending.insert(id, pending(id)) {
+                self.disown(&old.consumer, id);
+            }
+            self.consumers.edit(consumer, |consumer| {
+                consumer.active = now;
+                consumer.pending.insert(id, Owned(*id));
+            });
+        }
+    }
+
+    /// A consumer no longer has an entry.
+    fn disown(&mut self, consumer: &[u8], id: &StreamId) {
+        self.consumers.edit(consumer, |consumer| {
+            consumer.pending.remove(id);
+        });
+    }
+
+    /// Nobody waits for an entry to be acknowledged any more. Returns whether anybody did.
+    pub fn acknowledge(&mut self, id: StreamId) -> bool {
+        let Some(pending) = self.pending.remove(&id) else { return false };
+        self.disown(&pending.consumer, &id);
+        true
+    }
+
+    /// Gives a consumer that is there an entry that somebody has, or nobody if the claim is by force. Returns
+    /// whether it has it now.
+    pub(super) fn claim(&mut self, consumer: &[u8], id: StreamId, claim: &Claim) -> bool {
+        let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return false };
+        let update = |pending: &mut Pending| {
+            pending.delivered = claim.delivered;
+            pending.count = match claim.count {
+                Count::OneMore => pending.count.wrapping_add(1),
+                Count::Same => pending.count,
+                Count::Set(count) => count,
+            };
+            std::mem::replace(&mut pending.consumer, name.clone())
+        };
+        match self.pending.edit(&id, update) {
+            Some(previous) if previous == name => {
+                self.consumers.edit(consumer, |consumer| consumer.active = claim.now);
+                return true;
+            }
+            Some(previous) => self.disown(&previous, &id),
+            None if claim.force => {
+                let mut pending = Pending { id, delivered: 0, count: 1, consumer: name.clone() };
+                update(&mut pending);
+                self.pending.insert(&id, pending);
+            }
+            None => return false,
+        }
+        self.consumers.edit(consumer, |consumer| {
+            consumer.active = claim.now;
+            consumer.pending.insert(&id, Owned(id));
+        });
+        true
+    }
+
+    /// Delivers what a consumer has once more.
+    pub(super) fn deliver_again(&mut self, id: StreamId, now: i64) {
+        self.pending.edit(&id, |pending| {
+            pending.delivered = now;
+            pending.count = pending.count.wrapping_add(1);
+        });
+    }
+
+    /// Checks all invariants.
+    ///
+    /// # Panics
+    /// If one is broken.
+    pub fn check_invariants(&self) {
+        self.pending.check_invariants(|one, two| one.id < two.id);
+        self.consumers.check_invariants(|one, two| one.name[..] < two.name[..]);
+        let mut owned = 0;
+        for consumer in self.consumers.iter() {
+            consumer.pending.check_invariants(|one, two| one.0 < two.0);
+            owned += consumer.pending.len();
+            for Owned(id) in consumer.pending.iter() {
+                assert_eq!(self.pending.get(id).map(|pending| &pending.consumer), Some(&consumer.name));
+            }
+        }
+        assert_eq!(owned, self.pending.len(), "every pending entry has one owner");
+    }
+}
