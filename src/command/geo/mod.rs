@@ -1,4 +1,4 @@
-//! Commands for places on earth, kept as scores of sorted sets; searches are in [`search`].
+//! Commands for places on earth, kept as scores of sorted sets; searches are in `search`.
 
 mod search;
 #[cfg(test)]

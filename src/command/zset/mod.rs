@@ -1,5 +1,5 @@
 //! Commands for sorted sets: adding, removing and asking for single members. Ranges are in [`range`], what
-//! combines several sets in [`algebra`], what takes members off or draws them in [`pop`].
+//! combines several sets in `algebra`, what takes members off or draws them in [`pop`].
 
 mod algebra;
 mod blocking;
