@@ -28,9 +28,11 @@ pub mod hash;
 pub mod hyperloglog;
 pub mod keys;
 pub mod list;
+pub mod memory;
 pub mod object;
 pub mod scan;
 pub mod set;
+pub mod sort;
 pub mod state;
 pub mod stats;
 pub mod stream;
@@ -351,9 +353,11 @@ pub const GROUPS: &[&[&Command]] = &[
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
+    memory::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,

@@ -67,8 +67,8 @@ impl Group<'_> {
     /// Adds the keys that a command may have changed and that somebody waits for.
     pub(super) fn add_ready(&self, entry: &Entry, args: Args<'_>, keys: &HashedKeys, ready: &mut Vec<ReadyKey>) {
         let keyspace = &self.server.keyspace;
-        if keys.hashes.is_empty() && entry.command.flags.has(flags::GATE) {
-            // FLUSHALL, SWAPDB: any key.
+        if entry.command.flags.has(flags::GATE) {
+            // FLUSHALL, SWAPDB, SORT: any key.
             let shards = 0..crate::keyspace::SHARDS as u16;
             ready.extend(shards.flat_map(|shard| keyspace.lock(shard).waiters.keys(|_, _| true)));
             return;

@@ -98,6 +98,7 @@ fn files() -> Vec<Group> {
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),
         ("sets.txt", include_str!("cases/sets.txt")),
+        ("sort.txt", include_str!("cases/sort.txt")),
         ("streams.txt", include_str!("cases/streams.txt")),
         ("strings.txt", include_str!("cases/strings.txt")),
         ("transactions.txt", include_str!("cases/transactions.txt")),

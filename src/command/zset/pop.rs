@@ -217,7 +217,9 @@ fn zrandmember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         });
     };
     let count = args::integer(count)?;
-    args::check_repeated(count)?;
+    if count == i64::MIN {
+        args::check_repeated(count)?;
+    }
     let with_scores = match call.args.get(3) {
         None => false,
         Some(word) if call.args.len() == 4 && args::is(word, "WITHSCORES") => true,
@@ -226,6 +228,7 @@ fn zrandmember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if with_scores && !(-SCORED_COUNT_MAX..=SCORED_COUNT_MAX).contains(&count) {
         return Err(CommandError::OutOfRange("value is out of range"));
     }
+    args::check_repeated(count)?;
     let Some(zset) = call.db.view::<AnyZset>(key)?.filter(|_| count != 0) else { return Ok(reply.array(0).done()) };
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     if count > 0 {
