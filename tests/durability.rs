@@ -62,6 +62,9 @@ fn value_of(client: &mut Client, key: &[u8]) -> Vec<u8> {
     };
     let value = client.call(words);
     assert!(!value.starts_with(b"-"), "{}", value.escape_ascii());
+    if kind == b"+string\r\n" {
+        return reply::parse(&value).text().to_vec();
+    }
     if !any_order {
         return [&kind[..], &value].concat();
     }

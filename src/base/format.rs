@@ -103,6 +103,25 @@ pub fn write_stored_double(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Appends a double as C's `%.17g` does: ZSCAN of a large sorted set shows scores so.
+pub fn write_general(out: &mut Vec<u8>, value: f64) {
+    if !value.is_finite() || value == 0.0 {
+        return write_double(out, value);
+    }
+    let text = format!("{value:.16e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..17).contains(&exponent) {
+        let decimals = (16 - exponent).unsigned_abs() as usize;
+        let text = format!("{value:.decimals$}");
+        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        return out.extend_from_slice(text.as_bytes());
+    }
+    out.extend_from_slice(mantissa.trim_end_matches('0').trim_end_matches('.').as_bytes());
+    let sign = if exponent < 0 { '-' } else { '+' };
+    out.extend_from_slice(format!("e{sign}{:02}", exponent.unsigned_abs()).as_bytes());
+}
+
 /// At most 17 significant digits, without leading or trailing zeros.
 struct Digits {
     bytes: [u8; 24],
@@ -226,6 +245,28 @@ mod tests {
         }
         assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
         assert_eq!(parse_u64(b"18446744073709551616"), None);
+    }
+
+    #[test]
+    fn the_general_form_is_that_of_c() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (3.5, "3.5"),
+            (-100_000.0, "-100000"),
+            (0.1, "0.10000000000000001"),
+            (1e20, "1e+20"),
+            (1e16, "10000000000000000"),
+            (1e17, "1e+17"),
+            (1e-7, "9.9999999999999995e-08"),
+            (0.0001, "0.0001"),
+            (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            let mut out = Vec::new();
+            write_general(&mut out, value);
+            assert_eq!(String::from_utf8_lossy(&out), text);
+        }
     }
 
     #[test]

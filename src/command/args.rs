@@ -13,6 +13,19 @@ pub fn integer(bytes: &[u8]) -> Result<i64, CommandError> {
     format::parse_i64(bytes).ok_or(CommandError::NotInteger)
 }
 
+/// An integer argument whose sign says which way to go: its magnitude is an `i64`, too.
+///
+/// # Errors
+/// [`CommandError::NotInteger`], or it is the one integer without a counterpart.
+pub fn signed(bytes: &[u8]) -> Result<i64, CommandError> {
+    match integer(bytes)? {
+        i64::MIN => Err(CommandError::OutOfRange(NOT_SYMMETRIC)),
+        number => Ok(number),
+    }
+}
+
+const NOT_SYMMETRIC: &str = "value is out of range, value must between -9223372036854775807 and 9223372036854775807";
+
 /// A number of keys or elements: an integer above zero.
 ///
 /// # Errors
@@ -41,8 +54,7 @@ const REPEATED_MAX: i64 = 1 << 27;
 /// # Errors
 /// It is below what is drawn with repetition.
 pub fn check_repeated(count: i64) -> Result<(), CommandError> {
-    const REFUSED: &str = "value is out of range, value must between -9223372036854775807 and 9223372036854775807";
-    if count < -REPEATED_MAX { Err(CommandError::OutOfRange(REFUSED)) } else { Ok(()) }
+    if count < -REPEATED_MAX { Err(CommandError::OutOfRange(NOT_SYMMETRIC)) } else { Ok(()) }
 }
 
 /// The options behind the fixed arguments, one word after the other.

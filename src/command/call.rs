@@ -19,6 +19,8 @@ pub struct HashedKeys {
     pub places: Places,
     /// Their hashes, in the same order.
     pub hashes: SmallVec<[u64; 4]>,
+    /// The hash of the member of a large collection that is to be fetched ahead, if there is one.
+    pub member: Option<u64>,
 }
 
 /// A call of a data command: a pure function of its arguments and of the keys that it names.
@@ -46,6 +48,7 @@ impl HashedKeys {
     pub fn clear(&mut self) {
         self.places.clear();
         self.hashes.clear();
+        self.member = None;
     }
 }
 

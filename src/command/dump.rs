@@ -17,6 +17,7 @@ use crate::value::hash::{AnyHash, HashMut, HashRef, NewExpiry};
 use crate::value::list::{AnyList, End, ListMut};
 use crate::value::set::{AnySet, SetMut, SetRef};
 use crate::value::stream::{Group, Stream, StreamId};
+use crate::value::zset::{Added, AnyZset, Rule, ZsetMut, ZsetRef};
 use crate::value::{Collection, Finished, Limits, Stored};
 
 /// The commands of this file.
@@ -58,6 +59,9 @@ pub fn payload(value: ValueRef<'_>) -> Vec<u8> {
     if let Some(hash) = AnyHash::view(value) {
         return dump_hash(value, hash);
     }
+    if let Some(zset) = AnyZset::view(value) {
+        return dump_zset(zset);
+    }
     if let ValueRef::Stream(stream) = value {
         return dump_stream(stream);
     }
@@ -79,6 +83,22 @@ fn dump_set(set: SetRef<'_>) -> Vec<u8> {
     let mut writer = DumpWriter::new(RdbType::Set);
     writer.length(set.len() as u64);
     set.iter().for_each(|member| writer.string(member.as_bytes(&mut itoa::Buffer::new())));
+    writer.finish()
+}
+
+fn dump_zset(zset: ZsetRef<'_>) -> Vec<u8> {
+    if let ZsetRef::Packed(pack) = zset {
+        let mut writer = DumpWriter::new(RdbType::ZsetListpack);
+        writer.blob(pack.as_bytes());
+        return writer.finish();
+    }
+    let mut writer = DumpWriter::new(RdbType::Zset);
+    writer.length(zset.len() as u64);
+    // From the highest, as Redis: whoever reads it then adds each in front of all others.
+    for (member, score) in zset.range(0..zset.len(), true) {
+        writer.string(member.as_bytes(&mut itoa::Buffer::new()));
+        writer.double(score);
+    }
     writer.finish()
 }
 
@@ -262,6 +282,7 @@ fn store(call: &mut Call<'_>, key: Key<'_>, value: Built, expiry: Option<i64>) -
         Built::List(list) => AnyList::finish(list),
         Built::Set(set) => AnySet::finish(set),
         Built::Hash(hash) => AnyHash::finish(hash),
+        Built::Zset(zset) => AnyZset::finish(zset),
         Built::Stream(stream) => Finished::Large(Heap::Stream(triomphe::Arc::new(*stream))),
     };
     match finished {
@@ -284,6 +305,7 @@ enum Built {
     List(ListMut<'static>),
     Set(SetMut<'static>),
     Hash(HashMut<'static>),
+    Zset(ZsetMut<'static>),
     Stream(Box<Stream>),
 }
 
@@ -331,8 +353,16 @@ impl RdbSink for Building {
         }
     }
 
-    fn zset_member(&mut self, _member: &[u8], _score: f64) -> bool {
-        false
+    fn zset_member(&mut self, member: &[u8], score: f64) -> bool {
+        if let Built::Nothing = self.value {
+            self.value = Built::Zset(ZsetMut::new(&self.limits));
+        }
+        match &mut self.value {
+            Built::Zset(zset) if !score.is_nan() => {
+                matches!(zset.add(member, score, Rule::default()), Added::New(_))
+            }
+            _ => false,
+        }
     }
 
     fn stream_entry(&mut self, id: RdbStreamId, fields: RdbEntryFields) {

@@ -23,6 +23,7 @@ pub mod evict;
 pub mod expire;
 pub mod flush;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 pub mod keys;
@@ -36,6 +37,7 @@ pub mod stream;
 pub mod string;
 pub mod sweep;
 pub mod table;
+pub mod zset;
 
 pub use args::Words;
 pub use blocking::{Block, BlockedOn};
@@ -65,6 +67,8 @@ pub struct Command {
     pub categories: Categories,
     /// Where its keys are.
     pub keys: Keys,
+    /// The argument that is a member of the large collection at its only key, to be fetched ahead; 0 for none.
+    pub member: usize,
     /// How its effect is written to the log.
     pub log: Log,
     /// What runs it.
@@ -91,6 +95,7 @@ impl Command {
         flags: Flags(0),
         categories: Categories(0),
         keys: Keys::NONE,
+        member: 0,
         log: Log::Nothing,
         handler: Handler::Container(&[]),
         since: "1.0.0",
@@ -342,6 +347,7 @@ pub const GROUPS: &[&[&Command]] = &[
     expire::COMMANDS,
     flush::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
@@ -350,4 +356,5 @@ pub const GROUPS: &[&[&Command]] = &[
     set::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
 ];

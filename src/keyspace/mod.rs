@@ -167,6 +167,24 @@ impl Keyspace {
         }
     }
 
+    /// Fifth wave: the segment where a member of the large collection at a key would be. False if the key holds
+    /// none that is a map.
+    pub fn prefetch_member_segment(&self, db: u32, key: Key<'_>, member: u64) -> bool {
+        let shard = self.lock(key.shard());
+        let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
+        let map = entry.and_then(|entry| entry.value().map());
+        map.map(|map| map.prefetch_segment(member)).is_some()
+    }
+
+    /// Sixth wave: the record of the member.
+    pub fn prefetch_member_record(&self, db: u32, key: Key<'_>, member: u64) {
+        let shard = self.lock(key.shard());
+        let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
+        if let Some(map) = entry.and_then(|entry| entry.value().map()) {
+            map.prefetch_record(member);
+        }
+    }
+
     /// A key of the shard expires at `expiry`: lowers the bound. The caller holds the shard's lock.
     #[inline]
     pub fn note_expiry(&self, shard: u16, expiry: u64) {

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::io::IoSlice;
 
+use crate::base::format;
+
 /// A value that is at least this long, in bytes, is sent from where it lies instead of being copied.
 pub const BY_REFERENCE_MIN_BYTES: usize = 16 * 1024;
 
@@ -194,6 +196,22 @@ impl Output {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    fn number(&mut self, resp: Resp, value: f64) {
+        if resp == Resp::V3 {
+            self.bytes.push(b',');
+            format::write_double(&mut self.bytes, value);
+        } else {
+            // The length stands in front and is known behind: the two change places.
+            let start = self.bytes.len();
+            format::write_double(&mut self.bytes, value);
+            let digits_end = self.bytes.len();
+            self.line(b'$', (digits_end - start) as i64);
+            let header = self.bytes.len() - digits_end;
+            self.bytes[start..].rotate_right(header);
+        }
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
     fn shared(&mut self, payload: SharedPayload) {
         let len = (*payload).as_ref().len();
         self.line(b'$', len as i64);
@@ -297,6 +315,8 @@ scalars! {
             out.raw(b"\r\n");
         }
     };
+    /// A floating-point number, printed as Redis prints it: a bulk string in RESP2.
+    number(value: f64) = |out, resp, value| out.number(resp, value);
     /// Text for a person to read, with its three-letter format: a bulk string in RESP2.
     verbatim(format: &str, text: &[u8]) = |out, resp, format, text| match resp {
         Resp::V2 => out.bulk(text),

@@ -14,6 +14,7 @@ use super::hash::{self, AnyHash};
 use super::list::{self, AnyList, ListRef};
 use super::listpack::Item;
 use super::set::{self, AnySet, SetRef};
+use super::zset::{self, AnyZset, ZsetRef};
 use super::{Hash, Limits, List, Set, Stream, Zset};
 use crate::base::varint::put_varint;
 use triomphe::Arc;
@@ -88,7 +89,7 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
         false => Err("a small collection is malformed"),
     };
     match tag {
-        tags::LIST_PACKED => packed(Packing::List),
+        tags::LIST_PACKED => list::decode_packed(bytes, limits),
         tags::SET_INTS => packed(Packing::SetInts),
         tags::SET_PACKED => packed(Packing::Set),
         tags::HASH_PACKED => hash::decode_packed(bytes, false, limits),
@@ -111,8 +112,8 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
 /// Whether bytes from outside are a small collection of this packing.
 fn is_sound(packing: Packing, bytes: &[u8]) -> bool {
     match packing {
-        Packing::List => list::is_sound(bytes),
         Packing::SetInts | Packing::Set => set::is_sound(packing, bytes),
+        Packing::Zset => zset::is_sound(bytes),
         _ => true,
     }
 }
@@ -128,6 +129,8 @@ pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
                 canonical_list(list, &mut out);
             } else if let Some(set) = AnySet::view(value) {
                 canonical_set(set, &mut out);
+            } else if let Some(zset) = AnyZset::view(value) {
+                canonical_zset(zset, &mut out);
             } else if let Some(hash) = AnyHash::view(value) {
                 out.push(tags::HASH);
                 hash::canonical(hash, &mut out);
@@ -158,5 +161,15 @@ fn canonical_set(set: SetRef<'_>, out: &mut Vec<u8>) {
     for member in members {
         put_varint(out, member.len() as u64);
         out.extend_from_slice(&member);
+    }
+}
+
+fn canonical_zset(zset: ZsetRef<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"zset");
+    for (member, score) in zset.iter() {
+        // The small form has no -0.
+        out.extend_from_slice(&(score + 0.0).to_le_bytes());
+        put_varint(out, member.text_len() as u64);
+        member.write_to(out);
     }
 }

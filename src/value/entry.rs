@@ -27,7 +27,7 @@ use triomphe::Arc;
 
 pub use super::heap::{Heap, HeapMut, SharedBytes};
 pub use super::kind::{Kind, Packing};
-use super::{Hash, List, Set, Stream, Zset, hash};
+use super::{Hash, List, Map, Set, Stream, Zset, hash};
 
 /// The longest string value that lives inside the record.
 pub const INLINE_VALUE_MAX: usize = 128;
@@ -214,6 +214,19 @@ pub enum ValueRef<'a> {
     Zset(&'a Zset),
     /// A stream.
     Stream(&'a Stream),
+}
+
+impl<'a> ValueRef<'a> {
+    /// The map of a large collection that has one.
+    #[inline]
+    pub fn map(&self) -> Option<&'a Map> {
+        match self {
+            ValueRef::Set(set) => Some(set.map()),
+            ValueRef::Hash(hash) => Some(hash.map()),
+            ValueRef::Zset(zset) => Some(zset.map()),
+            _ => None,
+        }
+    }
 }
 
 /// One stored key with its value, borrowed from its segment.

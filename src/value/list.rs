@@ -1,13 +1,17 @@
 //! Lists: a listpack while they are small, else a tree of listpacks by position.
 //!
-//! The form changes as in Redis 7.2: a list becomes large when `list-max-listpack-size` is passed, and small
-//! again when it has shrunk to half of that.
+//! The form changes as in Redis 7.2: a list becomes large when what is about to come would pass
+//! `list-max-listpack-size`, and small again when a removal or a replacement has left half of that.
+//!
+//! Invariants:
+//! - Whoever adds to a list has announced it by [`ListMut::expect`]; what was not announced is judged at the end.
+//! - No leaf holds more than 8 KiB, but for a single longer element; no leaf keeps much more memory than it uses.
 
 use std::ops::Range;
 
 use super::Limits;
 use super::collection::{Collection, Finished, Stored};
-use super::entry::{Heap, HeapMut, Kind, Packing, ValueRef};
+use super::entry::{Heap, HeapMut, Kind, NewValue, Packing, ValueRef};
 use super::listpack::{self, Item, Listpack, ListpackBuf};
 use super::tree::{Cursor, Leaf, Tree, Where};
 use crate::base::varint::{put_varint, take_string};
@@ -55,11 +59,10 @@ impl Leaf for Chunk {
         };
         let place = self.0.as_listpack().seek(index as i64).expect("a leaf that is split has elements on both sides");
         let mut upper = self.0.split_off(place);
-        // A leaf that is left full grows no more.
+        // A leaf that is left full grows no more, and one that is cut in two has room for twice what it holds.
         match at {
             Where::Front => upper.shrink_to_fit(),
-            Where::Back => self.0.shrink_to_fit(),
-            Where::Middle => {}
+            Where::Back | Where::Middle => self.0.shrink_to_fit(),
         }
         Chunk(upper)
     }
@@ -71,8 +74,25 @@ impl Leaf for Chunk {
     fn remove_range(&mut self, range: Range<usize>) {
         if let Some(place) = self.0.as_listpack().seek(range.start as i64) {
             self.0.remove(place, range.len());
+            self.0.trim();
         }
     }
+}
+
+/// Removes elements equal to one, of those in a range: so many from the side where the search begins.
+fn remove_equal(elements: &mut ListpackBuf, range: Range<usize>, element: Item<'_>, most: usize, from: End) -> usize {
+    let among = elements.as_listpack().iter().take(range.end).skip(range.start);
+    let passed_over = match from {
+        End::Left => 0,
+        End::Right => among.filter(|other| *other == element).count().saturating_sub(most),
+    };
+    let (mut at, mut met) = (0, 0);
+    elements.retain(1, |other| {
+        let equal = range.contains(&at) && other == element;
+        at += 1;
+        met += usize::from(equal);
+        !equal || met <= passed_over || met - passed_over > most
+    })
 }
 
 /// The large form of a list. A clone shares everything.
@@ -84,12 +104,13 @@ pub struct List {
 impl List {
     fn of(elements: Listpack<'_>) -> List {
         let mut list = List::default();
-        list.extend(elements.iter());
+        let whole = Chunk(ListpackBuf::from(elements));
+        if whole.is_overfull() {
+            elements.iter().for_each(|element| list.push(element, End::Right));
+        } else {
+            list.chunks.add_leaf(whole, true);
+        }
         list
-    }
-
-    fn extend<'a>(&mut self, elements: impl Iterator<Item = Item<'a>>) {
-        elements.for_each(|element| self.push(element, End::Right));
     }
 
     fn len(&self) -> usize {
@@ -130,15 +151,19 @@ impl List {
 
     /// Reads what [`List::encode`] wrote; `None` if the bytes are not that.
     pub fn decode(bytes: &[u8], _limits: &Limits) -> Option<List> {
-        let (mut rest, mut chunks) = (bytes, Vec::new());
+        let (mut rest, mut chunks) = (bytes, Vec::<Chunk>::new());
         while !rest.is_empty() {
             let elements = Listpack::parse(take_string(&mut rest)?).filter(|elements| !elements.is_empty())?;
             let chunk = Chunk(ListpackBuf::from(elements));
             if chunk.is_overfull() {
                 // Written by a version with larger leaves.
                 chunks.extend(List::of(elements).chunks.leaves().cloned());
-            } else {
-                chunks.push(chunk);
+                continue;
+            }
+            // Many tiny leaves would take many times the bytes that they are read from.
+            match chunks.last_mut().filter(|last| chunk.is_sparse() && last.fits_with(&chunk)) {
+                Some(last) => last.append(&chunk),
+                None => chunks.push(chunk),
             }
         }
         let chunks = Tree::from_leaves(chunks);
@@ -155,9 +180,20 @@ impl List {
     }
 }
 
-/// Whether bytes from outside are a small list.
-pub(super) fn is_sound(bytes: &[u8]) -> bool {
-    Listpack::parse(bytes).is_some_and(|elements| !elements.is_empty())
+/// A small list from bytes of any origin; large if it is beyond the limits.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub(super) fn decode_packed<'a>(bytes: &'a [u8], limits: &Limits) -> Result<NewValue<'a>, &'static str> {
+    let list = Listpack::parse(bytes).ok_or("a list's listpack is malformed")?;
+    if list.is_empty() {
+        return Err("a list has no elements");
+    }
+    if fits(limits, bytes.len(), list.len()) {
+        Ok(NewValue::Packed(Packing::List, bytes))
+    } else {
+        Ok(NewValue::Heap(Heap::List(triomphe::Arc::new(List::of(list)))))
+    }
 }
 
 /// One of the two ends.
@@ -277,6 +313,10 @@ impl<'a> Iterator for Elements<'a> {
 pub struct ListMut<'a> {
     form: Form<'a>,
     limits: Limits,
+    /// The form for all that came was chosen before it came: see [`ListMut::expect`].
+    announced: bool,
+    /// Something was removed or replaced: a large form may be one no longer.
+    reduced: bool,
 }
 
 #[derive(Debug)]
@@ -286,10 +326,16 @@ enum Form<'a> {
     Large(&'a mut List),
 }
 
+impl<'a> ListMut<'a> {
+    fn of(form: Form<'a>, limits: &Limits) -> ListMut<'a> {
+        ListMut { form, limits: *limits, announced: false, reduced: false }
+    }
+}
+
 impl ListMut<'_> {
     /// An empty list that stands at no key.
     pub fn new(limits: &Limits) -> ListMut<'static> {
-        ListMut { form: Form::Packed(ListpackBuf::new()), limits: *limits }
+        ListMut::of(Form::Packed(ListpackBuf::new()), limits)
     }
 
     /// The list as it is now.
@@ -302,8 +348,10 @@ impl ListMut<'_> {
         }
     }
 
-    /// So many elements of so many bytes are about to come: takes the form for them.
+    /// So many elements, whose texts have so many bytes, are about to come: takes the form for them.
     pub fn expect(&mut self, elements: usize, bytes: usize) {
+        // As in Redis, an element's head and back length are not foreseen, and may carry it beyond the limit.
+        self.announced = true;
         if let Form::Packed(packed) = &self.form
             && !fits(&self.limits, packed.encoded_len() + bytes, packed.len() + elements)
         {
@@ -328,6 +376,7 @@ impl ListMut<'_> {
             End::Left => 0,
             End::Right => self.view().len().checked_sub(1)?,
         };
+        self.reduced = true;
         let take = |elements: &mut ListpackBuf| {
             let list = elements.as_listpack();
             let place = match end {
@@ -339,7 +388,14 @@ impl ListMut<'_> {
             Some(shown)
         };
         match self.large() {
-            Some(list) => list.chunks.edit_at(index, |chunk, _| (take(&mut chunk.0), Where::Middle)).flatten(),
+            Some(list) => {
+                let taken = list.chunks.edit_at(index, |chunk, _| {
+                    let taken = take(&mut chunk.0);
+                    chunk.0.trim();
+                    (taken, Where::Middle)
+                });
+                taken.flatten()
+            }
             None => match &mut self.form {
                 Form::Packed(elements) => take(elements),
                 _ => None,
@@ -365,6 +421,7 @@ impl ListMut<'_> {
 
     /// Puts another element in the place of the one at an index.
     pub fn set(&mut self, index: usize, element: &[u8]) {
+        self.reduced = true;
         let put = |elements: &mut ListpackBuf, at: usize| {
             if let Some(place) = elements.as_listpack().seek(at as i64) {
                 elements.replace(place, element);
@@ -378,6 +435,7 @@ impl ListMut<'_> {
 
     /// Removes the elements in a range of indexes.
     pub fn remove_range(&mut self, range: Range<usize>) {
+        self.reduced = true;
         match self.large() {
             Some(list) => list.chunks.remove_range(range),
             None => self.packed(|elements| {
@@ -386,6 +444,42 @@ impl ListMut<'_> {
                 }
             }),
         }
+    }
+
+    /// Removes elements equal to one, so many from the left or from the right, and says how many there were. Leaf
+    /// by leaf: those without such an element stay as they are, and shared.
+    pub fn remove_equal(&mut self, element: &[u8], most: usize, from: End) -> usize {
+        self.reduced = true;
+        let element = Item::canonical(element);
+        let Some(list) = self.large() else {
+            let Form::Packed(packed) = &mut self.form else { return 0 };
+            return remove_equal(packed, 0..packed.len(), element, most, from);
+        };
+        let (mut removed, mut rest) = (0, 0..list.len());
+        while !rest.is_empty() && removed < most {
+            let index = if from == End::Left { rest.start } else { rest.end - 1 };
+            let Some((chunk, at)) = list.chunks.locate(index) else { break };
+            // The elements of this leaf that are yet to be looked at.
+            let here = match from {
+                End::Left => at..chunk.len(),
+                End::Right => 0..at + 1,
+            };
+            let (passed, mut gone) = (here.len(), 0);
+            if chunk.0.as_listpack().iter().take(here.end).skip(here.start).any(|other| other == element) {
+                let edited = list.chunks.edit_at(index, |chunk, _| {
+                    let gone = remove_equal(&mut chunk.0, here, element, most - removed, from);
+                    chunk.0.trim();
+                    (gone, Where::Middle)
+                });
+                gone = edited.unwrap_or(0);
+            }
+            removed += gone;
+            match from {
+                End::Left => rest = rest.start + passed - gone..rest.end - gone,
+                End::Right => rest.end -= passed,
+            }
+        }
+        removed
     }
 
     fn large(&mut self) -> Option<&mut List> {
@@ -403,12 +497,35 @@ impl ListMut<'_> {
     }
 }
 
+/// The most bytes and the most elements of a small list.
+fn bounds(limits: &Limits) -> (usize, usize) {
+    match limits.list_max_listpack_size {
+        size @ ..0 => (4096 << (-1 - size).clamp(0, 4), usize::MAX),
+        count => (SAFE_BYTES_MAX, count.max(1) as usize),
+    }
+}
+
 /// Whether a small list may have so many bytes and elements.
 fn fits(limits: &Limits, bytes: usize, elements: usize) -> bool {
-    match limits.list_max_listpack_size {
-        size @ ..0 => bytes <= 4096 << (-size - 1).clamp(0, 4),
-        count => bytes <= SAFE_BYTES_MAX && elements <= count.max(1) as usize,
+    let (bytes_max, elements_max) = bounds(limits);
+    bytes <= bytes_max && elements <= elements_max
+}
+
+/// The small form of a list that was large, if it takes half of what that may.
+fn shrunk(list: &List, limits: &Limits) -> Option<ListpackBuf> {
+    let (bytes_max, elements_max) = bounds(limits);
+    // Most lists are far too large: this asks no leaf.
+    if list.len() > elements_max / 2 || list.bytes() > bytes_max + LEAF_BYTES_MAX {
+        return None;
     }
+    let header = Listpack::EMPTY.encoded_len();
+    let bytes = list.chunks.leaves().map(|chunk| chunk.bytes() - header).sum::<usize>() + header;
+    if bytes > bytes_max / 2 {
+        return None;
+    }
+    let mut packed = ListpackBuf::with_capacity(bytes);
+    list.chunks.leaves().for_each(|chunk| packed.append(chunk.0.as_listpack()));
+    Some(packed)
 }
 
 /// The type of lists.
@@ -443,7 +560,7 @@ impl Collection for AnyList {
             Stored::Large(HeapMut::List(list)) => Form::Large(list),
             _ => return None,
         };
-        Some(ListMut { form, limits: *limits })
+        Some(ListMut::of(form, limits))
     }
 
     #[inline]
@@ -452,170 +569,28 @@ impl Collection for AnyList {
             return Finished::Empty;
         }
         let limits = &edited.limits;
-        let shrunk = |list: &List| {
-            let (bytes, elements) = (2 * list.bytes(), 2 * list.len());
-            fits(limits, bytes, elements).then(|| {
-                let mut packed = ListpackBuf::new();
-                list.chunks.leaves().for_each(|chunk| packed.append(chunk.0.as_listpack()));
-                Finished::Packed(Packing::List, packed.into_vec())
-            })
-        };
-        match edited.form {
+        let smaller = |list: &List| edited.reduced.then(|| shrunk(list, limits)).flatten();
+        let large = |list| Finished::Large(Heap::List(triomphe::Arc::new(list)));
+        let packed = match edited.form {
             Form::Packed(elements) => {
-                if fits(limits, elements.encoded_len(), elements.len()) {
-                    Finished::Packed(Packing::List, elements.into_vec())
-                } else {
-                    Finished::Large(Heap::List(triomphe::Arc::new(List::of(elements.as_listpack()))))
+                if !edited.announced && !fits(limits, elements.encoded_len(), elements.len()) {
+                    return large(List::of(elements.as_listpack()));
                 }
+                elements
             }
-            Form::Fresh(list) => Finished::Large(Heap::List(triomphe::Arc::new(list))),
-            Form::Large(list) => shrunk(list).unwrap_or(Finished::InPlace),
-        }
+            Form::Fresh(list) => match smaller(&list) {
+                None => return large(list),
+                Some(packed) => packed,
+            },
+            Form::Large(list) => match smaller(list) {
+                None => return Finished::InPlace,
+                Some(packed) => packed,
+            },
+        };
+        Finished::Packed(Packing::List, packed.into_vec())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::base::hash::HashSeed;
-
-    fn limits() -> Limits {
-        Limits { list_max_listpack_size: 4, ..Limits::defaults(HashSeed([3; 16])) }
-    }
-
-    /// Stores what an edit has come to, and takes it up again.
-    fn through_store(list: ListMut<'_>) -> ListMut<'static> {
-        let limits = list.limits;
-        let stored = match AnyList::finish(list) {
-            Finished::Empty => Stored::Missing(Vec::new()),
-            Finished::Packed(packing, bytes) => {
-                assert!(is_sound(&bytes));
-                Stored::Packed(packing, bytes)
-            }
-            Finished::Large(Heap::List(list)) => {
-                list.check_invariants();
-                let mut bytes = Vec::new();
-                list.encode(&mut bytes);
-                return ListMut { form: Form::Fresh(List::decode(&bytes, &limits).expect("what was encoded")), limits };
-            }
-            other => panic!("{other:?}"),
-        };
-        AnyList::edit(stored, &limits).expect("a list")
-    }
-
-    #[derive(Clone, Debug)]
-    enum Edit {
-        Push(Vec<u8>, bool),
-        Pop(bool),
-        Insert(usize, Vec<u8>),
-        Set(usize, Vec<u8>),
-        Remove(usize, usize),
-        Store,
-    }
-
-    fn end(left: bool) -> End {
-        if left { End::Left } else { End::Right }
-    }
-
-    fn element() -> impl Strategy<Value = Vec<u8>> {
-        prop_oneof![
-            4 => any::<i16>().prop_map(|number| number.to_string().into_bytes()),
-            4 => prop::collection::vec(any::<u8>(), 0..10),
-            1 => (2000usize..12_000).prop_map(|len| vec![b'x'; len]),
-        ]
-    }
-
-    fn edit() -> impl Strategy<Value = Edit> {
-        prop_oneof![
-            6 => (element(), any::<bool>()).prop_map(|(e, left)| Edit::Push(e, left)),
-            2 => any::<bool>().prop_map(Edit::Pop),
-            2 => (any::<usize>(), element()).prop_map(|(at, e)| Edit::Insert(at, e)),
-            2 => (any::<usize>(), element()).prop_map(|(at, e)| Edit::Set(at, e)),
-            1 => (any::<usize>(), 0usize..8).prop_map(|(at, len)| Edit::Remove(at, len)),
-            1 => Just(Edit::Store),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn it_does_what_a_vector_does(edits in prop::collection::vec(edit(), 1..120)) {
-            let (mut list, mut model) = (ListMut::new(&limits()), Vec::<Vec<u8>>::new());
-            let mut frozen = Vec::new();
-            for edit in edits {
-                match edit {
-                    Edit::Push(element, left) => {
-                        list.expect(1, element.len());
-                        list.push(&element, end(left));
-                        model.insert(if left { 0 } else { model.len() }, element);
-                    }
-                    Edit::Pop(left) => {
-                        let popped = list.pop(end(left), |item| item.to_vec());
-                        let expected = match left {
-                            true if !model.is_empty() => Some(model.remove(0)),
-                            _ => model.pop(),
-                        };
-                        prop_assert_eq!(popped, expected);
-                    }
-                    Edit::Insert(at, element) => {
-                        let at = at % (model.len() + 1);
-                        list.insert(at, &element);
-                        model.insert(at, element);
-                    }
-                    Edit::Set(at, element) if !model.is_empty() => {
-                        let at = at % model.len();
-                        list.set(at, &element);
-                        model[at] = element;
-                    }
-                    Edit::Set(..) => {}
-                    Edit::Remove(at, len) => {
-                        let from = at % (model.len() + 1);
-                        let to = (from + len).min(model.len());
-                        list.remove_range(from..to);
-                        model.drain(from..to);
-                    }
-                    Edit::Store => {
-                        list = through_store(list);
-                        if let Form::Fresh(large) = &list.form {
-                            frozen.push((large.clone(), model.clone()));
-                        }
-                    }
-                }
-                prop_assert_eq!(list.view().len(), model.len());
-            }
-            let all = |list: ListRef<'_>| list.iter().map(Item::to_vec).collect::<Vec<_>>();
-            prop_assert_eq!(all(list.view()), model.clone());
-            for at in 0..model.len() {
-                prop_assert_eq!(list.view().get(at).map(Item::to_vec), Some(model[at].clone()));
-                let left: Vec<Vec<u8>> = list.view().iter_from(at, End::Left).map(Item::to_vec).collect();
-                prop_assert_eq!(left, model[..=at].iter().rev().cloned().collect::<Vec<_>>());
-                let right: Vec<Vec<u8>> = list.view().iter_from(at, End::Right).map(Item::to_vec).collect();
-                prop_assert_eq!(&right, &model[at..]);
-            }
-            for (large, model) in frozen {
-                prop_assert_eq!(all(ListRef::Large(&large)), model);
-            }
-        }
-
-        #[test]
-        fn any_bytes_end_in_peace(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            if let Some(list) = List::decode(&bytes, &limits()) {
-                list.check_invariants();
-            }
-            is_sound(&bytes);
-        }
-    }
-
-    #[test]
-    fn a_large_list_takes_little_more_than_its_elements() {
-        let mut list = List::default();
-        for number in 0..200_000 {
-            list.push(Item::Str(format!("element:{number:012}").as_bytes()), End::Right);
-        }
-        list.check_invariants();
-        // A head byte, 20 bytes, a back length.
-        let bytes = list.bytes() as f64 / (200_000.0 * 22.0);
-        assert!(bytes < 1.02, "{bytes}");
-    }
-}
+#[path = "list_tests.rs"]
+mod tests;

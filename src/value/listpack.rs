@@ -367,6 +367,14 @@ impl ListpackBuf {
         self.0.shrink_to_fit();
     }
 
+    /// Gives memory back after removals, once only a quarter of it is in use.
+    #[inline]
+    pub fn trim(&mut self) {
+        if self.0.capacity() / 4 > self.0.len() {
+            self.0.shrink_to_fit();
+        }
+    }
+
     /// The bytes.
     pub fn into_vec(self) -> Vec<u8> {
         self.0

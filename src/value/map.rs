@@ -94,6 +94,18 @@ impl Map {
         self.get(member).is_some()
     }
 
+    /// Has the processor fetch the segment of a member's hash: some time before `prefetch_record`.
+    #[inline]
+    pub fn prefetch_segment(&self, hash: u64) {
+        self.parts[self.part(hash)].prefetch_segment(hash);
+    }
+
+    /// Has the processor fetch the record of a member's hash: some time before the look-up.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        self.parts[self.part(hash)].prefetch_record(hash);
+    }
+
     /// Stores a member with its value and expiry (Unix ms), whatever it was before; gives what it displaced.
     #[inline]
     pub fn set(&mut self, member: &[u8], value: NewValue<'_>, expiry: Option<u64>) -> Option<Displaced> {

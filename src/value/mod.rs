@@ -19,6 +19,7 @@ pub mod codec;
 pub mod collection;
 pub mod directory;
 pub mod entry;
+pub mod geo;
 pub mod hash;
 pub mod heap;
 pub mod hyperloglog;

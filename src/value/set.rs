@@ -23,6 +23,11 @@ impl Set {
         Set { members: Map::with_capacity(limits.seed, len) }
     }
 
+    /// Its members.
+    pub(super) fn map(&self) -> &Map {
+        &self.members
+    }
+
     fn add(&mut self, member: &[u8]) -> bool {
         self.members.insert(member, NewValue::Bytes(b""))
     }

@@ -48,6 +48,11 @@ pub trait Leaf: Clone + std::fmt::Debug {
     /// The key of the first item.
     fn first_key(&self) -> Self::Key;
 
+    /// Makes `key` the key of the first item; one that can be changed in place needs no allocation.
+    fn renew_key(&self, key: &mut Self::Key) {
+        *key = self.first_key();
+    }
+
     /// How many items there are.
     fn len(&self) -> usize;
 
@@ -107,10 +112,11 @@ impl<L: Leaf> Child<L> {
 
     /// Says again what is so, after the node has changed.
     fn refresh(&mut self) {
-        if let Some((len, bytes, key)) = self.node.summary_if_any() {
-            (self.len, self.bytes, self.key) = (len, bytes, key);
-        } else {
-            self.len = 0;
+        (self.len, self.bytes) = self.node.size();
+        match &*self.node {
+            _ if self.len == 0 => {}
+            Node::Leaf(leaf) => leaf.renew_key(&mut self.key),
+            Node::Inner(children) => self.key.clone_from(&children[0].key),
         }
     }
 
@@ -152,23 +158,25 @@ impl<L: Leaf> Node<L> {
         }
     }
 
-    fn summary_if_any(&self) -> Option<(usize, usize, L::Key)> {
+    /// How many items and bytes it has.
+    fn size(&self) -> (usize, usize) {
         match self {
-            Node::Leaf(leaf) if leaf.len() == 0 => None,
-            Node::Inner(children) if children.is_empty() => None,
-            _ => Some(self.summary()),
+            Node::Leaf(leaf) => (leaf.len(), leaf.bytes() + size_of::<Node<L>>() + 8),
+            Node::Inner(children) => {
+                let len = children.iter().map(|child| child.len).sum();
+                let bytes: usize = children.iter().map(|child| child.bytes).sum();
+                (len, bytes + slot_bytes(children) + 40)
+            }
         }
     }
 
     fn summary(&self) -> (usize, usize, L::Key) {
-        match self {
-            Node::Leaf(leaf) => (leaf.len(), leaf.bytes() + size_of::<Node<L>>() + 8, leaf.first_key()),
-            Node::Inner(children) => {
-                let len = children.iter().map(|child| child.len).sum();
-                let bytes: usize = children.iter().map(|child| child.bytes).sum();
-                (len, bytes + slot_bytes(children) + 40, children[0].key.clone())
-            }
-        }
+        let (len, bytes) = self.size();
+        let key = match self {
+            Node::Leaf(leaf) => leaf.first_key(),
+            Node::Inner(children) => children[0].key.clone(),
+        };
+        (len, bytes, key)
     }
 }
 

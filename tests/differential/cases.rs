@@ -88,6 +88,7 @@ fn files() -> Vec<Group> {
         ("databases.txt", include_str!("cases/databases.txt")),
         ("dump.txt", include_str!("cases/dump.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("geo.txt", include_str!("cases/geo.txt")),
         ("hash.txt", include_str!("cases/hash.txt")),
         ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
@@ -100,6 +101,7 @@ fn files() -> Vec<Group> {
         ("streams.txt", include_str!("cases/streams.txt")),
         ("strings.txt", include_str!("cases/strings.txt")),
         ("transactions.txt", include_str!("cases/transactions.txt")),
+        ("zset.txt", include_str!("cases/zset.txt")),
     ];
     files.into_iter().flat_map(|(name, text)| read(name, text)).collect()
 }

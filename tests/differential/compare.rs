@@ -74,6 +74,8 @@ pub(crate) enum Likeness {
     Form,
     /// Both are errors with the same first word.
     Error,
+    /// Byte for byte, but Redis 7.0 calls every list a quicklist, and later versions call a short one a listpack.
+    Encoding,
     /// Any reply that is not an error.
     Any,
 }
@@ -84,6 +86,10 @@ impl Likeness {
         let both = || (reply::parse(reference), reply::parse(tested));
         match self {
             Likeness::Exact => reference == tested,
+            Likeness::Encoding => {
+                let is_list = reference == b"$9\r\nquicklist\r\n";
+                reference == tested || (is_list && tested == b"$8\r\nlistpack\r\n")
+            }
             Likeness::Sorted => {
                 let (reference, tested) = both();
                 sorted(reference) == sorted(tested)

@@ -20,6 +20,8 @@ const VALUES: &[(&[&str], &str)] = &[
     (&["SADD k \"long\"*30 short"], "SMEMBERS k"),
     (&["HSET k f v g 12 \"\" \"\" h \"x\"*60"], "HGETALL k"),
     (&["HSET k f \"long\"*300 g 1"], "HGETALL k"),
+    (&["ZADD k 1 a 2.5 b -inf c inf d 0.1 e"], "ZRANGE k 0 -1 WITHSCORES"),
+    (&["ZADD k 1 \"long\"*30 2 short"], "ZRANGE k 0 -1 WITHSCORES"),
     (&["SETBIT k 100000 1"], "GET k"),
     (&["PFADD k a b c d e"], "GET k"),
 ];
@@ -44,6 +46,7 @@ fn large_values() -> Vec<(Vec<String>, &'static str)> {
         (many("RPUSH", |n| format!("{}", n * 7919)), "LRANGE k 0 -1"),
         (many("SADD", |n| format!("member:{n}")), "SMEMBERS k"),
         (many("SADD", |n| format!("{n}")), "SMEMBERS k"),
+        (many("ZADD", |n| format!("{} member:{n}", n * 7919 % 3001)), "ZRANGE k 0 -1 WITHSCORES"),
         (many("HSET", |n| format!("field:{n} value:{n}")), "HGETALL k"),
     ]
 }

@@ -29,6 +29,7 @@ fn last_look(clients: &mut Clients) -> Vec<Command> {
             commands.push(words(&[b"GET", key.text()]));
             commands.push(words(&[b"HGETALL", key.text()]));
             commands.push(words(&[b"XRANGE", key.text(), b"-", b"+"]));
+            commands.push(words(&[b"LRANGE", key.text(), b"0", b"-1"]));
             commands.push(words(&[b"PEXPIRETIME", key.text()]));
             commands.push(words(&[b"OBJECT", b"ENCODING", key.text()]));
         }
@@ -41,6 +42,7 @@ fn likeness_of(command: &Command) -> Likeness {
         b"KEYS" | b"SCAN" => Likeness::Sorted,
         // Redis may or may not have removed the expired keys yet: see `last_look`.
         b"DBSIZE" if command.len() == 1 => Likeness::Form,
+        b"OBJECT" => Likeness::Encoding,
         _ => Likeness::Exact,
     }
 }

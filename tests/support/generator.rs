@@ -1,4 +1,4 @@
-//! Writes random commands for strings, hashes and keys, good and malformed, on few keys.
+//! Writes random commands for strings, hashes, lists and keys, good and malformed, on few keys.
 //!
 //! Expiry times are far ahead or long past, so that nothing depends on the clock.
 
@@ -40,10 +40,13 @@ const SMALL: &[&str] =
 const FLOATS: &[&str] =
     &["0", "0.5", "-0.5", "1.25", "-3", "10", "1e3", "abc", "inf", "nan", "", "+2.5", "0.125", "-100.75"];
 // Some are keys of strings, too.
+const HASHES: &[&str] = &["hash", "hash", "hash:2", "hash:3", "a", "b"];
+const LISTS: &[&str] = &["list", "list", "list:2", "list:3", "a", "b"];
+const ELEMENTS: &[&str] = &["", "x", "y", "7", "-3", "07", "9223372036854775807"];
+const INDEXES: &[&str] = &["0", "1", "2", "5", "-1", "-2", "-5", "100", "-100", "abc", "9223372036854775807"];
 const STREAMS: &[&str] = &["stream:1", "stream:1", "stream:2", "a"];
 const GROUPS: &[&str] = &["g", "g", "h", "none"];
 const CONSUMERS: &[&str] = &["c", "d", ""];
-const HASHES: &[&str] = &["hash", "hash", "hash:2", "hash:3", "a", "b"];
 const FIELDS: &[&str] = &["f1", "f2", "f3", "7", "", "\u{0}\r\n", "f:with:a:longer:name", "-9223372036854775808"];
 const VALUES: &[&str] = &[
     "",
@@ -114,13 +117,13 @@ impl Generator<'_> {
     /// Every key that a command may name.
     pub(crate) fn all_keys() -> impl Iterator<Item = Vec<u8>> {
         let floats = KEYS.iter().chain(HASHES).map(|key| format!("float:{key}").into_bytes());
-        let others = HYPERLOGLOGS.iter().chain(HASHES).chain(STREAMS);
+        let others = HYPERLOGLOGS.iter().chain(HASHES).chain(LISTS).chain(STREAMS);
         KEYS.iter().chain(others).map(|key| key.as_bytes().to_vec()).chain(floats)
     }
 
     /// The next command.
     pub(crate) fn command(&mut self) -> Command {
-        let mut command = match self.random.below(13) {
+        let mut command = match self.random.below(15) {
             0 => self.set(),
             1 => self.get(),
             2 => self.change(),
@@ -130,7 +133,8 @@ impl Generator<'_> {
             6 => self.bits(),
             7 => self.hyperloglog(),
             8 | 9 => self.hash(),
-            10 | 11 => self.stream(),
+            10 | 11 => self.list(),
+            12 | 13 => self.stream(),
             _ => self.look(),
         };
         // Of these Redis 7.0 overlooks malformed arguments where there is no key, or has other texts for them.
@@ -545,6 +549,83 @@ impl Generator<'_> {
                     }
                 }
                 self.words("HSCAN", arguments)
+            }
+        }
+    }
+
+    fn element(&mut self) -> Vec<u8> {
+        if self.random.one_in(8) { self.value() } else { self.pick(ELEMENTS) }
+    }
+
+    fn list(&mut self) -> Command {
+        let key = self.pick(LISTS);
+        match self.random.below(16) {
+            0..5 => {
+                let name = self.random.pick(&["LPUSH", "RPUSH", "RPUSH", "LPUSHX", "RPUSHX"]);
+                let elements: Command = (0..=self.random.below(4)).map(|_| self.element()).collect();
+                self.words(name, [vec![key], elements].concat())
+            }
+            5 => {
+                let name = self.random.pick(&["LPOP", "RPOP"]);
+                let mut arguments = vec![key];
+                if self.random.one_in(2) {
+                    arguments.push(self.pick(&["0", "1", "2", "3", "-1", "abc"]));
+                }
+                self.words(name, arguments)
+            }
+            6 => {
+                let name = self.random.pick(&["LRANGE", "LRANGE", "LTRIM"]);
+                let bounds = [self.pick(INDEXES), self.pick(INDEXES)];
+                self.words(name, [vec![key], bounds.to_vec()].concat())
+            }
+            7 => {
+                let index = self.pick(INDEXES);
+                self.words("LINDEX", [key, index])
+            }
+            8 => {
+                let (index, element) = (self.pick(INDEXES), self.element());
+                self.words("LSET", [key, index, element])
+            }
+            9 => {
+                let place = self.pick(&["BEFORE", "AFTER", "after", "FOO"]);
+                let (pivot, element) = (self.element(), self.element());
+                self.words("LINSERT", [key, place, pivot, element])
+            }
+            10 => {
+                let (count, element) = (self.pick(INDEXES), self.element());
+                self.words("LREM", [key, count, element])
+            }
+            11 | 12 => self.list_position(key),
+            13 | 14 => self.list_move(key),
+            _ => self.words("LLEN", [key]),
+        }
+    }
+
+    fn list_position(&mut self, key: Vec<u8>) -> Command {
+        let mut arguments = vec![key, self.element()];
+        for _ in 0..self.random.below(3) {
+            let option = self.pick(&["RANK", "COUNT", "MAXLEN", "rank", "FOO"]);
+            arguments.extend([option, self.pick(INDEXES)]);
+        }
+        self.words("LPOS", arguments)
+    }
+
+    fn list_move(&mut self, key: Vec<u8>) -> Command {
+        let other = self.pick(LISTS);
+        let ends = ["LEFT", "RIGHT", "left", "RIGHT", "LEFT", "FOO"];
+        match self.random.below(3) {
+            0 => self.words("RPOPLPUSH", [key, other]),
+            1 => {
+                let (from, to) = (self.pick(&ends), self.pick(&ends));
+                self.words("LMOVE", [key, other, from, to])
+            }
+            _ => {
+                let mut arguments =
+                    vec![self.pick(&["2", "2", "2", "1", "0", "3", "abc"]), key, other, self.pick(&ends)];
+                if self.random.one_in(2) {
+                    arguments.extend([b"COUNT".to_vec(), self.pick(&["1", "2", "10", "0", "abc"])]);
+                }
+                self.words("LMPOP", arguments)
             }
         }
     }

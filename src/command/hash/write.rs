@@ -16,6 +16,7 @@ pub(super) static HSET: Command = Command {
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
     log: Log::Verbatim,
+    member: 2,
     handler: Handler::Data(hset),
     complexity: "O(1) for each field, so O(N) for N of them.",
     syntax: "key field value [field value ...]",
@@ -96,6 +97,7 @@ pub(super) static HDEL: Command = Command {
     flags: CHANGE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
     log: Log::Rewritten, // as it is, and only when a field was there
+    member: 2,
     handler: Handler::Data(hdel),
     complexity: "O(N) where N is the number of fields to remove.",
     syntax: "key field [field ...]",
@@ -122,6 +124,7 @@ pub(super) static HINCRBY: Command = Command {
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
     log: Log::Verbatim,
+    member: 2,
     handler: Handler::Data(hincrby),
     syntax: "key field increment",
     summary: "Adds to the integer in a field; a missing field counts as 0.",

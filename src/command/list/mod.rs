@@ -9,7 +9,7 @@ mod tests;
 
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, categories, flags};
 use crate::resp::{Elements, Reply};
-use crate::value::list::{AnyList, End, ListRef};
+use crate::value::list::{AnyList, End};
 use crate::value::listpack::Item;
 
 /// The commands of this family.
@@ -138,7 +138,8 @@ fn lset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let list = call.db.peek_view::<AnyList>(key)?.ok_or(CommandError::NoSuchKey)?;
     let index = list.index(args::integer(call.args.at(2))?).ok_or(CommandError::OutOfRange("index out of range"))?;
     call.db.edit::<AnyList, _>(key, |list| {
-        list.expect(0, element.len());
+        // As in Redis: one more, although it takes the place of another.
+        list.expect(1, element.len());
         list.set(index, element);
         Ok(((), 1))
     })?;
@@ -160,14 +161,14 @@ static LINSERT: Command = Command {
 };
 
 fn linsert(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (key, pivot, element) = (call.key(1), call.args.at(3), call.args.at(4));
+    let (key, pivot, element) = (call.key(1), Item::canonical(call.args.at(3)), call.args.at(4));
     let behind = match call.args.at(2) {
         word if args::is(word, "AFTER") => 1,
         word if args::is(word, "BEFORE") => 0,
         _ => return Err(CommandError::Syntax),
     };
     let Some(list) = call.db.peek_view::<AnyList>(key)? else { return Ok(reply.int(0)) };
-    let Some(index) = list.iter().position(|element| element.is(pivot)) else { return Ok(reply.int(-1)) };
+    let Some(index) = list.iter().position(|element| element == pivot) else { return Ok(reply.int(-1)) };
     let len = call.db.edit::<AnyList, _>(key, |list| {
         list.expect(1, element.len());
         list.insert(index + behind, element);
@@ -191,32 +192,14 @@ static LREM: Command = Command {
 
 fn lrem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, element) = (call.key(1), call.args.at(3));
-    let count = args::integer(call.args.at(2))?;
-    let Some(list) = call.db.peek_view::<AnyList>(key)? else { return Ok(reply.int(0)) };
-    let found = equal(list, element, count);
-    if found.is_empty() {
-        return Ok(reply.int(0));
-    }
-    call.db.edit::<AnyList, _>(key, |list| {
-        found.iter().rev().for_each(|&index| list.remove_range(index..index + 1));
-        Ok(((), found.len() as u64))
+    let count = args::signed(call.args.at(2))?;
+    let most = if count == 0 { usize::MAX } else { usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX) };
+    let from = if count < 0 { End::Right } else { End::Left };
+    let removed = call.db.edit::<AnyList, _>(key, |list| {
+        let removed = list.remove_equal(element, most, from);
+        Ok((removed, removed as u64))
     })?;
-    Ok(reply.int(found.len() as i64))
-}
-
-/// The indexes of the elements equal to one, ascending: so many from the left, or the right if negative; all if 0.
-fn equal(list: ListRef<'_>, element: &[u8], count: i64) -> Vec<usize> {
-    let wanted = if count == 0 { usize::MAX } else { usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX) };
-    let len = list.len();
-    if count >= 0 {
-        let all = list.iter().enumerate();
-        return all.filter(|(_, other)| other.is(element)).map(|(index, _)| index).take(wanted).collect();
-    }
-    let from_right = list.iter_from(len - 1, End::Left).enumerate();
-    let mut found: Vec<usize> =
-        from_right.filter(|(_, other)| other.is(element)).map(|(at, _)| len - 1 - at).take(wanted).collect();
-    found.reverse();
-    found
+    Ok(reply.int(removed as i64))
 }
 
 static LTRIM: Command = Command {

@@ -4,6 +4,7 @@ use super::super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, O
 use super::ONE_LIST;
 use crate::resp::Reply;
 use crate::value::list::{AnyList, End};
+use crate::value::listpack::Item;
 
 pub(super) static LPOS: Command = Command {
     name: "LPOS",
@@ -47,13 +48,10 @@ impl Options {
 }
 
 fn rank(word: &[u8]) -> Result<i64, CommandError> {
-    match args::integer(word)? {
+    match args::signed(word)? {
         0 => Err(CommandError::OutOfRange(
             "RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start \
              from the end of the list",
-        )),
-        i64::MIN => Err(CommandError::OutOfRange(
-            "value is out of range, value must between -9223372036854775807 and 9223372036854775807",
         )),
         rank => Ok(rank),
     }
@@ -64,14 +62,14 @@ fn amount(word: &[u8], negative: &'static str) -> Result<usize, CommandError> {
 }
 
 fn lpos(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (key, element) = (call.key(1), call.args.at(2));
+    let (key, element) = (call.key(1), Item::canonical(call.args.at(2)));
     let options = Options::parse(Words::new(call.args, 3))?;
     let mut found = Vec::new();
     if let Some(list) = call.db.view::<AnyList>(key)? {
         let (len, passed_over) = (list.len(), options.rank.unsigned_abs() as usize - 1);
         let (from, towards) = if options.rank > 0 { (0, End::Right) } else { (len - 1, End::Left) };
         let looked_at = list.iter_from(from, towards).enumerate().take(options.looked_at_max);
-        let equal = looked_at.filter(|(_, other)| other.is(element)).skip(passed_over);
+        let equal = looked_at.filter(|(_, other)| *other == element).skip(passed_over);
         let index = |at: usize| if options.rank > 0 { at } else { len - 1 - at };
         found = equal.map(|(at, _)| index(at)).take(options.count.unwrap_or(1)).collect();
     }

@@ -6,7 +6,7 @@ use super::super::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, 
 use super::{ONE_LIST, ends};
 use crate::keyspace::Key;
 use crate::resp::Reply;
-use crate::value::list::{AnyList, End};
+use crate::value::list::{AnyList, End, ListMut};
 
 const BLOCKING: Flags = flags::WRITE.or(flags::BLOCKING);
 
@@ -107,15 +107,33 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
         return Ok(None);
     }
     call.db.peek_view::<AnyList>(destination)?;
-    let popped = call.db.edit::<AnyList, _>(source, |list| Ok((list.pop(from, |element| element.to_vec()), 1)))?;
-    let Some(element) = popped else { return Ok(None) };
-    call.db.edit::<AnyList, _>(destination, |list| {
+    let pushed = |list: &mut ListMut<'_>, element: &[u8]| {
         list.expect(1, element.len());
-        list.push(&element, to);
+        list.push(element, to);
+    };
+    let pop: &[&[u8]] = &[if from == End::Left { b"LPOP" } else { b"RPOP" }, source.bytes];
+    let push: &[u8] = if to == End::Left { b"LPUSH" } else { b"RPUSH" };
+    let is_rotation = source.bytes == destination.bytes;
+    let popped = call.db.edit::<AnyList, _>(source, |list| {
+        let popped = list.pop(from, |element| element.to_vec());
+        if let Some(element) = popped.as_ref().filter(|_| is_rotation) {
+            pushed(list, element);
+        }
+        Ok((popped, 1))
+    })?;
+    let Some(element) = popped else { return Ok(None) };
+    if is_rotation {
+        // In this order, so that the key and its expiry outlive the replay where this is its only element.
+        call.log_as(source, &[push, source.bytes, &element]);
+        call.log_as(source, pop);
+        return Ok(Some(element));
+    }
+    call.db.edit::<AnyList, _>(destination, |list| {
+        pushed(list, &element);
         Ok(((), 1))
     })?;
-    call.log_as(source, &[if from == End::Left { b"LPOP" } else { b"RPOP" }, source.bytes]);
-    call.log_as(destination, &[if to == End::Left { b"LPUSH" } else { b"RPUSH" }, destination.bytes, &element]);
+    call.log_as(source, pop);
+    call.log_as(destination, &[push, destination.bytes, &element]);
     Ok(Some(element))
 }
 

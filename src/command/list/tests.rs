@@ -19,7 +19,7 @@ fn a_moved_element_is_a_record_of_each_key() {
     assert_eq!(t.run("LMOVE a b LEFT RIGHT"), "$1 1 ");
     assert_eq!(t.take_logged(), ["LPOP a", "RPUSH b 1"]);
     assert_eq!(t.run("RPOPLPUSH a a"), "$1 3 ");
-    assert_eq!(t.take_logged(), ["RPOP a", "LPUSH a 3"]);
+    assert_eq!(t.take_logged(), ["LPUSH a 3", "RPOP a"]);
     assert_eq!(t.run("LMPOP 2 none a LEFT COUNT 5"), "*2 $1 a *2 $1 3 $1 2 ");
     assert_eq!(t.take_logged(), ["LPOP a 2"]);
     assert_eq!(t.run("BLPOP a b 0"), "*2 $1 b $1 1 ");
@@ -105,5 +105,19 @@ fn a_long_list_is_found_its_way_in_from_both_ends() {
     t.run("LTRIM l 2499 2502");
     assert_eq!(t.run("OBJECT ENCODING l"), "$8 listpack ");
     assert_eq!(t.run("LLEN l"), ":4 ");
+    t.assert_replay_equals_live();
+}
+
+/// A list of one element, moved to itself, once lost its expiry, for the key went with the element and came anew.
+#[test]
+fn a_rotated_list_keeps_its_expiry() {
+    let mut t = Runner::new();
+    t.run("RPUSH l a");
+    t.run("EXPIRE l 100");
+    for line in ["RPOPLPUSH l l", "LMOVE l l LEFT RIGHT", "LMOVE l l RIGHT RIGHT", "BLMOVE l l LEFT LEFT 0"] {
+        assert_eq!(t.run(line), "$1 a ", "{line}");
+        assert_eq!(t.run("TTL l"), ":100 ", "{line}");
+    }
+    assert_eq!(t.run("LRANGE l 0 -1"), "*1 $1 a ");
     t.assert_replay_equals_live();
 }

@@ -51,7 +51,7 @@ impl Hash {
         hash
     }
 
-    pub(super) fn map(&self) -> &Map {
+    pub(in crate::value) fn map(&self) -> &Map {
         &self.map
     }
 

@@ -16,6 +16,12 @@ pub enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// The element with this text, as a listpack holds it: to be compared with many.
+    #[inline]
+    pub fn canonical(text: &'a [u8]) -> Item<'a> {
+        format::parse_i64(text).map_or(Item::Str(text), Item::Int)
+    }
+
     /// The length of the text.
     #[inline]
     pub fn text_len(self) -> usize {
