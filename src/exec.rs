@@ -33,16 +33,18 @@ use crate::command::table::Entry;
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::gate::Inside;
-use crate::keyspace::{Closed, Held, Key, Keyspace, shard_of};
+use crate::keyspace::{Closed, Held, Keyspace, shard_of};
 use crate::resp::request::Progress;
 use crate::resp::{self, Args, Output, Reply, Request, Resp};
 use crate::value::Limits;
 
+mod ahead;
 mod blocking;
 #[cfg(test)]
 pub mod testing;
 mod transaction;
 
+use ahead::{plan, prefetch};
 use blocking::{is_waited_for, register};
 use transaction::Part;
 
@@ -274,63 +276,6 @@ fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
 fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
     let no_touch = client.record.no_touch.load(Relaxed);
     Facts { no_touch, ..facts_of(settings, limits, clock::now_ms()) }
-}
-
-/// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, and two more for
-/// members of large collections, so that the cache misses of one overlap those of the others.
-fn plan<'a>(
-    server: &'a Server,
-    db: u32,
-    calls: &[Args<'_>],
-    keys: &mut [HashedKeys],
-) -> SmallVec<[Plan<'a>; GROUP_MAX]> {
-    let keyspace = &server.keyspace;
-    let mut plans = SmallVec::new();
-    let mut last = None;
-    for (args, keys) in calls.iter().zip(keys.iter_mut()) {
-        keys.clear();
-        let plan = server.table.resolve_after(&mut last, *args);
-        if let Ok(entry) = &plan {
-            find_keys(keyspace, entry.command, *args, keys);
-            if calls.len() > 1 {
-                keys.hashes.iter().for_each(|&hash| keyspace.prefetch_shard(hash));
-                if let member @ 1.. = entry.command.member {
-                    keys.member = args.get(member).map(|member| keyspace.seed().hash(member));
-                }
-            }
-        }
-        plans.push(plan);
-    }
-    if calls.len() > 1 {
-        let hashes = || keys[..calls.len()].iter().flat_map(|keys| keys.hashes.iter().take(4));
-        prefetch(keyspace, hashes().map(|&hash| (db, hash)));
-        prefetch_members(keyspace, db, calls, keys);
-    }
-    plans
-}
-
-/// The waves that fetch members of large collections: first the segment of each, then the record.
-fn prefetch_members(keyspace: &Keyspace, db: u32, calls: &[Args<'_>], keys: &mut [HashedKeys]) {
-    for (args, keys) in calls.iter().zip(keys.iter_mut()) {
-        if let (Some(member), [place], [hash]) = (keys.member, &keys.places[..], &keys.hashes[..]) {
-            let key = Key { bytes: args.at(*place), hash: *hash };
-            keys.member = Some(member).filter(|member| keyspace.prefetch_member_segment(db, key, *member));
-        }
-    }
-    for (args, keys) in calls.iter().zip(keys) {
-        if let (Some(member), [place], [hash]) = (keys.member, &keys.places[..], &keys.hashes[..]) {
-            keyspace.prefetch_member_record(db, Key { bytes: args.at(*place), hash: *hash }, member);
-        }
-    }
-}
-
-/// The waves behind the first (see [`Keyspace::prefetch_shard`]) that fetch what leads to keys, each given with
-/// its database.
-#[inline]
-fn prefetch(keyspace: &Keyspace, keys: impl Iterator<Item = (u32, u64)> + Clone) {
-    keys.clone().for_each(|(_, hash)| keyspace.prefetch_directory(hash));
-    keys.clone().for_each(|(db, hash)| keyspace.prefetch_segment(db, hash));
-    keys.for_each(|(db, hash)| keyspace.prefetch_record(db, hash));
 }
 
 /// Finds and hashes the keys of a call.

@@ -72,6 +72,18 @@ fn node_redis() {
     }
 }
 
+/// Profiles, a queue with waiting workers, tags, a leaderboard of 100,000 players, a stream with a group.
+#[test]
+fn what_tutorials_teach() {
+    for protocol in ["2", "3"] {
+        crash_between(|port, phase| {
+            let mut command = node("tutorial.mjs", port, phase);
+            command.arg(protocol);
+            command
+        });
+    }
+}
+
 #[test]
 fn ioredis() {
     crash_between(|port, phase| node("ioredis.mjs", port, phase));

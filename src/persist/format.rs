@@ -101,11 +101,14 @@
 //!   type 5, set     length varint | listpack: members, none twice
 //!   type 6, hash    length varint | listpack, in Redis' bytes: field, value, …
 //!   type 7, hash    the same with expiries: field, value, expiry in unix ms or 0, …; ascending, those of 0 last
+//!   type 8, zset    length varint | listpack, in Redis' bytes: member, score, …; by score and then member
 //!   type 9, list    length varint | listpack, listpack, … each behind its length varint, none empty
 //!   type 10, set    length varint | number of members varint | member, member, … each behind its length varint
 //!   type 11, hash   length varint | number of fields varint | field, field, …
 //!     field         flags u8 | name length varint | name | value | [expiry u64, unix ms, 1 to 2^48 - 1]
 //!     flags         bit 0: the value is a zigzag varint, else length varint | bytes; bit 1: expiry
+//!   type 12, zset   length varint | number of members varint | item, item, … by score and then member
+//!     item          score f64, no NaN | member length varint | member
 //!   type 13, stream length varint | last id | max deleted id | entries ever added varint
 //!                   | number of blocks varint | block, … | number of groups varint | group, …
 //!     id            ms varint | number within it varint

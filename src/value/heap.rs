@@ -1,7 +1,7 @@
 //! The payloads of values that live outside their record, behind one thin, counted pointer each.
 //!
 //! Invariants:
-//! - A pointer that [`Heap::into_raw`] gave owns one reference; the kind that is kept beside it says of what.
+//! - A pointer that `Heap::into_raw` gave owns one reference; the kind that is kept beside it says of what.
 //! - A payload that anyone else shares is never changed.
 
 use std::mem::ManuallyDrop;

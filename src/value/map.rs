@@ -1,7 +1,7 @@
 //! The large form of hashes and sets, and of sorted sets by member: a map of byte strings to values.
 //!
 //! It is made of [`Directory`]s, the same packed copy-on-write segments that keys live in. A small map is one
-//! directory; from [`PARTED_LEN`] members on it is [`PARTS`] of them, chosen by the top bits of the hash, so
+//! directory; from `PARTED_LEN` members on it is `PARTS` of them, chosen by the top bits of the hash, so
 //! that what one clone and the first change after it must copy stays small: a few hundred counted pointers,
 //! then one part's.
 //!

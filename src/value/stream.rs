@@ -183,7 +183,7 @@ impl Stream {
         self.entries.leaves().map(|block| (block.master(), block.as_bytes()))
     }
 
-    /// How many nodes Redis' radix tree of the blocks would have: counted for the first [`NODES_COUNTED`] blocks,
+    /// How many nodes Redis' radix tree of the blocks would have: counted for the first `NODES_COUNTED` blocks,
     /// estimated for those behind.
     pub fn radix_nodes(&self) -> usize {
         if self.blocks == 0 {

@@ -63,6 +63,12 @@ const VALUES: &[&str] = &[
     "10.0",
     "\u{1}\u{0}",
 ];
+const ZSETS: &[&str] = &["zset", "zset", "zset:2", "zset:3", "a", "hash"];
+const MEMBERS: &[&str] = &["m1", "m2", "m3", "m4", "m5", "7", "-3", "", "\u{0}\r\n", "m:with:a:longer:name"];
+// Halves and quarters: Redis 7.0 prints the digits of others differently. No -0: it depends on the form there.
+const SCORES: &[&str] = &["0", "1", "2", "-1", "2.5", "-7.25", "100", "1000000", "inf", "-inf", "abc", "1", "2"];
+const SCORE_EDGES: &[&str] = &["0", "1", "(1", "(2", "2.5", "-inf", "+inf", "(inf", "abc", "-7.25", "100"];
+const LEX_EDGES: &[&str] = &["-", "+", "[m1", "(m1", "[m3", "(m4", "[", "m", "[7"];
 // Thousands of years ahead, or long past.
 const TIMES_MS: &[&str] = &["33177117420000", "33177117420123", "44177117420999", "1", "0", "-1", "abc", "1000"];
 const TIMES_S: &[&str] = &["33177117420", "33177117421", "44177117420", "1", "0", "-1", "abc"];
@@ -117,13 +123,13 @@ impl Generator<'_> {
     /// Every key that a command may name.
     pub(crate) fn all_keys() -> impl Iterator<Item = Vec<u8>> {
         let floats = KEYS.iter().chain(HASHES).map(|key| format!("float:{key}").into_bytes());
-        let others = HYPERLOGLOGS.iter().chain(HASHES).chain(LISTS).chain(STREAMS);
+        let others = HYPERLOGLOGS.iter().chain(HASHES).chain(LISTS).chain(ZSETS).chain(STREAMS);
         KEYS.iter().chain(others).map(|key| key.as_bytes().to_vec()).chain(floats)
     }
 
     /// The next command.
     pub(crate) fn command(&mut self) -> Command {
-        let mut command = match self.random.below(15) {
+        let mut command = match self.random.below(17) {
             0 => self.set(),
             1 => self.get(),
             2 => self.change(),
@@ -133,12 +139,14 @@ impl Generator<'_> {
             6 => self.bits(),
             7 => self.hyperloglog(),
             8 | 9 => self.hash(),
-            10 | 11 => self.list(),
-            12 | 13 => self.stream(),
+            10 | 11 => self.zset(),
+            12 | 13 => self.list(),
+            14 | 15 => self.stream(),
             _ => self.look(),
         };
         // Of these Redis 7.0 overlooks malformed arguments where there is no key, or has other texts for them.
-        if matches!(command[0].as_slice(), b"BITCOUNT" | b"BITPOS" | b"XREAD" | b"XREADGROUP") {
+        const UNSPOILT: &[&[u8]] = &[b"BITCOUNT", b"BITPOS", b"ZRANK", b"ZREVRANK", b"XREAD", b"XREADGROUP"];
+        if UNSPOILT.contains(&command[0].as_slice()) {
             return command;
         }
         // Now and then one argument too few or too many, or a lower-case name.
@@ -551,6 +559,93 @@ impl Generator<'_> {
                 self.words("HSCAN", arguments)
             }
         }
+    }
+
+    fn zset(&mut self) -> Command {
+        let (key, member, score) = (self.pick(ZSETS), self.pick(MEMBERS), self.pick(SCORES));
+        match self.random.below(14) {
+            0..4 => {
+                let mut arguments = vec![key];
+                for _ in 0..self.random.below(3) {
+                    arguments.push(self.pick(&["NX", "XX", "GT", "LT", "CH", "CH", "INCR"]));
+                }
+                arguments.extend([score, member]);
+                for _ in 0..self.random.below(4) {
+                    arguments.extend([self.pick(SCORES), self.pick(MEMBERS)]);
+                }
+                self.words("ZADD", arguments)
+            }
+            4 => self.words("ZINCRBY", [key, score, member]),
+            5 => {
+                let other = self.pick(MEMBERS);
+                self.words("ZREM", [key, member, other])
+            }
+            6 => {
+                let name = self.random.pick(&["ZSCORE", "ZRANK", "ZREVRANK", "ZMSCORE"]);
+                self.words(name, [key, member])
+            }
+            7 => {
+                let name = self.random.pick(&["ZPOPMIN", "ZPOPMAX"]);
+                let count = self.pick(SMALL);
+                self.words(name, [key, count])
+            }
+            8 => self.zset_slice(key),
+            9 => {
+                let name = self.random.pick(&["ZREMRANGEBYSCORE", "ZCOUNT"]);
+                let edges = [self.pick(SCORE_EDGES), self.pick(SCORE_EDGES)];
+                self.words(name, [vec![key], edges.to_vec()].concat())
+            }
+            10 => {
+                let name = self.random.pick(&["ZREMRANGEBYRANK", "ZRANGE", "ZREVRANGE"]);
+                let bounds = [self.pick(SMALL), self.pick(SMALL)];
+                self.words(name, [vec![key], bounds.to_vec()].concat())
+            }
+            11 => self.words("ZRANGE", [key, b"0".to_vec(), b"-1".to_vec(), b"WITHSCORES".to_vec()]),
+            _ => self.zset_algebra(key),
+        }
+    }
+
+    fn zset_slice(&mut self, key: Vec<u8>) -> Command {
+        let mut arguments = vec![key];
+        let name = match self.random.below(3) {
+            // Between members of unequal scores nothing is promised: only that the words are understood.
+            0 => {
+                arguments[0] = b"none".to_vec();
+                arguments.extend([self.pick(LEX_EDGES), self.pick(LEX_EDGES)]);
+                self.random.pick(&["ZRANGEBYLEX", "ZREVRANGEBYLEX", "ZLEXCOUNT"])
+            }
+            _ => {
+                arguments.extend([self.pick(SCORE_EDGES), self.pick(SCORE_EDGES)]);
+                self.random.pick(&["ZRANGEBYSCORE", "ZREVRANGEBYSCORE"])
+            }
+        };
+        if self.random.one_in(2) {
+            arguments.push(b"WITHSCORES".to_vec());
+        }
+        if self.random.one_in(2) {
+            arguments.extend([b"LIMIT".to_vec(), self.pick(SMALL), self.pick(SMALL)]);
+        }
+        self.words(name, arguments)
+    }
+
+    fn zset_algebra(&mut self, key: Vec<u8>) -> Command {
+        let (one, other) = (self.pick(ZSETS), self.pick(ZSETS));
+        if self.random.one_in(4) {
+            let words = [self.pick(SCORE_EDGES), self.pick(SCORE_EDGES), b"BYSCORE".to_vec()];
+            return self.words("ZRANGESTORE", [vec![key, one], words.to_vec()].concat());
+        }
+        let name = self.random.pick(&["ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE", "ZUNION", "ZINTER", "ZDIFF"]);
+        let mut arguments = vec![b"2".to_vec(), one, other];
+        if name.ends_with("STORE") {
+            arguments.insert(0, key);
+        }
+        match self.random.below(4) {
+            0 => arguments.extend([b"WEIGHTS".to_vec(), self.pick(SCORES), self.pick(SCORES)]),
+            1 => arguments.extend([b"AGGREGATE".to_vec(), self.pick(&["SUM", "MIN", "MAX", "FOO"])]),
+            2 => arguments.push(b"WITHSCORES".to_vec()),
+            _ => {}
+        }
+        self.words(name, arguments)
     }
 
     fn element(&mut self) -> Vec<u8> {

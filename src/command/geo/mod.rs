@@ -1,4 +1,4 @@
-//! Commands for places on earth, kept as scores of sorted sets; searches are in [`search`].
+//! Commands for places on earth, kept as scores of sorted sets; searches are in `search`.
 
 mod search;
 #[cfg(test)]
@@ -90,7 +90,7 @@ fn geoadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         first += 1;
     }
     let words = call.args.len() - first;
-    if words == 0 || words % 3 != 0 || options.check().is_err() {
+    if words == 0 || !words.is_multiple_of(3) || options.check().is_err() {
         return Err(CommandError::Syntax);
     }
     let places = (first..call.args.len()).step_by(3).map(|at| {

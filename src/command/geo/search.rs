@@ -358,9 +358,17 @@ struct Found<'a> {
 
 fn search(call: &mut Call<'_>, kind: Kind, reply: Reply<'_>) -> Outcome {
     let (args, limits) = (call.args, call.db.facts().limits);
+    if call.keys().len() == 0 {
+        // STORE is the last word: the key that it wants is not there.
+        return Err(CommandError::Syntax);
+    }
     let source: Key<'_> = call.key(if kind == Kind::SearchStore { 2 } else { 1 });
     let zset = call.db.view::<AnyZset>(source)?;
     let query = Query::parse(args, kind, zset)?;
+    if query.store_at.is_some_and(|at| !call.keys.places.contains(&at)) {
+        // Named twice: the first of them was taken for the key.
+        return Err(CommandError::Syntax);
+    }
     let found = zset.map(|zset| query.find(zset)).unwrap_or_default();
     let Some(store_at) = query.store_at else {
         let mut elements = reply.array(found.len());

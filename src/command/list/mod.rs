@@ -1,5 +1,5 @@
-//! Commands for lists: pushing and popping in [`ends`], the rest of one list here, those that move elements or
-//! choose among keys in [`several`].
+//! Commands for lists: pushing and popping in `ends`, the rest of one list here, those that move elements or
+//! choose among keys in `several`.
 
 mod ends;
 mod position;

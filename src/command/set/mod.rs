@@ -1,4 +1,4 @@
-//! Commands for sets, one set at a time; those that combine several are in [`algebra`].
+//! Commands for sets, one set at a time; those that combine several are in `algebra`.
 
 mod algebra;
 #[cfg(test)]
@@ -12,7 +12,7 @@ use crate::resp::{Elements, Reply};
 use crate::value::listpack::Item;
 use crate::value::set::{AnySet, SetMut, SetRef};
 
-/// The commands of this file and of [`algebra`].
+/// The commands of this file and of `algebra`.
 pub static COMMANDS: &[&Command] = &[
     &SADD,
     &SCARD,

@@ -1,5 +1,5 @@
 //! Commands for sorted sets: adding, removing and asking for single members. Ranges are in [`range`], what
-//! combines several sets in [`algebra`], what takes members off or draws them in [`pop`].
+//! combines several sets in `algebra`, what takes members off or draws them in [`pop`].
 
 mod algebra;
 mod blocking;
@@ -178,7 +178,7 @@ impl AddOptions {
             first += 1;
         }
         let words = call.args.len() - first;
-        if words == 0 || words % 2 != 0 {
+        if words == 0 || !words.is_multiple_of(2) {
             return Err(CommandError::Syntax);
         }
         self.check()?;
@@ -197,7 +197,7 @@ impl AddOptions {
         if only_new && only_old {
             return Err(NX_WITH_XX);
         }
-        if (only_up && only_new) || (only_down && only_new) || (only_up && only_down) {
+        if [only_new, only_up, only_down].into_iter().filter(|on| *on).count() > 1 {
             return Err(GT_LT_NX);
         }
         Ok(())

@@ -217,10 +217,7 @@ fn zrandmember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         });
     };
     let count = args::integer(count)?;
-    if count == i64::MIN {
-        const OUT: &str = "value is out of range, value must between -9223372036854775807 and 9223372036854775807";
-        return Err(CommandError::OutOfRange(OUT));
-    }
+    args::check_repeated(count)?;
     let with_scores = match call.args.get(3) {
         None => false,
         Some(word) if call.args.len() == 4 && args::is(word, "WITHSCORES") => true,

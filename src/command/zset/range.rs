@@ -130,11 +130,11 @@ impl<'a> Wanted<'a> {
                 with_scores = true;
             } else if args::is(word, "LIMIT") && words.left() >= 2 {
                 limit = Some((words.integer()?, words.integer()?));
-            } else if grammar.backward.is_none() && args::is(word, "REV") {
+            } else if backward.is_none() && args::is(word, "REV") {
                 backward = Some(true);
-            } else if grammar.by.is_none() && args::is(word, "BYLEX") {
+            } else if by.is_none() && args::is(word, "BYLEX") {
                 by = Some(By::Lex);
-            } else if grammar.by.is_none() && args::is(word, "BYSCORE") {
+            } else if by.is_none() && args::is(word, "BYSCORE") {
                 by = Some(By::Score);
             } else {
                 return Err(CommandError::Syntax);

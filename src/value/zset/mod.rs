@@ -135,7 +135,7 @@ fn compare(item: (Item<'_>, Item<'_>), score: f64, member: &[u8]) -> Ordering {
 
 /// Whether bytes from outside are a small sorted set.
 pub(super) fn is_sound(bytes: &[u8]) -> bool {
-    let Some(pack) = Listpack::parse(bytes).filter(|pack| !pack.is_empty() && pack.len() % 2 == 0) else {
+    let Some(pack) = Listpack::parse(bytes).filter(|pack| !pack.is_empty() && pack.len().is_multiple_of(2)) else {
         return false;
     };
     let mut members: Vec<Vec<u8>> = Vec::with_capacity(pack.len() / 2);
@@ -285,6 +285,7 @@ pub enum Scanned<'a> {
 
 /// Members with their scores.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // it lives on the stack for one reply: a box would be one allocation more
 pub enum Members<'a> {
     /// Of a listpack.
     Packed {

@@ -184,7 +184,9 @@ proptest! {
     }
 
     #[test]
-    fn what_is_collected_at_once_is_what_is_added_one_by_one(model in prop::collection::btree_map(member(), score(), 1..60)) {
+    fn what_is_collected_at_once_is_what_is_added_one_by_one(
+            model in prop::collection::btree_map(member(), score(), 1..60)
+        ) {
         let finished = collect(model.iter().map(|(member, score)| (*score, member)).collect(), &limits());
         let all = in_order(&model);
         let is_small = model.len() <= 6 && model.keys().all(|member| member.len() <= 12);
