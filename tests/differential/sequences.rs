@@ -28,6 +28,7 @@ fn last_look(clients: &mut Clients) -> Vec<Command> {
         for key in keys.elements() {
             commands.push(words(&[b"GET", key.text()]));
             commands.push(words(&[b"HGETALL", key.text()]));
+            commands.push(words(&[b"XRANGE", key.text(), b"-", b"+"]));
             commands.push(words(&[b"LRANGE", key.text(), b"0", b"-1"]));
             commands.push(words(&[b"PEXPIRETIME", key.text()]));
             commands.push(words(&[b"OBJECT", b"ENCODING", key.text()]));

@@ -44,6 +44,9 @@ const HASHES: &[&str] = &["hash", "hash", "hash:2", "hash:3", "a", "b"];
 const LISTS: &[&str] = &["list", "list", "list:2", "list:3", "a", "b"];
 const ELEMENTS: &[&str] = &["", "x", "y", "7", "-3", "07", "9223372036854775807"];
 const INDEXES: &[&str] = &["0", "1", "2", "5", "-1", "-2", "-5", "100", "-100", "abc", "9223372036854775807"];
+const STREAMS: &[&str] = &["stream:1", "stream:1", "stream:2", "a"];
+const GROUPS: &[&str] = &["g", "g", "h", "none"];
+const CONSUMERS: &[&str] = &["c", "d", ""];
 const FIELDS: &[&str] = &["f1", "f2", "f3", "7", "", "\u{0}\r\n", "f:with:a:longer:name", "-9223372036854775808"];
 const VALUES: &[&str] = &[
     "",
@@ -120,13 +123,13 @@ impl Generator<'_> {
     /// Every key that a command may name.
     pub(crate) fn all_keys() -> impl Iterator<Item = Vec<u8>> {
         let floats = KEYS.iter().chain(HASHES).map(|key| format!("float:{key}").into_bytes());
-        let others = HYPERLOGLOGS.iter().chain(HASHES).chain(LISTS).chain(ZSETS);
+        let others = HYPERLOGLOGS.iter().chain(HASHES).chain(LISTS).chain(ZSETS).chain(STREAMS);
         KEYS.iter().chain(others).map(|key| key.as_bytes().to_vec()).chain(floats)
     }
 
     /// The next command.
     pub(crate) fn command(&mut self) -> Command {
-        let mut command = match self.random.below(15) {
+        let mut command = match self.random.below(17) {
             0 => self.set(),
             1 => self.get(),
             2 => self.change(),
@@ -138,10 +141,12 @@ impl Generator<'_> {
             8 | 9 => self.hash(),
             10 | 11 => self.zset(),
             12 | 13 => self.list(),
+            14 | 15 => self.stream(),
             _ => self.look(),
         };
-        // Of these Redis 7.0 overlooks malformed arguments where there is no key, or knows fewer.
-        if matches!(command[0].as_slice(), b"BITCOUNT" | b"BITPOS" | b"ZRANK" | b"ZREVRANK") {
+        // Of these Redis 7.0 overlooks malformed arguments where there is no key, or has other texts for them.
+        const UNSPOILT: &[&[u8]] = &[b"BITCOUNT", b"BITPOS", b"ZRANK", b"ZREVRANK", b"XREAD", b"XREADGROUP"];
+        if UNSPOILT.contains(&command[0].as_slice()) {
             return command;
         }
         // Now and then one argument too few or too many, or a lower-case name.
@@ -381,6 +386,119 @@ impl Generator<'_> {
     }
 
     /// On small hashes alone: the order of a large one is nobody's promise.
+    /// The id of an entry that may be there: entries get theirs as the next number of the time 2.
+    fn stream_id(&mut self) -> Vec<u8> {
+        match self.random.below(12) {
+            0 => self.pick(&["0", "1", "2", "3", "0-1", "abc", "", "2-*", "$"]),
+            _ => format!("2-{}", self.random.below(120)).into_bytes(),
+        }
+    }
+
+    fn stream_range(&mut self) -> [Vec<u8>; 2] {
+        let [mut start, mut end] = [self.stream_id(), self.stream_id()];
+        match self.random.below(5) {
+            0 => start = b"-".to_vec(),
+            1 => end = b"+".to_vec(),
+            2 => [start, end] = [b"-".to_vec(), b"+".to_vec()],
+            3 => start = [b"(".to_vec(), start].concat(),
+            _ => {}
+        }
+        [start, end]
+    }
+
+    fn stream_trim(&mut self) -> Command {
+        let mut arguments = vec![self.pick(&["MAXLEN", "MAXLEN", "MINID"])];
+        if self.random.one_in(2) {
+            arguments.push(self.pick(&["~", "="]));
+        }
+        arguments.push(self.pick(&["5", "10", "50", "2-20", "0", "-1"]));
+        if self.random.one_in(6) {
+            arguments.extend([b"LIMIT".to_vec(), self.pick(&["0", "20", "-1"])]);
+        }
+        arguments
+    }
+
+    fn stream(&mut self) -> Command {
+        let key = self.pick(STREAMS);
+        match self.random.below(16) {
+            0..5 => {
+                let mut arguments = vec![key];
+                if self.random.one_in(8) {
+                    arguments.push(b"NOMKSTREAM".to_vec());
+                }
+                if self.random.one_in(8) {
+                    arguments.extend(self.stream_trim());
+                }
+                arguments.push(if self.random.one_in(8) { self.stream_id() } else { b"2-*".to_vec() });
+                for _ in 0..=self.random.below(2) {
+                    arguments.extend([self.pick(FIELDS), self.short_value()]);
+                }
+                self.words("XADD", arguments)
+            }
+            5 => {
+                let arguments = [vec![key, self.stream_id()], vec![self.stream_id()]].concat();
+                self.words("XDEL", arguments)
+            }
+            6 => {
+                let arguments = [vec![key], self.stream_trim()].concat();
+                self.words("XTRIM", arguments)
+            }
+            7 => {
+                let [start, end] = self.stream_range();
+                let (name, from, to) =
+                    if self.random.one_in(2) { ("XRANGE", start, end) } else { ("XREVRANGE", end, start) };
+                let count = self.pick(&["1", "5", "0", "-1", "200"]);
+                self.words(name, [key, from, to, b"COUNT".to_vec(), count])
+            }
+            8 => {
+                let arguments = [key, self.pick(STREAMS), self.stream_id(), self.stream_id()];
+                let head = ["COUNT", "3", "STREAMS"].map(|word| word.as_bytes().to_vec());
+                self.words("XREAD", head.into_iter().chain(arguments))
+            }
+            _ => self.stream_group(key),
+        }
+    }
+
+    fn stream_group(&mut self, key: Vec<u8>) -> Command {
+        let (group, consumer) = (self.pick(GROUPS), self.pick(CONSUMERS));
+        match self.random.below(9) {
+            0 => {
+                let [create, from] = [b"CREATE".to_vec(), self.pick(&["0", "$", "2-5", "abc"])];
+                self.words("XGROUP", [create, key, group, from, b"MKSTREAM".to_vec()])
+            }
+            1 => {
+                // No CREATECONSUMER: in Redis 7.0 claims that claim nothing do not make the consumer.
+                let what = self.pick(&["DELCONSUMER", "SETID"]);
+                self.words("XGROUP", [what, key, group, consumer])
+            }
+            2..5 => {
+                let id = if self.random.one_in(3) { self.stream_id() } else { b">".to_vec() };
+                let mut arguments = vec![b"GROUP".to_vec(), group, consumer, b"COUNT".to_vec(), self.pick(&["1", "3"])];
+                if self.random.one_in(5) {
+                    arguments.push(b"NOACK".to_vec());
+                }
+                arguments.extend([b"STREAMS".to_vec(), key, id]);
+                self.words("XREADGROUP", arguments)
+            }
+            5 => {
+                let arguments = [key, group, self.stream_id(), self.stream_id(), self.stream_id()];
+                self.words("XACK", arguments)
+            }
+            6 => self.words("XPENDING", [key, group]),
+            7 => {
+                let mut arguments = vec![key, group, consumer, b"0".to_vec(), self.stream_id(), self.stream_id()];
+                for _ in 0..self.random.below(3) {
+                    arguments.push(self.pick(&["FORCE", "JUSTID", "FOO"]));
+                }
+                self.words("XCLAIM", arguments)
+            }
+            _ => {
+                let arguments = [key, group, consumer, b"0".to_vec(), self.stream_id(), b"COUNT".to_vec()];
+                self.words("XAUTOCLAIM", arguments.into_iter().chain([b"3".to_vec()]).collect::<Vec<_>>())
+            }
+        }
+    }
+
     fn hash(&mut self) -> Command {
         let (key, field) = (self.pick(HASHES), self.pick(FIELDS));
         match self.random.below(12) {
