@@ -146,7 +146,8 @@ fn elements(db: &mut Db<'_>, key: Key<'_>, backward: bool) -> Result<(Vec<Vec<u8
     let Some(entry) = db.read(key) else { return Ok((Vec::new(), false)) };
     let value = entry.value();
     if let Some(list) = AnyList::view(value) {
-        return Ok((list.iter().map(|element| element.to_vec()).collect(), false));
+        let (first, towards) = if backward { (list.len() - 1, End::Left) } else { (0, End::Right) };
+        return Ok((list.iter_from(first, towards).map(|element| element.to_vec()).collect(), false));
     }
     if let Some(set) = AnySet::view(value) {
         return Ok((set.iter().map(|member| member.to_vec()).collect(), true));
