@@ -1,10 +1,13 @@
 //! The one path of a command: check, lock, run, log, unlock, reply.
 //!
 //! ```text
-//! group of up to 16 ─ resolve, hash keys, prefetch shard ─ prefetch segment ─ prefetch record ─ enter the gate
+//! group of up to 16 ─ resolve, hash keys, fetch ahead ─ enter the gate
 //!     each: check ─ lock the shards of its keys, ascending ─ handler ─ effects into this worker's log buffer
 //!           ─ unlock ─ free what is large elsewhere
 //! ```
+//!
+//! Fetching ahead is in `exec/ahead.rs`, MULTI and EXEC in `exec/transaction.rs`, commands that wait in
+//! `exec/blocking.rs`.
 //!
 //! Invariants:
 //! - Effects enter the log buffer while the shards are locked, so that the order of the log is the order of

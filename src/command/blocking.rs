@@ -145,6 +145,8 @@ pub struct Waiter {
 pub struct Blocking {
     next: AtomicU64,
     count: AtomicUsize,
+    /// How many of them are to be told although their key is gone.
+    group_readers: AtomicUsize,
     waiters: Mutex<HashMap<Ticket, Arc<Waiter>>>,
 }
 
@@ -155,6 +157,11 @@ impl Blocking {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether anybody is to be told when a key goes: see [`BlockedOn::StreamGroup`].
+    pub fn is_any_group_reader(&self) -> bool {
+        self.group_readers.load(Ordering::Relaxed) > 0
+    }
+
     /// The number of the next waiter.
     pub fn ticket(&self) -> Ticket {
         self.next.fetch_add(1, Ordering::Relaxed)
@@ -163,6 +170,7 @@ impl Blocking {
     /// Registers a waiter, which stands in the queues of its keys already.
     pub fn register(&self, waiter: Arc<Waiter>) {
         self.count.fetch_add(1, Ordering::Relaxed);
+        self.group_readers.fetch_add(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
         self.waiters.lock().insert(waiter.ticket, waiter);
     }
 
@@ -183,6 +191,7 @@ impl Blocking {
         }
         if self.waiters.lock().remove(&waiter.ticket).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
+            self.group_readers.fetch_sub(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
         }
     }
 

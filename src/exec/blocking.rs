@@ -19,6 +19,7 @@ use crate::command::{Call, Handler, Server, flags};
 use crate::keyspace::{Held, Key};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
+use crate::value::entry::Kind;
 
 /// A key that may have something for those who wait for it.
 pub(super) type ReadyKey = (u32, Box<[u8]>);
@@ -89,18 +90,23 @@ impl Group<'_> {
             let hash = self.server.keyspace.seed().hash(&key);
             let tickets = self.server.keyspace.lock(crate::keyspace::shard_of(hash)).waiters.of(db, &key);
             for ticket in tickets {
+                let kind = self.kind_at(db, Key { bytes: &key, hash });
+                if kind.is_none() && !self.server.blocking.is_any_group_reader() {
+                    // However many still wait: there is nothing left for them.
+                    break;
+                }
                 let Some(waiter) = self.server.blocking.get(ticket) else { continue };
-                if self.may_serve(&waiter, db, Key { bytes: &key, hash }) {
+                if waiter.on.may_use(kind) {
                     self.serve_one(&waiter, &mut ready);
                 }
             }
         }
     }
 
-    fn may_serve(&mut self, waiter: &Waiter, db: u32, key: Key<'_>) -> bool {
+    fn kind_at(&self, db: u32, key: Key<'_>) -> Option<Kind> {
         let shard = self.server.keyspace.lock(key.shard());
         let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
-        waiter.on.may_use(entry.map(|entry| entry.kind()))
+        entry.map(|entry| entry.kind())
     }
 
     /// Executes a waiting command again; what it replies to, by an error too, waits no more.

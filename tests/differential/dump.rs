@@ -20,7 +20,7 @@ const VALUES: &[(&[&str], &str)] = &[
     (&["SADD k \"long\"*30 short"], "SMEMBERS k"),
     (&["HSET k f v g 12 \"\" \"\" h \"x\"*60"], "HGETALL k"),
     (&["HSET k f \"long\"*300 g 1"], "HGETALL k"),
-    (&["ZADD k 1 a 2.5 b -inf c inf d 0.1 e"], "ZRANGE k 0 -1 WITHSCORES"),
+    (&["ZADD k 1 a 2.5 b -inf c inf d 0.5 e"], "ZRANGE k 0 -1 WITHSCORES"),
     (&["ZADD k 1 \"long\"*30 2 short"], "ZRANGE k 0 -1 WITHSCORES"),
     (&["SETBIT k 100000 1"], "GET k"),
     (&["PFADD k a b c d e"], "GET k"),
