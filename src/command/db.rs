@@ -416,7 +416,11 @@ impl<'a> Db<'a> {
         let heap = directory.heap_mut(key.hash, key.bytes);
         let heap = heap.expect("a large collection is a payload that can be changed");
         let mut edited = C::edit(Stored::Large(heap), &limits).ok_or(CommandError::WrongType)?;
-        let (result, changes) = edit(&mut edited)?;
+        // Counted beforehand: should the edit panic, what it has begun stands, and the log must hold it.
+        self.scratch.dirty += 1;
+        let edit = edit(&mut edited);
+        self.scratch.dirty -= 1;
+        let (result, changes) = edit?;
         let finished = C::finish(edited);
         if changes == 0 {
             return Ok(result);

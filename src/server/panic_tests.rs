@@ -14,10 +14,11 @@ use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 use crate::resp::{Args, Output, Reply, Span};
 use crate::session::GROUPS as SESSION_GROUPS;
+use crate::value::list::{AnyList, End};
 
 const INTERNAL: &str = "-ERR internal error, the command was undone ";
 
-static FAULTY: &[&Command] = &[&SEVERAL, &IN_PLACE, &OVERWRITE, &LOGGED, &ALONE, &OF_THE_SESSION];
+static FAULTY: &[&Command] = &[&SEVERAL, &IN_PLACE, &EDIT, &OVERWRITE, &LOGGED, &ALONE, &OF_THE_SESSION];
 
 /// Changes all of its keys but the last, and logs that; then panics.
 static SEVERAL: Command = Command {
@@ -60,6 +61,19 @@ fn in_place(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
     let key = call.key(1);
     call.db.raw_mut(key).expect("a raw string").extend_from_slice(b" and more");
     panic!("on purpose, after a change in place");
+}
+
+/// Edits a large list where it is, and panics amid the edit.
+static EDIT: Command =
+    Command { name: "FAULTY.EDIT", handler: Handler::Data(edit), summary: "Panics amid an edit.", ..IN_PLACE };
+
+fn edit(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    call.db.edit::<AnyList, ()>(key, |list| {
+        list.push(b"half done", End::Right);
+        panic!("on purpose, amid an edit");
+    })?;
+    unreachable!("the edit panics");
 }
 
 /// Sets its one key, and panics before anything is logged.
@@ -225,6 +239,29 @@ fn a_panic_after_the_change_of_one_key_leaves_log_and_keyspace_alike() {
         assert_eq!(t.caller.run(&format!("GET {key}")), value, "{line}");
         t.assert_replay_equals_live();
     }
+    t.assert_alive();
+}
+
+/// A collection that is edited where it is has changed by the time of the panic, and the log must say so.
+#[test]
+fn a_panic_amid_an_edit_leaves_log_and_keyspace_alike() {
+    let mut t = Faulty::filled();
+    t.caller.run(&format!("RPUSH many {}", "element ".repeat(3000)));
+    t.caller.run("RPUSH few a b");
+    t.caller.run("PEXPIREAT many 33177117420123");
+    for line in ["FAULTY.EDIT many", "FAULTY.EDIT few", "FAULTY.EDIT none"] {
+        assert_eq!(t.caller.run(line), INTERNAL, "{line}");
+        t.assert_replay_equals_live();
+    }
+    assert_eq!(t.caller.run("LLEN few"), ":2 ", "a small one is changed when the edit is over");
+    assert_eq!(t.caller.run("EXISTS none"), ":0 ");
+    t.caller.run("MULTI");
+    t.caller.run("RPUSH many more");
+    t.caller.run("FAULTY.EDIT many");
+    t.caller.run("SET after 1");
+    assert_eq!(t.caller.run("EXEC"), format!("*3 :3002 {INTERNAL}+OK "));
+    t.assert_replay_equals_live();
+    t.caller.run("DEL many few after");
     t.assert_alive();
 }
 
