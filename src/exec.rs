@@ -518,14 +518,16 @@ impl Group<'_> {
         let db = Db::new(held, self.scratch, client.db, facts);
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
-        let barrier = outcome.is_ok() && command.log == Log::Barrier && server.store.log().is_active();
-        let logged = !call.db.scratch().effects.is_empty() || command.log == Log::Barrier;
+        let barrier = outcome.is_ok() && (command.log == Log::Barrier || call.db.scratch().as_received());
+        let logged = !call.db.scratch().effects.is_empty() || barrier;
         match &mut self.parts {
-            None if barrier => {
-                let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
-                server.store.log().appender(worker).barrier(client.db, &words);
+            None => {
+                append_effects(server, worker, call.db.scratch());
+                if barrier {
+                    let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
+                    server.store.log().appender(worker).barrier(client.db, &words);
+                }
             }
-            None => append_effects(server, worker, call.db.scratch()),
             Some(parts) => {
                 let records = std::mem::take(&mut call.db.scratch().effects);
                 parts.extend((!records.is_empty()).then_some(Part::Records(records)));

@@ -664,3 +664,51 @@ fn the_data_moves_to_another_server() {
     let second = recipe("always", 1).start_in(home.path());
     assert_same(&before, &dump(&second), "another server");
 }
+
+/// A large value that gets another name is not written out again: its record speaks of two shards at once.
+#[test]
+fn large_values_keep_their_names_through_kill_nine() {
+    let mut server = recipe("everysec", 4).start();
+    let part: Vec<String> = (0..400).map(|number| format!("element:{number:020}")).collect();
+    for name in 0..4 {
+        let mut client = server.client();
+        (0..10).for_each(|_| drop(client.ok(&format!("RPUSH a:{name} {}", part.join(" ")))));
+    }
+    for _ in 0..3 {
+        let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+        let writers: Vec<_> = clients
+            .into_iter()
+            .enumerate()
+            .map(|(name, mut client)| {
+                std::thread::spawn(move || {
+                    let (mut one, mut other) = (format!("a:{name}"), format!("b:{name}"));
+                    let length = |client: &mut Client, key: &str| reply::parse(&client.call(&["LLEN", key])).integer();
+                    if length(&mut client, &one) == 0 {
+                        std::mem::swap(&mut one, &mut other);
+                    }
+                    let mut acknowledged = length(&mut client, &one);
+                    loop {
+                        let pushed = client.try_call(&["RPUSH", &one, "x"]);
+                        let Ok(length) = pushed.map(|reply| reply::parse(&reply).integer()) else { break };
+                        acknowledged = length;
+                        if client.try_call(&["RENAME", &one, &other]).is_err() {
+                            break;
+                        }
+                        std::mem::swap(&mut one, &mut other);
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        sleep(Duration::from_millis(80));
+        server.kill();
+        let acknowledged: Vec<i64> = writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();
+        server.start_again();
+        let mut client = server.client();
+        for (name, acknowledged) in acknowledged.iter().enumerate() {
+            let lengths = ["a", "b"].map(|letter| client.ok(&format!("LLEN {letter}:{name}")).integer());
+            assert_eq!(lengths.iter().filter(|length| **length > 0).count(), 1, "{lengths:?}");
+            assert!((*acknowledged..=acknowledged + 1).contains(&lengths.iter().sum()), "{lengths:?} {acknowledged}");
+        }
+    }
+}

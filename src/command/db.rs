@@ -18,8 +18,9 @@ use crate::value::entry::{BytesRef, EXPIRY_MAX, Heap, SharedBytes};
 use crate::value::hash::{AnyHash, HashMut};
 use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
 
-/// A heap value at least this large, in bytes, is freed by another thread.
-const RETIRE_MIN_BYTES: usize = 64 * 1024;
+/// A heap value at least this large, in bytes, is freed by another thread, and is not written out where it only
+/// gets another name.
+pub const LARGE_MIN_BYTES: usize = 64 * 1024;
 
 /// What does not change while a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,8 @@ pub struct Scratch {
     pub undoable: bool,
     /// Encoded records of the log.
     pub effects: Vec<u8>,
+    /// Whether the command is to be logged as it was received, as a barrier: see [`Db::log_as_received`].
+    as_received: bool,
     /// The shard of each record.
     sequenced: Vec<u16>,
     /// Up to here effects and sequence numbers stand even if the command fails: expired keys.
@@ -104,10 +107,16 @@ impl Scratch {
         self.logging = logging;
         self.undoable = undoable;
         self.effects.clear();
+        self.as_received = false;
         self.sequenced.clear();
         self.firm = (0, 0);
         self.undo.clear();
         self.undo_bytes.clear();
+    }
+
+    /// Whether the command is to be logged as it was received.
+    pub fn as_received(&self) -> bool {
+        self.as_received
     }
 
     /// The number of records among the effects.
@@ -474,6 +483,13 @@ impl<'a> Db<'a> {
         self.scratch.sequenced.push(number);
     }
 
+    /// Has the command logged as it was received, as an effect on several shards, instead of by records of its
+    /// keys. What carries a large value from one key to another does so: its state would take long to write,
+    /// under the locks, and again to read. The replay then waits for all shards, as behind a flush.
+    pub fn log_as_received(&mut self) {
+        self.scratch.as_received = self.scratch.logging;
+    }
+
     /// Writes a record of the whole state of a key: its value and expiry, or that it is gone.
     pub fn log_state(&mut self, key: Key<'_>) {
         let Some(entry) = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
@@ -517,7 +533,7 @@ impl<'a> Db<'a> {
     }
 
     fn retire(&mut self, heap: Heap) {
-        if heap.bytes() >= RETIRE_MIN_BYTES {
+        if heap.bytes() >= LARGE_MIN_BYTES {
             self.scratch.retired.push(heap);
         }
     }
@@ -602,6 +618,7 @@ impl<'a> Db<'a> {
     /// Takes back every change of this command but the removal of expired keys: it failed.
     pub fn roll_back(&mut self) {
         let (bytes, records) = self.scratch.firm;
+        self.scratch.as_received = false;
         self.scratch.effects.truncate(bytes);
         for number in self.scratch.sequenced.drain(records..).collect::<Vec<_>>() {
             self.held.shard(number).sequence -= 1;

@@ -163,7 +163,9 @@ impl Runner {
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             keep(&mut call.db.scratch().effects, logged);
             match outcome {
-                Ok(_) if entry.command.log == Log::Barrier => logged.push((db, words.to_vec())),
+                Ok(_) if entry.command.log == Log::Barrier || call.db.scratch().as_received() => {
+                    logged.push((db, words.to_vec()));
+                }
                 Ok(_) => {}
                 Err(error) => {
                     out = Output::new();

@@ -475,7 +475,9 @@ impl Appender<'_> {
         }
     }
 
-    /// Appends an effect on the whole keyspace. The caller has stopped all other workers.
+    /// Appends an effect on several shards, or on all. The caller has stopped all other workers, or holds the
+    /// locks of the shards that the effect reads and changes: then whoever comes to these shards after it appends
+    /// behind the new epoch.
     pub fn barrier(&mut self, db: u32, args: &[&[u8]]) {
         if self.log.is_active() {
             let epoch = self.log.epoch.fetch_add(1, Ordering::AcqRel) + 1;
