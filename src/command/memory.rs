@@ -1,6 +1,8 @@
 //! MEMORY: what a value takes.
 
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, args, categories, flags};
+use super::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, args, categories, flags, help,
+};
 use crate::resp::Reply;
 
 /// The commands of this file.
@@ -81,13 +83,12 @@ static PURGE: Command = Command {
 static HELP: Command = Command {
     name: "HELP",
     flags: flags::LOADING.or(flags::STALE),
-    handler: Handler::Data(help),
+    handler: Handler::Data(|_, reply| help(reply, "MEMORY", HELP_LINES)),
     summary: "Describes the subcommands.",
     ..SUBCOMMAND
 };
 
 const HELP_LINES: &[&str] = &[
-    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "DOCTOR",
     "    Return memory problems reports.",
     "MALLOC-STATS",
@@ -97,15 +98,7 @@ const HELP_LINES: &[&str] = &[
     "USAGE <key> [SAMPLES <count>]",
     "    Return memory in bytes used by <key> and its value. Nested values are",
     "    sampled up to <count> times (default: 5, 0 means sample all).",
-    "HELP",
-    "    Prints this help.",
 ];
-
-fn help(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let mut lines = reply.array(HELP_LINES.len());
-    HELP_LINES.iter().for_each(|line| lines.simple(line));
-    Ok(lines.done())
-}
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,6 @@ pub mod connection;
 pub mod daemon;
 pub mod flusher;
 pub mod limits;
-pub mod loading;
 pub mod received;
 pub mod startup;
 pub mod stream;

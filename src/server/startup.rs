@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Dealer};
-use super::{daemon, limits, loading, timer, worker};
+use super::{daemon, limits, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log, random};
@@ -26,7 +26,7 @@ use crate::command::{Server, Table};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
-use crate::session::{self, saving};
+use crate::session::{self, loading, saving};
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -198,6 +198,7 @@ pub(super) fn recover_from(
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
+        active_expiry_off: Default::default(),
         blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),

@@ -83,6 +83,7 @@ fn server() -> Server {
         table,
         errors: Default::default(),
         saving: context::Saving::default(),
+        active_expiry_off: Default::default(),
         blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),
