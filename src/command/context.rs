@@ -51,7 +51,7 @@ pub struct Server {
     pub config_file: String,
     /// The program, absolute.
     pub executable: String,
-    /// `used_memory` once everything was loaded.
+    /// `used_memory` at the start, without the keys that were loaded.
     pub startup_memory: AtomicU64,
     /// Samples of rates, kept by the timer.
     pub rates: Rates,

@@ -363,7 +363,6 @@ pub const GROUPS: &[&[&Command]] = &[
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
-    memory::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,

@@ -26,4 +26,6 @@ mod panic_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]
+mod reload_tests;
+#[cfg(test)]
 mod testing;

@@ -179,7 +179,9 @@ pub(super) fn recover_from(
     let keyspace = Keyspace::new(config.settings().databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
+    let before = alloc::used_memory();
     let loaded = loading::load(&keyspace, &table, &recovery, limits, cores)?;
+    let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
     let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
@@ -204,7 +206,7 @@ pub(super) fn recover_from(
         run_id: random::run_id(),
         config_file,
         executable: std::env::current_exe().map(|path| absolute(&path)).unwrap_or_default(),
-        startup_memory: AtomicU64::new(alloc::used_memory() as u64),
+        startup_memory: AtomicU64::new(alloc::used_memory().saturating_sub(of_keys) as u64),
         rates: Default::default(),
         shutdown: Shutdown::default(),
         garbage,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod loading;
+pub mod memory;
 pub mod reload;
 pub mod saving;
 pub mod syntax;
@@ -28,6 +29,7 @@ pub static GROUPS: &[&[&Command]] = &[
     config::COMMANDS,
     admin::COMMANDS,
     debug::COMMANDS,
+    memory::COMMANDS,
     transaction::COMMANDS,
 ];
 
