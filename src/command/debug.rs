@@ -215,7 +215,7 @@ static ERROR: Command = Command {
     handler: Handler::Data(|call, reply| {
         // Every line end counts, also those at the end that errors of our own would lose.
         let is_line_end = |byte: &u8| matches!(*byte, b'\r' | b'\n');
-        let text = until_nul(call.args.at(2)).iter().map(|byte| if is_line_end(byte) { b' ' } else { *byte });
+        let text = call.args.at(2).iter().map(|byte| if is_line_end(byte) { b' ' } else { *byte });
         Ok(reply.error_bytes(&text.collect::<Vec<u8>>()))
     }),
     syntax: "text",
@@ -258,7 +258,7 @@ static QUICKLIST_PACKED_THRESHOLD: Command = Command {
 };
 
 /// The first size that is too large for [`QUICKLIST_PACKED_THRESHOLD`].
-const QUICKLIST_THRESHOLD_END: u64 = 1 << 32;
+const QUICKLIST_THRESHOLD_END: u64 = u32::MAX as u64;
 
 static PROTOCOL: Command = Command {
     name: "PROTOCOL",
