@@ -3,6 +3,7 @@
 //! The words that need the server, and the command itself, are in `session::debug`. Words about Redis' own memory,
 //! or that crash it, are not there. Those that would only tune what we do not have are taken and do nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::digest::Digest;
@@ -57,13 +58,11 @@ static DIGEST: Command = Command {
 fn digest(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let now = call.db.facts().now.max(0) as u64;
     let frozen = call.frozen.as_ref().expect("the executor gives it to whoever asks for it");
+    let used: BTreeSet<u32> = (0..frozen.shards()).flat_map(|shard| frozen.shard(shard)).map(|(db, _)| db).collect();
     let mut digest = Digest::default();
-    for index in 0..call.db.keyspace().databases() {
-        let mut entries = frozen.entries(index).peekable();
-        if entries.peek().is_some() {
-            digest.database(index);
-            entries.for_each(|entry| digest.key(entry, now));
-        }
+    for db in used {
+        digest.database(db);
+        frozen.entries(db).for_each(|entry| digest.key(entry, now));
     }
     Ok(reply.simple(&digest.to_string()))
 }
@@ -251,14 +250,14 @@ static REPLYBUFFER: Command = Command { name: "REPLYBUFFER", arity: Arity::Exact
 static QUICKLIST_PACKED_THRESHOLD: Command = Command {
     name: "QUICKLIST-PACKED-THRESHOLD",
     handler: Handler::Data(|call, reply| match parse_memory(call.args.at(2)) {
-        Some(0..QUICKLIST_THRESHOLD_END) => Ok(reply.ok()),
+        Some(0..=QUICKLIST_THRESHOLD_MAX) => Ok(reply.ok()),
         _ => Err(CommandError::Text("ERR argument must be a memory value bigger than 1 and smaller than 4gb")),
     }),
     ..IGNORED
 };
 
-/// The first size that is too large for [`QUICKLIST_PACKED_THRESHOLD`].
-const QUICKLIST_THRESHOLD_END: u64 = u32::MAX as u64;
+/// The largest size that Redis takes there: room is left below 4 GiB.
+const QUICKLIST_THRESHOLD_MAX: u64 = (1 << 32) - (1 << 20);
 
 static PROTOCOL: Command = Command {
     name: "PROTOCOL",
@@ -274,7 +273,7 @@ fn protocol(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(match word.as_slice() {
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.int(12345),
-        b"double" => reply.number(3.141),
+        b"double" => reply.double("3.141"),
         b"bignum" => reply.big_number("1234567999999999999999999999999999999"),
         b"null" => reply.null(),
         b"array" => {

@@ -182,6 +182,30 @@ fn an_error_or_a_crash_at_any_operation_leaves_the_keys_as_they_are() {
 }
 
 #[test]
+fn of_a_log_that_has_failed_nothing_is_loaded_until_a_snapshot_heals_it() {
+    let storage = SimStorage::new();
+    let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    fill(&mut caller);
+    storage.fail_from(storage.operations(), Fault::NoSpace);
+    for line in ["DEBUG RELOAD NOSAVE", "DEBUG LOADAOF"] {
+        let held = state(&server);
+        let reply = debug(&mut caller, line);
+        assert!(reply.starts_with("-MISCONF Errors writing to the AOF file: "), "{line}: {reply}");
+        assert_eq!(state(&server), held, "{line}");
+    }
+    let held = state(&server);
+    assert_eq!(debug(&mut caller, "DEBUG RELOAD"), "-ERR");
+    assert_eq!(state(&server), held);
+    storage.repair();
+    assert_eq!(debug(&mut caller, "DEBUG RELOAD"), "+OK");
+    assert_eq!(state(&server), held);
+    assert_eq!(caller.run("SET healed yes"), "+OK ");
+    server.store.log().sync_now().unwrap();
+    assert_recovered(&storage, &state(&server), "healed");
+}
+
+#[test]
 fn a_damaged_disk_is_noticed_before_anything_is_dropped() {
     let storage = SimStorage::new();
     let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();

@@ -195,6 +195,34 @@ mod tests {
         let of_a = "+b4fc66738120fba0b5aa500ab5c2bf89cea1c5da";
         assert_eq!(t.run("DEBUG DIGEST-VALUE a none"), format!("*2 {of_a} +{ZEROS} "));
         assert_eq!(t.run("debug digest-value"), "*0 ");
+        // As Redis 8 has it: that a field expires counts, when it does not.
+        t.run("HSET h a 1 b 2 c 3");
+        t.run("HPEXPIRE h 100000000 FIELDS 2 a b");
+        assert_eq!(t.run("DEBUG DIGEST-VALUE h"), "*1 +ff55046133ad607237a9fc37b70893d3308c801e ");
+    }
+
+    #[test]
+    fn a_digest_tells_neither_the_form_nor_the_order_of_making() {
+        let mut t = debugging();
+        for line in ["SADD s:1 a b 3 4", "HSET h:1 a 1 b 2", "ZADD z:1 1 a 0.1 b -0.0 c", "RPUSH l:1 a b 3"] {
+            t.run(line);
+        }
+        let forms = ["set-max-listpack-entries", "hash-max-listpack-entries", "zset-max-listpack-entries"];
+        for directive in forms {
+            t.run(&format!("CONFIG SET {directive} 0"));
+        }
+        t.run("CONFIG SET list-max-listpack-size 1");
+        for line in ["SADD s:2 4 3 b a", "HSET h:2 b 2 a 1", "ZADD z:2 -0.0 c 0.1 b 1 a", "LPUSH l:2 3 b a"] {
+            t.run(line);
+        }
+        for key in ["s", "h", "z", "l"] {
+            let (one, other) = (format!("{key}:1"), format!("{key}:2"));
+            let encodings = [&one, &other].map(|key| t.run(&format!("OBJECT ENCODING {key}")));
+            assert_ne!(encodings[0], encodings[1]);
+            let digests = t.run(&format!("DEBUG DIGEST-VALUE {one} {other}"));
+            let digests: Vec<&str> = digests.split(' ').collect();
+            assert_eq!(digests[1], digests[2], "{key}");
+        }
     }
 
     #[test]

@@ -102,7 +102,9 @@ fn settle(server: &Server, how: Reload) -> Result<Closed<'_>, CommandError> {
     let log = server.store.log();
     if log.is_active() {
         // Of a log that has failed the disk does not hold everything.
-        log.flush().map_err(|error| CommandError::MisconfLog(error.to_string()))?;
+        let misconf =
+            |error: PersistError| CommandError::MisconfLog(log.poisoned().unwrap_or_else(|| error.to_string()));
+        log.flush().map_err(misconf)?;
     } else if how == Reload::Log {
         return Err(NO_LOG);
     }
