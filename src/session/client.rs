@@ -341,6 +341,8 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
 static REPLY: Command = Command {
     name: "REPLY",
     arity: Arity::Exactly(3),
+    // In a transaction it would take away replies that EXEC has promised.
+    flags: ANYWHERE.or(flags::NO_MULTI),
     handler: Handler::Session(reply_mode),
     since: "3.2.0",
     syntax: "<ON | OFF | SKIP>",
@@ -481,5 +483,17 @@ mod tests {
         assert_eq!(t.run("CLIENT REPLY skip"), "");
         assert_eq!(t.client.reply_mode, ReplyMode::Off, "what is off stays off");
         assert_eq!(t.run("CLIENT REPLY on"), "+OK ");
+    }
+
+    #[test]
+    fn a_transaction_answers_all_of_its_commands() {
+        let mut t = Runner::new();
+        for mode in ["on", "off", "skip"] {
+            t.run("MULTI");
+            let refused = t.run(&format!("CLIENT REPLY {mode}"));
+            assert_eq!(refused, "-ERR Command not allowed inside a transaction ");
+            assert!(t.run("EXEC").starts_with("-EXECABORT"));
+        }
+        assert_eq!(t.client.reply_mode, ReplyMode::On);
     }
 }

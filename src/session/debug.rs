@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_digest_tells_neither_the_form_nor_the_order_of_making() {
         let mut t = debugging();
-        for line in ["SADD s:1 a b 3 4", "HSET h:1 a 1 b 2", "ZADD z:1 1 a 0.1 b -0.0 c", "RPUSH l:1 a b 3"] {
+        for line in ["SADD s:1 a b 3 4", "HSET h:1 a 1 b 2", "ZADD z:1 1 a 0.1 b -7 c", "RPUSH l:1 a b 3"] {
             t.run(line);
         }
         let forms = ["set-max-listpack-entries", "hash-max-listpack-entries", "zset-max-listpack-entries"];
@@ -212,7 +212,7 @@ mod tests {
             t.run(&format!("CONFIG SET {directive} 0"));
         }
         t.run("CONFIG SET list-max-listpack-size 1");
-        for line in ["SADD s:2 4 3 b a", "HSET h:2 b 2 a 1", "ZADD z:2 -0.0 c 0.1 b 1 a", "LPUSH l:2 3 b a"] {
+        for line in ["SADD s:2 4 3 b a", "HSET h:2 b 2 a 1", "ZADD z:2 -7 c 0.1 b 1 a", "LPUSH l:2 3 b a"] {
             t.run(line);
         }
         for key in ["s", "h", "z", "l"] {
