@@ -39,6 +39,8 @@ pub struct Server {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Snapshots: what runs, and how the last went.
     pub saving: Saving,
+    /// Whether expired keys stay until somebody asks for them: DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expiry_off: AtomicBool,
     /// Commands that wait for a key.
     pub blocking: Blocking,
     /// When the server started, Unix ms.
@@ -49,7 +51,7 @@ pub struct Server {
     pub config_file: String,
     /// The program, absolute.
     pub executable: String,
-    /// `used_memory` once everything was loaded.
+    /// `used_memory` at the start, without the keys that were loaded.
     pub startup_memory: AtomicU64,
     /// Samples of rates, kept by the timer.
     pub rates: Rates,

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Dealer};
-use super::{daemon, limits, loading, timer, worker};
+use super::{daemon, limits, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log, random};
@@ -26,7 +26,7 @@ use crate::command::{Server, Table};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
-use crate::session::{self, saving};
+use crate::session::{self, loading, saving};
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -179,7 +179,9 @@ pub(super) fn recover_from(
     let keyspace = Keyspace::new(config.settings().databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
+    let before = alloc::used_memory();
     let loaded = loading::load(&keyspace, &table, &recovery, limits, cores)?;
+    let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
     let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
@@ -198,12 +200,13 @@ pub(super) fn recover_from(
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
+        active_expiry_off: Default::default(),
         blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),
         config_file,
         executable: std::env::current_exe().map(|path| absolute(&path)).unwrap_or_default(),
-        startup_memory: AtomicU64::new(alloc::used_memory() as u64),
+        startup_memory: AtomicU64::new(alloc::used_memory().saturating_sub(of_keys) as u64),
         rates: Default::default(),
         shutdown: Shutdown::default(),
         garbage,

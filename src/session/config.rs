@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use super::{help, saving};
+use super::saving;
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
 use crate::base::{alloc, log};
 use crate::command::client::ClientRecord;
 use crate::command::context::SavePurpose;
-use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags};
+use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::persist::FsyncPolicy;
 use crate::resp::Reply;
 

@@ -151,6 +151,11 @@ impl List {
         self.chunks.bytes()
     }
 
+    /// How many chunks it has, and the bytes of their elements: by a walk over the chunks.
+    pub fn chunks(&self) -> (usize, usize) {
+        self.chunks.leaves().fold((0, 0), |(chunks, bytes), chunk| (chunks + 1, bytes + chunk.0.as_bytes().len()))
+    }
+
     /// Appends its elements in the form that `persist::format` draws.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for chunk in self.chunks.leaves() {
