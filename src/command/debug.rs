@@ -10,7 +10,7 @@ use super::digest::Digest;
 use super::error::until_nul;
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, dump, flags, object};
 use crate::base::config::words::parse_memory;
-use crate::base::{format, log};
+use crate::base::{format, glob, log};
 use crate::keyspace::{EntryRef, NewValue, ValueRef};
 use crate::resp::{Reply, Resp};
 use crate::value::Collection;
@@ -31,6 +31,7 @@ pub static WORDS: &[&Command] = &[
     &QUICKLIST_PACKED_THRESHOLD,
     &REPLYBUFFER,
     &SLEEP,
+    &STRINGMATCH_LEN,
 ];
 
 /// What all words of DEBUG share, and DEBUG itself.
@@ -207,6 +208,15 @@ fn duration(word: &[u8]) -> Duration {
     let number = (0..=end).rev().find_map(|end| std::str::from_utf8(&word[..end]).ok()?.parse::<f64>().ok());
     Duration::try_from_secs_f64(number.unwrap_or(0.0)).unwrap_or_default()
 }
+
+static STRINGMATCH_LEN: Command = Command {
+    name: "STRINGMATCH-LEN",
+    arity: Arity::Exactly(4),
+    handler: Handler::Data(|call, reply| Ok(reply.int(glob::matches(call.args.at(2), call.args.at(3)).into()))),
+    syntax: "pattern string",
+    summary: "Whether a string is as a pattern says: 1 or 0.",
+    ..WORD
+};
 
 static ERROR: Command = Command {
     name: "ERROR",

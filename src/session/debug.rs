@@ -129,6 +129,8 @@ const HELP_LINES: &[&str] = &[
     "    Whether expired keys are removed that nobody accesses.",
     "SLEEP <seconds>",
     "    Stop the server for <seconds>. Decimals allowed.",
+    "STRINGMATCH-LEN <pattern> <string>",
+    "    Whether <string> is as the glob-style <pattern> says: 1 or 0.",
 ];
 
 #[cfg(test)]
@@ -276,6 +278,16 @@ mod tests {
         t.run("DEBUG DIGEST");
         t.run("DEBUG SLEEP 0");
         assert_eq!(t.run("EXEC"), "*3 +OK +943d800368fb9c0e951138f1bc0e313ac769d91f +OK ");
+    }
+
+    #[test]
+    fn patterns_are_matched() {
+        let mut t = debugging();
+        assert_eq!(t.run("DEBUG STRINGMATCH-LEN h[a-e]l*o hello"), ":1 ");
+        assert_eq!(t.run("DEBUG STRINGMATCH-LEN h[^a-e]l*o hello"), ":0 ");
+        // Redis once took exponential time here.
+        let stars = "a*".repeat(30);
+        assert_eq!(t.run(&format!("DEBUG STRINGMATCH-LEN {stars}b {}", "a".repeat(60))), ":0 ");
     }
 
     #[test]
