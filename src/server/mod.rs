@@ -12,6 +12,7 @@ pub mod connection;
 pub mod daemon;
 pub mod flusher;
 pub mod limits;
+pub mod listeners;
 pub mod received;
 pub mod startup;
 pub mod stream;

@@ -98,6 +98,7 @@ fn server(lines: &str) -> Server {
         errors: Default::default(),
         saving: context::Saving::default(),
         active_expiry_off: Default::default(),
+        listen_anew: Default::default(),
         blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),
