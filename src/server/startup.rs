@@ -168,7 +168,10 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
 }
 
 /// Makes a server of what a storage holds; says what it found there.
-pub(super) fn recover_from(
+///
+/// # Errors
+/// Whatever is wrong with the files.
+pub fn recover_from(
     storage: Arc<dyn Storage>,
     options: StoreOptions,
     config: Config,
