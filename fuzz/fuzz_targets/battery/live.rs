@@ -50,7 +50,9 @@ fn start(storage: &SimStorage, generation: u64, directives: &str) -> Arc<Server>
         cut_at_corruption: false,
         fsync_thread: false,
     };
-    let started = recover_from(Arc::new(storage.clone()), options, config, ironkeep::session::table());
+    // Nobody receives the garbage: it is dropped at once, and no thread outlives an input.
+    let (garbage, _) = std::sync::mpsc::channel();
+    let started = recover_from(Arc::new(storage.clone()), options, config, ironkeep::session::table(), garbage);
     started.unwrap_or_else(|error| panic!("what a server wrote is read again: {error}")).0
 }
 
