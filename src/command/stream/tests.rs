@@ -46,7 +46,7 @@ fn an_entry_is_logged_with_its_id_and_what_trimming_came_to() {
 fn nothing_changed_is_nothing_logged() {
     let mut t = Runner::new();
     t.run("XADD s 1-1 a 1");
-    t.run("XGROUP CREATE s g 0");
+    t.run("XGROUP CREATE s g $");
     t.run("XGROUP CREATECONSUMER s g c");
     t.run("SET k v");
     t.take_logged();
@@ -74,6 +74,13 @@ fn nothing_changed_is_nothing_logged() {
         "XREADGROUP GROUP h c STREAMS s >",
         "XREADGROUP GROUP g c STREAMS s none > >",
         "XREADGROUP GROUP g c STREAMS s abc",
+        "XREADGROUP GROUP g c STREAMS s >",
+        "XREADGROUP GROUP g c STREAMS s s > >",
+        "XREADGROUP GROUP g c STREAMS s 0",
+        "XREADGROUP GROUP g c BLOCK 5 STREAMS s >",
+        "XCLAIM s g c 0 1-1",
+        "XCLAIM s g c 0 1-1 LASTID 1-1",
+        "XAUTOCLAIM s g c 0 0",
         "XSETID s 0-1",
         "XREAD STREAMS s 0",
         "XINFO STREAM s FULL",
@@ -95,7 +102,7 @@ fn deliveries_and_claims_are_logged_with_their_times() {
     t.advance_ms(10);
     t.run("XREADGROUP GROUP g c STREAMS s 1");
     t.run("XREADGROUP GROUP g d NOACK STREAMS s >");
-    t.run("XREADGROUP GROUP g d STREAMS s >");
+    t.run("XREADGROUP GROUP g f STREAMS s >");
     t.advance_ms(10);
     t.run("XCLAIM s g e 5 2-0 9-0 TIME 77 RETRYCOUNT 8");
     t.run("XDEL s 3-0");
@@ -110,7 +117,7 @@ fn deliveries_and_claims_are_logged_with_their_times() {
             "XDELIVERED s g c 1700000000000 > 3 KEEP",
             "XDELIVERED s g c 1700000000010 1-0 2 KEEP",
             "XDELIVERED s g d 1700000000010 > 2 NOACK",
-            "XDELIVERED s g d 1700000000010 > 0 KEEP",
+            "XDELIVERED s g f 1700000000010 > 0 KEEP",
             "XCLAIMED s g e 1700000000020 77 8 - 0-0 2-0",
             "XDEL s 3-0",
             "XCLAIMED s g f 1700000000020 1700000000020 = - 0-0 1-0 2-0 3-0",
@@ -119,6 +126,22 @@ fn deliveries_and_claims_are_logged_with_their_times() {
             "XACK s g 1-0 2-0 7-7",
         ]
     );
+}
+
+#[test]
+fn who_asks_in_vain_is_seen_and_not_logged() {
+    let mut t = Runner::new();
+    t.run("XADD s 1-1 a 1");
+    t.run("XGROUP CREATE s g $");
+    t.run("XGROUP CREATECONSUMER s g c");
+    t.take_logged();
+    for line in ["XREADGROUP GROUP g c STREAMS s >", "XCLAIM s g c 0 9-9", "XAUTOCLAIM s g c 0 0"] {
+        t.advance_ms(70);
+        assert!(t.run("XINFO CONSUMERS s g").contains("$4 idle :70 "), "{line}");
+        t.run(line);
+        assert!(t.run("XINFO CONSUMERS s g").contains("$4 idle :0 "), "{line}");
+    }
+    assert_eq!(t.take_logged(), [""; 0]);
 }
 
 #[test]
