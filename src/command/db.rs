@@ -71,6 +71,9 @@ pub struct Scratch {
     pub hits: u64,
     /// See `hits`.
     pub misses: u64,
+    /// Keys that have expired or were evicted although somebody waits for them, with their databases: those who
+    /// wait are to be told by whoever removed them.
+    pub vanished: Vec<(u32, Box<[u8]>)>,
     /// Keys that had expired.
     pub expired: u64,
     /// Fields of hashes that had expired.
@@ -553,9 +556,18 @@ impl<'a> Db<'a> {
         }
         self.scratch.expired += 1;
         self.count_as(before, 0);
+        self.note_vanished(key);
         self.log(key, &[b"DEL", key.bytes]);
         if firm {
             self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
+        }
+    }
+
+    /// Notes that a key is gone that no command has removed, if anybody waits for it.
+    pub fn note_vanished(&mut self, key: Key<'_>) {
+        let waiters = &self.held.shard(key.shard()).waiters;
+        if !waiters.is_empty() && waiters.any(self.index, key.bytes) {
+            self.scratch.vanished.push((self.index, key.bytes.into()));
         }
     }
 

@@ -173,6 +173,7 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
     if db.remove(key) {
         // Nobody made this change, so it is not counted.
         db.count_as(before, 0);
+        db.note_vanished(key);
         db.log(key, &[b"DEL", key.bytes]);
     }
     publish(db.scratch());
