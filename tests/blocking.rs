@@ -131,6 +131,51 @@ fn client_unblock_ends_a_wait_by_null_or_by_an_error() {
     assert!(client.line("CLIENT UNBLOCK 1 perhaps").is_error());
 }
 
+#[test]
+fn client_unblock_ends_a_wait_for_replicas_and_for_the_disk() {
+    const BY_ERROR: &str = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+    let server = recipe().with("appendonly", "yes").with("appendfsync", "no").start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    let id = waiting.ok("CLIENT ID").integer();
+    const COUNTS: &str = "*2\r\n:0\r\n:0\r\n";
+    let waits =
+        [("WAIT 1 0", ":0\r\n"), ("WAITAOF 1 0 0", COUNTS), ("WAITAOF 0 1 0", COUNTS), ("WAITAOF 1 1 0", COUNTS)];
+    for (line, counts) in waits {
+        for (how, expected) in [("", counts), ("TIMEOUT", counts), ("ERROR", BY_ERROR)] {
+            waiting.ok("SET k v");
+            begin(&mut waiting, &line.split(' ').collect::<Vec<_>>());
+            await_blocked(&server, 1);
+            assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 1, "{line} {how}");
+            let reply = waiting.receive().expect("a reply");
+            assert!(reply.starts_with(expected.as_bytes()), "{line} {how}: {}", reply.escape_ascii());
+            await_blocked(&server, 0);
+            assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 0, "it waits no more");
+            assert_eq!(waiting.ok("PING").string(), "PONG");
+        }
+    }
+    // One who has gone leaves nothing behind that could be ended.
+    begin(&mut waiting, &["WAIT", "1", "0"]);
+    await_blocked(&server, 1);
+    drop(waiting);
+    await_blocked(&server, 0);
+    assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id}")).integer(), 0);
+}
+
+/// Whoever is told that a wait was ended by him has ended it, whatever else ends at that moment.
+#[test]
+fn client_unblock_and_a_timeout_at_the_same_moment_agree() {
+    let server = recipe().start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    let id = waiting.ok("CLIENT ID").integer();
+    for round in 0..300 {
+        begin(&mut waiting, &["WAIT", "1", "2"]);
+        sleep(Duration::from_micros(1500 + round * 7));
+        let ended = client.ok(&format!("CLIENT UNBLOCK {id} ERROR")).integer() == 1;
+        let reply = waiting.receive().expect("a reply");
+        assert_eq!(reply.starts_with(b"-UNBLOCKED"), ended, "{}", reply.escape_ascii());
+    }
+}
+
 /// How a stream may go while somebody waits for a group of it: what is done before and after he begins to wait.
 const STREAM_GOES: &[(&str, &[&str], &[&str])] = &[
     ("DEL", &[], &["DEL s"]),
