@@ -271,6 +271,29 @@ fn who_waits_for_a_group_is_told_when_its_stream_goes_however_it_goes() {
     }
 }
 
+/// Consumers poll all day: what finds nothing must not make the log grow.
+#[test]
+fn a_poll_that_finds_nothing_leaves_the_log_as_it_is() {
+    let server = recipe().with("appendonly", "yes").start();
+    let (mut client, mut waiting) = (server.client(), server.client());
+    run(&mut client, &["XADD s 1-1 a 1", "XGROUP CREATE s g 0", "XREADGROUP GROUP g c STREAMS s >"]);
+    let size = |client: &mut Client| {
+        let info = client.ok("INFO persistence").string();
+        let size = info.lines().find_map(|line| line.strip_prefix("aof_current_size:")).map(str::to_owned);
+        size.expect("the field is there")
+    };
+    let before = size(&mut client);
+    for _ in 0..50 {
+        for line in ["XREADGROUP GROUP g c STREAMS s >", "XREADGROUP GROUP g c BLOCK 1 STREAMS s >"] {
+            assert_eq!(waiting.call(&line.split(' ').collect::<Vec<_>>()), b"*-1\r\n");
+        }
+        run(&mut client, &["XAUTOCLAIM s g c 100000 0", "XCLAIM s g c 100000 1-1", "XREADGROUP GROUP g c STREAMS s 5"]);
+    }
+    assert_eq!(size(&mut client), before);
+    client.ok("XREADGROUP GROUP g another STREAMS s >");
+    assert_ne!(size(&mut client), before, "a consumer that was not there before is kept");
+}
+
 /// Many streams that expire at about the same time, each with several who wait, on several threads.
 #[test]
 fn all_who_wait_for_streams_that_expire_are_told() {
