@@ -80,6 +80,13 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
                 _ => reply.error(&"ERR"),
             })
         }
+        Wait::Reload(done) => {
+            let outcome = done.await.unwrap_or(Err(CommandError::Internal));
+            Box::new(move |reply| match outcome {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error_bytes(&error.wire()),
+            })
+        }
         Wait::Keys(mut blocked) => {
             let answer = tokio::select! {
                 answer = &mut blocked.answer => answer,

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::help;
 use crate::base::format;
 use crate::command::args::is;
 use crate::command::client::{ClientRecord, ReplyMode};
 use crate::command::{
-    Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Table, categories, flags,
+    Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Table, categories, flags, help,
 };
 use crate::resp::Reply;
 
@@ -300,7 +299,7 @@ fn end_wait(server: &Server, id: u64, by_error: bool) -> bool {
 
 fn unknown_subcommand(call: &SessionCall<'_>) -> CommandError {
     let given = call.args.at(1);
-    CommandError::echo("unknown subcommand or wrong number of arguments for '", given, "'. Try CLIENT HELP.")
+    CommandError::subcommand_syntax(given, "CLIENT")
 }
 
 static NO_EVICT: Command = Command {

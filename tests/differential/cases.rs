@@ -86,6 +86,7 @@ fn files() -> Vec<Group> {
         ("connection.txt", include_str!("cases/connection.txt")),
         ("counters.txt", include_str!("cases/counters.txt")),
         ("databases.txt", include_str!("cases/databases.txt")),
+        ("debug.txt", include_str!("cases/debug.txt")),
         ("dump.txt", include_str!("cases/dump.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
         ("geo.txt", include_str!("cases/geo.txt")),
