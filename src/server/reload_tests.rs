@@ -84,14 +84,19 @@ const KEYS: &[&str] = &[
     "stream",
 ];
 
-/// What a dump does not tell: encodings, groups, and the digest that Redis would make of it.
+/// What a dump does not tell: encodings, access times, groups, and the digest that Redis would make of it.
 fn looks(caller: &mut Caller) -> Vec<String> {
     let mut lines: Vec<String> = KEYS.iter().map(|key| format!("OBJECT ENCODING {key}")).collect();
-    lines.extend(KEYS.iter().map(|key| format!("OBJECT IDLETIME {key}")));
     lines.extend(
         ["XINFO STREAM stream FULL", "DEBUG DIGEST", "HPEXPIRETIME hash:volatile FIELDS 3 f g h"].map(Into::into),
     );
-    lines.iter().map(|line| caller.run(line)).collect()
+    let mut looks: Vec<String> = lines.iter().map(|line| caller.run(line)).collect();
+    for key in KEYS {
+        let described = caller.run(&format!("DEBUG OBJECT {key}"));
+        let accessed = described.split(' ').find(|word| word.starts_with("lru:"));
+        looks.push(accessed.expect("DEBUG OBJECT tells the access time").to_owned());
+    }
+    looks
 }
 
 /// Restarts on what a power cut, and on what the death of the process alone, leaves.
