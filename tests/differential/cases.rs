@@ -105,6 +105,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("databases.txt", include_str!("cases/databases.txt")),
         ("dump.txt", include_str!("cases/dump.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("fields.txt", include_str!("cases/fields.txt")),
         ("geo.txt", include_str!("cases/geo.txt")),
         ("hash.txt", include_str!("cases/hash.txt")),
         ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
