@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::config::{EvictionPolicy, Settings};
+use crate::base::config::{EvictionPolicy, Permission, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
@@ -215,6 +215,9 @@ impl Executor {
     pub fn sweep_expired(&mut self, budget: usize) -> bool {
         self.refresh_settings();
         let Executor { server, worker, scratch, settings, .. } = self;
+        if server.active_expiry_off.load(Relaxed) {
+            return false;
+        }
         let stats = &server.workers[*worker];
         let limits = limits_of(settings, server.keyspace.seed());
         let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
@@ -336,6 +339,13 @@ impl Group<'_> {
     /// Whether the command may run now, in Redis' order of checks.
     #[inline]
     fn check(&mut self, entry: &Entry, client: &Client) -> Result<(), CommandError> {
+        if entry.command.flags.has(flags::DEBUGGING) && !self.may_debug(client) {
+            return Err(CommandError::Text(
+                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run \
+                 it from a local connection, otherwise you need to set this option in the configuration file, and \
+                 then restart the server.",
+            ));
+        }
         let flags = if client.transaction.is_none() {
             entry.command.flags
         } else if entry.command.flags.has(flags::NO_MULTI) {
@@ -358,6 +368,16 @@ impl Group<'_> {
             self.server.check_disk()?;
         }
         Ok(())
+    }
+
+    /// Whether `enable-debug-command` allows DEBUG to this connection.
+    #[cold]
+    fn may_debug(&self, client: &Client) -> bool {
+        match self.server.config.settings().enable_debug_command {
+            Permission::No => false,
+            Permission::Yes => true,
+            Permission::Local => client.record.is_local(),
+        }
     }
 
     /// Evicts keys by the policy, since memory is above `maxmemory`.
@@ -442,6 +462,7 @@ impl Group<'_> {
             }
             Handler::Transaction(step) => self.step(step, args, keys, client, out),
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
+            Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
         };
         if let Err(error) = outcome {
             out.truncate(mark);

@@ -177,6 +177,57 @@ fn a_pid_file_comes_and_goes() {
 }
 
 #[test]
+fn ports_and_addresses_change_while_it_runs() {
+    let server = Recipe::under_test().with("bind", "127.0.0.1").start();
+    let other = Recipe::under_test().start();
+    let mut client = server.client();
+    let refusal = |client: &mut Client, line: &str| {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        String::from_utf8(client.call(&words)).expect("text")
+    };
+    let answers = |host: &str, port: u16| std::net::TcpStream::connect((host, port)).is_ok();
+    let (first, second) = (server.port(), free_port());
+
+    client.ok(&format!("CONFIG SET port {second}"));
+    connect(second).ok("SET k v");
+    assert!(!answers("127.0.0.1", first), "the old port is closed");
+    assert_eq!(client.ok("GET k").string(), "v", "a connection outlives the port that it came by");
+
+    let taken = refusal(&mut client, &format!("CONFIG SET port {}", other.port()));
+    assert_eq!(
+        taken,
+        "-ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check server \
+         logs.\r\n"
+    );
+    assert_eq!(client.ok("CONFIG GET port").elements()[1].string(), second.to_string());
+    connect(second).ok("PING");
+
+    client.ok("CONFIG SET bind 127.0.0.2");
+    assert!(answers("127.0.0.2", second) && !answers("127.0.0.1", second));
+    client.ok("CONFIG SET bind *");
+    assert!(answers("127.0.0.2", second) && answers("127.0.0.1", second), "all addresses exclude the one before");
+    let absent = refusal(&mut client, "CONFIG SET bind 192.0.2.1");
+    assert_eq!(
+        absent,
+        "-ERR CONFIG SET failed (possibly related to argument 'bind') - Failed to bind to specified addresses.\r\n"
+    );
+    assert!(answers("127.0.0.2", second) && answers("127.0.0.1", second), "what fails changes nothing");
+
+    client.ok("CONFIG SET port 0");
+    assert!(!answers("127.0.0.1", second));
+    client.ok(&format!("CONFIG SET port {first}"));
+    connect(first).ok("PING");
+}
+
+#[test]
+fn a_server_that_would_listen_nowhere_is_refused() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (status, said) = run_to_end(program().args(["--port", "0", "--dir"]).arg(home.path()));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("not listen anywhere"), "{said}");
+}
+
+#[test]
 fn a_unix_socket_alone() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let socket = home.path().join("socket");

@@ -46,6 +46,43 @@ pub fn behind_counted_keys(args: Args<'_>, numkeys_at: usize) -> Result<usize, C
     if behind >= args.len() { Err(CommandError::Syntax) } else { Ok(behind) }
 }
 
+/// Which end, and how many: the words of LMPOP and ZMPOP behind the keys, whose number stands at an argument.
+///
+/// # Errors
+/// What is wrong with the number of keys, the end or the count.
+pub fn end_and_count<E>(
+    args: Args<'_>,
+    numkeys_at: usize,
+    end: impl FnOnce(&[u8]) -> Result<E, CommandError>,
+) -> Result<(E, usize), CommandError> {
+    let mut words = Words::new(args, behind_counted_keys(args, numkeys_at)?);
+    let end = end(words.value()?)?;
+    let mut count = None;
+    while let Some(word) = words.next() {
+        if count.is_some() || !is(word, "COUNT") {
+            return Err(CommandError::Syntax);
+        }
+        count = Some(positive(words.value()?, "count should be greater than 0")?);
+    }
+    Ok((end, count.unwrap_or(1)))
+}
+
+/// The option LIMIT of SINTERCARD and ZINTERCARD, alone in these words; 0 means none.
+///
+/// # Errors
+/// Another word, or no number of 0 or more.
+pub fn limit(mut words: Words<'_>) -> Result<usize, CommandError> {
+    let mut limit = 0;
+    while let Some(word) = words.next() {
+        if !is(word, "LIMIT") {
+            return Err(CommandError::Syntax);
+        }
+        let given = integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
+        limit = given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))?;
+    }
+    Ok(limit)
+}
+
 /// The most elements that a command draws with repetition: what it would reply with stands in memory.
 const REPEATED_MAX: i64 = 1 << 27;
 

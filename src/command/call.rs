@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::blocking::{Block, Blocked};
 use super::db::StringRef;
 use super::table::Entry;
-use super::{Client, Db, Outcome, Server, keys::Places};
+use super::{Client, CommandError, Db, Outcome, Server, keys::Places};
 use crate::keyspace::{Frozen, Key};
 use crate::resp::{Args, Done, Reply};
 
@@ -149,6 +149,8 @@ pub enum Wait {
     },
     /// Until a snapshot that was asked for is done: SAVE. Then OK or an error.
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
+    /// Until all keys have been loaded anew from the disk: DEBUG RELOAD. Then OK or an error.
+    Reload(tokio::sync::oneshot::Receiver<Result<(), CommandError>>),
     /// Until a key has something for the command, or the time is over.
     Keys(Blocked),
     /// Until the server ends, or an error says why it does not: SHUTDOWN.

@@ -4,6 +4,7 @@
 //! its [`ClientRecord`]: plain atomics, and a lock around what changes rarely.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -60,6 +61,13 @@ pub struct ClientRecord {
     pub watching: AtomicU64,
     /// What the client says of itself.
     pub labels: Mutex<Labels>,
+}
+
+impl ClientRecord {
+    /// Whether the peer is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.unix_socket || self.peer.parse::<SocketAddr>().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+    }
 }
 
 /// What a client says of itself.

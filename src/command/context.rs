@@ -1,8 +1,8 @@
 //! The server as its commands see it: everything that all connections share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -10,12 +10,15 @@ use super::blocking::Blocking;
 use super::client::Clients;
 use super::stats::{ServerCounters, WorkerStats};
 use super::{CommandError, Table};
-use crate::base::config::Config;
+use crate::base::config::{Config, Settings};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
 
 /// The most different codes that `INFO errorstats` keeps apart.
 const ERROR_CODES_MAX: usize = 128;
+
+/// Opens and closes listening sockets; an error leaves them as they were.
+pub type ListenAnew = Box<dyn Fn(&Settings) -> std::io::Result<()> + Send + Sync>;
 
 /// Everything that connections share.
 pub struct Server {
@@ -39,6 +42,10 @@ pub struct Server {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Snapshots: what runs, and how the last went.
     pub saving: Saving,
+    /// Whether expired keys stay until somebody asks for them: DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expiry_off: AtomicBool,
+    /// Has the server listen where the settings say; set once there are connections to be accepted.
+    pub listen_anew: OnceLock<ListenAnew>,
     /// Commands that wait for a key.
     pub blocking: Blocking,
     /// When the server started, Unix ms.
@@ -49,7 +56,7 @@ pub struct Server {
     pub config_file: String,
     /// The program, absolute.
     pub executable: String,
-    /// `used_memory` once everything was loaded.
+    /// `used_memory` at the start, without the keys that were loaded.
     pub startup_memory: AtomicU64,
     /// Samples of rates, kept by the timer.
     pub rates: Rates,

@@ -7,6 +7,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+/// No error text repeats more bytes of a word.
+const REPEATED_MAX: usize = 128;
+
 /// An error reply of a command. Whatever returned it has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
@@ -70,6 +73,13 @@ impl CommandError {
     /// An error with the code `ERR` that repeats a word of the client between two texts.
     pub fn echo(before: &str, word: &[u8], after: &str) -> Self {
         CommandError::Echo([b"ERR ", before.as_bytes(), until_nul(word), after.as_bytes()].concat())
+    }
+
+    /// No such subcommand, or one with the wrong number of arguments, of a container that finds that out by itself.
+    pub fn subcommand_syntax(given: &[u8], container: &str) -> Self {
+        let given = &given[..given.len().min(REPEATED_MAX)];
+        let after = format!("'. Try {container} HELP.");
+        CommandError::echo("unknown subcommand or wrong number of arguments for '", given, &after)
     }
 
     /// The text as it is sent, without the leading `-`; line ends are the reply writer's matter.

@@ -16,6 +16,8 @@ pub mod call;
 pub mod client;
 pub mod context;
 pub mod db;
+pub mod debug;
+pub mod digest;
 pub mod dump;
 pub mod echo;
 pub mod error;
@@ -25,6 +27,7 @@ pub mod flush;
 pub mod generic;
 pub mod geo;
 pub mod hash;
+pub mod help;
 pub mod hyperloglog;
 pub mod keys;
 pub mod list;
@@ -48,6 +51,7 @@ pub use client::Client;
 pub use context::Server;
 pub use db::Db;
 pub use error::CommandError;
+pub use help::help;
 pub use keys::{KeySpec, Keys};
 pub use table::Table;
 
@@ -156,7 +160,10 @@ pub enum Handler {
     Transaction(Step),
     /// Is nothing by itself: its second word chooses.
     Container(&'static [&'static Command]),
-    /// The same, but it does something without a second word.
+    /// The same, but its subcommands are nobody's business: no list of commands shows them, statistics count them as
+    /// the command itself, and a wrong number of arguments is as good as no such word. DEBUG.
+    Words(&'static [&'static [&'static Command]]),
+    /// A container that does something without a second word.
     ContainerOr(&'static [&'static Command], fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
 }
 
@@ -182,6 +189,7 @@ impl std::fmt::Debug for Handler {
             Handler::Session(_) => "Session",
             Handler::Transaction(_) => "Transaction",
             Handler::Container(_) | Handler::ContainerOr(..) => "Container",
+            Handler::Words(_) => "Words",
         })
     }
 }
@@ -283,6 +291,8 @@ pub mod flags {
     pub const REPORTS_DISK_ERRORS: Flags = Flags(1 << 28);
     /// Is executed between MULTI and EXEC too, not queued.
     pub const NOT_QUEUED: Flags = Flags(1 << 29);
+    /// Refused unless `enable-debug-command` allows it to this connection.
+    pub const DEBUGGING: Flags = Flags(1 << 30);
 }
 
 /// A set of ACL [`categories`].
@@ -353,7 +363,6 @@ pub const GROUPS: &[&[&Command]] = &[
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
-    memory::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,

@@ -1,6 +1,6 @@
 //! OBJECT: how the value of a key is stored, and when it was last used.
 
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, categories, flags};
+use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, categories, flags, help};
 use crate::keyspace::ValueRef;
 use crate::resp::Reply;
 use crate::value::Packing;
@@ -114,9 +114,16 @@ fn refcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(2);
     Ok(match call.db.read(key).map(|entry| entry.value()) {
         None => reply.null(),
-        Some(ValueRef::Int(0..SHARED_INTEGERS)) => reply.int(SHARED_REFCOUNT),
-        Some(_) => reply.int(1),
+        Some(value) => reply.int(reference_count(value)),
     })
+}
+
+/// The number of references to a value that Redis would count.
+pub fn reference_count(value: ValueRef<'_>) -> i64 {
+    match value {
+        ValueRef::Int(0..SHARED_INTEGERS) => SHARED_REFCOUNT,
+        _ => 1,
+    }
 }
 
 static HELP: Command = Command {
@@ -124,14 +131,13 @@ static HELP: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::LOADING.or(flags::STALE),
     categories: categories::KEYSPACE,
-    handler: Handler::Data(help),
+    handler: Handler::Data(|_, reply| help(reply, "OBJECT", HELP_LINES)),
     since: "6.2.0",
     summary: "Describes the subcommands.",
     ..Command::DEFAULT
 };
 
 const HELP_LINES: &[&str] = &[
-    "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "ENCODING <key>",
     "    Return the kind of internal representation used in order to store the value",
     "    associated with a <key>.",
@@ -144,15 +150,7 @@ const HELP_LINES: &[&str] = &[
     "REFCOUNT <key>",
     "    Return the number of references of the value associated with the specified",
     "    <key>.",
-    "HELP",
-    "    Prints this help.",
 ];
-
-fn help(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let mut lines = reply.array(HELP_LINES.len());
-    HELP_LINES.iter().for_each(|line| lines.simple(line));
-    Ok(lines.done())
-}
 
 #[cfg(test)]
 mod tests {

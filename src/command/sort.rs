@@ -294,13 +294,6 @@ mod tests {
     use crate::exec::testing::Runner;
 
     #[test]
-    fn declarations_are_sound() {
-        for command in super::COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
-
-    #[test]
     fn a_stored_result_is_the_destinations_state() {
         let mut t = Runner::new();
         t.run("RPUSH l 3 1 2");

@@ -41,6 +41,8 @@ pub struct Entry {
     /// need not be timed one by one.
     pub is_quick: bool,
     subcommands: Vec<Entry>,
+    /// Its subcommands that nobody is shown: [`Handler::Words`].
+    words: Vec<Entry>,
 }
 
 /// All commands of the server, by name.
@@ -68,6 +70,10 @@ impl Table {
                 let full_name = format!("{name}|{}", sub.name.to_ascii_lowercase());
                 entry.subcommands.push(Entry::new(sub, full_name, table.len));
                 table.len += 1;
+            }
+            if let Handler::Words(groups) = command.handler {
+                let words = groups.iter().flat_map(|group| group.iter());
+                entry.words.extend(words.map(|&word| Entry::new(word, name.clone(), entry.index)));
             }
             let earlier = table.by_name.insert(command.name.as_bytes().into(), table.entries.len());
             assert!(earlier.is_none(), "two commands are named {}", command.name);
@@ -155,6 +161,8 @@ impl Table {
     fn resolve_entry<'a>(&'a self, entry: &'a Entry, args: Args<'_>) -> Result<&'a Entry, CommandError> {
         let entry = match entry.command.handler {
             Handler::Container(_) | Handler::ContainerOr(..) => entry.subcommand(args)?,
+            // Where there is no such word, the command itself says so: it may not even be allowed.
+            Handler::Words(_) => entry.words.iter().find(|word| word.is_word_of(args)).unwrap_or(entry),
             _ => entry,
         };
         if !entry.command.arity.accepts(args.len()) {
@@ -180,12 +188,17 @@ impl Entry {
     fn new(command: &'static Command, full_name: String, index: usize) -> Self {
         let data = matches!(command.handler, Handler::Data(_));
         let is_quick = data && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
-        Entry { command, full_name, index, is_quick, subcommands: Vec::new() }
+        Entry { command, full_name, index, is_quick, subcommands: Vec::new(), words: Vec::new() }
     }
 
     /// The subcommands of a container.
     pub fn subcommands(&self) -> &[Entry] {
         &self.subcommands
+    }
+
+    fn is_word_of(&self, args: Args<'_>) -> bool {
+        let named = args.get(1).is_some_and(|word| word.eq_ignore_ascii_case(self.command.name.as_bytes()));
+        named && self.command.arity.accepts(args.len())
     }
 
     fn subcommand(&self, args: Args<'_>) -> Result<&Entry, CommandError> {

@@ -76,6 +76,29 @@ impl Runner {
         }
     }
 
+    /// Scans a key to the end by HSCAN and its like; gives the words of all replies that begin with `m`, each once,
+    /// and how many calls it took.
+    pub fn scan_members(&mut self, command: &str, key: &str) -> (usize, usize) {
+        let (mut seen, mut cursor, mut calls) = (std::collections::HashSet::new(), "0".to_owned(), 0);
+        loop {
+            let reply = self.run(&format!("{command} {key} {cursor} COUNT 100"));
+            cursor = reply.split(' ').nth(2).expect("a cursor").to_owned();
+            seen.extend(reply.split(' ').filter(|word| word.starts_with('m')).map(str::to_owned));
+            calls += 1;
+            if cursor == "0" {
+                return (seen.len(), calls);
+            }
+        }
+    }
+
+    /// Runs lines of the form `command => reply`, the reply with spaces for its line ends.
+    pub fn script(&mut self, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (command, reply) = line.split_once(" => ").expect("a line has a reply");
+            assert_eq!(self.run(command).trim_end(), reply, "{command}");
+        }
+    }
+
     /// The time of the clock, Unix ms.
     pub fn now(&self) -> i64 {
         self.now

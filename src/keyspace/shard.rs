@@ -96,6 +96,18 @@ impl Shard {
         self.databases.swap(one as usize, other as usize);
     }
 
+    /// Exchanges all databases with those of the same shard of another keyspace. Watched keys that are in either
+    /// have changed.
+    pub fn exchange(&mut self, other: &mut Shard) {
+        let Shard { seed, databases, watched, .. } = self;
+        let holds = |databases: &[Option<Arc<Directory>>], db: u32, key: &[u8]| {
+            let directory = databases.get(db as usize).and_then(Option::as_ref);
+            directory.is_some_and(|directory| directory.get(seed.hash(key), key).is_some())
+        };
+        watched.all_changed(|db, key| holds(databases, db, key) || holds(&other.databases, db, key));
+        std::mem::swap(databases, &mut other.databases);
+    }
+
     /// A clone of every directory that holds something: one pointer each.
     pub(super) fn freeze(&self) -> Vec<(u32, Arc<Directory>)> {
         let held = |(db, directory): (usize, &Option<Arc<Directory>>)| {

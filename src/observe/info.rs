@@ -6,8 +6,9 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::memory::MemoryFigures;
 use super::process;
-use crate::base::{alloc, clock, format::human_bytes, random};
+use crate::base::{clock, format::human_bytes, random};
 use crate::command::Server;
 use crate::command::context::SavePurpose;
 use crate::command::stats::{CommandCounters, Latencies, WorkerCounters};
@@ -172,10 +173,8 @@ fn clients_section(out: &mut Lines<'_>) {
 
 fn memory_section(out: &mut Lines<'_>) {
     let settings = out.server.config.settings();
-    let used = alloc::sample_peak() as u64;
-    let (peak, resident) = ((alloc::peak_memory() as u64).max(used), process::resident_bytes());
-    let startup = out.server.startup_memory.load(Relaxed).min(used);
-    let dataset = used - startup;
+    let figures = MemoryFigures::take(out.server);
+    let MemoryFigures { used, peak, resident, startup, .. } = figures;
     let percent = |part: u64, whole: u64| format!("{:.2}%", 100.0 * part as f64 / whole.max(1) as f64);
     out.bytes("used_memory", used);
     out.bytes("used_memory_rss", resident);
@@ -184,8 +183,8 @@ fn memory_section(out: &mut Lines<'_>) {
         ("used_memory_peak_perc", &percent(used, peak)),
         ("used_memory_overhead", &startup),
         ("used_memory_startup", &startup),
-        ("used_memory_dataset", &dataset),
-        ("used_memory_dataset_perc", &percent(dataset, used - startup)),
+        ("used_memory_dataset", &figures.dataset()),
+        ("used_memory_dataset_perc", &percent(figures.dataset(), used - startup)),
         ("allocator_allocated", &used),
         ("allocator_active", &resident),
         ("allocator_resident", &resident),
@@ -202,7 +201,7 @@ fn memory_section(out: &mut Lines<'_>) {
     let policy = out.server.config.get(&[b"maxmemory-policy"]);
     let policy = policy.first().map_or("".into(), |(_, value)| String::from_utf8_lossy(value));
     out.field("maxmemory_policy", policy);
-    let (ratio, excess) = (resident as f64 / used.max(1) as f64, resident as i64 - used as i64);
+    let (ratio, excess) = (figures.fragmentation(), figures.fragmentation_bytes());
     out.fields(&[
         ("allocator_frag_ratio", &format!("{ratio:.2}")),
         ("allocator_frag_bytes", &excess),
@@ -214,13 +213,11 @@ fn memory_section(out: &mut Lines<'_>) {
         ("mem_fragmentation_bytes", &excess),
     ]);
     out.zeros(&["mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers"]);
-    let waiting = |c: &crate::command::client::ClientRecord| c.query_bytes.load(Relaxed) + c.output_bytes.load(Relaxed);
-    let of_clients: u64 = out.server.clients.list().iter().map(|client| waiting(client)).sum();
     out.fields(&[
         ("mem_clients_slaves", &0),
-        ("mem_clients_normal", &of_clients),
+        ("mem_clients_normal", &figures.clients),
         ("mem_cluster_links", &0),
-        ("mem_aof_buffer", &out.server.store.sizes().pending_bytes),
+        ("mem_aof_buffer", &figures.log_buffer),
         ("mem_allocator", &"libc"),
         ("active_defrag_running", &0),
         ("lazyfree_pending_objects", &0),

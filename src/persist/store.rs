@@ -295,6 +295,24 @@ impl Store {
         }
     }
 
+    /// Reads the disk once more as [`Store::open`] does, and changes nothing. The caller has stopped all workers and
+    /// flushed the log, and keeps it so until the recovery is loaded and dropped.
+    ///
+    /// # Errors
+    /// The files are damaged, or there are none: the latter is no error of a start.
+    pub fn read_again(&self) -> Result<Recovery, PersistError> {
+        let manifest = self.manifest.lock().clone();
+        let recovery = recover(&self.storage, &manifest, false)?;
+        if let Some(torn) = &recovery.summary.torn {
+            return Err(PersistError::corrupt(&torn.file, torn.offset, &torn.what));
+        }
+        if recovery.snapshot.is_none() && recovery.segments.is_empty() {
+            let why = "it names neither a snapshot nor a log".to_owned();
+            return Err(PersistError::Refused { file: self.storage.path(super::format::MANIFEST), why });
+        }
+        Ok(recovery)
+    }
+
     /// Makes everything durable and marks the shutdown as clean. The caller has stopped all workers.
     pub fn close(&self) -> Result<(), PersistError> {
         if self.log.is_active() {

@@ -328,6 +328,15 @@ scalars! {
             out.raw(b"\r\n");
         }
     };
+    /// An integer of any size, in digits: a bulk string in RESP2.
+    big_number(digits: &str) = |out, resp, digits| match resp {
+        Resp::V2 => out.bulk(digits.as_bytes()),
+        Resp::V3 => {
+            out.raw(b"(");
+            out.raw(digits.as_bytes());
+            out.raw(b"\r\n");
+        }
+    };
     /// An error in the place of a value.
     error(error: &dyn fmt::Display) = |out, _, error| out.error(error);
     /// The same, with a text that need not be UTF-8.
@@ -356,6 +365,30 @@ impl<'a> Reply<'a> {
     pub fn ok(self) -> Done {
         self.out.raw(b"+OK\r\n");
         Done(())
+    }
+
+    /// The same right, behind `len` attributes, whose names and values `fill` writes in turn. RESP2 has none.
+    pub fn with_attributes(self, len: usize, fill: impl FnOnce(&mut Elements<'_>)) -> Self {
+        if self.resp == Resp::V3 {
+            self.out.line(b'|', len as i64);
+            let mut elements = Elements { out: self.out, resp: self.resp, due: len * 2 };
+            fill(&mut elements);
+            elements.end();
+        }
+        self
+    }
+
+    /// The same right, behind a push of `len` elements, which is no reply.
+    ///
+    /// # Panics
+    /// In RESP2, which has no pushes.
+    pub fn with_push(self, len: usize, fill: impl FnOnce(&mut Elements<'_>)) -> Self {
+        assert!(self.resp == Resp::V3, "a push in RESP2");
+        self.out.line(b'>', len as i64);
+        let mut elements = Elements { out: self.out, resp: self.resp, due: len };
+        fill(&mut elements);
+        elements.end();
+        self
     }
 
     /// No reply now: the connection waits, and writes it later (or never will, as `CLIENT REPLY` asks).

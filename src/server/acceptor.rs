@@ -1,7 +1,7 @@
-//! Listening, and dealing new connections to the workers, round robin.
+//! Accepting, and dealing new connections to the workers, round robin.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::stream::Accepted;
 use super::worker::NewConnection;
-use crate::base::config::Settings;
 use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::client::{ClientRecord, Labels};
@@ -125,61 +124,6 @@ fn refuse(socket: Accepted, text: &[u8]) {
     };
 }
 
-/// Opens the TCP listeners that `bind` and `port` ask for.
-///
-/// # Errors
-/// An address cannot be bound (unless marked optional with a leading `-`), or none could be.
-pub fn listen_tcp(settings: &Settings) -> io::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    if settings.port == 0 {
-        return Ok(listeners);
-    }
-    for address in &settings.bind {
-        let (optional, host) = match address.strip_prefix('-') {
-            Some(host) => (true, host),
-            None => (false, address.as_str()),
-        };
-        let host = match host {
-            "*" => "0.0.0.0",
-            "::*" => "::",
-            other => other,
-        };
-        match bind(host, settings) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if optional && is_absent(&error) => {}
-            Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("{host}:{}: {error}", settings.port)));
-            }
-        }
-    }
-    if listeners.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of 'bind' is available"));
-    }
-    Ok(listeners)
-}
-
-/// Whether this machine simply lacks the address or its protocol.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-        || matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT))
-}
-
-fn bind(host: &str, settings: &Settings) -> io::Result<TcpListener> {
-    let address = (host, settings.port)
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address"))?;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(settings.tcp_backlog)?;
-    TcpListener::from_std(socket.into())
-}
-
 /// Opens the unix socket, replacing one that a crashed server left behind.
 ///
 /// # Errors
@@ -198,7 +142,7 @@ pub fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts TCP connections for ever.
+/// Accepts TCP connections until its task is ended.
 pub async fn accept_tcp(listener: TcpListener, mut dealer: Dealer) {
     loop {
         match listener.accept().await {
@@ -208,6 +152,8 @@ pub async fn accept_tcp(listener: TcpListener, mut dealer: Dealer) {
                 let local = local.map(|address| address.to_string()).unwrap_or_default();
                 dealer.take(Accepted::Tcp(socket), peer.to_string(), local, is_remote(&peer));
             }
+            // It listens no more.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
             Err(error) => pause_if_exhausted(&error).await,
         }
     }

@@ -521,8 +521,8 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
 /// Waits for what a command waits for, and writes its reply.
 async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
     connection.record.blocked.store(true, Relaxed);
-    // Redis makes SAVE in one go: its reply comes even if the client has said that it sends no more.
-    let mut listening = !matches!(wait, Wait::Snapshot(_));
+    // Redis makes these in one go: the reply comes even if the client has said that it sends no more.
+    let mut listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_));
     let finish = tokio::select! {
         finish = super::waits::finished(worker, wait) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, &mut listening, cx)) => None,

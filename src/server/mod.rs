@@ -12,7 +12,7 @@ pub mod connection;
 pub mod daemon;
 pub mod flusher;
 pub mod limits;
-pub mod loading;
+pub mod listeners;
 pub mod received;
 pub mod startup;
 pub mod stream;
@@ -28,5 +28,7 @@ mod gate_tests;
 mod panic_tests;
 #[cfg(test)]
 mod recovery_tests;
+#[cfg(test)]
+mod reload_tests;
 #[cfg(test)]
 mod testing;

@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Dealer};
-use super::{daemon, limits, loading, timer, worker};
+use super::listeners::{self, Listeners};
+use super::{daemon, limits, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log, random};
@@ -26,7 +27,7 @@ use crate::command::{Server, Table};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
-use crate::session::{self, saving};
+use crate::session::{self, loading, saving};
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -104,17 +105,18 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
 
 async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
     survive_file_size_limit()?;
-    let listeners = acceptor::listen_tcp(&settings).map_err(failed("Could not create the TCP listening socket"))?;
+    let bound = listeners::listen(&settings).map_err(failed("Could not create the TCP listening socket"))?;
+    if bound.is_empty() && settings.unixsocket.as_os_str().is_empty() {
+        let nowhere = io::Error::new(io::ErrorKind::InvalidInput, "neither 'port' nor 'unixsocket' is set");
+        return Err(failed("Configured to not listen anywhere, exiting")(nowhere));
+    }
     let server = recover(config, &settings)?;
     let pidfile = write_pidfile(&settings);
     let (requests, mut asked) = mpsc::unbounded_channel();
     *server.shutdown.requests.lock() = Some(requests);
     let dealer = Dealer::new(Arc::clone(&server), start_workers(&server)?);
-    let mut addresses = Vec::new();
-    for listener in listeners {
-        addresses.extend(listener.local_addr().map(|address| address.to_string()));
-        tokio::spawn(acceptor::accept_tcp(listener, dealer.clone()));
-    }
+    let listeners = Listeners::new(dealer.clone(), &settings, bound).map_err(failed("listening"))?;
+    let mut addresses = listeners.addresses();
     let unix = settings.unixsocket.clone();
     if !unix.as_os_str().is_empty() {
         let listener = acceptor::listen_unix(&unix, settings.unixsocketperm)
@@ -122,6 +124,8 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
         addresses.push(unix.display().to_string());
         tokio::spawn(acceptor::accept_unix(listener, unix.display().to_string(), dealer.clone()));
     }
+    // Set once: the server has just been made.
+    let _ = server.listen_anew.set(Box::new(move |settings| listeners.change(settings)));
     tokio::spawn(timer::run(Arc::clone(&server)));
     tokio::spawn(watch_signals(Arc::clone(&server)));
     log::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
@@ -179,7 +183,9 @@ pub(super) fn recover_from(
     let keyspace = Keyspace::new(config.settings().databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
+    let before = alloc::used_memory();
     let loaded = loading::load(&keyspace, &table, &recovery, limits, cores)?;
+    let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
     let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
@@ -198,12 +204,14 @@ pub(super) fn recover_from(
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
+        listen_anew: Default::default(),
+        active_expiry_off: Default::default(),
         blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),
         config_file,
         executable: std::env::current_exe().map(|path| absolute(&path)).unwrap_or_default(),
-        startup_memory: AtomicU64::new(alloc::used_memory() as u64),
+        startup_memory: AtomicU64::new(alloc::used_memory().saturating_sub(of_keys) as u64),
         rates: Default::default(),
         shutdown: Shutdown::default(),
         garbage,

@@ -38,7 +38,7 @@ pub(super) fn start_with(
     table: Table,
 ) -> Result<Arc<Server>, StartError> {
     log::set_level(Level::Nothing);
-    let config = Config::from_text(b"appendonly yes\nsave \"\"").expect("a configuration");
+    let config = Config::from_text(b"appendonly yes\nsave \"\"\nenable-debug-command yes").expect("a configuration");
     let options = StoreOptions {
         workers,
         shards: SHARDS as u32,

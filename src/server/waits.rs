@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use super::worker::Worker;
-use crate::command::Wait;
+use crate::command::{CommandError, Wait};
 use crate::resp::{Done, Reply};
 
 /// Writes the reply once the wait is over.
@@ -53,6 +53,13 @@ pub async fn finished(worker: &Worker, wait: Wait) -> Finish {
                 _ => reply.error(&"ERR"),
             })
         }
+        Wait::Reload(done) => {
+            let outcome = done.await.unwrap_or(Err(CommandError::Internal));
+            Box::new(move |reply| match outcome {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error_bytes(&error.wire()),
+            })
+        }
         Wait::Keys(mut blocked) => {
             let answer = tokio::select! {
                 answer = &mut blocked.answer => answer,
@@ -67,7 +74,7 @@ pub async fn finished(worker: &Worker, wait: Wait) -> Finish {
             };
             Box::new(move |reply| match answer {
                 Ok(mut answer) => reply.prepared(&mut answer),
-                Err(_) => reply.error(&crate::command::CommandError::Internal),
+                Err(_) => reply.error(&CommandError::Internal),
             })
         }
         Wait::Shutdown(refused) => match refused.await {

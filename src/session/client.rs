@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::help;
 use crate::base::format;
 use crate::command::args::is;
 use crate::command::client::{ClientRecord, ReplyMode};
-use crate::command::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Table, categories, flags};
+use crate::command::{
+    Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Table, categories, flags, help,
+};
 use crate::resp::Reply;
 
 /// See the module.
@@ -293,7 +294,7 @@ fn unblock(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 
 fn unknown_subcommand(call: &SessionCall<'_>) -> CommandError {
     let given = call.args.at(1);
-    CommandError::echo("unknown subcommand or wrong number of arguments for '", given, "'. Try CLIENT HELP.")
+    CommandError::subcommand_syntax(given, "CLIENT")
 }
 
 static NO_EVICT: Command = Command {

@@ -1,11 +1,11 @@
 //! COMMAND: the table of commands, shown to clients.
 
-use super::{command_docs, help};
+use super::command_docs;
 use crate::base::glob;
 use crate::command::args::is;
 use crate::command::keys::{Begin, Find, KeySpec, Keys};
 use crate::command::table::Entry;
-use crate::command::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Table, categories, flags};
+use crate::command::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Table, categories, flags, help};
 use crate::resp::{Args, Done, Elements, Reply};
 
 /// See the module.

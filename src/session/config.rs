@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use super::{help, saving};
+use super::saving;
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
 use crate::base::{alloc, log};
 use crate::command::client::ClientRecord;
 use crate::command::context::SavePurpose;
-use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags};
+use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::persist::FsyncPolicy;
 use crate::resp::Reply;
 
@@ -105,8 +105,19 @@ fn apply(
     after: &Settings,
     changed: &[&'static str],
 ) -> Result<(), (&'static str, String)> {
-    if let Some(name) = changed.iter().find(|name| NEEDS_A_RESTART.contains(name)) {
-        return Err((name, "it takes effect at the start of the server only".into()));
+    if changed.contains(&"tls-port") && after.tls_port != 0 {
+        return Err(("tls-port", "TLS is not supported yet".into()));
+    }
+    if let Some(listen_anew) = server.listen_anew.get()
+        && (before.port != after.port || before.bind != after.bind)
+    {
+        listen_anew(after).map_err(|error| {
+            log::warning(format_args!("Could not create the TCP listening socket {error}"));
+            match changed.contains(&"port") {
+                true => ("port", "Unable to listen on this port. Check server logs.".to_owned()),
+                false => ("bind", "Failed to bind to specified addresses.".to_owned()),
+            }
+        })?;
     }
     if before.loglevel != after.loglevel {
         log::set_level(after.loglevel);
@@ -119,9 +130,6 @@ fn apply(
     }
     Ok(())
 }
-
-/// Sockets are opened at the start and kept.
-const NEEDS_A_RESTART: &[&str] = &["bind", "port", "tls-port"];
 
 /// The policy as the log knows it.
 fn log_policy(configured: Configured) -> FsyncPolicy {
@@ -232,9 +240,8 @@ mod tests {
             "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch' "
         );
         assert_eq!(
-            t.run("CONFIG SET maxmemory 3mb port 7000"),
-            "-ERR CONFIG SET failed (possibly related to argument 'port') - it takes effect at the start of the \
-             server only "
+            t.run("CONFIG SET maxmemory 3mb tls-port 7000"),
+            "-ERR CONFIG SET failed (possibly related to argument 'tls-port') - TLS is not supported yet "
         );
         assert_eq!(t.server.config.settings().maxmemory, 1 << 20, "what another directive refuses is not stored");
         assert_eq!(t.run("CONFIG REWRITE"), "-ERR The server is running without a config file ");

@@ -11,12 +11,15 @@ pub mod command_docs;
 pub mod command_info;
 pub mod config;
 pub mod connection;
+pub mod debug;
+pub mod loading;
+pub mod memory;
+pub mod reload;
 pub mod saving;
 pub mod syntax;
 mod transaction;
 
-use crate::command::{Command, Outcome, Table};
-use crate::resp::Reply;
+use crate::command::{Command, Table};
 
 /// The commands of this layer.
 pub static GROUPS: &[&[&Command]] = &[
@@ -25,6 +28,8 @@ pub static GROUPS: &[&[&Command]] = &[
     command_info::COMMANDS,
     config::COMMANDS,
     admin::COMMANDS,
+    debug::COMMANDS,
+    memory::COMMANDS,
     transaction::COMMANDS,
 ];
 
@@ -32,16 +37,6 @@ pub static GROUPS: &[&[&Command]] = &[
 pub fn table() -> Table {
     let groups: Vec<&[&'static Command]> = crate::command::GROUPS.iter().chain(GROUPS).copied().collect();
     Table::new(&groups)
-}
-
-/// The reply of a container's HELP, in Redis' form.
-fn help(reply: Reply<'_>, container: &str, lines: &[&str]) -> Outcome {
-    let mut elements = reply.array(lines.len() + 3);
-    elements.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    lines.iter().for_each(|line| elements.simple(line));
-    elements.simple("HELP");
-    elements.simple("    Prints this help.");
-    Ok(elements.done())
 }
 
 #[cfg(test)]

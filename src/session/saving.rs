@@ -7,16 +7,18 @@
 //!
 //! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
 //! Once the server is ending none is begun, and one that is being made is given up: the last one, if one is
-//! due, is made by [`save_and_stay_closed`].
+//! due, is made by [`save_and_stay_closed`]. Loading anew (`session::reload`) takes the turn of a snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
 use crate::base::{clock, log};
 use crate::command::Server;
-use crate::command::context::{SavePurpose, Saving};
+use crate::command::context::{SavePurpose, Saving, SavingState};
 use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
 use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
 use crate::value::codec;
@@ -68,8 +70,37 @@ pub fn request(
     Requested::Started
 }
 
-/// Makes the last snapshot, on this thread. The gate stays closed from its instant on, so that nothing is
-/// acknowledged that is not in it.
+/// Waits until no snapshot is being made, and keeps any from being begun until [`end_turn`]. Returns false if the
+/// server is ending.
+pub fn wait_for_turn(server: &Server) -> bool {
+    const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(1);
+    loop {
+        let mut state = server.saving.state.lock();
+        if server.saving.ending.load(Relaxed) {
+            return false;
+        }
+        if state.running.is_none() {
+            state.running = Some((SavePurpose::Save, clock::now_ms()));
+            return true;
+        }
+        drop(state);
+        std::thread::sleep(ASKED_AGAIN_AFTER);
+    }
+}
+
+/// Lets the next snapshot begin.
+pub fn end_turn(server: &Arc<Server>) {
+    begin_next(server, server.saving.state.lock());
+}
+
+/// Records how a snapshot ended that was made by [`save_and_stay_closed`] in a turn of its own.
+pub fn record_save(server: &Server, outcome: &Result<(), String>) {
+    let running = server.saving.state.lock().running;
+    record(&server.saving, SavePurpose::Save, running, outcome);
+}
+
+/// Makes a snapshot on this thread and returns with the gate closed: from its instant on, so that nothing is
+/// acknowledged that is not in it. For the last one, and in a turn of one's own.
 ///
 /// # Errors
 /// The text of what failed; the gate is closed all the same.
@@ -177,10 +208,26 @@ fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
 
 /// Records how a snapshot ended, tells who waits, and begins the next if one is scheduled.
 fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String>) {
-    let saving: &Saving = &server.saving;
+    let mut state = server.saving.state.lock();
+    record(&server.saving, purpose, state.running, &outcome);
+    for waiting in state.waiting.drain(..) {
+        // Who has gone away need not be told.
+        let _ = waiting.send(outcome.clone());
+    }
+    begin_next(server, state);
+}
+
+fn begin_next(server: &Arc<Server>, mut state: MutexGuard<'_, SavingState>) {
+    state.running = None;
+    let next = state.scheduled.take();
+    drop(state);
+    if let Some(next) = next {
+        request(server, next, false, None);
+    }
+}
+
+fn record(saving: &Saving, purpose: SavePurpose, running: Option<(SavePurpose, i64)>, outcome: &Result<(), String>) {
     let now = clock::now_ms();
-    let mut state = saving.state.lock();
-    let seconds = state.running.take().map_or(0, |(_, since)| (now - since) / 1000);
     let (ok, took) = match purpose {
         SavePurpose::Save => (&saving.last_save_ok, &saving.last_save_seconds),
         SavePurpose::Rewrite => (&saving.last_rewrite_ok, &saving.last_rewrite_seconds),
@@ -189,24 +236,15 @@ fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String
     if !given_up {
         ok.store(outcome.is_ok(), Relaxed);
     }
-    took.store(seconds, Relaxed);
+    took.store(running.map_or(0, |(_, since)| (now - since) / 1000), Relaxed);
     count(saving, purpose, outcome.is_ok());
-    match &outcome {
+    match outcome {
         // Either purpose leaves a good snapshot behind.
         Ok(()) => {
             saving.last_save.store(now / 1000, Relaxed);
             saving.last_save_ok.store(true, Relaxed);
         }
         Err(error) => log::warning(format_args!("Snapshot failed: {error}")),
-    }
-    for waiting in state.waiting.drain(..) {
-        // Who has gone away need not be told.
-        let _ = waiting.send(outcome.clone());
-    }
-    let next = state.scheduled.take();
-    drop(state);
-    if let Some(next) = next {
-        request(server, next, false, None);
     }
 }
 

@@ -26,14 +26,24 @@ pub(super) struct Runner {
 impl Runner {
     /// A server without a log, on a disk in memory.
     pub(super) fn new() -> Self {
-        let server = Arc::new(server());
-        let client = connection(&server);
+        Runner::with_config("")
+    }
+
+    /// The same, with lines of configuration.
+    pub(super) fn with_config(lines: &str) -> Self {
+        let server = Arc::new(server(lines));
+        let client = connection(&server, LOCAL);
         Runner { executor: Executor::new(Arc::clone(&server), 0), client, server }
     }
 
     /// Goes on with a new connection.
     pub(super) fn reconnect(&mut self) {
-        self.client = connection(&self.server);
+        self.connect_from(LOCAL);
+    }
+
+    /// The same, from another peer.
+    pub(super) fn connect_from(&mut self, peer: &str) {
+        self.client = connection(&self.server, peer);
     }
 
     /// Runs one command line and returns the reply with spaces for its line ends.
@@ -44,10 +54,13 @@ impl Runner {
     }
 }
 
-fn connection(server: &Server) -> Client {
+/// The peer of a connection that nothing else is said of.
+const LOCAL: &str = "127.0.0.1:1";
+
+fn connection(server: &Server, peer: &str) -> Client {
     let now = clock::now_ms() as u64;
     let record = server.clients.register(ClientRecord {
-        peer: "127.0.0.1:1".into(),
+        peer: peer.into(),
         local: "127.0.0.1:6379".into(),
         fd: 8,
         // In the future, so that its age is zero however slow the machine is.
@@ -57,8 +70,9 @@ fn connection(server: &Server) -> Client {
     Client::new(record, super::connection::needs_no_password(server))
 }
 
-fn server() -> Server {
-    let config = Config::from_text(b"appendonly no").expect("a configuration");
+fn server(lines: &str) -> Server {
+    let text = format!("appendonly no\n{lines}");
+    let config = Config::from_text(text.as_bytes()).expect("a configuration");
     let options = StoreOptions {
         workers: 1,
         shards: SHARDS as u32,
@@ -83,6 +97,8 @@ fn server() -> Server {
         table,
         errors: Default::default(),
         saving: context::Saving::default(),
+        active_expiry_off: Default::default(),
+        listen_anew: Default::default(),
         blocking: Default::default(),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),

@@ -64,13 +64,6 @@ mod tests {
     use super::super::testing::Runner;
 
     #[test]
-    fn declarations_are_sound() {
-        for command in super::COMMANDS {
-            assert_eq!(crate::command::table::mistake(command), None);
-        }
-    }
-
-    #[test]
     fn others_see_that_commands_are_queued_and_keys_watched() {
         let mut t = Runner::new();
         t.run("WATCH a b a");

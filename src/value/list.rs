@@ -18,6 +18,8 @@ use crate::base::varint::{put_varint, take_string};
 
 /// The bytes of a leaf, in all but the case of one element that is longer: what an allocation of 8 KiB holds.
 const LEAF_BYTES_MAX: usize = 8192 - 16;
+/// How many leaves a list has whose next leaf does not grow step by step.
+const LEAVES_OF_A_LONG_LIST: usize = 16;
 /// No listpack of a small list becomes larger than this where the directive counts elements.
 const SAFE_BYTES_MAX: usize = 8192;
 
@@ -122,23 +124,36 @@ impl List {
             End::Left => (0, Where::Front),
             End::Right => (self.len(), Where::Back),
         };
+        let size = listpack::item_size(element);
         let pushed = self.chunks.edit_at(index, |chunk, _| {
-            match end {
-                End::Left => chunk.0.push_front(element),
-                End::Right => chunk.0.push_back(element),
+            let has_room = chunk.0.encoded_len() + size <= LEAF_BYTES_MAX;
+            if has_room {
+                chunk.0.reserve_within(size, LEAF_BYTES_MAX);
+                match end {
+                    End::Left => chunk.0.push_front(element),
+                    End::Right => chunk.0.push_back(element),
+                }
             }
-            ((), place)
+            (has_room, place)
         });
-        if pushed.is_none() {
-            let mut first = Chunk::default();
-            first.0.push_back(element);
-            self.chunks.add_leaf(first, true);
+        if pushed != Some(true) {
+            // A full leaf stays as it is: were it to grow and be split, it would be copied twice and leave holes.
+            // Where a leaf is little beside the others it has all its room from the start, for the same reason.
+            let is_long = self.bytes() >= LEAVES_OF_A_LONG_LIST * LEAF_BYTES_MAX;
+            let mut next = Chunk(ListpackBuf::with_capacity(if is_long { LEAF_BYTES_MAX } else { 0 }));
+            next.0.push_back(element);
+            self.chunks.add_leaf(next, end == End::Right);
         }
     }
 
     /// The bytes that it takes: without a walk.
     pub fn bytes(&self) -> usize {
         self.chunks.bytes()
+    }
+
+    /// How many chunks it has, and the bytes of their elements: by a walk over the chunks.
+    pub fn chunks(&self) -> (usize, usize) {
+        self.chunks.leaves().fold((0, 0), |(chunks, bytes), chunk| (chunks + 1, bytes + chunk.0.as_bytes().len()))
     }
 
     /// Appends its elements in the form that `persist::format` draws.

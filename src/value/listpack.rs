@@ -367,6 +367,16 @@ impl ListpackBuf {
         self.0.shrink_to_fit();
     }
 
+    /// Makes room for `more` bytes: by doubling, though not beyond `most` bytes in all where that is enough.
+    #[inline]
+    pub fn reserve_within(&mut self, more: usize, most: usize) {
+        let (len, capacity) = (self.0.len(), self.0.capacity());
+        if capacity - len < more {
+            let wanted = (capacity * 2).min(most).max(len + more);
+            self.0.reserve_exact(wanted - len);
+        }
+    }
+
     /// Gives memory back after removals, once only a quarter of it is in use.
     #[inline]
     pub fn trim(&mut self) {

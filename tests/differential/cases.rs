@@ -103,6 +103,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("connection.txt", include_str!("cases/connection.txt")),
         ("counters.txt", include_str!("cases/counters.txt")),
         ("databases.txt", include_str!("cases/databases.txt")),
+        ("debug.txt", include_str!("cases/debug.txt")),
         ("dump.txt", include_str!("cases/dump.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
         ("fields.txt", include_str!("cases/fields.txt")),

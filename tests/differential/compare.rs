@@ -12,9 +12,10 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both; the arguments go to the server under test.
+    /// Starts both, with DEBUG allowed; the recipe is that of the server under test.
     pub(crate) fn start(tested: Recipe) -> Pair {
-        Pair { reference: Recipe::reference().start(), tested: tested.start() }
+        let start = |recipe: Recipe| recipe.with("enable-debug-command", "yes").start();
+        Pair { reference: start(Recipe::reference()), tested: start(tested) }
     }
 
     /// Starts both with a number of I/O threads for the server under test.

@@ -12,7 +12,7 @@ use ironkeep::persist::format::VERSION;
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotWire};
 use ironkeep::persist::{FsyncPolicy, PersistError, Store, StoreOptions};
-use ironkeep::server::loading;
+use ironkeep::session::loading;
 use ironkeep::value::{Limits, codec::canonical};
 
 /// The seed of all stores here.

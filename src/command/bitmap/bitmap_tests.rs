@@ -2,31 +2,15 @@
 
 use proptest::prelude::*;
 
-use super::{COMMANDS, bit_range};
-use crate::command::table;
+use super::bit_range;
 use crate::exec::testing::Runner;
 use crate::resp::Resp;
 
 /// Runs lines of `command => reply`.
-fn script(t: &mut Runner, lines: &str) {
-    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (command, reply) = line.split_once(" => ").expect("a line has a reply");
-        assert_eq!(t.run(command).trim_end(), reply, "{command}");
-    }
-}
-
-#[test]
-fn every_declaration_is_sound() {
-    for command in COMMANDS {
-        assert_eq!(table::mistake(command), None);
-    }
-}
-
 #[test]
 fn bits_are_set_and_read() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "GETBIT k 7 => :0
          SETBIT k 7 1 => :0
          SETBIT k 7 1 => :1
@@ -77,8 +61,7 @@ fn indices_mean_bytes_or_bits() {
 #[test]
 fn counting_and_searching() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         r#"SET k foobar => +OK
          BITCOUNT k => :26
          BITCOUNT k 0 0 => :4
@@ -115,20 +98,18 @@ fn counting_and_searching() {
 #[test]
 fn strings_are_combined() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         r#"SET a "\xff\x0f\x01" => +OK
          SET b "\x0f" => +OK
          BITOP AND d a b => :3
          BITCOUNT d => :4"#,
     );
     for (operation, bits) in [("AND", 4), ("OR", 13), ("xor", 9)] {
-        script(&mut t, &format!("BITOP {operation} d a b nothing => :3"));
+        t.script(&format!("BITOP {operation} d a b nothing => :3"));
         let expected = if operation == "AND" { 0 } else { bits };
-        script(&mut t, &format!("BITCOUNT d => :{expected}"));
+        t.script(&format!("BITCOUNT d => :{expected}"));
     }
-    script(
-        &mut t,
+    t.script(
         "BITOP NOT d b => :1
          BITCOUNT d => :4
          PEXPIRE d 1000 => :1
@@ -147,8 +128,7 @@ fn strings_are_combined() {
 #[test]
 fn fields_are_read_set_and_counted_up() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "BITFIELD k => *0
          BITFIELD k GET u8 0 GET i5 #3 => *2 :0 :0
          EXISTS k => :0
@@ -174,7 +154,7 @@ fn fields_are_read_set_and_counted_up() {
         assert_eq!(t.run(&format!("BITFIELD k GET {bad} 0")), bad_type);
     }
     t.resp = Resp::V3;
-    script(&mut t, "BITFIELD new OVERFLOW FAIL SET u8 0 256 => *1 _");
+    t.script("BITFIELD new OVERFLOW FAIL SET u8 0 256 => *1 _");
     t.assert_replay_equals_live();
     let logged = t.take_logged();
     assert_eq!(logged.last().map(String::as_str), Some("BITFIELD new OVERFLOW FAIL SET u8 0 256"));

@@ -1,15 +1,7 @@
 //! Tests of the commands for places.
 
-use crate::command::table;
 use crate::exec::testing::Runner;
 use crate::resp::Resp;
-
-#[test]
-fn declarations_are_sound() {
-    for command in super::COMMANDS {
-        assert_eq!(table::mistake(command), None);
-    }
-}
 
 fn sicily() -> Runner {
     let mut t = Runner::new();

@@ -7,13 +7,6 @@ use crate::exec::testing::{Runner, dump};
 use crate::resp::Resp;
 
 /// Runs lines of `command => reply`.
-fn script(t: &mut Runner, lines: &str) {
-    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (command, reply) = line.split_once(" => ").expect("a line has a reply");
-        assert_eq!(t.run(command).trim_end(), reply, "{command}");
-    }
-}
-
 fn encoding(t: &mut Runner, key: &str) -> String {
     t.run(&format!("OBJECT ENCODING {key}"))
 }
@@ -32,8 +25,7 @@ fn every_declaration_is_sound() {
 #[test]
 fn fields_are_stored_read_and_removed() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "HSET h a 1 b two a 3 => :2
          HSET h a 4 c 5 => :1
          HMSET h d 6 => +OK
@@ -65,14 +57,13 @@ fn fields_are_stored_read_and_removed() {
     assert_eq!(logged[..4], ["HSET h a 1 b two a 3", "HSET h a 4 c 5", "HMSET h d 6", "HSETNX h e 9"]);
     assert_eq!(logged[4..], ["HDEL h a none a b", "HDEL h c d e"]);
     t.resp = Resp::V3;
-    script(&mut t, "HSET h a 1 => :1\n HGETALL h => %1 $1 a $1 1\n HGETALL none => %0\n HGET h none => _");
+    t.script("HSET h a 1 => :1\n HGETALL h => %1 $1 a $1 1\n HGETALL none => %0\n HGET h none => _");
 }
 
 #[test]
 fn counters_keep_the_expiry_and_the_log_holds_results() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "HINCRBY h n 5 => :5
          HINCRBY h n -7 => :-2
          HPEXPIRE h 1000 FIELDS 1 n => *1 :1
@@ -104,14 +95,13 @@ fn an_expired_field_is_gone_for_readers_at_once_and_removed_before_writes() {
         for number in 0..fields {
             t.run(&format!("HSET h f{number} {number}"));
         }
-        script(&mut t, "HSET h a 1 b 2 c 3 => :3\n HPEXPIRE h 10 FIELDS 2 a b => *2 :1 :1");
+        t.script("HSET h a 1 b 2 c 3 => :3\n HPEXPIRE h 10 FIELDS 2 a b => *2 :1 :1");
         t.take_logged();
         t.advance_ms(9);
         assert_eq!(t.run("HLEN h"), format!(":{} ", fields + 3));
         t.advance_ms(1);
         assert_eq!(t.run("HLEN h"), format!(":{} ", fields + 1));
-        script(
-            &mut t,
+        t.script(
             "HGET h a => $-1
              HMGET h a c => *2 $-1 $1 3
              HEXISTS h b => :0
@@ -120,7 +110,7 @@ fn an_expired_field_is_gone_for_readers_at_once_and_removed_before_writes() {
         );
         assert_eq!(t.run("HGETALL h").split(' ').next().unwrap(), format!("*{}", 2 * (fields + 1)));
         assert_eq!(t.take_logged(), [""; 0], "readers change nothing");
-        script(&mut t, "HINCRBY h a 1 => :1\n HDEL h b => :0\n HTTL h FIELDS 1 a => *1 :-1");
+        t.script("HINCRBY h a 1 => :1\n HDEL h b => :0\n HTTL h FIELDS 1 a => *1 :-1");
         assert_eq!(t.take_logged(), ["HDEL h a", "HINCRBY h a 1", "HDEL h b"]);
     }
 }
@@ -128,13 +118,13 @@ fn an_expired_field_is_gone_for_readers_at_once_and_removed_before_writes() {
 #[test]
 fn a_failing_command_leaves_the_removal_of_what_has_expired() {
     let mut t = Runner::new();
-    script(&mut t, "HSET h a 1 b x => :2\n HPEXPIRE h 10 FIELDS 1 a => *1 :1");
+    t.script("HSET h a 1 b x => :2\n HPEXPIRE h 10 FIELDS 1 a => *1 :1");
     t.advance_ms(10);
-    script(&mut t, "HSETNX h a 2 => :1\n HPEXPIRE h 10 FIELDS 2 a b => *2 :1 :1");
+    t.script("HSETNX h a 2 => :1\n HPEXPIRE h 10 FIELDS 2 a b => *2 :1 :1");
     t.advance_ms(10);
     t.take_logged();
     // The field is missing after its removal, so the sum is the increment.
-    script(&mut t, "HINCRBYFLOAT h b 1 => $1 1\n HINCRBYFLOAT h b x => -ERR value is not a valid float");
+    t.script("HINCRBYFLOAT h b 1 => $1 1\n HINCRBYFLOAT h b x => -ERR value is not a valid float");
     assert_eq!(t.take_logged(), ["HDEL h b", "HSETEX h KEEPTTL FIELDS 1 b 1"]);
 }
 
@@ -183,7 +173,7 @@ fn a_budget_bounds_the_fields_that_one_sweep_removes() {
         calls += 1;
     }
     assert!((3..=4).contains(&calls), "{calls}");
-    script(&mut t, "HGETALL h => *2 $6 stays $1 1".replace("$6", "$5").as_str());
+    t.script("HGETALL h => *2 $6 stays $1 1".replace("$6", "$5").as_str());
     t.assert_replay_equals_live();
 }
 
@@ -224,8 +214,7 @@ fn expiring_fields_are_found_wherever_their_hash_goes() {
 #[test]
 fn expiries_are_set_on_conditions_and_logged_absolute() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "HSET h a 1 b 2 => :2
          HEXPIRE h 100 FIELDS 3 a none a => *3 :1 :-2 :1
          HEXPIRE h 200 NX FIELDS 2 a b => *2 :0 :1
@@ -252,8 +241,7 @@ fn expiries_are_set_on_conditions_and_logged_absolute() {
     assert_eq!(logged[1], "HPEXPIREAT h 1700000100000 FIELDS 2 a a");
     assert_eq!(logged[2], "HPEXPIREAT h 1700000200000 FIELDS 1 b");
     assert!(logged.contains(&"HPERSIST h FIELDS 1 b".to_owned()));
-    script(
-        &mut t,
+    t.script(
         "HEXPIRE h 0 FIELDS 3 a a none => *3 :2 :-2 :-2
          HPEXPIREAT h 0 FIELDS 1 b => *1 :2
          EXISTS h => :0",
@@ -264,8 +252,7 @@ fn expiries_are_set_on_conditions_and_logged_absolute() {
 #[test]
 fn what_is_read_may_be_removed_or_let_expire() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "HSET h a 1 b 2 c 3 => :3
          HGETEX h FIELDS 2 a none => *2 $1 1 $-1
          HGETEX h EX 10 FIELDS 2 a b => *2 $1 1 $1 2
@@ -293,8 +280,7 @@ fn what_is_read_may_be_removed_or_let_expire() {
 #[test]
 fn fields_are_stored_with_conditions_and_expiries() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "HSETEX h FXX FIELDS 1 a 1 => :0
          HSETEX h FNX EX 10 FIELDS 2 a 1 b 2 => :1
          HSETEX h FNX FIELDS 2 a 1 c 2 => :0
@@ -314,10 +300,10 @@ fn fields_are_stored_with_conditions_and_expiries() {
     assert_eq!(logged[0], format!("HSETEX h PXAT {at} FIELDS 2 a 1 b 2"));
     assert_eq!(logged[1..3], ["HSETEX h KEEPTTL FIELDS 1 a 5", "HSETEX h KEEPTTL FIELDS 1 new 5"]);
     assert_eq!(logged[3..], ["HSETEX h FIELDS 1 b 3", "HDEL h a"]);
-    script(&mut t, "HPEXPIRE h 10 FIELDS 1 b => *1 :1");
+    t.script("HPEXPIRE h 10 FIELDS 1 b => *1 :1");
     t.advance_ms(10);
     t.take_logged();
-    script(&mut t, "HSETEX h KEEPTTL FIELDS 1 b 4 => :1\n HTTL h FIELDS 1 b => *1 :-1");
+    t.script("HSETEX h KEEPTTL FIELDS 1 b 4 => :1\n HTTL h FIELDS 1 b => *1 :-1");
     assert_eq!(t.take_logged(), ["HDEL h b", "HSETEX h KEEPTTL FIELDS 1 b 4"]);
 }
 
@@ -348,8 +334,7 @@ fn random_fields_are_fields_and_differ_where_they_must() {
     }
     let mut t = Runner::new();
     let range = "-ERR value is out of range ";
-    script(
-        &mut t,
+    t.script(
         "HRANDFIELD none => $-1
          HRANDFIELD none 2 => *0
          HRANDFIELD none x => -ERR value is not an integer or out of range
@@ -385,8 +370,7 @@ fn a_walk_gives_every_field_once() {
     seen.dedup();
     assert_eq!(seen.len(), 3000);
     assert!((15..=31).contains(&calls), "{calls}");
-    script(
-        &mut t,
+    t.script(
         "HSET s a 1 b 2 => :2
          HSCAN s 0 => *2 $1 0 *4 $1 a $1 1 $1 b $1 2
          HSCAN s 0 MATCH b NOVALUES => *2 $1 0 *1 $1 b

@@ -1,33 +1,16 @@
 //! Tests of the HyperLogLog commands.
 
-use super::COMMANDS;
 use crate::base::random::Random;
-use crate::command::table;
 use crate::exec::testing::Runner;
 
 /// Runs lines of `command => reply`.
-fn script(t: &mut Runner, lines: &str) {
-    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (command, reply) = line.split_once(" => ").expect("a line has a reply");
-        assert_eq!(t.run(command).trim_end(), reply, "{command}");
-    }
-}
-
 const NO_HLL: &str = "-WRONGTYPE Key is not a valid HyperLogLog string value.";
 const CORRUPT: &str = "-INVALIDOBJ Corrupted HLL object detected";
 
 #[test]
-fn every_declaration_is_sound() {
-    for command in COMMANDS {
-        assert_eq!(table::mistake(command), None);
-    }
-}
-
-#[test]
 fn elements_are_counted_once() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "PFCOUNT h => :0
          PFADD h => :1
          PFADD h => :0
@@ -72,8 +55,7 @@ fn other_strings_and_damaged_ones_are_refused_and_left_alone() {
 #[test]
 fn debugging_shows_registers_and_runs() {
     let mut t = Runner::new();
-    script(
-        &mut t,
+    t.script(
         "PFADD h => :1
          PFDEBUG DECODE h => $7 Z:16384
          PFDEBUG encoding h => +sparse

@@ -211,7 +211,7 @@ pub(super) static BLMPOP: Command = Command {
 };
 
 fn lmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (end, count) = which(call, 1)?;
+    let (end, count) = args::end_and_count(call.args, 1, end)?;
     match pop_first(call, end, count, reply)? {
         Ok(done) => Ok(done),
         Err(reply) => Ok(reply.null_array()),
@@ -219,27 +219,12 @@ fn lmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 }
 
 fn blmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (end, count) = which(call, 2)?;
+    let (end, count) = args::end_and_count(call.args, 2, end)?;
     let timeout = timeout_seconds(call.args.at(1), call.db.facts().now)?;
     match pop_first(call, end, count, reply)? {
         Ok(done) => Ok(done),
         Err(reply) => call.block_on(Block::new(timeout, BlockedOn::List), reply),
     }
-}
-
-/// The end and the count behind the keys, whose number stands at an argument.
-fn which(call: &Call<'_>, numkeys_at: usize) -> Result<(End, usize), CommandError> {
-    let behind_keys = args::behind_counted_keys(call.args, numkeys_at)?;
-    let mut words = args::Words::new(call.args, behind_keys);
-    let end = end(words.value()?)?;
-    let mut count = None;
-    while let Some(word) = words.next() {
-        if count.is_some() || !args::is(word, "COUNT") {
-            return Err(CommandError::Syntax);
-        }
-        count = Some(args::positive(words.value()?, "count should be greater than 0")?);
-    }
-    Ok((end, count.unwrap_or(1)))
 }
 
 /// Pops from the first list that has any; gives the reply back if none has.

@@ -1,15 +1,7 @@
 //! Tests of the commands for lists.
 
 use crate::base::random::Random;
-use crate::command::table;
 use crate::exec::testing::Runner;
-
-#[test]
-fn declarations_are_sound() {
-    for command in super::COMMANDS {
-        assert_eq!(table::mistake(command), None);
-    }
-}
 
 #[test]
 fn a_moved_element_is_a_record_of_each_key() {

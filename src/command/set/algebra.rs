@@ -208,14 +208,7 @@ fn sintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if numkeys > call.args.len() - 2 {
         return Err(CommandError::OutOfRange("Number of keys can't be greater than number of args"));
     }
-    let (mut words, mut limit) = (Words::new(call.args, 2 + numkeys), 0);
-    while let Some(word) = words.next() {
-        if !args::is(word, "LIMIT") {
-            return Err(CommandError::Syntax);
-        }
-        let given = args::integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
-        limit = given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))?;
-    }
+    let limit = args::limit(Words::new(call.args, 2 + numkeys))?;
     let keys: Vec<Key<'_>> = call.keys().collect();
     let sets = look(call, &keys)?;
     let mut count = 0;

@@ -1,15 +1,7 @@
 //! Tests of the commands for sets.
 
 use crate::base::random::Random;
-use crate::command::table;
 use crate::exec::testing::Runner;
-
-#[test]
-fn declarations_are_sound() {
-    for command in super::COMMANDS {
-        assert_eq!(table::mistake(command), None);
-    }
-}
 
 #[test]
 fn what_chance_chooses_is_logged_by_name() {
@@ -131,16 +123,7 @@ fn a_scan_gives_every_member() {
     for number in 0..5000 {
         t.run(&format!("SADD s m{number}"));
     }
-    let (mut seen, mut cursor, mut calls) = (std::collections::HashSet::new(), "0".to_owned(), 0);
-    loop {
-        let reply = t.run(&format!("SSCAN s {cursor} COUNT 100"));
-        cursor = reply.split(' ').nth(2).unwrap().to_owned();
-        seen.extend(reply.split(' ').filter(|word| word.starts_with('m')).map(str::to_owned));
-        calls += 1;
-        if cursor == "0" {
-            break;
-        }
-    }
-    assert_eq!(seen.len(), 5000);
+    let (seen, calls) = t.scan_members("SSCAN", "s");
+    assert_eq!(seen, 5000);
     assert!((20..=60).contains(&calls), "{calls}");
 }

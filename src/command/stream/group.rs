@@ -3,7 +3,7 @@
 use super::record::{Asker, log_delivered};
 use super::{ONE_STREAM, ids, no_group_of_key};
 use crate::command::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags, help,
 };
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
@@ -201,7 +201,7 @@ static HELP: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::LOADING.or(flags::STALE),
     categories: categories::STREAM,
-    handler: Handler::Data(help),
+    handler: Handler::Data(|_, reply| help(reply, "XGROUP", HELP_LINES)),
     since: "5.0.0",
     group: "stream",
     summary: "Describes the subcommands.",
@@ -209,7 +209,6 @@ static HELP: Command = Command {
 };
 
 const HELP_LINES: &[&str] = &[
-    "XGROUP <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CREATE <key> <groupname> <id|$> [option]",
     "    Create a new consumer group. Options are:",
     "    * MKSTREAM",
@@ -224,12 +223,4 @@ const HELP_LINES: &[&str] = &[
     "    Remove the specified group.",
     "SETID <key> <groupname> <id|$> [ENTRIESREAD entries_read]",
     "    Set the current group ID and entries_read counter.",
-    "HELP",
-    "    Prints this help.",
 ];
-
-fn help(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let mut lines = reply.array(HELP_LINES.len());
-    HELP_LINES.iter().for_each(|line| lines.simple(line));
-    Ok(lines.done())
-}

@@ -1,7 +1,9 @@
 //! XINFO: what a stream, its groups and their consumers are like.
 
 use super::{ONE_STREAM, no_group_of_key, write_entry};
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, args, categories, flags};
+use crate::command::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, args, categories, flags, help,
+};
 use crate::resp::{Args, Elements, Reply};
 use crate::value::stream::{AnyStream, Consumer, Entry, Group, Owned, Stream, StreamId};
 
@@ -31,10 +33,7 @@ const FULL_COUNT: usize = 10;
 
 /// How much is to be shown: `None` for the short form.
 fn full(args: Args<'_>) -> Result<Option<usize>, CommandError> {
-    let wrong = || {
-        let given = args.at(1);
-        CommandError::echo("unknown subcommand or wrong number of arguments for '", given, "'. Try XINFO HELP.")
-    };
+    let wrong = || CommandError::subcommand_syntax(args.at(1), "XINFO");
     match args.len() {
         3 => Ok(None),
         4 | 6 if !args::is(args.at(3), "FULL") => Err(wrong()),
@@ -230,7 +229,7 @@ static HELP: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::LOADING.or(flags::STALE),
     categories: categories::STREAM,
-    handler: Handler::Data(help),
+    handler: Handler::Data(|_, reply| help(reply, "XINFO", HELP_LINES)),
     since: "5.0.0",
     group: "stream",
     summary: "Describes the subcommands.",
@@ -238,19 +237,10 @@ static HELP: Command = Command {
 };
 
 const HELP_LINES: &[&str] = &[
-    "XINFO <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CONSUMERS <key> <groupname>",
     "    Show consumers of <groupname>.",
     "GROUPS <key>",
     "    Show the stream consumer groups.",
     "STREAM <key> [FULL [COUNT <count>]",
     "    Show information about the stream.",
-    "HELP",
-    "    Prints this help.",
 ];
-
-fn help(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let mut lines = reply.array(HELP_LINES.len());
-    HELP_LINES.iter().for_each(|line| lines.simple(line));
-    Ok(lines.done())
-}

@@ -113,14 +113,13 @@ fn incrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{encoding, script};
+    use super::super::tests::encoding;
     use crate::exec::testing::Runner;
 
     #[test]
     fn integers_are_counted_up_and_down() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "INCR k => :1
              INCRBY k 41 => :42
              DECR k => :41
@@ -138,8 +137,7 @@ mod tests {
     #[test]
     fn the_bounds_of_64_bits_hold() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET max 9223372036854775807 => +OK
              SET min -9223372036854775808 => +OK
              INCR max => -ERR increment or decrement would overflow
@@ -166,8 +164,7 @@ mod tests {
             assert_eq!(t.run("INCRBYFLOAT k 1"), "-ERR value is not a valid float ", "{text}");
             assert_eq!(t.run(&format!("INCRBYFLOAT n '{text}'")), "-ERR value is not a valid float ", "{text}");
         }
-        script(
-            &mut t,
+        t.script(
             "INCRBYFLOAT n inf => -ERR increment would produce NaN or Infinity
              SET k inf => +OK
              INCRBYFLOAT k 1 => -ERR increment would produce NaN or Infinity
@@ -178,8 +175,7 @@ mod tests {
     #[test]
     fn floating_point_sums_are_those_of_a_long_double() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET k 10.50 => +OK
              INCRBYFLOAT k 0.1 => $4 10.6
              INCRBYFLOAT k -5 => $3 5.6
@@ -197,8 +193,7 @@ mod tests {
     fn counting_keeps_the_expiry_and_the_log_holds_results() {
         let mut t = Runner::new();
         let until = t.now() + 100;
-        script(
-            &mut t,
+        t.script(
             "SET k 1 PX 100 => +OK
              INCR k => :2
              INCRBYFLOAT k 0.5 => $3 2.5",
@@ -209,7 +204,7 @@ mod tests {
             [format!("SET k 1 PXAT {until}"), "INCR k".to_owned(), format!("SET k 2.5 PXAT {until}")]
         );
         t.advance_ms(100);
-        script(&mut t, "INCR k => :1");
+        t.script("INCR k => :1");
         assert_eq!(t.take_logged(), ["DEL k", "INCR k"]);
     }
 }

@@ -273,7 +273,6 @@ fn words(count: usize, fill: u64) -> Result<Vec<u64>, CommandError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::script;
     use super::*;
     use crate::base::random::Random;
     use crate::exec::testing::Runner;
@@ -331,8 +330,7 @@ mod tests {
     #[test]
     fn the_forms_of_the_reply() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "MSET a ohmytext b mynewtext n 1234 => +OK
              LCS a b => $6 mytext
              LCS a b LEN => :6
@@ -347,14 +345,13 @@ mod tests {
              LCS nothing nothing LEN => :0",
         );
         t.resp = Resp::V3;
-        script(&mut t, "LCS a b IDX MINMATCHLEN 4 => %2 $7 matches *1 *2 *2 :4 :7 *2 :5 :8 $3 len :6");
+        t.script("LCS a b IDX MINMATCHLEN 4 => %2 $7 matches *1 *2 *2 :4 :7 *2 :5 :8 $3 len :6");
     }
 
     #[test]
     fn mistakes_are_named_as_in_redis() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "LCS a => -ERR wrong number of arguments for 'lcs' command
              LCS a b FOO => -ERR syntax error
              LCS a b MINMATCHLEN => -ERR syntax error

@@ -217,13 +217,6 @@ mod tests {
     }
 
     /// Runs lines of `command => reply`.
-    pub(super) fn script(t: &mut Runner, lines: &str) {
-        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (command, reply) = line.split_once(" => ").expect("a line has a reply");
-            assert_eq!(t.run(command).trim_end(), reply, "{command}");
-        }
-    }
-
     #[test]
     fn every_declaration_is_sound() {
         for command in COMMANDS {
@@ -238,8 +231,7 @@ mod tests {
     #[test]
     fn whole_values_are_read_alone_and_together() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET number 42 => +OK
              SET word hello => +OK
              SET empty '' => +OK
@@ -252,7 +244,7 @@ mod tests {
              MGET => -ERR wrong number of arguments for 'mget' command",
         );
         t.resp = Resp::V3;
-        script(&mut t, "GET nothing => _\n MGET nothing number => *2 _ $2 42");
+        t.script("GET nothing => _\n MGET nothing number => *2 _ $2 42");
     }
 
     #[test]
@@ -272,7 +264,7 @@ mod tests {
     #[test]
     fn getdel_removes_and_logs_only_what_was_there() {
         let mut t = Runner::new();
-        script(&mut t, "SET k v => +OK\n GETDEL k => $1 v\n GETDEL k => $-1");
+        t.script("SET k v => +OK\n GETDEL k => $1 v\n GETDEL k => $-1");
         assert_eq!(t.take_logged(), ["SET k v", "DEL k"]);
     }
 

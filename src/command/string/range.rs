@@ -189,7 +189,7 @@ fn strlen(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{encoding, script};
+    use super::super::tests::encoding;
     use super::clamp;
     use crate::exec::testing::Runner;
 
@@ -219,8 +219,7 @@ mod tests {
     #[test]
     fn parts_are_read_from_texts_and_numbers() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET k 'Hello World' => +OK
              GETRANGE k 0 4 => $5 Hello
              SUBSTR k -5 -1 => $5 World
@@ -237,24 +236,23 @@ mod tests {
     #[test]
     fn appending_makes_a_growable_string() {
         let mut t = Runner::new();
-        script(&mut t, "APPEND k 12 => :2");
+        t.script("APPEND k 12 => :2");
         assert_eq!(encoding(&t, "k"), "int", "the first is stored as SET would");
-        script(&mut t, "APPEND k 3 => :3\n GET k => $3 123");
+        t.script("APPEND k 3 => :3\n GET k => $3 123");
         assert_eq!(encoding(&t, "k"), "raw");
-        script(&mut t, "APPEND e '' => :0\n GET e => $0\n APPEND e '' => :0");
+        t.script("APPEND e '' => :0\n GET e => $0\n APPEND e '' => :0");
         assert_eq!(encoding(&t, "e"), "raw");
         for _ in 0..1000 {
             t.run("APPEND k 0123456789");
         }
-        script(&mut t, "STRLEN k => :10003\n GETRANGE k -12 -1 => $12 890123456789");
+        t.script("STRLEN k => :10003\n GETRANGE k -12 -1 => $12 890123456789");
         t.assert_replay_equals_live();
     }
 
     #[test]
     fn overwriting_fills_up_with_zero_bytes() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SETRANGE k 0 '' => :0
              GET k => $-1
              SETRANGE k 3 ab => :5
@@ -267,7 +265,7 @@ mod tests {
              SETRANGE n 9 '' => :2",
         );
         assert_eq!((encoding(&t, "k"), encoding(&t, "n")), ("raw", "int"));
-        script(&mut t, "SETRANGE n 1 5 => :2\n INCR n => :16");
+        t.script("SETRANGE n 1 5 => :2\n INCR n => :16");
         t.assert_replay_equals_live();
         let changes =
             ["SETRANGE k 3 ab", "SETRANGE k 0 xyz", "SETRANGE k 4 long", "SET n 12", "SETRANGE n 1 5", "INCR n"];
@@ -277,8 +275,7 @@ mod tests {
     #[test]
     fn a_length_that_is_only_claimed_is_refused() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET k v => +OK
              SETRANGE k -1 x => -ERR offset is out of range
              SETRANGE k -1 '' => -ERR offset is out of range
@@ -296,10 +293,10 @@ mod tests {
     #[test]
     fn changing_a_part_keeps_the_expiry() {
         let mut t = Runner::new();
-        script(&mut t, "SET k abc PX 10 => +OK\n APPEND k d => :4\n SETRANGE k 0 x => :4");
+        t.script("SET k abc PX 10 => +OK\n APPEND k d => :4\n SETRANGE k 0 x => :4");
         t.assert_replay_equals_live();
         t.advance_ms(10);
-        script(&mut t, "GET k => $-1\n APPEND k e => :1\n GET k => $1 e");
+        t.script("GET k => $-1\n APPEND k e => :1\n GET k => $1 e");
         t.assert_replay_equals_live();
     }
 }

@@ -344,14 +344,13 @@ fn store_pairs(call: &mut Call<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{encoding, script};
+    use super::super::tests::encoding;
     use crate::exec::testing::Runner;
 
     #[test]
     fn conditions_and_the_old_value() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET k v XX => $-1
              SET k v XX GET => $-1
              GET k => $-1
@@ -397,8 +396,7 @@ mod tests {
             assert_eq!(t.run(&format!("SET k v {time}")), "-ERR invalid expire time in 'set' command ", "{time}");
             assert_eq!(t.run(&format!("GETEX k {time}")), "-ERR invalid expire time in 'getex' command ", "{time}");
         }
-        script(
-            &mut t,
+        t.script(
             "SET k v EX 1.5 => -ERR value is not an integer or out of range
              SET k v EX 10 EX 20 => +OK
              SET k before KEEPTTL KEEPTTL => +OK
@@ -415,8 +413,7 @@ mod tests {
     fn expiries_are_logged_as_absolute_times() {
         let mut t = Runner::new();
         let now = t.now();
-        script(
-            &mut t,
+        t.script(
             "SET a v EX 10 => +OK
              SET b v PX 10 => +OK
              SETEX c 10 v => +OK
@@ -443,15 +440,14 @@ mod tests {
             ]
         );
         t.advance_ms(10);
-        script(&mut t, "MGET a b c d => *4 $1 w $1 w $1 v $-1");
+        t.script("MGET a b c d => *4 $1 w $1 w $1 v $-1");
         assert_eq!(t.take_logged(), ["DEL d"]);
     }
 
     #[test]
     fn a_time_that_is_over_removes_the_key() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "SET k v PXAT 1 => +OK
              SET k old => +OK
              SET k v PXAT 1 GET => $3 old
@@ -471,8 +467,7 @@ mod tests {
     #[test]
     fn several_keys_are_stored_together_or_not_at_all() {
         let mut t = Runner::new();
-        script(
-            &mut t,
+        t.script(
             "MSET a 1 b => -ERR wrong number of arguments for 'mset' command
              MSETNX a 1 b => -ERR wrong number of arguments for 'msetnx' command
              MGET a b => *2 $-1 $-1
@@ -491,13 +486,13 @@ mod tests {
     #[test]
     fn a_plain_set_clears_the_expiry_and_an_expired_key_does_not_count() {
         let mut t = Runner::new();
-        script(&mut t, "SET k v PX 5 => +OK\n MSET k w => +OK");
+        t.script("SET k v PX 5 => +OK\n MSET k w => +OK");
         t.advance_ms(5);
-        script(&mut t, "GETEX k PX 5 => $1 w");
+        t.script("GETEX k PX 5 => $1 w");
         t.advance_ms(5);
-        script(&mut t, "SET k x XX => $-1\n SETNX k y => :1\n PSETEX k 5 y => +OK");
+        t.script("SET k x XX => $-1\n SETNX k y => :1\n PSETEX k 5 y => +OK");
         t.advance_ms(5);
-        script(&mut t, "MSETNX k z => :1\n GET k => $1 z");
+        t.script("MSETNX k z => :1\n GET k => $1 z");
         t.assert_replay_equals_live();
     }
 }

@@ -325,14 +325,7 @@ fn diff<'a>(sources: &[Source<'a>]) -> Vec<(Item<'a>, f64)> {
 fn zintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let keys = source_keys(call, 1)?;
     look(call, &keys)?;
-    let (mut words, mut limit) = (Words::new(call.args, 2 + keys.len()), 0);
-    while let Some(word) = words.next() {
-        if !args::is(word, "LIMIT") || words.left() == 0 {
-            return Err(CommandError::Syntax);
-        }
-        let given = args::integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
-        limit = given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))?;
-    }
+    let limit = args::limit(Words::new(call.args, 2 + keys.len()))?;
     let mut sources = sources(call, &keys);
     sources.sort_by_key(Source::len);
     let Some((smallest, others)) = sources.split_first() else { return Ok(reply.int(0)) };

@@ -1,9 +1,9 @@
 //! The forms of popping that wait for a member.
 
-use super::pop::{End, PopShape, log_pop, parse_mpop, pop};
+use super::pop::{End, PopShape, log_pop, pop};
 use super::{ONE_ZSET, pop::ZMPOP};
 use crate::command::blocking::{Block, BlockedOn, timeout_seconds};
-use crate::command::{Arity, Call, Command, Flags, Handler, KeySpec, Keys, Log, Outcome, flags};
+use crate::command::{Arity, Call, Command, Flags, Handler, KeySpec, Keys, Log, Outcome, args, flags};
 use crate::resp::Reply;
 use crate::value::zset::AnyZset;
 
@@ -47,7 +47,7 @@ fn pop_or_wait(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
 }
 
 fn bzmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (end, count) = parse_mpop(call, 2)?;
+    let (end, count) = args::end_and_count(call.args, 2, End::parse)?;
     let timeout = timeout_seconds(call.args.at(1), call.db.facts().now)?;
     pop_first_or_wait(call, end, count, PopShape::KeyAndPairs, timeout, reply)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
+use super::super::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome, args, flags};
 use super::{ONE_ZSET, write_elements, write_members};
 use crate::base::random;
 use crate::keyspace::Key;
@@ -158,32 +158,8 @@ fn zpop(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
     pop(&mut call.db, key, end, count.unwrap_or(1), shape, reply).map(|(done, _)| done)
 }
 
-/// The words of ZMPOP from the number of keys on, without the keys themselves.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn parse_mpop(call: &Call<'_>, numkeys_at: usize) -> Result<(End, usize), CommandError> {
-    let numkeys = positive(call.args.at(numkeys_at), "numkeys should be greater than 0")?;
-    let where_at = numkeys.checked_add(numkeys_at + 1).filter(|at| *at < call.args.len());
-    let where_at = where_at.ok_or(CommandError::Syntax)?;
-    let end = End::parse(call.args.at(where_at))?;
-    let (mut words, mut count) = (Words::new(call.args, where_at + 1), None);
-    while let Some(word) = words.next() {
-        if !args::is(word, "COUNT") || count.is_some() || words.left() == 0 {
-            return Err(CommandError::Syntax);
-        }
-        count = Some(positive(words.value()?, "count should be greater than 0")?);
-    }
-    Ok((end, count.unwrap_or(1)))
-}
-
-fn positive(word: &[u8], otherwise: &'static str) -> Result<usize, CommandError> {
-    let number = args::integer(word).ok().and_then(|number| usize::try_from(number).ok());
-    number.filter(|number| *number > 0).ok_or(CommandError::OutOfRange(otherwise))
-}
-
 fn zmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (end, count) = parse_mpop(call, 1)?;
+    let (end, count) = args::end_and_count(call.args, 1, End::parse)?;
     for key in call.keys() {
         if call.db.peek_view::<AnyZset>(key)?.is_none() {
             continue;
