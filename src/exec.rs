@@ -137,25 +137,10 @@ impl Executor {
     /// Returns how many were executed: fewer if the connection must wait or close.
     pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output) -> usize {
         self.refresh_settings();
-        let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
-        let server: &Arc<Server> = server;
-        let stats = &server.workers[*worker];
-        let limits = limits_of(settings, server.keyspace.seed());
-        let facts = facts_now(settings, limits, client);
-        let mut group = Group {
-            server,
-            worker: *worker,
-            stats,
-            scratch,
-            evictor,
-            facts,
-            maxmemory: settings.maxmemory,
-            latency_tracking: settings.latency_tracking,
-            queue_bytes_max: settings.client_query_buffer_limit,
-            inside: None,
-            closed: None,
-            parts: None,
-        };
+        let limits = limits_of(&self.settings, self.server.keyspace.seed());
+        let facts = facts_now(&self.settings, limits, client);
+        let (mut group, keys) = self.group(facts);
+        let (server, stats) = (group.server, group.stats);
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
         let mut executed = 0;
@@ -193,6 +178,7 @@ impl Executor {
                 group.count_time(entry.index, took);
             }
             stats.commands[entry.index].calls.add_alone(1);
+            group.serve_vanished();
             if !matches!(entry.command.handler, Handler::Data(_)) {
                 // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
                 group.renew_facts(client);
@@ -209,6 +195,26 @@ impl Executor {
         }
         group.account(executed as u64, client);
         executed
+    }
+
+    /// A group of commands to be executed by these facts, and room for their keys.
+    fn group(&mut self, facts: Facts) -> (Group<'_>, &mut [HashedKeys]) {
+        let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
+        let group = Group {
+            server,
+            worker: *worker,
+            stats: &server.workers[*worker],
+            scratch,
+            evictor,
+            facts,
+            maxmemory: settings.maxmemory,
+            latency_tracking: settings.latency_tracking,
+            queue_bytes_max: settings.client_query_buffer_limit,
+            inside: None,
+            closed: None,
+            parts: None,
+        };
+        (group, keys)
     }
 
     /// Runs the active expiry of this worker's part of the shards; returns whether more is due.
@@ -230,13 +236,11 @@ impl Executor {
             append_effects(server, *worker, scratch);
         });
         drop(inside);
-        if !scratch.retired.is_empty() {
-            server.reclaim(Box::new(std::mem::take(&mut scratch.retired)));
-        }
-        stats.counters.expired.add_alone(std::mem::take(&mut scratch.expired));
-        stats.counters.expired_fields.add_alone(std::mem::take(&mut scratch.expired_fields));
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
-        server.saving.changes.fetch_add(std::mem::take(&mut scratch.dirty), Relaxed);
+        let (mut group, _) = self.group(Facts { no_touch: false, ..facts });
+        group.serve_vanished();
+        group.retire();
+        group.add_up();
         more
     }
 }
@@ -404,12 +408,14 @@ impl Group<'_> {
             100.. => usize::MAX,
             tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
         };
-        let _inside = self.inside.is_none().then(|| server.gate.enter(self.worker));
+        let inside = self.inside.is_none().then(|| server.gate.enter(self.worker));
         self.scratch.begin(server.store.log().is_active(), false);
         let mut world = EvictDb { keyspace: &server.keyspace, scratch: self.scratch, facts: self.facts };
         let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |scratch| {
             append_effects(server, self.worker, scratch);
         });
+        drop(inside);
+        self.serve_vanished();
         self.stats.counters.evicted.add_alone(evicted.keys as u64);
         if in_snapshot {
             saving.evicted_bytes.fetch_add(evicted.bytes, Relaxed);
@@ -597,10 +603,18 @@ impl Group<'_> {
         }
     }
 
-    /// Adds up what the group did.
+    /// Adds up what the group did for its connection.
     fn account(&mut self, executed: u64, client: &Client) {
+        self.stats.counters.commands.add_alone(executed);
+        self.add_up();
+        let total = &client.record.total_commands;
+        total.store(total.load(Relaxed) + executed, Relaxed);
+        client.record.active_ms.store(self.facts.now as u64, Relaxed);
+    }
+
+    /// Adds up what was found and changed.
+    fn add_up(&mut self) {
         let counters = &self.stats.counters;
-        counters.commands.add_alone(executed);
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
         counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
         counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));
@@ -609,9 +623,6 @@ impl Group<'_> {
         if dirty > 0 {
             self.server.saving.changes.fetch_add(dirty, Relaxed);
         }
-        let total = &client.record.total_commands;
-        total.store(total.load(Relaxed) + executed, Relaxed);
-        client.record.active_ms.store(self.facts.now as u64, Relaxed);
     }
 }
 

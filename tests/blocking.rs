@@ -132,6 +132,196 @@ fn client_unblock_ends_a_wait_by_null_or_by_an_error() {
 }
 
 #[test]
+fn client_unblock_ends_a_wait_for_replicas_and_for_the_disk() {
+    const BY_ERROR: &str = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+    let server = recipe().with("appendonly", "yes").with("appendfsync", "no").start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    let id = waiting.ok("CLIENT ID").integer();
+    const COUNTS: &str = "*2\r\n:0\r\n:0\r\n";
+    let waits =
+        [("WAIT 1 0", ":0\r\n"), ("WAITAOF 1 0 0", COUNTS), ("WAITAOF 0 1 0", COUNTS), ("WAITAOF 1 1 0", COUNTS)];
+    for (line, counts) in waits {
+        for (how, expected) in [("", counts), ("TIMEOUT", counts), ("ERROR", BY_ERROR)] {
+            waiting.ok("SET k v");
+            begin(&mut waiting, &line.split(' ').collect::<Vec<_>>());
+            await_blocked(&server, 1);
+            assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 1, "{line} {how}");
+            let reply = waiting.receive().expect("a reply");
+            assert!(reply.starts_with(expected.as_bytes()), "{line} {how}: {}", reply.escape_ascii());
+            await_blocked(&server, 0);
+            assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 0, "it waits no more");
+            assert_eq!(waiting.ok("PING").string(), "PONG");
+        }
+    }
+    // One who has gone leaves nothing behind that could be ended.
+    begin(&mut waiting, &["WAIT", "1", "0"]);
+    await_blocked(&server, 1);
+    drop(waiting);
+    await_blocked(&server, 0);
+    assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id}")).integer(), 0);
+}
+
+/// Whoever is told that a wait was ended by him has ended it, whatever else ends at that moment.
+#[test]
+fn client_unblock_and_a_timeout_at_the_same_moment_agree() {
+    let server = recipe().start();
+    let (mut waiting, mut client) = (server.client(), server.client());
+    let id = waiting.ok("CLIENT ID").integer();
+    for round in 0..300 {
+        begin(&mut waiting, &["WAIT", "1", "2"]);
+        sleep(Duration::from_micros(1500 + round * 7));
+        let ended = client.ok(&format!("CLIENT UNBLOCK {id} ERROR")).integer() == 1;
+        let reply = waiting.receive().expect("a reply");
+        assert_eq!(reply.starts_with(b"-UNBLOCKED"), ended, "{}", reply.escape_ascii());
+    }
+}
+
+/// How a stream may go while somebody waits for a group of it: what is done before and after he begins to wait.
+const STREAM_GOES: &[(&str, &[&str], &[&str])] = &[
+    ("DEL", &[], &["DEL s"]),
+    ("UNLINK", &[], &["UNLINK s"]),
+    ("by the sweep", &[], &["PEXPIRE s 20"]),
+    ("by its time, found by a read", &[], &["PEXPIRE s 20", "!sleep 21", "EXISTS s"]),
+    ("by its time, found by a write", &[], &["PEXPIRE s 20", "!sleep 21", "XADD s NOMKSTREAM 9-9 a 1"]),
+    ("by its time, found by a walk", &[], &["PEXPIRE s 20", "!sleep 21", "SCAN 0 COUNT 1000"]),
+    ("by its time, found by WATCH", &[], &["PEXPIRE s 20", "!sleep 21", "WATCH s", "UNWATCH"]),
+    (
+        "by its time, found in a transaction that does nothing",
+        &[],
+        &["PEXPIRE s 20", "WATCH s", "MULTI", "GET x", "!sleep 21", "EXEC"],
+    ),
+    ("by its time, and is made anew", &[], &["PEXPIRE s 20", "!sleep 21", "XADD s 9-9 a 1"]),
+    ("a time that is over", &[], &["PEXPIRE s -1"]),
+    (
+        "eviction",
+        &["EXPIRE s 1000", "CONFIG SET maxmemory-policy volatile-ttl"],
+        &["CONFIG SET maxmemory 1", "SET x 1", "CONFIG SET maxmemory 0"],
+    ),
+    ("FLUSHALL", &[], &["FLUSHALL"]),
+    ("FLUSHDB", &[], &["FLUSHDB"]),
+    ("SWAPDB", &[], &["SWAPDB 0 1"]),
+    ("SWAPDB the other way", &[], &["SWAPDB 1 0"]),
+    ("RENAME to another", &[], &["RENAME s t"]),
+    ("RENAME of one without the group", &["XADD t 1-1 a 1"], &["RENAME t s"]),
+    ("COPY of one without the group", &["XADD t 1-1 a 1"], &["COPY t s REPLACE"]),
+    ("MOVE", &[], &["MOVE s 1"]),
+    ("an empty result", &[], &["SINTERSTORE s none"]),
+    ("a transaction", &[], &["MULTI", "DEL s", "EXEC"]),
+    ("the group goes", &[], &["XGROUP DESTROY s g"]),
+];
+
+/// What puts something else in the stream's place.
+const STREAM_CHANGES: &[&str] =
+    &["SET s 1", "RPUSH t 1 | RENAME t s", "SADD t 1 | SUNIONSTORE s t", "SET t 1 | COPY t s REPLACE"];
+
+/// What leaves him waiting.
+const STREAM_STAYS: &[&[&str]] = &[
+    &["SELECT 1", "FLUSHDB", "SELECT 0"],
+    &["XGROUP CREATE s h $", "XGROUP DESTROY s h"],
+    &["XGROUP DELCONSUMER s g c"],
+    &["MULTI", "DEL s", "XGROUP CREATE s g $ MKSTREAM", "EXEC"],
+    &["PEXPIRE other 1", "!sleep 20", "EXISTS other"],
+];
+
+/// Runs lines; `!sleep n` lets n milliseconds pass.
+fn run(client: &mut Client, lines: &[&str]) {
+    for line in lines {
+        match line.strip_prefix("!sleep ") {
+            Some(ms) => sleep(Duration::from_millis(ms.parse().expect("a number"))),
+            None => drop(client.line(line)),
+        }
+    }
+}
+
+/// A consumer that waits for a group of an empty stream, after some commands of another connection.
+fn waiting_consumer(server: &Server, client: &mut Client, before: &[&str]) -> Client {
+    run(client, &["FLUSHALL", "SELECT 0", "XADD s 1-1 a 1", "XGROUP CREATE s g $"]);
+    run(client, before);
+    let mut waiting = server.client();
+    begin(&mut waiting, &["XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "s", ">"]);
+    await_blocked(server, 1);
+    waiting
+}
+
+#[test]
+fn who_waits_for_a_group_is_told_when_its_stream_goes_however_it_goes() {
+    const GONE: &str = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option\r\n";
+    const CHANGED: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+    let server = recipe().with("maxmemory-samples", "10").start();
+    let mut client = server.client();
+    for (how, before, after) in STREAM_GOES {
+        let mut waiting = waiting_consumer(&server, &mut client, before);
+        run(&mut client, after);
+        let told = waiting.receive().expect("a reply");
+        assert_eq!(String::from_utf8_lossy(&told), GONE, "{how}");
+        await_blocked(&server, 0);
+    }
+    for lines in STREAM_CHANGES {
+        let mut waiting = waiting_consumer(&server, &mut client, &[]);
+        run(&mut client, &lines.split(" | ").collect::<Vec<_>>());
+        let told = waiting.receive().expect("a reply");
+        assert_eq!(String::from_utf8_lossy(&told), CHANGED, "{lines}");
+    }
+    for lines in STREAM_STAYS {
+        let mut waiting = waiting_consumer(&server, &mut client, &["SET other 1"]);
+        run(&mut client, lines);
+        client.ok("XADD s 9-9 a 1");
+        let served = waiting.receive().expect("a reply");
+        assert!(served.starts_with(b"*1\r\n*2\r\n$1\r\ns\r\n"), "{lines:?}: {}", served.escape_ascii());
+    }
+}
+
+/// Consumers poll all day: what finds nothing must not make the log grow.
+#[test]
+fn a_poll_that_finds_nothing_leaves_the_log_as_it_is() {
+    let server = recipe().with("appendonly", "yes").start();
+    let (mut client, mut waiting) = (server.client(), server.client());
+    run(&mut client, &["XADD s 1-1 a 1", "XGROUP CREATE s g 0", "XREADGROUP GROUP g c STREAMS s >"]);
+    let size = |client: &mut Client| {
+        let info = client.ok("INFO persistence").string();
+        let size = info.lines().find_map(|line| line.strip_prefix("aof_current_size:")).map(str::to_owned);
+        size.expect("the field is there")
+    };
+    let before = size(&mut client);
+    for _ in 0..50 {
+        for line in ["XREADGROUP GROUP g c STREAMS s >", "XREADGROUP GROUP g c BLOCK 1 STREAMS s >"] {
+            assert_eq!(waiting.call(&line.split(' ').collect::<Vec<_>>()), b"*-1\r\n");
+        }
+        run(&mut client, &["XAUTOCLAIM s g c 100000 0", "XCLAIM s g c 100000 1-1", "XREADGROUP GROUP g c STREAMS s 5"]);
+    }
+    assert_eq!(size(&mut client), before);
+    client.ok("XREADGROUP GROUP g another STREAMS s >");
+    assert_ne!(size(&mut client), before, "a consumer that was not there before is kept");
+}
+
+/// Many streams that expire at about the same time, each with several who wait, on several threads.
+#[test]
+fn all_who_wait_for_streams_that_expire_are_told() {
+    const STREAMS: usize = 40;
+    let server = recipe().start();
+    let mut client = server.client();
+    let mut waiting = Vec::new();
+    for number in 0..STREAMS {
+        client.ok(&format!("XGROUP CREATE s{number} g $ MKSTREAM"));
+        for consumer in ["a", "b"] {
+            let mut consuming = server.client();
+            let key = format!("s{number}");
+            begin(&mut consuming, &["XREADGROUP", "GROUP", "g", consumer, "BLOCK", "0", "STREAMS", &key, ">"]);
+            waiting.push(consuming);
+        }
+    }
+    await_blocked(&server, 2 * STREAMS);
+    for number in 0..STREAMS {
+        client.ok(&format!("PEXPIRE s{number} {}", 1 + number % 7));
+    }
+    for consuming in &mut waiting {
+        assert!(consuming.receive().expect("a reply").starts_with(b"-NOGROUP "));
+    }
+    await_blocked(&server, 0);
+    assert_eq!(client.ok("DBSIZE").integer(), 0);
+}
+
+#[test]
 fn a_timeout_and_a_push_at_the_same_moment_lose_nothing() {
     let server = recipe().start();
     let (mut taken, mut pushed) = (0, 0);

@@ -3,14 +3,14 @@
 //! node-redis and ioredis (`clients/node`), redis-py (`clients/python`), redis-cli, and the crate
 //! `redis`. `tests/run` installs what is needed; without it these tests fail and say so.
 
+#[path = "clients/redis_cli.rs"]
+mod redis_cli;
+#[path = "clients/redis_rs.rs"]
+mod redis_rs;
 mod support;
 
-use redis::{Commands, Connection};
-use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use support::client::encode;
+use std::process::{Command, Output};
 use support::server::{Recipe, Server};
 
 fn start() -> Server {
@@ -98,95 +98,4 @@ fn redis_py() {
             command
         });
     }
-}
-
-// ---------------------------------------------------------------- the crate `redis`
-
-fn connect(server: &Server, protocol: &str) -> Connection {
-    let url = format!("redis://127.0.0.1:{}/6{protocol}", server.port());
-    redis::Client::open(url).expect("a valid address").get_connection().expect("the server listens")
-}
-
-#[test]
-fn redis_rs() {
-    for protocol in ["", "?protocol=resp3"] {
-        let mut server = start();
-        let mut connection = connect(&server, protocol);
-        connection.set_ex::<_, _, ()>("session", "data", 600).expect("SETEX");
-        connection.mset::<_, _, ()>(&[("a", "1"), ("b", "2")]).expect("MSET");
-        let mut pipe = redis::pipe();
-        for number in 0..500 {
-            pipe.set(format!("many:{number}"), number).ignore().incr("counter", 2);
-        }
-        let counts: Vec<i64> = pipe.query(&mut connection).expect("a pipeline");
-        assert_eq!(counts, (1..=500).map(|count| count * 2).collect::<Vec<_>>());
-        let error = connection.incr::<_, _, i64>("session", 1).expect_err("INCR of a text");
-        assert!(error.to_string().contains("not an integer"), "{error}");
-
-        server.kill();
-        server.start_again();
-        let mut connection = connect(&server, protocol);
-        assert_eq!(connection.get::<_, i64>("counter").expect("GET"), 1000);
-        let both: Vec<Option<String>> = connection.mget(&["a", "b", "none"]).expect("MGET");
-        assert_eq!(both, [Some("1".to_owned()), Some("2".to_owned()), None]);
-        assert!((1..=600).contains(&connection.ttl::<_, i64>("session").expect("TTL")));
-        let found: BTreeSet<String> = connection
-            .scan_match::<_, String>("many:*")
-            .expect("SCAN")
-            .collect::<Result<_, _>>()
-            .expect("every page of SCAN");
-        assert_eq!(found.len(), 500);
-    }
-}
-
-// ---------------------------------------------------------------- redis-cli
-
-fn cli(server: &Server, arguments: &[&str]) -> String {
-    let output = run(Command::new("redis-cli").args(["-p", &server.port().to_string()]).args(arguments));
-    String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
-}
-
-#[test]
-fn redis_cli() {
-    let server = start();
-    assert_eq!(cli(&server, &["SET", "k", "hello world"]), "OK");
-    assert_eq!(cli(&server, &["GET", "k"]), "hello world");
-    assert_eq!(cli(&server, &["-n", "5", "INCR", "n"]), "1");
-    assert_eq!(cli(&server, &["-3", "GET", "missing"]), "");
-    assert_eq!(cli(&server, &["--no-raw", "GET", "missing"]), "(nil)");
-    assert_eq!(cli(&server, &["-r", "5", "INCR", "counter"]), "1\n2\n3\n4\n5");
-    assert!(cli(&server, &["INFO", "server"]).contains("redis_version:"));
-    assert!(cli(&server, &["--no-raw", "INCR", "k"]).starts_with("(error) ERR value is not an integer"));
-    assert_eq!(cli(&server, &["--csv", "MGET", "k", "n"]), "\"hello world\",NULL");
-    assert_eq!(cli(&server, &["-3", "--json", "CONFIG", "GET", "maxmemory"]), r#"{"maxmemory":"0"}"#);
-    cli(&server, &["MSET", "user:1", "a", "user:2", "b"]);
-    let mut scanned: Vec<String> =
-        cli(&server, &["--scan", "--pattern", "user:*"]).lines().map(str::to_owned).collect();
-    scanned.sort();
-    assert_eq!(scanned, ["user:1", "user:2"]);
-}
-
-/// Mass insertion: a file of commands through `redis-cli --pipe`.
-#[test]
-fn redis_cli_mass_insertion() {
-    const COUNT: usize = 20_000;
-    let mut server = start();
-    let mut child = Command::new("redis-cli")
-        .args(["-p", &server.port().to_string(), "--pipe"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("redis-cli: {error}\nstart these tests with `tests/run`"));
-    let mut input = child.stdin.take().expect("its input is a pipe");
-    for number in 0..COUNT {
-        input.write_all(&encode(&["SET", &format!("key:{number}"), &format!("value {number}")])).expect("it reads on");
-    }
-    drop(input);
-    let output = child.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains(&format!("errors: 0, replies: {COUNT}")), "{said}");
-    server.kill();
-    server.start_again();
-    assert_eq!(cli(&server, &["DBSIZE"]), COUNT.to_string());
-    assert_eq!(cli(&server, &["GET", "key:19999"]), "value 19999");
 }

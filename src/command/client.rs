@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::Flags;
 use super::call::Wait;
@@ -53,6 +54,8 @@ pub struct ClientRecord {
     pub no_touch: AtomicBool,
     /// Whether it waits in a blocking command.
     pub blocked: AtomicBool,
+    /// Ends a wait that no key ends, WAIT or WAITAOF, while there is one: by an error if it sends true.
+    pub unblock: Mutex<Option<oneshot::Sender<bool>>>,
     /// Whether it came by a unix socket.
     pub unix_socket: bool,
     /// One above the number of commands that a transaction has queued; 0 for no transaction.
@@ -102,6 +105,11 @@ impl Clients {
     /// Forgets a connection.
     pub fn remove(&self, id: u64) {
         self.all.lock().remove(&id);
+    }
+
+    /// A connection.
+    pub fn get(&self, id: u64) -> Option<Arc<ClientRecord>> {
+        self.all.lock().get(&id).cloned()
     }
 
     /// All connections, by id.

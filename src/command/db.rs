@@ -71,6 +71,9 @@ pub struct Scratch {
     pub hits: u64,
     /// See `hits`.
     pub misses: u64,
+    /// Keys that have expired or were evicted although somebody waits for them, with their databases: those who
+    /// wait are to be told by whoever removed them.
+    pub vanished: Vec<(u32, Box<[u8]>)>,
     /// Keys that had expired.
     pub expired: u64,
     /// Fields of hashes that had expired.
@@ -538,8 +541,10 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Removes a key because its time has come, and logs it, whatever becomes of the command.
+    /// Removes a key because its time has come, and logs it, whatever becomes of the command. It counts as no
+    /// change, for nobody made it.
     pub fn expire(&mut self, key: Key<'_>) {
+        let before = self.changes();
         let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
         if !firm {
             self.remember(key);
@@ -550,16 +555,26 @@ impl<'a> Db<'a> {
             self.retire(heap);
         }
         self.scratch.expired += 1;
+        self.count_as(before, 0);
+        self.note_vanished(key);
         self.log(key, &[b"DEL", key.bytes]);
         if firm {
             self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
         }
     }
 
+    /// Notes that a key is gone that no command has removed, if anybody waits for it.
+    pub fn note_vanished(&mut self, key: Key<'_>) {
+        let waiters = &self.held.shard(key.shard()).waiters;
+        if !waiters.is_empty() && waiters.any(self.index, key.bytes) {
+            self.scratch.vanished.push((self.index, key.bytes.into()));
+        }
+    }
+
     /// Removes elements of the hash at a key because their time has come, and logs it, whatever becomes of the
     /// command: those that `take` removes and gives. Returns how many they are.
     pub fn expire_fields(&mut self, key: Key<'_>, take: impl FnOnce(&mut HashMut<'_>, u64) -> Vec<Box<[u8]>>) -> usize {
-        let now = self.facts.now.max(0) as u64;
+        let (now, before) = (self.facts.now.max(0) as u64, self.changes());
         let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
         // What is firm is not undone: it would come back otherwise, and the log would not say so.
         let undoable = self.scratch.undoable;
@@ -570,6 +585,7 @@ impl<'a> Db<'a> {
             Ok((removed, changes))
         });
         self.scratch.undoable = undoable;
+        self.count_as(before, 0);
         let removed = removed.unwrap_or_default();
         if !removed.is_empty() {
             self.scratch.expired_fields += removed.len() as u64;
@@ -581,6 +597,17 @@ impl<'a> Db<'a> {
             }
         }
         removed.len()
+    }
+
+    /// The changes counted so far, for [`Db::count_as`].
+    pub fn changes(&self) -> u64 {
+        self.scratch.dirty
+    }
+
+    /// Counts what was done since `before`, a reading of [`Db::changes`], as so many changes: what a command
+    /// changes is not always one for each key that it touches.
+    pub fn count_as(&mut self, before: u64, changes: u64) {
+        self.scratch.dirty = before + changes;
     }
 
     /// Whether elements of the collection at `key` may have expired and not be removed yet.

@@ -54,6 +54,8 @@ pub enum CommandError {
     MisconfSnapshot,
     /// `used_memory` is above `maxmemory`.
     OutOfMemory,
+    /// CLIENT UNBLOCK has ended the wait.
+    Unblocked,
     /// A text that one command alone uses, its code included.
     Text(&'static str),
     /// The same, made at run time.
@@ -137,6 +139,7 @@ impl fmt::Display for CommandError {
                  the Redis logs for details about the RDB error."
             }
             CommandError::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            CommandError::Unblocked => "UNBLOCKED client unblocked via CLIENT UNBLOCK",
             CommandError::Text(text) => text,
             CommandError::Message(text) => text,
             CommandError::Internal => "ERR internal error, the command was undone",
@@ -170,6 +173,7 @@ mod tests {
                 "MISCONF Errors writing to the AOF file: No space left on device",
             ),
             (CommandError::OutOfMemory, "OOM command not allowed when used memory > 'maxmemory'."),
+            (CommandError::Unblocked, "UNBLOCKED client unblocked via CLIENT UNBLOCK"),
             (CommandError::err("no"), "ERR no"),
             (CommandError::UnknownCommand(b"'a'".to_vec()), "ERR unknown command 'a'"),
             (

@@ -169,7 +169,11 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
     world.scratch.begin(world.scratch.logging, false);
     let mut db = Db::new(held, world.scratch, victim.db, world.facts);
     let bytes = db.peek(key).map(|entry| entry.memory() as u64);
+    let before = db.changes();
     if db.remove(key) {
+        // Nobody made this change, so it is not counted.
+        db.count_as(before, 0);
+        db.note_vanished(key);
         db.log(key, &[b"DEL", key.bytes]);
     }
     publish(db.scratch());

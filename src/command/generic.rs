@@ -96,11 +96,12 @@ impl Carried {
 
 /// Removes a key whose value has gone elsewhere; both together count as one change.
 fn remove_source(db: &mut Db<'_>, key: Key<'_>) {
+    let before = db.changes();
     db.remove(key);
+    db.count_as(before, 0);
     if !db.scratch().as_received() {
         db.log(key, &[b"DEL", key.bytes]);
     }
-    db.scratch().dirty -= 1;
 }
 
 static DEL: Command = Command {

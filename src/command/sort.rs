@@ -274,6 +274,7 @@ fn store(call: &mut Call<'_>, destination: &[u8], results: &[Option<Vec<u8>>], r
         }
         return Ok(reply.int(0));
     }
+    let before = call.db.changes();
     let mut list = ListMut::new(&call.db.facts().limits);
     for result in results {
         let element = result.as_deref().unwrap_or_default();
@@ -285,6 +286,7 @@ fn store(call: &mut Call<'_>, destination: &[u8], results: &[Option<Vec<u8>>], r
         Finished::Large(heap) => call.db.set(key, NewValue::Heap(heap), None),
         Finished::Empty | Finished::InPlace => return Err(CommandError::Internal),
     }
+    call.db.count_as(before, results.len() as u64);
     call.db.log_state(key);
     Ok(reply.int(results.len() as i64))
 }

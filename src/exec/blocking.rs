@@ -3,6 +3,7 @@
 //! Invariants:
 //! - A command is registered under the locks of its keys, in the same breath in which it found nothing.
 //! - Whoever changes a key that somebody waits for is alone behind the gate, and serves before it opens.
+//! - A key may also go by its time or by eviction, under its lock alone: whoever finds that out serves next.
 
 use std::sync::Arc;
 
@@ -80,12 +81,23 @@ impl Group<'_> {
         }
     }
 
-    /// Serves those who wait for these keys, in the order of their arrival, and those whom that makes ready.
-    /// The gate is closed.
+    /// Serves those who wait for keys that have expired or were evicted.
+    #[inline]
+    pub(super) fn serve_vanished(&mut self) {
+        if !self.scratch.vanished.is_empty() {
+            self.close();
+            self.serve(Vec::new());
+            self.open();
+        }
+    }
+
+    /// Serves those who wait for these keys or for what has vanished, in the order of their arrival, and those
+    /// whom that makes ready. The gate is closed.
     pub(super) fn serve(&mut self, mut ready: Vec<ReadyKey>) {
         let mut next = 0;
-        while next < ready.len() {
-            let (db, key) = ready[next].clone();
+        loop {
+            ready.append(&mut self.scratch.vanished);
+            let Some((db, key)) = ready.get(next).cloned() else { break };
             next += 1;
             let hash = self.server.keyspace.seed().hash(&key);
             let tickets = self.server.keyspace.lock(crate::keyspace::shard_of(hash)).waiters.of(db, &key);

@@ -11,7 +11,7 @@ use crate::command::evict::Evicted;
 use crate::persist::record::Items;
 use crate::resp::Span;
 use crate::value::Limits;
-use crate::value::codec::canonical;
+use crate::value::codec::{canonical, check_invariants};
 
 const SEED: HashSeed = HashSeed(*b"a seed for tests");
 
@@ -229,11 +229,13 @@ pub type Dumped = (u32, Vec<u8>, Vec<u8>, Option<u64>);
 pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
     let gate = crate::keyspace::Gate::new(1);
     let frozen = keyspace.freeze(&gate.close());
+    let limits = Limits::defaults(keyspace.seed());
     let mut all = Vec::new();
     for shard in 0..frozen.shards() {
         for (db, directory) in frozen.shard(shard) {
             directory.check_invariants();
             for entry in directory.iter() {
+                check_invariants(entry.value(), &limits);
                 all.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
             }
         }

@@ -51,6 +51,11 @@ impl Waiters {
         self.0.is_none()
     }
 
+    /// Whether anybody waits for the key.
+    pub fn any(&self, db: u32, key: &[u8]) -> bool {
+        self.0.as_ref().is_some_and(|queues| queues.0.contains_key(&(db, key.into())))
+    }
+
     /// Who waits for the key, in the order of arrival.
     pub fn of(&self, db: u32, key: &[u8]) -> Vec<Ticket> {
         let queue = self.0.as_ref().and_then(|queues| queues.0.get(&(db, key.into())));
@@ -77,6 +82,7 @@ mod tests {
         }
         waiters.wait(1, b"k", 4);
         assert_eq!(waiters.of(0, b"k"), [3, 5, 9]);
+        assert_eq!((waiters.any(0, b"k"), waiters.any(0, b"l"), waiters.any(2, b"k")), (true, false, false));
         assert_eq!(waiters.keys(|db, _| db == 1), [(1, b"k"[..].into())]);
         waiters.leave(0, b"k", 5);
         waiters.leave(0, b"k", 3);

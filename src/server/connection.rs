@@ -22,6 +22,7 @@ use tokio::io::ReadBuf;
 
 use super::received::Received;
 use super::stream::Stream;
+use super::waits::{Unblock, finished};
 use super::worker::Worker;
 use crate::base::{clock, log};
 use crate::command::client::{ClientRecord, ReplyMode};
@@ -520,11 +521,12 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
 
 /// Waits for what a command waits for, and writes its reply.
 async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
+    let unblock = Unblock::new(&connection.record, &wait);
     connection.record.blocked.store(true, Relaxed);
     // Redis makes these in one go: the reply comes even if the client has said that it sends no more.
     let mut listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_));
     let finish = tokio::select! {
-        finish = super::waits::finished(worker, wait) => Some(finish),
+        finish = finished(worker, wait, unblock) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, &mut listening, cx)) => None,
     };
     connection.record.blocked.store(false, Relaxed);

@@ -25,6 +25,8 @@ mod crash_tests;
 #[cfg(test)]
 mod gate_tests;
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod panic_tests;
 #[cfg(test)]
 mod recovery_tests;

@@ -1,10 +1,9 @@
 //! Commands, snapshots and restarts on a healthy disk: what is loaded and replayed is what was there.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::testing::{Caller, Dump, random_command, snapshot, start, state};
+use super::testing::{Caller, Dump, golden, random_command, snapshot, start, state};
 use crate::base::random::Random;
 use crate::command::Server;
 use crate::command::context::SavePurpose;
@@ -155,46 +154,10 @@ fn a_log_switched_off_and_on_again_holds_everything() {
     }
 }
 
-/// The disk as a directory under `data/` has it.
-fn golden(directory: &str) -> SimStorage {
-    let storage = SimStorage::new();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(directory);
-    for entry in std::fs::read_dir(&path).unwrap() {
-        let entry = entry.unwrap();
-        storage.put(&entry.file_name().into_string().unwrap(), &std::fs::read(entry.path()).unwrap());
-    }
-    storage
-}
-
 #[test]
 fn a_store_of_another_number_of_shards_is_refused() {
     let Err(error) = start(&golden("store-v1"), 2, 1, FsyncPolicy::No) else { panic!("it is laid out otherwise") };
     assert!(error.to_string().contains("laid out in 4 shards"), "{error}");
-}
-
-fn golden_state() -> Dump {
-    let long = [vec![0; 299], b"z".to_vec()].concat();
-    let of = |db: u32, key: &str, value: &[u8], expiry: Option<u64>| (db, key.into(), value.to_vec(), expiry);
-    vec![
-        of(0, "long", &long, None),
-        of(0, "number", b"-41.5", None),
-        of(0, "renamed", b"soon", None),
-        of(0, "text", b"hello world", Some(33_177_117_420_999)),
-        of(1, "long2", &long, None),
-        of(3, "elsewhere", b"9223372036854775807", Some(33_177_117_420_000)),
-        of(3, "swapped", b"2", None),
-        of(15, "after", b"flush", None),
-    ]
-}
-
-#[test]
-fn the_golden_files_of_version_1_load_into_a_server() {
-    let storage = golden("store-v1-server");
-    let server = start(&storage, 2, 1, FsyncPolicy::No).unwrap();
-    assert_eq!(state(&server), golden_state());
-    drop(server);
-    // The start has written to the directory: a second one finds the same.
-    assert_eq!(state(&start(&storage, 3, 2, FsyncPolicy::No).unwrap()), golden_state());
 }
 
 /// Room is made for entries before they are read: a false count must not ask for all memory there is.

@@ -166,17 +166,35 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
         cut_at_corruption: false,
         fsync_thread: true,
     };
-    let (server, found, loaded) = recover_from(Arc::new(storage), options, config, session::table())?;
+    let (server, found, loaded) = recover_from(Arc::new(storage), options, config, session::table(), reclaimer()?)?;
     report(&found, loaded, clock::monotonic_us() - started);
     Ok(server)
 }
 
-/// Makes a server of what a storage holds; says what it found there.
-pub(super) fn recover_from(
+/// Where large things go to be dropped.
+type Garbage = std::sync::mpsc::Sender<Box<dyn Send>>;
+
+/// Starts the thread that drops what is large; it ends with the server.
+pub(super) fn reclaimer() -> Result<Garbage, StartError> {
+    let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
+    std::thread::Builder::new()
+        .name("reclaim".into())
+        .spawn(move || to_drop.into_iter().for_each(drop))
+        .map_err(failed("the reclaiming thread"))?;
+    Ok(garbage)
+}
+
+/// Makes a server of what a storage holds; says what it found there. What is large is dropped by whoever
+/// receives `garbage`.
+///
+/// # Errors
+/// Whatever is wrong with the files.
+pub fn recover_from(
     storage: Arc<dyn Storage>,
     options: StoreOptions,
     config: Config,
     table: Table,
+    garbage: Garbage,
 ) -> Result<(Arc<Server>, RecoverySummary, loading::Loaded), StartError> {
     let workers = options.workers;
     let (store, recovery) = Store::open(storage, options)?;
@@ -188,11 +206,6 @@ pub(super) fn recover_from(
     let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
-    let (garbage, to_drop) = std::sync::mpsc::channel::<Box<dyn Send>>();
-    std::thread::Builder::new()
-        .name("reclaim".into())
-        .spawn(move || to_drop.into_iter().for_each(drop))
-        .map_err(failed("the reclaiming thread"))?;
     let config_file = config.file().map(absolute).unwrap_or_default();
     let server = Server {
         keyspace,

@@ -1,8 +1,9 @@
 //! A server inside a test, on a simulated disk: started, crashed and started again as the real one is.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::startup::{StartError, recover_from};
+use super::startup::{StartError, reclaimer, recover_from};
 use crate::base::config::Config;
 use crate::base::log::{self, Level};
 use crate::base::random::Random;
@@ -50,7 +51,18 @@ pub(super) fn start_with(
         cut_at_corruption: false,
         fsync_thread: false,
     };
-    recover_from(Arc::new(storage.clone()), options, config, table).map(|(server, ..)| server)
+    recover_from(Arc::new(storage.clone()), options, config, table, reclaimer()?).map(|(server, ..)| server)
+}
+
+/// The disk as a directory under `data/` has it.
+pub(super) fn golden(directory: &str) -> SimStorage {
+    let storage = SimStorage::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(directory);
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let entry = entry.unwrap();
+        storage.put(&entry.file_name().into_string().unwrap(), &std::fs::read(entry.path()).unwrap());
+    }
+    storage
 }
 
 /// One connection, served by a worker of its own.

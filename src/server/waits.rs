@@ -3,49 +3,76 @@
 use std::future::pending;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::worker::Worker;
+use crate::command::client::ClientRecord;
 use crate::command::{CommandError, Wait};
 use crate::resp::{Done, Reply};
 
 /// Writes the reply once the wait is over.
 pub type Finish = Box<dyn FnOnce(Reply<'_>) -> Done>;
 
+/// Lets CLIENT UNBLOCK end a wait that no key ends.
+#[derive(Debug)]
+pub struct Unblock<'a> {
+    record: &'a ClientRecord,
+    ended: oneshot::Receiver<bool>,
+}
+
+impl<'a> Unblock<'a> {
+    /// From now on, if the wait is one that can be ended so.
+    pub fn new(record: &'a ClientRecord, wait: &Wait) -> Self {
+        let (end, ended) = oneshot::channel();
+        if matches!(wait, Wait::Synced { .. } | Wait::LocalAndReplicas { .. } | Wait::Replicas { .. }) {
+            *record.unblock.lock() = Some(end);
+        }
+        Unblock { record, ended }
+    }
+
+    /// Waits until it is over, or ended from outside: then whether by an error.
+    async fn or(mut self, over: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            by_error = &mut self.ended => return by_error.unwrap_or(false),
+            () = over => {}
+        }
+        if self.record.unblock.lock().take().is_some() {
+            return false;
+        }
+        // Whoever has taken it was told that he has ended the wait.
+        (&mut self.ended).await.unwrap_or(false)
+    }
+}
+
+impl Drop for Unblock<'_> {
+    fn drop(&mut self) {
+        *self.record.unblock.lock() = None;
+    }
+}
+
 /// Waits, and says what to reply.
-pub async fn finished(worker: &Worker, wait: Wait) -> Finish {
+pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Finish {
     match wait {
         Wait::Synced { block, timeout } => {
-            let mut progress = worker.log_progress.clone();
-            let synced = async {
-                // An error means that the log has ended: the timeout decides.
-                if progress.wait_for(|_| worker.server.store.log().synced() >= block).await.is_err() {
-                    pending::<()>().await;
+            let over = async {
+                tokio::select! {
+                    () = synced(worker, block) => {}
+                    () = sleep(timeout) => {}
                 }
             };
-            let local = tokio::select! {
-                () = synced => 1,
-                () = sleep(timeout) => 0,
-            };
-            Box::new(move |reply| {
-                let mut counts = reply.array(2);
-                counts.int(local);
-                counts.int(0);
-                counts.done()
-            })
+            match unblock.or(over).await {
+                true => unblocked(),
+                false => local_and_replicas(worker, block),
+            }
         }
-        Wait::LocalAndReplicas { block, timeout } => {
-            sleep(timeout).await;
-            let local = i64::from(worker.server.store.log().synced() >= block);
-            Box::new(move |reply| {
-                let mut counts = reply.array(2);
-                counts.int(local);
-                counts.int(0);
-                counts.done()
-            })
-        }
-        Wait::Replicas { timeout } => {
-            sleep(timeout).await;
-            Box::new(|reply| reply.int(0))
-        }
+        Wait::LocalAndReplicas { block, timeout } => match unblock.or(sleep(timeout)).await {
+            true => unblocked(),
+            false => local_and_replicas(worker, block),
+        },
+        Wait::Replicas { timeout } => match unblock.or(sleep(timeout)).await {
+            true => unblocked(),
+            false => Box::new(|reply| reply.int(0)),
+        },
         Wait::Snapshot(done) => {
             let outcome = done.await;
             Box::new(move |reply| match outcome {
@@ -83,6 +110,30 @@ pub async fn finished(worker: &Worker, wait: Wait) -> Finish {
             Err(_) => pending().await,
         },
     }
+}
+
+/// Waits until the log is synced up to a block.
+async fn synced(worker: &Worker, block: u64) {
+    let mut progress = worker.log_progress.clone();
+    // An error means that the log has ended: the timeout decides.
+    if progress.wait_for(|_| worker.server.store.log().synced() >= block).await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+fn unblocked() -> Finish {
+    Box::new(|reply| reply.error(&CommandError::Unblocked))
+}
+
+/// Whether the log is synced up to a block, and how many replicas have it.
+fn local_and_replicas(worker: &Worker, block: u64) -> Finish {
+    let local = i64::from(worker.server.store.log().synced() >= block);
+    Box::new(move |reply| {
+        let mut counts = reply.array(2);
+        counts.int(local);
+        counts.int(0);
+        counts.done()
+    })
 }
 
 async fn sleep(timeout: Option<Duration>) {

@@ -7,7 +7,7 @@ use crate::base::format;
 use crate::command::args::is;
 use crate::command::client::{ClientRecord, ReplyMode};
 use crate::command::{
-    Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Table, categories, flags, help,
+    Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Table, categories, flags, help,
 };
 use crate::resp::Reply;
 
@@ -279,17 +279,22 @@ fn unblock(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         }
         _ => return Err(unknown_subcommand(call)),
     };
-    let id = crate::command::args::integer(call.args.at(2))?;
-    let blocking = &call.server.blocking;
-    let waiter = u64::try_from(id).ok().and_then(|id| blocking.of_client(id));
-    let ended = waiter.is_some_and(|waiter| {
-        let null = waiter.null;
-        blocking.answer(&call.server.keyspace, &waiter, |reply| match by_error {
-            true => reply.error(&"UNBLOCKED client unblocked via CLIENT UNBLOCK"),
-            false => null.write(reply),
-        })
-    });
+    let id = u64::try_from(crate::command::args::integer(call.args.at(2))?).ok();
+    let ended = id.is_some_and(|id| end_wait(call.server, id, by_error));
     Ok(reply.int(ended.into()))
+}
+
+/// Ends the wait of a connection, for a key or for time to pass. False if it does not wait.
+fn end_wait(server: &Server, id: u64, by_error: bool) -> bool {
+    if let Some(waiter) = server.blocking.of_client(id) {
+        let null = waiter.null;
+        return server.blocking.answer(&server.keyspace, &waiter, |reply| match by_error {
+            true => reply.error(&CommandError::Unblocked),
+            false => null.write(reply),
+        });
+    }
+    let unblock = server.clients.get(id).and_then(|record| record.unblock.lock().take());
+    unblock.is_some_and(|unblock| unblock.send(by_error).is_ok())
 }
 
 fn unknown_subcommand(call: &SessionCall<'_>) -> CommandError {

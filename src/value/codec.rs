@@ -118,6 +118,25 @@ fn is_sound(packing: Packing, bytes: &[u8]) -> bool {
     }
 }
 
+/// Checks all invariants of a value.
+///
+/// # Panics
+/// If one is broken.
+pub fn check_invariants(value: ValueRef<'_>, limits: &Limits) {
+    match value {
+        ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => {}
+        ValueRef::Packed(packing, bytes) => {
+            let again = decode(tag_of(packing), &bytes, limits);
+            assert!(again.is_ok(), "{packing:?}: {again:?}");
+        }
+        ValueRef::List(list) => list.check_invariants(),
+        ValueRef::Set(set) => set.map().check_invariants(),
+        ValueRef::Hash(hash) => hash.check_invariants(),
+        ValueRef::Zset(zset) => zset.check_invariants(),
+        ValueRef::Stream(stream) => stream.check_invariants(),
+    }
+}
+
 /// The same bytes for equal values, whatever their form in memory: for comparisons.
 pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
     let mut out = Vec::new();

@@ -20,12 +20,14 @@ mod group;
 mod id;
 mod ordered;
 mod range;
+mod references;
 
 pub use block::{Entry, Fields};
 pub use group::{Claim, Consumer, Count, Group, Owned, Pending};
 pub use id::{IdText, StreamId};
 pub use ordered::{Items, Ordered};
 pub use range::{Backward, Forward};
+pub use references::{Deletion, RefPolicy};
 
 use block::Block;
 
@@ -296,11 +298,7 @@ impl Stream {
             if limit > 0 && going + here > limit {
                 break;
             }
-            let goes_whole = match trim {
-                Trim::MaxLen(max) => len - going - here >= max,
-                Trim::MinId(min) => block.last().and_then(|at| block.read(at)).is_some_and(|raw| raw.entry.id < min),
-            };
-            if goes_whole {
+            if block.may_go_whole(trim, len - going) {
                 (going, blocks_going) = (going + here, blocks_going + 1);
                 continue;
             }

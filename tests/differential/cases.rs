@@ -10,6 +10,7 @@
 //! @near(1000) PTTL k           the reply may differ a little; the marks are listed in `mark`
 //! 2> CLIENT SETNAME other      on a second connection
 //! !sleep 20                    lets 20 milliseconds pass
+//! !since 8.2                   an older server than this cannot vouch for the group
 //! 2> @later BLPOP k 0          sends a command and waits until it blocks; its reply is looked at by
 //! 2<                               this line (marks go here)
 //! WAITAOF 0 0 0                the reference has no such command yet:
@@ -32,7 +33,18 @@ use std::time::Duration;
 pub(crate) struct Group {
     pub(crate) file: &'static str,
     title: String,
+    /// The version of Redis that has its commands, where a peer of less is not asked.
+    pub(crate) since: Version,
     steps: Vec<Step>,
+}
+
+/// The first two numbers of a version.
+pub(crate) type Version = (u32, u32);
+
+/// Reads `8.2` or `8.2.1`.
+pub(crate) fn version(text: &str) -> Version {
+    let mut numbers = text.split('.').map(|number| number.parse().expect("a version is of numbers"));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[derive(Debug)]
@@ -135,7 +147,7 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
         let line_number = index + 1;
         if let Some(title) = line.strip_prefix('#') {
             if !in_title {
-                groups.push(Group { file, title: title.trim().to_owned(), steps: Vec::new() });
+                groups.push(Group { file, title: title.trim().to_owned(), since: (0, 0), steps: Vec::new() });
             }
             in_title = true;
             continue;
@@ -148,6 +160,8 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
         if let Some(milliseconds) = line.strip_prefix("!sleep ") {
             let milliseconds = milliseconds.parse().expect("milliseconds follow !sleep");
             group.steps.push(Step::Sleep(Duration::from_millis(milliseconds)));
+        } else if let Some(text) = line.strip_prefix("!since ") {
+            group.since = version(text);
         } else if let Some(expected) = line.strip_prefix("=>") {
             let Some(Step::Call(call) | Step::Receive(call)) = group.steps.last_mut() else {
                 panic!("{file}:{line_number} follows no command")
@@ -388,6 +402,10 @@ pub(crate) fn difference(reference: &[u8], tested: &[u8]) -> String {
 }
 
 impl Group {
+    pub(crate) fn title(&self) -> &str {
+        &self.title
+    }
+
     /// The commands whose reply stands in the file.
     pub(crate) fn expecting(&self) -> impl Iterator<Item = &Call> {
         self.steps.iter().filter_map(|step| match step {

@@ -8,6 +8,7 @@
 //! | `password.rs` | `cases/password.txt` on servers with `requirepass` |
 //! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
 //! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
+//! | `changes.rs` | how many changes each command counts as, for save points |
 //! | `compare.rs` | a pair of servers, and what "the same reply" means |
 //!
 //! Everything runs in RESP2 and RESP3, one by one and pipelined, with one, two and four threads.
@@ -16,6 +17,7 @@
 mod support;
 
 mod cases;
+mod changes;
 mod compare;
 mod dump;
 mod introspection;

@@ -154,16 +154,20 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
         }
     }
     let old = old.map(<[u8]>::len);
+    let (before, mut changes) = (call.db.changes(), 0);
     let replies = with_room(call, key, old, len, |bytes| {
         let run = |operation: &Operation| {
             let effect = operation.effect(bytes);
             if let Some(value) = effect.written {
+                changes += 1;
                 operation.field.put(bytes, value);
             }
             effect.reply
         };
         operations.iter().map(run).collect()
     })?;
+    // Room that was made for a field is a change although nothing was written into it.
+    call.db.count_as(before, changes.max(1));
     respond(reply, replies)
 }
 

@@ -393,5 +393,10 @@ fn search(call: &mut Call<'_>, kind: Kind, reply: Reply<'_>) -> Outcome {
     let members = found.iter().map(|found| (score(found), found.member.to_vec())).collect();
     let finished = collect(members, &limits);
     let destination = call.key(store_at);
-    Ok(reply.int(store(call, destination, finished) as i64))
+    let before = call.db.changes();
+    let stored = store(call, destination, finished);
+    if stored > 0 {
+        call.db.count_as(before, stored as u64);
+    }
+    Ok(reply.int(stored as i64))
 }

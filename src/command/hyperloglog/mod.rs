@@ -65,19 +65,22 @@ static PFADD: Command = Command {
 fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, elements) = (call.key(1), call.args.from(2).map(Observation::of));
     let sparse_len_max = call.db.facts().hll_sparse_max_bytes;
+    let before = call.db.changes();
     let observe_all = |hll: &mut Vec<u8>| {
         elements
             .clone()
-            .try_for_each(|seen| hyperloglog::observe(hll, seen, sparse_len_max).map(|_| ()))
+            .map(|seen| hyperloglog::observe(hll, seen, sparse_len_max).map(u64::from))
+            .sum::<Result<u64, _>>()
             .map_err(corrupt)
     };
     let Some(old) = call.db.string_to_change(key)?.map(stored).transpose()? else {
         let mut hll = hyperloglog::empty();
-        observe_all(&mut hll)?;
+        let observed = observe_all(&mut hll)?;
         // Redis marks the count of a new key as out of date even if nothing was counted.
         hyperloglog::invalidate_count(&mut hll);
         let encoding = hyperloglog::encoding(&hll);
         call.db.set(key, NewValue::Raw(hll), None);
+        call.db.count_as(before, 1 + observed);
         log_added(call, key, encoding == Some(Encoding::Sparse));
         return Ok(reply.int(1));
     };
@@ -91,16 +94,18 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let was = old.encoding;
     let mut is = was;
-    match was {
+    let observed = match was {
         Encoding::Dense => observe_all(call.db.raw_mut(key).ok_or(CommandError::WrongType)?)?,
         Encoding::Sparse => {
             // On a copy, for a sparse value may turn out to be corrupt half way.
             let mut hll = old.bytes.to_vec();
-            observe_all(&mut hll)?;
+            let observed = observe_all(&mut hll)?;
             is = hyperloglog::encoding(&hll).unwrap_or(was);
             *call.db.raw_mut(key).ok_or(CommandError::WrongType)? = hll;
+            observed
         }
-    }
+    };
+    call.db.count_as(before, observed);
     log_added(call, key, is == was);
     Ok(reply.int(1))
 }

@@ -121,7 +121,7 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
         }
         Ok((popped, 1))
     })?;
-    let Some(element) = popped else { return Ok(None) };
+    let (Some(element), before) = (popped, call.db.changes()) else { return Ok(None) };
     if is_rotation {
         // In this order, so that the key and its expiry outlive the replay where this is its only element.
         call.log_as(source, &[push, source.bytes, &element]);
@@ -132,6 +132,8 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
         pushed(list, &element);
         Ok(((), 1))
     })?;
+    // To move is one change.
+    call.db.count_as(before, 0);
     call.log_as(source, pop);
     call.log_as(destination, &[push, destination.bytes, &element]);
     Ok(Some(element))

@@ -251,7 +251,9 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
     if count >= len {
         let mut members = reply.set(len);
         set.iter().for_each(|member| write(&mut members, member));
+        let before = call.db.changes();
         call.db.remove(key);
+        call.db.count_as(before, len as u64);
         call.log_as(key, &[b"DEL", key.bytes]);
         return Ok(members.done());
     }

@@ -90,7 +90,8 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let least = min_idle(args.at(4), "XCLAIM")?;
     let options = Options::parse(args, now)?;
     let claim = Claim { now, delivered: options.delivered, count: options.count(), force: options.force };
-    let (claimed, gone, last_id) = call.db.edit::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, last_id, changes) = call.db.edit::<AnyStream, _>(key, |stream| {
+        let is_new = is_new_consumer(stream, asker);
         let last_id = stream.group(asker.group).map_or(StreamId::MAX, |group| group.last_id);
         let raised = if options.last_id > last_id { options.last_id } else { StreamId::MIN };
         if raised > last_id {
@@ -99,14 +100,24 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let ids = options.ids.iter().copied();
         let is_idle = |pending: &Pending| least == 0 || now.wrapping_sub(pending.delivered) >= least;
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, ids, &claim, is_idle);
-        Ok(((claimed, gone, raised), 1))
+        let raises = claimed.is_empty() && raised > StreamId::MIN;
+        let changes = u64::from(is_new) + (claimed.len() + gone.len()) as u64 + u64::from(raises);
+        Ok(((claimed, gone, raised, changes), changes))
     })?;
-    let touched = [&claimed[..], &gone[..]].concat();
-    log_claimed(&mut call.db, key, asker, &claim, last_id, &touched);
+    if changes > 0 {
+        let touched = [&claimed[..], &gone[..]].concat();
+        log_claimed(&mut call.db, key, asker, &claim, last_id, &touched);
+    }
     let stream = call.db.viewed::<AnyStream>(key);
     let mut list = reply.array(claimed.len());
     write_claimed(&mut list, stream, &claimed, options.just_id);
     Ok(list.done())
+}
+
+/// Whether this is the first that is heard of a consumer. Of one who claims in vain again and again only the
+/// time is kept, and that not in the log.
+fn is_new_consumer(stream: &Stream, asker: Asker<'_>) -> bool {
+    stream.group(asker.group).is_some_and(|group| group.consumer(asker.consumer).is_none())
 }
 
 fn check_group(call: &mut Call<'_>, key: Key<'_>, group: &[u8]) -> Result<(), CommandError> {
@@ -163,13 +174,17 @@ fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_group(call, key, asker.group)?;
     let count_mode = if just_id { Count::Same } else { Count::OneMore };
     let claim = Claim { now, delivered: now, count: count_mode, force: false };
-    let (claimed, gone, next) = call.db.edit::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, next, changes) = call.db.edit::<AnyStream, _>(key, |stream| {
+        let is_new = is_new_consumer(stream, asker);
         let (taken, next) = to_claim(stream, asker, least, start, count);
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, taken, &claim, |_| true);
-        Ok(((claimed, gone, next), 1))
+        let changes = u64::from(is_new) + (claimed.len() + gone.len()) as u64;
+        Ok(((claimed, gone, next, changes), changes))
     })?;
-    let touched = [&claimed[..], &gone[..]].concat();
-    log_claimed(&mut call.db, key, asker, &claim, StreamId::MIN, &touched);
+    if changes > 0 {
+        let touched = [&claimed[..], &gone[..]].concat();
+        log_claimed(&mut call.db, key, asker, &claim, StreamId::MIN, &touched);
+    }
     let stream = call.db.viewed::<AnyStream>(key);
     let mut three = reply.array(3);
     three.bulk(next.text().as_bytes());

@@ -2,6 +2,7 @@
 //! beside this one.
 
 mod claim;
+mod delete;
 mod group;
 mod ids;
 mod info;
@@ -19,15 +20,17 @@ use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Out
 use crate::resp::{Elements, Reply};
 use crate::value::stream::{AnyStream, Entry, Stream, StreamId, StreamMut};
 use ids::Wanted;
-use trim::Options;
+use trim::{Options, Trimmed};
 
 /// The commands of this folder.
 pub static COMMANDS: &[&Command] = &[
     &pending::XACK,
+    &delete::XACKDEL,
     &XADD,
     &claim::XAUTOCLAIM,
     &claim::XCLAIM,
     &XDEL,
+    &delete::XDELEX,
     &group::XGROUP,
     &info::XINFO,
     &XLEN,
@@ -59,7 +62,7 @@ static XADD: Command = Command {
     handler: Handler::Data(xadd),
     complexity: "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
     tips: "nondeterministic_output",
-    syntax: "key [NOMKSTREAM@6.2.0] [<MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0]] <* | id> field value [field value ...]",
+    syntax: "key [NOMKSTREAM@6.2.0] [KEEPREF | DELREF | ACKED]@8.2.0 [<MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0]] <* | id> field value [field value ...]",
     summary: "Adds an entry to a stream, which is made if there is none.",
     ..ONE_STREAM
 };
@@ -88,18 +91,22 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if !stream.append(id, fields.clone(), &limits) {
             return Err(CommandError::Text("ERR Elements are too large to be stored"));
         }
-        let trimmed = options.apply(stream);
-        Ok((Some((id, trimmed.then(|| stream.len()))), 1))
+        let (_, trimmed) = options.apply(stream);
+        Ok((Some((id, trimmed)), 1))
     })?;
-    let Some((id, trimmed_to)) = added else { return Ok(reply.null()) };
+    let Some((id, trimmed)) = added else { return Ok(reply.null()) };
     let (text, mut digits) = (id.text(), itoa::Buffer::new());
     let mut words: SmallVec<[&[u8]; 16]> = SmallVec::from_slice(&[b"XADD", key.bytes]);
-    if let Some(len) = trimmed_to {
+    if let Trimmed::ToLen(len, delref) = trimmed {
+        words.extend(delref);
         words.extend([&b"MAXLEN"[..], digits.format(len).as_bytes()]);
     }
     words.push(text.as_bytes());
     words.extend(fields);
     call.db.log(key, &words);
+    if let Trimmed::AckedUpTo(id) = trimmed {
+        trim::log_acked(&mut call.db, key, id);
+    }
     Ok(reply.bulk(text.as_bytes()))
 }
 

@@ -220,6 +220,15 @@ enum Delivery {
     Again(Vec<StreamId>),
 }
 
+impl Delivery {
+    fn len(&self) -> usize {
+        match self {
+            Delivery::New(_, count) => *count,
+            Delivery::Again(ids) => ids.len(),
+        }
+    }
+}
+
 /// What a consumer wants of one stream.
 #[derive(Clone, Copy)]
 enum Want {
@@ -281,7 +290,8 @@ fn want(word: &[u8]) -> Result<Want, CommandError> {
     }
 }
 
-/// Delivers from one stream and logs it; `None` if there is nothing new.
+/// Delivers from one stream and logs it; `None` if there is nothing new. Of one who asks again and again for
+/// nothing only the time is kept, and that not in the log.
 fn deliver(
     call: &mut Call<'_>,
     key: Key<'_>,
@@ -290,7 +300,8 @@ fn deliver(
     request: &Request<'_>,
 ) -> Result<Option<Delivery>, CommandError> {
     let (group, consumer, now) = (asker.group, asker.consumer, asker.now);
-    let delivery = call.db.edit::<AnyStream, _>(key, |stream| {
+    let (delivery, changes) = call.db.edit::<AnyStream, _>(key, |stream| {
+        let is_new = stream.group(group).is_some_and(|group| group.consumer(consumer).is_none());
         let delivery = match want {
             Want::New => {
                 let (after, count) = stream.deliver(group, consumer, request.count, now, request.keep);
@@ -298,14 +309,16 @@ fn deliver(
             }
             Want::Again(after) => Delivery::Again(stream.deliver_again(group, consumer, after, request.count, now)),
         };
-        Ok((delivery, 1))
+        let changes = u64::from(is_new) + u64::from(delivery.len() > 0);
+        Ok(((delivery, changes), changes))
     })?;
-    let (after, count) = match (&want, &delivery) {
-        (Want::Again(after), Delivery::Again(ids)) => (Some(*after), ids.len()),
-        (_, Delivery::New(_, count)) => (None, *count),
-        _ => (None, 0),
-    };
-    record::log_delivered(&mut call.db, key, asker, after, count, request.keep);
+    if changes > 0 {
+        let after = match want {
+            Want::New => None,
+            Want::Again(after) => Some(after),
+        };
+        record::log_delivered(&mut call.db, key, asker, after, delivery.len(), request.keep);
+    }
     Ok(match delivery {
         Delivery::New(_, 0) => None,
         delivery => Some(delivery),

@@ -42,11 +42,184 @@ fn an_entry_is_logged_with_its_id_and_what_trimming_came_to() {
     assert_eq!(t.take_logged(), ["XADD s 1700000000001-2 a 5", "XTRIM s MAXLEN 2"]);
 }
 
+/// Two groups that have each been given 1-0 to 4-0 of five entries, and of which one has acknowledged 1-0 and 2-0.
+fn two_groups() -> Runner {
+    let mut t = Runner::new();
+    t.limits.stream_node_max_entries = 2;
+    for ms in 1..=5 {
+        t.run(&format!("XADD s {ms}-0 a {ms}"));
+    }
+    for group in ["g", "h"] {
+        t.run(&format!("XGROUP CREATE s {group} 0"));
+        t.run(&format!("XREADGROUP GROUP {group} c COUNT 4 STREAMS s >"));
+    }
+    t.run("XACK s g 1-0 2-0");
+    t
+}
+
+/// How many records that is.
+const TWO_GROUPS_LOGGED: usize = 10;
+
+/// The ids of the entries, and of what is pending in each of the two groups.
+fn left(t: &mut Runner) -> String {
+    let ids = |reply: String| -> String {
+        let ids = reply.split(' ').filter_map(|word| word.strip_suffix("-0")).map(str::to_owned);
+        ids.collect::<Vec<_>>().join(" ")
+    };
+    ["XRANGE s - +", "XPENDING s g - + 9", "XPENDING s h - + 9"].map(|line| ids(t.run(line))).join(" | ")
+}
+
+#[test]
+fn entries_are_deleted_with_regard_to_groups() {
+    assert_eq!(left(&mut two_groups()), "1 2 3 4 5 | 3 4 | 1 2 3 4");
+    for (line, reply, expected) in [
+        ("XDELEX s IDS 3 1-0 3-0 9-0", "*3 :1 :1 :-1 ", "2 4 5 | 3 4 | 1 2 3 4"),
+        ("XDELEX s KEEPREF IDS 2 1 1-0", "*2 :1 :-1 ", "2 3 4 5 | 3 4 | 1 2 3 4"),
+        ("XDELEX s DELREF IDS 3 1-0 3-0 9-0", "*3 :1 :1 :-1 ", "2 4 5 | 4 | 2 4"),
+        ("XDELEX s IDS 3 1-0 3-0 9-0 DELREF", "*3 :1 :1 :-1 ", "2 4 5 | 4 | 2 4"),
+        ("xdelex s acked ids 4 1-0 3-0 5-0 9-0", "*4 :2 :2 :2 :2 ", "1 2 3 4 5 | 3 4 | 1 2 3 4"),
+        ("XACKDEL s h IDS 2 1-0 5-0", "*2 :1 :-1 ", "2 3 4 5 | 3 4 | 2 3 4"),
+        ("XACKDEL s g DELREF IDS 2 3-0 1-0", "*2 :1 :-1 ", "1 2 4 5 | 4 | 1 2 4"),
+        ("XACKDEL s h ACKED IDS 4 1-0 2-0 3-0 1-0", "*4 :1 :1 :2 :-1 ", "3 4 5 | 3 4 | 4"),
+        ("XACKDEL s x ACKED IDS 2 1-0 2-0", "*2 :-1 :-1 ", "1 2 3 4 5 | 3 4 | 1 2 3 4"),
+    ] {
+        let mut t = two_groups();
+        assert_eq!(t.run(line), reply, "{line}");
+        assert_eq!(left(&mut t), expected, "{line}");
+        t.assert_replay_equals_live();
+        let logged = t.take_logged().split_off(TWO_GROUPS_LOGGED);
+        assert_eq!(logged, if reply.contains(":1 ") { vec![line] } else { vec![] });
+    }
+}
+
+#[test]
+fn what_groups_keep_of_a_deleted_entry_still_counts() {
+    let mut t = two_groups();
+    t.run("XDEL s 3-0");
+    assert_eq!(t.run("XDELEX s ACKED IDS 1 3-0"), "*1 :2 ");
+    assert_eq!(t.run("XACKDEL s g ACKED IDS 1 3-0"), "*1 :2 ");
+    assert_eq!(t.run("XACKDEL s h IDS 1 3-0"), "*1 :1 ");
+    assert_eq!(t.run("XDELEX s ACKED IDS 1 3-0"), "*1 :-1 ");
+    t.run("XDEL s 4-0");
+    assert_eq!(t.run("XDELEX s DELREF IDS 2 4-0 4-0"), "*2 :-1 :-1 ");
+    assert_eq!(left(&mut t), "1 2 5 |  | 1 2");
+    // Without a group nobody refers to anything.
+    t.run("XGROUP DESTROY s g");
+    t.run("XGROUP DESTROY s h");
+    assert_eq!(t.run("XDELEX s ACKED IDS 2 5-0 9-0"), "*2 :1 :-1 ");
+    t.assert_replay_equals_live();
+}
+
+#[test]
+fn trimming_spares_or_drops_what_groups_refer_to() {
+    for (line, expected, logged) in [
+        ("XTRIM s KEEPREF MAXLEN 3", "3 4 5 | 3 4 | 1 2 3 4", "XTRIM s MAXLEN 3"),
+        ("XTRIM s MAXLEN 3 DELREF", "3 4 5 | 3 4 | 3 4", "XTRIM s DELREF MAXLEN 3"),
+        ("XTRIM s MINID ~ 4 DELREF", "3 4 5 | 3 4 | 3 4", "XTRIM s DELREF MAXLEN 3"),
+        ("XTRIM s MAXLEN 0 DELREF", " |  | ", "XTRIM s DELREF MAXLEN 0"),
+        ("XTRIM s MAXLEN 0 ACKED", "1 2 3 4 5 | 3 4 | 1 2 3 4", ""),
+        ("XADD s DELREF MAXLEN 3 6-0 a 1", "4 5 6 | 4 | 4", "XADD s DELREF MAXLEN 3 6-0 a 1"),
+        ("XADD s NOMKSTREAM ACKED MAXLEN 1 6-0 a 1", "1 2 3 4 5 6 | 3 4 | 1 2 3 4", "XADD s 6-0 a 1"),
+        ("XADD s KEEPREF 6-0 a 1", "1 2 3 4 5 6 | 3 4 | 1 2 3 4", "XADD s 6-0 a 1"),
+    ] {
+        let mut t = two_groups();
+        t.run(line);
+        assert_eq!(left(&mut t), expected, "{line}");
+        t.assert_replay_equals_live();
+        assert_eq!(t.take_logged().split_off(TWO_GROUPS_LOGGED).join(", "), logged, "{line}");
+    }
+    for (line, expected, logged) in [
+        ("XTRIM s MAXLEN 0 ACKED", "1 3 | 3 | 1 3", "XTRIM s ACKED MINID 5-1"),
+        ("XTRIM s ACKED MAXLEN 4", "1 3 4 5 | 3 | 1 3", "XTRIM s ACKED MINID 2-1"),
+        ("XTRIM s ACKED MINID ~ 5", "1 3 5 | 3 | 1 3", "XTRIM s ACKED MINID 4-1"),
+        ("XTRIM s ACKED MAXLEN ~ 0 LIMIT 2", "1 3 4 5 | 3 | 1 3", "XTRIM s ACKED MINID 2-1"),
+        ("XADD s ACKED MAXLEN 4 6-0 a 1", "1 3 5 6 | 3 | 1 3", "XADD s 6-0 a 1, XTRIM s ACKED MINID 4-1"),
+    ] {
+        let mut t = two_groups();
+        t.run("XACK s h 2-0 4-0");
+        t.run("XACK s g 4-0");
+        t.run("XGROUP SETID s g 5-0");
+        t.run("XGROUP SETID s h 5-0");
+        t.run(line);
+        assert_eq!(left(&mut t), expected, "{line}");
+        t.assert_replay_equals_live();
+        assert_eq!(t.take_logged().split_off(TWO_GROUPS_LOGGED + 4).join(", "), logged, "{line}");
+    }
+}
+
+#[test]
+fn even_the_last_id_there_is_can_be_trimmed() {
+    let mut t = Runner::new();
+    t.run("XADD s 5-0 a 1");
+    t.run("XGROUP CREATE s g 0");
+    t.run("XREADGROUP GROUP g c STREAMS s >");
+    t.run("XADD s 18446744073709551615-18446744073709551615 a 1");
+    t.run("XGROUP SETID s g $");
+    assert_eq!(t.run("XTRIM s ACKED MAXLEN 0"), ":1 ");
+    t.assert_replay_equals_live();
+    assert_eq!(t.take_logged().last().map(String::as_str), Some("XTRIM s ACKED MAXLEN 0"));
+    assert_eq!(t.run("XRANGE s - +"), "*1 *2 $3 5-0 *2 $1 a $1 1 ");
+}
+
+#[test]
+fn mistakes_in_what_to_delete_are_named_as_in_redis() {
+    let mut t = two_groups();
+    t.run("SET k v");
+    t.take_logged();
+    const POSITIVE: &str = "-ERR Number of IDs must be a positive integer ";
+    const MATCH: &str = "-ERR The `numids` parameter must match the number of arguments ";
+    const SYNTAX: &str = "-ERR syntax error ";
+    const INVALID: &str = "-ERR Invalid stream ID specified as stream command argument ";
+    for (line, error) in [
+        ("IDS abc 1-1", POSITIVE),
+        ("IDS 0 1-1", POSITIVE),
+        ("IDS -5 1-1", POSITIVE),
+        ("IDS 99999999999999999999 1-1", POSITIVE),
+        ("IDS 3 1-1 2-2", MATCH),
+        ("IDS 9223372036854775807 1-1", MATCH),
+        ("IDS 1 1-1 2-2", SYNTAX),
+        ("IDS 1 1-1 IDS 1 2-2", SYNTAX),
+        ("KEEPREF DELREF IDS 1 1-1", SYNTAX),
+        ("DELREF ACKED IDS 1 1-1", SYNTAX),
+        ("ACKED IDS 1 1-1 ACKED", SYNTAX),
+        ("ACKED DELREF KEEPREF", SYNTAX),
+        ("FOO IDS 1 1-1", SYNTAX),
+        ("KEEPREF 1-1 IDS", SYNTAX),
+        ("IDS 2 1-1 abc", INVALID),
+        ("IDS 2 1-1 -", INVALID),
+    ] {
+        for command in ["XDELEX s", "XACKDEL s g"] {
+            assert_eq!(t.run(&format!("{command} {line}")), error, "{command} {line}");
+        }
+    }
+    assert_eq!(t.run("XDELEX s IDS 1"), "-ERR wrong number of arguments for 'xdelex' command ");
+    assert_eq!(t.run("XACKDEL s g IDS 1"), "-ERR wrong number of arguments for 'xackdel' command ");
+    for command in ["XDELEX k", "XACKDEL k g"] {
+        let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value ";
+        assert_eq!(t.run(&format!("{command} IDS 1 1-1")), wrong_type);
+    }
+    // Where there is nothing, the ids are not looked at.
+    for command in ["XDELEX none", "XACKDEL none g", "XACKDEL s none"] {
+        assert_eq!(t.run(&format!("{command} DELREF IDS 2 1-1 abc")), "*2 :-1 :-1 ", "{command}");
+    }
+    for line in ["XTRIM s ACKED MAXLEN 1 ACKED", "XTRIM s ACKED DELREF MAXLEN 1", "XTRIM s ACKED FOO MAXLEN 1"] {
+        assert_eq!(t.run(line), SYNTAX, "{line}");
+    }
+    let no_strategy = "-ERR syntax error, XTRIM must be called with a trimming strategy ";
+    assert_eq!(t.run("XTRIM s ACKED"), "-ERR wrong number of arguments for 'xtrim' command ");
+    assert_eq!(t.run("XTRIM s ACKED FOO"), SYNTAX);
+    assert_eq!(t.run("XTRIM s ACKED LIMIT 0"), no_strategy);
+    assert_eq!(t.run("XADD s ACKED DELREF 9-9 a 1"), "-ERR Invalid stream ID specified as stream command argument ");
+    assert_eq!(t.run("XADD s ACKED 9-9 a"), "-ERR wrong number of arguments for 'xadd' command ");
+    assert_eq!(t.take_logged(), [""; 0]);
+    assert_eq!(left(&mut t), "1 2 3 4 5 | 3 4 | 1 2 3 4");
+}
+
 #[test]
 fn nothing_changed_is_nothing_logged() {
     let mut t = Runner::new();
     t.run("XADD s 1-1 a 1");
-    t.run("XGROUP CREATE s g 0");
+    t.run("XGROUP CREATE s g $");
     t.run("XGROUP CREATECONSUMER s g c");
     t.run("SET k v");
     t.take_logged();
@@ -74,6 +247,13 @@ fn nothing_changed_is_nothing_logged() {
         "XREADGROUP GROUP h c STREAMS s >",
         "XREADGROUP GROUP g c STREAMS s none > >",
         "XREADGROUP GROUP g c STREAMS s abc",
+        "XREADGROUP GROUP g c STREAMS s >",
+        "XREADGROUP GROUP g c STREAMS s s > >",
+        "XREADGROUP GROUP g c STREAMS s 0",
+        "XREADGROUP GROUP g c BLOCK 5 STREAMS s >",
+        "XCLAIM s g c 0 1-1",
+        "XCLAIM s g c 0 1-1 LASTID 1-1",
+        "XAUTOCLAIM s g c 0 0",
         "XSETID s 0-1",
         "XREAD STREAMS s 0",
         "XINFO STREAM s FULL",
@@ -95,7 +275,7 @@ fn deliveries_and_claims_are_logged_with_their_times() {
     t.advance_ms(10);
     t.run("XREADGROUP GROUP g c STREAMS s 1");
     t.run("XREADGROUP GROUP g d NOACK STREAMS s >");
-    t.run("XREADGROUP GROUP g d STREAMS s >");
+    t.run("XREADGROUP GROUP g f STREAMS s >");
     t.advance_ms(10);
     t.run("XCLAIM s g e 5 2-0 9-0 TIME 77 RETRYCOUNT 8");
     t.run("XDEL s 3-0");
@@ -110,7 +290,7 @@ fn deliveries_and_claims_are_logged_with_their_times() {
             "XDELIVERED s g c 1700000000000 > 3 KEEP",
             "XDELIVERED s g c 1700000000010 1-0 2 KEEP",
             "XDELIVERED s g d 1700000000010 > 2 NOACK",
-            "XDELIVERED s g d 1700000000010 > 0 KEEP",
+            "XDELIVERED s g f 1700000000010 > 0 KEEP",
             "XCLAIMED s g e 1700000000020 77 8 - 0-0 2-0",
             "XDEL s 3-0",
             "XCLAIMED s g f 1700000000020 1700000000020 = - 0-0 1-0 2-0 3-0",
@@ -119,6 +299,22 @@ fn deliveries_and_claims_are_logged_with_their_times() {
             "XACK s g 1-0 2-0 7-7",
         ]
     );
+}
+
+#[test]
+fn who_asks_in_vain_is_seen_and_not_logged() {
+    let mut t = Runner::new();
+    t.run("XADD s 1-1 a 1");
+    t.run("XGROUP CREATE s g $");
+    t.run("XGROUP CREATECONSUMER s g c");
+    t.take_logged();
+    for line in ["XREADGROUP GROUP g c STREAMS s >", "XCLAIM s g c 0 9-9", "XAUTOCLAIM s g c 0 0"] {
+        t.advance_ms(70);
+        assert!(t.run("XINFO CONSUMERS s g").contains("$4 idle :70 "), "{line}");
+        t.run(line);
+        assert!(t.run("XINFO CONSUMERS s g").contains("$4 idle :0 "), "{line}");
+    }
+    assert_eq!(t.take_logged(), [""; 0]);
 }
 
 #[test]
@@ -180,14 +376,15 @@ fn replay_makes_what_random_commands_made() {
         let id = format!("{}-{}", last.saturating_sub(back), pick(&["0", "1"]));
         let line = match pick(&[
             "add", "add", "add", "read", "read", "history", "ack", "del", "trim", "claim", "auto", "create",
-            "consumer", "setid", "rename",
+            "consumer", "setid", "rename", "delex", "ackdel",
         ])
         .as_str()
         {
             "add" => {
                 last += 1;
                 let trim = pick(&["", "", "", "MAXLEN ~ 10", "MAXLEN 20", "MINID ~ 5", "MAXLEN ~ 8 LIMIT 5"]);
-                format!("XADD {key} {trim} {last}-* {} {step}", pick(&["a", "a", "b", "a 1 b"]))
+                let policy = pick(&["", "KEEPREF", "DELREF", "ACKED"]);
+                format!("XADD {key} {policy} {trim} {last}-* {} {step}", pick(&["a", "a", "b", "a 1 b"]))
             }
             "read" => {
                 let options = pick(&["", "NOACK", "COUNT 1", "COUNT 3"]);
@@ -196,7 +393,21 @@ fn replay_makes_what_random_commands_made() {
             "history" => format!("XREADGROUP GROUP {group} {consumer} COUNT 3 STREAMS {key} {key} {id} >"),
             "ack" => format!("XACK {key} {group} {id} {last}-0"),
             "del" => format!("XDEL {key} {id}"),
-            "trim" => format!("XTRIM {key} {} {}", pick(&["MAXLEN ~", "MAXLEN ="]), pick(&["5", "9", "30"])),
+            "trim" => {
+                let (how, len) = (pick(&["MAXLEN ~", "MAXLEN ="]), pick(&["5", "9", "30"]));
+                format!("XTRIM {key} {how} {len} {}", pick(&["", "DELREF", "ACKED"]))
+            }
+            "delex" => {
+                format!(
+                    "XDELEX {key} {} IDS 3 {id} {last}-0 {}-0",
+                    pick(&["", "DELREF", "ACKED"]),
+                    last.saturating_sub(3)
+                )
+            }
+            "ackdel" => {
+                let policy = pick(&["KEEPREF", "DELREF", "ACKED"]);
+                format!("XACKDEL {key} {group} IDS 2 {id} {}-0 {policy}", last.saturating_sub(2))
+            }
             "claim" => {
                 let options = pick(&["", "FORCE", "JUSTID", "RETRYCOUNT 5", "IDLE 7", "FORCE LASTID 3"]);
                 format!("XCLAIM {key} {group} {consumer} {} {id} {last}-0 {options}", pick(&["0", "5"]))

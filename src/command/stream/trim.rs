@@ -1,10 +1,14 @@
 //! XTRIM, and the options that XADD shares with it.
 
-use super::{ONE_STREAM, ids};
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
+use smallvec::SmallVec;
+
+use super::{ONE_STREAM, delete, ids};
+use crate::command::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome};
+use crate::command::{Words, args, flags};
+use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
 use crate::value::Limits;
-use crate::value::stream::{AnyStream, Stream, Trim};
+use crate::value::stream::{AnyStream, RefPolicy, Stream, StreamId, Trim};
 
 /// Where trimming is approximate and no LIMIT is given, so many blocks go at once, ...
 const BLOCKS_MAX: usize = 100;
@@ -13,11 +17,24 @@ const LIMIT_OF_UNLIMITED: u64 = 10_000;
 /// ... and never more than this.
 const LIMIT_MAX: u64 = 1_000_000;
 
+/// What trimming came to, as it is to be logged: not as it was asked for, since blocks may differ where it is
+/// replayed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trimmed {
+    /// Nothing went.
+    Nothing,
+    /// The first entries, so that so many are left; and what groups referred to, if this is DELREF.
+    ToLen(usize, Option<&'static [u8]>),
+    /// All that no group refers to, up to this id.
+    AckedUpTo(StreamId),
+}
+
 /// The options of XADD and XTRIM.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Options {
     /// NOMKSTREAM.
     pub(super) only_existing: bool,
+    policy: Option<RefPolicy>,
     trim: Option<Trim>,
     approximately: bool,
     limit: Option<u64>,
@@ -57,6 +74,10 @@ impl Options {
 
     /// Takes one option with its values; false if the word is none.
     fn take(&mut self, word: &[u8], words: &mut Words<'_>) -> Result<bool, CommandError> {
+        if let Some(policy) = delete::policy(word).filter(|_| self.policy.is_none()) {
+            self.policy = Some(policy);
+            return Ok(true);
+        }
         if words.left() == 0 {
             return Ok(false);
         }
@@ -110,9 +131,21 @@ impl Options {
         Ok(self)
     }
 
-    /// Trims a stream; returns whether anything went.
-    pub(super) fn apply(&self, stream: &mut Stream) -> bool {
-        self.trim.is_some_and(|trim| stream.trim(trim, self.approximately, self.limit.unwrap_or(0)) > 0)
+    /// Trims a stream; returns how many entries went, and how to log that. Where there is no group, every policy
+    /// is the same.
+    pub(super) fn apply(&self, stream: &mut Stream) -> (u64, Trimmed) {
+        let Some(trim) = self.trim else { return (0, Trimmed::Nothing) };
+        let policy = self.policy.filter(|_| stream.groups_len() > 0).unwrap_or_default();
+        let (approximately, limit) = (self.approximately, self.limit.unwrap_or(0));
+        let (gone, delref) = match policy {
+            RefPolicy::KeepRef => (stream.trim(trim, approximately, limit), None),
+            RefPolicy::DelRef => (stream.trim_with_references(trim, approximately, limit), Some(&b"DELREF"[..])),
+            RefPolicy::Acked => {
+                let (gone, last) = stream.trim_acked(trim, approximately, limit);
+                return (gone, last.map_or(Trimmed::Nothing, Trimmed::AckedUpTo));
+            }
+        };
+        (gone, if gone > 0 { Trimmed::ToLen(stream.len(), delref) } else { Trimmed::Nothing })
     }
 }
 
@@ -125,7 +158,7 @@ pub(super) static XTRIM: Command = Command {
     handler: Handler::Data(xtrim),
     complexity: "O(N), with N being the number of evicted entries. Constant times are very small however, since entries are organized in macro nodes containing multiple entries that can be released with a single deallocation.",
     tips: "nondeterministic_output",
-    syntax: "key <MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0]",
+    syntax: "key <MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0] [KEEPREF | DELREF | ACKED]@8.2.0",
     summary: "Cuts a stream at its beginning.",
     ..ONE_STREAM
 };
@@ -136,14 +169,28 @@ fn xtrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if call.db.peek_view::<AnyStream>(key)?.is_none() {
         return Ok(reply.int(0));
     }
-    let (trimmed, len) = call.db.edit::<AnyStream, _>(key, |stream| {
-        let before = stream.len();
-        options.apply(stream);
-        let trimmed = (before - stream.len()) as u64;
-        Ok(((trimmed, stream.len()), trimmed))
+    let (gone, trimmed) = call.db.edit::<AnyStream, _>(key, |stream| {
+        let (gone, trimmed) = options.apply(stream);
+        Ok(((gone, trimmed), gone))
     })?;
-    if trimmed > 0 {
-        call.db.log(key, &[b"XTRIM", key.bytes, b"MAXLEN", itoa::Buffer::new().format(len).as_bytes()]);
+    match trimmed {
+        Trimmed::Nothing => {}
+        Trimmed::ToLen(len, delref) => {
+            let mut digits = itoa::Buffer::new();
+            let mut words: SmallVec<[&[u8]; 5]> = SmallVec::from_slice(&[b"XTRIM", key.bytes]);
+            words.extend(delref);
+            words.extend([&b"MAXLEN"[..], digits.format(len).as_bytes()]);
+            call.db.log(key, &words);
+        }
+        Trimmed::AckedUpTo(id) => log_acked(&mut call.db, key, id),
     }
-    Ok(reply.int(trimmed as i64))
+    Ok(reply.int(gone as i64))
+}
+
+/// Logs that all went up to an id that no group refers to.
+pub(super) fn log_acked(db: &mut Db<'_>, key: Key<'_>, last: StreamId) {
+    match last.next() {
+        Some(next) => db.log(key, &[b"XTRIM", key.bytes, b"ACKED", b"MINID", next.text().as_bytes()]),
+        None => db.log(key, &[b"XTRIM", key.bytes, b"ACKED", b"MAXLEN", b"0"]),
+    }
 }

@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use super::id::StreamId;
+use super::{StreamId, Trim};
 use crate::value::Limits;
 use crate::value::listpack::{self, Item, Listpack, ListpackBuf, Pos};
 use crate::value::tree::{Leaf, Where};
@@ -253,6 +253,19 @@ impl Block {
     /// The live entry of an id.
     pub(super) fn find(&self, id: StreamId) -> Option<(Pos, Raw<'_>)> {
         self.entries().find(|(_, raw)| raw.entry.id >= id).filter(|(_, raw)| raw.entry.id == id && raw.is_live())
+    }
+
+    /// The ids of the entries that are not deleted.
+    pub(super) fn live_ids(&self) -> impl Iterator<Item = StreamId> {
+        self.entries().filter(|(_, raw)| raw.is_live()).map(|(_, raw)| raw.entry.id)
+    }
+
+    /// Whether all of it may be trimmed from a stream of which so many entries are left.
+    pub(super) fn may_go_whole(&self, trim: Trim, left: u64) -> bool {
+        match trim {
+            Trim::MaxLen(max) => left - u64::from(self.live) >= max,
+            Trim::MinId(min) => self.last().and_then(|at| self.read(at)).is_some_and(|raw| raw.entry.id < min),
+        }
     }
 
     /// Marks the live entry at a place as deleted.

@@ -49,10 +49,11 @@ impl Stream {
             put_id(out, block.master());
             put_string(out, block.as_bytes());
         }
-        self.encode_groups(out);
+        self.encode_groups(out, |consumer| consumer.seen);
     }
 
-    /// The same bytes for equal streams, however their entries are spread over blocks.
+    /// The same bytes for equal streams, however their entries are spread over blocks, and whenever consumers
+    /// have asked in vain: that is in no log.
     pub fn canonical(&self, out: &mut Vec<u8>) {
         self.encode_counters(out);
         for entry in self.range(StreamId::MIN, StreamId::MAX) {
@@ -63,7 +64,7 @@ impl Stream {
                 put_string(out, &value.to_vec());
             }
         }
-        self.encode_groups(out);
+        self.encode_groups(out, |_| 0);
     }
 
     fn encode_counters(&self, out: &mut Vec<u8>) {
@@ -72,7 +73,7 @@ impl Stream {
         put_varint(out, self.entries_added);
     }
 
-    fn encode_groups(&self, out: &mut Vec<u8>) {
+    fn encode_groups(&self, out: &mut Vec<u8>, seen: impl Fn(&Consumer) -> i64) {
         put_varint(out, self.groups.len() as u64);
         for group in self.groups.iter() {
             put_string(out, &group.name);
@@ -87,7 +88,7 @@ impl Stream {
             put_varint(out, group.consumers.len() as u64);
             for consumer in group.consumers.iter() {
                 put_string(out, &consumer.name);
-                put_signed(out, consumer.seen);
+                put_signed(out, seen(consumer));
                 put_signed(out, consumer.active);
                 put_varint(out, consumer.pending.len() as u64);
                 for Owned(id) in consumer.pending.iter() {

@@ -244,8 +244,7 @@ impl Zset {
     ///
     /// # Panics
     /// If one is broken.
-    #[cfg(test)]
-    pub(super) fn check_invariants(&self) {
+    pub fn check_invariants(&self) {
         self.members.check_invariants();
         self.order.check_invariants();
         assert_eq!(self.members.len(), self.order.len());

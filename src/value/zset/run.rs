@@ -434,7 +434,6 @@ impl Run {
     }
 
     /// Panics if an invariant is broken.
-    #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         let items: Vec<(f64, &[u8])> = self.items(0..self.count()).collect();
         assert!(!items.is_empty());

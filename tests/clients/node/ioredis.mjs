@@ -46,6 +46,41 @@ async function scan() {
   assert.equal(found.size, 1000);
 }
 
+// Profiles, a queue with a worker that waits, tags, a leaderboard, a stream with a group.
+async function writeCollections() {
+  await redis.hset("user:1", { name: "Ada", visits: 1 });
+  assert.equal(await redis.hincrby("user:1", "visits", 2), 3);
+  const worker = redis.duplicate();
+  const waiting = worker.blpop("jobs", 30);
+  await redis.rpush("jobs", ...Array.from({ length: 100 }, (_, job) => job));
+  assert.deepEqual(await waiting, ["ioredis:jobs", "0"]);
+  await worker.quit();
+  await redis.sadd("tag:red", "a", "b", "c");
+  await redis.sadd("tag:round", "b", "c", "d");
+  await redis.zadd("board", ...Array.from({ length: 1000 }, (_, at) => [(at * 7) % 1000, `p${at}`]).flat());
+  await redis.xgroup("CREATE", "events", "readers", "0", "MKSTREAM");
+  const pipeline = redis.pipeline();
+  for (let number = 1; number <= 20; number++) pipeline.xadd("events", `${number}-0`, "number", number);
+  await pipeline.exec();
+  const [[, read]] = await redis.xreadgroup("GROUP", "readers", "alice", "COUNT", 5, "STREAMS", "events", ">");
+  assert.deepEqual(read.map(([id]) => id), ["1-0", "2-0", "3-0", "4-0", "5-0"]);
+  assert.equal(await redis.xack("events", "readers", "1-0", "2-0"), 2);
+}
+
+async function verifyCollections() {
+  assert.deepEqual(await redis.hgetall("user:1"), { name: "Ada", visits: "3" });
+  assert.deepEqual((await redis.lrange("jobs", 0, -1)).map(Number), Array.from({ length: 99 }, (_, job) => job + 1));
+  assert.deepEqual((await redis.sinter("tag:red", "tag:round")).sort(), ["b", "c"]);
+  assert.deepEqual(await redis.zrevrange("board", 0, 1, "WITHSCORES"), ["p857", "999", "p714", "998"]);
+  assert.equal(await redis.zrank("board", "p857"), 999);
+  const members = new Set();
+  for await (const page of redis.zscanStream("board")) page.forEach((word, at) => at % 2 || members.add(word));
+  assert.equal(members.size, 1000);
+  assert.deepEqual((await redis.xrange("events", "-", "+")).map(([, fields]) => Number(fields[1])), Array.from({ length: 20 }, (_, at) => at + 1));
+  assert.deepEqual(await redis.xpending("events", "readers"), [3, "3-0", "5-0", [["alice", "3"]]]);
+}
+
 await { write, verify }[phase]();
+await { write: writeCollections, verify: verifyCollections }[phase]();
 await scan();
 await redis.quit();

@@ -3,6 +3,7 @@
 `write` uses the server as an application does and leaves data; `verify` finds it after a crash.
 """
 
+import concurrent.futures
 import sys
 import time
 
@@ -62,6 +63,40 @@ def verify(client, prefix):
     assert client.get(f"{prefix}:a3") is None
 
 
+def write_collections(client, prefix):
+    """Profiles, a queue with a worker that waits, tags, a leaderboard, a stream with a group."""
+    assert client.hset(f"{prefix}:user", mapping={"name": "Ada", "visits": 1}) == 2
+    assert client.hincrby(f"{prefix}:user", "visits", 2) == 3
+    assert client.hexpireat(f"{prefix}:user", 33177117420, "visits") == [1]
+    with concurrent.futures.ThreadPoolExecutor() as worker:
+        waiting = worker.submit(client.blpop, f"{prefix}:jobs", 30)
+        assert client.rpush(f"{prefix}:jobs", *range(100)) in (99, 100)
+        assert tuple(waiting.result()) == (f"{prefix}:jobs", "0")
+    assert client.sadd(f"{prefix}:red", "a", "b", "c") == 3
+    assert client.sadd(f"{prefix}:round", "b", "c", "d") == 3
+    assert client.zadd(f"{prefix}:board", {f"p{i}": i * 7 % 1000 for i in range(1000)}) == 1000
+    assert client.xgroup_create(f"{prefix}:events", "readers", "0", mkstream=True)
+    for number in range(1, 21):
+        client.xadd(f"{prefix}:events", {"number": number}, id=f"{number}-0")
+    client.xreadgroup("readers", "alice", {f"{prefix}:events": ">"}, count=5)
+    assert client.xack(f"{prefix}:events", "readers", "1-0", "2-0") == 2
+
+
+def verify_collections(client, prefix):
+    assert client.hgetall(f"{prefix}:user") == {"name": "Ada", "visits": "3"}
+    assert client.hexpiretime(f"{prefix}:user", "visits", "name") == [33177117420, -1]
+    assert client.lrange(f"{prefix}:jobs", 0, -1) == [str(job) for job in range(1, 100)]
+    assert client.sinter(f"{prefix}:red", f"{prefix}:round") == {"b", "c"}
+    top = client.zrevrange(f"{prefix}:board", 0, 1, withscores=True)
+    assert [tuple(entry) for entry in top] == [("p857", 999.0), ("p714", 998.0)], top
+    assert client.zrank(f"{prefix}:board", "p857") == 999
+    assert len(dict(client.zscan_iter(f"{prefix}:board"))) == 1000
+    numbers = [int(fields["number"]) for _, fields in client.xrange(f"{prefix}:events")]
+    assert numbers == list(range(1, 21))
+    pending = client.xpending(f"{prefix}:events", "readers")
+    assert (pending["pending"], pending["min"], pending["max"]) == (3, "3-0", "5-0"), pending
+
+
 def introspect(client, prefix):
     assert sorted(client.scan_iter(match=f"{prefix}:many:*", count=100)) == sorted(f"{prefix}:many:{i}" for i in range(1000))
     info = client.info()
@@ -79,6 +114,7 @@ def main():
     client = redis.Redis(port=port, db=4, protocol=protocol, decode_responses=True, client_name="py")
     prefix = f"py:{protocol}"
     {"write": write, "verify": verify}[phase](client, prefix)
+    {"write": write_collections, "verify": verify_collections}[phase](client, prefix)
     introspect(client, prefix)
     client.close()
 

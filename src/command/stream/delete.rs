@@ -1,0 +1,128 @@
+//! XDELEX and XACKDEL: deleting entries with regard to what groups refer to.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use super::{ONE_STREAM, ids};
+use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, flags};
+use crate::keyspace::Key;
+use crate::resp::{Args, Reply};
+use crate::value::stream::{AnyStream, Deletion, RefPolicy, StreamId, StreamMut};
+
+pub(super) static XDELEX: Command = Command {
+    name: "XDELEX",
+    arity: Arity::AtLeast(5),
+    flags: flags::WRITE.or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RW delete")]),
+    log: Log::Verbatim,
+    handler: Handler::Data(xdelex),
+    since: "8.2.0",
+    complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",
+    syntax: "key [KEEPREF | DELREF | ACKED] IDS numids id [id ...]",
+    summary: "Deletes entries of a stream, and says what becomes of the groups' references to them.",
+    ..ONE_STREAM
+};
+
+pub(super) static XACKDEL: Command = Command {
+    name: "XACKDEL",
+    arity: Arity::AtLeast(6),
+    keys: Keys(&[KeySpec::at(1, "RW update delete")]),
+    handler: Handler::Data(xackdel),
+    complexity: "O(1) for each entry ID processed.",
+    syntax: "key group [KEEPREF | DELREF | ACKED] IDS numids id [id ...]",
+    summary: "Acknowledges entries that a group has delivered, and deletes them, or does once all groups have done with them.",
+    ..XDELEX
+};
+
+/// The policy that a word names.
+pub(super) fn policy(word: &[u8]) -> Option<RefPolicy> {
+    match word {
+        word if args::is(word, "KEEPREF") => Some(RefPolicy::KeepRef),
+        word if args::is(word, "DELREF") => Some(RefPolicy::DelRef),
+        word if args::is(word, "ACKED") => Some(RefPolicy::Acked),
+        _ => None,
+    }
+}
+
+/// The policy, and where the ids stand, from an argument on.
+fn parse(args: Args<'_>, first: usize) -> Result<(RefPolicy, Range<usize>), CommandError> {
+    let (mut chosen, mut ids, mut at) = (None, None, first);
+    while let Some(word) = args.get(at) {
+        at += 1;
+        if ids.is_none() && args::is(word, "IDS") && at < args.len() {
+            let numids = args::positive(args.at(at), "Number of IDs must be a positive integer")?;
+            at += 1;
+            if numids > args.len() - at {
+                return Err(CommandError::Text("ERR The `numids` parameter must match the number of arguments"));
+            }
+            ids = Some(at..at + numids);
+            at += numids;
+        } else if chosen.is_none() {
+            chosen = Some(policy(word).ok_or(CommandError::Syntax)?);
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    Ok((chosen.unwrap_or_default(), ids.ok_or(CommandError::Syntax)?))
+}
+
+fn xdelex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (policy, places) = parse(call.args, 2)?;
+    let key = call.key(1);
+    if call.db.peek_view::<AnyStream>(key)?.is_none() {
+        return missing(places.len(), reply);
+    }
+    delete(call, key, places, reply, |stream, id| stream.delete_by(id, policy))
+}
+
+fn xackdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (policy, places) = parse(call.args, 3)?;
+    let (key, name) = (call.key(1), call.args.at(2));
+    if call.db.view::<AnyStream>(key)?.and_then(|stream| stream.group(name)).is_none() {
+        return missing(places.len(), reply);
+    }
+    delete(call, key, places, reply, |stream, id| {
+        if stream.edit_group(name, |group| group.acknowledge(id)) != Some(true) {
+            return (Deletion::Missing, false);
+        }
+        match stream.delete_by(id, policy).0 {
+            Deletion::Referenced => (Deletion::Referenced, true),
+            // That the entry went before makes no difference to who acknowledges it.
+            Deletion::Deleted | Deletion::Missing => (Deletion::Deleted, true),
+        }
+    })
+}
+
+fn missing(numids: usize, reply: Reply<'_>) -> Outcome {
+    let mut codes = reply.array(numids);
+    (0..numids).for_each(|_| codes.int(-1));
+    Ok(codes.done())
+}
+
+/// Deletes entries one by one, and replies with a code for each. `delete` says what it has done, and whether that
+/// changed anything.
+fn delete(
+    call: &mut Call<'_>,
+    key: Key<'_>,
+    places: Range<usize>,
+    reply: Reply<'_>,
+    mut delete: impl FnMut(&mut StreamMut<'_>, StreamId) -> (Deletion, bool),
+) -> Outcome {
+    let words = call.args.from(places.start).take(places.len());
+    let ids: SmallVec<[StreamId; 8]> = words.map(|word| ids::exact(word, 0)).collect::<Result<_, _>>()?;
+    let done = call.db.edit::<AnyStream, _>(key, |stream| {
+        let done: SmallVec<[(Deletion, bool); 8]> = ids.iter().map(|id| delete(stream, *id)).collect();
+        let changes = done.iter().filter(|(_, changed)| *changed).count() as u64;
+        Ok((done, changes))
+    })?;
+    let mut codes = reply.array(done.len());
+    for (deletion, _) in done {
+        codes.int(match deletion {
+            Deletion::Missing => -1,
+            Deletion::Deleted => 1,
+            Deletion::Referenced => 2,
+        });
+    }
+    Ok(codes.done())
+}
