@@ -162,7 +162,7 @@ impl Executor {
                 group.queue(entry, *args, client, out);
                 continue;
             }
-            if alone(entry.command) {
+            if alone(entry.command, keys) {
                 group.inside = None;
             } else if group.inside.is_none() {
                 group.inside = Some(server.gate.enter(group.worker));
@@ -246,8 +246,8 @@ impl Executor {
 }
 
 /// Whether the command must run outside the gate: to close it, or because it is no data command.
-fn alone(command: &Command) -> bool {
-    !matches!(command.handler, Handler::Data(_)) || command.flags.has(flags::GATE.or(flags::FROZEN))
+fn alone(command: &Command, keys: &HashedKeys) -> bool {
+    !matches!(command.handler, Handler::Data(_)) || keys.any || command.flags.has(flags::FROZEN)
 }
 
 /// The sizes at which collections change their form, as configured.
@@ -291,6 +291,7 @@ fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
 /// Finds and hashes the keys of a call.
 #[inline]
 fn find_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut HashedKeys) {
+    keys.any = command.flags.has(flags::GATE);
     if let Some(place) = command.keys.only() {
         if let Some(key) = args.get(place) {
             keys.places.push(place);
@@ -298,6 +299,7 @@ fn find_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut 
         }
         return;
     }
+    keys.any |= command.keys.may_be_any(args);
     // Arguments that do not fit leave the command without keys; its handler says what is wrong.
     if let Some(places) = command.keys.places(args) {
         keys.hashes.extend(places.iter().map(|&place| keyspace.seed().hash(args.at(place))));
@@ -522,12 +524,12 @@ impl Group<'_> {
         let (server, worker) = (self.server, self.worker);
         let command = entry.command;
         let was_alone = self.closed.is_some();
-        if command.flags.has(flags::GATE.or(flags::FROZEN)) {
+        if keys.any || command.flags.has(flags::FROZEN) {
             self.close();
         }
         let frozen = self.closed.as_ref().filter(|_| command.flags.has(flags::FROZEN));
         let frozen = frozen.map(|closed| server.keyspace.freeze(closed));
-        if !was_alone && !command.flags.has(flags::GATE) {
+        if !was_alone && !keys.any {
             self.open();
         }
         let mut held = hold(&server.keyspace, command, keys);
@@ -628,7 +630,7 @@ impl Group<'_> {
 #[inline]
 fn hold<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
     match keys.hashes[..] {
-        _ if command.flags.has(flags::GATE.or(flags::WALKS)) => Held::on_demand(keyspace),
+        _ if keys.any || command.flags.has(flags::WALKS) => Held::on_demand(keyspace),
         [] => Held::none(keyspace),
         [hash] => Held::one(keyspace, shard_of(hash)),
         ref hashes => Held::several(keyspace, &mut hashes.iter().map(|&hash| shard_of(hash)).collect()),

@@ -103,6 +103,17 @@ impl LongDouble {
         sum.is_finite().then_some(LongDouble(sum))
     }
 
+    /// Multiplies; too much is infinity.
+    pub fn times(self, factor: i64) -> LongDouble {
+        LongDouble((self.0 * LongDouble::from_i64(factor).0).value)
+    }
+
+    /// The next integer at or above it, or the nearest that 64 bits hold.
+    pub fn ceil(self) -> i64 {
+        let integer = self.0.to_i128_r(64, Round::TowardPositive, &mut false).value;
+        i64::try_from(integer).unwrap_or(if self.0.is_negative() { i64::MIN } else { i64::MAX })
+    }
+
     /// Is it neither infinite nor NaN?
     pub fn is_finite(self) -> bool {
         self.0.is_finite()

@@ -112,6 +112,11 @@ impl<'a> Words<'a> {
         self.args.len().saturating_sub(self.next)
     }
 
+    /// Passes over this many words, or all that are left.
+    pub fn pass_over(&mut self, count: usize) {
+        self.next += count.min(self.left());
+    }
+
     /// The value of the option just taken.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{CommandError, Server};
-use crate::base::format;
+use crate::base::long_double::LongDouble;
 use crate::keyspace::Keyspace;
 use crate::keyspace::shard_of;
 use crate::keyspace::waiters::Ticket;
@@ -95,13 +95,12 @@ impl Block {
 /// # Errors
 /// It is no number, negative, or beyond what a clock can count.
 pub fn timeout_seconds(word: &[u8], now: i64) -> Result<Option<Duration>, CommandError> {
-    let seconds =
-        format::parse_double(word).ok_or(CommandError::OutOfRange("timeout is not a float or out of range"))?;
-    let ms = (seconds * 1000.0).ceil();
-    if ms > i64::MAX as f64 {
+    let seconds = LongDouble::parse(word).ok_or(CommandError::OutOfRange("timeout is not a float or out of range"))?;
+    let ms = seconds.times(1000);
+    if ms > LongDouble::from_i64(i64::MAX) {
         return Err(CommandError::OutOfRange("timeout is out of range"));
     }
-    timeout(ms as i64, now)
+    timeout(ms.ceil(), now)
 }
 
 /// A timeout in milliseconds; 0 is for ever.
@@ -244,12 +243,16 @@ mod tests {
         assert_eq!(ms("0").unwrap(), None);
         assert_eq!(ms("0.01").unwrap(), Some(10));
         assert_eq!(ms("0.0001").unwrap(), Some(1));
+        assert_eq!(ms("1e-400").unwrap(), Some(1));
+        assert_eq!(ms("-1e-400").unwrap(), None);
         assert_eq!(ms("1e3").unwrap(), Some(1_000_000));
-        assert_eq!(ms("-1").unwrap_err().to_string(), "ERR timeout is negative");
-        for word in ["abc", "", "nan", "1 "] {
+        for word in ["-1", "-1e400", "-inf"] {
+            assert_eq!(ms(word).unwrap_err().to_string(), "ERR timeout is negative", "{word}");
+        }
+        for word in ["abc", "", "nan", "1 ", "1e5000", "1e-5000"] {
             assert_eq!(ms(word).unwrap_err().to_string(), "ERR timeout is not a float or out of range", "{word}");
         }
-        for word in ["1e300", "9223372036854775"] {
+        for word in ["1e300", "1e400", "inf", "9223372036854775"] {
             assert_eq!(ms(word).unwrap_err().to_string(), "ERR timeout is out of range", "{word}");
         }
     }

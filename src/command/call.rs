@@ -19,6 +19,8 @@ pub struct HashedKeys {
     pub places: Places,
     /// Their hashes, in the same order.
     pub hashes: SmallVec<[u64; 4]>,
+    /// Whether the call may use any key: it runs alone behind the gate.
+    pub any: bool,
     /// The hash of the member of a large collection that is to be fetched ahead, if there is one.
     pub member: Option<u64>,
 }
@@ -48,6 +50,7 @@ impl HashedKeys {
     pub fn clear(&mut self) {
         self.places.clear();
         self.hashes.clear();
+        self.any = false;
         self.member = None;
     }
 }

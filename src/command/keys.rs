@@ -20,6 +20,21 @@ pub struct KeySpec {
     pub flags: &'static str,
     /// A remark for `COMMAND`; empty for none.
     pub notes: &'static str,
+    /// Finds the key of a call where `begin` and `find`, which are what `COMMAND` shows, cannot tell it.
+    pub look: Option<fn(Args<'_>) -> Look>,
+    /// What a call does with these keys, where `flags` are only the most that it may do.
+    pub flags_of: Option<fn(Args<'_>) -> &'static str>,
+}
+
+/// What a call uses by one specification, found by looking at its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The key at this argument.
+    At(usize),
+    /// No key.
+    Nowhere,
+    /// Keys that no argument names: it may be any.
+    Anywhere,
 }
 
 /// Where the keys of one specification begin.
@@ -60,6 +75,17 @@ pub enum Find {
 }
 
 impl KeySpec {
+    /// Keys that only a look at the options finds.
+    pub const fn looked_up(look: fn(Args<'_>) -> Look, flags: &'static str) -> KeySpec {
+        let (begin, find) = (Begin::Unknown, Find::Unknown);
+        KeySpec { begin, find, flags, notes: "", look: Some(look), flags_of: None }
+    }
+
+    /// The key behind a word, which is searched from an argument on (from the end if negative).
+    pub const fn behind(word: &'static str, from: i32, flags: &'static str) -> KeySpec {
+        KeySpec { begin: Begin::Keyword(word, from), ..KeySpec::at(0, flags) }
+    }
+
     /// One key at an argument.
     pub const fn at(index: usize, flags: &'static str) -> KeySpec {
         KeySpec::range(index, 0, 1, flags)
@@ -67,13 +93,13 @@ impl KeySpec {
 
     /// Keys from an argument on; see [`Find::Range`].
     pub const fn range(first: usize, last: i32, step: usize, flags: &'static str) -> KeySpec {
-        KeySpec { begin: Begin::Index(first), find: Find::Range { last, step, limit: 0 }, flags, notes: "" }
+        let find = Find::Range { last, step, limit: 0 };
+        KeySpec { begin: Begin::Index(first), find, flags, notes: "", look: None, flags_of: None }
     }
 
     /// Keys behind their number, which stands at an argument.
     pub const fn counted(at: usize, flags: &'static str) -> KeySpec {
-        let find = Find::Keynum { at: 0, first: 1, step: 1 };
-        KeySpec { begin: Begin::Index(at), find, flags, notes: "" }
+        KeySpec { find: Find::Keynum { at: 0, first: 1, step: 1 }, ..KeySpec::at(at, flags) }
     }
 }
 
@@ -110,10 +136,22 @@ impl Keys {
         merged.unwrap_or((0, 0, 0))
     }
 
+    /// Whether a call may use keys that none of its arguments names.
+    pub fn may_be_any(&self, args: Args<'_>) -> bool {
+        self.0.iter().any(|spec| spec.look.is_some_and(|look| look(args) == Look::Anywhere))
+    }
+
     /// The places of all keys of a call; `None` if the arguments do not fit the specification.
     pub fn places(&self, args: Args<'_>) -> Option<Places> {
         let mut places = Places::new();
         for spec in self.0 {
+            if let Some(look) = spec.look {
+                places.extend(match look(args) {
+                    Look::At(place) => Some(place),
+                    Look::Nowhere | Look::Anywhere => None,
+                });
+                continue;
+            }
             let first = match spec.begin {
                 Begin::Index(index) => index,
                 Begin::Keyword(word, from) => match find_word(word, from, args) {
@@ -183,18 +221,9 @@ mod tests {
     fn finds_keys_by_range_by_number_and_behind_a_word() {
         static ONE: &[KeySpec] = &[KeySpec::at(1, "RO")];
         static PAIRS: &[KeySpec] = &[KeySpec::range(1, -1, 2, "OW")];
-        static NUMBERED: &[KeySpec] = &[KeySpec {
-            begin: Begin::Index(1),
-            find: Find::Keynum { at: 0, first: 1, step: 1 },
-            flags: "RO",
-            notes: "",
-        }];
-        static STREAMS: &[KeySpec] = &[KeySpec {
-            begin: Begin::Keyword("STREAMS", 1),
-            find: Find::Range { last: -1, step: 1, limit: 2 },
-            flags: "RO",
-            notes: "",
-        }];
+        static NUMBERED: &[KeySpec] = &[KeySpec::counted(1, "RO")];
+        static STREAMS: &[KeySpec] =
+            &[KeySpec { find: Find::Range { last: -1, step: 1, limit: 2 }, ..KeySpec::behind("STREAMS", 1, "RO") }];
         assert_eq!(places_of(ONE, "get k"), Some(vec![1]));
         assert_eq!(places_of(PAIRS, "mset a 1 b 2"), Some(vec![1, 3]));
         assert_eq!(places_of(NUMBERED, "zunion 2 a b WITHSCORES"), Some(vec![2, 3]));

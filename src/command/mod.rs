@@ -279,7 +279,7 @@ pub mod flags {
         /// Not while loading in the background.
         NO_ASYNC_LOADING = 19, "no_async_loading";
     }
-    /// Runs alone, behind the closed gate.
+    /// Runs alone, behind the closed gate, and may change any key.
     pub const GATE: Flags = Flags(1 << 24);
     /// Is given a frozen view of the keyspace.
     pub const FROZEN: Flags = Flags(1 << 25);

@@ -1,17 +1,17 @@
 //! SORT: the elements of a list, a set or a sorted set in an order of their own or of other keys.
 //!
-//! BY and GET name keys that nobody can know before the elements are read, so the command runs alone behind the
-//! gate.
+//! BY and GET name keys that nobody can know before the elements are read: with such a pattern the command runs
+//! alone behind the gate.
 
 use std::cmp::Ordering;
 
 use super::db::{Db, string_of};
-use super::keys::{Begin, Find};
+use super::keys::Look;
 use super::string::text;
 use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
 use crate::base::format;
 use crate::keyspace::{Key, NewValue};
-use crate::resp::Reply;
+use crate::resp::{Args, Reply};
 use crate::value::Collection;
 use crate::value::collection::Finished;
 use crate::value::hash::AnyHash;
@@ -22,16 +22,57 @@ use crate::value::zset::AnyZset;
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&SORT, &SORT_RO];
 
-const fn unknown(flags: &'static str) -> KeySpec {
-    KeySpec { begin: Begin::Unknown, find: Find::Unknown, flags, notes: "" }
+/// Where the options begin.
+const OPTIONS: usize = 2;
+const BY_PATTERN: KeySpec = KeySpec::looked_up(patterns, "RO access");
+
+/// Looks for a pattern of BY or GET that makes keys of elements.
+fn patterns(args: Args<'_>) -> Look {
+    let (mut words, mut found) = (Words::new(args, OPTIONS), Look::Nowhere);
+    while let Some(option) = words.next() {
+        if args::is(option, "BY") || args::is(option, "GET") {
+            if words.next().is_some_and(makes_keys) {
+                found = Look::Anywhere;
+            }
+        } else {
+            skip(option, &mut words);
+        }
+    }
+    found
+}
+
+/// Looks for the key behind the last STORE.
+fn stored_at(args: Args<'_>) -> Look {
+    let (mut words, mut found) = (Words::new(args, OPTIONS), Look::Nowhere);
+    while let Some(option) = words.next() {
+        if args::is(option, "STORE") && words.left() > 0 {
+            found = Look::At(args.len() - words.left());
+        }
+        skip(option, &mut words);
+    }
+    found
+}
+
+/// Passes over what belongs to an option.
+fn skip(option: &[u8], words: &mut Words<'_>) {
+    words.pass_over(match option {
+        _ if args::is(option, "LIMIT") => 2,
+        _ if ["BY", "GET", "STORE"].iter().any(|word| args::is(option, word)) => 1,
+        _ => 0,
+    });
+}
+
+/// Whether a pattern has a place for the element.
+fn makes_keys(pattern: &[u8]) -> bool {
+    pattern.contains(&b'*')
 }
 
 static SORT: Command = Command {
     name: "SORT",
     arity: Arity::AtLeast(2),
-    flags: flags::WRITE.or(flags::DENYOOM).or(flags::MOVABLEKEYS).or(flags::GATE),
+    flags: flags::WRITE.or(flags::DENYOOM).or(flags::MOVABLEKEYS),
     categories: categories::SET.or(categories::SORTEDSET).or(categories::LIST).or(categories::DANGEROUS),
-    keys: Keys(&[KeySpec::at(1, "RO access"), unknown("RO access"), unknown("OW update")]),
+    keys: Keys(&[KeySpec::at(1, "RO access"), BY_PATTERN, KeySpec::looked_up(stored_at, "OW update")]),
     log: Log::Rewritten, // as the destination's whole state
     handler: Handler::Data(|call, reply| sort(call, true, reply)),
     complexity: "O(N+M*log(M)) where N is the number of elements in the list or set to sort, and M the number of returned elements. When the elements are not sorted, complexity is O(N).",
@@ -42,8 +83,8 @@ static SORT: Command = Command {
 
 static SORT_RO: Command = Command {
     name: "SORT_RO",
-    flags: flags::READONLY.or(flags::MOVABLEKEYS).or(flags::GATE),
-    keys: Keys(&[KeySpec::at(1, "RO access"), unknown("RO access")]),
+    flags: flags::READONLY.or(flags::MOVABLEKEYS),
+    keys: Keys(&[KeySpec::at(1, "RO access"), BY_PATTERN]),
     log: Log::Nothing,
     handler: Handler::Data(|call, reply| sort(call, false, reply)),
     since: "7.0.0",
@@ -54,6 +95,9 @@ static SORT_RO: Command = Command {
 
 struct Options<'a> {
     by: Option<&'a [u8]>,
+    /// Whether the order stays as it is: a pattern without a place for the element is the same for all, and no
+    /// later one takes that back.
+    unsorted: bool,
     limit: Option<(i64, i64)>,
     get: Vec<&'a [u8]>,
     descending: bool,
@@ -63,8 +107,15 @@ struct Options<'a> {
 
 impl<'a> Options<'a> {
     fn parse(mut words: Words<'a>, may_store: bool) -> Result<Options<'a>, CommandError> {
-        let mut options =
-            Options { by: None, limit: None, get: Vec::new(), descending: false, alpha: false, store: None };
+        let mut options = Options {
+            by: None,
+            unsorted: false,
+            limit: None,
+            get: Vec::new(),
+            descending: false,
+            alpha: false,
+            store: None,
+        };
         while let Some(word) = words.next() {
             let left = words.left();
             if args::is(word, "ASC") {
@@ -78,7 +129,9 @@ impl<'a> Options<'a> {
             } else if args::is(word, "STORE") && left >= 1 && may_store {
                 options.store = Some(words.value()?);
             } else if args::is(word, "BY") && left >= 1 {
-                options.by = Some(words.value()?);
+                let pattern = words.value()?;
+                options.by = Some(pattern);
+                options.unsorted |= !makes_keys(pattern);
             } else if args::is(word, "GET") && left >= 1 {
                 options.get.push(words.value()?);
             } else {
@@ -105,9 +158,8 @@ enum Weight {
 
 fn sort(call: &mut Call<'_>, may_store: bool, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
-    let options = Options::parse(Words::new(call.args, 2), may_store)?;
-    // A pattern without a place for the element is the same for all: then the order stays as it is.
-    let mut unsorted = options.by.is_some_and(|by| !by.contains(&b'*'));
+    let options = Options::parse(Words::new(call.args, OPTIONS), may_store)?;
+    let mut unsorted = options.unsorted;
     let (mut elements, of_set) = elements(&mut call.db, key, unsorted && options.descending)?;
     let (mut alpha, mut by) = (options.alpha, options.by);
     if unsorted && of_set && options.store.is_some() {

@@ -70,7 +70,7 @@ impl Group<'_> {
     pub(super) fn add_ready(&self, entry: &Entry, args: Args<'_>, keys: &HashedKeys, ready: &mut Vec<ReadyKey>) {
         let keyspace = &self.server.keyspace;
         if entry.command.flags.has(flags::GATE) {
-            // FLUSHALL, SWAPDB, SORT: any key.
+            // FLUSHALL, SWAPDB: any key.
             let shards = 0..crate::keyspace::SHARDS as u16;
             ready.extend(shards.flat_map(|shard| keyspace.lock(shard).waiters.keys(|_, _| true)));
             return;

@@ -272,22 +272,13 @@ fn keys_of<'a>(table: &Table, args: Args<'a>) -> Result<Vec<(&'a [u8], &'static 
         let Some(places) = Keys(std::slice::from_ref(spec)).places(args) else {
             return Err(CommandError::Text("ERR Invalid arguments specified for command"));
         };
-        keys.extend(places.iter().map(|&place| (args.at(place), flags_of_call(spec, args))));
+        let flags = spec.flags_of.map_or(spec.flags, |flags_of| flags_of(args));
+        keys.extend(places.iter().map(|&place| (args.at(place), flags)));
     }
     if keys.is_empty() && !command.flags.has(flags::NO_MANDATORY_KEYS) {
         return Err(CommandError::Text("ERR Invalid arguments specified for command"));
     }
     Ok(keys)
-}
-
-/// What this call does with the keys of a specification. Where that varies, it is the word GET that makes
-/// the call read its key.
-fn flags_of_call(spec: &KeySpec, args: Args<'_>) -> &'static str {
-    match spec.flags {
-        "RW access update variable_flags" if args.from(1).any(|word| is(word, "GET")) => "RW access update",
-        "RW access update variable_flags" => "OW update",
-        flags => flags,
-    }
 }
 
 static HELP: Command = Command {

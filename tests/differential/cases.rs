@@ -10,11 +10,15 @@
 //! @near(1000) PTTL k           the reply may differ a little; the marks are listed in `mark`
 //! 2> CLIENT SETNAME other      on a second connection
 //! !sleep 20                    lets 20 milliseconds pass
+//! !since 8.2                   an older server than this cannot vouch for the group
 //! 2> @later BLPOP k 0          sends a command and waits until it blocks; its reply is looked at by
 //! 2<                               this line (marks go here)
 //! WAITAOF 0 0 0                the reference has no such command yet:
 //!     => "*2\r\n:0\r\n:0\r\n"      so the expected reply stands here (=>3 for another one in RESP3)
+//!     =>ours "*2\r\n:1\r\n:0\r\n"  the same (and =>ours3), where we differ from every Redis on purpose
 //! ```
+//!
+//! `record.rs` holds what stands behind `=>` against a newer server, and can write it.
 
 use crate::compare::{Clients, Likeness, Pair, Protocol};
 use crate::support::client::{encode, show};
@@ -27,9 +31,20 @@ use std::time::Duration;
 /// One group of a case file.
 #[derive(Debug)]
 pub(crate) struct Group {
-    file: &'static str,
+    pub(crate) file: &'static str,
     title: String,
+    /// The version of Redis that has its commands, where a peer of less is not asked.
+    pub(crate) since: Version,
     steps: Vec<Step>,
+}
+
+/// The first two numbers of a version.
+pub(crate) type Version = (u32, u32);
+
+/// Reads `8.2` or `8.2.1`.
+pub(crate) fn version(text: &str) -> Version {
+    let mut numbers = text.split('.').map(|number| number.parse().expect("a version is of numbers"));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[derive(Debug)]
@@ -43,12 +58,12 @@ enum Step {
 }
 
 #[derive(Debug)]
-struct Call {
-    line_number: usize,
+pub(crate) struct Call {
+    pub(crate) line_number: usize,
     connection: usize,
     args: Vec<Vec<u8>>,
     answer: Answer,
-    expected: Option<Expected>,
+    pub(crate) expected: Option<Expected>,
 }
 
 /// What comes back on the wire.
@@ -64,13 +79,15 @@ enum Answer {
 
 /// A reply that the reference cannot give.
 #[derive(Debug, Default)]
-struct Expected {
+pub(crate) struct Expected {
     resp2: Vec<u8>,
     resp3: Option<Vec<u8>>,
+    /// True where no other server replies so.
+    pub(crate) is_ours: bool,
 }
 
 impl Expected {
-    fn bytes(&self, protocol: Protocol) -> &[u8] {
+    pub(crate) fn bytes(&self, protocol: Protocol) -> &[u8] {
         match (&self.resp3, protocol) {
             (Some(bytes), Protocol::Resp3) => bytes,
             _ => &self.resp2,
@@ -78,8 +95,20 @@ impl Expected {
     }
 }
 
+/// Two unlike replies to one command of a case.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    pub(crate) file: &'static str,
+    pub(crate) line_number: usize,
+    pub(crate) protocol: Protocol,
+    /// What the server under test said, unless the connection broke.
+    pub(crate) tested: Option<Vec<u8>>,
+    /// A few lines for a failure message.
+    pub(crate) text: String,
+}
+
 /// The case files of a server without a password.
-fn files() -> Vec<Group> {
+pub(crate) fn files() -> Vec<Group> {
     let files = [
         ("bitmap.txt", include_str!("cases/bitmap.txt")),
         ("bulk.txt", include_str!("cases/bulk.txt")),
@@ -89,6 +118,7 @@ fn files() -> Vec<Group> {
         ("debug.txt", include_str!("cases/debug.txt")),
         ("dump.txt", include_str!("cases/dump.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("fields.txt", include_str!("cases/fields.txt")),
         ("geo.txt", include_str!("cases/geo.txt")),
         ("hash.txt", include_str!("cases/hash.txt")),
         ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
@@ -117,7 +147,7 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
         let line_number = index + 1;
         if let Some(title) = line.strip_prefix('#') {
             if !in_title {
-                groups.push(Group { file, title: title.trim().to_owned(), steps: Vec::new() });
+                groups.push(Group { file, title: title.trim().to_owned(), since: (0, 0), steps: Vec::new() });
             }
             in_title = true;
             continue;
@@ -130,6 +160,8 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
         if let Some(milliseconds) = line.strip_prefix("!sleep ") {
             let milliseconds = milliseconds.parse().expect("milliseconds follow !sleep");
             group.steps.push(Step::Sleep(Duration::from_millis(milliseconds)));
+        } else if let Some(text) = line.strip_prefix("!since ") {
+            group.since = version(text);
         } else if let Some(expected) = line.strip_prefix("=>") {
             let Some(Step::Call(call) | Step::Receive(call)) = group.steps.last_mut() else {
                 panic!("{file}:{line_number} follows no command")
@@ -148,6 +180,9 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
 }
 
 fn expect(expected: &mut Expected, text: &str) {
+    let ours = text.strip_prefix("ours");
+    expected.is_ours |= ours.is_some();
+    let text = ours.unwrap_or(text);
     match text.strip_prefix('3') {
         Some(text) => expected.resp3 = Some(words::split(text).concat()),
         None => expected.resp2 = words::split(text).concat(),
@@ -193,15 +228,18 @@ pub(crate) struct Run<'a> {
     pub(crate) batch: usize,
     /// False on a server that asks for a password first.
     pub(crate) flush: bool,
+    /// True when the server under test is another Redis.
+    pub(crate) is_peer: bool,
 }
 
 impl Run<'_> {
     /// Runs all groups.
     pub(crate) fn all(&self, groups: &[Group]) -> Vec<String> {
-        groups.iter().flat_map(|group| self.group(group)).collect()
+        groups.iter().flat_map(|group| self.group(group)).map(|difference| difference.text).collect()
     }
 
-    fn group(&self, group: &Group) -> Vec<String> {
+    /// Runs one group.
+    pub(crate) fn group(&self, group: &Group) -> Vec<Difference> {
         if self.flush {
             self.pair.flush();
         }
@@ -232,13 +270,8 @@ impl Run<'_> {
                 Step::Receive(call) => {
                     blocked -= 1;
                     let clients = connections.get_mut(&call.connection).expect("a command was sent there");
-                    match self.call(call, clients) {
-                        Ok(None) => {}
-                        Ok(Some(difference)) => differences.push(group.describe(call, self, &difference)),
-                        Err(error) => {
-                            differences.push(group.describe(call, self, &format!("    {error}\n")));
-                            return differences;
-                        }
+                    if !self.receive(group, call, clients, &mut differences) {
+                        return differences;
                     }
                 }
             }
@@ -270,7 +303,7 @@ impl Run<'_> {
         group: &Group,
         batch: &[&Call],
         connections: &mut BTreeMap<usize, Clients>,
-        differences: &mut Vec<String>,
+        differences: &mut Vec<Difference>,
     ) -> bool {
         let Some(first) = batch.first() else { return true };
         let clients = connections.entry(first.connection).or_insert_with(|| self.clients());
@@ -281,31 +314,38 @@ impl Run<'_> {
             if call.expected.is_none() {
                 to_reference.extend_from_slice(&bytes);
             }
-            if !Run::skips(call) {
+            if !self.skips(call) {
                 to_tested.extend_from_slice(&bytes);
             }
         }
         let sent = clients.reference.send(&to_reference).and_then(|()| clients.tested.send(&to_tested));
         if let Err(error) = sent {
-            differences.push(format!("{} [{}]: {error} while sending", group.file, group.title));
+            differences.push(self.difference(group, first, None, &format!("    {error} while sending\n")));
             return false;
         }
-        for call in batch {
-            match self.call(call, clients) {
-                Ok(None) => {}
-                Ok(Some(difference)) => differences.push(group.describe(call, self, &difference)),
-                Err(error) => {
-                    differences.push(group.describe(call, self, &format!("    {error}\n")));
-                    return false;
-                }
-            }
-        }
-        true
+        batch.iter().all(|call| self.receive(group, call, clients, differences))
     }
 
-    /// A stand-in for Ironkeep lacks what the reference lacks.
-    fn skips(call: &Call) -> bool {
-        call.expected.is_some() && Recipe::is_stand_in() && std::env::var_os("IRONKEEP_TEST_EXPECTED").is_none()
+    /// Takes the replies to a command; false when the connection broke.
+    fn receive(&self, group: &Group, call: &Call, clients: &mut Clients, differences: &mut Vec<Difference>) -> bool {
+        match self.call(call, clients) {
+            Ok(None) => true,
+            Ok(Some((expected, tested))) => {
+                let text = difference(&expected, &tested);
+                differences.push(self.difference(group, call, Some(tested), &text));
+                true
+            }
+            Err(error) => {
+                differences.push(self.difference(group, call, None, &format!("    {error}\n")));
+                false
+            }
+        }
+    }
+
+    /// A stand-in for Ironkeep lacks what the reference lacks, and a peer what is ours alone.
+    fn skips(&self, call: &Call) -> bool {
+        let Some(expected) = &call.expected else { return false };
+        Recipe::is_stand_in() || (self.is_peer && expected.is_ours)
     }
 
     fn clients(&self) -> Clients {
@@ -316,27 +356,39 @@ impl Run<'_> {
         }
     }
 
-    fn call(&self, call: &Call, clients: &mut Clients) -> io::Result<Option<String>> {
-        if Run::skips(call) {
+    /// The reply that was to come and the one that came, if they are not alike.
+    fn call(&self, call: &Call, clients: &mut Clients) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        if self.skips(call) {
             return Ok(None);
-        }
-        if let Some(expected) = &call.expected {
-            let expected = expected.bytes(self.protocol);
-            let tested = clients.tested.receive()?;
-            return Ok((expected != tested).then(|| difference(expected, &tested)));
         }
         let likeness = match call.answer {
             Answer::Nothing => return Ok(None),
             Answer::Close => {
                 let reference = clients.reference.receive_until_close()?;
                 let tested = clients.tested.receive_until_close()?;
-                return Ok((reference != tested).then(|| difference(&reference, &tested)));
+                return Ok((reference != tested).then_some((reference, tested)));
             }
             Answer::Reply(likeness) => likeness,
         };
-        let reference = clients.reference.receive().map_err(|error| io::Error::other(format!("reference: {error}")))?;
+        let expected = match &call.expected {
+            Some(expected) => expected.bytes(self.protocol).to_vec(),
+            None => clients.reference.receive().map_err(|error| io::Error::other(format!("reference: {error}")))?,
+        };
         let tested = clients.tested.receive().map_err(|error| io::Error::other(format!("tested: {error}")))?;
-        Ok((!likeness.holds(&reference, &tested)).then(|| difference(&reference, &tested)))
+        Ok((!likeness.holds(&expected, &tested)).then_some((expected, tested)))
+    }
+
+    fn difference(&self, group: &Group, call: &Call, tested: Option<Vec<u8>>, difference: &str) -> Difference {
+        let text = format!(
+            "{}:{} [{}] ({:?}, {})\n    {}\n{difference}",
+            group.file,
+            call.line_number,
+            group.title,
+            self.protocol,
+            if self.batch == 1 { "one by one" } else { "pipelined" },
+            show(&call.args),
+        );
+        Difference { file: group.file, line_number: call.line_number, protocol: self.protocol, tested, text }
     }
 }
 
@@ -350,16 +402,16 @@ pub(crate) fn difference(reference: &[u8], tested: &[u8]) -> String {
 }
 
 impl Group {
-    fn describe(&self, call: &Call, run: &Run<'_>, difference: &str) -> String {
-        format!(
-            "{}:{} [{}] ({:?}, {})\n    {}\n{difference}",
-            self.file,
-            call.line_number,
-            self.title,
-            run.protocol,
-            if run.batch == 1 { "one by one" } else { "pipelined" },
-            show(&call.args),
-        )
+    pub(crate) fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The commands whose reply stands in the file.
+    pub(crate) fn expecting(&self) -> impl Iterator<Item = &Call> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Call(call) | Step::Receive(call) => Some(call).filter(|call| call.expected.is_some()),
+            Step::Sleep(_) | Step::Later(_) => None,
+        })
     }
 }
 
@@ -374,7 +426,7 @@ fn run_everywhere(pair: &Pair) {
     let mut differences = Vec::new();
     for protocol in Protocol::ALL {
         for batch in [1, usize::MAX] {
-            differences.extend(Run { pair, protocol, batch, flush: true }.all(&groups));
+            differences.extend(Run { pair, protocol, batch, flush: true, is_peer: false }.all(&groups));
         }
     }
     report(&differences);
@@ -407,7 +459,8 @@ fn a_difference_is_noticed() {
         Pair { reference: Recipe::reference().start(), tested: Recipe::reference().with("databases", "3").start() };
     let groups = read("self-check", "# fewer databases\nSELECT 2\nSELECT 3\nPING\n");
     for batch in [1, usize::MAX] {
-        let differences = Run { pair: &pair, protocol: Protocol::Resp2, batch, flush: true }.all(&groups);
+        let differences =
+            Run { pair: &pair, protocol: Protocol::Resp2, batch, flush: true, is_peer: false }.all(&groups);
         assert_eq!(differences.len(), 1, "{differences:?}");
         assert!(differences[0].contains("SELECT 3"), "{differences:?}");
         assert!(differences[0].contains("-ERR DB index is out of range"), "{differences:?}");

@@ -3,6 +3,7 @@
 //! | where | what |
 //! |---|---|
 //! | `cases/*.txt` | commands written by hand, one a line, one file per family; `cases.rs` reads and runs them |
+//! | `record.rs` | holds the replies that stand in `cases/` against a newer server, and writes them |
 //! | `protocol.rs` | raw byte streams from `cases/protocol.txt`, cut at every boundary, thousands deep |
 //! | `password.rs` | `cases/password.txt` on servers with `requirepass` |
 //! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
@@ -22,4 +23,5 @@ mod dump;
 mod introspection;
 mod password;
 mod protocol;
+mod record;
 mod sequences;

@@ -17,7 +17,8 @@ fn cases() {
     let groups = read("password.txt", include_str!("cases/password.txt"));
     let mut differences = Vec::new();
     for batch in [1, usize::MAX] {
-        differences.extend(Run { pair: &pair, protocol: Protocol::Resp2, batch, flush: false }.all(&groups));
+        differences
+            .extend(Run { pair: &pair, protocol: Protocol::Resp2, batch, flush: false, is_peer: false }.all(&groups));
     }
     report(&differences);
 }

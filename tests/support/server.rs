@@ -53,6 +53,14 @@ impl Recipe {
         Recipe { program, arguments, unix: false }
     }
 
+    /// A newer server than the reference, if `IRONKEEP_TEST_PEER` names one. It has a log, as Ironkeep has: WAITAOF
+    /// shows it.
+    pub(crate) fn peer() -> Option<Recipe> {
+        let program = std::env::var("IRONKEEP_TEST_PEER").ok()?;
+        let arguments = ["--save", "", "--appendonly", "yes"].map(str::to_owned).to_vec();
+        Some(Recipe { program: program.split_whitespace().map(str::to_owned).collect(), arguments, unix: false })
+    }
+
     /// Adds a directive: `with("io-threads", "2")`.
     pub(crate) fn with(mut self, directive: &str, value: &str) -> Recipe {
         self.arguments.push(format!("--{directive}"));

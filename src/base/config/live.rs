@@ -140,7 +140,7 @@ impl Config {
         let indexes = check_names(pairs, before.enable_protected_configs.allows(is_local))?;
         let mut changed_values = values.clone();
         let mut changed = Vec::new();
-        for (&index, (_, text)) in indexes.iter().zip(pairs) {
+        for (&index, (name, text)) in indexes.iter().zip(pairs) {
             let directive = table::all()[index];
             let words: Vec<Vec<u8>> = match directive.kind.takes_words() {
                 true if text.is_empty() => vec![Vec::new()],
@@ -148,7 +148,10 @@ impl Config {
                 false => vec![text.to_vec()],
             };
             let current = values.at(index);
-            let new = value::parse(directive, &words, current).map_err(|problem| failed(directive.name, problem))?;
+            let new = value::parse(directive, &words, current).map_err(|problem| {
+                let is_alias = name.eq_ignore_ascii_case(directive.alias.as_bytes());
+                failed(if is_alias { directive.alias } else { directive.name }, problem)
+            })?;
             if new != *current {
                 changed.push(directive.name);
             }

@@ -13,7 +13,7 @@ use crate::command::args::{Words, integer, is};
 use crate::command::db::StringRef;
 use crate::command::error::until_nul;
 use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
-use crate::resp::Reply;
+use crate::resp::{Args, Reply};
 
 pub(super) static BITFIELD: Command = Command {
     name: "BITFIELD",
@@ -21,6 +21,7 @@ pub(super) static BITFIELD: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec {
         notes: "This command allows both access and modification of the key",
+        flags_of: Some(|args| if only_gets(args) { "RO access" } else { "RW access update" }),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
     log: Log::Verbatim,
@@ -46,6 +47,23 @@ pub(super) static BITFIELD_RO: Command = Command {
     summary: "Reads integers of any width inside the string at a key.",
     ..BITMAP
 };
+
+/// Whether a call reads alone; one that cannot be read is taken for one that writes.
+fn only_gets(args: Args<'_>) -> bool {
+    let mut words = Words::new(args, 2);
+    while let Some(word) = words.next() {
+        let taken = match word {
+            word if is(word, "GET") => 2,
+            word if is(word, "OVERFLOW") => 1,
+            _ => return false,
+        };
+        if words.left() < taken {
+            return false;
+        }
+        words.pass_over(taken);
+    }
+    true
+}
 
 /// What becomes of a number that its field cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

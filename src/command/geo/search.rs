@@ -2,12 +2,12 @@
 
 use super::super::zset::range::store;
 use super::super::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags, keys,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags, keys::Look,
 };
 use super::{ONE_PLACE_SET, distance_text, place, unit, write_place};
 use crate::base::format;
 use crate::keyspace::Key;
-use crate::resp::{Elements, Reply};
+use crate::resp::{Args, Elements, Reply};
 use crate::value::geo::{Place, Shape};
 use crate::value::listpack::Item;
 use crate::value::zset::{AnyZset, Edge, ZsetRef, collect};
@@ -16,14 +16,28 @@ const NO_SUCH_MEMBER: CommandError = CommandError::Text("ERR could not decode re
 const SEARCH_TIME: &str = "O(N+log(M)) where N is the number of elements in the grid-aligned bounding box area around the shape provided as the filter and M is the number of items inside the shape";
 const RADIUS_TIME: &str = "O(N+log(M)) where N is the number of elements inside the bounding box of the circular area delimited by center and radius and M is the number of items inside the index.";
 
-/// The key behind a word, if the word is there.
-const fn stored_at(word: &'static str, from: i32) -> KeySpec {
-    KeySpec {
-        begin: keys::Begin::Keyword(word, from),
-        find: keys::Find::Range { last: 0, step: 1, limit: 0 },
-        flags: "OW update",
-        notes: "",
+const OPTIONS_OF_RADIUS: usize = 6;
+const OPTIONS_OF_MEMBER: usize = 5;
+
+/// The key behind STORE, or that behind STOREDIST: of several the last, for that is where the result goes.
+const fn stored_at(word: &'static str, from: usize, look: fn(Args<'_>) -> Look) -> KeySpec {
+    KeySpec { look: Some(look), ..KeySpec::behind(word, from as i32, "OW update") }
+}
+
+/// Where the last key behind a word is.
+fn last_stored(args: Args<'_>, from: usize, word: &str) -> Look {
+    let (mut words, mut found) = (Words::new(args, from), Look::Nowhere);
+    while let Some(option) = words.next() {
+        if words.left() > 0 && (args::is(option, "STORE") || args::is(option, "STOREDIST")) {
+            if args::is(option, word) {
+                found = Look::At(args.len() - words.left());
+            }
+            words.pass_over(1);
+        } else if args::is(option, "COUNT") {
+            words.pass_over(1);
+        }
     }
+    found
 }
 
 pub(super) static GEOSEARCH: Command = Command {
@@ -53,7 +67,11 @@ pub(super) static GEORADIUS: Command = Command {
     name: "GEORADIUS",
     arity: Arity::AtLeast(6),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::MOVABLEKEYS),
-    keys: Keys(&[KeySpec::at(1, "RO access"), stored_at("STORE", 6), stored_at("STOREDIST", 6)]),
+    keys: Keys(&[
+        KeySpec::at(1, "RO access"),
+        stored_at("STORE", OPTIONS_OF_RADIUS, |args| last_stored(args, OPTIONS_OF_RADIUS, "STORE")),
+        stored_at("STOREDIST", OPTIONS_OF_RADIUS, |args| last_stored(args, OPTIONS_OF_RADIUS, "STOREDIST")),
+    ]),
     log: Log::Rewritten, // as the destination's whole state
     handler: Handler::Data(|call, reply| search(call, Kind::Radius { read_only: false }, reply)),
     complexity: RADIUS_TIME,
@@ -76,7 +94,11 @@ pub(super) static GEORADIUS_RO: Command = Command {
 pub(super) static GEORADIUSBYMEMBER: Command = Command {
     name: "GEORADIUSBYMEMBER",
     arity: Arity::AtLeast(5),
-    keys: Keys(&[KeySpec::at(1, "RO access"), stored_at("STORE", 5), stored_at("STOREDIST", 5)]),
+    keys: Keys(&[
+        KeySpec::at(1, "RO access"),
+        stored_at("STORE", OPTIONS_OF_MEMBER, |args| last_stored(args, OPTIONS_OF_MEMBER, "STORE")),
+        stored_at("STOREDIST", OPTIONS_OF_MEMBER, |args| last_stored(args, OPTIONS_OF_MEMBER, "STOREDIST")),
+    ]),
     handler: Handler::Data(|call, reply| search(call, Kind::Member { read_only: false }, reply)),
     syntax: "key member radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY@6.2.0]] [ASC | DESC] [STORE storekey | STOREDIST storedistkey]",
     summary: "Gives or stores the places within a distance of another.",
@@ -147,7 +169,7 @@ fn length(text: &[u8], otherwise: &'static str) -> Result<f64, CommandError> {
 }
 
 impl Query {
-    fn parse(args: crate::resp::Args<'_>, kind: Kind, source: Source<'_>) -> Result<Query, CommandError> {
+    fn parse(args: Args<'_>, kind: Kind, source: Source<'_>) -> Result<Query, CommandError> {
         let mut query = Query { unit: 1.0, ..Query::default() };
         let first = match kind {
             Kind::Search => 2,
@@ -158,14 +180,14 @@ impl Query {
             Kind::Radius { .. } => {
                 query.set_center(place(args.at(2), args.at(3))?);
                 query.set_circle(args.at(4), args.at(5))?;
-                6
+                OPTIONS_OF_RADIUS
             }
             Kind::Member { .. } => {
                 if let Some(zset) = source {
                     query.set_center(place_of_member(zset, args.at(2))?);
                     query.set_circle(args.at(3), args.at(4))?;
                 }
-                5
+                OPTIONS_OF_MEMBER
             }
         };
         let mut words = Words::new(args, first);
@@ -358,17 +380,9 @@ struct Found<'a> {
 
 fn search(call: &mut Call<'_>, kind: Kind, reply: Reply<'_>) -> Outcome {
     let (args, limits) = (call.args, call.db.facts().limits);
-    if call.keys().len() == 0 {
-        // STORE is the last word: the key that it wants is not there.
-        return Err(CommandError::Syntax);
-    }
     let source: Key<'_> = call.key(if kind == Kind::SearchStore { 2 } else { 1 });
     let zset = call.db.view::<AnyZset>(source)?;
     let query = Query::parse(args, kind, zset)?;
-    if query.store_at.is_some_and(|at| !call.keys.places.contains(&at)) {
-        // Named twice: the first of them was taken for the key.
-        return Err(CommandError::Syntax);
-    }
     let found = zset.map(|zset| query.find(zset)).unwrap_or_default();
     let Some(store_at) = query.store_at else {
         let mut elements = reply.array(found.len());

@@ -214,7 +214,11 @@ impl StoreOptions {
             at += 1;
             let unit = Unit::of_word(word);
             if is(word, "FIELDS") {
-                let number = integer(args.get(at).ok_or_else(arity)?).ok();
+                if args.len() < at + 3 {
+                    // Not even one field with its value.
+                    return Err(arity());
+                }
+                let number = integer(args.at(at)).ok();
                 let number = number.filter(|number| (1..=i64::from(i32::MAX)).contains(number));
                 let number = number.ok_or(CommandError::Text("ERR invalid number of fields"))?;
                 let first = at + 1;

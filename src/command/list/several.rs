@@ -221,8 +221,8 @@ fn lmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 }
 
 fn blmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let timeout = timeout_seconds(call.args.at(1), call.db.facts().now)?;
     let (end, count) = args::end_and_count(call.args, 2, end)?;
+    let timeout = timeout_seconds(call.args.at(1), call.db.facts().now)?;
     match pop_first(call, end, count, reply)? {
         Ok(done) => Ok(done),
         Err(reply) => call.block_on(Block::new(timeout, BlockedOn::List), reply),

@@ -9,7 +9,7 @@ use super::{ONE_STREAM, entry_reply, ids, no_group, record, write_entry};
 use crate::base::format;
 use crate::command::blocking::{self, Block, BlockedOn};
 use crate::command::error::until_nul;
-use crate::command::keys::{Begin, Find};
+use crate::command::keys::Find;
 use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::request::OwnedArgs;
@@ -17,8 +17,7 @@ use crate::resp::{Args, Elements, Reply, Resp};
 use crate::value::stream::{AnyStream, Stream, StreamId};
 
 const fn streams_from(place: i32) -> KeySpec {
-    let find = Find::Range { last: -1, step: 1, limit: 2 };
-    KeySpec { begin: Begin::Keyword("STREAMS", place), find, flags: "RO access", notes: "" }
+    KeySpec { find: Find::Range { last: -1, step: 1, limit: 2 }, ..KeySpec::behind("STREAMS", place, "RO access") }
 }
 
 pub(super) static XREAD: Command = Command {

@@ -115,6 +115,10 @@ pub(super) static SET: Command = Command {
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec {
         notes: "RW and ACCESS due to the optional `GET` argument",
+        flags_of: Some(|args| match args.from(3).any(|word| is(word, "GET")) {
+            true => "RW access update",
+            false => "OW update",
+        }),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
     log: Log::Rewritten,

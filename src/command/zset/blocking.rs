@@ -47,8 +47,8 @@ fn pop_or_wait(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
 }
 
 fn bzmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let timeout = timeout_seconds(call.args.at(1), call.db.facts().now)?;
     let (end, count) = args::end_and_count(call.args, 2, End::parse)?;
+    let timeout = timeout_seconds(call.args.at(1), call.db.facts().now)?;
     pop_first_or_wait(call, end, count, PopShape::KeyAndPairs, timeout, reply)
 }
 

@@ -8,7 +8,7 @@ use super::packed::{ListpackWriter, intset};
 use super::stream::{ENTRY_ELEMENTS, ENTRY_SAME_FIELDS};
 use super::writer::id_bytes;
 use super::{DumpWriter, RdbField, RdbGroup, RdbStream, RdbStreamId, RdbStreamMeta, RdbType, RdbValue};
-use crate::base::format::{parse_i64, write_stored_double};
+use crate::base::format::{parse_i64, write_double};
 
 /// More fields than this make no listpack.
 const HASH_LISTPACK_ENTRIES_MAX: usize = 512;
@@ -111,7 +111,7 @@ fn encode_zset(members: &[(Vec<u8>, f64)]) -> Vec<u8> {
         for (member, score) in sorted {
             listpack.push(member);
             text.clear();
-            write_stored_double(&mut text, *score);
+            write_double(&mut text, *score);
             listpack.push(&text);
         }
         let mut writer = DumpWriter::new(RdbType::ZsetListpack);

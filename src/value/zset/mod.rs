@@ -118,7 +118,7 @@ fn with_score<R>(score: f64, with: impl FnOnce(Item<'_>) -> R) -> R {
         return with(Item::Int(integer));
     }
     let mut text = Vec::with_capacity(32);
-    format::write_stored_double(&mut text, score);
+    format::write_double(&mut text, score);
     with(Item::Str(&text))
 }
 
