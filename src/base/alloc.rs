@@ -70,6 +70,18 @@ const fn layout_size(layout: &Layout) -> usize {
     block_size(layout.size().saturating_add(padding))
 }
 
+/// The most bytes that [`drop_in_steps`] frees at once.
+const STEP: usize = 1 << 20;
+
+/// Drops a buffer that may be very large, a piece at a time: while the system unmaps memory, every thread that needs
+/// more of it waits, two milliseconds for 32 MB.
+pub fn drop_in_steps(mut buffer: Vec<u8>) {
+    buffer.clear();
+    while buffer.capacity() > STEP {
+        buffer.shrink_to(buffer.capacity() - STEP);
+    }
+}
+
 #[inline]
 fn count(delta: isize) {
     let slot = OWN_SLOT.with(Cell::get);

@@ -13,6 +13,7 @@ use super::format::{
     take_bytes, take_string, take_varint, u32_at, u64_at,
 };
 use super::wire::ChunkWire;
+use crate::base::alloc;
 
 /// LZ4 cannot expand more than this: a bound on what a stored length may claim.
 const LZ4_EXPANSION_MAX: u64 = 255;
@@ -117,9 +118,14 @@ impl ChunkWriter {
         let raw_len = self.bytes.len() as u64;
         let (mut codec, mut bytes) = (CODEC_NONE, self.bytes);
         if compress && bytes.len() <= LZ4_INPUT_MAX {
-            let packed = lz4_flex::block::compress(&bytes);
-            if packed.len() < bytes.len() {
-                (codec, bytes) = (CODEC_LZ4, packed);
+            let mut packed = vec![0; lz4_flex::block::get_maximum_output_size(bytes.len())];
+            match lz4_flex::block::compress_into(&bytes, &mut packed) {
+                Ok(len) if len < bytes.len() => {
+                    packed.truncate(len);
+                    alloc::drop_in_steps(std::mem::replace(&mut bytes, packed));
+                    codec = CODEC_LZ4;
+                }
+                _ => alloc::drop_in_steps(packed),
             }
         }
         let wire = ChunkWire {

@@ -12,6 +12,7 @@ use super::error::PersistError;
 use super::format::{FOOTER, FOOTER_MAGIC, SNAPSHOT_MAGIC, VERSION, snapshot_name, u32_at, u64_at};
 use super::storage::{FileBytes, Storage, StorageFile};
 use super::wire::{ChunkWire, FrameFault, SnapshotHeaderWire, SnapshotIndexWire, decode, encode, frame, unframe};
+use crate::base::alloc;
 
 /// The temporary name of a snapshot.
 pub(crate) fn temporary_name(number: u64) -> String {
@@ -63,7 +64,9 @@ impl SnapshotWriter {
             return Ok(());
         }
         wire.offset = self.offset;
-        self.write(&bytes)?;
+        let written = self.write(&bytes);
+        alloc::drop_in_steps(bytes);
+        written?;
         self.chunks.push(wire);
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
-use crate::base::{clock, log};
+use crate::base::{alloc, clock, log};
 use crate::command::Server;
 use crate::command::context::{SavePurpose, Saving, SavingState};
 use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
@@ -204,6 +204,7 @@ fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
         };
         chunk.push(db, entry.key(), entry.expiry(), Some(entry.access()), value);
     }
+    alloc::drop_in_steps(body);
 }
 
 /// Records how a snapshot ended, tells who waits, and begins the next if one is scheduled.
