@@ -135,12 +135,14 @@ pub struct Db<'a> {
     scratch: &'a mut Scratch,
     index: u32,
     facts: Facts,
+    /// What is edited is no change for WATCH: see [`Db::edit_unwatched`].
+    unwatched: bool,
 }
 
 impl<'a> Db<'a> {
     /// The database `index` through the locks in `held`.
     pub fn new(held: Held<'a>, scratch: &'a mut Scratch, index: u32, facts: Facts) -> Self {
-        Db { held, scratch, index, facts }
+        Db { held, scratch, index, facts, unwatched: false }
     }
 
     /// The keyspace behind, for whoever walks it.
@@ -410,6 +412,22 @@ impl<'a> Db<'a> {
         Ok(result)
     }
 
+    /// The same for an edit of what stands beside a large collection's elements, such as the groups of a stream: for
+    /// transactions that WATCH the key it is no change. If it makes the key, or ends it, it is one.
+    ///
+    /// # Errors
+    /// As [`Db::edit`].
+    pub fn edit_unwatched<C: Collection, R>(
+        &mut self,
+        key: Key<'_>,
+        edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
+    ) -> Result<R, CommandError> {
+        self.unwatched = true;
+        let result = self.edit::<C, R>(key, edit);
+        self.unwatched = false;
+        result
+    }
+
     /// Edits a large collection in its place.
     fn edit_large<C: Collection, R>(
         &mut self,
@@ -437,7 +455,9 @@ impl<'a> Db<'a> {
         if changes == 0 {
             return Ok(result);
         }
-        shard.watched.changed(index, key.bytes);
+        if !self.unwatched {
+            shard.watched.changed(index, key.bytes);
+        }
         self.scratch.dirty += changes;
         let directory = shard.directory_mut(index);
         if let Some(place) = directory.find(key.hash, key.bytes) {

@@ -90,7 +90,7 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let least = min_idle(args.at(4), "XCLAIM")?;
     let options = Options::parse(args, now)?;
     let claim = Claim { now, delivered: options.delivered, count: options.count(), force: options.force };
-    let (claimed, gone, last_id, changes) = call.db.edit::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, last_id, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = is_new_consumer(stream, asker);
         let last_id = stream.group(asker.group).map_or(StreamId::MAX, |group| group.last_id);
         let raised = if options.last_id > last_id { options.last_id } else { StreamId::MIN };
@@ -174,7 +174,7 @@ fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_group(call, key, asker.group)?;
     let count_mode = if just_id { Count::Same } else { Count::OneMore };
     let claim = Claim { now, delivered: now, count: count_mode, force: false };
-    let (claimed, gone, next, changes) = call.db.edit::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, next, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = is_new_consumer(stream, asker);
         let (taken, next) = to_claim(stream, asker, least, start, count);
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, taken, &claim, |_| true);

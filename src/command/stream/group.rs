@@ -83,7 +83,7 @@ fn create(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let id = group_id(args.at(4), stream, ids::exact)?;
     let name = args.at(3);
-    call.db.edit::<AnyStream, _>(key, |stream| {
+    call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         if !stream.add_group(name, id, entries_read) {
             return Err(CommandError::Text("BUSYGROUP Consumer Group name already exists"));
         }
@@ -110,7 +110,7 @@ fn setid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Err(wrong_subcommand(args.at(1)));
     }
     let id = group_id(args.at(4), Some(stream), ids::any)?;
-    call.db.edit::<AnyStream, _>(key, |stream| {
+    call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         stream.edit_group(args.at(3), |group| (group.last_id, group.entries_read) = (id, entries_read));
         Ok(((), 1))
     })?;
@@ -143,7 +143,7 @@ fn destroy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if call.db.peek_view::<AnyStream>(key)?.is_none() {
         return Err(NO_KEY);
     }
-    let removed = call.db.edit::<AnyStream, _>(key, |stream| {
+    let removed = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let removed = stream.remove_group(name);
         Ok((removed, u64::from(removed)))
     })?;
@@ -165,7 +165,7 @@ fn createconsumer(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, args, now) = (call.key(2), call.args, call.db.facts().now);
     let (group, consumer) = (args.at(3), args.at(4));
     with_group(call, key, group)?;
-    let added = call.db.edit::<AnyStream, _>(key, |stream| {
+    let added = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let added = stream.edit_group(group, |group| group.add_consumer(consumer, now)).unwrap_or(false);
         Ok((added, u64::from(added)))
     })?;
@@ -189,7 +189,7 @@ static DELCONSUMER: Command = Command {
 fn delconsumer(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, args) = (call.key(2), call.args);
     with_group(call, key, args.at(3))?;
-    let removed = call.db.edit::<AnyStream, _>(key, |stream| {
+    let removed = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let removed = stream.edit_group(args.at(3), |group| group.remove_consumer(args.at(4))).flatten();
         Ok((removed, u64::from(removed.is_some())))
     })?;

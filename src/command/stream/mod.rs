@@ -221,7 +221,7 @@ fn xsetid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             "ERR The entries_added specified in XSETID is smaller than the target stream length",
         ));
     }
-    call.db.edit::<AnyStream, _>(key, |stream| {
+    call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         stream.set_ids(id, added, max_deleted);
         Ok(((), 1))
     })?;

@@ -26,7 +26,7 @@ fn xack(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Ok(reply.int(0));
     }
     let ids = exact_ids(args, 3)?;
-    let acknowledged = call.db.edit::<AnyStream, _>(key, |stream| {
+    let acknowledged = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let all = |group: &mut Group| ids.iter().filter(|id| group.acknowledge(**id)).count() as u64;
         let acknowledged = stream.edit_group(name, all).unwrap_or(0);
         Ok((acknowledged, acknowledged))

@@ -300,7 +300,7 @@ fn deliver(
     request: &Request<'_>,
 ) -> Result<Option<Delivery>, CommandError> {
     let (group, consumer, now) = (asker.group, asker.consumer, asker.now);
-    let (delivery, changes) = call.db.edit::<AnyStream, _>(key, |stream| {
+    let (delivery, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = stream.group(group).is_some_and(|group| group.consumer(consumer).is_none());
         let delivery = match want {
             Want::New => {
