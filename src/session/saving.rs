@@ -7,8 +7,9 @@
 //!
 //! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
 //! Once the server is ending none is begun, and one that is being made is given up: the last one, if one is
-//! due, is made by [`save_and_stay_closed`]. Buffers, which may be large, are freed in steps: whoever needs memory
-//! meanwhile waits for the system to unmap it (`benches/stalls`). Loading anew (`session::reload`) takes the turn of a snapshot.
+//! due, is made by [`save_and_stay_closed`]. Loading anew (`session::reload`) takes the turn of a snapshot.
+//! Buffers, which may be large, are freed in steps: whoever needs memory meanwhile waits for the system to unmap it
+//! (`benches/stalls`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
