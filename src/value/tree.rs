@@ -521,6 +521,8 @@ fn split_children<L: Leaf>(children: &mut Vec<Child<L>>, is_last: bool) -> Split
     let nodes = children.len().div_ceil(CHILDREN_MAX);
     let each = if is_last { CHILDREN_MAX } else { children.len().div_ceil(nodes) };
     let mut rest = children.split_off(each);
+    // The one child too many had doubled the room.
+    children.shrink_to(CHILDREN_MAX);
     while !rest.is_empty() {
         let behind = rest.split_off(each.min(rest.len()));
         rest.reserve_exact(CHILDREN_MAX.saturating_sub(rest.len()).min(rest.len() + 4));
