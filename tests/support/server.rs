@@ -4,11 +4,13 @@
 //! - Dropping a `Server` kills it: no test leaves a process behind.
 
 use super::client::{Address, Client};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -288,8 +290,14 @@ pub(crate) fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     Err(io::Error::other("the process did not end"))
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no other test of this process has been given.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        if GIVEN.lock().expect("nobody panics with it").insert(port) {
+            return port;
+        }
+    }
 }
