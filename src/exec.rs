@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::config::{EvictionPolicy, Permission, Settings};
+use crate::base::config::{EvictionPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log};
 use crate::command::call::HashedKeys;
@@ -377,11 +377,7 @@ impl Group<'_> {
     /// Whether `enable-debug-command` allows DEBUG to this connection.
     #[cold]
     fn may_debug(&self, client: &Client) -> bool {
-        match self.server.config.settings().enable_debug_command {
-            Permission::No => false,
-            Permission::Yes => true,
-            Permission::Local => client.record.is_local(),
-        }
+        self.server.config.settings().enable_debug_command.allows(client.record.is_local())
     }
 
     /// Evicts keys by the policy, since memory is above `maxmemory`.

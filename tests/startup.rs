@@ -212,6 +212,14 @@ fn ports_and_addresses_change_while_it_runs() {
         "-ERR CONFIG SET failed (possibly related to argument 'bind') - Failed to bind to specified addresses.\r\n"
     );
     assert!(answers("127.0.0.2", second) && answers("127.0.0.1", second), "what fails changes nothing");
+    let optional = refusal(&mut client, "CONFIG SET bind -192.0.2.1");
+    assert_eq!(optional, absent, "an address may be lacking, not all of them");
+    let half = refusal(&mut client, "CONFIG SET bind 127.0.0.2 192.0.2.1");
+    assert_eq!(half, absent);
+    assert!(answers("127.0.0.2", second) && answers("127.0.0.1", second), "what fails half-way changes nothing");
+
+    assert_eq!(client.ok("CONFIG GET bind").elements()[1].string(), "*");
+    client.ok("CONFIG SET bind 127.0.0.1");
 
     client.ok("CONFIG SET port 0");
     assert!(!answers("127.0.0.1", second));

@@ -455,7 +455,7 @@ impl<'a> Db<'a> {
         if changes == 0 {
             return Ok(result);
         }
-        if !self.unwatched {
+        if !self.unwatched || matches!(finished, Finished::Empty) {
             shard.watched.changed(index, key.bytes);
         }
         self.scratch.dirty += changes;

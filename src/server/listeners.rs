@@ -40,12 +40,9 @@ pub type Bound = (SocketAddr, std::net::TcpListener);
 /// # Errors
 /// An address cannot be bound (unless marked optional with a leading `-`), or none could be.
 pub fn listen(settings: &Settings) -> io::Result<Vec<Bound>> {
-    let mut bound = Vec::new();
-    bind_missing(&wanted(settings)?, settings.tcp_backlog, &mut bound)?;
-    if bound.is_empty() && settings.port != 0 && !settings.bind.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of 'bind' is available"));
-    }
-    Ok(bound)
+    let wanted = wanted(settings)?;
+    let bound = bind_all(&wanted, settings.tcp_backlog)?;
+    if bound.is_empty() && !wanted.is_empty() { Err(nowhere()) } else { Ok(bound) }
 }
 
 impl Listeners {
@@ -56,7 +53,7 @@ impl Listeners {
     pub fn new(dealer: Dealer, settings: &Settings, bound: Vec<Bound>) -> io::Result<Listeners> {
         let (runtime, backlog) = (Handle::current(), settings.tcp_backlog);
         let listeners = Listeners { runtime, dealer, backlog, open: Mutex::default() };
-        listeners.accept(&mut listeners.open.lock(), bound)?;
+        *listeners.open.lock() = listeners.accept(bound)?;
         Ok(listeners)
     }
 
@@ -69,47 +66,54 @@ impl Listeners {
     /// Listens where these settings say from now on, and nowhere else. From any thread.
     ///
     /// # Errors
-    /// An address cannot be bound: all is as before.
+    /// An address cannot be bound, or none is there: all is as before.
     pub fn change(&self, settings: &Settings) -> io::Result<()> {
         let wanted = wanted(settings)?;
         let mut open = self.open.lock();
         let is_wanted = |open: &Open| wanted.iter().any(|(address, _)| *address == open.address);
         let missing: Vec<_> =
             wanted.iter().filter(|(address, _)| open.iter().all(|open| open.address != *address)).copied().collect();
-        let mut bound = Vec::new();
-        match bind_missing(&missing, self.backlog, &mut bound) {
-            Ok(()) => {
-                open.extract_if(.., |open| !is_wanted(open)).for_each(Open::close);
-                self.accept(&mut open, bound)
+        let opened = bind_all(&missing, self.backlog).and_then(|bound| self.accept(bound));
+        let opened = match opened {
+            Ok(opened) if opened.is_empty() && !wanted.is_empty() && !open.iter().any(is_wanted) => {
+                return Err(nowhere());
             }
             // An address for all interfaces excludes the others of its port: those must go first.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                bound.clear();
                 let unwanted: Vec<Open> = open.extract_if(.., |open| !is_wanted(open)).collect();
                 let gone: Vec<_> = unwanted.iter().map(|open| (open.address, false)).collect();
                 unwanted.into_iter().for_each(Open::close);
-                let outcome = bind_missing(&missing, self.backlog, &mut bound);
-                if outcome.is_err() {
-                    bound.clear();
-                    if let Err(error) = bind_missing(&gone, self.backlog, &mut bound) {
-                        log::warning(format_args!("Could not listen again where the server did: {error}"));
+                let opened = bind_all(&missing, self.backlog).and_then(|bound| self.accept(bound));
+                if opened.is_err() {
+                    match bind_all(&gone, self.backlog).and_then(|bound| self.accept(bound)) {
+                        Ok(again) => open.extend(again),
+                        Err(error) => {
+                            log::warning(format_args!("Could not listen again where the server did: {error}"));
+                        }
                     }
                 }
-                self.accept(&mut open, bound)?;
-                outcome
+                opened?
             }
-            Err(error) => Err(error),
-        }
+            opened => opened?,
+        };
+        open.extract_if(.., |open| !is_wanted(open)).for_each(Open::close);
+        open.extend(opened);
+        Ok(())
     }
 
-    fn accept(&self, open: &mut Vec<Open>, bound: Vec<Bound>) -> io::Result<()> {
+    /// Begins to accept at all of these sockets, or at none.
+    fn accept(&self, bound: Vec<Bound>) -> io::Result<Vec<Open>> {
         let _inside = self.runtime.enter();
-        for (address, socket) in bound {
+        let ready = bound.into_iter().map(|(address, socket)| {
             let listener = TcpListener::from_std(socket.try_clone()?)?;
+            Ok((address, socket, listener))
+        });
+        let ready: Vec<_> = ready.collect::<io::Result<_>>()?;
+        let open = |(address, socket, listener)| {
             let accepting = self.runtime.spawn(accept_tcp(listener, self.dealer.clone())).abort_handle();
-            open.push(Open { address, socket, accepting });
-        }
-        Ok(())
+            Open { address, socket, accepting }
+        };
+        Ok(ready.into_iter().map(open).collect())
     }
 }
 
@@ -147,7 +151,9 @@ fn wanted(settings: &Settings) -> io::Result<Vec<(SocketAddr, bool)>> {
     Ok(wanted)
 }
 
-fn bind_missing(wanted: &[(SocketAddr, bool)], backlog: i32, bound: &mut Vec<Bound>) -> io::Result<()> {
+/// Binds all of these addresses that this machine has, or none.
+fn bind_all(wanted: &[(SocketAddr, bool)], backlog: i32) -> io::Result<Vec<Bound>> {
+    let mut bound = Vec::new();
     for &(address, optional) in wanted {
         match bind(address, backlog) {
             Ok(socket) => bound.push((address, socket)),
@@ -155,7 +161,11 @@ fn bind_missing(wanted: &[(SocketAddr, bool)], backlog: i32, bound: &mut Vec<Bou
             Err(error) => return Err(named(address.ip(), address.port(), &error)),
         }
     }
-    Ok(())
+    Ok(bound)
+}
+
+fn nowhere() -> io::Error {
+    io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of 'bind' is available")
 }
 
 fn named(host: impl std::fmt::Display, port: u16, error: &io::Error) -> io::Error {

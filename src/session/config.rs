@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::saving;
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
 use crate::base::{alloc, log};
-use crate::command::client::ClientRecord;
 use crate::command::context::SavePurpose;
 use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::persist::FsyncPolicy;
@@ -78,7 +77,7 @@ fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let server = call.server;
     server
         .config
-        .set(&pairs, is_local(&call.client.record), |before, after, changed| apply(server, before, after, changed))
+        .set(&pairs, call.client.record.is_local(), |before, after, changed| apply(server, before, after, changed))
         .map_err(refused)?;
     Ok(reply.ok())
 }
@@ -90,11 +89,6 @@ fn refused(error: ConfigError) -> CommandError {
         }
         other => CommandError::err(other),
     }
-}
-
-/// Whether the connection comes from this machine.
-fn is_local(record: &ClientRecord) -> bool {
-    record.unix_socket || record.peer.starts_with("127.") || record.peer.starts_with("[::1]")
 }
 
 /// Puts new settings into effect where that takes more than storing them. Called with the two exchanged, it
