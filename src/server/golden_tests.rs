@@ -68,17 +68,6 @@ fn zset<T: ToString>(members: impl IntoIterator<Item = (T, f64)>) -> RdbValue {
     RdbValue::Zset(members)
 }
 
-/// Sorts where order says nothing.
-fn sorted(mut value: RdbValue) -> RdbValue {
-    match &mut value {
-        RdbValue::Set(members) => members.sort(),
-        RdbValue::Hash(fields) => fields.sort(),
-        RdbValue::Zset(members) => members.sort_by(|a, b| a.0.cmp(&b.0)),
-        _ => {}
-    }
-    value
-}
-
 fn large_list() -> Vec<String> {
     let element = |i: usize| if i.is_multiple_of(2) { format!("element:{i}") } else { i.to_string() };
     let mut elements: Vec<String> = (2..1500).map(element).chain(["tail".to_owned()]).collect();
@@ -230,7 +219,7 @@ fn values(server: &crate::command::Server, caller: &mut Caller) -> Values {
         for (db, directory) in frozen.shard(shard) {
             for entry in directory.iter() {
                 let key = String::from_utf8(entry.key().to_vec()).expect("a name of this file");
-                let value = sorted(decode_dump(&payload(entry.value())).expect("a payload of ours"));
+                let value = decode_dump(&payload(entry.value())).expect("a payload of ours").sorted();
                 caller.run(&format!("SELECT {db}"));
                 let encoding = caller.run(&format!("OBJECT ENCODING {key}"));
                 let encoding = encoding.split(' ').nth(1).expect("a bulk string").to_owned();

@@ -1,5 +1,8 @@
 //! One server on a simulated disk, and its replies, read as a client does.
 
+#[path = "../support/keys.rs"]
+mod keys;
+
 use std::cell::RefCell;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -8,15 +11,14 @@ use ironkeep::base::config::Config;
 use ironkeep::base::log::{self, Level};
 use ironkeep::command::{Client, Server};
 use ironkeep::exec::{Executor, Replayer, limits_of, replay};
-use ironkeep::keyspace::{Gate, Keyspace, SHARDS};
+use ironkeep::keyspace::SHARDS;
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::{FsyncPolicy, StoreOptions};
 use ironkeep::resp::request::OwnedArgs;
 use ironkeep::resp::{Output, Resp};
 use ironkeep::server::startup::recover_from;
 use ironkeep::value::codec::{canonical, check_invariants};
-
-type Keys = Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)>;
+use keys::keys;
 
 /// What a server is after an input.
 pub enum Left {
@@ -158,22 +160,6 @@ impl Live {
         let again = start(&self.storage.process_image(), 2, self.directives);
         assert_eq!(keys(&again.keyspace), keys(&self.server.keyspace));
     }
-}
-
-fn keys(keyspace: &Keyspace) -> Keys {
-    let gate = Gate::new(1);
-    let frozen = keyspace.freeze(&gate.close());
-    let mut keys = Keys::new();
-    for shard in 0..frozen.shards() {
-        for (db, directory) in frozen.shard(shard) {
-            directory.check_invariants();
-            for entry in directory.iter() {
-                keys.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
-            }
-        }
-    }
-    keys.sort();
-    keys
 }
 
 /// What is in a reply, as far as the battery asks.

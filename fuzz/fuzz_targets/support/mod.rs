@@ -1,27 +1,28 @@
 //! Stores around fuzzed bytes: a start on a simulated disk must end in an error or in a sound keyspace,
 //! and what was recovered once is recovered again.
 
+mod keys;
+
 use std::sync::{Arc, OnceLock};
 
 use crc32fast::hash;
 use ironkeep::base::hash::HashSeed;
 use ironkeep::base::log::{self, Level};
 use ironkeep::command::Table;
-use ironkeep::keyspace::{Gate, Keyspace, SHARDS};
+use ironkeep::keyspace::{Keyspace, SHARDS};
 use ironkeep::persist::format::VERSION;
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotWire};
 use ironkeep::persist::{FsyncPolicy, PersistError, Store, StoreOptions};
 use ironkeep::session::loading;
-use ironkeep::value::{Limits, codec::canonical};
+use ironkeep::value::Limits;
+use keys::{Keys, keys};
 
 /// The seed of all stores here.
 pub const SEED: [u8; 16] = *b"0123456789abcdef";
 /// The run that wrote them.
 #[allow(dead_code)]
 pub const GENERATION: u64 = 1;
-
-type Keys = Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)>;
 
 /// A store that a server wrote: snapshot, log and manifest.
 #[allow(dead_code)] // not every target starts from it
@@ -94,20 +95,4 @@ fn start(storage: &SimStorage, generation: u64, cut_at_corruption: bool) -> Resu
         let _ = snapshot.verify_whole();
     }
     Ok(keys(&keyspace))
-}
-
-fn keys(keyspace: &Keyspace) -> Keys {
-    let gate = Gate::new(1);
-    let frozen = keyspace.freeze(&gate.close());
-    let mut keys = Keys::new();
-    for shard in 0..frozen.shards() {
-        for (db, directory) in frozen.shard(shard) {
-            directory.check_invariants();
-            for entry in directory.iter() {
-                keys.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
-            }
-        }
-    }
-    keys.sort();
-    keys
 }

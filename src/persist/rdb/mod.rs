@@ -219,6 +219,19 @@ pub enum RdbValue {
     Stream(RdbStream),
 }
 
+impl RdbValue {
+    /// The same value with what has no order in one of its own: to be compared.
+    pub fn sorted(mut self) -> Self {
+        match &mut self {
+            RdbValue::Set(members) => members.sort(),
+            RdbValue::Hash(fields) => fields.sort(),
+            RdbValue::Zset(members) => members.sort_by(|a, b| a.0.cmp(&b.0)),
+            RdbValue::String(_) | RdbValue::List(_) | RdbValue::Stream(_) => {}
+        }
+        self
+    }
+}
+
 /// A stream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RdbStream {
