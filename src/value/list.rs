@@ -127,14 +127,16 @@ impl List {
         let size = listpack::item_size(element);
         let pushed = self.chunks.edit_at(index, |chunk, _| {
             let has_room = chunk.0.encoded_len() + size <= LEAF_BYTES_MAX;
-            if has_room {
-                chunk.0.reserve_within(size, LEAF_BYTES_MAX);
-                match end {
-                    End::Left => chunk.0.push_front(element),
-                    End::Right => chunk.0.push_back(element),
-                }
+            if !has_room {
+                chunk.0.settle();
+                return (false, place);
             }
-            (has_room, place)
+            chunk.0.reserve_within(size, LEAF_BYTES_MAX);
+            match end {
+                End::Left => chunk.0.push_front(element),
+                End::Right => chunk.0.push_back(element),
+            }
+            (true, place)
         });
         if pushed != Some(true) {
             // A full leaf stays as it is: were it to grow and be split, it would be copied twice and leave holes.

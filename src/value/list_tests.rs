@@ -265,3 +265,51 @@ fn an_edit_after_a_clone_copies_one_path() {
     assert!(shared + 1 >= frozen.chunks.leaves().count(), "{shared} leaves are shared");
     assert_eq!((list.len(), frozen.len()), (99_999, 100_000));
 }
+
+#[test]
+fn whoever_pushes_leaves_full_leaves_behind() {
+    for end in [End::Left, End::Right] {
+        let mut list = List::default();
+        for number in 0..20_000 {
+            list.push(Item::Str(format!("element:{number:010}").as_bytes()), end);
+        }
+        list.check_invariants();
+        let bytes: Vec<usize> = list.chunks.leaves().map(|chunk| chunk.bytes()).collect();
+        let (growing, full) = match end {
+            End::Left => bytes.split_first(),
+            End::Right => bytes.split_last(),
+        }
+        .expect("there are leaves");
+        assert!(*growing <= LEAF_BYTES_MAX);
+        assert!(full.len() > LEAVES_OF_A_LONG_LIST);
+        assert!(full.iter().all(|bytes| (LEAF_BYTES_MAX - 20..=LEAF_BYTES_MAX).contains(bytes)), "{bytes:?}");
+    }
+}
+
+#[test]
+fn an_element_longer_than_a_leaf_has_one_of_its_own() {
+    let long = vec![b'x'; 3 * LEAF_BYTES_MAX];
+    for end in [End::Left, End::Right] {
+        let mut list = List::default();
+        for element in [&b"a"[..], &long, b"b", &long, &long, b"c"] {
+            list.push(Item::Str(element), end);
+        }
+        list.check_invariants();
+        assert_eq!(list.len(), 6);
+        assert_eq!(list.chunks.leaves().count(), 6);
+    }
+}
+
+#[test]
+fn leaves_that_long_elements_leave_half_empty_keep_no_room() {
+    let sizes = [[5000, 5000, 5000], [20, 9000, 20], [9000, 9000, 9000]];
+    for (end, sizes) in [End::Left, End::Right].into_iter().flat_map(|end| sizes.map(|sizes| (end, sizes))) {
+        let mut list = List::default();
+        for number in 0..300 {
+            list.push(Item::Str(&vec![b'x'; sizes[number % 3]]), end);
+        }
+        let room = list.chunks.leaves().map(|chunk| chunk.0.capacity()).sum::<usize>();
+        let used = list.chunks.leaves().map(|chunk| chunk.bytes()).sum::<usize>();
+        assert!(room <= used * 9 / 8 + LEAF_BYTES_MAX, "{sizes:?}: {room} bytes for {used}");
+    }
+}

@@ -377,6 +377,19 @@ impl ListpackBuf {
         }
     }
 
+    /// Gives back the memory that edits to come would use, if it is more than an eighth: no edit is expected.
+    pub fn settle(&mut self) {
+        if self.0.capacity() - self.0.len() > self.0.capacity() / 8 {
+            self.0.shrink_to_fit();
+        }
+    }
+
+    /// The memory that it has.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// Gives memory back after removals, once only a quarter of it is in use.
     #[inline]
     pub fn trim(&mut self) {
