@@ -86,6 +86,8 @@ const KEYS: &[&str] = &[
 
 /// What a dump does not tell: encodings, access times, groups, and the digest that Redis would make of it.
 fn looks(caller: &mut Caller) -> Vec<String> {
+    // Looking is no access.
+    assert_eq!(caller.run("CLIENT NO-TOUCH ON"), "+OK ");
     let mut lines: Vec<String> = KEYS.iter().map(|key| format!("OBJECT ENCODING {key}")).collect();
     lines.extend(
         ["XINFO STREAM stream FULL", "DEBUG DIGEST", "HPEXPIRETIME hash:volatile FIELDS 3 f g h"].map(Into::into),
