@@ -7,14 +7,14 @@
 //! ```
 //!
 //! Fetching ahead is in `exec/ahead.rs`, MULTI and EXEC in `exec/transaction.rs`, commands that wait in
-//! `exec/blocking.rs`.
+//! `exec/blocking.rs`, replay in `exec/replay.rs`.
 //!
 //! Invariants:
 //! - Effects enter the log buffer while the shards are locked, so that the order of the log is the order of
 //!   the changes.
 //! - A command that fails or panics leaves no change, no record and no half reply.
 //! - Whoever needs to be alone, and every session command, runs while this worker is outside the gate.
-//! - Replay runs the same handlers by [`replay`], with replies thrown away and nothing logged.
+//! - Replay runs the same handlers by [`replay()`], with replies thrown away and nothing logged.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 use crate::base::config::{EvictionPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log};
-use crate::command::call::HashedKeys;
+use crate::command::call::{HashedKey, HashedKeys};
 use crate::command::client::{Client, ReplyMode};
 use crate::command::db::{Db, Facts, Scratch};
 use crate::command::evict::{Choice, EvictDb, Evictor};
@@ -38,14 +38,17 @@ use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::gate::Inside;
 use crate::keyspace::{Closed, Held, Keyspace, shard_of};
 use crate::resp::request::Progress;
-use crate::resp::{self, Args, Output, Reply, Request, Resp};
+use crate::resp::{self, Args, Output, Reply, Request};
 use crate::value::Limits;
 
 mod ahead;
 mod blocking;
+mod replay;
 #[cfg(test)]
 pub mod testing;
 mod transaction;
+
+pub use replay::{Replayer, replay};
 
 use ahead::{plan, prefetch};
 use blocking::{is_waited_for, register};
@@ -73,8 +76,8 @@ pub struct Executor {
     settings_generation: u64,
 }
 
-/// What to do with one command of a group, found before any is run.
-type Plan<'a> = Result<&'a Entry, CommandError>;
+/// The command of one call of a group, found before any is run; `None` for a mistake, which is told in its turn.
+type Plan<'a> = Option<&'a Entry>;
 
 impl Executor {
     /// The executor of worker number `worker`.
@@ -114,14 +117,13 @@ impl Executor {
     pub fn prefetch_firsts<'a>(&mut self, firsts: impl Iterator<Item = (u32, &'a [u8])>) {
         let Executor { server, request, .. } = self;
         let limits = resp::Limits { bulk_max_bytes: u64::MAX, authenticated: true };
-        let mut last = None;
         let mut keys: SmallVec<[(u32, u64); GROUP_MAX]> = SmallVec::new();
         for (db, bytes) in firsts {
             // Whatever is wrong with a command is noticed when it is executed.
             if let Ok(Progress::Complete(_)) = request.decode(bytes, limits) {
                 let args = request.args(bytes);
-                let entry = if args.is_empty() { None } else { server.table.resolve_after(&mut last, args).ok() };
-                if let Some(key) = entry.and_then(|entry| entry.command.keys.only()).and_then(|at| args.get(at)) {
+                let entry = if args.is_empty() { None } else { server.table.get(args.at(0)) };
+                if let Some(key) = entry.and_then(|entry| entry.only_key).and_then(|at| args.get(at)) {
                     let hash = server.keyspace.seed().hash(key);
                     server.keyspace.prefetch_shard(hash);
                     keys.push((db, hash));
@@ -129,7 +131,7 @@ impl Executor {
             }
             request.reset();
         }
-        prefetch(&server.keyspace, keys.iter().copied());
+        prefetch(&server.keyspace, &keys);
     }
 
     /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
@@ -144,10 +146,12 @@ impl Executor {
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys);
         let mut executed = 0;
-        let (mut shared_time, mut timed): (SmallVec<[usize; GROUP_MAX]>, _) = (SmallVec::new(), 0);
+        // The quick commands, each with how many of it followed each other, and the time of the others.
+        let (mut quick, mut timed): (SmallVec<[(&Entry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
         for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
             executed += 1;
-            let entry = match plan.and_then(|entry| group.check(entry, client).map(|()| entry)) {
+            let entry = plan.map_or_else(|| server.table.resolve(*args), Ok);
+            let entry = match entry.and_then(|entry| group.check(entry, client).map(|()| entry)) {
                 Ok(entry) => entry,
                 Err(error) => {
                     group.refuse(&error, *args, client, out);
@@ -169,13 +173,16 @@ impl Executor {
             }
             if entry.is_quick {
                 group.one(entry, *args, keys, client, out);
-                shared_time.push(entry.index);
+                match quick.last_mut() {
+                    Some((last, times)) if std::ptr::eq(*last, entry) => *times += 1,
+                    _ => quick.push((entry, 1)),
+                }
             } else {
                 let before = Instant::now();
                 group.one(entry, *args, keys, client, out);
                 let took = before.elapsed().as_nanos() as u64;
                 timed += took;
-                group.count_time(entry.index, took);
+                group.count_time(entry, 1, took);
             }
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
@@ -189,9 +196,10 @@ impl Executor {
         }
         group.inside = None;
         // Commands of constant time share the time of their group: two readings of the clock serve all.
-        if !shared_time.is_empty() {
-            let each = (started.elapsed().as_nanos() as u64).saturating_sub(timed) / shared_time.len() as u64;
-            shared_time.into_iter().for_each(|index| group.count_time(index, each));
+        if !quick.is_empty() {
+            let all: u64 = quick.iter().map(|(_, times)| times).sum();
+            let each = (started.elapsed().as_nanos() as u64).saturating_sub(timed) / all;
+            quick.into_iter().for_each(|(entry, times)| group.count_time(entry, times, each));
         }
         group.account(executed as u64, client);
         executed
@@ -289,21 +297,26 @@ fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
 }
 
 /// Finds and hashes the keys of a call.
-#[inline]
-fn find_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut HashedKeys) {
-    keys.any = command.flags.has(flags::GATE);
-    if let Some(place) = command.keys.only() {
-        if let Some(key) = args.get(place) {
-            keys.places.push(place);
-            keys.hashes.push(keyspace.seed().hash(key));
+#[inline(always)]
+fn find_keys(keyspace: &Keyspace, entry: &Entry, args: Args<'_>, keys: &mut HashedKeys) {
+    keys.any = entry.command.flags.has(flags::GATE);
+    match entry.only_key {
+        Some(place) => {
+            if let Some(key) = args.get(place) {
+                keys.named.push(HashedKey { place, hash: keyspace.seed().hash(key) });
+            }
         }
-        return;
+        None => find_other_keys(keyspace, entry.command, args, keys),
     }
+}
+
+/// The same, for commands that are not known to have just one key.
+fn find_other_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut HashedKeys) {
     keys.any |= command.keys.may_be_any(args);
     // Arguments that do not fit leave the command without keys; its handler says what is wrong.
     if let Some(places) = command.keys.places(args) {
-        keys.hashes.extend(places.iter().map(|&place| keyspace.seed().hash(args.at(place))));
-        keys.places = places;
+        let hashed = |&place: &usize| HashedKey { place, hash: keyspace.seed().hash(args.at(place)) };
+        keys.named.extend(places.iter().map(hashed));
     }
 }
 
@@ -311,11 +324,15 @@ fn find_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut 
 #[inline]
 fn append_effects(server: &Server, worker: usize, scratch: &mut Scratch) {
     if !scratch.effects.is_empty() {
-        server.store.log().appender(worker).encoded(&scratch.effects);
-        scratch.effects.clear();
-        if scratch.effects.capacity() > EFFECTS_KEPT_BYTES {
-            scratch.effects = Default::default();
-        }
+        append(server, worker, &mut scratch.effects);
+    }
+}
+
+fn append(server: &Server, worker: usize, effects: &mut Vec<u8>) {
+    server.store.log().appender(worker).encoded(effects);
+    effects.clear();
+    if effects.capacity() > EFFECTS_KEPT_BYTES {
+        *effects = Default::default();
     }
 }
 
@@ -478,7 +495,7 @@ impl Group<'_> {
     fn timed(&mut self, entry: &Entry, args: Args<'_>, keys: &HashedKeys, client: &mut Client, out: &mut Output) {
         let before = Instant::now();
         self.one(entry, args, keys, client, out);
-        self.count_time(entry.index, before.elapsed().as_nanos() as u64);
+        self.count_time(entry, 1, before.elapsed().as_nanos() as u64);
         self.stats.commands[entry.index].calls.add_alone(1);
         if !matches!(entry.command.handler, Handler::Data(_)) {
             self.renew_facts(client);
@@ -538,9 +555,11 @@ impl Group<'_> {
             self.close();
             held = hold(&server.keyspace, command, keys);
         }
-        self.scratch.begin(server.store.log().is_active(), command.keys.only().is_none());
-        let facts = Facts { no_touch: self.facts.no_touch || command.flags.has(flags::NO_TOUCH), ..self.facts };
-        let db = Db::new(held, self.scratch, client.db, facts);
+        self.scratch.begin(server.store.log().is_active(), entry.only_key.is_none());
+        let mut db = Db::new(held, self.scratch, client.db, &self.facts);
+        if command.flags.has(flags::NO_TOUCH) {
+            db = db.without_touching();
+        }
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
         let barrier = outcome.is_ok() && (command.log == Log::Barrier || call.db.scratch().as_received());
@@ -582,6 +601,13 @@ impl Group<'_> {
     /// Has large values freed by another thread.
     #[inline]
     fn retire(&mut self) {
+        if !self.scratch.retired.is_empty() || !self.scratch.retired_directories.is_empty() {
+            self.retire_large();
+        }
+    }
+
+    #[cold]
+    fn retire_large(&mut self) {
         if !self.scratch.retired.is_empty() {
             self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired)));
         }
@@ -590,12 +616,12 @@ impl Group<'_> {
         }
     }
 
-    /// Counts the time that a command took.
+    /// Counts the time of so many runs of a command, each of which took so long.
     #[inline]
-    fn count_time(&self, index: usize, nanoseconds: u64) {
-        self.stats.commands[index].nanoseconds.add_alone(nanoseconds);
+    fn count_time(&self, entry: &Entry, times: u64, nanoseconds: u64) {
+        self.stats.commands[entry.index].nanoseconds.add_alone(nanoseconds * times);
         if self.latency_tracking {
-            self.stats.latencies[index].record_alone(nanoseconds);
+            self.stats.latencies[entry.index].record_alone(nanoseconds, times);
         }
     }
 
@@ -625,11 +651,11 @@ impl Group<'_> {
 /// Locks what the command needs.
 #[inline]
 fn hold<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
-    match keys.hashes[..] {
+    match &keys.named[..] {
         _ if keys.any || command.flags.has(flags::WALKS) => Held::on_demand(keyspace),
         [] => Held::none(keyspace),
-        [hash] => Held::one(keyspace, shard_of(hash)),
-        ref hashes => Held::several(keyspace, &mut hashes.iter().map(|&hash| shard_of(hash)).collect()),
+        [key] => Held::one(keyspace, shard_of(key.hash)),
+        several => Held::several(keyspace, &mut several.iter().map(|key| shard_of(key.hash)).collect()),
     }
 }
 
@@ -722,66 +748,5 @@ pub fn settle_reply_mode(client: &mut Client, mark: crate::resp::reply::Mark, ou
             out.truncate(mark);
             client.reply_mode = ReplyMode::On;
         }
-    }
-}
-
-/// Applies one record of the log: the same handlers, replies thrown away, nothing logged, nothing expired.
-///
-/// # Errors
-/// The text of what the handler refused, or that there is no such command: the log does not fit this server.
-pub fn replay(
-    table: &crate::command::Table,
-    keyspace: &Keyspace,
-    replayer: &mut Replayer,
-    db: u32,
-    args: Args<'_>,
-) -> Result<(), String> {
-    let entry = table.resolve_record(args).map_err(|error| error.to_string())?;
-    let Handler::Data(handler) = entry.command.handler else {
-        return Err(format!("the command '{}' cannot be replayed", entry.full_name));
-    };
-    let Replayer { limits, scratch, keys, out } = replayer;
-    keys.clear();
-    find_keys(keyspace, entry.command, args, keys);
-    let held = hold(keyspace, entry.command, keys);
-    scratch.begin(false, false);
-    let facts = Facts {
-        now: 0,
-        access: AccessClock { seconds: replayer_seconds(), lfu: None },
-        string_max_bytes: u64::MAX,
-        // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
-        hll_sparse_max_bytes: usize::MAX,
-        limits: *limits,
-        replaying: true,
-        no_touch: true,
-    };
-    let db = Db::new(held, scratch, db, facts);
-    let mut call = Call { args, db, entry, frozen: None, keys, may_block: false, block: None };
-    let outcome = run_handler(handler, &mut call, Reply::new(out, Resp::V2));
-    drop(call);
-    out.clear();
-    scratch.retired.clear();
-    scratch.retired_directories.clear();
-    outcome.map(|_| ()).map_err(|error| error.to_string())
-}
-
-/// Replayed keys count as used now.
-fn replayer_seconds() -> u64 {
-    (clock::now_ms() / 1000) as u64
-}
-
-/// What one thread needs to replay.
-#[derive(Debug)]
-pub struct Replayer {
-    limits: Limits,
-    scratch: Scratch,
-    keys: HashedKeys,
-    out: Output,
-}
-
-impl Replayer {
-    /// One that makes collections by these limits.
-    pub fn new(limits: Limits) -> Replayer {
-        Replayer { limits, scratch: Scratch::default(), keys: HashedKeys::default(), out: Output::default() }
     }
 }

@@ -8,21 +8,36 @@ use smallvec::SmallVec;
 use super::blocking::{Block, Blocked};
 use super::db::StringRef;
 use super::table::Entry;
-use super::{Client, CommandError, Db, Outcome, Server, keys::Places};
+use super::{Client, CommandError, Db, Outcome, Server};
 use crate::keyspace::{Frozen, Key};
 use crate::resp::{Args, Done, Reply};
 
 /// The keys of a call, hashed once, before its shards are locked.
 #[derive(Debug, Default)]
 pub struct HashedKeys {
-    /// Where they stand among the arguments.
-    pub places: Places,
-    /// Their hashes, in the same order.
-    pub hashes: SmallVec<[u64; 4]>,
+    /// Those that arguments name, in their order.
+    pub named: SmallVec<[HashedKey; 4]>,
     /// Whether the call may use any key: it runs alone behind the gate.
     pub any: bool,
     /// The hash of the member of a large collection that is to be fetched ahead, if there is one.
     pub member: Option<u64>,
+}
+
+/// One key of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct HashedKey {
+    /// Where it stands among the arguments.
+    pub place: usize,
+    /// Its hash.
+    pub hash: u64,
+}
+
+impl HashedKey {
+    /// The key itself.
+    #[inline]
+    pub fn of<'a>(&self, args: Args<'a>) -> Key<'a> {
+        Key { bytes: args.at(self.place), hash: self.hash }
+    }
 }
 
 /// A call of a data command: a pure function of its arguments and of the keys that it names.
@@ -48,8 +63,7 @@ impl HashedKeys {
     /// Forgets them.
     #[inline]
     pub fn clear(&mut self) {
-        self.places.clear();
-        self.hashes.clear();
+        self.named.clear();
         self.any = false;
         self.member = None;
     }
@@ -59,17 +73,16 @@ impl<'a> Call<'a> {
     /// The argument at `index` as a key.
     #[inline]
     pub fn key(&self, index: usize) -> Key<'a> {
-        let bytes = self.args.at(index);
-        match self.keys.places.iter().position(|&place| place == index) {
-            Some(at) => Key { bytes, hash: self.keys.hashes[at] },
-            None => self.db.keyspace().key(bytes),
+        match self.keys.named.iter().find(|named| named.place == index) {
+            Some(named) => named.of(self.args),
+            None => self.db.keyspace().key(self.args.at(index)),
         }
     }
 
     /// All keys, in the order of the arguments.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = Key<'a>> + use<'a> {
         let (args, keys) = (self.args, self.keys);
-        keys.places.iter().zip(&keys.hashes).map(move |(&place, &hash)| Key { bytes: args.at(place), hash })
+        keys.named.iter().map(move |named| named.of(args))
     }
 
     /// There is nothing to reply with yet: waits, or replies with null where that is not allowed. Nothing may
@@ -94,6 +107,9 @@ impl<'a> Call<'a> {
 
     /// Writes the call itself as the record.
     pub fn log_verbatim(&mut self, key: Key<'_>) {
+        if !self.db.scratch().is_logging() {
+            return;
+        }
         let words: SmallVec<[&[u8]; 8]> = self.args.from(0).collect();
         self.db.log(key, &words);
     }

@@ -122,6 +122,12 @@ impl Scratch {
         self.as_received
     }
 
+    /// Whether effects are wanted at all.
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.logging
+    }
+
     /// The number of records among the effects.
     pub fn records(&self) -> usize {
         self.sequenced.len()
@@ -134,15 +140,24 @@ pub struct Db<'a> {
     held: Held<'a>,
     scratch: &'a mut Scratch,
     index: u32,
-    facts: Facts,
+    facts: &'a Facts,
+    /// Whether reads leave the access time alone.
+    no_touch: bool,
     /// What is edited is no change for WATCH: see [`Db::edit_unwatched`].
     unwatched: bool,
 }
 
 impl<'a> Db<'a> {
     /// The database `index` through the locks in `held`.
-    pub fn new(held: Held<'a>, scratch: &'a mut Scratch, index: u32, facts: Facts) -> Self {
-        Db { held, scratch, index, facts, unwatched: false }
+    #[inline]
+    pub fn new(held: Held<'a>, scratch: &'a mut Scratch, index: u32, facts: &'a Facts) -> Self {
+        Db { held, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
+    }
+
+    /// The same, for a command that leaves the access time of what it reads alone.
+    #[inline]
+    pub fn without_touching(self) -> Self {
+        Db { no_touch: true, ..self }
     }
 
     /// The keyspace behind, for whoever walks it.
@@ -157,8 +172,8 @@ impl<'a> Db<'a> {
     }
 
     /// What does not change while the command runs.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
+    pub fn facts(&self) -> &'a Facts {
+        self.facts
     }
 
     /// The database's number.
@@ -179,33 +194,41 @@ impl<'a> Db<'a> {
     /// The entry of a key, for reading its value: counts a hit or a miss and sets the access time.
     #[inline]
     pub fn read(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        let Some(place) = self.find(key) else {
+        let Some(place) = self.find(key, !self.no_touch) else {
             self.scratch.misses += 1;
             return None;
         };
         self.scratch.hits += 1;
-        if !self.facts.no_touch {
-            self.touch_at(key, place);
-        }
         self.entry_at(key, place)
     }
 
     /// The entry of a key, without a trace: for writes, and for questions about the key itself.
     #[inline]
     pub fn peek(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        let place = self.find(key)?;
+        let place = self.find(key, false)?;
         self.entry_at(key, place)
     }
 
-    /// Where the entry of a key stands; an expired one is removed.
+    /// Where the entry of a key stands; an expired one is removed. If it is to be touched, its access time is set.
     #[inline]
-    fn find(&mut self, key: Key<'_>) -> Option<Place> {
-        let directory = self.held.shard(key.shard()).directory(self.index)?;
+    fn find(&mut self, key: Key<'_>, touch: bool) -> Option<Place> {
+        let shard = self.held.shard(key.shard());
+        let directory = shard.directory(self.index)?;
         let place = directory.find(key.hash, key.bytes)?;
-        let expiry = directory.entry_at(place).expiry();
-        if expiry.is_some_and(|expiry| expiry <= self.facts.now as u64) && !self.facts.replaying {
+        let entry = directory.entry_at(place);
+        if entry.expiry().is_some_and(|expiry| expiry <= self.facts.now as u64) && !self.facts.replaying {
             self.expire(key);
             return None;
+        }
+        if touch {
+            let old = entry.access();
+            let new = self.facts.access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32));
+            // An unchanged field is not written: the line stays clean.
+            if new != old
+                && let Some(directory) = shard.directory_unshared(self.index)
+            {
+                directory.set_access_at(place, new);
+            }
         }
         Some(place)
     }
@@ -241,23 +264,7 @@ impl<'a> Db<'a> {
 
     /// Sets the access time of a key to now. Returns whether there is such a key.
     pub fn touch(&mut self, key: Key<'_>) -> bool {
-        let Some(place) = self.find(key) else { return false };
-        self.touch_at(key, place);
-        true
-    }
-
-    #[inline]
-    fn touch_at(&mut self, key: Key<'_>, place: Place) {
-        let access = self.facts.access;
-        let shard = self.held.shard(key.shard());
-        let Some(old) = shard.directory(self.index).map(|directory| directory.entry_at(place).access()) else { return };
-        let new = access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32));
-        // An unchanged field is not written: the line stays clean.
-        if new != old
-            && let Some(directory) = shard.directory_unshared(self.index)
-        {
-            directory.set_access_at(place, new);
-        }
+        self.find(key, true).is_some()
     }
 
     /// Sets the access field of a key that exists.
@@ -372,7 +379,7 @@ impl<'a> Db<'a> {
         key: Key<'_>,
         edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
     ) -> Result<R, CommandError> {
-        let limits = self.facts.limits;
+        let limits = &self.facts.limits;
         let mut bytes = std::mem::take(&mut self.scratch.spare);
         bytes.clear();
         let stored = match self.peek(key).map(|entry| (entry.kind(), entry.value())) {
@@ -391,7 +398,7 @@ impl<'a> Db<'a> {
             }
         };
         let existed = !matches!(stored, Stored::Missing(_));
-        let mut edited = C::edit(stored, &limits).ok_or(CommandError::WrongType)?;
+        let mut edited = C::edit(stored, limits).ok_or(CommandError::WrongType)?;
         let (result, changes) = edit(&mut edited)?;
         let finished = C::finish(edited);
         if changes > 0 {
@@ -435,7 +442,7 @@ impl<'a> Db<'a> {
         edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
     ) -> Result<R, CommandError> {
         self.remember(key);
-        let (limits, access) = (self.facts.limits, self.facts.access.fresh());
+        let (limits, access) = (&self.facts.limits, self.facts.access.fresh());
         let index = self.index;
         let shard = self.held.shard(key.shard());
         let directory = shard.directory_mut(index);
@@ -445,7 +452,7 @@ impl<'a> Db<'a> {
         };
         let heap = directory.heap_mut(key.hash, key.bytes);
         let heap = heap.expect("a large collection is a payload that can be changed");
-        let mut edited = C::edit(Stored::Large(heap), &limits).ok_or(CommandError::WrongType)?;
+        let mut edited = C::edit(Stored::Large(heap), limits).ok_or(CommandError::WrongType)?;
         // Counted beforehand: should the edit panic, what it has begun stands, and the log must hold it.
         self.scratch.dirty += 1;
         let edit = edit(&mut edited);

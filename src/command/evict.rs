@@ -167,7 +167,7 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
     let key = world.keyspace.key(&victim.key);
     let held = Held::one(world.keyspace, key.shard());
     world.scratch.begin(world.scratch.logging, false);
-    let mut db = Db::new(held, world.scratch, victim.db, world.facts);
+    let mut db = Db::new(held, world.scratch, victim.db, &world.facts);
     let bytes = db.peek(key).map(|entry| entry.memory() as u64);
     let before = db.changes();
     if db.remove(key) {

@@ -100,14 +100,14 @@ const STEP_BITS: u32 = 4;
 const BUCKETS: usize = ((LONGEST_BITS - SHORTEST_BITS) << STEP_BITS) as usize;
 
 impl Latencies {
-    /// Counts one run; the caller is the only one who counts here.
+    /// Counts so many runs that took so long; the caller is the only one who counts here.
     #[inline]
-    pub fn record_alone(&self, nanoseconds: u64) {
+    pub fn record_alone(&self, nanoseconds: u64, times: u64) {
         let buckets = self.0.get_or_init(|| (0..BUCKETS).map(|_| Counter::default()).collect());
         let nanoseconds = nanoseconds.clamp(1 << SHORTEST_BITS, (1 << LONGEST_BITS) - 1);
         let power = nanoseconds.ilog2();
         let step = (nanoseconds >> (power - STEP_BITS)) as usize & ((1 << STEP_BITS) - 1);
-        buckets[((power - SHORTEST_BITS) << STEP_BITS) as usize + step].add_alone(1);
+        buckets[((power - SHORTEST_BITS) << STEP_BITS) as usize + step].add_alone(times);
     }
 
     /// Sets all to zero.
@@ -185,15 +185,15 @@ mod tests {
         let workers = [Latencies::default(), Latencies::default()];
         assert_eq!(Latencies::percentiles(workers.iter(), &[50.0]), None);
         for microseconds in 1..=1000 {
-            workers[microseconds % 2].record_alone(microseconds as u64 * 1000);
+            workers[microseconds % 2].record_alone(microseconds as u64 * 1000, 1);
         }
         let bounds = Latencies::percentiles(workers.iter(), &[50.0, 99.0, 100.0]).unwrap();
         for (bound, exact) in bounds.into_iter().zip([500_000, 990_000, 1_000_000]) {
             assert!((exact..=exact * 17 / 16).contains(&bound), "{bound} for {exact}");
         }
         workers.iter().for_each(Latencies::reset);
-        workers[0].record_alone(0);
-        workers[0].record_alone(u64::MAX);
+        workers[0].record_alone(0, 1);
+        workers[0].record_alone(u64::MAX, 1);
         let bounds = Latencies::percentiles(workers.iter(), &[0.0, 100.0]).unwrap();
         assert_eq!(bounds, [1087, (1 << LONGEST_BITS) - 1]);
     }

@@ -61,7 +61,7 @@ fn sweep_shard(
     publish: &mut dyn FnMut(&mut Scratch),
 ) -> usize {
     scratch.begin(scratch.logging, false);
-    let mut db = Db::new(Held::one(keyspace, shard), scratch, 0, facts);
+    let mut db = Db::new(Held::one(keyspace, shard), scratch, 0, &facts);
     let now = facts.now.max(0) as u64;
     let due = |(index, directory): (u32, &Directory)| {
         directory.earliest_expiry().is_some_and(|at| at <= now).then_some(index)

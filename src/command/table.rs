@@ -40,6 +40,8 @@ pub struct Entry {
     /// Whether it takes about the same short time whatever its arguments, so that a group of such commands
     /// need not be timed one by one.
     pub is_quick: bool,
+    /// See [`super::keys::Keys::only`].
+    pub only_key: Option<usize>,
     subcommands: Vec<Entry>,
     /// Its subcommands that nobody is shown: [`Handler::Words`].
     words: Vec<Entry>,
@@ -136,25 +138,23 @@ impl Table {
         self.resolve_entry(entry, args)
     }
 
-    /// The same, where the command before in the pipeline was `last`, by the same name as like as not.
-    ///
-    /// # Errors
-    /// As [`Table::resolve`].
+    /// The same, where the command before in the pipeline was `last`, by the same name as like as not. Where
+    /// there is a mistake, [`Table::resolve`] says which.
     #[inline]
-    pub fn resolve_after<'a>(
-        &'a self,
-        last: &mut Option<&'a Entry>,
-        args: Args<'_>,
-    ) -> Result<&'a Entry, CommandError> {
+    pub fn resolve_after<'t, 'a>(&'t self, last: &mut Option<Named<'t, 'a>>, args: Args<'a>) -> Option<&'t Entry> {
+        let name = args.at(0);
         let entry = match *last {
-            Some(entry) if args.at(0).eq_ignore_ascii_case(entry.command.name.as_bytes()) => entry,
-            _ => match self.get(args.at(0)) {
-                Some(entry) => entry,
-                None => return Err(unknown_command(args)),
-            },
+            Some(last) if last.name == name => last.entry,
+            _ => {
+                let entry = self.get(name)?;
+                *last = Some(Named { name, entry });
+                entry
+            }
         };
-        *last = Some(entry);
-        self.resolve_entry(entry, args)
+        match entry.command.handler {
+            Handler::Data(_) if entry.command.arity.accepts(args.len()) => Some(entry),
+            _ => self.resolve_entry(entry, args).ok(),
+        }
     }
 
     #[inline]
@@ -184,11 +184,19 @@ impl Table {
     }
 }
 
+/// A command, and the name that a client has called it by.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'t, 'a> {
+    name: &'a [u8],
+    entry: &'t Entry,
+}
+
 impl Entry {
     fn new(command: &'static Command, full_name: String, index: usize) -> Self {
         let data = matches!(command.handler, Handler::Data(_));
         let is_quick = data && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
-        Entry { command, full_name, index, is_quick, subcommands: Vec::new(), words: Vec::new() }
+        let only_key = command.keys.only();
+        Entry { command, full_name, index, is_quick, only_key, subcommands: Vec::new(), words: Vec::new() }
     }
 
     /// The subcommands of a container.

@@ -1,13 +1,14 @@
 //! Fetching ahead of use: what the commands of a group will touch, in waves, so that the cache misses of one
 //! overlap those of the others.
 
-use smallvec::SmallVec;
-
 use super::{GROUP_MAX, Plan, find_keys};
 use crate::command::Server;
 use crate::command::call::HashedKeys;
-use crate::keyspace::{Key, Keyspace};
+use crate::keyspace::Keyspace;
 use crate::resp::Args;
+
+/// How many keys of one command are fetched ahead.
+const KEYS_AHEAD: usize = 4;
 
 /// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, and two more for
 /// members of large collections, so that the cache misses of one overlap those of the others.
@@ -16,27 +17,30 @@ pub(super) fn plan<'a>(
     db: u32,
     calls: &[Args<'_>],
     keys: &mut [HashedKeys],
-) -> SmallVec<[Plan<'a>; GROUP_MAX]> {
+) -> [Plan<'a>; GROUP_MAX] {
     let keyspace = &server.keyspace;
-    let mut plans = SmallVec::new();
-    let mut last = None;
-    for (args, keys) in calls.iter().zip(keys.iter_mut()) {
+    let mut plans = [None; GROUP_MAX];
+    let (mut ahead, mut hashed) = ([(db, 0); GROUP_MAX * KEYS_AHEAD], 0);
+    let (mut last, mut any_member) = (None, false);
+    for ((&args, keys), plan) in calls.iter().zip(keys.iter_mut()).zip(&mut plans) {
         keys.clear();
-        let plan = server.table.resolve_after(&mut last, *args);
-        if let Ok(entry) = &plan {
-            find_keys(keyspace, entry.command, *args, keys);
-            if calls.len() > 1 {
-                keys.hashes.iter().for_each(|&hash| keyspace.prefetch_shard(hash));
-                if let member @ 1.. = entry.command.member {
-                    keys.member = args.get(member).map(|member| keyspace.seed().hash(member));
-                }
+        *plan = server.table.resolve_after(&mut last, args);
+        let Some(entry) = *plan else { continue };
+        find_keys(keyspace, entry, args, keys);
+        if calls.len() > 1 {
+            for key in keys.named.iter().take(KEYS_AHEAD) {
+                keyspace.prefetch_shard(key.hash);
+                ahead[hashed].1 = key.hash;
+                hashed += 1;
+            }
+            if let member @ 1.. = entry.command.member {
+                keys.member = args.get(member).map(|member| keyspace.seed().hash(member));
+                any_member = true;
             }
         }
-        plans.push(plan);
     }
-    if calls.len() > 1 {
-        let hashes = || keys[..calls.len()].iter().flat_map(|keys| keys.hashes.iter().take(4));
-        prefetch(keyspace, hashes().map(|&hash| (db, hash)));
+    prefetch(keyspace, &ahead[..hashed]);
+    if any_member {
         prefetch_members(keyspace, db, calls, keys);
     }
     plans
@@ -45,14 +49,14 @@ pub(super) fn plan<'a>(
 /// The waves that fetch members of large collections: first the segment of each, then the record.
 fn prefetch_members(keyspace: &Keyspace, db: u32, calls: &[Args<'_>], keys: &mut [HashedKeys]) {
     for (args, keys) in calls.iter().zip(keys.iter_mut()) {
-        if let (Some(member), [place], [hash]) = (keys.member, &keys.places[..], &keys.hashes[..]) {
-            let key = Key { bytes: args.at(*place), hash: *hash };
+        if let (Some(member), [named]) = (keys.member, &keys.named[..]) {
+            let key = named.of(*args);
             keys.member = Some(member).filter(|member| keyspace.prefetch_member_segment(db, key, *member));
         }
     }
     for (args, keys) in calls.iter().zip(keys) {
-        if let (Some(member), [place], [hash]) = (keys.member, &keys.places[..], &keys.hashes[..]) {
-            keyspace.prefetch_member_record(db, Key { bytes: args.at(*place), hash: *hash }, member);
+        if let (Some(member), [named]) = (keys.member, &keys.named[..]) {
+            keyspace.prefetch_member_record(db, named.of(*args), member);
         }
     }
 }
@@ -60,8 +64,8 @@ fn prefetch_members(keyspace: &Keyspace, db: u32, calls: &[Args<'_>], keys: &mut
 /// The waves behind the first (see [`Keyspace::prefetch_shard`]) that fetch what leads to keys, each given with
 /// its database.
 #[inline]
-pub(super) fn prefetch(keyspace: &Keyspace, keys: impl Iterator<Item = (u32, u64)> + Clone) {
-    keys.clone().for_each(|(_, hash)| keyspace.prefetch_directory(hash));
-    keys.clone().for_each(|(db, hash)| keyspace.prefetch_segment(db, hash));
-    keys.for_each(|(db, hash)| keyspace.prefetch_record(db, hash));
+pub(super) fn prefetch(keyspace: &Keyspace, keys: &[(u32, u64)]) {
+    keys.iter().for_each(|&(_, hash)| keyspace.prefetch_directory(hash));
+    keys.iter().for_each(|&(db, hash)| keyspace.prefetch_segment(db, hash));
+    keys.iter().for_each(|&(db, hash)| keyspace.prefetch_record(db, hash));
 }

@@ -29,10 +29,11 @@ pub(super) type ReadyKey = (u32, Box<[u8]>);
 #[inline]
 pub(super) fn is_waited_for(held: &mut Held<'_>, args: Args<'_>, keys: &HashedKeys) -> bool {
     let mut waited = false;
-    for (&place, &hash) in keys.places.iter().zip(&keys.hashes) {
-        let waiters = &held.shard(crate::keyspace::shard_of(hash)).waiters;
+    for named in &keys.named {
+        let key = named.of(args);
+        let waiters = &held.shard(key.shard()).waiters;
         if !waiters.is_empty() {
-            waited |= !waiters.keys(|_, key| key == args.at(place)).is_empty();
+            waited |= !waiters.keys(|_, bytes| bytes == key.bytes).is_empty();
         }
     }
     waited
@@ -75,9 +76,9 @@ impl Group<'_> {
             ready.extend(shards.flat_map(|shard| keyspace.lock(shard).waiters.keys(|_, _| true)));
             return;
         }
-        for (&place, &hash) in keys.places.iter().zip(&keys.hashes) {
-            let shard = keyspace.lock(crate::keyspace::shard_of(hash));
-            ready.extend(shard.waiters.keys(|_, key| key == args.at(place)));
+        for named in &keys.named {
+            let key = named.of(args);
+            ready.extend(keyspace.lock(key.shard()).waiters.keys(|_, bytes| bytes == key.bytes));
         }
     }
 
@@ -85,10 +86,15 @@ impl Group<'_> {
     #[inline]
     pub(super) fn serve_vanished(&mut self) {
         if !self.scratch.vanished.is_empty() {
-            self.close();
-            self.serve(Vec::new());
-            self.open();
+            self.serve_alone();
         }
+    }
+
+    #[cold]
+    fn serve_alone(&mut self) {
+        self.close();
+        self.serve(Vec::new());
+        self.open();
     }
 
     /// Serves those who wait for these keys or for what has vanished, in the order of their arrival, and those
@@ -129,10 +135,10 @@ impl Group<'_> {
         let Ok(entry) = server.table.resolve(args) else { return };
         let (Some(_), Handler::Data(handler)) = (&*state, entry.command.handler) else { return };
         let (mut keys, mut out) = (HashedKeys::default(), Output::new());
-        find_keys(&server.keyspace, entry.command, args, &mut keys);
+        find_keys(&server.keyspace, entry, args, &mut keys);
         let held = hold(&server.keyspace, entry.command, &keys);
         self.scratch.begin(server.store.log().is_active(), entry.command.keys.only().is_none());
-        let db = Db::new(held, self.scratch, waiter.db, self.facts);
+        let db = Db::new(held, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
         super::append_effects(server, self.worker, call.db.scratch());

@@ -9,7 +9,7 @@ use crate::base::random::Random;
 use crate::command::Table;
 use crate::command::evict::Evicted;
 use crate::persist::record::Items;
-use crate::resp::Span;
+use crate::resp::{Resp, Span};
 use crate::value::Limits;
 use crate::value::codec::{canonical, check_invariants};
 
@@ -175,13 +175,14 @@ impl Runner {
             };
             let Handler::Data(handler) = entry.command.handler else { panic!("not a data command") };
             let mut keys = HashedKeys::default();
-            find_keys(keyspace, entry.command, args, &mut keys);
+            find_keys(keyspace, entry, args, &mut keys);
             let closed = gate.close();
             let frozen = entry.command.flags.has(flags::FROZEN).then(|| keyspace.freeze(&closed));
             scratch.begin(true, entry.command.keys.only().is_none());
             let held = hold(keyspace, entry.command, &keys);
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
-            let db_view = Db::new(held, scratch, db, Facts { no_touch, ..facts });
+            let facts = Facts { no_touch, ..facts };
+            let db_view = Db::new(held, scratch, db, &facts);
             let mut call = Call { args, db: db_view, entry, frozen, keys: &keys, may_block: false, block: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             keep(&mut call.db.scratch().effects, logged);

@@ -80,15 +80,15 @@ impl Group<'_> {
 
     fn watch(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client) {
         let db = client.db;
-        for (&place, &hash) in keys.places.iter().zip(&keys.hashes) {
-            let key = Key { bytes: args.at(place), hash };
+        for named in &keys.named {
+            let key = named.of(args);
             if client.watched.iter().any(|watched| watched.db == db && *watched.key == *key.bytes) {
                 continue;
             }
             // A key whose time has come is no change that happens later.
             self.remove_if_expired(db, key);
             let version = self.server.keyspace.lock(key.shard()).watched.watch(db, key.bytes);
-            client.watched.push(WatchedKey { db, key: key.bytes.into(), hash, version });
+            client.watched.push(WatchedKey { db, key: key.bytes.into(), hash: key.hash, version });
         }
         client.record.watching.store(client.watched.len() as u64, std::sync::atomic::Ordering::Relaxed);
     }
@@ -96,7 +96,7 @@ impl Group<'_> {
     fn remove_if_expired(&mut self, db: u32, key: Key<'_>) {
         self.scratch.begin(self.server.store.log().is_active(), false);
         let held = Held::one(&self.server.keyspace, key.shard());
-        let mut db = Db::new(held, self.scratch, db, self.facts);
+        let mut db = Db::new(held, self.scratch, db, &self.facts);
         db.exists(key);
         super::append_effects(self.server, self.worker, db.scratch());
     }
@@ -140,7 +140,7 @@ impl Group<'_> {
                 }
             };
             keys.clear();
-            find_keys(&self.server.keyspace, entry.command, args, &mut keys);
+            find_keys(&self.server.keyspace, entry, args, &mut keys);
             self.timed(entry, args, &keys, client, out);
             if entry.command.flags.has(flags::WRITE) && self.server.blocking.is_any() {
                 self.add_ready(entry, args, &keys, &mut ready);

@@ -69,6 +69,9 @@ impl OwnedArgs {
 }
 
 impl<'a> Args<'a> {
+    /// No arguments, not even a name.
+    pub const NONE: Args<'static> = Args { buffer: &[], spans: &[] };
+
     /// Arguments that lie at `spans` of `buffer`.
     ///
     /// A span outside the buffer makes the access to that argument panic.
@@ -83,6 +86,7 @@ impl<'a> Args<'a> {
     }
 
     /// Whether there is not even a name.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
@@ -217,8 +221,10 @@ impl Request {
         if self.spans.capacity() > 1024 {
             self.spans = Vec::new();
         }
-        self.inline = Vec::new();
-        self.is_inline = false;
+        if self.is_inline {
+            self.inline = Vec::new();
+            self.is_inline = false;
+        }
         self.position = 0;
         self.due = None;
         self.bulk_len = None;
@@ -244,37 +250,41 @@ impl Request {
     /// A [`ProtocolError`]; nothing more can be decoded of this connection then.
     #[inline]
     pub fn decode(&mut self, buffer: &[u8], limits: Limits) -> Result<Progress, ProtocolError> {
-        if self.due.is_none() {
-            match buffer.first() {
-                None => return Ok(Progress::Incomplete),
-                Some(b'*') => match self.decode_count(buffer, limits)? {
-                    None => return Ok(Progress::Incomplete),
-                    Some(0) => return Ok(Progress::Complete(self.position)),
-                    Some(count) => self.due = Some(count),
-                },
-                Some(_) => return self.decode_inline(buffer),
+        let mut due = match (self.due, buffer) {
+            (Some(due), _) => due,
+            (None, []) => return Ok(Progress::Incomplete),
+            // The common case first: one digit.
+            (None, &[b'*', digit @ b'1'..=b'9', b'\r', b'\n', ..]) => {
+                self.position = 4;
+                usize::from(digit - b'0')
             }
-        }
-        while let Some(due) = self.due
-            && due > 0
-        {
-            let len = match self.bulk_len {
+            (None, [b'*', ..]) => match self.decode_count(buffer, limits)? {
+                None => return Ok(Progress::Incomplete),
+                Some(count) => count,
+            },
+            (None, _) => return self.decode_inline(buffer),
+        };
+        while due > 0 {
+            let len = match self.bulk_len.take() {
                 Some(len) => len,
                 None => match self.decode_bulk_len(buffer, limits)? {
-                    None => return Ok(Progress::Incomplete),
+                    None => {
+                        self.due = Some(due);
+                        return Ok(Progress::Incomplete);
+                    }
                     Some(len) => len,
                 },
             };
             // The two bytes after an argument are skipped unread, as Redis does.
             if buffer.len() - self.position < len + 2 {
-                self.bulk_len = Some(len);
+                (self.due, self.bulk_len) = (Some(due), Some(len));
                 return Ok(Progress::Incomplete);
             }
             self.spans.push(Span { start: self.position, len });
             self.position += len + 2;
-            self.bulk_len = None;
-            self.due = Some(due - 1);
+            due -= 1;
         }
+        self.due = Some(0);
         Ok(Progress::Complete(self.position))
     }
 

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
-use smallvec::SmallVec;
 use tokio::io::ReadBuf;
 
 use super::received::Received;
@@ -356,19 +355,18 @@ impl Connection {
             // Before authentication one command may change what the next may be.
             let most = if client.authenticated { GROUP_MAX } else { 1 };
             let (mut decoded, mut at, mut error) = (0, consumed, None);
-            let mut begins: SmallVec<[usize; GROUP_MAX]> = SmallVec::new();
+            let mut begins = [0; GROUP_MAX];
             while decoded < most {
                 match requests[decoded].decode(&bytes[at..], limits) {
                     Ok(Progress::Complete(taken)) => {
-                        begins.push(at);
-                        at += taken;
-                        decoded += 1;
-                        if requests[decoded - 1].args(&bytes[begins[decoded - 1]..]).is_empty() {
-                            // An empty line or array is nothing, not even a command.
-                            begins.pop();
-                            decoded -= 1;
+                        // An empty line or array is nothing, not even a command.
+                        if requests[decoded].args(bytes).is_empty() {
                             requests[decoded].reset();
+                        } else {
+                            begins[decoded] = at;
+                            decoded += 1;
                         }
+                        at += taken;
                     }
                     Ok(Progress::Incomplete) => break,
                     Err(mistake) => {
@@ -377,10 +375,11 @@ impl Connection {
                     }
                 }
             }
-            let calls: SmallVec<[Args<'_>; GROUP_MAX]> =
-                begins.iter().zip(requests.iter()).map(|(&begin, request)| request.args(&bytes[begin..])).collect();
-            let executed = if calls.is_empty() { 0 } else { executor.run(&mut client, &calls, &mut output) };
-            drop(calls);
+            let mut calls = [Args::NONE; GROUP_MAX];
+            for ((call, request), &begin) in calls.iter_mut().zip(requests.iter()).zip(&begins[..decoded]) {
+                *call = request.args(&bytes[begin..]);
+            }
+            let executed = if decoded == 0 { 0 } else { executor.run(&mut client, &calls[..decoded], &mut output) };
             let stopped = client.wait.is_some() || client.closing;
             consumed = if executed < decoded { begins[executed] } else { at };
             if stopped {

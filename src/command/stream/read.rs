@@ -111,8 +111,8 @@ impl<'a> Request<'a> {
     /// The executor has locked the keys behind the first word STREAMS that may be the option: it is not, if a
     /// group or consumer is called so behind another option.
     fn check_keys(&self, call: &Call<'_>) -> Result<(), CommandError> {
-        let found = &call.keys.places;
-        let named = found.first() == Some(&self.first) && found.len() == self.streams;
+        let found = &call.keys.named;
+        let named = found.first().is_some_and(|key| key.place == self.first) && found.len() == self.streams;
         if named { Ok(()) } else { Err(CommandError::Text("ERR the first STREAMS must be the option")) }
     }
 }
