@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - Whoever adds to a list has announced it by [`ListMut::expect`]; what was not announced is judged at the end.
-//! - No leaf holds more than 8 KiB, but for a single longer element; no leaf keeps much more memory than it uses.
+//! - No leaf holds more than 16 KiB, but for a single longer element; no leaf keeps much more memory than it uses.
 
 use std::ops::Range;
 
@@ -16,8 +16,8 @@ use super::listpack::{self, Item, Listpack, ListpackBuf};
 use super::tree::{Cursor, Leaf, Tree, Where};
 use crate::base::varint::{put_varint, take_string};
 
-/// The bytes of a leaf, in all but the case of one element that is longer: what an allocation of 8 KiB holds.
-const LEAF_BYTES_MAX: usize = 8192 - 16;
+/// The bytes of a leaf, in all but the case of one element that is longer: what an allocation of 16 KiB holds.
+const LEAF_BYTES_MAX: usize = 16384 - 16;
 /// How many leaves a list has whose next leaf does not grow step by step.
 const LEAVES_OF_A_LONG_LIST: usize = 16;
 /// No listpack of a small list becomes larger than this where the directive counts elements.
@@ -81,6 +81,19 @@ impl Leaf for Chunk {
     }
 }
 
+impl Chunk {
+    /// Adds an element of `size` bytes at an end, if there is room.
+    #[inline]
+    fn push(&mut self, element: Item<'_>, size: usize, end: End) -> bool {
+        match end {
+            End::Left if self.0.make_room_front(size, LEAF_BYTES_MAX) => self.0.push_front(element),
+            End::Right if self.0.make_room_back(size, LEAF_BYTES_MAX) => self.0.push_back(element),
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// Removes elements equal to one, of those in a range: so many from the side where the search begins.
 fn remove_equal(elements: &mut ListpackBuf, range: Range<usize>, element: Item<'_>, most: usize, from: End) -> usize {
     let among = elements.as_listpack().iter().take(range.end).skip(range.start);
@@ -126,24 +139,20 @@ impl List {
         };
         let size = listpack::item_size(element);
         let pushed = self.chunks.edit_at(index, |chunk, _| {
-            let has_room = chunk.0.encoded_len() + size <= LEAF_BYTES_MAX;
+            let has_room = chunk.push(element, size, end);
             if !has_room {
                 chunk.0.settle();
-                return (false, place);
             }
-            chunk.0.reserve_within(size, LEAF_BYTES_MAX);
-            match end {
-                End::Left => chunk.0.push_front(element),
-                End::Right => chunk.0.push_back(element),
-            }
-            (true, place)
+            (has_room, place)
         });
         if pushed != Some(true) {
             // A full leaf stays as it is: were it to grow and be split, it would be copied twice and leave holes.
             // Where a leaf is little beside the others it has all its room from the start, for the same reason.
             let is_long = self.bytes() >= LEAVES_OF_A_LONG_LIST * LEAF_BYTES_MAX;
             let mut next = Chunk(ListpackBuf::with_capacity(if is_long { LEAF_BYTES_MAX } else { 0 }));
-            next.0.push_back(element);
+            if !next.push(element, size, end) {
+                next.0.push_back(element);
+            }
             self.chunks.add_leaf(next, end == End::Right);
         }
     }

@@ -327,9 +327,13 @@ impl DoubleEndedIterator for Pairs<'_> {
     }
 }
 
-/// A listpack to edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListpackBuf(Vec<u8>);
+/// A listpack to edit. Behind it, and on request before it, there is room: edits at either end move nothing else.
+#[derive(Clone, Debug)]
+pub struct ListpackBuf {
+    bytes: Vec<u8>,
+    /// Where the listpack begins; it ends with the bytes.
+    start: usize,
+}
 
 impl Default for ListpackBuf {
     fn default() -> Self {
@@ -337,88 +341,138 @@ impl Default for ListpackBuf {
     }
 }
 
+impl PartialEq for ListpackBuf {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
 impl From<Listpack<'_>> for ListpackBuf {
     fn from(list: Listpack<'_>) -> Self {
-        ListpackBuf(list.0.to_vec())
+        ListpackBuf { bytes: list.0.to_vec(), start: 0 }
     }
 }
 
 impl ListpackBuf {
     /// A listpack without elements.
     pub fn new() -> Self {
-        ListpackBuf(EMPTY.to_vec())
+        ListpackBuf { bytes: EMPTY.to_vec(), start: 0 }
     }
 
     /// One with room for so many bytes, header and end mark included.
     pub fn with_capacity(bytes: usize) -> Self {
         let mut own = Vec::with_capacity(bytes.max(EMPTY.len()));
         own.extend_from_slice(&EMPTY);
-        ListpackBuf(own)
+        ListpackBuf { bytes: own, start: 0 }
     }
 
     /// Takes bytes as [`Listpack::trusted`] does.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         debug_assert!(Listpack::parse(&bytes).is_some(), "no listpack: {bytes:?}");
-        ListpackBuf(bytes)
+        ListpackBuf { bytes, start: 0 }
     }
 
     /// Gives back the memory that edits to come would use.
     pub fn shrink_to_fit(&mut self) {
-        self.0.shrink_to_fit();
+        self.drop_front_room();
+        self.bytes.shrink_to_fit();
     }
 
-    /// Makes room for `more` bytes: by doubling, though not beyond `most` bytes in all where that is enough.
+    fn drop_front_room(&mut self) {
+        self.bytes.drain(..std::mem::take(&mut self.start));
+    }
+
+    /// Makes room for an element of `size` bytes at the end, in no more than `most` bytes of memory in all. False if
+    /// there is none, or so little that making it again and again would move the whole for each element.
     #[inline]
-    pub fn reserve_within(&mut self, more: usize, most: usize) {
-        let (len, capacity) = (self.0.len(), self.0.capacity());
-        if capacity - len < more {
-            let wanted = (capacity * 2).min(most).max(len + more);
-            self.0.reserve_exact(wanted - len);
+    pub fn make_room_back(&mut self, size: usize, most: usize) -> bool {
+        if self.bytes.capacity() - self.bytes.len() >= size {
+            return self.encoded_len() + size <= most;
         }
+        if self.bytes.len() + size > most {
+            if !self.is_worth_moving(size, most) {
+                return false;
+            }
+            self.drop_front_room();
+        }
+        let needed = self.bytes.len() + size;
+        self.bytes.reserve_exact(self.next_capacity(needed, most).saturating_sub(self.bytes.len()));
+        true
+    }
+
+    /// The same for an element at the start.
+    #[inline]
+    pub fn make_room_front(&mut self, size: usize, most: usize) -> bool {
+        if self.start >= size {
+            return self.encoded_len() + size <= most;
+        }
+        let needed = self.encoded_len() + size;
+        let capacity = self.next_capacity(needed, most);
+        let grows = needed <= most && capacity > self.bytes.capacity();
+        if !grows && !self.is_worth_moving(size, most) {
+            return false;
+        }
+        let len = self.encoded_len();
+        let mut moved = Vec::with_capacity(capacity);
+        moved.resize(capacity - len, 0);
+        moved.extend_from_slice(self.as_bytes());
+        *self = ListpackBuf { bytes: moved, start: capacity - len };
+        true
+    }
+
+    /// Twice the memory that it has, though not beyond `most` where that is enough for what is `needed`.
+    fn next_capacity(&self, needed: usize, most: usize) -> usize {
+        (self.bytes.capacity() * 2).min(most).max(needed)
+    }
+
+    /// Whether moving everything makes enough room, for more than a few elements.
+    fn is_worth_moving(&self, size: usize, most: usize) -> bool {
+        most.saturating_sub(self.encoded_len()) >= size.max(most / 4)
     }
 
     /// Gives back the memory that edits to come would use, if it is more than an eighth: no edit is expected.
     pub fn settle(&mut self) {
-        if self.0.capacity() - self.0.len() > self.0.capacity() / 8 {
-            self.0.shrink_to_fit();
+        if self.bytes.capacity() - self.encoded_len() > self.bytes.capacity() / 8 {
+            self.shrink_to_fit();
         }
     }
 
     /// The memory that it has.
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.bytes.capacity()
     }
 
     /// Gives memory back after removals, once only a quarter of it is in use.
     #[inline]
     pub fn trim(&mut self) {
-        if self.0.capacity() / 4 > self.0.len() {
-            self.0.shrink_to_fit();
+        if self.bytes.capacity() / 4 > self.encoded_len() {
+            self.shrink_to_fit();
         }
     }
 
     /// The bytes.
-    pub fn into_vec(self) -> Vec<u8> {
-        self.0
+    pub fn into_vec(mut self) -> Vec<u8> {
+        self.drop_front_room();
+        self.bytes
     }
 
     /// A view to read.
     #[inline]
     pub fn as_listpack(&self) -> Listpack<'_> {
-        Listpack(&self.0)
+        Listpack(self.as_bytes())
     }
 
     /// The bytes themselves.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes[self.start..]
     }
 
     /// How many bytes it takes.
     #[inline]
     pub fn encoded_len(&self) -> usize {
-        self.0.len()
+        self.bytes.len() - self.start
     }
 
     /// How many elements it has: see [`Listpack::len`].
@@ -438,16 +492,31 @@ impl ListpackBuf {
     pub fn push_back<'i>(&mut self, item: impl Into<Item<'i>>) {
         let encoded = Encoded::new(item.into());
         self.check_room(encoded.size());
-        self.0.pop();
-        encoded.append(&mut self.0);
-        self.0.push(END);
+        self.bytes.pop();
+        encoded.append(&mut self.bytes);
+        self.bytes.push(END);
         self.set_header(1, 0);
     }
 
     /// Adds an element at the start.
     pub fn push_front<'i>(&mut self, item: impl Into<Item<'i>>) {
-        self.splice(HEADER_LEN, 0, &Encoded::new(item.into()));
+        let encoded = Encoded::new(item.into());
+        let size = encoded.size();
+        if self.start >= size {
+            self.check_room(size);
+            self.move_start(self.start - size);
+            let first = self.start + HEADER_LEN;
+            encoded.write(&mut self.bytes[first..first + size]);
+        } else {
+            self.splice(HEADER_LEN, 0, &encoded);
+        }
         self.set_header(1, 0);
+    }
+
+    /// Lets the listpack begin elsewhere: its header moves.
+    fn move_start(&mut self, to: usize) {
+        self.bytes.copy_within(self.start..self.start + HEADER_LEN, to);
+        self.start = to;
     }
 
     /// Adds elements at the end, in their order.
@@ -462,10 +531,10 @@ impl ListpackBuf {
         let added = other.len();
         let elements = other.0.get(HEADER_LEN..other.end()).unwrap_or(&[]);
         self.check_room(elements.len());
-        self.0.pop();
-        self.0.reserve(elements.len() + 1);
-        self.0.extend_from_slice(elements);
-        self.0.push(END);
+        self.bytes.pop();
+        self.bytes.reserve(elements.len() + 1);
+        self.bytes.extend_from_slice(elements);
+        self.bytes.push(END);
         self.set_header(added, 0);
     }
 
@@ -498,7 +567,11 @@ impl ListpackBuf {
             to += self.size_at(to);
             removed += 1;
         }
-        self.0.drain(pos.0..to);
+        if pos.0 == HEADER_LEN {
+            self.move_start(self.start + to - HEADER_LEN);
+        } else {
+            self.bytes.drain(self.start + pos.0..self.start + to);
+        }
         self.set_header(0, removed);
         (pos.0 < self.as_listpack().end()).then_some(pos)
     }
@@ -508,11 +581,11 @@ impl ListpackBuf {
         let end = self.as_listpack().end();
         let moved = self.as_listpack().iter_from(pos).count();
         let mut tail = ListpackBuf::with_capacity(EMPTY.len() + end - pos.0);
-        tail.0.pop();
-        tail.0.extend_from_slice(&self.0[pos.0..]);
+        tail.bytes.pop();
+        tail.bytes.extend_from_slice(&self.as_bytes()[pos.0..]);
         tail.set_header(moved, 0);
-        self.0.truncate(pos.0);
-        self.0.push(END);
+        self.bytes.truncate(self.start + pos.0);
+        self.bytes.push(END);
         self.set_header(0, moved);
         tail
     }
@@ -528,7 +601,7 @@ impl ListpackBuf {
             let taken = 1 + rest.by_ref().take(group.saturating_sub(1)).count();
             let next = rest.front;
             if kept {
-                self.0.copy_within(from..next, to);
+                self.bytes.copy_within(self.start + from..self.start + next, self.start + to);
                 to += next - from;
             } else {
                 groups += 1;
@@ -536,8 +609,8 @@ impl ListpackBuf {
             }
             from = next;
         }
-        self.0.truncate(to);
-        self.0.push(END);
+        self.bytes.truncate(self.start + to);
+        self.bytes.push(END);
         self.set_header(0, removed);
         groups
     }
@@ -550,29 +623,30 @@ impl ListpackBuf {
     /// The bytes of the whole element at a position.
     #[inline]
     fn size_at(&self, at: usize) -> usize {
-        let head = Head::read(&self.0, at).expect("a position of this listpack");
+        let head = Head::read(self.as_bytes(), at).expect("a position of this listpack");
         head.size()
     }
 
     /// The length field has 32 bits. Owners keep far below it ([`BYTES_MAX`]); checked before a change.
     #[inline]
     fn check_room(&self, added: usize) {
-        assert!(self.0.len() + added <= u32::MAX as usize, "a listpack beyond 4 GiB");
+        assert!(self.encoded_len() + added <= u32::MAX as usize, "a listpack beyond 4 GiB");
     }
 
     /// Puts an element over `old` bytes, moving what stands behind once.
     fn splice(&mut self, at: usize, old: usize, encoded: &Encoded<'_>) {
-        let (new, len) = (encoded.size(), self.0.len());
-        assert!(at >= HEADER_LEN && at + old < len, "a position of this listpack");
+        let (new, len) = (encoded.size(), self.bytes.len());
+        assert!(at >= HEADER_LEN && at + old < self.encoded_len(), "a position of this listpack");
+        let at = self.start + at;
         if new > old {
             self.check_room(new - old);
-            self.0.resize(len + new - old, 0);
-            self.0.copy_within(at + old..len, at + new);
+            self.bytes.resize(len + new - old, 0);
+            self.bytes.copy_within(at + old..len, at + new);
         } else if new < old {
-            self.0.copy_within(at + old.., at + new);
-            self.0.truncate(len - (old - new));
+            self.bytes.copy_within(at + old.., at + new);
+            self.bytes.truncate(len - (old - new));
         }
-        encoded.write(&mut self.0[at..at + new]);
+        encoded.write(&mut self.bytes[at..at + new]);
     }
 
     /// Writes the length, and the count as it is after a change; once unknown, it stays so.
@@ -581,9 +655,10 @@ impl ListpackBuf {
         let known = self.as_listpack().known_len();
         let count = known.map_or(usize::MAX, |count| count + added - removed);
         let count = u16::try_from(count).unwrap_or(COUNT_UNKNOWN);
-        let total = self.0.len() as u32;
-        self.0[..4].copy_from_slice(&total.to_le_bytes());
-        self.0[4..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
+        let total = self.encoded_len() as u32;
+        let header = &mut self.bytes[self.start..self.start + HEADER_LEN];
+        header[..4].copy_from_slice(&total.to_le_bytes());
+        header[4..].copy_from_slice(&count.to_le_bytes());
     }
 }
 

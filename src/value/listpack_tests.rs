@@ -381,3 +381,53 @@ proptest! {
         read_garbage(Listpack(&body));
     }
 }
+
+/// Elements come and go at both ends of a buffer that may take so much memory and no more.
+#[test]
+fn room_at_either_end_is_made_within_the_memory_that_is_allowed() {
+    const MOST: usize = 1000;
+    let mut random = crate::base::random::Random::from_seed(7);
+    for _ in 0..200 {
+        let (mut list, mut model) = (ListpackBuf::new(), std::collections::VecDeque::<Vec<u8>>::new());
+        let favourite = random.next_u64() % 4;
+        for step in 0..300_u64 {
+            let draw = random.next_u64();
+            let what = if draw.is_multiple_of(3) { favourite } else { (draw >> 8) % 4 };
+            let element = vec![b'a' + (step % 26) as u8; (draw >> 16) as usize % 60];
+            let size = item_size(Item::Str(&element));
+            match what {
+                0 if list.make_room_front(size, MOST) => {
+                    let room = list.bytes.as_ptr();
+                    list.push_front(Item::Str(&element));
+                    assert_eq!(list.bytes.as_ptr(), room, "the room was there");
+                    model.push_front(element);
+                }
+                1 if list.make_room_back(size, MOST) => {
+                    let capacity = list.capacity();
+                    list.push_back(Item::Str(&element));
+                    assert_eq!(list.capacity(), capacity, "the room was there");
+                    model.push_back(element);
+                }
+                0 | 1 => assert!(list.encoded_len() + size > MOST * 3 / 4, "no room in {} bytes", list.encoded_len()),
+                2 => assert_eq!(pop(&mut list, true), model.pop_front()),
+                _ => assert_eq!(pop(&mut list, false), model.pop_back()),
+            }
+            list.check_invariants();
+            assert!(list.capacity() <= MOST, "{} bytes of memory", list.capacity());
+            let elements: Vec<_> = list.as_listpack().iter().map(|item| item.to_vec()).collect();
+            assert!(elements.iter().eq(model.iter()));
+        }
+        assert_eq!(ListpackBuf::from_vec(list.clone().into_vec()), list);
+        list.shrink_to_fit();
+        assert_eq!(list.capacity(), list.encoded_len());
+    }
+}
+
+/// Takes an element off an end.
+fn pop(list: &mut ListpackBuf, front: bool) -> Option<Vec<u8>> {
+    let elements = list.as_listpack();
+    let pos = if front { elements.first()? } else { elements.last()? };
+    let element = elements.get_at(pos).to_vec();
+    list.remove(pos, 1);
+    Some(element)
+}
