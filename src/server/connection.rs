@@ -37,6 +37,8 @@ const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
 const SENT_PER_TURN_BYTES: usize = 512 * 1024;
 /// What arrives in no more than this is executed together with what others have sent, in bytes.
 const STAGED_MAX_BYTES: usize = 512;
+/// The most of an incomplete command that waits for the rest in the worker's buffer, in bytes.
+const LENT_MAX_BYTES: usize = 4096;
 /// Sent bytes are dropped from the front of what waits once they are this many, and half of it.
 const SENT_KEPT_BYTES: usize = 256 * 1024;
 
@@ -183,7 +185,7 @@ impl Connection {
         worker.return_output(std::mem::take(&mut *output));
         self.sent.set(0);
         if self.backlogged.replace(false) {
-            self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+            self.note_active();
         }
         self.over_soft_limit_since_ms.set(0);
         self.record.output_bytes.store(0, Relaxed);
@@ -198,7 +200,7 @@ impl Connection {
             self.sent.set(self.sent.get() - output.drop_front(self.sent.get()));
         }
         self.backlogged.set(true);
-        self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+        self.note_active();
         self.record.output_bytes.store((output.len() - self.sent.get()) as u64, Relaxed);
     }
 
@@ -235,13 +237,40 @@ impl Connection {
         if self.unexecuted.get() {
             return Poll::Ready(Event::Unexecuted);
         }
-        self.poll_read(worker, cx).map(|arrived| if arrived == 0 { Event::Closed } else { Event::Read(arrived) })
+        let kept = self.lend_kept(worker);
+        self.poll_read(worker, kept, cx).map(|arrived| {
+            if arrived == 0 {
+                return Event::Closed;
+            }
+            if kept > 0 {
+                self.received.replace(Received::default());
+                self.note_active();
+            }
+            Event::Read(kept + arrived)
+        })
     }
 
-    /// Reads into the worker's buffer; 0 at the end of the stream, whatever ended it.
-    fn poll_read(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<usize> {
+    /// Puts what was kept of an incomplete command, if it is little, into the worker's buffer, so that what arrives
+    /// stands behind it there and needs no memory of the connection's own. Returns how much that is.
+    fn lend_kept(&self, worker: &Worker) -> usize {
+        let received = self.received.borrow();
+        let kept = received.as_slice();
+        if kept.is_empty() || kept.len() > LENT_MAX_BYTES {
+            return 0;
+        }
+        worker.read_buffer.borrow_mut()[..kept.len()].copy_from_slice(kept);
+        kept.len()
+    }
+
+    /// Notes that its client has done something now.
+    fn note_active(&self) {
+        self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+    }
+
+    /// Reads into the worker's buffer, behind so many bytes; 0 at the end of the stream, whatever ended it.
+    fn poll_read(&self, worker: &Worker, behind: usize, cx: &mut Context<'_>) -> Poll<usize> {
         let mut shared = worker.read_buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut shared);
+        let mut buffer = ReadBuf::new(&mut shared[behind..]);
         let outcome = self.stream.borrow_mut().poll_read(cx, &mut buffer);
         let arrived = buffer.filled().len();
         outcome.map(|result| {
@@ -308,7 +337,7 @@ impl Connection {
         let wanted = self.decoding.borrow().wanted(received.len());
         received.extend(arrived, wanted);
         // A command that arrives in parts is activity too, though none is executed.
-        self.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+        self.note_active();
     }
 
     /// Executes what was received, or a turn's part of it.
@@ -529,7 +558,7 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         () = poll_fn(|cx| connection.poll_waiting(worker, &mut listening, cx)) => None,
     };
     connection.record.blocked.store(false, Relaxed);
-    connection.record.active_ms.store(clock::now_ms() as u64, Relaxed);
+    connection.note_active();
     let Some(finish) = finish else { return connection.close() };
     {
         let mut client = connection.client.borrow_mut();
@@ -566,7 +595,7 @@ impl Connection {
             if !*listening {
                 return Poll::Pending;
             }
-            match self.poll_read(worker, cx) {
+            match self.poll_read(worker, 0, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(0) => return Poll::Ready(()),
                 Poll::Ready(arrived) => {
