@@ -35,7 +35,7 @@ const OWN_NAMES_ELEMENTS: usize = ENTRY_ELEMENTS + 1;
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     master: StreamId,
-    live: u32,
+    /// Its first element is the number of live entries: kept there only, for there are many blocks.
     list: ListpackBuf,
 }
 
@@ -117,7 +117,7 @@ impl Block {
         }
         list.extend(fields.clone().step_by(2));
         list.push_back(0);
-        let mut block = Block { master: id, live: 0, list };
+        let mut block = Block { master: id, list };
         block.append(id, fields);
         block
     }
@@ -140,15 +140,12 @@ impl Block {
         };
         let entries_max = limits.stream_node_max_entries;
         self.list.encoded_len() + text_bytes < bytes_max
-            && (entries_max == 0 || self.live as usize + (self.master_entry().deleted as usize) < entries_max)
+            && (entries_max == 0 || self.live() + (self.master_entry().deleted as usize) < entries_max)
     }
 
     /// Gives back what was reserved for more entries: none will come.
     pub(super) fn shrink(&mut self) {
-        let list = std::mem::take(&mut self.list);
-        let mut bytes = list.into_vec();
-        bytes.shrink_to_fit();
-        self.list = ListpackBuf::from_vec(bytes);
+        self.list.shrink_to_fit();
     }
 
     /// Adds an entry behind all others.
@@ -172,16 +169,20 @@ impl Block {
             list.extend(fields);
             list.push_back((OWN_NAMES_ELEMENTS + 2 * count) as i64);
         }
-        self.live += 1;
-        self.write_counts(0);
+        self.write_counts(self.live() + 1, 0);
+    }
+
+    /// How many entries are live.
+    fn live(&self) -> usize {
+        self.list.as_listpack().iter().next().and_then(Item::to_i64).map_or(0, |live| live as usize)
     }
 
     /// Writes how many entries are live, and so many more that are deleted.
-    fn write_counts(&mut self, deleted_more: i64) {
+    fn write_counts(&mut self, live: usize, deleted_more: usize) {
         let Some(first) = self.list.as_listpack().first() else { return };
-        self.list.replace(first, i64::from(self.live));
+        self.list.replace(first, live as i64);
         if deleted_more > 0 {
-            let deleted = self.master_entry().deleted + deleted_more;
+            let deleted = self.master_entry().deleted + deleted_more as i64;
             if let Some(second) = self.list.as_listpack().next(first) {
                 self.list.replace(second, deleted);
             }
@@ -263,7 +264,7 @@ impl Block {
     /// Whether all of it may be trimmed from a stream of which so many entries are left.
     pub(super) fn may_go_whole(&self, trim: Trim, left: u64) -> bool {
         match trim {
-            Trim::MaxLen(max) => left - u64::from(self.live) >= max,
+            Trim::MaxLen(max) => left - self.live() as u64 >= max,
             Trim::MinId(min) => self.last().and_then(|at| self.read(at)).is_some_and(|raw| raw.entry.id < min),
         }
     }
@@ -272,8 +273,7 @@ impl Block {
     pub(super) fn delete_at(&mut self, at: Pos) {
         let flags = self.list.as_listpack().get_at(at).to_i64().unwrap_or(0);
         self.list.replace(at, flags | DELETED);
-        self.live -= 1;
-        self.write_counts(1);
+        self.write_counts(self.live() - 1, 1);
     }
 
     /// Takes a block's bytes from outside; `None` if they are not one. Nothing in it may come after what is
@@ -286,7 +286,7 @@ impl Block {
         if list.get_at(head.end).to_i64() != Some(0) || head.names_len == 0 {
             return None;
         }
-        let block = Block { master, live, list: ListpackBuf::from(list) };
+        let block = Block { master, list: ListpackBuf::from(list) };
         let (mut next, mut before, mut counts) = (head.first, None, (0u32, 0i64));
         while let Some(at) = next {
             let raw = block.read(at)?;
@@ -310,7 +310,7 @@ impl Block {
 
     /// Panics if an invariant is broken.
     pub(super) fn check_invariants(&self) {
-        assert!(Block::parse(self.master, self.as_bytes()).is_some_and(|again| again.live == self.live));
+        assert!(Block::parse(self.master, self.as_bytes()).is_some());
     }
 }
 
@@ -337,7 +337,7 @@ impl Leaf for Block {
     }
 
     fn len(&self) -> usize {
-        self.live as usize
+        self.live()
     }
 
     fn bytes(&self) -> usize {
@@ -374,7 +374,6 @@ impl Leaf for Block {
             let flags = self.list.as_listpack().get_at(at).to_i64().unwrap_or(0);
             self.list.replace(at, flags | DELETED);
         }
-        self.live -= deleted as u32;
-        self.write_counts(deleted as i64);
+        self.write_counts(self.live() - deleted, deleted);
     }
 }
