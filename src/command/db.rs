@@ -435,6 +435,13 @@ impl<'a> Db<'a> {
         result
     }
 
+    /// A key is no longer what it was, for transactions that WATCH it: where [`Db::edit_unwatched`] has changed more
+    /// than was expected.
+    pub fn note_watched(&mut self, key: Key<'_>) {
+        let index = self.index;
+        self.held.shard(key.shard()).watched.changed(index, key.bytes);
+    }
+
     /// Edits a large collection in its place.
     fn edit_large<C: Collection, R>(
         &mut self,

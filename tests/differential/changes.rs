@@ -148,7 +148,7 @@ const CASES: &str = r#"
     XADD x 1-1 a 1 | XADD x MAXLEN 1 2-2 a 1
     {two} | XDEL x 1-1 2-1 3-3
     {read} | XDELEX x DELREF IDS 3 1-1 2-1 3-3 => 2
-    {read} | XDEL x 1-1 | XDELEX x DELREF IDS 1 1-1 => 1
+    {read} | XDEL x 1-1 | XDELEX x DELREF IDS 1 1-1 => 0
     {read} | XDELEX x ACKED IDS 2 1-1 2-1 => 0
     {read} | XACKDEL x g IDS 3 1-1 2-1 3-3 => 2
     {two} | XTRIM x MAXLEN 0

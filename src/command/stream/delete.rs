@@ -15,7 +15,7 @@ pub(super) static XDELEX: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: Log::Rewritten, // as received, though not by the count of changes
     handler: Handler::Data(xdelex),
     since: "8.2.0",
     complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",
@@ -50,7 +50,8 @@ fn parse(args: Args<'_>, first: usize) -> Result<(RefPolicy, Range<usize>), Comm
     let (mut chosen, mut ids, mut at) = (None, None, first);
     while let Some(word) = args.get(at) {
         at += 1;
-        if ids.is_none() && args::is(word, "IDS") && at < args.len() {
+        // Of several IDS the last one counts.
+        if args::is(word, "IDS") && at < args.len() {
             let numids = args::positive(args.at(at), "Number of IDs must be a positive integer")?;
             at += 1;
             if numids > args.len() - at {
@@ -68,30 +69,48 @@ fn parse(args: Args<'_>, first: usize) -> Result<(RefPolicy, Range<usize>), Comm
 }
 
 fn xdelex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (policy, places) = parse(call.args, 2)?;
     let key = call.key(1);
-    if call.db.peek_view::<AnyStream>(key)?.is_none() {
+    let is_there = call.db.peek_view::<AnyStream>(key)?.is_some();
+    let (policy, places) = parse(call.args, 2)?;
+    if !is_there {
         return missing(places.len(), reply);
     }
-    delete(call, key, places, reply, |stream, id| stream.delete_by(id, policy))
+    delete(call, key, places, reply, |stream, id| {
+        let (deletion, changed) = stream.delete_by(id, policy);
+        let deleted = u64::from(deletion == Deletion::Deleted);
+        Done { deletion, changed, deleted, counted: deleted }
+    })
 }
 
 fn xackdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (policy, places) = parse(call.args, 3)?;
     let (key, name) = (call.key(1), call.args.at(2));
-    if call.db.view::<AnyStream>(key)?.and_then(|stream| stream.group(name)).is_none() {
+    let is_there = call.db.view::<AnyStream>(key)?.and_then(|stream| stream.group(name)).is_some();
+    let (policy, places) = parse(call.args, 3)?;
+    if !is_there {
         return missing(places.len(), reply);
     }
     delete(call, key, places, reply, |stream, id| {
         if stream.edit_group(name, |group| group.acknowledge(id)) != Some(true) {
-            return (Deletion::Missing, false);
+            return Done { deletion: Deletion::Missing, changed: false, deleted: 0, counted: 0 };
         }
-        match stream.delete_by(id, policy).0 {
-            Deletion::Referenced => (Deletion::Referenced, true),
-            // That the entry went before makes no difference to who acknowledges it.
-            Deletion::Deleted | Deletion::Missing => (Deletion::Deleted, true),
-        }
+        let came_to = stream.delete_by(id, policy).0;
+        // That the entry went before makes no difference to who acknowledges it.
+        let deletion = if came_to == Deletion::Missing { Deletion::Deleted } else { came_to };
+        Done { deletion, changed: true, deleted: u64::from(came_to == Deletion::Deleted), counted: 1 }
     })
+}
+
+/// What was done about one id.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    /// What the reply says.
+    deletion: Deletion,
+    /// Whether anything is other than before, be it what a group refers to.
+    changed: bool,
+    /// How many entries went: for WATCH, only that is a change of the key.
+    deleted: u64,
+    /// How many changes it counts as, for `save`.
+    counted: u64,
 }
 
 fn missing(numids: usize, reply: Reply<'_>) -> Outcome {
@@ -100,25 +119,33 @@ fn missing(numids: usize, reply: Reply<'_>) -> Outcome {
     Ok(codes.done())
 }
 
-/// Deletes entries one by one, and replies with a code for each. `delete` says what it has done, and whether that
-/// changed anything.
+/// Deletes entries one by one, and replies with a code for each.
 fn delete(
     call: &mut Call<'_>,
     key: Key<'_>,
     places: Range<usize>,
     reply: Reply<'_>,
-    mut delete: impl FnMut(&mut StreamMut<'_>, StreamId) -> (Deletion, bool),
+    mut delete: impl FnMut(&mut StreamMut<'_>, StreamId) -> Done,
 ) -> Outcome {
     let words = call.args.from(places.start).take(places.len());
     let ids: SmallVec<[StreamId; 8]> = words.map(|word| ids::exact(word, 0)).collect::<Result<_, _>>()?;
-    let done = call.db.edit::<AnyStream, _>(key, |stream| {
-        let done: SmallVec<[(Deletion, bool); 8]> = ids.iter().map(|id| delete(stream, *id)).collect();
-        let changes = done.iter().filter(|(_, changed)| *changed).count() as u64;
+    let before = call.db.changes();
+    let done = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
+        let done: SmallVec<[Done; 8]> = ids.iter().map(|id| delete(stream, *id)).collect();
+        let changes = done.iter().filter(|done| done.changed).count() as u64;
         Ok((done, changes))
     })?;
+    if done.iter().any(|done| done.deleted > 0) {
+        call.db.note_watched(key);
+    }
+    if done.iter().any(|done| done.changed) {
+        // Said here, because a change that counts as none is to be logged too.
+        call.log_verbatim(key);
+        call.db.count_as(before, done.iter().map(|done| done.counted).sum());
+    }
     let mut codes = reply.array(done.len());
-    for (deletion, _) in done {
-        codes.int(match deletion {
+    for done in done {
+        codes.int(match done.deletion {
             Deletion::Missing => -1,
             Deletion::Deleted => 1,
             Deletion::Referenced => 2,

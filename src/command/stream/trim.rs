@@ -131,17 +131,16 @@ impl Options {
         Ok(self)
     }
 
-    /// Trims a stream; returns how many entries went, and how to log that. Where there is no group, every policy
-    /// is the same.
+    /// Trims a stream; returns how many entries went, and how to log that. Where a policy looks at every entry, an
+    /// approximate length spares none of a block for the sake of the block: `~` only brings its limit.
     pub(super) fn apply(&self, stream: &mut Stream) -> (u64, Trimmed) {
         let Some(trim) = self.trim else { return (0, Trimmed::Nothing) };
-        let policy = self.policy.filter(|_| stream.groups_len() > 0).unwrap_or_default();
-        let (approximately, limit) = (self.approximately, self.limit.unwrap_or(0));
+        let (policy, limit) = (self.policy.unwrap_or_default(), self.limit.unwrap_or(0));
         let (gone, delref) = match policy {
-            RefPolicy::KeepRef => (stream.trim(trim, approximately, limit), None),
-            RefPolicy::DelRef => (stream.trim_with_references(trim, approximately, limit), Some(&b"DELREF"[..])),
+            RefPolicy::KeepRef => (stream.trim(trim, self.approximately, limit), None),
+            RefPolicy::DelRef => (stream.trim_with_references(trim, limit), Some(&b"DELREF"[..])),
             RefPolicy::Acked => {
-                let (gone, last) = stream.trim_acked(trim, approximately, limit);
+                let (gone, last) = stream.trim_acked(trim, limit);
                 return (gone, last.map_or(Trimmed::Nothing, Trimmed::AckedUpTo));
             }
         };

@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use super::block::Block;
 use super::{Group, Pending, Stream, StreamId, Trim};
 use crate::value::tree::Leaf;
 
@@ -84,31 +85,33 @@ impl Stream {
         }
     }
 
-    /// Trims as [`Stream::trim`] does, and drops what is pending of the entries that went, and of those deleted
-    /// among them before. Returns how many went.
-    pub fn trim_with_references(&mut self, trim: Trim, whole_blocks: bool, limit: u64) -> u64 {
-        let Some(first) = self.first().map(|entry| entry.id) else { return 0 };
-        let gone = self.trim(trim, whole_blocks, limit);
-        if gone > 0 {
-            let next = self.first().map(|entry| entry.id);
-            let goes = |pending: &&Pending| next.is_none_or(|next| pending.id < next);
-            let ids = |group: &Group| -> Vec<StreamId> {
-                group.pending.iter_from(&first).take_while(goes).map(|pending| pending.id).collect()
+    /// Trims as [`Stream::trim`] does, by parts of blocks too, and drops what is pending of the entries that went; what
+    /// is pending of entries deleted before stays. Returns how many went.
+    pub fn trim_with_references(&mut self, trim: Trim, limit: u64) -> u64 {
+        let going = self.to_trim(trim, false, limit).0 as usize;
+        let ids: Vec<StreamId> = match self.groups_len() {
+            0 => Vec::new(),
+            _ => self.entries.leaves().flat_map(Block::live_ids).take(going).collect(),
+        };
+        if let (Some(first), Some(last)) = (ids.first(), ids.last()) {
+            let went = |pending: &&Pending| ids.binary_search(&pending.id).is_ok();
+            let pending = |group: &Group| -> Vec<StreamId> {
+                let among = group.pending.iter_from(first).take_while(|pending| pending.id <= *last);
+                among.filter(went).map(|pending| pending.id).collect()
             };
-            let dropped: Vec<_> = self.groups().map(|group| (group.name.clone(), ids(group))).collect();
+            let dropped: Vec<_> = self.groups().map(|group| (group.name.clone(), pending(group))).collect();
             for (name, ids) in dropped.iter().filter(|(_, ids)| !ids.is_empty()) {
                 self.edit_group(name, |group| ids.iter().filter(|id| group.acknowledge(**id)).count());
             }
         }
-        gone
+        self.trim(trim, false, limit)
     }
 
     /// Trims what no group refers to, block by block as Redis does: in a block that could go as a whole whatever
-    /// may go, and the search goes on behind it; in the first other one what is too much, unless only whole
-    /// blocks are looked at. Returns how many went, and the last of them: all up to it went that no group refers
-    /// to.
-    pub fn trim_acked(&mut self, trim: Trim, whole_blocks: bool, limit: u64) -> (u64, Option<StreamId>) {
-        let going = self.to_trim_acked(trim, whole_blocks, limit);
+    /// may go, and the search goes on behind it; in the first other one what is too much. Returns how many went, and
+    /// the last of them: all up to it went that no group refers to.
+    pub fn trim_acked(&mut self, trim: Trim, limit: u64) -> (u64, Option<StreamId>) {
+        let going = self.to_trim_acked(trim, limit);
         for run in going.runs.into_iter().rev() {
             self.entries.remove_range(run);
         }
@@ -116,7 +119,7 @@ impl Stream {
         (going.entries, going.last)
     }
 
-    fn to_trim_acked(&self, trim: Trim, whole_blocks: bool, limit: u64) -> Going {
+    fn to_trim_acked(&self, trim: Trim, limit: u64) -> Going {
         let delivered = self.groups().map(|group| group.last_id).min().unwrap_or(StreamId::MAX);
         let (len, mut going, mut place) = (self.len() as u64, Going::default(), 0);
         for block in self.entries.leaves() {
@@ -126,9 +129,6 @@ impl Stream {
                 break;
             }
             let may_go_whole = block.may_go_whole(trim, left);
-            if whole_blocks && !may_go_whole {
-                break;
-            }
             let before = going.entries;
             for (at, id) in block.live_ids().enumerate() {
                 let stays = match trim {

@@ -60,19 +60,20 @@ fn trim(stream: &mut Stream, model: &mut Model, trim: Trim, whole: bool, limit: 
     let gone = match policy {
         RefPolicy::KeepRef => stream.trim(trim, whole, limit),
         RefPolicy::DelRef => {
-            let gone = stream.trim_with_references(trim, whole, limit);
-            let next = before.entries.iter().nth(gone as usize).copied().unwrap_or(u64::MAX);
-            let first = before.entries.first().copied().unwrap_or(u64::MAX);
-            let dropped = |ms: &u64| gone > 0 && (first..next).contains(ms);
-            model.groups.values_mut().for_each(|(_, pending)| pending.retain(|ms| !dropped(ms)));
+            let gone = stream.trim_with_references(trim, limit);
+            let dropped: BTreeSet<u64> = before.entries.iter().copied().take(gone as usize).collect();
+            model.groups.values_mut().for_each(|(_, pending)| pending.retain(|ms| !dropped.contains(ms)));
+            if limit == 0 && matches!(trim, Trim::MinId(_)) {
+                assert_eq!(gone as usize, before.entries.iter().filter(|ms| below(**ms)).count());
+            }
             gone
         }
         RefPolicy::Acked => {
-            let (gone, last) = stream.trim_acked(trim, whole, limit);
+            let (gone, last) = stream.trim_acked(trim, limit);
             let free: Vec<u64> = before.entries.iter().copied().filter(|ms| !before.is_referenced(*ms)).collect();
             assert_eq!(last.map(|id| id.ms), gone.checked_sub(1).map(|at| free[at as usize]));
             model.entries.retain(|ms| !free[..gone as usize].contains(ms));
-            if !whole && matches!(trim, Trim::MinId(_)) {
+            if limit == 0 && matches!(trim, Trim::MinId(_)) {
                 assert_eq!(gone as usize, free.iter().filter(|ms| below(**ms)).count());
             }
             gone
@@ -156,7 +157,7 @@ fn trimming_what_is_acknowledged_leaves_gaps_and_no_empty_block() {
     stream.deliver(b"g", b"c", Some(7), 1, true);
     stream.edit_group(b"g", |group| [1, 2, 4, 5, 6].iter().filter(|ms| group.acknowledge(id(**ms))).count());
     // Blocks of 1 2, 3 4, 5 6, 7 8 and 9: of the second one goes, of the fourth none.
-    assert_eq!(stream.trim_acked(Trim::MaxLen(0), false, 0), (5, Some(id(6))));
+    assert_eq!(stream.trim_acked(Trim::MaxLen(0), 0), (5, Some(id(6))));
     assert_eq!((stream.len(), stream.blocks_len()), (4, 3));
     assert_eq!(stream.max_deleted_id(), StreamId::MIN);
     assert_eq!(stream.group(b"g").and_then(|group| stream.lag(group)), Some(2));
