@@ -5,6 +5,9 @@ use smallvec::SmallVec;
 
 use super::{Keyspace, Shard};
 
+/// What is wrong with a command that asks for a shard that it does not hold.
+const UNNAMED_KEY: &str = "a command used a key that its specification does not name";
+
 /// The locks of one command: the shards of its keys, ascending; or, behind a closed gate, whichever it
 /// comes to need.
 #[derive(Debug)]
@@ -103,5 +106,3 @@ impl<'a> Held<'a> {
         self.locks = Locks::Several { guards: Vec::new(), on_demand };
     }
 }
-
-const UNNAMED_KEY: &str = "a command used a key that its specification does not name";

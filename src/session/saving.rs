@@ -191,11 +191,6 @@ fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
     for entry in directory.iter() {
         let value = entry.value();
         body.clear();
-        if let Some(heap) = entry.heap() {
-            // Were the room to grow by doubling, the system would move megabytes of it to another address at a time,
-            // and every thread that needs more memory waits meanwhile.
-            body.reserve(heap.bytes());
-        }
         let value = match &value {
             ValueRef::Int(number) => WireValue::Int(*number),
             ValueRef::Str(bytes) | ValueRef::Raw(bytes) => WireValue::Bytes(bytes),

@@ -47,6 +47,16 @@ pub mod tags {
 
 /// Appends the bytes of a collection and returns its tag; `None` for a string.
 pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
+    // Room for all of a large one at once: were it to grow by doubling, the system would move megabytes of it to
+    // another address at a time, and every thread that needs more memory waits meanwhile.
+    out.reserve(match value {
+        ValueRef::List(list) => list.bytes(),
+        ValueRef::Set(set) => set.bytes(),
+        ValueRef::Hash(hash) => hash.bytes(),
+        ValueRef::Zset(zset) => zset.bytes(),
+        ValueRef::Stream(stream) => stream.bytes(),
+        _ => 0,
+    });
     match value {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => return None,
         ValueRef::Packed(packing, bytes) => {

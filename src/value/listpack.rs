@@ -406,17 +406,20 @@ impl ListpackBuf {
         if self.start >= size {
             return self.encoded_len() + size <= most;
         }
-        let needed = self.encoded_len() + size;
-        let capacity = self.next_capacity(needed, most);
-        let grows = needed <= most && capacity > self.bytes.capacity();
+        let len = self.encoded_len();
+        let capacity = self.next_capacity(len + size, most);
+        let grows = len + size <= most && capacity > self.bytes.capacity();
         if !grows && !self.is_worth_moving(size, most) {
             return false;
         }
-        let len = self.encoded_len();
+        // Without new memory some of the old room stays behind: what comes at both ends in turn would otherwise move
+        // everything each time.
+        let free = capacity - len;
+        let start = if grows || self.is_empty() { free } else { (free / 2).max(size) };
         let mut moved = Vec::with_capacity(capacity);
-        moved.resize(capacity - len, 0);
+        moved.resize(start, 0);
         moved.extend_from_slice(self.as_bytes());
-        *self = ListpackBuf { bytes: moved, start: capacity - len };
+        *self = ListpackBuf { bytes: moved, start };
         true
     }
 

@@ -423,6 +423,32 @@ fn room_at_either_end_is_made_within_the_memory_that_is_allowed() {
     }
 }
 
+#[test]
+fn elements_that_come_at_both_ends_in_turn_seldom_move_the_others() {
+    const MOST: usize = 4000;
+    for capacity in [0, 100, MOST] {
+        let (mut list, mut moves, mut added) = (ListpackBuf::with_capacity(capacity), 0, 0);
+        let element = Item::Str(b"element");
+        let size = item_size(element);
+        loop {
+            let at = list.as_bytes().as_ptr();
+            let room = if added % 2 == 0 { list.make_room_front(size, MOST) } else { list.make_room_back(size, MOST) };
+            if !room {
+                break;
+            }
+            moves += usize::from(list.as_bytes().as_ptr() != at);
+            if added % 2 == 0 {
+                list.push_front(element)
+            } else {
+                list.push_back(element)
+            }
+            added += 1;
+        }
+        assert!(list.encoded_len() > MOST * 3 / 4, "full at {} bytes", list.encoded_len());
+        assert!(moves <= 16, "{moves} moves for {added} elements, from {capacity} bytes on");
+    }
+}
+
 /// Takes an element off an end.
 fn pop(list: &mut ListpackBuf, front: bool) -> Option<Vec<u8>> {
     let elements = list.as_listpack();

@@ -77,8 +77,8 @@ fn xdelex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     delete(call, key, places, reply, |stream, id| {
         let (deletion, changed) = stream.delete_by(id, policy);
-        let deleted = u64::from(deletion == Deletion::Deleted);
-        Done { deletion, changed, deleted, counted: deleted }
+        let deleted = deletion == Deletion::Deleted;
+        Done { deletion, changed, deleted, counted: u64::from(deleted) }
     })
 }
 
@@ -91,12 +91,12 @@ fn xackdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     delete(call, key, places, reply, |stream, id| {
         if stream.edit_group(name, |group| group.acknowledge(id)) != Some(true) {
-            return Done { deletion: Deletion::Missing, changed: false, deleted: 0, counted: 0 };
+            return Done { deletion: Deletion::Missing, changed: false, deleted: false, counted: 0 };
         }
         let came_to = stream.delete_by(id, policy).0;
         // That the entry went before makes no difference to who acknowledges it.
         let deletion = if came_to == Deletion::Missing { Deletion::Deleted } else { came_to };
-        Done { deletion, changed: true, deleted: u64::from(came_to == Deletion::Deleted), counted: 1 }
+        Done { deletion, changed: true, deleted: came_to == Deletion::Deleted, counted: 1 }
     })
 }
 
@@ -107,8 +107,8 @@ struct Done {
     deletion: Deletion,
     /// Whether anything is other than before, be it what a group refers to.
     changed: bool,
-    /// How many entries went: for WATCH, only that is a change of the key.
-    deleted: u64,
+    /// Whether an entry went: for WATCH, only that is a change of the key.
+    deleted: bool,
     /// How many changes it counts as, for `save`.
     counted: u64,
 }
@@ -135,7 +135,7 @@ fn delete(
         let changes = done.iter().filter(|done| done.changed).count() as u64;
         Ok((done, changes))
     })?;
-    if done.iter().any(|done| done.deleted > 0) {
+    if done.iter().any(|done| done.deleted) {
         call.db.note_watched(key);
     }
     if done.iter().any(|done| done.changed) {
