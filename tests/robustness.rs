@@ -172,6 +172,51 @@ fn a_large_value_arrives_while_others_are_served() {
     wait_for(&mut other, "used_memory", |used| used.parse::<u64>().expect("a number") < 260 << 20);
 }
 
+/// The rest of a command is read behind what was kept of it, if that is little, in the buffer that all connections of
+/// a worker share.
+#[test]
+fn commands_in_parts_from_many_clients_are_not_mixed_up() {
+    let server = Recipe::under_test().with("io-threads", "1").start();
+    let mut watcher = server.client();
+    let kept = |watcher: &mut Client| -> usize {
+        let clients = watcher.ok("CLIENT LIST").string();
+        let sizes = clients.split_whitespace().filter_map(|word| word.strip_prefix("qbuf=")?.parse::<usize>().ok());
+        sizes.sum()
+    };
+    let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
+    let own = kept(&mut watcher);
+    for cut in [1, 30, 600, 4095, 4096, 4097, 8000] {
+        let value = |number: usize, round: usize| vec![b'a' + (number + round) as u8; 9000];
+        let bytes: Vec<_> = (0..3)
+            .map(|number| {
+                let set = |round| encode(&[&b"SET"[..], format!("key:{number}").as_bytes(), &value(number, round)]);
+                [set(0), set(7)].concat()
+            })
+            .collect();
+        let second = bytes[0].len() / 2;
+        for end in [cut, second + cut] {
+            let begin = if end == cut { 0 } else { cut };
+            for (client, bytes) in clients.iter_mut().zip(&bytes) {
+                client.send(&bytes[begin..end]).expect("it is connected");
+            }
+            (0..6000).find(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                kept(&mut watcher) == own + 3 * cut
+            });
+            assert_eq!(kept(&mut watcher), own + 3 * cut, "what is kept of commands cut at {cut}");
+        }
+        for (client, bytes) in clients.iter_mut().zip(&bytes).rev() {
+            client.send(&bytes[second + cut..]).expect("it is connected");
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.receive().expect("it is answered"), b"+OK\r\n");
+            assert_eq!(client.receive().expect("it is answered"), b"+OK\r\n");
+            let got = client.call(&["GET".to_owned(), format!("key:{number}")]);
+            assert!(got.ends_with(&[&value(number, 7)[..], b"\r\n"].concat()), "cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn a_client_that_wants_no_reply_gets_none() {
     let server = start();
