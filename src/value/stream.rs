@@ -278,6 +278,11 @@ impl Stream {
     /// `limit` entries unless that is 0. Returns how many entries went.
     pub fn trim(&mut self, trim: Trim, whole_blocks: bool, limit: u64) -> u64 {
         let (going, blocks_going) = self.to_trim(trim, whole_blocks, limit);
+        self.remove_first(going, blocks_going)
+    }
+
+    /// Removes the first entries, so many whole blocks among them. Returns how many entries went.
+    fn remove_first(&mut self, going: u64, blocks_going: usize) -> u64 {
         if going > 0 {
             self.entries.remove_range(0..going as usize);
             self.blocks -= blocks_going;

@@ -88,10 +88,10 @@ impl Stream {
     /// Trims as [`Stream::trim`] does, by parts of blocks too, and drops what is pending of the entries that went; what
     /// is pending of entries deleted before stays. Returns how many went.
     pub fn trim_with_references(&mut self, trim: Trim, limit: u64) -> u64 {
-        let going = self.to_trim(trim, false, limit).0 as usize;
+        let (going, blocks_going) = self.to_trim(trim, false, limit);
         let ids: Vec<StreamId> = match self.groups_len() {
             0 => Vec::new(),
-            _ => self.entries.leaves().flat_map(Block::live_ids).take(going).collect(),
+            _ => self.entries.leaves().flat_map(Block::live_ids).take(going as usize).collect(),
         };
         if let (Some(first), Some(last)) = (ids.first(), ids.last()) {
             let went = |pending: &&Pending| ids.binary_search(&pending.id).is_ok();
@@ -104,7 +104,7 @@ impl Stream {
                 self.edit_group(name, |group| ids.iter().filter(|id| group.acknowledge(**id)).count());
             }
         }
-        self.trim(trim, false, limit)
+        self.remove_first(going, blocks_going)
     }
 
     /// Trims what no group refers to, block by block as Redis does: in a block that could go as a whole whatever
