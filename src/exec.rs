@@ -608,6 +608,7 @@ impl Group<'_> {
 
     #[cold]
     fn retire_large(&mut self) {
+        self.scratch.forget_undo();
         if !self.scratch.retired.is_empty() {
             self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired)));
         }

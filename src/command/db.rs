@@ -117,6 +117,19 @@ impl Scratch {
         self.undo_bytes.clear();
     }
 
+    /// Forgets what is remembered to be undone: the command has succeeded. Else whoever frees what it has removed
+    /// would not be the last to hold it, and the next command would free it here.
+    pub fn forget_undo(&mut self) {
+        self.undo.clear();
+        self.undo_bytes.clear();
+    }
+
+    /// Whether nothing is remembered to be undone.
+    #[cfg(test)]
+    pub fn remembers_nothing(&self) -> bool {
+        self.undo.is_empty()
+    }
+
     /// Whether the command is to be logged as it was received.
     pub fn as_received(&self) -> bool {
         self.as_received

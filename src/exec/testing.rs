@@ -36,6 +36,13 @@ pub struct Runner {
     logged: Vec<(u32, Vec<Vec<u8>>)>,
 }
 
+impl Executor {
+    /// Whether nothing of the last command is held to be undone.
+    pub fn remembers_nothing(&self) -> bool {
+        self.scratch.remembers_nothing()
+    }
+}
+
 impl Default for Runner {
     fn default() -> Self {
         Self::new()

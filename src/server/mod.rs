@@ -23,6 +23,8 @@ pub mod worker;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod freeing_tests;
+#[cfg(test)]
 mod gate_tests;
 #[cfg(test)]
 mod golden_tests;
