@@ -6,10 +6,13 @@
 //! slot share one, with an atomic addition. Slots are never given back: thread ends are rare here, and
 //! giving back would need a destructor inside the allocator.
 //!
+//! What has very many blocks is given back a few at a time: see [`Blocks`].
+//!
 //! Must never allocate, panic or block.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
 /// `#[global_allocator] static ALLOCATOR: Counting = Counting;`
@@ -31,6 +34,32 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     // Constant and without destructor: reading it neither allocates nor fails, even at thread end.
     static OWN_SLOT: Cell<usize> = const { Cell::new(NONE) };
+    /// Whether this thread keeps the blocks that it frees, and those kept: see [`take_apart`].
+    static KEEPING: Cell<bool> = const { Cell::new(false) };
+    static KEPT: Cell<Kept> = const { Cell::new(Kept::NONE) };
+}
+
+/// A chain of so many blocks that nobody uses any more.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    first: *mut KeptBlock,
+    count: usize,
+}
+
+impl Kept {
+    const NONE: Kept = Kept { first: ptr::null_mut(), count: 0 };
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept::NONE
+    }
+}
+
+/// What stands at the beginning of a kept block.
+struct KeptBlock {
+    next: *mut KeptBlock,
+    layout: Layout,
 }
 
 /// Bytes that are allocated now, each block with its overhead.
@@ -82,6 +111,85 @@ pub fn drop_in_steps(mut buffer: Vec<u8>) {
     }
 }
 
+/// Drops a value, but keeps the blocks of memory that this frees, for a thread that has time to give them back. They
+/// are counted as free at once.
+pub fn take_apart<T>(value: T) -> Blocks {
+    /// Ends the keeping, after a panic too.
+    struct Keeping;
+    impl Drop for Keeping {
+        fn drop(&mut self) {
+            KEEPING.set(false);
+            drop(Blocks(KEPT.take()));
+        }
+    }
+    let _keeping = Keeping;
+    KEEPING.set(true);
+    drop(value);
+    Blocks(KEPT.take())
+}
+
+/// Blocks of memory that nobody uses any more. They should go back to the system's allocator a few at a time: glibc
+/// sorts what was freed when it is next asked for memory, up to 10,000 blocks for one request, so that a worker would
+/// stand still for .4 ms, and for that again with the next request.
+#[derive(Debug)]
+pub struct Blocks(Kept);
+
+// SAFETY: nobody else knows of the blocks, and any thread may free what another has allocated.
+unsafe impl Send for Blocks {}
+
+impl Blocks {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives back so many, or all that there are. Returns how many.
+    pub fn give_back(&mut self, most: usize) -> usize {
+        let Kept { first, count } = &mut self.0;
+        let giving = most.min(*count);
+        for _ in 0..giving {
+            // SAFETY: `keep` has written this into a block that nobody else uses, with the layout that it came with;
+            // there are `count` of them.
+            unsafe {
+                let KeptBlock { next, layout } = first.read();
+                System.dealloc(first.cast(), layout);
+                *first = next;
+            }
+        }
+        *count -= giving;
+        giving
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.give_back(usize::MAX);
+    }
+}
+
+/// Whether a block of this layout has room for what stands in a kept one.
+fn can_keep(layout: Layout) -> bool {
+    layout.size() >= size_of::<KeptBlock>() && layout.align() >= align_of::<KeptBlock>()
+}
+
+/// Keeps a block that was freed.
+///
+/// # Safety
+/// The block came from `System` with this layout, which [`can_keep`] it, and nobody uses it any more.
+#[cold]
+unsafe fn keep(block: *mut u8, layout: Layout) {
+    let Kept { first, count } = KEPT.get();
+    let block = block.cast::<KeptBlock>();
+    // SAFETY: the block is large enough and aligned, and ours.
+    unsafe { block.write(KeptBlock { next: first, layout }) };
+    KEPT.set(Kept { first: block, count: count + 1 });
+}
+
 #[inline]
 fn count(delta: isize) {
     let slot = OWN_SLOT.with(Cell::get);
@@ -130,7 +238,12 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-(layout_size(&layout) as isize));
         // SAFETY: `block` came from `System` through this allocator with the same layout.
-        unsafe { System.dealloc(block, layout) }
+        unsafe {
+            if KEEPING.get() && can_keep(layout) {
+                return keep(block, layout);
+            }
+            System.dealloc(block, layout)
+        }
     }
 
     #[inline]
@@ -184,6 +297,69 @@ mod tests {
                 Counting.dealloc(block, aligned);
             }
             assert_eq!(own_count(), before);
+        })
+        .join()
+        .expect("the thread's assertions hold");
+    }
+
+    /// A block that goes back by its drop.
+    struct Block(*mut u8, Layout);
+
+    impl Block {
+        fn new(size: usize, align: usize) -> Block {
+            let layout = Layout::from_size_align(size, align).expect("a valid layout");
+            // SAFETY: the layout is not empty.
+            Block(unsafe { Counting.alloc_zeroed(layout) }, layout)
+        }
+    }
+
+    impl Drop for Block {
+        fn drop(&mut self) {
+            // SAFETY: the block is freed once, with its layout.
+            unsafe { Counting.dealloc(self.0, self.1) }
+        }
+    }
+
+    #[test]
+    fn what_is_taken_apart_counts_as_free() {
+        std::thread::spawn(|| {
+            let before = own_count();
+            let sizes = [1, 16, 24, 100, 1000, 5000];
+            let blocks: Vec<Block> = (0..1000).map(|at| Block::new(sizes[at % sizes.len()], 1 << (at % 8))).collect();
+            assert!(own_count() > before);
+            struct Seen(Vec<Block>);
+            impl Drop for Seen {
+                fn drop(&mut self) {
+                    assert_eq!(KEPT.get().count, 0);
+                    let (sizes_kept, before) = (self.0.iter().filter(|b| can_keep(b.1)).count(), own_count());
+                    self.0.clear();
+                    assert!(own_count() < before, "what is kept counts as free");
+                    assert_eq!(KEPT.get().count, sizes_kept);
+                }
+            }
+            let mut blocks = take_apart(Seen(blocks));
+            let many = blocks.len();
+            assert_eq!((blocks.give_back(10), blocks.len()), (10, many - 10));
+            drop(blocks);
+            assert_eq!((own_count(), KEPT.get().count, KEEPING.get()), (before, 0, false));
+        })
+        .join()
+        .expect("the thread's assertions hold");
+    }
+
+    #[test]
+    fn a_panic_keeps_nothing() {
+        std::thread::spawn(|| {
+            struct Panics(Block);
+            impl Drop for Panics {
+                fn drop(&mut self) {
+                    panic!("as it may be, with a block of {} bytes", self.0.1.size());
+                }
+            }
+            let before = own_count();
+            let panicking = Panics(Block::new(100, 8));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_apart(panicking))).expect_err("a panic");
+            assert_eq!((own_count(), KEPT.get().count, KEEPING.get()), (before, 0, false));
         })
         .join()
         .expect("the thread's assertions hold");

@@ -10,6 +10,7 @@ use super::blocking::Blocking;
 use super::client::Clients;
 use super::stats::{ServerCounters, WorkerStats};
 use super::{CommandError, Table};
+use crate::base::alloc::{self, Blocks};
 use crate::base::config::{Config, Settings};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
@@ -62,8 +63,39 @@ pub struct Server {
     pub rates: Rates,
     /// How to end.
     pub shutdown: Shutdown,
-    /// Where large things go to be dropped.
-    pub garbage: std::sync::mpsc::Sender<Box<dyn Send>>,
+    /// What is to be freed without delaying a command.
+    pub garbage: Garbage,
+}
+
+/// The two steps in which large things are freed: a thread drops them, then the workers give their memory back.
+#[derive(Debug)]
+pub struct Garbage {
+    /// To the thread that drops them.
+    pub to_drop: std::sync::mpsc::Sender<Box<dyn Send>>,
+    /// What has been dropped.
+    pub released: Arc<Released>,
+}
+
+/// Memory that workers have allocated and another thread was the last to use.
+///
+/// The workers give it back themselves. That thread would do it under the lock of the worker's part of the heap, and a
+/// worker that needs memory would wait whenever the system has just stopped the thread in the middle.
+#[derive(Debug, Default)]
+pub struct Released(Mutex<Vec<Blocks>>);
+
+impl Released {
+    /// Drops a value and leaves its memory to the workers.
+    pub fn take_apart<T>(&self, value: T) {
+        let blocks = alloc::take_apart(value);
+        if !blocks.is_empty() {
+            self.0.lock().push(blocks);
+        }
+    }
+
+    /// Takes all there is to give back, unless somebody else is at it.
+    pub fn take(&self) -> Vec<Blocks> {
+        self.0.try_lock().map(|mut released| std::mem::take(&mut *released)).unwrap_or_default()
+    }
 }
 
 impl std::fmt::Debug for Server {
@@ -87,7 +119,7 @@ impl Server {
     /// Has something large dropped by another thread.
     pub fn reclaim(&self, garbage: Box<dyn Send>) {
         // Should that thread be gone, the garbage comes back in the error and is dropped here.
-        let _ = self.garbage.send(garbage);
+        let _ = self.garbage.to_drop.send(garbage);
     }
 
     /// Whether changes may be made, as far as the disk is concerned.

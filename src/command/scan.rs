@@ -64,7 +64,7 @@ fn keys(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
                     elements.bulk(entry.key());
                 }
             }
-            frozen.release_shard(shard);
+            drop(frozen.release_shard(shard));
         }
     }))
 }

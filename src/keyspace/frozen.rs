@@ -45,8 +45,9 @@ impl Frozen {
         self.shards.iter().flatten().filter(move |d| of_db(d)).flat_map(|(_, directory)| directory.iter())
     }
 
-    /// Gives the view back, one shard after the other, so that writers stop copying as soon as may be.
-    pub fn release_shard(&mut self, shard: usize) {
-        self.shards[shard] = Vec::new();
+    /// Gives the view back, one shard after the other, so that writers stop copying as soon as may be. Returns what
+    /// it holds, of which all that has been changed since is to be freed.
+    pub fn release_shard(&mut self, shard: usize) -> Vec<(u32, Arc<Directory>)> {
+        std::mem::take(&mut self.shards[shard])
     }
 }

@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 use super::connection::{self, Connection};
 use super::flusher;
 use super::stream::{Accepted, Stream};
+use crate::base::alloc::Blocks;
 use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::client::ClientRecord;
@@ -31,6 +32,12 @@ const SPARE_OUTPUTS_MAX: usize = 64;
 const SWEEP_PERIOD: Duration = Duration::from_millis(50);
 /// How many expired keys go in one go, before connections have their turn again.
 const SWEEP_KEYS: usize = 200;
+/// How often a worker looks for memory to be given back; how long it pauses between two steps; and how many blocks
+/// such a step frees: a part of what there is, so that it keeps up, and no more than a command should wait for.
+const RELEASED_PERIOD: Duration = Duration::from_millis(50);
+const RELEASED_PAUSE: Duration = Duration::from_millis(1);
+const RELEASED_PART: usize = 128;
+const RELEASED_BLOCKS: std::ops::RangeInclusive<usize> = 64..=1024;
 /// How often idle connections are looked for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -183,6 +190,7 @@ pub fn run(
     let tasks = LocalSet::new();
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "giving back", give_back));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
     let accepting = async {
         while let Some(new) = incoming.recv().await {
@@ -221,6 +229,28 @@ async fn sweep(worker: Rc<Worker>) {
                 break;
             }
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Gives back the memory that other threads were the last to use.
+async fn give_back(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(RELEASED_PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let mut released = worker.server.garbage.released.take();
+        let mut left: usize = released.iter().map(Blocks::len).sum();
+        while left > 0 {
+            let mut step = (left / RELEASED_PART).clamp(*RELEASED_BLOCKS.start(), *RELEASED_BLOCKS.end()).min(left);
+            left -= step;
+            while let Some(blocks) = released.last_mut().filter(|_| step > 0) {
+                step -= blocks.give_back(step);
+                if blocks.is_empty() {
+                    released.pop();
+                }
+            }
+            tokio::time::sleep(RELEASED_PAUSE).await;
         }
     }
 }

@@ -136,7 +136,9 @@ fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Re
         (frozen, changes, stopped_us)
     });
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
-    match write(server, &mut frozen, &cut, may_be_given_up) {
+    let written = write(server, &mut frozen, &cut, may_be_given_up);
+    server.garbage.released.take_apart(frozen);
+    match written {
         Ok(finished) => {
             let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
             server.saving.changes.fetch_sub(changes, Relaxed);
@@ -178,7 +180,7 @@ fn write(
         for (db, directory) in frozen.shard(shard) {
             push_directory(&mut chunk, db, directory);
         }
-        frozen.release_shard(shard);
+        server.garbage.released.take_apart(frozen.release_shard(shard));
         if !chunk.is_empty() {
             writer.append(chunk.finish(compress)).map_err(text)?;
         }

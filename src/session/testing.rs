@@ -107,6 +107,6 @@ fn server(lines: &str) -> Server {
         startup_memory: AtomicU64::new(0),
         rates: Default::default(),
         shutdown: Default::default(),
-        garbage: std::sync::mpsc::channel().0,
+        garbage: context::Garbage { to_drop: std::sync::mpsc::channel().0, released: Default::default() },
     }
 }
