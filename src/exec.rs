@@ -330,7 +330,6 @@ fn append_effects(server: &Server, worker: usize, scratch: &mut Scratch) {
 
 fn append(server: &Server, worker: usize, effects: &mut Vec<u8>) {
     server.store.log().appender(worker).encoded(effects);
-    effects.clear();
     if effects.capacity() > EFFECTS_KEPT_BYTES {
         *effects = Default::default();
     }

@@ -159,12 +159,12 @@ impl Group<'_> {
             return;
         }
         let mut appender = self.server.store.log().appender(self.worker);
-        for part in &parts {
+        for part in parts {
             match part {
-                Part::Records(records) => appender.encoded(records),
+                Part::Records(mut records) => appender.encoded(&mut records),
                 Part::Barrier(db, words) => {
                     let words: SmallVec<[&[u8]; 4]> = words.iter().map(Vec::as_slice).collect();
-                    appender.barrier(*db, &words);
+                    appender.barrier(db, &words);
                 }
             }
         }

@@ -33,6 +33,8 @@ pub(crate) use rotate::LogCut;
 
 /// A buffer larger than this is given back after its flush.
 const OVERSIZED: usize = 4 << 20;
+/// Records of this size are not copied into the buffer but become it, in bytes.
+const MOVED_MIN: usize = 1 << 20;
 
 /// No epoch has been marked in a buffer yet.
 const NO_EPOCH: u64 = u64::MAX;
@@ -94,6 +96,7 @@ pub struct Log {
 struct Padded(Mutex<Buffer>);
 
 struct Buffer {
+    /// Room for the header of a block, then records; or nothing at all. So it can become the block.
     bytes: Vec<u8>,
     /// The epoch that the last mark in `bytes` gives.
     epoch: u64,
@@ -257,7 +260,7 @@ impl Log {
 
     /// Bytes appended and not yet flushed.
     pub fn pending_bytes(&self) -> usize {
-        self.buffers.iter().map(|buffer| buffer.0.lock().bytes.len()).sum()
+        self.buffers.iter().map(|buffer| buffer.0.lock().bytes.len().saturating_sub(BLOCK_HEADER)).sum()
     }
 
     /// Writes everything appended so far as one block; returns the highest block written.
@@ -430,13 +433,19 @@ impl Log {
 }
 
 impl Writer {
-    /// Puts what was taken behind a block header.
+    /// Puts what was taken into one block, behind room for its header. What one worker alone has appended is not
+    /// copied.
     fn gather(&mut self) {
-        self.block.clear();
-        self.block.resize(BLOCK_HEADER, 0);
-        for swapped in &self.swapped {
-            self.block.extend_from_slice(swapped);
+        let Writer { block, swapped, .. } = self;
+        block.clear();
+        for swapped in swapped.iter_mut().filter(|swapped| !swapped.is_empty()) {
+            if block.is_empty() {
+                std::mem::swap(block, swapped);
+            } else {
+                block.extend_from_slice(&swapped[BLOCK_HEADER..]);
+            }
         }
+        block.resize(block.len().max(BLOCK_HEADER), 0);
         self.discard();
     }
 
@@ -466,13 +475,21 @@ impl Appender<'_> {
         }
     }
 
-    /// Appends records that were encoded with [`put_record`].
+    /// Appends records that were encoded with [`put_record`], and leaves `records` empty.
     #[inline]
-    pub fn encoded(&mut self, records: &[u8]) {
+    pub fn encoded(&mut self, records: &mut Vec<u8>) {
         if self.log.is_active() {
             self.enter(self.log.epoch.load(Ordering::Acquire));
-            self.buffer.bytes.extend_from_slice(records);
+            let bytes = &mut self.buffer.bytes;
+            if records.len() < MOVED_MIN || records.len() < bytes.len() {
+                bytes.extend_from_slice(records);
+            } else {
+                // To move the larger part within its memory takes less time than to have the system clear new memory.
+                records.splice(..0, bytes.drain(..));
+                std::mem::swap(records, bytes);
+            }
         }
+        records.clear();
     }
 
     /// Appends an effect on several shards, or on all. The caller has stopped all other workers, or holds the
@@ -503,6 +520,9 @@ impl Appender<'_> {
         let position = &self.log.position;
         if position.load(Ordering::Relaxed) & 1 == 0 {
             position.fetch_or(1, Ordering::AcqRel);
+        }
+        if self.buffer.bytes.is_empty() {
+            self.buffer.bytes.resize(BLOCK_HEADER, 0);
         }
         if self.buffer.epoch != epoch {
             self.buffer.epoch = epoch;

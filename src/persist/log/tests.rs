@@ -132,6 +132,42 @@ fn a_barrier_parts_the_records_of_all_workers_within_one_block() {
 }
 
 #[test]
+fn records_of_any_size_and_worker_stand_in_their_order_in_one_block() {
+    let sizes = [1, MOVED_MIN, 10, 3 * MOVED_MIN, 100];
+    for workers in [&[0][..], &[1], &[0, 1], &[1, 0]] {
+        let storage = SimStorage::new();
+        let (store, _) = open(&storage, options(1, true));
+        let log = store.log();
+        let mut expected = Vec::new();
+        for (seq, size) in (1..).zip(sizes.repeat(2)) {
+            let worker = workers[seq as usize % workers.len()];
+            let value = vec![b'a' + seq as u8; size];
+            let mut records = Vec::new();
+            put_record(&mut records, worker as u16, seq, 0, &[b"SET", b"k", &value]);
+            log.appender(worker).encoded(&mut records);
+            assert!(records.is_empty());
+            expected.push((worker as u16, seq, value));
+        }
+        assert!(log.pending_bytes() > 2 * sizes.iter().sum::<usize>());
+        log.flush().unwrap();
+        assert_eq!(log.pending_bytes(), 0);
+        let recovery = reopened(&storage);
+        let mut found = Vec::new();
+        for window in recovery.windows() {
+            let window = window.unwrap();
+            assert_eq!(window.blocks, 1);
+            for (shard, records) in &window.epochs[0].shards {
+                let value = |record: &Record| record.args.clone().nth(2).unwrap().to_vec();
+                found.extend(records.iter().map(|record| (*shard, record.seq, value(record))));
+            }
+        }
+        expected.sort();
+        found.sort();
+        assert!(found == expected, "{workers:?}");
+    }
+}
+
+#[test]
 fn what_is_truncated_is_not_logged_and_what_follows_is() {
     let storage = SimStorage::new();
     let (store, _) = open(&storage, options(1, true));
