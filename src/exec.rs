@@ -32,7 +32,7 @@ use crate::command::client::{Client, ReplyMode};
 use crate::command::db::{Db, Facts, Scratch};
 use crate::command::evict::{Choice, EvictDb, Evictor};
 use crate::command::stats::WorkerStats;
-use crate::command::table::Entry;
+use crate::command::table::{Entry, LastNamed};
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::gate::Inside;
@@ -70,6 +70,7 @@ pub struct Executor {
     scratch: Scratch,
     evictor: Evictor,
     keys: Vec<HashedKeys>,
+    last_named: LastNamed,
     /// For looking at commands before they are executed.
     request: Request,
     settings: Arc<Settings>,
@@ -91,6 +92,7 @@ impl Executor {
             scratch: Scratch::default(),
             evictor: Evictor::default(),
             keys,
+            last_named: LastNamed::default(),
             request: Request::new(),
             settings,
             settings_generation,
@@ -141,10 +143,10 @@ impl Executor {
         self.refresh_settings();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
         let facts = facts_now(&self.settings, limits, client);
-        let (mut group, keys) = self.group(facts);
+        let (mut group, keys, last_named) = self.group(facts);
         let (server, stats) = (group.server, group.stats);
         let started = Instant::now();
-        let plans = plan(server, client.db, calls, keys);
+        let plans = plan(server, client.db, calls, keys, last_named);
         let mut executed = 0;
         // The quick commands, each with how many of it followed each other, and the time of the others.
         let (mut quick, mut timed): (SmallVec<[(&Entry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
@@ -205,9 +207,9 @@ impl Executor {
         executed
     }
 
-    /// A group of commands to be executed by these facts, and room for their keys.
-    fn group(&mut self, facts: Facts) -> (Group<'_>, &mut [HashedKeys]) {
-        let Executor { server, worker, scratch, evictor, keys, settings, .. } = self;
+    /// A group of commands to be executed by these facts, room for their keys, and what was called before.
+    fn group(&mut self, facts: Facts) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
+        let Executor { server, worker, scratch, evictor, keys, last_named, settings, .. } = self;
         let group = Group {
             server,
             worker: *worker,
@@ -222,7 +224,7 @@ impl Executor {
             closed: None,
             parts: None,
         };
-        (group, keys)
+        (group, keys, last_named)
     }
 
     /// Runs the active expiry of this worker's part of the shards; returns whether more is due.
@@ -245,7 +247,7 @@ impl Executor {
         });
         drop(inside);
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
-        let (mut group, _) = self.group(Facts { no_touch: false, ..facts });
+        let (mut group, ..) = self.group(Facts { no_touch: false, ..facts });
         group.serve_vanished();
         group.retire();
         group.add_up();

@@ -110,11 +110,7 @@ impl Table {
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
         let mut upper = [0; NAME_MAX];
-        let upper = upper.get_mut(..name.len())?;
-        for (to, from) in upper.iter_mut().zip(name) {
-            *to = from.to_ascii_uppercase();
-        }
-        self.by_name.get(&*upper).map(|&at| &self.entries[at])
+        self.by_name.get(upper_case(name, &mut upper)?).map(|&at| &self.entries[at])
     }
 
     /// The command that a record of the log means: one of the clients' or of [`super::state::RECORDS`].
@@ -138,23 +134,28 @@ impl Table {
         self.resolve_entry(entry, args)
     }
 
-    /// The same, where the command before in the pipeline was `last`, by the same name as like as not. Where
-    /// there is a mistake, [`Table::resolve`] says which.
+    /// The same, where the command before was `last`, by the same name as like as not. Where there is a mistake,
+    /// [`Table::resolve`] says which.
     #[inline]
-    pub fn resolve_after<'t, 'a>(&'t self, last: &mut Option<Named<'t, 'a>>, args: Args<'a>) -> Option<&'t Entry> {
+    pub fn resolve_after(&self, last: &mut LastNamed, args: Args<'_>) -> Option<&Entry> {
         let name = args.at(0);
-        let entry = match *last {
-            Some(last) if last.name == name => last.entry,
-            _ => {
-                let entry = self.get(name)?;
-                *last = Some(Named { name, entry });
-                entry
-            }
-        };
+        if last.len == 0 || last.name() != name {
+            self.note_named(last, name)?;
+        }
+        let entry = &self.entries[last.at];
         match entry.command.handler {
             Handler::Data(_) if entry.command.arity.accepts(args.len()) => Some(entry),
             _ => self.resolve_entry(entry, args).ok(),
         }
+    }
+
+    /// Finds a command by its name for [`Table::resolve_after`].
+    fn note_named(&self, last: &mut LastNamed, name: &[u8]) -> Option<()> {
+        let mut upper = [0; NAME_MAX];
+        let at = *self.by_name.get(upper_case(name, &mut upper)?)?;
+        last.bytes[..name.len()].copy_from_slice(name);
+        (last.len, last.at) = (name.len(), at);
+        Some(())
     }
 
     #[inline]
@@ -184,11 +185,30 @@ impl Table {
     }
 }
 
-/// A command, and the name that a client has called it by.
-#[derive(Clone, Copy, Debug)]
-pub struct Named<'t, 'a> {
-    name: &'a [u8],
-    entry: &'t Entry,
+/// The command that was called last, and the name by which, as it came.
+#[derive(Debug, Default)]
+pub struct LastNamed {
+    bytes: [u8; NAME_MAX],
+    /// 0 for none yet.
+    len: usize,
+    at: usize,
+}
+
+impl LastNamed {
+    #[inline]
+    fn name(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// A name in capital letters; `None` if it is longer than any command's.
+#[inline]
+fn upper_case<'a>(name: &[u8], upper: &'a mut [u8; NAME_MAX]) -> Option<&'a [u8]> {
+    let upper = upper.get_mut(..name.len())?;
+    for (to, from) in upper.iter_mut().zip(name) {
+        *to = from.to_ascii_uppercase();
+    }
+    Some(upper)
 }
 
 impl Entry {
@@ -261,4 +281,24 @@ pub fn mistake(command: &Command) -> Option<String> {
         (command.since.split('.').count() != 3, "its version is not of three numbers"),
     ];
     checks.iter().find(|(wrong, _)| *wrong).map(|(_, what)| format!("{name}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::with_args;
+
+    #[test]
+    fn the_last_command_is_found_again_by_its_name_and_no_other() {
+        let table = Table::new(crate::command::GROUPS);
+        let mut last = LastNamed::default();
+        let names = ["", "GET", "GET", "get", "", "GETX", "GET", "G", "set", "SET", "\0", "gEt", "STRLEN", ""];
+        for name in names.into_iter().chain(["a name that is much longer than that of any command"]) {
+            let words = [name.as_bytes().to_vec(), b"k".to_vec()];
+            with_args(&words, |args| {
+                let found = table.resolve_after(&mut last, args).map(|entry| entry.index);
+                assert_eq!(found, table.resolve(args).ok().map(|entry| entry.index), "{name}");
+            });
+        }
+    }
 }

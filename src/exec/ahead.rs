@@ -4,6 +4,7 @@
 use super::{GROUP_MAX, Plan, find_keys};
 use crate::command::Server;
 use crate::command::call::HashedKeys;
+use crate::command::table::LastNamed;
 use crate::keyspace::Keyspace;
 use crate::resp::Args;
 
@@ -17,14 +18,15 @@ pub(super) fn plan<'a>(
     db: u32,
     calls: &[Args<'_>],
     keys: &mut [HashedKeys],
+    last: &mut LastNamed,
 ) -> [Plan<'a>; GROUP_MAX] {
     let keyspace = &server.keyspace;
     let mut plans = [None; GROUP_MAX];
     let (mut ahead, mut hashed) = ([(db, 0); GROUP_MAX * KEYS_AHEAD], 0);
-    let (mut last, mut any_member) = (None, false);
+    let mut any_member = false;
     for ((&args, keys), plan) in calls.iter().zip(keys.iter_mut()).zip(&mut plans) {
         keys.clear();
-        *plan = server.table.resolve_after(&mut last, args);
+        *plan = server.table.resolve_after(last, args);
         let Some(entry) = *plan else { continue };
         find_keys(keyspace, entry, args, keys);
         if calls.len() > 1 {

@@ -150,6 +150,12 @@ impl Output {
         &self.bytes
     }
 
+    /// Everything from byte `skip` on, if it is one piece.
+    #[inline]
+    pub fn one_slice(&self, skip: usize) -> Option<&[u8]> {
+        self.shared.is_empty().then(|| &self.bytes[skip..])
+    }
+
     /// Everything as slices for one vectored write, from byte `skip` on; at most `slices.len()` of them.
     /// Returns how many were filled.
     pub fn slices<'a>(&'a self, mut skip: usize, slices: &mut [IoSlice<'a>]) -> usize {

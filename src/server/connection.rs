@@ -163,9 +163,16 @@ impl Connection {
             if sent_now >= SENT_PER_TURN_BYTES {
                 return self.keep_unsent(&mut output);
             }
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let filled = output.slices(self.sent.get(), &mut slices);
-            match self.stream.borrow().try_write(&slices[..filled]) {
+            let stream = self.stream.borrow();
+            let outcome = match output.one_slice(self.sent.get()) {
+                Some(slice) => stream.try_write(&[IoSlice::new(slice)]),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let filled = output.slices(self.sent.get(), &mut slices);
+                    stream.try_write(&slices[..filled])
+                }
+            };
+            match outcome {
                 Ok(written) => {
                     counters.writes.add_alone(1);
                     counters.net_output_bytes.add_alone(written as u64);
