@@ -56,10 +56,12 @@ impl Default for Kept {
     }
 }
 
-/// What stands at the beginning of a kept block.
+/// What stands at the beginning of a kept block, aligned or not: the next one, and its layout in little room, for small
+/// blocks are many.
 struct KeptBlock {
     next: *mut KeptBlock,
-    layout: Layout,
+    size: u32,
+    align: u32,
 }
 
 /// Bytes that are allocated now, each block with its overhead.
@@ -153,10 +155,11 @@ impl Blocks {
         let Kept { first, count } = &mut self.0;
         let giving = most.min(*count);
         for _ in 0..giving {
-            // SAFETY: `keep` has written this into a block that nobody else uses, with the layout that it came with;
-            // there are `count` of them.
+            // SAFETY: `keep` has written this into a block that nobody else uses, with the layout that it came with,
+            // so a valid one; there are `count` of them.
             unsafe {
-                let KeptBlock { next, layout } = first.read();
+                let KeptBlock { next, size, align } = first.read_unaligned();
+                let layout = Layout::from_size_align_unchecked(size as usize, align as usize);
                 System.dealloc(first.cast(), layout);
                 *first = next;
             }
@@ -172,9 +175,9 @@ impl Drop for Blocks {
     }
 }
 
-/// Whether a block of this layout has room for what stands in a kept one.
+/// Whether a block of this layout has room for what stands in a kept one, which has room for the layout.
 fn can_keep(layout: Layout) -> bool {
-    layout.size() >= size_of::<KeptBlock>() && layout.align() >= align_of::<KeptBlock>()
+    (size_of::<KeptBlock>()..=u32::MAX as usize).contains(&layout.size()) && layout.align() <= 1 << 31
 }
 
 /// Keeps a block that was freed.
@@ -185,8 +188,10 @@ fn can_keep(layout: Layout) -> bool {
 unsafe fn keep(block: *mut u8, layout: Layout) {
     let Kept { first, count } = KEPT.get();
     let block = block.cast::<KeptBlock>();
-    // SAFETY: the block is large enough and aligned, and ours.
-    unsafe { block.write(KeptBlock { next: first, layout }) };
+    // SAFETY: the block is large enough, and ours.
+    unsafe {
+        block.write_unaligned(KeptBlock { next: first, size: layout.size() as u32, align: layout.align() as u32 })
+    };
     KEPT.set(Kept { first: block, count: count + 1 });
 }
 
