@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ironkeep::base::config::Config;
 use ironkeep::base::log::{self, Level};
+use ironkeep::command::context::Garbage;
 use ironkeep::command::{Client, Server};
 use ironkeep::exec::{Executor, Replayer, limits_of, replay};
 use ironkeep::keyspace::SHARDS;
@@ -53,7 +54,7 @@ fn start(storage: &SimStorage, generation: u64, directives: &str) -> Arc<Server>
         fsync_thread: false,
     };
     // Nobody receives the garbage: it is dropped at once, and no thread outlives an input.
-    let (garbage, _) = std::sync::mpsc::channel();
+    let garbage = Garbage { to_drop: std::sync::mpsc::channel().0, released: Default::default() };
     let started = recover_from(Arc::new(storage.clone()), options, config, ironkeep::session::table(), garbage);
     started.unwrap_or_else(|error| panic!("what a server wrote is read again: {error}")).0
 }
