@@ -113,8 +113,8 @@ pub fn drop_in_steps(mut buffer: Vec<u8>) {
     }
 }
 
-/// Drops a value, but keeps the blocks of memory that this frees, for a thread that has time to give them back. They
-/// are counted as free at once.
+/// Drops a value, but keeps the many small blocks of memory that this frees, for a thread that is better placed to give
+/// them back. They are counted as free at once.
 pub fn take_apart<T>(value: T) -> Blocks {
     /// Ends the keeping, after a panic too.
     struct Keeping;
@@ -175,15 +175,18 @@ impl Drop for Blocks {
     }
 }
 
-/// Whether a block of this layout has room for what stands in a kept one, which has room for the layout.
+/// Larger blocks are not kept: whoever gives them back may wait for the system to unmap them, in bytes.
+const KEPT_MAX: usize = 128 * 1024;
+
+/// Whether a block of this layout is kept: it has room for what stands in a kept one, and is not large.
 fn can_keep(layout: Layout) -> bool {
-    (size_of::<KeptBlock>()..=u32::MAX as usize).contains(&layout.size()) && layout.align() <= 1 << 31
+    (size_of::<KeptBlock>()..KEPT_MAX).contains(&layout.size()) && layout.align() < KEPT_MAX
 }
 
 /// Keeps a block that was freed.
 ///
 /// # Safety
-/// The block came from `System` with this layout, which [`can_keep`] it, and nobody uses it any more.
+/// The block came from `System` with this layout, which [`can_keep`] accepts, and nobody uses it any more.
 #[cold]
 unsafe fn keep(block: *mut u8, layout: Layout) {
     let Kept { first, count } = KEPT.get();
@@ -329,7 +332,7 @@ mod tests {
     fn what_is_taken_apart_counts_as_free() {
         std::thread::spawn(|| {
             let before = own_count();
-            let sizes = [1, 16, 24, 100, 1000, 5000];
+            let sizes = [1, 16, 24, 100, 1000, 5000, 200_000];
             let blocks: Vec<Block> = (0..1000).map(|at| Block::new(sizes[at % sizes.len()], 1 << (at % 8))).collect();
             assert!(own_count() > before);
             struct Seen(Vec<Block>);
