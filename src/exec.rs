@@ -602,6 +602,7 @@ impl Group<'_> {
     /// Has large values freed by another thread.
     #[inline]
     fn retire(&mut self) {
+        self.scratch.forget_undo();
         if !self.scratch.retired.is_empty() || !self.scratch.retired_directories.is_empty() {
             self.retire_large();
         }
@@ -609,7 +610,6 @@ impl Group<'_> {
 
     #[cold]
     fn retire_large(&mut self) {
-        self.scratch.forget_undo();
         if !self.scratch.retired.is_empty() {
             self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired)));
         }

@@ -113,12 +113,12 @@ impl Scratch {
         self.as_received = false;
         self.sequenced.clear();
         self.firm = (0, 0);
-        self.undo.clear();
-        self.undo_bytes.clear();
+        self.forget_undo();
     }
 
-    /// Forgets what is remembered to be undone: the command has succeeded. Else whoever frees what it has removed
-    /// would not be the last to hold it, and the next command would free it here.
+    /// Forgets what is remembered to be undone: the command has ended. Else whoever frees what it has removed would
+    /// not be the last to hold it, and the next command would free it here.
+    #[inline]
     pub fn forget_undo(&mut self) {
         self.undo.clear();
         self.undo_bytes.clear();
