@@ -49,6 +49,19 @@ fn pipeline(server: &Server, bytes: &[u8], replies: usize, mut check: impl FnMut
 }
 
 #[test]
+fn workers_give_back_the_memory_of_a_value_that_another_thread_has_dropped() {
+    let server = start();
+    let mut client = server.client();
+    for begin in (0..20_000).step_by(100) {
+        let members: Vec<String> = (begin..begin + 100).map(|n| format!("member:{n}")).collect();
+        client.ok(&format!("SADD big {}", members.join(" ")));
+    }
+    client.ok("UNLINK big");
+    wait_for(&mut client, "lazyfreed_objects", |blocks| blocks.parse::<u64>().unwrap() > 300);
+    wait_for(&mut client, "lazyfree_pending_objects", |blocks| blocks == "0");
+}
+
+#[test]
 fn replies_come_although_the_client_has_finished_sending() {
     let server = start();
     for policy in ["always", "everysec"] {

@@ -81,20 +81,33 @@ pub struct Garbage {
 /// The workers give it back themselves. That thread would do it under the lock of the worker's part of the heap, and a
 /// worker that needs memory would wait whenever the system has just stopped the thread in the middle.
 #[derive(Debug, Default)]
-pub struct Released(Mutex<Vec<Blocks>>);
+pub struct Released {
+    blocks: Mutex<Vec<Blocks>>,
+    /// Blocks that wait to be given back, and those that were, for `INFO`.
+    pub pending: AtomicU64,
+    /// See `pending`.
+    pub given_back: AtomicU64,
+}
 
 impl Released {
     /// Drops a value and leaves its memory to the workers.
     pub fn take_apart<T>(&self, value: T) {
         let blocks = alloc::take_apart(value);
         if !blocks.is_empty() {
-            self.0.lock().push(blocks);
+            self.pending.fetch_add(blocks.len() as u64, Ordering::Relaxed);
+            self.blocks.lock().push(blocks);
         }
+    }
+
+    /// Counts blocks that were given back.
+    pub fn count_given_back(&self, blocks: usize) {
+        self.pending.fetch_sub(blocks as u64, Ordering::Relaxed);
+        self.given_back.fetch_add(blocks as u64, Ordering::Relaxed);
     }
 
     /// Takes all there is to give back, unless somebody else is at it.
     pub fn take(&self) -> Vec<Blocks> {
-        self.0.try_lock().map(|mut released| std::mem::take(&mut *released)).unwrap_or_default()
+        self.blocks.try_lock().map(|mut released| std::mem::take(&mut *released)).unwrap_or_default()
     }
 }
 

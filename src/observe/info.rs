@@ -220,8 +220,8 @@ fn memory_section(out: &mut Lines<'_>) {
         ("mem_aof_buffer", &figures.log_buffer),
         ("mem_allocator", &"libc"),
         ("active_defrag_running", &0),
-        ("lazyfree_pending_objects", &0),
-        ("lazyfreed_objects", &0),
+        ("lazyfree_pending_objects", &out.server.garbage.released.pending.load(Relaxed)),
+        ("lazyfreed_objects", &out.server.garbage.released.given_back.load(Relaxed)),
     ]);
 }
 

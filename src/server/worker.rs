@@ -244,6 +244,7 @@ async fn give_back(worker: Rc<Worker>) {
         while left > 0 {
             let mut step = (left / RELEASED_PART).clamp(*RELEASED_BLOCKS.start(), *RELEASED_BLOCKS.end()).min(left);
             left -= step;
+            worker.server.garbage.released.count_given_back(step);
             while let Some(blocks) = released.last_mut().filter(|_| step > 0) {
                 step -= blocks.give_back(step);
                 if blocks.is_empty() {
