@@ -611,10 +611,14 @@ impl Group<'_> {
     #[cold]
     fn retire_large(&mut self) {
         if !self.scratch.retired.is_empty() {
-            self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired)));
+            let values = std::mem::take(&mut self.scratch.retired);
+            let count = values.len() as u64;
+            self.server.reclaim(Box::new(values), count);
         }
         if !self.scratch.retired_directories.is_empty() {
-            self.server.reclaim(Box::new(std::mem::take(&mut self.scratch.retired_directories)));
+            let directories = std::mem::take(&mut self.scratch.retired_directories);
+            let count = directories.iter().map(|directory| directory.len() as u64).sum();
+            self.server.reclaim(Box::new(directories), count);
         }
     }
 

@@ -368,6 +368,34 @@ fn a_pipeline_behind_a_waiting_command_waits_too() {
     assert_eq!(waiting.receive().expect("a reply"), b"$5\r\nafter\r\n");
 }
 
+/// The keys of `INFO` that are waited for, and those of them whose end is waited for too.
+fn waited_for(server: &Server) -> [String; 2] {
+    let info = server.client().ok("INFO clients").string();
+    ["total_blocking_keys:", "total_blocking_keys_on_nokey:"]
+        .map(|field| info.lines().find_map(|line| line.strip_prefix(field)).expect("the field is there").to_owned())
+}
+
+#[test]
+fn info_counts_the_keys_that_are_waited_for() {
+    let server = recipe().start();
+    let mut waiting: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    server.client().ok("XGROUP CREATE s g $ MKSTREAM");
+    waiting[3].ok("SELECT 1");
+    let commands = ["BLPOP a b 0", "BZPOPMIN b c 0", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >", "BLPOP a 0"]
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    for (blocked, (client, words)) in waiting.iter_mut().zip(&commands).enumerate() {
+        begin(client, words);
+        await_blocked(&server, blocked + 1);
+    }
+    assert_eq!(waited_for(&server), ["5", "1"], "a, b, c, s, and a of another database");
+    server.client().ok("DEL s");
+    await_blocked(&server, 3);
+    assert_eq!(waited_for(&server), ["4", "0"]);
+    drop(waiting);
+    await_blocked(&server, 0);
+    assert_eq!(waited_for(&server), ["0", "0"]);
+}
+
 #[test]
 fn a_transaction_is_seen_whole_or_not_at_all() {
     let server = recipe().start();

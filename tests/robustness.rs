@@ -57,8 +57,14 @@ fn workers_give_back_the_memory_of_a_value_that_another_thread_has_dropped() {
         client.ok(&format!("SADD big {}", members.join(" ")));
     }
     client.ok("UNLINK big");
-    wait_for(&mut client, "lazyfreed_objects", |blocks| blocks.parse::<u64>().unwrap() > 300);
-    wait_for(&mut client, "lazyfree_pending_objects", |blocks| blocks == "0");
+    wait_for(&mut client, "lazyfreed_objects", |values| values == "1");
+    assert_eq!(info(&mut client, "lazyfree_pending_objects"), "0");
+    client.ok("CONFIG RESETSTAT");
+    assert_eq!(info(&mut client, "lazyfreed_objects"), "0");
+    (0..500).for_each(|n| drop(client.ok(&format!("SET key:{n} value"))));
+    client.ok("FLUSHALL");
+    wait_for(&mut client, "lazyfreed_objects", |values| values == "500");
+    assert_eq!(info(&mut client, "lazyfree_pending_objects"), "0");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! - A waiter that is answered, or whose connection ends, is in no queue any more.
 //! - Lock order: a waiter's state, then shards, then the register of waiters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -176,6 +176,17 @@ impl Blocking {
     /// A waiter by its number.
     pub fn get(&self, ticket: Ticket) -> Option<Arc<Waiter>> {
         self.waiters.lock().get(&ticket).cloned()
+    }
+
+    /// How many keys are waited for, and how many of them by somebody who is told as well when the key goes.
+    pub fn count_keys(&self) -> (usize, usize) {
+        let waiters = self.waiters.lock();
+        let count = |counts: fn(&Waiter) -> bool| {
+            let waiters = waiters.values().filter(|waiter| counts(waiter));
+            let keys = waiters.flat_map(|waiter| waiter.keys.iter().map(|(_, key)| (waiter.db, key)));
+            keys.collect::<HashSet<_>>().len()
+        };
+        (count(|_| true), count(|waiter| waiter.on == BlockedOn::StreamGroup))
     }
 
     /// The waiter of a connection.

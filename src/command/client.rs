@@ -194,6 +194,8 @@ pub struct WatchedKey {
     pub hash: u64,
     /// The version that EXEC must still find.
     pub version: u64,
+    /// Whether it existed when it was watched.
+    pub existed: bool,
 }
 
 impl Client {

@@ -71,9 +71,17 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Garbage {
     /// To the thread that drops them.
-    pub to_drop: std::sync::mpsc::Sender<Box<dyn Send>>,
+    pub to_drop: std::sync::mpsc::Sender<Removed>,
     /// What has been dropped.
     pub released: Arc<Released>,
+}
+
+/// Something large that was taken out of the keyspace.
+pub struct Removed {
+    /// What is to be dropped.
+    pub garbage: Box<dyn Send>,
+    /// How many values of keys that is.
+    pub values: u64,
 }
 
 /// Memory that workers have allocated and another thread was the last to use.
@@ -82,32 +90,42 @@ pub struct Garbage {
 /// worker that needs memory would wait whenever the system has just stopped the thread in the middle.
 #[derive(Debug, Default)]
 pub struct Released {
-    blocks: Mutex<Vec<Blocks>>,
-    /// Blocks that wait to be given back, and those that were, for `INFO`.
-    pub pending: AtomicU64,
-    /// See `pending`.
-    pub given_back: AtomicU64,
+    parts: Mutex<Vec<ReleasedPart>>,
+    /// Values that were removed and whose memory is not all given back: `lazyfree_pending_objects`.
+    pub pending_values: AtomicU64,
+    /// Those whose memory is, since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
+    pub freed_values: AtomicU64,
+}
+
+/// The memory of what was dropped together.
+#[derive(Debug)]
+pub struct ReleasedPart {
+    /// The memory.
+    pub blocks: Blocks,
+    /// How many values of keys it held.
+    pub values: u64,
 }
 
 impl Released {
-    /// Drops a value and leaves its memory to the workers.
-    pub fn take_apart<T>(&self, value: T) {
-        let blocks = alloc::take_apart(value);
-        if !blocks.is_empty() {
-            self.pending.fetch_add(blocks.len() as u64, Ordering::Relaxed);
-            self.blocks.lock().push(blocks);
+    /// Drops something that holds so many values of keys, and leaves its memory to the workers.
+    pub fn take_apart<T>(&self, garbage: T, values: u64) {
+        let blocks = alloc::take_apart(garbage);
+        if blocks.is_empty() {
+            self.count_freed(values);
+        } else {
+            self.parts.lock().push(ReleasedPart { blocks, values });
         }
     }
 
-    /// Counts blocks that were given back.
-    pub fn count_given_back(&self, blocks: usize) {
-        self.pending.fetch_sub(blocks as u64, Ordering::Relaxed);
-        self.given_back.fetch_add(blocks as u64, Ordering::Relaxed);
+    /// Counts values whose memory has all been given back.
+    pub fn count_freed(&self, values: u64) {
+        self.pending_values.fetch_sub(values, Ordering::Relaxed);
+        self.freed_values.fetch_add(values, Ordering::Relaxed);
     }
 
     /// Takes all there is to give back, unless somebody else is at it.
-    pub fn take(&self) -> Vec<Blocks> {
-        self.blocks.try_lock().map(|mut released| std::mem::take(&mut *released)).unwrap_or_default()
+    pub fn take(&self) -> Vec<ReleasedPart> {
+        self.parts.try_lock().map(|mut parts| std::mem::take(&mut *parts)).unwrap_or_default()
     }
 }
 
@@ -129,10 +147,14 @@ impl Server {
         }
     }
 
-    /// Has something large dropped by another thread.
-    pub fn reclaim(&self, garbage: Box<dyn Send>) {
+    /// Has something large, which holds so many values of keys, dropped by another thread.
+    pub fn reclaim(&self, garbage: Box<dyn Send>, values: u64) {
+        let Garbage { to_drop, released } = &self.garbage;
+        released.pending_values.fetch_add(values, Ordering::Relaxed);
         // Should that thread be gone, the garbage comes back in the error and is dropped here.
-        let _ = self.garbage.to_drop.send(garbage);
+        if to_drop.send(Removed { garbage, values }).is_err() {
+            released.count_freed(values);
+        }
     }
 
     /// Whether changes may be made, as far as the disk is concerned.

@@ -86,19 +86,21 @@ impl Group<'_> {
                 continue;
             }
             // A key whose time has come is no change that happens later.
-            self.remove_if_expired(db, key);
+            let existed = self.exists(db, key);
             let version = self.server.keyspace.lock(key.shard()).watched.watch(db, key.bytes);
-            client.watched.push(WatchedKey { db, key: key.bytes.into(), hash: key.hash, version });
+            client.watched.push(WatchedKey { db, key: key.bytes.into(), hash: key.hash, version, existed });
         }
         client.record.watching.store(client.watched.len() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn remove_if_expired(&mut self, db: u32, key: Key<'_>) {
+    /// Whether a key exists; removes it if its time has come.
+    fn exists(&mut self, db: u32, key: Key<'_>) -> bool {
         self.scratch.begin(self.server.store.log().is_active(), false);
         let held = Held::one(&self.server.keyspace, key.shard());
         let mut db = Db::new(held, self.scratch, db, &self.facts);
-        db.exists(key);
+        let exists = db.exists(key);
         super::append_effects(self.server, self.worker, db.scratch());
+        exists
     }
 
     fn exec(&mut self, client: &mut Client, out: &mut Output) -> Outcome {
@@ -113,7 +115,10 @@ impl Group<'_> {
         self.close();
         for at in 0..client.watched.len() {
             let watched = &client.watched[at];
-            self.remove_if_expired(watched.db, Key { bytes: &watched.key, hash: watched.hash });
+            // An expired key where none was, brought by SWAPDB, is no change.
+            if watched.existed {
+                self.exists(watched.db, Key { bytes: &watched.key, hash: watched.hash });
+            }
         }
         if client.unwatch(keyspace) {
             self.open();
@@ -149,7 +154,11 @@ impl Group<'_> {
         client.in_exec = false;
         self.append_parts();
         client.last_write_block = self.server.store.log().position();
-        self.serve(ready);
+        if !ready.is_empty() {
+            // For those who are served it is later: what was pushed may have expired within the transaction.
+            self.renew_facts(client);
+            self.serve(ready);
+        }
     }
 
     /// Appends what the transaction has to log: inside one block.

@@ -168,7 +168,9 @@ fn clients_section(out: &mut Lines<'_>) {
         ("client_recent_max_output_buffer", &most(|c| c.output_bytes.load(Relaxed))),
         ("blocked_clients", &clients.iter().filter(|c| c.blocked.load(Relaxed)).count()),
     ]);
-    out.zeros(&["tracking_clients", "clients_in_timeout_table", "total_blocking_keys", "total_blocking_keys_on_nokey"]);
+    out.zeros(&["tracking_clients", "clients_in_timeout_table"]);
+    let (keys, also_gone) = out.server.blocking.count_keys();
+    out.fields(&[("total_blocking_keys", &keys), ("total_blocking_keys_on_nokey", &also_gone)]);
 }
 
 fn memory_section(out: &mut Lines<'_>) {
@@ -220,8 +222,8 @@ fn memory_section(out: &mut Lines<'_>) {
         ("mem_aof_buffer", &figures.log_buffer),
         ("mem_allocator", &"libc"),
         ("active_defrag_running", &0),
-        ("lazyfree_pending_objects", &out.server.garbage.released.pending.load(Relaxed)),
-        ("lazyfreed_objects", &out.server.garbage.released.given_back.load(Relaxed)),
+        ("lazyfree_pending_objects", &out.server.garbage.released.pending_values.load(Relaxed)),
+        ("lazyfreed_objects", &out.server.garbage.released.freed_values.load(Relaxed)),
     ]);
 }
 

@@ -21,7 +21,7 @@ use super::{daemon, limits, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log, random};
-use crate::command::context::{Garbage, Released, Saving, Shutdown, ShutdownRequest};
+use crate::command::context::{Garbage, Released, Removed, Saving, Shutdown, ShutdownRequest};
 use crate::command::stats::{ServerCounters, WorkerStats};
 use crate::command::{Server, Table};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
@@ -173,12 +173,12 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
 
 /// Starts the thread that drops what is large; it ends with the server.
 pub(super) fn reclaimer() -> Result<Garbage, StartError> {
-    let (to_drop, dropping) = std::sync::mpsc::channel::<Box<dyn Send>>();
+    let (to_drop, dropping) = std::sync::mpsc::channel::<Removed>();
     let released = Arc::new(Released::default());
     let garbage = Garbage { to_drop, released: Arc::clone(&released) };
     std::thread::Builder::new()
         .name("reclaim".into())
-        .spawn(move || dropping.into_iter().for_each(|garbage| released.take_apart(garbage)))
+        .spawn(move || dropping.into_iter().for_each(|removed| released.take_apart(removed.garbage, removed.values)))
         .map_err(failed("the reclaiming thread"))?;
     Ok(garbage)
 }

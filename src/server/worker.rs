@@ -17,7 +17,6 @@ use tokio::task::LocalSet;
 use super::connection::{self, Connection};
 use super::flusher;
 use super::stream::{Accepted, Stream};
-use crate::base::alloc::Blocks;
 use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::client::ClientRecord;
@@ -240,14 +239,14 @@ async fn give_back(worker: Rc<Worker>) {
     loop {
         tick.tick().await;
         let mut released = worker.server.garbage.released.take();
-        let mut left: usize = released.iter().map(Blocks::len).sum();
+        let mut left: usize = released.iter().map(|part| part.blocks.len()).sum();
         while left > 0 {
             let mut step = (left / RELEASED_PART).clamp(*RELEASED_BLOCKS.start(), *RELEASED_BLOCKS.end()).min(left);
             left -= step;
-            worker.server.garbage.released.count_given_back(step);
-            while let Some(blocks) = released.last_mut().filter(|_| step > 0) {
-                step -= blocks.give_back(step);
-                if blocks.is_empty() {
+            while let Some(part) = released.last_mut().filter(|_| step > 0) {
+                step -= part.blocks.give_back(step);
+                if part.blocks.is_empty() {
+                    worker.server.garbage.released.count_freed(part.values);
                     released.pop();
                 }
             }

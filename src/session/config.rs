@@ -3,6 +3,7 @@
 //! Most directives are read where they matter, so storing them is enough; `apply` does the rest.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::saving;
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
@@ -176,6 +177,7 @@ fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         worker.latencies.iter().for_each(|latencies| latencies.reset());
     }
     server.errors.lock().clear();
+    server.garbage.released.freed_values.store(0, Relaxed);
     alloc::reset_peak();
     Ok(reply.ok())
 }

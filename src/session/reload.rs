@@ -85,7 +85,8 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     drop(closed);
     let keys: usize = (0..loaded.databases()).map(|db| server.keyspace.count(db).0).sum();
     // What we had is what `loaded` holds now.
-    server.reclaim(Box::new(loaded));
+    let removed: usize = (0..loaded.databases()).map(|db| loaded.count(db).0).sum();
+    server.reclaim(Box::new(loaded), removed as u64);
     let seconds = (clock::monotonic_us() - started) as f64 / 1e6;
     log::warning(format_args!("DB reloaded from the disk: {keys} keys in {seconds:.3} seconds"));
     Ok(())

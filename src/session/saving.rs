@@ -137,7 +137,8 @@ fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Re
     });
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     let written = write(server, &mut frozen, &cut, may_be_given_up);
-    server.garbage.released.take_apart(frozen);
+    // Of the keys that it held nobody has removed any on its account.
+    server.garbage.released.take_apart(frozen, 0);
     match written {
         Ok(finished) => {
             let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
@@ -180,7 +181,7 @@ fn write(
         for (db, directory) in frozen.shard(shard) {
             push_directory(&mut chunk, db, directory);
         }
-        server.garbage.released.take_apart(frozen.release_shard(shard));
+        server.garbage.released.take_apart(frozen.release_shard(shard), 0);
         if !chunk.is_empty() {
             writer.append(chunk.finish(compress)).map_err(text)?;
         }
