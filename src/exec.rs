@@ -440,7 +440,12 @@ impl Group<'_> {
     /// Replies with an error to a command that is not run.
     #[cold]
     fn refuse(&mut self, error: &CommandError, args: Args<'_>, client: &mut Client, out: &mut Output) {
-        if let Ok(entry) = self.server.table.resolve(args) {
+        let table = &self.server.table;
+        let entry = match table.resolve(args) {
+            Err(CommandError::Arity(name)) => table.by_full_name(name.as_bytes()),
+            found => found.ok(),
+        };
+        if let Some(entry) = entry {
             self.stats.commands[entry.index].rejected.add_alone(1);
         }
         if self.abort_transaction(self.server.table.get(args.at(0)), client) {
@@ -463,7 +468,6 @@ impl Group<'_> {
 
     fn error_reply(&self, error: &CommandError, out: &mut Output) {
         let text = error.wire();
-        self.stats.counters.errors.add_alone(1);
         self.server.count_error(&text);
         out.error_bytes(&text);
     }

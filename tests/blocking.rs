@@ -125,6 +125,8 @@ fn client_unblock_ends_a_wait_by_null_or_by_an_error() {
         assert_eq!(String::from_utf8_lossy(&waiting.receive().expect("a reply")), expected);
         assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id} {how}")).integer(), 0, "it waits no more");
     }
+    let info = client.ok("INFO everything").string();
+    assert!(info.contains("errorstat_UNBLOCKED:count=1\r\n") && info.contains("total_error_replies:1\r\n"), "{info}");
     client.ok("RPUSH l x");
     assert_eq!(client.ok("LLEN l").integer(), 1, "who was sent away is in no queue any more");
     assert_eq!(client.ok("CLIENT UNBLOCK 999999").integer(), 0);
@@ -422,6 +424,22 @@ fn a_transaction_is_seen_whole_or_not_at_all() {
             }
         });
     });
+}
+
+#[test]
+fn a_snapshot_asked_for_in_a_transaction_follows_it() {
+    let server = recipe().start();
+    let mut client = server.client();
+    for (command, count) in [("BGSAVE", "rdb_saves:1\r\n"), ("BGREWRITEAOF", "aof_rewrites:1\r\n")] {
+        client.ok("MULTI");
+        client.ok("SET k v");
+        client.ok(command);
+        let replies = strings(&client.call(&["EXEC"]));
+        assert!(replies[1].starts_with("Background ") && replies[1].ends_with(" scheduled"), "{replies:?}");
+        while !client.ok("INFO persistence").string().contains(count) {
+            sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 fn strings_or_null(reply: &[u8]) -> Vec<Option<String>> {

@@ -68,6 +68,22 @@ fn workers_give_back_the_memory_of_a_value_that_another_thread_has_dropped() {
 }
 
 #[test]
+fn a_call_with_too_few_arguments_is_counted_as_rejected() {
+    let server = start();
+    let mut client = server.client();
+    for line in ["SET", "MULTI", "SET", "EXEC", "CLIENT SETNAME", "CONFIG NOPE"] {
+        client.line(line);
+    }
+    let stats = client.ok("INFO commandstats").string();
+    let rejected = |name: &str, count: u32| {
+        let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:"))).unwrap_or_default();
+        assert!(line.contains("calls=0,") && line.contains(&format!(",rejected_calls={count},")), "{name}: {stats}");
+    };
+    rejected("set", 2);
+    rejected("client|setname", 1);
+}
+
+#[test]
 fn replies_come_although_the_client_has_finished_sending() {
     let server = start();
     for policy in ["always", "everysec"] {

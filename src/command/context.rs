@@ -138,6 +138,7 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Counts an error reply.
     pub fn count_error(&self, text: &[u8]) {
+        self.counters.error_replies.add(1);
         let code = &*String::from_utf8_lossy(CommandError::code(text));
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {

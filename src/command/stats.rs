@@ -65,8 +65,6 @@ counters! {
         reads,
         /// Writes to sockets.
         writes,
-        /// Error replies.
-        errors,
         /// Microseconds spent on active expiry.
         expire_cycle_us,
     }
@@ -173,6 +171,8 @@ counters! {
         query_buffer_limit_disconnections,
         /// Connections closed because they did not read their replies.
         output_buffer_limit_disconnections,
+        /// Error replies.
+        error_replies,
     }
 }
 

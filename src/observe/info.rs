@@ -313,7 +313,7 @@ fn stats_section(out: &mut Lines<'_>) {
     out.zeros(&["active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
     out.zeros(&["total_active_defrag_time", "current_active_defrag_time", "tracking_total_keys"]);
     out.zeros(&["tracking_total_items", "tracking_total_prefixes", "unexpected_error_replies"]);
-    out.field("total_error_replies", out.sum(|c| c.errors.get()));
+    out.field("total_error_replies", out.server.counters.error_replies.get());
     out.field("dump_payload_sanitizations", 0);
     out.field("total_reads_processed", out.sum(|c| c.reads.get()));
     out.field("total_writes_processed", out.sum(|c| c.writes.get()));

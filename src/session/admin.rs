@@ -91,12 +91,13 @@ fn bgsave(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         _ => return Err(CommandError::Syntax),
     };
     let mut requested = saving::request(call.server, SavePurpose::Save, false, None);
-    if schedule && requested == Requested::Busy(SavePurpose::Rewrite) {
+    if (schedule || call.client.in_exec) && requested == Requested::Busy(SavePurpose::Rewrite) {
         requested = saving::request(call.server, SavePurpose::Save, true, None);
     }
     match requested {
-        Requested::Started => Ok(reply.simple("Background saving started")),
-        Requested::Scheduled => Ok(reply.simple("Background saving scheduled")),
+        Requested::Started if !call.client.in_exec => Ok(reply.simple("Background saving started")),
+        // In a transaction it waits for the end of that.
+        Requested::Started | Requested::Scheduled => Ok(reply.simple("Background saving scheduled")),
         Requested::Busy(SavePurpose::Save) => Err(SAVE_RUNS),
         Requested::Busy(SavePurpose::Rewrite) => Err(CommandError::Text(
             "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to \
@@ -120,8 +121,10 @@ fn bgrewriteaof(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         requested = saving::request(call.server, SavePurpose::Rewrite, true, None);
     }
     match requested {
-        Requested::Started => Ok(reply.simple("Background append only file rewriting started")),
-        Requested::Scheduled => Ok(reply.simple("Background append only file rewriting scheduled")),
+        Requested::Started if !call.client.in_exec => Ok(reply.simple("Background append only file rewriting started")),
+        Requested::Started | Requested::Scheduled => {
+            Ok(reply.simple("Background append only file rewriting scheduled"))
+        }
         Requested::Busy(_) => Err(REWRITE_RUNS),
     }
 }
@@ -262,6 +265,9 @@ mod tests {
         t.server.saving.state.lock().running = Some((SavePurpose::Rewrite, 0));
         assert!(t.run("BGSAVE").starts_with("-ERR Another child process is active (AOF?): can't BGSAVE right now."));
         assert_eq!(t.run("BGSAVE SCHEDULE"), "+Background saving scheduled ");
+        assert_eq!(t.run("BGREWRITEAOF"), "-ERR Background append only file rewriting already in progress ");
+        t.client.in_exec = true;
+        assert_eq!(t.run("BGSAVE"), "+Background saving scheduled ");
         assert_eq!(t.run("BGREWRITEAOF"), "-ERR Background append only file rewriting already in progress ");
         for wrong in ["BGSAVE FOO", "BGSAVE SCHEDULE X"] {
             assert_eq!(t.run(wrong), "-ERR syntax error ");

@@ -286,6 +286,14 @@ fn unblock(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 
 /// Ends the wait of a connection, for a key or for time to pass. False if it does not wait.
 fn end_wait(server: &Server, id: u64, by_error: bool) -> bool {
+    let ended = answer_waiting(server, id, by_error);
+    if ended && by_error {
+        server.count_error(&CommandError::Unblocked.wire());
+    }
+    ended
+}
+
+fn answer_waiting(server: &Server, id: u64, by_error: bool) -> bool {
     if let Some(waiter) = server.blocking.of_client(id) {
         let null = waiter.null;
         return server.blocking.answer(&server.keyspace, &waiter, |reply| match by_error {

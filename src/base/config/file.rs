@@ -115,6 +115,8 @@ impl Loader {
         let directive = table::all()[index];
         match directive.kind {
             Kind::FileOnly => return self.file_only(index, directive.name, words),
+            // The one directive that may stand alone: no save points.
+            Kind::SavePoints if words.is_empty() => words.push(Vec::new()),
             _ if words.is_empty() => return Err("wrong number of arguments".into()),
             Kind::SavePoints | Kind::Addresses | Kind::OutputLimits if words.len() == 1 && !words[0].is_empty() => {
                 words = words[0].split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect();
@@ -252,8 +254,10 @@ mod tests {
         let limits = settings.client_output_buffer_limits;
         assert_eq!((limits[0].hard, limits[1].soft_seconds, limits[2].hard), (1, 6, 32 << 20));
         assert_eq!(settings.bind, ["1.1.1.1", "::1"]);
-        let settings = Config::from_text(b"save 1 1\nsave \"\"").expect("a valid text").settings();
-        assert!(settings.save.is_empty());
+        for none in ["save 1 1\nsave \"\"", "save 1 1\nsave"] {
+            let settings = Config::from_text(none.as_bytes()).expect("a valid text").settings();
+            assert!(settings.save.is_empty(), "{none}");
+        }
     }
 
     #[test]

@@ -132,7 +132,8 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
         Kind::Notify => NotifyFlags::parse(word)
             .map(Value::Notify)
             .ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),
-        _ if word.contains(&0) => Err("argument must not contain a zero byte".to_owned()),
+        // A password may be any bytes.
+        _ if word.contains(&0) && !directive.secret => Err("argument must not contain a zero byte".to_owned()),
         _ => Ok(Value::Text(word.to_vec())),
     }
 }
