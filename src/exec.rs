@@ -378,13 +378,14 @@ impl Group<'_> {
         if !client.authenticated && !flags.has(flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
-        // What is queued takes memory, whatever it is.
-        let is_queued = client.transaction.is_some() && !flags.has(flags::NOT_QUEUED);
-        if (flags.has(flags::DENYOOM) || is_queued)
-            && self.maxmemory > 0
-            && alloc::used_memory() as u64 > self.maxmemory
-        {
-            self.make_room()?;
+        if self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
+            // Whatever is executed makes room, for replies take memory too; what needs more is refused without it.
+            let made = self.make_room();
+            // What is queued takes memory, whatever it is.
+            let is_queued = client.transaction.is_some() && !flags.has(flags::NOT_QUEUED);
+            if flags.has(flags::DENYOOM) || is_queued {
+                made?;
+            }
         }
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;

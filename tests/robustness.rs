@@ -167,6 +167,42 @@ fn a_client_that_does_not_read_cannot_fill_the_memory() {
     wait_for(&mut other, "connected_clients", |count| count == "1");
 }
 
+/// Without a limit nothing held back who asked on and on: megabytes of replies for a few bytes each.
+#[test]
+fn much_unread_holds_back_what_is_asked_for_further() {
+    const ASKED: usize = 10_000;
+    let server = start();
+    let mut client = server.client();
+    client.call(&[&b"SET"[..], b"v", &vec![b'v'; 12_000]]);
+    for _ in 0..ASKED / 100 {
+        client.send(&b"INCR n\r\nGET v\r\n".repeat(100)).expect("it is connected");
+    }
+    let mut other = server.client();
+    wait_for(&mut other, "client_recent_max_output_buffer", |bytes| bytes.parse::<u64>().unwrap() > 32 << 20);
+    std::thread::sleep(Duration::from_millis(100));
+    let peak: u64 = info(&mut other, "used_memory_peak").parse().expect("a number");
+    assert!(peak < 80 << 20, "{peak}");
+    for number in 1..=ASKED {
+        assert_eq!(client.receive().expect("it is answered"), format!(":{number}\r\n").as_bytes());
+        assert_eq!(client.receive().expect("it is answered").len(), 12_000 + "$12000\r\n\r\n".len());
+    }
+    assert_eq!(other.ok("GET n").string(), ASKED.to_string());
+}
+
+/// Only commands that may need memory made room, so replies that were not read took all there is.
+#[test]
+fn reads_evict_when_their_replies_have_filled_the_memory() {
+    let server = Recipe::under_test().with("maxmemory", "12mb").with("maxmemory-policy", "allkeys-random").start();
+    let mut client = server.client();
+    for key in 0..500 {
+        client.call(&[b"SET".to_vec(), format!("key:{key}").into_bytes(), vec![b'v'; 10_000]]);
+    }
+    let mut other = server.client();
+    assert_eq!(info(&mut other, "evicted_keys"), "0");
+    client.send(&b"MGET key:1 key:2 key:3 key:4 key:5\r\n".repeat(400)).expect("it is connected");
+    wait_for(&mut other, "evicted_keys", |keys| keys != "0");
+}
+
 /// A slow reader that never caught up made the server keep all that it had been sent.
 #[test]
 fn what_was_sent_is_given_back() {

@@ -4,8 +4,9 @@
 //! - Commands of a connection run in their order, one batch at a time: the next batch is read when the
 //!   replies of the last are on their way, so the log holds back a connection and never the reverse.
 //! - An idle connection keeps no buffer: reads go to the worker's, only an incomplete command is kept.
-//! - Replies that the socket does not take wait in memory, up to `client-output-buffer-limit`; what arrives
-//!   while a command waits is kept unexecuted, up to `client-query-buffer-limit`.
+//! - Replies that the socket does not take wait in memory, up to `client-output-buffer-limit`. What arrives while
+//!   a command waits, or while many replies do, is kept unexecuted, up to `client-query-buffer-limit`: who sends
+//!   without end and never reads costs no more than that.
 //! - However much there is to execute or to send, the other connections have their turn in between.
 //! - However its task ends, even by a panic, the connection leaves the register and its socket closes.
 
@@ -39,6 +40,8 @@ const SENT_PER_TURN_BYTES: usize = 512 * 1024;
 const STAGED_MAX_BYTES: usize = 512;
 /// The most of an incomplete command that waits for the rest in the worker's buffer, in bytes.
 const LENT_MAX_BYTES: usize = 4096;
+/// While more than this waits to be sent nothing more is executed, in bytes.
+const UNSENT_MAX_BYTES: usize = 32 << 20;
 /// Sent bytes are dropped from the front of what waits once they are this many, and half of it.
 const SENT_KEPT_BYTES: usize = 256 * 1024;
 
@@ -241,6 +244,9 @@ impl Connection {
             };
         }
         self.readable.set(false);
+        if self.unsent() > UNSENT_MAX_BYTES {
+            return self.poll_unexecuted(worker, cx);
+        }
         if self.unexecuted.get() {
             return Poll::Ready(Event::Unexecuted);
         }
@@ -255,6 +261,30 @@ impl Connection {
             }
             Event::Read(kept + arrived)
         })
+    }
+
+    /// Keeps what arrives, until some of the replies are gone: should the client read only when it has sent all,
+    /// it must not wait for us.
+    fn poll_unexecuted(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            match self.poll_read(worker, 0, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(0) => return Poll::Ready(Event::Closed),
+                Poll::Ready(arrived) => {
+                    self.keep_arrived(&worker.read_buffer.borrow()[..arrived]);
+                    self.unexecuted.set(true);
+                    self.note_received(worker);
+                    if self.closed.get() {
+                        return Poll::Ready(Event::Closed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How much waits to be sent, in bytes.
+    fn unsent(&self) -> usize {
+        self.output.borrow().len() - self.sent.get()
     }
 
     /// Puts what was kept of an incomplete command, if it is little, into the worker's buffer, so that what arrives
@@ -432,7 +462,8 @@ impl Connection {
                 break;
             }
             requests[..decoded].iter_mut().for_each(Request::reset);
-            if consumed >= EXECUTED_PER_TURN_BYTES && decoded == most && consumed < bytes.len() {
+            let is_enough = consumed >= EXECUTED_PER_TURN_BYTES || output.len() - self.sent.get() > UNSENT_MAX_BYTES;
+            if is_enough && decoded == most && consumed < bytes.len() {
                 self.unexecuted.set(true);
                 break;
             }
@@ -498,7 +529,7 @@ impl Connection {
     /// Whether more waits to be sent than `client-output-buffer-limit normal` allows.
     fn over_output_limit(&self, worker: &Worker) -> bool {
         let limit = worker.executor.borrow().settings().client_output_buffer_limits[0];
-        let waiting = (self.output.borrow().len() - self.sent.get()) as u64;
+        let waiting = self.unsent() as u64;
         if limit.hard > 0 && waiting > limit.hard {
             return true;
         }
