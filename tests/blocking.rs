@@ -393,6 +393,9 @@ fn info_counts_the_keys_that_are_waited_for() {
     server.client().ok("DEL s");
     await_blocked(&server, 3);
     assert_eq!(waited_for(&server), ["4", "0"]);
+    let stats = server.client().ok("INFO commandstats").string();
+    let told = stats.lines().find(|line| line.starts_with("cmdstat_xreadgroup:")).expect("it was called");
+    assert!(told.contains("calls=1,") && told.ends_with("failed_calls=1"), "{told}");
     drop(waiting);
     await_blocked(&server, 0);
     assert_eq!(waited_for(&server), ["0", "0"]);

@@ -149,6 +149,7 @@ impl Group<'_> {
             return;
         }
         if let Err(error) = outcome {
+            self.stats.commands[entry.index].failed.add_alone(1);
             out = Output::new();
             self.error_reply(&error, &mut out);
         }
