@@ -34,7 +34,9 @@ impl Received {
     /// Adds what has arrived; `wanted` is the length at which the command that waits is complete, as far as
     /// that is known and to be believed.
     pub fn extend(&mut self, arrived: &[u8], wanted: usize) {
-        if self.start > 0 && self.bytes.len() + arrived.len() > self.bytes.capacity() {
+        // More is not moved: where much waits, and little of it is consumed at a time, that would be done again and again.
+        let is_little = self.len() <= self.start.max(ROOM_KEPT_BYTES);
+        if self.start > 0 && is_little && self.bytes.len() + arrived.len() > self.bytes.capacity() {
             self.compact();
         }
         if wanted > self.bytes.capacity() && wanted >= self.len() + arrived.len() {
@@ -82,6 +84,17 @@ mod tests {
             assert_eq!(received.as_slice(), expected);
             assert_eq!((received.len(), received.is_empty()), (expected.len(), expected.is_empty()));
         }
+    }
+
+    #[test]
+    fn what_waits_is_not_moved_for_little_that_was_consumed() {
+        let mut received = Received::default();
+        received.extend(&vec![1; 1_000_000], 1_000_000);
+        received.consume(300);
+        received.extend(&[2; 200], 0);
+        assert_eq!((received.start, received.len()), (300, 999_900));
+        received.consume(999_699);
+        assert_eq!((received.start, received.as_slice()), (0, &[&[1][..], &[2; 200][..]].concat()[..]));
     }
 
     #[test]
