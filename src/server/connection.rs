@@ -359,7 +359,9 @@ impl Connection {
         let arrived = &shared[..arrived];
         if self.received.borrow().is_empty() {
             let consumed = self.execute(worker, arrived);
-            self.received.borrow_mut().extend(&arrived[consumed..], 0);
+            if consumed < arrived.len() {
+                self.received.borrow_mut().extend(&arrived[consumed..], 0);
+            }
             self.note_received(worker);
         } else {
             self.keep_arrived(arrived);

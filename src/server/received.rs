@@ -34,7 +34,7 @@ impl Received {
     /// Adds what has arrived; `wanted` is the length at which the command that waits is complete, as far as
     /// that is known and to be believed.
     pub fn extend(&mut self, arrived: &[u8], wanted: usize) {
-        // More is not moved: where much waits, and little of it is consumed at a time, that would be done again and again.
+        // More is not moved: where much waits and little is consumed at a time, that would be done again and again.
         let is_little = self.len() <= self.start.max(ROOM_KEPT_BYTES);
         if self.start > 0 && is_little && self.bytes.len() + arrived.len() > self.bytes.capacity() {
             self.compact();
