@@ -3,6 +3,7 @@
 //! Each file is one small service without state of its own, or with state that it keeps to itself.
 
 pub mod alloc;
+pub mod bytes;
 pub mod clock;
 pub mod config;
 pub mod format;

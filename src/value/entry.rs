@@ -28,6 +28,7 @@ use triomphe::Arc;
 pub use super::heap::{Heap, HeapMut, SharedBytes};
 pub use super::kind::{Kind, Packing};
 use super::{Hash, List, Map, Set, Stream, Zset, hash};
+use crate::base::bytes::is_same;
 
 /// The longest string value that lives inside the record.
 pub const INLINE_VALUE_MAX: usize = 128;
@@ -317,7 +318,7 @@ impl<'a> EntryRef<'a> {
         if key.len() <= INLINE_KEY_MAX {
             self.key_len() == key.len()
                 && self.flags() & FLAG_KEY_SPILLED == 0
-                && self.slice(HEAD_LEN, key.len()) == key
+                && is_same(self.slice(HEAD_LEN, key.len()), key)
         } else {
             self.flags() & FLAG_KEY_SPILLED != 0 && self.key() == key
         }
