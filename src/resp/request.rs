@@ -250,14 +250,41 @@ impl Request {
     /// A [`ProtocolError`]; nothing more can be decoded of this connection then.
     #[inline]
     pub fn decode(&mut self, buffer: &[u8], limits: Limits) -> Result<Progress, ProtocolError> {
+        if self.due.is_none() {
+            if let Some(taken) = self.decode_usual(buffer) {
+                return Ok(Progress::Complete(taken));
+            }
+            self.spans.clear();
+        }
+        self.decode_any(buffer, limits)
+    }
+
+    /// Decodes the usual, a command that is there as a whole, with less than ten arguments of less than a hundred
+    /// bytes each: its length in bytes. `None`, and any spans, if it is something else.
+    #[inline]
+    fn decode_usual(&mut self, buffer: &[u8]) -> Option<usize> {
+        let &[b'*', count @ b'1'..=b'9', b'\r', b'\n', ..] = buffer else { return None };
+        let mut position = 4;
+        self.spans.clear();
+        for _ in b'0'..count {
+            let (len, start) = match *buffer.get(position..position + 5)? {
+                [b'$', ones @ b'0'..=b'9', b'\r', b'\n', _] => (usize::from(ones - b'0'), position + 4),
+                [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n'] => {
+                    (usize::from(tens - b'0') * 10 + usize::from(ones - b'0'), position + 5)
+                }
+                _ => return None,
+            };
+            self.spans.push(Span { start, len });
+            // The two bytes after an argument are skipped unread, as Redis does.
+            position = start + len + 2;
+        }
+        (position <= buffer.len()).then_some(position)
+    }
+
+    fn decode_any(&mut self, buffer: &[u8], limits: Limits) -> Result<Progress, ProtocolError> {
         let mut due = match (self.due, buffer) {
             (Some(due), _) => due,
             (None, []) => return Ok(Progress::Incomplete),
-            // The common case first: one digit.
-            (None, &[b'*', digit @ b'1'..=b'9', b'\r', b'\n', ..]) => {
-                self.position = 4;
-                usize::from(digit - b'0')
-            }
             (None, [b'*', ..]) => match self.decode_count(buffer, limits)? {
                 None => return Ok(Progress::Incomplete),
                 Some(count) => count,
@@ -310,17 +337,6 @@ impl Request {
 
     #[inline]
     fn decode_bulk_len(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
-        // The common case first: `$` and one or two digits.
-        if let Some(&[b'$', a @ b'1'..=b'9', b, c, d, ..]) = buffer.get(self.position..) {
-            if b == b'\r' && c == b'\n' {
-                self.position += 4;
-                return Ok(Some(usize::from(a - b'0')));
-            }
-            if b.is_ascii_digit() && c == b'\r' && d == b'\n' {
-                self.position += 5;
-                return Ok(Some(usize::from(a - b'0') * 10 + usize::from(b - b'0')));
-            }
-        }
         let Some(line) = self.line(buffer, ProtocolError::TooBigBulkCount)? else { return Ok(None) };
         let first = line.first().copied().unwrap_or(b'\r');
         if first != b'$' {
