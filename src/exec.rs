@@ -6,8 +6,9 @@
 //!           ─ unlock ─ free what is large elsewhere
 //! ```
 //!
-//! Fetching ahead is in `exec/ahead.rs`, MULTI and EXEC in `exec/transaction.rs`, commands that wait in
-//! `exec/blocking.rs`, replay in `exec/replay.rs`.
+//! Fetching ahead is in `exec/ahead.rs`, how a handler ends in `exec/handler.rs`, the short path of reads in
+//! `exec/reads.rs`, MULTI and EXEC in `exec/transaction.rs`, commands that wait in `exec/blocking.rs`, replay in
+//! `exec/replay.rs`.
 //!
 //! Invariants:
 //! - Effects enter the log buffer while the shards are locked, so that the order of the log is the order of
@@ -36,13 +37,16 @@ use crate::command::table::{Entry, LastNamed};
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::gate::Inside;
-use crate::keyspace::{Closed, Held, Keyspace, shard_of};
+use crate::keyspace::{Closed, Held, Keyspace};
+use crate::resp::reply::Mark;
 use crate::resp::request::Progress;
 use crate::resp::{self, Args, Output, Reply, Request};
 use crate::value::Limits;
 
 mod ahead;
 mod blocking;
+mod handler;
+mod reads;
 mod replay;
 #[cfg(test)]
 pub mod testing;
@@ -52,6 +56,8 @@ pub use replay::{Replayer, replay};
 
 use ahead::{plan, prefetch};
 use blocking::{is_waited_for, register};
+use handler::{error_reply, fail, internal_error, run_handler};
+use reads::alike;
 use transaction::Part;
 
 /// How many commands of one pipeline are prefetched and executed together.
@@ -133,7 +139,7 @@ impl Executor {
             }
             request.reset();
         }
-        prefetch(&server.keyspace, &keys);
+        prefetch(&server.keyspace, keys.iter().copied());
     }
 
     /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
@@ -147,16 +153,18 @@ impl Executor {
         let (server, stats) = (group.server, group.stats);
         let started = Instant::now();
         let plans = plan(server, client.db, calls, keys, last_named);
+        let keys = &*keys;
         let mut executed = 0;
         // The quick commands, each with how many of it followed each other, and the time of the others.
         let (mut quick, mut timed): (SmallVec<[(&Entry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
-        for ((args, plan), keys) in calls.iter().zip(plans).zip(keys.iter_mut()) {
+        while executed < calls.len() {
+            let (at, args) = (executed, calls[executed]);
             executed += 1;
-            let entry = plan.map_or_else(|| server.table.resolve(*args), Ok);
+            let entry = plans[at].map_or_else(|| server.table.resolve(args), Ok);
             let entry = match entry.and_then(|entry| group.check(entry, client).map(|()| entry)) {
                 Ok(entry) => entry,
                 Err(error) => {
-                    group.refuse(&error, *args, client, out);
+                    group.refuse(&error, args, client, out);
                     if client.closing {
                         break;
                     }
@@ -165,23 +173,32 @@ impl Executor {
             };
             client.record.last_command.store(entry.index as u64 + 1, Relaxed);
             if client.transaction.is_some() && !entry.command.flags.has(flags::NOT_QUEUED) {
-                group.queue(entry, *args, client, out);
+                group.queue(entry, args, client, out);
                 continue;
             }
+            if entry.is_plain_read && client.reply_mode == ReplyMode::On {
+                executed = at + alike(&plans[at..], entry);
+                group.reads(entry, &calls[at..executed], &keys[at..executed], client, out);
+                let times = (executed - at) as u64;
+                quick.push((entry, times));
+                stats.commands[entry.index].calls.add_alone(times);
+                continue;
+            }
+            let keys = &keys[at];
             if alone(entry.command, keys) {
                 group.inside = None;
-            } else if group.inside.is_none() {
-                group.inside = Some(server.gate.enter(group.worker));
+            } else {
+                group.enter();
             }
             if entry.is_quick {
-                group.one(entry, *args, keys, client, out);
+                group.one(entry, args, keys, client, out);
                 match quick.last_mut() {
                     Some((last, times)) if std::ptr::eq(*last, entry) => *times += 1,
                     _ => quick.push((entry, 1)),
                 }
             } else {
                 let before = Instant::now();
-                group.one(entry, *args, keys, client, out);
+                group.one(entry, args, keys, client, out);
                 let took = before.elapsed().as_nanos() as u64;
                 timed += took;
                 group.count_time(entry, 1, took);
@@ -463,14 +480,8 @@ impl Group<'_> {
 
     fn reply_refusal(&self, error: &CommandError, client: &mut Client, out: &mut Output) {
         let mark = out.mark();
-        self.error_reply(error, out);
+        error_reply(self.server, error, out);
         settle_reply_mode(client, mark, out);
-    }
-
-    fn error_reply(&self, error: &CommandError, out: &mut Output) {
-        let text = error.wire();
-        self.server.count_error(&text);
-        out.error_bytes(&text);
     }
 
     /// Runs one command that passed the checks.
@@ -490,9 +501,7 @@ impl Group<'_> {
             Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
         };
         if let Err(error) = outcome {
-            out.truncate(mark);
-            self.stats.commands[entry.index].failed.add_alone(1);
-            self.error_reply(&error, out);
+            fail(self.server, &self.stats.commands[entry.index], &error, mark, out);
         }
         settle_reply_mode(client, mark, out);
     }
@@ -514,6 +523,14 @@ impl Group<'_> {
         let limits = limits_of(&settings, self.server.keyspace.seed());
         self.facts = facts_now(&settings, limits, client);
         self.maxmemory = settings.maxmemory;
+    }
+
+    /// Enters the gate, if this group is not inside already.
+    #[inline]
+    fn enter(&mut self) {
+        if self.inside.is_none() {
+            self.inside = Some(self.server.gate.enter(self.worker));
+        }
     }
 
     /// Closes the gate, if it is not closed by this group already.
@@ -665,39 +682,8 @@ fn hold<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Hel
     match &keys.named[..] {
         _ if keys.any || command.flags.has(flags::WALKS) => Held::on_demand(keyspace),
         [] => Held::none(keyspace),
-        [key] => Held::one(keyspace, shard_of(key.hash)),
-        several => Held::several(keyspace, &mut several.iter().map(|key| shard_of(key.hash)).collect()),
-    }
-}
-
-/// Runs a handler to an end in which either everything of it stands or nothing.
-#[inline]
-fn run_handler(handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome, call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let entry = call.entry;
-    let dirty_before = call.db.scratch().dirty;
-    match catch_unwind(AssertUnwindSafe(|| handler(call, reply))) {
-        Ok(Ok(done)) => {
-            if entry.command.log == Log::Verbatim && call.db.has_unlogged_change(dirty_before) {
-                let key = call.keys().next().expect("a command that is logged as received has a key");
-                call.log_verbatim(key);
-            }
-            Ok(done)
-        }
-        Ok(Err(error)) => {
-            undo(call, dirty_before);
-            Err(error)
-        }
-        Err(panic) => {
-            let error = internal_error(entry, &*panic);
-            if call.db.scratch().undoable {
-                undo(call, dirty_before);
-            } else if call.db.has_unlogged_change(dirty_before) {
-                // One key, changed as the last step: the change stands, so the log must hold it.
-                let keys: SmallVec<[_; 1]> = call.keys().collect();
-                keys.iter().for_each(|key| call.db.log_state(*key));
-            }
-            Err(error)
-        }
+        [key] => Held::one(keyspace, key.shard()),
+        several => Held::several(keyspace, &mut several.iter().map(HashedKey::shard).collect()),
     }
 }
 
@@ -726,27 +712,10 @@ fn abort(client: &mut Client, now: i64) {
     }
 }
 
-fn undo(call: &mut Call<'_>, dirty_before: u64) {
-    call.db.roll_back();
-    call.db.scratch().dirty = dirty_before;
-}
-
-/// Reports a bug of ours that stopped a command.
-#[cold]
-fn internal_error(entry: &Entry, panic: &(dyn std::any::Any + Send)) -> CommandError {
-    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    log::warning(format_args!(
-        "BUG: the command '{}' panicked and was undone: {}",
-        entry.full_name,
-        what.unwrap_or("no message")
-    ));
-    CommandError::Internal
-}
-
 /// Drops the reply of a command that the client does not want to hear of. A command that waits has not
 /// replied yet: its turn comes at the end of the wait.
 #[inline]
-pub fn settle_reply_mode(client: &mut Client, mark: crate::resp::reply::Mark, out: &mut Output) {
+pub fn settle_reply_mode(client: &mut Client, mark: Mark, out: &mut Output) {
     match client.reply_mode {
         ReplyMode::On => {}
         _ if client.wait.is_some() => {}

@@ -9,7 +9,7 @@ use super::blocking::{Block, Blocked};
 use super::db::StringRef;
 use super::table::Entry;
 use super::{Client, CommandError, Db, Outcome, Server};
-use crate::keyspace::{Frozen, Key};
+use crate::keyspace::{Frozen, Key, shard_of};
 use crate::resp::{Args, Done, Reply};
 
 /// The keys of a call, hashed once, before its shards are locked.
@@ -33,6 +33,12 @@ pub struct HashedKey {
 }
 
 impl HashedKey {
+    /// The shard that it lives in.
+    #[inline]
+    pub fn shard(&self) -> u16 {
+        shard_of(self.hash)
+    }
+
     /// The key itself.
     #[inline]
     pub fn of<'a>(&self, args: Args<'a>) -> Key<'a> {
@@ -73,6 +79,13 @@ impl<'a> Call<'a> {
     /// The argument at `index` as a key.
     #[inline]
     pub fn key(&self, index: usize) -> Key<'a> {
+        match &self.keys.named[..] {
+            [only] if only.place == index => only.of(self.args),
+            _ => self.one_of_several(index),
+        }
+    }
+
+    fn one_of_several(&self, index: usize) -> Key<'a> {
         match self.keys.named.iter().find(|named| named.place == index) {
             Some(named) => named.of(self.args),
             None => self.db.keyspace().key(self.args.at(index)),

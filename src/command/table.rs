@@ -4,11 +4,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::error::until_nul;
-use super::{Arity, Command, CommandError, Handler, flags};
+use super::{Arity, Command, CommandError, Flags, Handler, Log, flags};
+use crate::base::bytes::is_same;
 use crate::resp::Args;
 
 /// The longest name of a command, in bytes; what is longer is no command.
 const NAME_MAX: usize = 32;
+/// What a command that takes the short path of reads does not do.
+const NOT_PLAIN: Flags = flags::WRITE
+    .or(flags::BLOCKING)
+    .or(flags::MAY_REPLICATE)
+    .or(flags::GATE)
+    .or(flags::FROZEN)
+    .or(flags::WALKS)
+    .or(flags::NO_TOUCH);
 
 /// A cheap hash for the names of a table that no client chooses.
 #[derive(Default)]
@@ -40,6 +49,8 @@ pub struct Entry {
     /// Whether it takes about the same short time whatever its arguments, so that a group of such commands
     /// need not be timed one by one.
     pub is_quick: bool,
+    /// Whether all it does is to look at one key, in a short time: then it takes the short path.
+    pub is_plain_read: bool,
     /// See [`super::keys::Keys::only`].
     pub only_key: Option<usize>,
     subcommands: Vec<Entry>,
@@ -139,7 +150,7 @@ impl Table {
     #[inline]
     pub fn resolve_after(&self, last: &mut LastNamed, args: Args<'_>) -> Option<&Entry> {
         let name = args.at(0);
-        if last.len == 0 || last.name() != name {
+        if last.len == 0 || !is_same(last.name(), name) {
             self.note_named(last, name)?;
         }
         let entry = &self.entries[last.at];
@@ -216,7 +227,21 @@ impl Entry {
         let data = matches!(command.handler, Handler::Data(_));
         let is_quick = data && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
         let only_key = command.keys.only();
-        Entry { command, full_name, index, is_quick, only_key, subcommands: Vec::new(), words: Vec::new() }
+        let is_plain_read = is_quick
+            && only_key.is_some()
+            && command.flags.has(flags::READONLY)
+            && command.log == Log::Nothing
+            && !command.flags.has(NOT_PLAIN);
+        Entry {
+            command,
+            full_name,
+            index,
+            is_quick,
+            is_plain_read,
+            only_key,
+            subcommands: Vec::new(),
+            words: Vec::new(),
+        }
     }
 
     /// The subcommands of a container.
@@ -265,7 +290,6 @@ fn repeated(word: &[u8], bytes_max: usize) -> &[u8] {
 
 /// What is wrong with the declaration of a command, if anything: for the tests of every table.
 pub fn mistake(command: &Command) -> Option<String> {
-    use super::Log;
     let name = command.name;
     let writes = command.flags.has(flags::WRITE);
     let least = match command.arity {

@@ -22,7 +22,7 @@ pub(super) fn plan<'a>(
 ) -> [Plan<'a>; GROUP_MAX] {
     let keyspace = &server.keyspace;
     let mut plans = [None; GROUP_MAX];
-    let (mut ahead, mut hashed) = ([(db, 0); GROUP_MAX * KEYS_AHEAD], 0);
+    let (mut ahead, mut hashed) = ([0; GROUP_MAX * KEYS_AHEAD], 0);
     let mut any_member = false;
     for ((&args, keys), plan) in calls.iter().zip(keys.iter_mut()).zip(&mut plans) {
         keys.clear();
@@ -32,7 +32,7 @@ pub(super) fn plan<'a>(
         if calls.len() > 1 {
             for key in keys.named.iter().take(KEYS_AHEAD) {
                 keyspace.prefetch_shard(key.hash);
-                ahead[hashed].1 = key.hash;
+                ahead[hashed] = key.hash;
                 hashed += 1;
             }
             if let member @ 1.. = entry.command.member {
@@ -41,7 +41,7 @@ pub(super) fn plan<'a>(
             }
         }
     }
-    prefetch(keyspace, &ahead[..hashed]);
+    prefetch(keyspace, ahead[..hashed].iter().map(|&hash| (db, hash)));
     if any_member {
         prefetch_members(keyspace, db, calls, keys);
     }
@@ -66,8 +66,8 @@ fn prefetch_members(keyspace: &Keyspace, db: u32, calls: &[Args<'_>], keys: &mut
 /// The waves behind the first (see [`Keyspace::prefetch_shard`]) that fetch what leads to keys, each given with
 /// its database.
 #[inline]
-pub(super) fn prefetch(keyspace: &Keyspace, keys: &[(u32, u64)]) {
-    keys.iter().for_each(|&(_, hash)| keyspace.prefetch_directory(hash));
-    keys.iter().for_each(|&(db, hash)| keyspace.prefetch_segment(db, hash));
-    keys.iter().for_each(|&(db, hash)| keyspace.prefetch_record(db, hash));
+pub(super) fn prefetch(keyspace: &Keyspace, keys: impl Iterator<Item = (u32, u64)> + Clone) {
+    keys.clone().for_each(|(_, hash)| keyspace.prefetch_directory(hash));
+    keys.clone().for_each(|(db, hash)| keyspace.prefetch_segment(db, hash));
+    keys.for_each(|(db, hash)| keyspace.prefetch_record(db, hash));
 }

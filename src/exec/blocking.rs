@@ -10,7 +10,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Group, find_keys, hold, run_handler};
+use super::handler::{error_reply, run_handler};
+use super::{Group, find_keys, hold};
 use crate::command::blocking::{Block, Blocked, Waiter};
 use crate::command::call::{HashedKeys, Wait};
 use crate::command::client::Client;
@@ -151,7 +152,7 @@ impl Group<'_> {
         if let Err(error) = outcome {
             self.stats.commands[entry.index].failed.add_alone(1);
             out = Output::new();
-            self.error_reply(&error, &mut out);
+            error_reply(self.server, &error, &mut out);
         }
         let sender = state.take();
         drop(state);

@@ -8,6 +8,7 @@
 
 use smallvec::SmallVec;
 
+use super::handler::error_reply;
 use super::{Group, find_keys, settle_reply_mode};
 use crate::command::call::HashedKeys;
 use crate::command::client::{Client, Transaction, WatchedKey};
@@ -140,7 +141,7 @@ impl Group<'_> {
             let entry = match self.server.table.resolve(args) {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.error_reply(&error, out);
+                    error_reply(self.server, &error, out);
                     continue;
                 }
             };

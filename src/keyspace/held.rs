@@ -18,6 +18,8 @@ pub struct Held<'a> {
 
 #[derive(Debug)]
 enum Locks<'a> {
+    /// None: that of a command without keys.
+    None,
     /// The shard of a command of one key, as most are.
     One(u16, MutexGuard<'a, Shard>),
     /// Those of the others, ascending.
@@ -27,7 +29,7 @@ enum Locks<'a> {
 impl<'a> Held<'a> {
     /// No shard: a command without keys.
     pub fn none(keyspace: &'a Keyspace) -> Self {
-        Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: false } }
+        Held { keyspace, locks: Locks::None }
     }
 
     /// One shard.
@@ -50,6 +52,13 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: true } }
     }
 
+    /// Unlocks what is held and locks one shard.
+    #[inline]
+    pub fn hold_one(&mut self, shard: u16) {
+        self.locks = Locks::None;
+        self.locks = Locks::One(shard, self.keyspace.lock(shard));
+    }
+
     /// The keyspace that the shards are of.
     #[inline]
     pub fn keyspace(&self) -> &'a Keyspace {
@@ -68,6 +77,7 @@ impl<'a> Held<'a> {
                 guard
             }
             Locks::Several { guards, on_demand } => Self::among(self.keyspace, guards, *on_demand, shard),
+            Locks::None => panic!("{UNNAMED_KEY}"),
         }
     }
 
@@ -97,6 +107,7 @@ impl<'a> Held<'a> {
                 let at = guards.binary_search_by_key(&shard, |(number, _)| *number).ok()?;
                 Some(&guards[at].1)
             }
+            Locks::None => None,
         }
     }
 

@@ -4,21 +4,24 @@
 use std::sync::Arc;
 
 use super::testing::{Caller, Dump, start, start_with, state};
+use crate::command::call::string_reply;
+use crate::command::db::StringRef;
 use crate::command::{
     Arity, Call, Command, Handler, KeySpec, Keys, Log, Outcome, SessionCall, Table, categories, flags,
 };
 use crate::command::{GROUPS as DATA_GROUPS, Server};
-use crate::exec::testing::{with_args, words};
+use crate::exec::testing::words;
 use crate::keyspace::NewValue;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
-use crate::resp::{Args, Output, Reply, Span};
+use crate::resp::request::OwnedArgs;
+use crate::resp::{Args, Output, Reply};
 use crate::session::GROUPS as SESSION_GROUPS;
 use crate::value::list::{AnyList, End};
 
 const INTERNAL: &str = "-ERR internal error, the command was undone ";
 
-static FAULTY: &[&Command] = &[&SEVERAL, &IN_PLACE, &EDIT, &OVERWRITE, &LOGGED, &ALONE, &OF_THE_SESSION];
+static FAULTY: &[&Command] = &[&SEVERAL, &IN_PLACE, &EDIT, &OVERWRITE, &LOGGED, &ALONE, &OF_THE_SESSION, &READ];
 
 /// Changes all of its keys but the last, and logs that; then panics.
 static SEVERAL: Command = Command {
@@ -139,6 +142,28 @@ fn of_the_session(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     panic!("on purpose, in a session command");
 }
 
+/// Looks at its one key, and panics over one value.
+static READ: Command = Command {
+    name: "FAULTY.READ",
+    flags: flags::READONLY.or(flags::FAST),
+    keys: Keys(&[KeySpec::at(1, "RO access")]),
+    log: Log::Nothing,
+    handler: Handler::Data(read),
+    summary: "Panics over one value.",
+    ..IN_PLACE
+};
+
+fn read(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    let Some(value) = call.db.string(key)? else { return Ok(reply.null()) };
+    if let StringRef::Str(bytes) = value {
+        let mut array = reply.array(2);
+        array.bulk(&bytes);
+        panic!("on purpose, in a read");
+    }
+    Ok(string_reply(reply, value))
+}
+
 struct Faulty {
     storage: SimStorage,
     server: Arc<Server>,
@@ -161,6 +186,16 @@ impl Faulty {
         t.caller.run("APPEND raw some");
         t.caller.run("APPEND raw thing");
         t
+    }
+
+    /// Runs the lines as one pipeline; the replies with spaces for their line ends.
+    fn pipeline(&mut self, lines: &[&str]) -> String {
+        let commands: Vec<_> =
+            lines.iter().map(|line| OwnedArgs::new(words(line).iter().map(|word| &word[..]))).collect();
+        let calls: Vec<Args<'_>> = commands.iter().map(OwnedArgs::args).collect();
+        let mut out = Output::new();
+        assert_eq!(self.caller.executor.run(&mut self.caller.client, &calls, &mut out), lines.len());
+        String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
     }
 
     /// Replays the log into a new server: what is there now must come out.
@@ -280,24 +315,42 @@ fn a_panic_behind_the_gate_or_in_a_session_command_harms_nobody() {
 fn the_commands_around_it_in_a_pipeline_have_their_replies() {
     let mut t = Faulty::filled();
     let lines = ["SET a 5", "FAULTY.SEVERAL a b c", "GET a", "FAULTY.SESSION", "FAULTY.ALONE", "INCR a", "ECHO end"];
-    let commands: Vec<_> = lines.iter().map(|line| words(line)).collect();
-    let bytes: Vec<Vec<u8>> = commands.iter().map(|words| words.concat()).collect();
-    let spans: Vec<Vec<Span>> = commands
-        .iter()
-        .map(|words| {
-            let mut start = 0;
-            let place = |word: &Vec<u8>| {
-                start += word.len();
-                Span { start: start - word.len(), len: word.len() }
-            };
-            words.iter().map(place).collect()
-        })
-        .collect();
-    let calls: Vec<Args<'_>> = bytes.iter().zip(&spans).map(|(bytes, spans)| Args::new(bytes, spans)).collect();
-    let mut out = Output::new();
-    assert_eq!(t.caller.executor.run(&mut t.caller.client, &calls, &mut out), lines.len());
-    let replies = String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ");
-    assert_eq!(replies, format!("+OK {INTERNAL}$1 5 {INTERNAL}{INTERNAL}:6 $3 end "));
-    with_args(&words("PING"), |args| t.caller.executor.run(&mut t.caller.client, &[args], &mut out));
+    assert_eq!(t.pipeline(&lines), format!("+OK {INTERNAL}$1 5 {INTERNAL}{INTERNAL}:6 $3 end "));
     t.assert_alive();
+}
+
+#[test]
+fn reads_that_follow_each_other_fail_each_for_itself() {
+    let mut t = Faulty::filled();
+    t.caller.run("RPUSH list x");
+    t.caller.run("SET brief 3 PX 1");
+    std::thread::sleep(std::time::Duration::from_millis(3));
+    t.server.store.log().sync_now().unwrap();
+    let position = t.server.store.log().position();
+    let lines = ["a", "c", "brief", "list", "brief", "missing", "b"].map(|key| format!("FAULTY.READ {key}"));
+    let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value ";
+    let replies = t.pipeline(&lines.each_ref().map(|line| &line[..]));
+    assert_eq!(replies, format!("$1 1 {INTERNAL}$-1 {wrong_type}$-1 $-1 $1 2 "));
+    let stats = t.caller.run("INFO commandstats");
+    let of_read = stats.split(' ').find(|line| line.starts_with("cmdstat_faulty.read:")).expect("its statistics");
+    assert!(of_read.starts_with("cmdstat_faulty.read:calls=7,") && of_read.ends_with(",failed_calls=2"), "{of_read}");
+    let found = t.caller.run("INFO stats");
+    assert!(found.contains("keyspace_hits:4 keyspace_misses:3 ") && found.contains(" expired_keys:1 "), "{found}");
+    assert_eq!(t.server.store.log().position(), position + 1, "the removal of the expired key is logged");
+    assert!(t.assert_replay_equals_live().iter().all(|(_, key, ..)| key != b"brief"));
+    t.caller.run("DEL list");
+    t.assert_alive();
+}
+
+#[test]
+fn reads_in_a_pipeline_heed_what_goes_before_them() {
+    let mut t = Faulty::filled();
+    let lines = ["GET a", "CLIENT REPLY OFF", "GET a", "GET b", "CLIENT REPLY ON", "GET b", "STRLEN b", "GET a"];
+    assert_eq!(t.pipeline(&lines), "$1 1 +OK $1 2 :1 $1 1 ");
+    let lines =
+        ["CLIENT REPLY SKIP", "GET a", "GET b", "MULTI", "GET a", "GET b", "EXEC", "SELECT 1", "GET a", "GET b"];
+    assert_eq!(t.pipeline(&lines), "$1 2 +OK +QUEUED +QUEUED *2 $1 1 $1 2 +OK $-1 $-1 ");
+    let lines = ["SELECT 0", "SET a x", "GET a", "GET a", "DEL a", "GET a", "GET b extra", "get b", "GET b"];
+    let arity = "-ERR wrong number of arguments for 'get' command ";
+    assert_eq!(t.pipeline(&lines), format!("+OK +OK $1 x $1 x :1 $-1 {arity}$1 2 $1 2 "));
 }

@@ -1,0 +1,95 @@
+//! How a handler ends: everything it did stands, or nothing does.
+//!
+//! Invariants:
+//! - A handler that returns an error or panics leaves no change that the log does not hold, and its caller cuts off
+//!   what it has written of a reply.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use smallvec::SmallVec;
+
+use crate::base::log;
+use crate::command::stats::CommandCounters;
+use crate::command::table::Entry;
+use crate::command::{Call, CommandError, Log, Outcome, Server};
+use crate::resp::reply::Mark;
+use crate::resp::{Output, Reply};
+
+/// Runs a handler to an end in which either everything of it stands or nothing.
+#[inline]
+pub(super) fn run_handler(
+    handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome,
+    call: &mut Call<'_>,
+    reply: Reply<'_>,
+) -> Outcome {
+    let entry = call.entry;
+    let dirty_before = call.db.scratch().dirty;
+    match catch_unwind(AssertUnwindSafe(|| handler(call, reply))) {
+        Ok(Ok(done)) => {
+            if entry.command.log == Log::Verbatim && call.db.has_unlogged_change(dirty_before) {
+                let key = call.keys().next().expect("a command that is logged as received has a key");
+                call.log_verbatim(key);
+            }
+            Ok(done)
+        }
+        Ok(Err(error)) => Err(failure(Ok(error), call, dirty_before)),
+        Err(panic) => Err(failure(Err(panic), call, dirty_before)),
+    }
+}
+
+/// Replies with an error to a command that was run, instead of what it has written behind the mark.
+#[cold]
+pub(super) fn fail(server: &Server, counters: &CommandCounters, error: &CommandError, mark: Mark, out: &mut Output) {
+    out.truncate(mark);
+    counters.failed.add_alone(1);
+    error_reply(server, error, out);
+}
+
+/// Counts an error and replies with it.
+pub(super) fn error_reply(server: &Server, error: &CommandError, out: &mut Output) {
+    let text = error.wire();
+    server.count_error(&text);
+    out.error_bytes(&text);
+}
+
+/// Takes back what a handler has done that ended with an error or a panic. Returns the error to be told.
+#[cold]
+pub(super) fn failure(
+    failed: Result<CommandError, Box<dyn Any + Send>>,
+    call: &mut Call<'_>,
+    dirty_before: u64,
+) -> CommandError {
+    let panic = match failed {
+        Ok(error) => {
+            undo(call, dirty_before);
+            return error;
+        }
+        Err(panic) => panic,
+    };
+    if call.db.scratch().undoable {
+        undo(call, dirty_before);
+    } else if call.db.has_unlogged_change(dirty_before) {
+        // One key, changed as the last step: the change stands, so the log must hold it.
+        let keys: SmallVec<[_; 1]> = call.keys().collect();
+        keys.iter().for_each(|key| call.db.log_state(*key));
+    }
+    internal_error(call.entry, &*panic)
+}
+
+fn undo(call: &mut Call<'_>, dirty_before: u64) {
+    call.db.roll_back();
+    call.db.scratch().dirty = dirty_before;
+}
+
+/// Reports a bug of ours that stopped a command.
+#[cold]
+pub(super) fn internal_error(entry: &Entry, panic: &(dyn Any + Send)) -> CommandError {
+    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    log::warning(format_args!(
+        "BUG: the command '{}' panicked and was undone: {}",
+        entry.full_name,
+        what.unwrap_or("no message")
+    ));
+    CommandError::Internal
+}

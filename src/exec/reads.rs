@@ -1,0 +1,65 @@
+//! The short path of reads: commands that look at one key have nothing to log, to undo or to wake, so that most of what
+//! [`Group::one`] does for a command can be left out, and the rest be done once for all that follow each other.
+//!
+//! Invariants:
+//! - Only a command for which [`Entry::is_plain_read`] holds comes here, outside a transaction, with CLIENT REPLY on.
+//! - A read can still remove its key: one that has expired. That is logged under the lock, as everywhere.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::handler::{fail, failure};
+use super::{Group, Plan, append_effects};
+use crate::command::call::HashedKeys;
+use crate::command::client::Client;
+use crate::command::db::Db;
+use crate::command::table::Entry;
+use crate::command::{Call, Handler};
+use crate::keyspace::Held;
+use crate::resp::{Args, Output, Reply};
+
+/// How many plans from the first on are for this command.
+#[inline]
+pub(super) fn alike(plans: &[Plan<'_>], entry: &Entry) -> usize {
+    plans.iter().take_while(|plan| plan.is_some_and(|plan| std::ptr::eq(plan, entry))).count()
+}
+
+impl Group<'_> {
+    /// Runs calls of one command that only looks at one key.
+    pub(super) fn reads(
+        &mut self,
+        entry: &Entry,
+        calls: &[Args<'_>],
+        keys: &[HashedKeys],
+        client: &Client,
+        out: &mut Output,
+    ) {
+        let Handler::Data(handler) = entry.command.handler else { unreachable!("a read is a data command") };
+        let (server, worker) = (self.server, self.worker);
+        let is_logging = server.store.log().is_active();
+        self.enter();
+        self.scratch.begin(is_logging, false);
+        let (counters, dirty) = (&self.stats.commands[entry.index], self.scratch.dirty);
+        let db = Db::new(Held::none(&server.keyspace), self.scratch, client.db, &self.facts);
+        let mut call = Call { args: Args::NONE, db, entry, frozen: None, keys: &keys[0], may_block: true, block: None };
+        for (&args, keys) in calls.iter().zip(keys) {
+            let mark = out.mark();
+            (call.args, call.keys) = (args, keys);
+            call.db.hold_one(keys.named[0].shard());
+            let error = match catch_unwind(AssertUnwindSafe(|| handler(&mut call, Reply::new(out, client.resp)))) {
+                Ok(Ok(_done)) => None,
+                Ok(Err(error)) => Some(failure(Ok(error), &mut call, dirty)),
+                Err(panic) => Some(failure(Err(panic), &mut call, dirty)),
+            };
+            if !call.db.scratch().effects.is_empty() {
+                append_effects(server, worker, call.db.scratch());
+                call.db.scratch().begin(is_logging, false);
+            }
+            if let Some(error) = error {
+                fail(server, counters, &error, mark, out);
+            }
+        }
+        drop(call);
+        self.retire();
+        self.serve_vanished();
+    }
+}
