@@ -36,6 +36,9 @@ const OVERSIZED: usize = 4 << 20;
 /// Records of this size are not copied into the buffer but become it, in bytes.
 const MOVED_MIN: usize = 1 << 20;
 
+/// How much room a segment asks the disk for ahead of need, in bytes: a quarter of what it holds, within these bounds.
+const RESERVED_AHEAD: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
+
 /// No epoch has been marked in a buffer yet.
 const NO_EPOCH: u64 = u64::MAX;
 
@@ -129,6 +132,20 @@ struct Segment {
     file: Arc<dyn StorageFile>,
     /// Not named by the manifest yet, and without it nothing.
     detached: bool,
+    /// Its bytes, and those that the disk was asked to keep room for.
+    len: u64,
+    reserved: u64,
+}
+
+impl Segment {
+    /// Sees to it that the disk has room for so many more bytes.
+    fn reserve(&mut self, more: u64) {
+        let end = self.len + more;
+        if end > self.reserved {
+            self.reserved = end + (end / 4).clamp(*RESERVED_AHEAD.start(), *RESERVED_AHEAD.end());
+            self.file.reserve(self.reserved);
+        }
+    }
 }
 
 impl Log {
@@ -324,7 +341,12 @@ impl Log {
     /// Writes what was taken as one block to the current segment.
     fn write_block(&self, writer: &mut Writer, number: u64, next_segment: u64) -> Result<(), PersistError> {
         writer.gather();
-        let segment = writer.current.as_ref().expect("checked by the caller");
+        let len = writer.block.len() as u64;
+        let segment = writer.current.as_mut().expect("checked by the caller");
+        // Under `Always` every reply waits for the disk anyway, and an fsync of what fills reserved room takes longer.
+        if self.policy() != FsyncPolicy::Always {
+            segment.reserve(len);
+        }
         let header = BlockHeader {
             number,
             generation: writer.generation,
@@ -335,7 +357,7 @@ impl Log {
         };
         let crc = finish_block(&mut writer.block, &header);
         let written = segment.file.append(&writer.block);
-        let len = writer.block.len() as u64;
+        segment.len += len;
         if writer.block.capacity() > OVERSIZED {
             writer.block = Vec::new();
         }

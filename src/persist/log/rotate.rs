@@ -218,10 +218,11 @@ impl Writer {
         let file: Arc<dyn StorageFile> =
             Arc::from(self.storage.create(&name).map_err(PersistError::io("create", &path))?);
         let header = SegmentHeader { kind, number, generation: self.generation, hash_seed: self.hash_seed };
-        file.append(&segment_header(&header)).map_err(PersistError::io("write", &path))?;
+        let header = segment_header(&header);
+        file.append(&header).map_err(PersistError::io("write", &path))?;
         file.sync_data().map_err(PersistError::io("sync", &path))?;
         self.storage.sync_dir().map_err(PersistError::io("sync", self.storage.path("")))?;
-        Ok(Segment { number, file, detached: kind == SEGMENT_DETACHED })
+        Ok(Segment { number, file, detached: kind == SEGMENT_DETACHED, len: header.len() as u64, reserved: 0 })
     }
 
     fn describe(&self, segment: &Segment) -> SegmentWire {

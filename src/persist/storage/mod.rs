@@ -50,6 +50,10 @@ pub trait StorageFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file to a length.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Asks for room on the disk up to this length, in bytes, for an append that needs more may wait while the file
+    /// system syncs. The file is not made longer, and what it has not used when it is closed is given back. A wish,
+    /// not a promise: where there is no room, an append will say so.
+    fn reserve(&self, _len: u64) {}
 }
 
 /// The exclusive lock of a directory; released when dropped.

@@ -4,9 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::{DirLock, FileBytes, Storage, StorageFile};
 
@@ -56,12 +57,12 @@ impl Storage for RealStorage {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = OpenOptions::new().create_new(true).append(true).open(self.path(name))?;
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(RealFile::new(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = OpenOptions::new().append(true).open(self.path(name))?;
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(RealFile::new(file)))
     }
 
     fn read(&self, name: &str) -> io::Result<FileBytes> {
@@ -111,19 +112,47 @@ impl Storage for RealStorage {
     }
 }
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Up to where the disk keeps room for it, in bytes; 0 for no further than it is long.
+    reserved: AtomicU64,
+}
+
+impl RealFile {
+    fn new(file: File) -> RealFile {
+        RealFile { file, reserved: AtomicU64::new(0) }
+    }
+}
 
 impl StorageFile for RealFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        (&self.0).write_all(bytes)
+        (&self.file).write_all(bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
+    }
+
+    fn reserve(&self, len: u64) {
+        let before = self.reserved.load(Ordering::Relaxed);
+        // Not every file system can.
+        if before < len && fallocate(&self.file, FallocateFlags::KEEP_SIZE, before, len - before).is_ok() {
+            self.reserved.store(len, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        if *self.reserved.get_mut() > 0 {
+            // Nobody appends any more. Cutting a file to the length that it has frees what lies behind; if that fails,
+            // the room is free when the file is removed.
+            let _ = self.file.metadata().and_then(|metadata| self.file.set_len(metadata.len()));
+        }
     }
 }
 
@@ -163,5 +192,29 @@ mod tests {
         assert!(storage.read("two").is_err());
         storage.create("empty").unwrap();
         assert_eq!(storage.read("empty").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn reserved_room_is_no_length_and_goes_with_the_file() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let blocks_of = |name| std::fs::metadata(dir.path().join(name)).unwrap().blocks();
+        let file = storage.create("one").unwrap();
+        file.append(b"hello").unwrap();
+        file.sync_data().unwrap();
+        let before = blocks_of("one");
+        file.reserve(4 << 20);
+        let reserved = blocks_of("one");
+        file.append(b" world").unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(&*storage.read("one").unwrap(), b"hello world");
+        drop(file);
+        // A file system that cannot reserve does nothing of this.
+        if reserved > before {
+            assert!(reserved >= (4 << 20) / 512);
+            assert!(blocks_of("one") <= before.max(8), "{} blocks", blocks_of("one"));
+        }
+        assert_eq!(&*storage.read("one").unwrap(), b"hello world");
     }
 }
