@@ -318,6 +318,25 @@ impl Directory {
         Some(Displaced { expiry: old.own, heap })
     }
 
+    /// Takes away every key whose hash has this bit, which is none of those that choose a segment, and gives them in
+    /// a directory of their own.
+    pub fn split_off(&mut self, bit: u64) -> Directory {
+        let mut high = Directory { segments: Vec::with_capacity(self.segments.len()), ..Directory::new(self.seed) };
+        high.mask = self.mask;
+        for at in 0..self.segments.len() {
+            let mut segment = std::mem::replace(&mut self.segments[at], Segment::empty());
+            let other = segment.split(|key| self.hash_of(key) & bit != 0);
+            self.segments[at] = segment;
+            high.segments.push(other);
+        }
+        let any_expires = self.volatile + self.elementwise > 0;
+        for directory in [&mut *self, &mut high] {
+            directory.add_up(any_expires);
+            directory.shrink_to_fit();
+        }
+        high
+    }
+
     /// Sets or clears a key's expiry; false if there is no such key.
     pub fn set_expiry(&mut self, hash: u64, key: &[u8], expiry: Option<u64>) -> bool {
         let at = self.index(hash);
@@ -604,6 +623,31 @@ impl Directory {
         let sparse = self.len < count * MERGE_ENTRIES && self.live < count * MERGE_BYTES;
         if count > 1 && sparse {
             self.merge();
+        }
+    }
+
+    /// Merges segments until each has its fill.
+    fn shrink_to_fit(&mut self) {
+        let mut before = usize::MAX;
+        while self.segments.len() < before {
+            before = self.segments.len();
+            self.shrink();
+        }
+    }
+
+    /// Counts again what there is, and when the first of it expires, if any of it may.
+    fn add_up(&mut self, any_expires: bool) {
+        self.len = self.segments.iter().map(Segment::len).sum();
+        self.live = self.segments.iter().map(Segment::live_bytes).sum();
+        (self.volatile, self.elementwise, self.bounds, self.earliest) = (0, 0, Vec::new(), AtomicU64::new(NEVER));
+        if !any_expires {
+            return;
+        }
+        for at in 0..self.segments.len() {
+            for slot in 0..self.segments[at].len() {
+                let expiries = Expiries::of(self.segments[at].entry(slot));
+                self.note_expiry(at, Expiries::default(), expiries);
+            }
         }
     }
 

@@ -655,3 +655,33 @@ fn bounds_stay_below_every_expiry_through_splits_and_merges() {
     }
     assert_eq!(directory.segments.len(), 1);
 }
+
+#[test]
+fn a_directory_is_split_in_two_by_a_bit_and_shares_nothing_with_its_clones() {
+    const BIT: u64 = 1 << 60;
+    for expiring in [0, 1, 10] {
+        let mut directory = Directory::new(SEED);
+        let mut keys: Vec<Vec<u8>> = (0..3000_u32).map(|number| number.to_be_bytes().to_vec()).collect();
+        keys.push(vec![b'k'; INLINE_KEY_MAX + 1]);
+        for (number, key) in keys.iter().enumerate() {
+            let expiry = (number % 10 < expiring).then_some(number as u64 + 5);
+            let value = if number % 7 == 0 { NewValue::Bytes(&[b'v'; 300]) } else { NewValue::Int(number as i64) };
+            let _ = directory.set(hash(key), key, value, expiry, 3);
+        }
+        let all = |directory: &Directory| directory.iter().map(|e| (e.key().to_vec(), row(e))).collect::<Model>();
+        let (frozen, before) = (directory.clone(), all(&directory));
+
+        let high = directory.split_off(BIT);
+        directory.check_invariants();
+        high.check_invariants();
+        frozen.check_invariants();
+        assert!(high.iter().all(|entry| hash(entry.key()) & BIT != 0));
+        assert!(directory.iter().all(|entry| hash(entry.key()) & BIT == 0));
+        assert!(high.len() > 1000 && directory.len() > 1000);
+        assert_eq!(high.volatile_len() + directory.volatile_len(), frozen.volatile_len());
+        assert_eq!(all(&frozen), before);
+        let mut both = all(&directory);
+        both.extend(all(&high));
+        assert_eq!(both, before);
+    }
+}

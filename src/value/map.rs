@@ -1,12 +1,13 @@
 //! The large form of hashes and sets, and of sorted sets by member: a map of byte strings to values.
 //!
 //! It is made of [`Directory`]s, the same packed copy-on-write segments that keys live in. A small map is one
-//! directory; from `PARTED_LEN` members on it is `PARTS` of them, chosen by the top bits of the hash, so
+//! directory; from `PARTED_LEN` members on it becomes `PARTS` of them, chosen by the top bits of the hash, so
 //! that what one clone and the first change after it must copy stays small: a few hundred counted pointers,
-//! then one part's.
+//! then one part's. The parts come one by one, by linear hashing as in a directory, for to part a map at once would
+//! take most of a millisecond.
 //!
 //! Invariants:
-//! - There are 1 or `PARTS` parts; every member is in the part of its hash.
+//! - There are 1 to `PARTS` parts, never fewer than there were; every member is in the part of its hash.
 //! - `len` is the sum over the parts.
 
 use triomphe::Arc;
@@ -18,8 +19,12 @@ use crate::base::hash::HashSeed;
 /// How many parts a map of many members has; a power of two.
 const PARTS: usize = 128;
 const PART_BITS: u32 = PARTS.trailing_zeros();
-/// With so many members a map is parted.
-const PARTED_LEN: usize = 4096;
+/// The part of a hash is in its top bits.
+const PART_SHIFT: u32 = u64::BITS - PART_BITS;
+/// From so many members on a map is parted,
+const PARTED_LEN: usize = 2048;
+/// until its parts have so many each, or are all there.
+const PART_LEN: usize = 32;
 
 /// See the module. A clone shares everything.
 #[derive(Clone, Debug)]
@@ -37,7 +42,7 @@ impl Map {
 
     /// An empty map with the form for so many members.
     pub fn with_capacity(seed: HashSeed, len: usize) -> Map {
-        let parts = if len >= PARTED_LEN { PARTS } else { 1 };
+        let parts = if len >= PARTS * PART_LEN { PARTS } else { 1 };
         let part = |_| Arc::new(Directory::with_capacity(seed, len / parts, 0));
         Map { parts: (0..parts).map(part).collect(), len: 0, seed }
     }
@@ -78,7 +83,12 @@ impl Map {
 
     #[inline]
     fn part(&self, hash: u64) -> usize {
-        if self.parts.len() == 1 { 0 } else { (hash >> (u64::BITS - PART_BITS)) as usize }
+        let (at, parts) = ((hash >> PART_SHIFT) as usize, self.parts.len());
+        if parts == PARTS {
+            return at;
+        }
+        let mask = parts.next_power_of_two() - 1;
+        if at & mask < parts { at & mask } else { at & (mask >> 1) }
     }
 
     /// The entry of a member.
@@ -109,7 +119,7 @@ impl Map {
     /// Stores a member with its value and expiry (Unix ms), whatever it was before; gives what it displaced.
     #[inline]
     pub fn set(&mut self, member: &[u8], value: NewValue<'_>, expiry: Option<u64>) -> Option<Displaced> {
-        if self.len >= PARTED_LEN && self.parts.len() == 1 {
+        if self.parts.len() < PARTS && self.len >= PARTED_LEN.max(self.parts.len() * PART_LEN) {
             self.part_up();
         }
         let hash = self.seed.hash(member);
@@ -178,15 +188,14 @@ impl Map {
     /// is parted in between.
     pub fn scan(&self, position: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<u64> {
         let (mut part, mut within) = ((position >> POSITION_BITS) as usize, position & ((1 << POSITION_BITS) - 1));
-        if self.parts.len() == 1 {
-            // It was parted when the scan began and is no more, or is a small one: begin again in it.
-            let from = if part == 0 { within } else { 0 };
-            return self.parts[0].scan(from, budget, visit);
+        if part >= self.parts.len() {
+            // It had more parts when the scan began: begin again.
+            (part, within) = (0, 0);
         }
         let mut visited = 0;
         while let Some(directory) = self.parts.get(part) {
             let mut count = 0;
-            // Where it was one directory when the scan began, what was visited there is visited again.
+            // A part that has come since the scan began is behind all others: what was visited before is visited again.
             let next = directory.scan(within, budget - visited, &mut |entry| {
                 count += 1;
                 visit(entry);
@@ -220,17 +229,14 @@ impl Map {
         }
     }
 
-    /// Parts the map, as its members have become many.
+    /// Adds one part, and moves to it what is its own.
     #[cold]
     fn part_up(&mut self) {
-        let mut parts: Vec<Directory> =
-            (0..PARTS).map(|_| Directory::with_capacity(self.seed, self.len / PARTS, 0)).collect();
-        for entry in self.parts[0].iter() {
-            let hash = self.seed.hash(entry.key());
-            let part = &mut parts[(hash >> (u64::BITS - PART_BITS)) as usize];
-            let _ = part.set(hash, entry.key(), entry.to_new_value(), entry.expiry(), 0);
-        }
-        self.parts = parts.into_iter().map(Arc::new).collect();
+        let new = self.parts.len();
+        let bit = 1 << new.ilog2();
+        let part = Arc::make_mut(&mut self.parts[new - bit]).split_off((bit as u64) << PART_SHIFT);
+        self.parts.reserve_exact(PARTS - new);
+        self.parts.push(Arc::new(part));
     }
 
     /// Checks all invariants.
@@ -238,7 +244,7 @@ impl Map {
     /// # Panics
     /// If one is broken.
     pub fn check_invariants(&self) {
-        assert!(self.parts.len() == 1 || self.parts.len() == PARTS);
+        assert!((1..=PARTS).contains(&self.parts.len()));
         assert_eq!(self.len, self.parts.iter().map(|part| part.len()).sum::<usize>());
         for (at, part) in self.parts.iter().enumerate() {
             part.check_invariants();
@@ -274,7 +280,16 @@ mod tests {
     #[test]
     fn a_map_is_parted_as_it_grows_and_keeps_everything() {
         let mut map = Map::new(SEED);
-        fill(&mut map, 10_000);
+        fill(&mut map, PARTED_LEN as i64);
+        assert_eq!(map.parts.len(), 1);
+        for number in PARTED_LEN as i64..10_000 {
+            let parts = map.parts.len();
+            assert!(map.insert(format!("m{number}").as_bytes(), NewValue::Int(number)));
+            assert!(map.parts.len() <= parts + 1, "an insert moves no more than one part");
+            if number % 500 == 0 {
+                map.check_invariants();
+            }
+        }
         map.check_invariants();
         assert_eq!((map.len(), map.parts.len()), (10_000, PARTS));
         assert!((0..10_000).all(|number| int(map.get(format!("m{number}").as_bytes()).unwrap()) == number));
@@ -289,7 +304,7 @@ mod tests {
     #[test]
     fn a_scan_sees_all_that_stays_although_the_map_is_parted_meanwhile() {
         let mut map = Map::new(SEED);
-        fill(&mut map, 3000);
+        fill(&mut map, 1900);
         let (mut seen, mut position, mut calls) = (BTreeSet::new(), Some(0), 0);
         while let Some(at) = position {
             position = map.scan(at, 50, &mut |entry| {
@@ -300,8 +315,17 @@ mod tests {
                 map.insert(format!("new{calls}.{number}").as_bytes(), NewValue::Int(-1));
             }
         }
-        assert!((0..3000).all(|number| seen.contains(&number)));
-        assert!(calls > 30, "{calls}");
+        assert!((0..1900).all(|number| seen.contains(&number)));
+        assert!(calls > 30 && map.parts.len() == PARTS, "{calls}");
+    }
+
+    #[test]
+    fn a_scan_of_more_parts_than_there_are_begins_again() {
+        let mut map = Map::new(SEED);
+        fill(&mut map, 3);
+        let mut seen = 0;
+        assert_eq!(map.scan(5 << POSITION_BITS | 7, 10, &mut |_| seen += 1), None);
+        assert_eq!(seen, 3);
     }
 
     #[test]
