@@ -374,19 +374,29 @@ impl Segment {
         }
     }
 
-    /// Has the processor fetch the records that a look-up of this tag will read.
+    /// Has the processor fetch the records that a look-up of this tag will read, or where a new one would be written.
     #[inline]
     pub(super) fn prefetch_record(&self, tag: u8) {
-        let mut from = 0;
+        let fetch = |offset: usize| {
+            let record = self.memory().wrapping_add(offset);
+            prefetch_line(record);
+            prefetch_line(record.wrapping_add(64));
+            // Where the usual record is longer than a line, this one probably reaches into a third.
+            if self.live_bytes() > self.len() * 64 {
+                prefetch_line(record.wrapping_add(96));
+            }
+        };
+        let (mut from, mut any) = (0, false);
         while from < self.len() {
             let mut found = self.matches(from, tag);
             while found != 0 {
-                let offset = self.offset(from + found.trailing_zeros() as usize);
-                prefetch_line(self.memory().wrapping_add(offset));
-                prefetch_line(self.memory().wrapping_add(offset + 64));
-                found &= found - 1;
+                fetch(self.offset(from + found.trailing_zeros() as usize));
+                (found, any) = (found & (found - 1), true);
             }
             from += 16;
+        }
+        if !any {
+            fetch(self.header().used as usize);
         }
     }
 
