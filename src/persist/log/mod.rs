@@ -28,6 +28,7 @@ use super::format::{BLOCK_HEADER, segment_name};
 use super::fsync::Signal;
 use super::record::{put_barrier, put_epoch, put_record};
 use super::storage::{Storage, StorageFile};
+use crate::value::prefetch_line;
 
 pub(crate) use rotate::LogCut;
 
@@ -505,6 +506,11 @@ impl Appender<'_> {
             let bytes = &mut self.buffer.bytes;
             if records.len() < MOVED_MIN || records.len() < bytes.len() {
                 bytes.extend_from_slice(records);
+                // The next record goes behind this one.
+                let end = bytes.as_ptr().wrapping_add(bytes.len());
+                for line in 1..3 {
+                    prefetch_line(end.wrapping_add(line * 64));
+                }
             } else {
                 // To move the larger part within its memory takes less time than to have the system clear new memory.
                 records.splice(..0, bytes.drain(..));
