@@ -14,6 +14,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/alloc.rs", "the counting allocator"),
     ("src/value/entry.rs", "the packed record"),
     ("src/value/heap.rs", "payloads behind thin pointers"),
+    ("src/base/prefetch.rs", "fetching a cache line ahead of use"),
     ("src/value/segment.rs", "the packed arena"),
     ("src/persist/storage/real.rs", "mapping files"),
 ];

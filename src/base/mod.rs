@@ -11,5 +11,6 @@ pub mod glob;
 pub mod hash;
 pub mod log;
 pub mod long_double;
+pub mod prefetch;
 pub mod random;
 pub mod varint;

@@ -33,7 +33,7 @@ pub use held::Held;
 pub use shard::Shard;
 
 use crate::base::hash::HashSeed;
-use crate::value::prefetch_line;
+use crate::base::prefetch::prefetch_line;
 
 /// The number of shards; a power of two, and part of the persisted format.
 pub const SHARDS: usize = 1024;

@@ -24,8 +24,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{EXPIRY_MAX, EntryRef, Heap, HeapMut, NewValue, ValueRef};
-use super::segment::{Segment, prefetch_line};
+use super::segment::Segment;
 use crate::base::hash::HashSeed;
+use crate::base::prefetch::prefetch_line;
 
 /// SCAN positions are below `2^POSITION_BITS`.
 pub const POSITION_BITS: u32 = 38;

@@ -42,7 +42,9 @@ impl Map {
 
     /// An empty map with the form for so many members.
     pub fn with_capacity(seed: HashSeed, len: usize) -> Map {
-        let parts = if len >= PARTS * PART_LEN { PARTS } else { 1 };
+        // As many as one that has grown to it: else the first insert would part all that was loaded, and a scan that
+        // began before would go on in other parts.
+        let parts = if len > PARTED_LEN { (len - 1) / PART_LEN + 1 } else { 1 }.min(PARTS);
         let part = |_| Arc::new(Directory::with_capacity(seed, len / parts, 0));
         Map { parts: (0..parts).map(part).collect(), len: 0, seed }
     }
@@ -234,8 +236,8 @@ impl Map {
     fn part_up(&mut self) {
         let new = self.parts.len();
         let bit = 1 << new.ilog2();
-        let part = Arc::make_mut(&mut self.parts[new - bit]).split_off((bit as u64) << PART_SHIFT);
         self.parts.reserve_exact(PARTS - new);
+        let part = Arc::make_mut(&mut self.parts[new - bit]).split_off((bit as u64) << PART_SHIFT);
         self.parts.push(Arc::new(part));
     }
 
@@ -317,6 +319,20 @@ mod tests {
         }
         assert!((0..1900).all(|number| seen.contains(&number)));
         assert!(calls > 30 && map.parts.len() == PARTS, "{calls}");
+    }
+
+    #[test]
+    fn a_loaded_map_has_the_parts_of_one_that_has_grown() {
+        // Just above `PARTED_LEN` the parts of the grown one are still coming, one with each insert.
+        for len in [1, 100, 2048, 2200, 3000, 3001, 4095, 4096, 5000] {
+            let mut grown = Map::new(SEED);
+            fill(&mut grown, len);
+            let mut loaded = Map::with_capacity(SEED, len as usize);
+            let parts = loaded.parts.len();
+            fill(&mut loaded, len);
+            loaded.check_invariants();
+            assert_eq!((parts, loaded.parts.len()), (grown.parts.len(), parts), "{len}");
+        }
     }
 
     #[test]

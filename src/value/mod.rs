@@ -39,7 +39,6 @@ pub use entry::{Packing, ValueRef};
 pub use hash::Hash;
 pub use list::List;
 pub use map::Map;
-pub(crate) use segment::prefetch_line;
 pub use set::Set;
 pub use stream::Stream;
 pub use zset::Zset;

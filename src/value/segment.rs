@@ -34,6 +34,7 @@ use super::entry::{
     INLINE_KEY_MAX, INLINE_VALUE_MAX, Kind, POINTER_LEN, SharedBytes, ValueRef, clone_pointers, drop_pointers,
     record_len, write_access, write_expiry, write_head_and_value,
 };
+use crate::base::prefetch::prefetch_line;
 
 /// Counts and sizes; sizes are in bytes from the start of the allocation.
 #[repr(C)]
@@ -852,18 +853,6 @@ unsafe fn make_payload_unique<'a, T: Clone>(place: *mut *const ()) -> &'a mut T 
         place.write_unaligned(Arc::into_raw(ManuallyDrop::into_inner(payload)).cast());
         &mut *unique
     }
-}
-
-#[inline]
-pub(crate) fn prefetch_line(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint; it never faults, whatever the address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
 
 /// A bit for each of sixteen tags that equals `tag`.

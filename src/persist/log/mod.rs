@@ -28,7 +28,7 @@ use super::format::{BLOCK_HEADER, segment_name};
 use super::fsync::Signal;
 use super::record::{put_barrier, put_epoch, put_record};
 use super::storage::{Storage, StorageFile};
-use crate::value::prefetch_line;
+use crate::base::prefetch::prefetch_line;
 
 pub(crate) use rotate::LogCut;
 
