@@ -7,18 +7,21 @@
 mod support;
 
 use ironkeep::persist::block::{BlockHeader, SegmentHeader, finish_block, segment_header};
-use ironkeep::persist::format::{BLOCK_HEADER, MANIFEST_MAGIC, SEGMENT_ATTACHED, segment_name};
+use ironkeep::persist::format::{BLOCK_HEADER, END_MARK, MANIFEST_MAGIC, SEGMENT_ATTACHED, segment_name};
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{SegmentWire, frame};
 use libfuzzer_sys::fuzz_target;
 
 const NEXT: u64 = 2;
 
-/// The payloads as blocks of a chain; the block that says so leads on to the next segment.
-fn segments(mut payloads: &[u8]) -> Vec<Vec<u8>> {
+/// The payloads as blocks of a chain; the block that says so leads on to the next segment. In recycled segments the
+/// input itself stands behind the end mark.
+fn segments(mut payloads: &[u8], recycled: bool) -> Vec<Vec<u8>> {
+    let behind = if recycled { payloads } else { &[] };
     let head = |number| {
         let generation = support::GENERATION;
-        segment_header(&SegmentHeader { kind: SEGMENT_ATTACHED, number, generation, hash_seed: support::SEED }).to_vec()
+        let hash_seed = support::SEED;
+        segment_header(&SegmentHeader { kind: SEGMENT_ATTACHED, number, generation, hash_seed, recycled }).to_vec()
     };
     let mut files = vec![head(1)];
     let (mut number, mut prev_crc) = (0, 0);
@@ -44,6 +47,12 @@ fn segments(mut payloads: &[u8]) -> Vec<Vec<u8>> {
             files.push(head(NEXT));
         }
     }
+    if recycled {
+        for file in &mut files {
+            file.extend_from_slice(&[0; END_MARK]);
+            file.extend_from_slice(behind);
+        }
+    }
     files
 }
 
@@ -59,7 +68,7 @@ fuzz_target!(|input: &[u8]| {
         (1, [low, high, change, rest @ ..]) => (Some((u16::from_le_bytes([*low, *high]), *change)), rest),
         _ => (None, bytes),
     };
-    let mut files = segments(bytes);
+    let mut files = segments(bytes, choice & 8 != 0);
     if let Some((at, change)) = damage {
         let file = files.last_mut().expect("one at least");
         let at = usize::from(at) % file.len();

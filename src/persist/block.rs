@@ -4,7 +4,9 @@
 
 use crc32fast::{Hasher, hash};
 
-use super::format::{BLOCK_HEADER, BLOCK_MAGIC, SEGMENT_HEADER, SEGMENT_MAGIC, VERSION, u32_at, u64_at};
+use super::format::{
+    BLOCK_HEADER, BLOCK_MAGIC, END_MARK, SEGMENT_HEADER, SEGMENT_MAGIC, SEGMENT_RECYCLED, VERSION, u32_at, u64_at,
+};
 
 /// What a block's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,18 +93,30 @@ pub fn read_block(bytes: &[u8], at: usize, verify: bool) -> Result<Block<'_>, &'
     Ok(Block { header, crc, payload: &whole[BLOCK_HEADER..], len: whole.len() })
 }
 
-/// The valid blocks of a generation that lie anywhere at or after an offset: how recovery learns
-/// whether damage is the end of the log or a wound within it.
-pub fn find_blocks(bytes: &[u8], from: usize, generation: u64) -> impl Iterator<Item = (usize, Block<'_>)> {
+/// The valid blocks of a generation, of this number or a higher one, that lie anywhere at or after an offset: how
+/// recovery learns whether damage is the end of the log or a wound within it. Lower numbers are what a recycled
+/// segment held before.
+pub fn find_blocks(
+    bytes: &[u8],
+    from: usize,
+    generation: u64,
+    number: u64,
+) -> impl Iterator<Item = (usize, Block<'_>)> {
     let tail = bytes.get(from..).unwrap_or_default();
     memchr::memmem::find_iter(tail, &BLOCK_MAGIC).filter_map(move |at| {
         let at = from + at;
         // The generation first: it is cheap, and no client knows it.
-        if u64_at(bytes, at + 24) != Some(generation) {
+        if u64_at(bytes, at + 24) != Some(generation) || u64_at(bytes, at + 16).is_none_or(|found| found < number) {
             return None;
         }
         read_block(bytes, at, true).ok().map(|block| (at, block))
     })
+}
+
+/// Whether the mark that ends a recycled segment stands here: zeros, where a block would begin otherwise.
+pub fn is_end_mark(bytes: &[u8], at: usize) -> bool {
+    let mark = bytes.get(at..).unwrap_or_default();
+    mark.iter().take(END_MARK).all(|&byte| byte == 0)
 }
 
 /// What a segment's header says.
@@ -116,6 +130,8 @@ pub struct SegmentHeader {
     pub generation: u64,
     /// The store's hash seed, so that a stranger's segment is known.
     pub hash_seed: [u8; 16],
+    /// Whether it is written over an older segment: behind its last block stands a mark, and then what was there.
+    pub recycled: bool,
 }
 
 /// The bytes of a segment's header.
@@ -127,6 +143,7 @@ pub fn segment_header(header: &SegmentHeader) -> [u8; SEGMENT_HEADER] {
     out[16..24].copy_from_slice(&header.number.to_le_bytes());
     out[24..32].copy_from_slice(&header.generation.to_le_bytes());
     out[32..48].copy_from_slice(&header.hash_seed);
+    out[48..52].copy_from_slice(&(if header.recycled { SEGMENT_RECYCLED } else { 0 }).to_le_bytes());
     let crc = hash(&out[..60]);
     out[60..].copy_from_slice(&crc.to_le_bytes());
     out
@@ -154,11 +171,16 @@ pub fn read_segment_header(bytes: &[u8]) -> Result<SegmentHeader, HeaderFault> {
     if version != VERSION {
         return Err(HeaderFault::Version(version));
     }
+    let flags = u32_at(head, 48).expect("the header is whole");
+    if flags & !SEGMENT_RECYCLED != 0 {
+        return Err(HeaderFault::Corrupt("the header has reserved bits set"));
+    }
     Ok(SegmentHeader {
         kind: u32_at(head, 12).expect("the header is whole"),
         number: u64_at(head, 16).expect("the header is whole"),
         generation: u64_at(head, 24).expect("the header is whole"),
         hash_seed: head[32..48].try_into().expect("16 bytes"),
+        recycled: flags & SEGMENT_RECYCLED != 0,
     })
 }
 
@@ -194,16 +216,28 @@ mod tests {
     fn a_block_is_found_amid_rubbish_and_only_of_its_generation() {
         let (block, _) = sample();
         let bytes = [&b"IKB1 rubbish IKB1"[..], &block, b"IKB1"].concat();
-        let found: Vec<usize> = find_blocks(&bytes, 0, 8).map(|(at, _)| at).collect();
+        let found: Vec<usize> = find_blocks(&bytes, 0, 8, 7).map(|(at, _)| at).collect();
         assert_eq!(found, [17]);
-        assert_eq!(find_blocks(&bytes, 0, 9).count(), 0);
-        assert_eq!(find_blocks(&bytes, 18, 8).count(), 0);
-        assert_eq!(find_blocks(&bytes, 9999, 8).count(), 0);
+        assert_eq!(find_blocks(&bytes, 0, 9, 7).count(), 0);
+        assert_eq!(find_blocks(&bytes, 0, 8, 8).count(), 0, "of an earlier life of the file");
+        assert_eq!(find_blocks(&bytes, 18, 8, 7).count(), 0);
+        assert_eq!(find_blocks(&bytes, 9999, 8, 7).count(), 0);
+    }
+
+    #[test]
+    fn an_end_mark_is_zeros_and_no_block_looks_like_it() {
+        let (block, _) = sample();
+        let bytes = [&block[..], &[0; END_MARK], b"rest", &[0; 3]].concat();
+        assert!(is_end_mark(&bytes, block.len()));
+        assert!(!is_end_mark(&bytes, 0));
+        assert!(!is_end_mark(&bytes, block.len() + 1));
+        assert!(is_end_mark(&bytes, bytes.len() - 3), "as much of it as there is room for");
     }
 
     #[test]
     fn a_segment_header_round_trips_and_no_flip_or_cut_passes() {
-        let header = SegmentHeader { kind: 1, number: 2, generation: 3, hash_seed: *b"0123456789abcdef" };
+        let header =
+            SegmentHeader { kind: 1, number: 2, generation: 3, hash_seed: *b"0123456789abcdef", recycled: true };
         let bytes = segment_header(&header);
         assert_eq!(read_segment_header(&bytes), Ok(header));
         for at in 0..bytes.len() {

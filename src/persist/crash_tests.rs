@@ -211,6 +211,20 @@ fn script(model: &mut Model) {
     model.append(9);
 }
 
+/// Segment after segment, each but the first over an older one, and mostly shorter than that.
+fn script_of_recycling(model: &mut Model) {
+    for blocks in [9, 6, 4, 7, 3] {
+        for n in 0..blocks {
+            model.append(n % 3 + 1);
+            let _ = if n % 4 == 2 { model.sync() } else { model.store.log().flush().map(drop) };
+        }
+        let _ = model.snapshot();
+    }
+    model.append(2);
+    let _ = model.store.log().flush();
+    model.append(2);
+}
+
 fn script_of_switches(model: &mut Model) {
     model.append(5);
     let _ = model.sync();
@@ -287,6 +301,11 @@ fn a_crash_at_every_operation_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn a_crash_at_every_operation_of_recycling_loses_nothing_acknowledged() {
+    crash_everywhere(script_of_recycling, 24);
+}
+
+#[test]
 fn a_crash_at_every_operation_of_switching_the_log_loses_nothing_acknowledged() {
     crash_everywhere(script_of_switches, 12);
 }
@@ -297,6 +316,9 @@ fn the_death_of_the_process_alone_loses_nothing_written() {
     let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
     for round in 0..20 {
         model.append(round);
+        if round % 6 == 5 {
+            model.snapshot().unwrap();
+        }
         model.store.log().flush().unwrap();
         Model::open(&storage.process_image(), 2, model.appended, model.appended, true).unwrap();
     }
@@ -320,7 +342,7 @@ fn the_death_of_the_process_and_then_a_power_cut_lose_nothing_recovered() {
 
 #[test]
 fn an_error_at_every_operation_and_then_a_crash_lose_nothing_acknowledged() {
-    for script in [script, script_of_switches] {
+    for script in [script, script_of_switches, script_of_recycling] {
         let length = length_of(script);
         for fault_at in 10..length {
             for crash in (fault_at + 1..length + 10).step_by(3) {
@@ -378,5 +400,6 @@ fn an_error_at_every_operation_poisons_and_heals() {
     for fault in [Fault::Io, Fault::NoSpace, Fault::ShortWrite] {
         fail_everywhere(script, fault);
         fail_everywhere(script_of_switches, fault);
+        fail_everywhere(script_of_recycling, fault);
     }
 }

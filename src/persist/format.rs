@@ -35,10 +35,15 @@
 //! 16  number of the segment            u64
 //! 24  generation                       u64   random for each run of the process
 //! 32  hash seed of the store           16
-//! 48  reserved, zero                   12
+//! 48  flags                            u32   bit 0: recycled; others zero
+//! 52  reserved, zero                   8
 //! 60  crc of bytes 0..60               u32
 //! 64  block, block, …
 //! ```
+//!
+//! A recycled segment is written over one that was not needed any more, for a disk takes less time to write where
+//! it has written before. Behind its last block stands an end mark, 8 zero bytes or as many as the file has
+//! left, and behind that anything, blocks of lower numbers in particular.
 //!
 //! A block: one flush, one group commit, the unit of atomicity and of recovery.
 //!
@@ -172,6 +177,11 @@ pub const FOOTER: usize = 48;
 pub const SEGMENT_ATTACHED: u32 = 0;
 /// Segment kind: counts only if the manifest names it.
 pub const SEGMENT_DETACHED: u32 = 1;
+
+/// Segment flag: written over an older segment.
+pub const SEGMENT_RECYCLED: u32 = 1;
+/// Bytes of the mark that ends a recycled segment, all zero.
+pub const END_MARK: usize = 8;
 
 /// Log item: a record of one key.
 pub const ITEM_RECORD: u8 = 1;

@@ -9,12 +9,15 @@
 //!    cut that let later writes of the un-synced tail overtake earlier ones. Cut as well.
 //! 4. Anything else is **corruption**: refused with file, offset and block, unless the operator
 //!    asked to cut there.
+//!
+//! In a recycled segment a sector that was never written is not zeros but whatever stood there, so that 3 and 4
+//! cannot be told apart: what was not synced is cut. Its blocks end without damage where its end mark stands.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::block::{Block, HeaderFault, find_blocks, read_block, read_segment_header};
+use super::block::{Block, HeaderFault, find_blocks, is_end_mark, read_block, read_segment_header};
 use super::chunk::Chunk;
 use super::error::PersistError;
 use super::format::{SEGMENT_ATTACHED, SEGMENT_HEADER, VERSION, segment_name, segment_number, snapshot_name};
@@ -84,6 +87,8 @@ pub struct Recovery {
     pub(crate) summary: RecoverySummary,
     /// What the next block must carry.
     pub(crate) last_crc: u32,
+    /// While it lives, no segment may be recycled: it may be mapped.
+    pub(crate) _reading: Arc<()>,
 }
 
 /// A segment that takes part, mapped.
@@ -93,6 +98,8 @@ pub(crate) struct Segment {
     pub(crate) bytes: FileBytes,
     /// Where its valid blocks end.
     pub(crate) end: usize,
+    /// Whether older bytes may follow there.
+    recycled: bool,
 }
 
 impl Recovery {
@@ -241,11 +248,12 @@ fn add_block<'a>(window: &mut Window<'a>, block: &Block<'a>, slots: &mut [Option
     Ok(())
 }
 
-/// Reads and checks everything that the manifest names.
+/// Reads and checks everything that the manifest names. The recovery keeps a clone of `reading`.
 pub(crate) fn recover(
     storage: &Arc<dyn Storage>,
     manifest: &ManifestWire,
     cut_at_corruption: bool,
+    reading: Arc<()>,
 ) -> Result<Recovery, PersistError> {
     let snapshot = open_snapshot(&**storage, manifest)?;
     let mut summary = RecoverySummary { clean: manifest.clean, ..RecoverySummary::default() };
@@ -269,6 +277,7 @@ pub(crate) fn recover(
         last_crc: chain.prev_crc,
         segments: chain.segments,
         summary,
+        _reading: reading,
     })
 }
 
@@ -361,13 +370,21 @@ impl<'s> Chain<'s> {
                 None => self.follow(index, sealed)?,
             };
         }
-        if self.next_block <= self.durable && !listed.is_empty() {
+        if !listed.is_empty() && (self.next_block <= self.durable || self.goes_on_behind_its_end()) {
             let segment = self.segments.len() - 1;
             let offset = self.segments[segment].end;
             let what = "the file ends too early".to_owned();
             return self.judge(Break { segment, offset, what }, cut_at_corruption).map(Some);
         }
         Ok(None)
+    }
+
+    /// Whether blocks follow the end mark of the last segment: they overtook one that never reached the disk.
+    fn goes_on_behind_its_end(&self) -> bool {
+        let last = self.segments.last();
+        last.is_some_and(|last| {
+            last.recycled && find_blocks(&last.bytes, last.end, last.wire.generation, self.next_block).next().is_some()
+        })
     }
 
     /// The segment that a sealed one leads to.
@@ -399,7 +416,7 @@ impl<'s> Chain<'s> {
             let why = "it is not the segment that the manifest means: one of the two is stale";
             return Err(PersistError::Refused { file: path, why: why.to_owned() });
         }
-        Ok(Segment { wire, path, bytes, end: SEGMENT_HEADER })
+        Ok(Segment { wire, path, bytes, end: SEGMENT_HEADER, recycled: header.recycled })
     }
 
     fn read(&self, number: u64) -> Result<(PathBuf, FileBytes), PersistError> {
@@ -412,10 +429,10 @@ impl<'s> Chain<'s> {
     /// Walks a segment's blocks; returns the segment that its seal names, or 0.
     fn scan(&mut self, index: usize) -> Result<u64, Break> {
         let bytes = self.segments[index].bytes.clone();
-        let generation = self.segments[index].wire.generation;
+        let Segment { wire: SegmentWire { generation, .. }, recycled, .. } = self.segments[index];
         let mut at = SEGMENT_HEADER;
         let mut sealed = 0;
-        while at < bytes.len() {
+        while at < bytes.len() && !(recycled && (sealed != 0 || is_end_mark(&bytes, at))) {
             let block = self.check(&bytes, at, generation, sealed);
             let block = block.map_err(|what| Break { segment: index, offset: at, what })?;
             sealed = block.header.next_segment;
@@ -458,7 +475,7 @@ impl<'s> Chain<'s> {
         let mut durable = self.durable;
         let mut follower: Option<String> = None;
         let mut next_valid = bytes.len();
-        for (at, block) in find_blocks(bytes, broken.offset, generation) {
+        for (at, block) in find_blocks(bytes, broken.offset, generation, self.next_block) {
             durable = durable.max(block.header.durable);
             next_valid = next_valid.min(at);
             let found = || format!("block {} follows intact at offset {at}", block.header.number);
@@ -475,7 +492,7 @@ impl<'s> Chain<'s> {
             Some(format!("{}; blocks up to {durable} were synced", broken.what))
         } else {
             follower
-                .filter(|_| !has_unwritten_sector(bytes, broken.offset, next_valid))
+                .filter(|_| !segment.recycled && !has_unwritten_sector(bytes, broken.offset, next_valid))
                 .map(|follower| format!("{}; {follower}", broken.what))
         };
         if let Some(verdict) = &verdict
@@ -509,7 +526,7 @@ impl<'s> Chain<'s> {
                 continue;
             }
             let generation = listed.map_or(generation, |wire| wire.generation);
-            let mut blocks = find_blocks(&bytes, SEGMENT_HEADER, generation).map(|(_, b)| b.header);
+            let mut blocks = find_blocks(&bytes, SEGMENT_HEADER, generation, self.next_block).map(|(_, b)| b.header);
             if let Some(first) = blocks.next() {
                 survivors.push(Survivor {
                     segment: number,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::block::read_segment_header;
+use super::block::{is_end_mark, read_segment_header};
 use super::error::PersistError;
 use super::format::{
     MANIFEST_TMP, SEGMENT_DETACHED, SEGMENT_HEADER, segment_name, segment_number, snapshot_name, snapshot_number,
@@ -58,6 +58,8 @@ pub struct Store {
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     generation: u64,
     base_bytes: AtomicU64,
+    /// Shared with every recovery that lives.
+    reading: Arc<()>,
     // Dropped in this order: the thread ends before another process may take the directory.
     _thread: Option<FsyncThread>,
     _lock: DirLock,
@@ -119,7 +121,8 @@ impl Store {
     pub fn open(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<(Self, Recovery), PersistError> {
         let lock = take_lock(&*storage)?;
         let (mut manifest, fresh) = read_or_create(&*storage, &options)?;
-        let mut recovery = recover(&storage, &manifest, options.cut_at_corruption)?;
+        let reading = Arc::new(());
+        let mut recovery = recover(&storage, &manifest, options.cut_at_corruption, Arc::clone(&reading))?;
         recovery.summary.fresh = fresh;
         if let Some(torn) = recovery.summary.torn.clone() {
             set_aside(&*storage, &mut recovery, &torn)?;
@@ -151,7 +154,7 @@ impl Store {
         manifest.clean = false;
         manifest::replace(&*storage, &manifest)?;
         remove_strays(&*storage, &manifest, &files);
-        log.prepare_spare();
+        log.prepare_spare(false);
 
         let thread = match options.fsync_thread {
             true => Some(
@@ -172,6 +175,7 @@ impl Store {
             busy: Arc::new(AtomicBool::new(false)),
             clock: options.clock,
             generation: options.generation,
+            reading,
             _thread: thread,
             _lock: lock,
         };
@@ -252,9 +256,9 @@ impl Store {
         *manifest = next;
         self.base_bytes.store(finished.length, Ordering::Relaxed);
         self.log.committed(&cut.log);
-        let not_removed = self.remove_replaced(&manifest);
+        let (not_removed, recyclable) = self.remove_replaced(&manifest);
+        self.log.prepare_spare(recyclable);
         drop(manifest);
-        self.log.prepare_spare();
         Ok(CommitSummary {
             snapshot: snapshot_name(finished.number),
             bytes: finished.length,
@@ -272,7 +276,7 @@ impl Store {
             // What stays is removed by the next commit or start.
             let _ = self.storage.remove(&name);
         }
-        self.log.prepare_spare();
+        self.log.prepare_spare(false);
     }
 
     /// Switches the log on or off. Returns whether a cut and commit must follow before it counts.
@@ -301,8 +305,11 @@ impl Store {
     /// # Errors
     /// The files are damaged, or there are none: the latter is no error of a start.
     pub fn read_again(&self) -> Result<Recovery, PersistError> {
-        let manifest = self.manifest.lock().clone();
-        let recovery = recover(&self.storage, &manifest, false)?;
+        let (manifest, reading) = {
+            let manifest = self.manifest.lock();
+            (manifest.clone(), Arc::clone(&self.reading))
+        };
+        let recovery = recover(&self.storage, &manifest, false, reading)?;
         if let Some(torn) = &recovery.summary.torn {
             return Err(PersistError::corrupt(&torn.file, torn.offset, &torn.what));
         }
@@ -336,9 +343,10 @@ impl Store {
         if self.log.is_active() && !self.log.is_detached() { self.log.synced() } else { 0 }
     }
 
-    /// Removes the snapshots and segments that a commit made superfluous.
-    fn remove_replaced(&self, manifest: &ManifestWire) -> Vec<String> {
-        let Ok(files) = self.storage.list() else { return Vec::new() };
+    /// Removes the snapshots and segments that a commit made superfluous. Returns what could not be removed, and
+    /// whether the log's retired segment is left, to be recycled before the caller lets go of the manifest's lock.
+    fn remove_replaced(&self, manifest: &ManifestWire) -> (Vec<String>, bool) {
+        let Ok(files) = self.storage.list() else { return Default::default() };
         let snapshot = manifest.current.snapshot.as_ref().map(|snapshot| snapshot.number);
         let first = match manifest.current.segments.first() {
             Some(segment) => segment.number,
@@ -350,8 +358,11 @@ impl Store {
                 || name.strip_suffix(".tmp").is_some_and(|name| snapshot_number(name).is_some())
         };
         let mut names: Vec<String> = files.into_iter().filter(superfluous).collect();
-        names.retain(|name| self.storage.remove(name).is_err());
-        names
+        // No recovery can begin under this lock; one that lives may have mapped what would be written over.
+        let recyclable = Arc::strong_count(&self.reading) == 1;
+        let retired = self.log.retired().filter(|retired| recyclable && names.contains(retired));
+        names.retain(|name| Some(name) != retired.as_ref() && self.storage.remove(name).is_err());
+        (names, retired.is_some())
     }
 }
 
@@ -458,6 +469,10 @@ fn remove_strays(storage: &dyn Storage, manifest: &ManifestWire, files: &[String
 /// Whether an unnamed segment holds anything that ever counted.
 fn has_blocks(storage: &dyn Storage, name: &str) -> bool {
     let Ok(bytes) = storage.read(name) else { return true };
-    let detached = read_segment_header(&bytes).is_ok_and(|header| header.kind == SEGMENT_DETACHED);
-    bytes.len() > SEGMENT_HEADER && !detached
+    let header = read_segment_header(&bytes);
+    let empty = match header {
+        Ok(header) if header.recycled => is_end_mark(&bytes, SEGMENT_HEADER),
+        _ => bytes.len() <= SEGMENT_HEADER,
+    };
+    !empty && !header.is_ok_and(|header| header.kind == SEGMENT_DETACHED)
 }

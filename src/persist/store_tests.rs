@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+use super::block::{find_blocks, finish_block};
 use super::crash_tests::options;
-use super::format::{BLOCK_HEADER, SEGMENT_HEADER};
+use super::format::{BLOCK_HEADER, END_MARK, SEGMENT_HEADER};
 use super::storage::{RealStorage, SimStorage, Storage};
 use super::*;
 
@@ -122,6 +123,138 @@ fn a_store_round_trips_and_its_replaced_files_are_gone() {
     assert_eq!((summary.blocks, summary.last_block, summary.snapshot_entries), (2, 4, 3));
     assert_eq!((summary.torn.clone(), summary.clean, summary.fresh), (None, false, false));
     recovery.snapshot().unwrap().verify_whole().unwrap();
+}
+
+/// A store whose log goes on in a recycled segment, with older blocks of the same run behind its end; its directory,
+/// the name of the segment, and what it says.
+fn recycled_sample() -> (SimStorage, &'static str, Vec<String>) {
+    const RECYCLED: &str = "log-0000000000000003.ik";
+    let storage = SimStorage::new();
+    let (store, recovery) = open(&storage, 1).unwrap();
+    drop(recovery);
+    for seq in 0..40 {
+        store.log().append(0, 0, seq, 0, &[b"SET", b"old", &[b'o'; 200]]);
+        store.log().flush().unwrap();
+    }
+    for _ in 0..2 {
+        snapshot(&store);
+    }
+    for seq in 40..43 {
+        store.log().append(0, 0, seq, 0, &[b"SET", b"new", seq.to_string().as_bytes()]);
+        store.log().sync_now().unwrap();
+    }
+    drop(store);
+    let bytes = storage.get(RECYCLED).unwrap();
+    assert!(super::block::read_segment_header(&bytes).unwrap().recycled);
+    assert_eq!(find_blocks(&bytes, 0, 1, 43).count(), 3);
+    assert!(find_blocks(&bytes, 0, 1, 0).count() > 20, "what was there before");
+    let lines = (43..46).flat_map(|n| [format!("block {n}"), format!("0#{}/0 SET new {}", n - 3, n - 3)]).collect();
+    (storage, RECYCLED, lines)
+}
+
+/// A snapshot of nothing, which makes the log before it superfluous.
+fn snapshot(store: &Store) {
+    let ((), cut) = store.cut(|take| take()).unwrap();
+    let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+    store.commit(cut, finished).unwrap();
+}
+
+#[test]
+fn a_recycled_segment_ends_where_its_mark_stands() {
+    let (storage, name, lines) = recycled_sample();
+    for image in [storage.process_image(), storage.recover_image(1)] {
+        let (_, recovery) = open(&image, 2).unwrap();
+        assert_eq!(recovery.summary().torn, None);
+        assert_eq!(describe(&recovery).unwrap(), lines);
+        // And the same once more: no recovery changes it.
+        drop(recovery);
+        let (_, recovery) = open(&image, 3).unwrap();
+        assert_eq!(describe(&recovery).unwrap(), lines);
+        let torn: Vec<String> = image.names().into_iter().filter(|name| name.contains("torn")).collect();
+        assert_eq!(torn, [""; 0]);
+    }
+    assert!(storage.get(name).unwrap().len() > 40 * 200, "as long as what it is written over");
+}
+
+#[test]
+fn no_flip_in_a_recycled_segment_is_read_and_what_was_synced_is_refused() {
+    let (pristine, name, whole) = recycled_sample();
+    let good = pristine.get(name).unwrap();
+    let starts: Vec<usize> = find_blocks(&good, 0, 1, 43).map(|(at, _)| at).collect();
+    let last = starts[2];
+    let end = last + find_blocks(&good, last, 1, 45).next().unwrap().1.len;
+    for at in 0..end + 300 {
+        let storage = pristine.process_image();
+        let mut bad = good.clone();
+        bad[at] ^= 0x41;
+        storage.put(name, &bad);
+        let opened =
+            open(&storage, 2).and_then(|(_, recovery)| Ok((describe(&recovery)?, recovery.summary().torn.clone())));
+        match opened {
+            // The last block says that the one before it was synced: of itself nobody can say so.
+            Ok((lines, torn)) if at >= last && at < end => {
+                assert_eq!(lines, whole[..4], "byte {at}");
+                assert!(torn.is_some_and(|torn| torn.block == 45), "byte {at}");
+            }
+            Ok((lines, torn)) => {
+                assert!(at >= end, "byte {at} passed");
+                assert_eq!(lines, whole, "byte {at}");
+                assert_eq!(torn.is_some(), at < end + END_MARK, "byte {at}");
+            }
+            Err(error) => assert!(at < last, "byte {at}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn blocks_that_overtook_a_lost_one_in_a_recycled_segment_are_cut() {
+    let (pristine, name, whole) = recycled_sample();
+    let good = pristine.get(name).unwrap();
+    let starts: Vec<usize> = find_blocks(&good, 0, 1, 43).map(|(at, _)| at).collect();
+    // Block 44 is what stood there before; block 45 follows, and says that 44 was synced: then it is corruption.
+    let mut lost = good.clone();
+    lost[starts[1]..starts[2]].fill(b'o');
+    let storage = pristine.process_image();
+    storage.put(name, &lost);
+    assert!(refusal(&storage).to_string().contains("blocks up to 44 were synced"));
+    // If it does not say so, it is the work of a power cut.
+    let mut header = find_blocks(&good, 0, 1, 45).next().unwrap().1.header;
+    header.durable = 43;
+    let len = find_blocks(&good, 0, 1, 45).next().unwrap().1.len;
+    finish_block(&mut lost[starts[2]..starts[2] + len], &header);
+    for zeros in [0, END_MARK] {
+        lost[starts[1]..starts[1] + zeros].fill(0);
+        let storage = pristine.process_image();
+        storage.put(name, &lost);
+        let (_, recovery) = open(&storage, 2).unwrap();
+        assert_eq!(describe(&recovery).unwrap(), whole[..2]);
+        assert_eq!(recovery.summary().torn.as_ref().unwrap().block, 44);
+    }
+}
+
+#[test]
+fn nothing_is_written_over_while_a_recovery_may_read_it() {
+    let names_after = |living: bool| {
+        let storage = SimStorage::new();
+        let (store, recovery) = open(&storage, 1).unwrap();
+        let recovery = living.then_some(recovery);
+        store.log().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
+        snapshot(&store);
+        drop(recovery);
+        let spare = storage.get("log-0000000000000003.ik").unwrap();
+        super::block::read_segment_header(&spare).unwrap().recycled
+    };
+    assert!(names_after(false));
+    assert!(!names_after(true));
+    // One that begins later counts as well, for as long as it lives.
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, 1).unwrap();
+    let again = store.read_again().unwrap();
+    snapshot(&store);
+    assert!(!super::block::read_segment_header(&storage.get("log-0000000000000003.ik").unwrap()).unwrap().recycled);
+    drop(again);
+    snapshot(&store);
+    assert!(super::block::read_segment_header(&storage.get("log-0000000000000004.ik").unwrap()).unwrap().recycled);
 }
 
 #[test]

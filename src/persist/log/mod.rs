@@ -10,10 +10,13 @@
 //! - Lock order: `writer`, then all buffers in order, then `syncing`. A caller may hold shard locks
 //!   and its own buffer; whoever flushes, syncs or cuts holds neither.
 //! - [`Log::position`] is exact without locks: it is set under a buffer lock and replaced under all.
+//! - In a recycled segment, zeros stand behind the last block up to the end of its page: a mark for recovery, and no
+//!   page is written but from its beginning, so that none of them must be read first.
 //! - A failed write or fsync poisons the log: nothing is written to, or synced from, that file ever
 //!   again, and nothing is published as written or synced, until a new snapshot and segment heal it.
 
 mod rotate;
+mod segment;
 #[cfg(test)]
 mod tests;
 
@@ -31,14 +34,12 @@ use super::storage::{Storage, StorageFile};
 use crate::base::prefetch::prefetch_line;
 
 pub(crate) use rotate::LogCut;
+use segment::{Segment, SegmentMaker};
 
 /// A buffer larger than this is given back after its flush.
 const OVERSIZED: usize = 4 << 20;
 /// Records of this size are not copied into the buffer but become it, in bytes.
 const MOVED_MIN: usize = 1 << 20;
-
-/// How much room a segment asks the disk for ahead of need, in bytes: a quarter of what it holds, within these bounds.
-const RESERVED_AHEAD: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
 
 /// No epoch has been marked in a buffer yet.
 const NO_EPOCH: u64 = u64::MAX;
@@ -113,12 +114,12 @@ struct Poison {
 }
 
 struct Writer {
-    storage: Arc<dyn Storage>,
-    hash_seed: [u8; 16],
-    generation: u64,
+    maker: SegmentMaker,
     current: Option<Segment>,
     /// The segment after the current one, made ahead of need.
     spare: Option<Segment>,
+    /// The segment before the current one, sealed: once nothing needs it, another can be written over it.
+    retired: Option<Segment>,
     next_segment: u64,
     /// The last block number given out, and the last one in the file.
     taken: u64,
@@ -126,27 +127,6 @@ struct Writer {
     prev_crc: u32,
     swapped: Vec<Vec<u8>>,
     block: Vec<u8>,
-}
-
-struct Segment {
-    number: u64,
-    file: Arc<dyn StorageFile>,
-    /// Not named by the manifest yet, and without it nothing.
-    detached: bool,
-    /// Its bytes, and those that the disk was asked to keep room for.
-    len: u64,
-    reserved: u64,
-}
-
-impl Segment {
-    /// Sees to it that the disk has room for so many more bytes.
-    fn reserve(&mut self, more: u64) {
-        let end = self.len + more;
-        if end > self.reserved {
-            self.reserved = end + (end / 4).clamp(*RESERVED_AHEAD.start(), *RESERVED_AHEAD.end());
-            self.file.reserve(self.reserved);
-        }
-    }
 }
 
 impl Log {
@@ -159,11 +139,14 @@ impl Log {
             epoch: AtomicU64::new(0),
             active: AtomicBool::new(false),
             writer: Mutex::new(Writer {
-                storage: setup.storage,
-                hash_seed: setup.hash_seed,
-                generation: setup.generation,
+                maker: SegmentMaker {
+                    storage: setup.storage,
+                    hash_seed: setup.hash_seed,
+                    generation: setup.generation,
+                },
                 current: None,
                 spare: None,
+                retired: None,
                 next_segment: setup.next_segment,
                 taken: setup.last_block,
                 last_written: setup.last_block,
@@ -350,20 +333,19 @@ impl Log {
         }
         let header = BlockHeader {
             number,
-            generation: writer.generation,
+            generation: writer.maker.generation,
             time_ms: (self.clock)(),
             durable: self.synced(),
             next_segment,
             prev_crc: writer.prev_crc,
         };
         let crc = finish_block(&mut writer.block, &header);
-        let written = segment.file.append(&writer.block);
-        segment.len += len;
+        let written = segment.write(&mut writer.block);
         if writer.block.capacity() > OVERSIZED {
             writer.block = Vec::new();
         }
         if let Err(source) = written {
-            let path = writer.storage.path(&segment_name(segment.number));
+            let path = writer.maker.storage.path(&segment_name(segment.number));
             let error = PersistError::io("write", path)(source);
             self.set_poison(segment.number, error.to_string());
             return Err(error);
@@ -393,7 +375,7 @@ impl Log {
         let Some(segment) = &writer.current else { return Ok(self.synced()) };
         let (file, number) = (Arc::clone(&segment.file), segment.number);
         let target = writer.last_written;
-        let path = writer.storage.path(&segment_name(number));
+        let path = writer.maker.storage.path(&segment_name(number));
         drop(writer);
         let before = self.synced();
         let result = self.sync_file(&*file, number, target, path);

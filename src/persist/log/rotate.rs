@@ -2,17 +2,17 @@
 //!
 //! - An *attached* segment goes on where the sealed one before it ends. The seal is durable before
 //!   the attached segment takes its first block.
+//! - A segment that nothing needs any more is *recycled*: the next one is written over it. It comes under its new
+//!   name only when its new header is durable.
 //! - A *detached* segment counts for nothing until a manifest names it. It is used when the log
 //!   failed, or was off: the snapshot in progress is what makes it whole.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Log, Segment, Writer};
-use crate::persist::block::{SegmentHeader, segment_header};
+use super::segment::Segment;
+use super::{Log, Writer};
 use crate::persist::error::PersistError;
 use crate::persist::format::{SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
-use crate::persist::storage::StorageFile;
 use crate::persist::wire::SegmentWire;
 
 /// Where a cut fell.
@@ -37,12 +37,42 @@ impl Log {
         Ok(wire)
     }
 
-    /// Creates the next segment ahead of need. Failure is no harm: the cut tries again.
-    pub(crate) fn prepare_spare(&self) {
+    /// Creates the next segment ahead of need, over the retired one if that may be `recycled`: which is not there
+    /// afterwards. Failure is no harm: the cut tries again.
+    pub(crate) fn prepare_spare(&self, recycled: bool) {
         let mut writer = self.writer.lock();
-        if writer.current.is_some() && writer.spare.is_none() && !self.is_poisoned() {
-            writer.spare = writer.create_segment(SEGMENT_ATTACHED).ok();
+        let retired = writer.retired.take_if(|_| recycled);
+        let wanted = writer.current.is_some() && writer.spare.is_none() && !self.is_poisoned();
+        let maker = writer.maker.clone();
+        // The disk may take its time, and whoever flushes needs the writer.
+        drop(writer);
+        let number = || self.writer.lock().take_number();
+        let mut spare = None;
+        if let Some(retired) = retired {
+            let name = segment_name(retired.number);
+            spare = wanted.then(|| maker.recycle(number(), retired)).and_then(Result::ok);
+            if spare.is_none() {
+                // What stays is removed by the next commit or start.
+                let _ = maker.storage.remove(&name);
+            }
         }
+        if wanted && spare.is_none() {
+            spare = maker.create(number(), SEGMENT_ATTACHED).ok();
+        }
+        let Some(made) = spare else { return };
+        let mut writer = self.writer.lock();
+        let fits =
+            writer.spare.is_none() && writer.current.as_ref().is_some_and(|current| current.number < made.number);
+        if fits && !self.is_poisoned() {
+            writer.spare = Some(made);
+        } else {
+            let _ = maker.storage.remove(&segment_name(made.number));
+        }
+    }
+
+    /// The name of the segment that was sealed last, if another may be written over it once nothing needs it.
+    pub(crate) fn retired(&self) -> Option<String> {
+        self.writer.lock().retired.as_ref().map(|segment| segment_name(segment.number))
     }
 
     /// Flushes and syncs without a gate, so that the cut itself has little to sync.
@@ -93,7 +123,7 @@ impl Log {
     fn seal(&self, writer: &mut Writer, block: u64, next: u64) -> Result<(), PersistError> {
         self.write_block(writer, block, next)?;
         let segment = writer.current.as_ref().expect("rotation has a current segment");
-        let path = writer.storage.path(&segment_name(segment.number));
+        let path = writer.maker.storage.path(&segment_name(segment.number));
         self.sync_file(&*segment.file, segment.number, block, path)
     }
 
@@ -119,7 +149,9 @@ impl Log {
         }
         let segment = next.as_ref().map(|segment| SegmentWire { first_block: block + 1, ..writer.describe(segment) });
         if next.is_some() {
-            writer.current = next;
+            let before = std::mem::replace(&mut writer.current, next);
+            // No segment is written over one that failed: what the system still holds of that is not to be trusted.
+            writer.retired = before.filter(|_| !detached);
         }
         Ok(LogCut { block, segment, detached, bytes: self.bytes() })
     }
@@ -159,6 +191,7 @@ impl Log {
         if writer.current.as_ref().is_some_and(|current| current.number == segment.number) {
             writer.current = None;
             writer.spare = None;
+            writer.retired = None;
             if !self.is_poisoned() {
                 self.take(&mut writer, Some(false));
                 writer.discard();
@@ -180,6 +213,7 @@ impl Log {
         writer.discard();
         writer.current = None;
         writer.spare = None;
+        writer.retired = None;
         let mut poison = self.poison.lock();
         *poison = None;
         self.poisoned.store(false, Ordering::Release);
@@ -208,27 +242,21 @@ impl Log {
 }
 
 impl Writer {
-    /// Creates a segment with its header, durably, entry and content.
+    /// Creates the next segment. A number is used once, whatever becomes of the file.
     fn create_segment(&mut self, kind: u32) -> Result<Segment, PersistError> {
-        let number = self.next_segment;
-        let name = segment_name(number);
-        let path = self.storage.path(&name);
-        // A number is used once, whatever becomes of the file.
+        let number = self.take_number();
+        self.maker.create(number, kind)
+    }
+
+    fn take_number(&mut self) -> u64 {
         self.next_segment += 1;
-        let file: Arc<dyn StorageFile> =
-            Arc::from(self.storage.create(&name).map_err(PersistError::io("create", &path))?);
-        let header = SegmentHeader { kind, number, generation: self.generation, hash_seed: self.hash_seed };
-        let header = segment_header(&header);
-        file.append(&header).map_err(PersistError::io("write", &path))?;
-        file.sync_data().map_err(PersistError::io("sync", &path))?;
-        self.storage.sync_dir().map_err(PersistError::io("sync", self.storage.path("")))?;
-        Ok(Segment { number, file, detached: kind == SEGMENT_DETACHED, len: header.len() as u64, reserved: 0 })
+        self.next_segment - 1
     }
 
     fn describe(&self, segment: &Segment) -> SegmentWire {
         SegmentWire {
             number: segment.number,
-            generation: self.generation,
+            generation: self.maker.generation,
             first_block: self.taken + 1,
             prev_crc: self.prev_crc,
         }

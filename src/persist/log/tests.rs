@@ -264,37 +264,3 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     log.set_policy(FsyncPolicy::EverySec);
     assert_eq!(log.policy(), FsyncPolicy::EverySec);
 }
-
-#[test]
-fn room_is_asked_for_ahead_and_seldom() {
-    #[derive(Default)]
-    struct Asked(Mutex<Vec<u64>>);
-    impl StorageFile for Asked {
-        fn append(&self, _: &[u8]) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn set_len(&self, _: u64) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn reserve(&self, len: u64) {
-            self.0.lock().push(len);
-        }
-    }
-    let asked = Arc::new(Asked::default());
-    let file = Arc::clone(&asked) as Arc<dyn StorageFile>;
-    let mut segment = Segment { number: 1, file, detached: false, len: 64, reserved: 0 };
-    segment.reserve(0);
-    assert_eq!(*asked.0.lock(), [64 + (1 << 20)], "room for the first blocks");
-    for block in [100, 1000, 5_000_000, 64].into_iter().cycle().take(200) {
-        segment.reserve(block);
-        segment.len += block;
-        let reserved = *asked.0.lock().last().expect("asked before");
-        assert!((segment.len..=segment.len + (16 << 20)).contains(&reserved), "{reserved} for {}", segment.len);
-    }
-    assert_eq!(segment.len, 250_058_264);
-    let calls = asked.0.lock().len();
-    assert!((15..40).contains(&calls), "asked {calls} times");
-}

@@ -42,17 +42,19 @@ pub trait Storage: Send + Sync {
     fn exists(&self, name: &str) -> io::Result<bool>;
 }
 
-/// An open file that only grows, or is cut.
+/// An open file.
 pub trait StorageFile: Send + Sync {
-    /// Writes all the bytes at the end.
+    /// Writes all the bytes at the end: behind those that the file had when it was opened, and those appended since.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all the bytes at an offset, over what is there, and beyond the end. Not to be mixed with appends.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the content durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file to a length.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Asks for room on the disk up to this length, in bytes, for an append that needs more may wait while the file
+    /// Asks for room on the disk up to this length, in bytes, for a write that needs more may wait while the file
     /// system syncs. The file is not made longer, and what it has not used when it is closed is given back. A wish,
-    /// not a promise: where there is no room, an append will say so.
+    /// not a promise: where there is no room, a write will say so.
     fn reserve(&self, _len: u64) {}
 }
 

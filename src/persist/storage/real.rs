@@ -1,7 +1,8 @@
 //! The real directory. The one file of this layer that may hold `unsafe`: it maps files.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,12 +57,13 @@ impl Storage for RealStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = OpenOptions::new().create_new(true).append(true).open(self.path(name))?;
+        let file = OpenOptions::new().create_new(true).write(true).open(self.path(name))?;
         Ok(Box::new(RealFile::new(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = OpenOptions::new().append(true).open(self.path(name))?;
+        let mut file = OpenOptions::new().write(true).open(self.path(name))?;
+        file.seek(SeekFrom::End(0))?;
         Ok(Box::new(RealFile::new(file)))
     }
 
@@ -72,9 +74,10 @@ impl Storage for RealStorage {
         }
         // SAFETY: a mapping is undefined only if the file changes or shrinks under it.
         // 1. The directory's lock keeps every other Ironkeep away for as long as we run.
-        // 2. We ourselves never write to a file that is mapped: a log segment is mapped only at
-        //    recovery, which appends to a new one and cuts a torn one only after dropping its map;
-        //    snapshots and manifests are never changed after their rename.
+        // 2. We ourselves never write to a file that is mapped: a log segment is mapped only by a
+        //    recovery, beside which a new one is written; a torn one is cut only after its map was
+        //    dropped, and none is recycled while a recovery lives (`Store::remove_replaced`); snapshots
+        //    and manifests are never changed after their rename.
         // 3. Removing a mapped file leaves its pages in place.
         let map = unsafe { Mmap::map(&file)? };
         Ok(FileBytes::Mapped(Arc::new(map)))
@@ -129,11 +132,17 @@ impl StorageFile for RealFile {
         (&self.file).write_all(bytes)
     }
 
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        // What was reserved goes with what is cut.
+        self.reserved.store(0, Ordering::Relaxed);
         self.file.set_len(len)
     }
 
@@ -149,7 +158,7 @@ impl StorageFile for RealFile {
 impl Drop for RealFile {
     fn drop(&mut self) {
         if *self.reserved.get_mut() > 0 {
-            // Nobody appends any more. Cutting a file to the length that it has frees what lies behind; if that fails,
+            // Nobody writes any more. Cutting a file to the length that it has frees what lies behind; if that fails,
             // the room is free when the file is removed.
             let _ = self.file.metadata().and_then(|metadata| self.file.set_len(metadata.len()));
         }

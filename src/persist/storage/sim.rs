@@ -250,7 +250,15 @@ impl Content {
         match random.below(5) {
             0 => old.clone(),
             1 => new.clone(),
-            2 => new[..old.len() + random.below(grown + 1) as usize].to_vec(),
+            2 => {
+                // The first so many bytes that differ were written.
+                let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+                let written = same + random.below((new.len() - same) as u64 + 1) as usize;
+                let mut image = old.clone();
+                image.resize(written.max(old.len()), 0);
+                image[..written].copy_from_slice(&new[..written]);
+                image
+            }
             pages => {
                 let page = if pages == 3 { 512 } else { 4096 };
                 let mut len = new.len();
@@ -388,6 +396,21 @@ impl StorageFile for SimFile {
             }
             Fate::Fail(_) => {}
         }
+        fate.check()
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.storage.disk.lock();
+        let fate = disk.next_fate()?;
+        let content = &mut disk.files[self.id].volatile;
+        let bytes = match fate {
+            Fate::Go | Fate::Crash => bytes,
+            Fate::Fail(Fault::ShortWrite) => &bytes[..bytes.len() / 2],
+            Fate::Fail(_) => &[],
+        };
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        content.resize(content.len().max(end), 0);
+        content[start..end].copy_from_slice(bytes);
         fate.check()
     }
 
