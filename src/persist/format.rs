@@ -43,7 +43,8 @@
 //!
 //! A recycled segment is written over one that was not needed any more, for a disk takes less time to write where
 //! it has written before. Behind its last block stands an end mark, 8 zero bytes or as many as the file has
-//! left, and behind that anything, blocks of lower numbers in particular.
+//! left, and behind that anything, blocks of lower numbers in particular. Behind the last block of any other
+//! segment the file ends, or has zeros to its end, written ahead of need.
 //!
 //! A block: one flush, one group commit, the unit of atomicity and of recovery.
 //!

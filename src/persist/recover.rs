@@ -432,7 +432,9 @@ impl<'s> Chain<'s> {
         let Segment { wire: SegmentWire { generation, .. }, recycled, .. } = self.segments[index];
         let mut at = SEGMENT_HEADER;
         let mut sealed = 0;
-        while at < bytes.len() && !(recycled && (sealed != 0 || is_end_mark(&bytes, at))) {
+        // Under `always`, zeros are written ahead of need.
+        let ends = |at: usize| if recycled { is_end_mark(&bytes, at) } else { bytes[at..].iter().all(|&b| b == 0) };
+        while at < bytes.len() && !(recycled && sealed != 0) && !ends(at) {
             let block = self.check(&bytes, at, generation, sealed);
             let block = block.map_err(|what| Break { segment: index, offset: at, what })?;
             sealed = block.header.next_segment;

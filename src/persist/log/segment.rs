@@ -13,6 +13,9 @@ const RESERVED_AHEAD: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
 const RECYCLED_MAX: u64 = 64 << 20;
 /// The unit in which the system keeps files in memory, in bytes.
 const PAGE: u64 = 4096;
+/// What is written ahead of need under `Always`; less in tests, which simulate many disks.
+const ZEROS_LEN: usize = if cfg!(test) { 2 << 10 } else { 1 << 20 };
+static ZEROS: [u8; ZEROS_LEN] = [0; ZEROS_LEN];
 
 /// A segment that is or will be written.
 pub(super) struct Segment {
@@ -24,9 +27,9 @@ pub(super) struct Segment {
     pub(super) len: u64,
     /// Those that the disk has, or was asked to keep, room for.
     reserved: u64,
-    /// Up to where bytes of the segment may stand that this one is written over; 0 if it is not.
+    /// Up to where the file was written before: with the bytes of an older segment, or with zeros ahead of need.
     old_end: u64,
-    /// Up to where no old bytes stand behind its own.
+    /// Up to where there are zeros behind its own bytes.
     blank_end: u64,
 }
 
@@ -44,11 +47,20 @@ impl Segment {
     }
 
     /// Writes a block at the end, which takes zeros at its own end on the way.
-    pub(super) fn write(&mut self, block: &mut Vec<u8>) -> std::io::Result<()> {
+    ///
+    /// Once it comes to where nothing was ever written, it writes zeros `ahead`, if asked to: then the next syncs need
+    /// not note how long the file is and where its bytes are.
+    pub(super) fn write(&mut self, block: &mut Vec<u8>, ahead: bool) -> std::io::Result<()> {
         let (start, len) = (self.len, block.len() as u64);
         self.len += len;
         block.resize((len + self.blanks(self.len)) as usize, 0);
-        self.file.write_at(start, block)
+        self.file.write_at(start, block)?;
+        // Where there is no room for them, what comes may still have some.
+        if ahead && self.len > self.old_end && self.file.write_at(self.len, &ZEROS).is_ok() {
+            self.old_end = self.len + ZEROS.len() as u64;
+            self.blank_end = self.old_end;
+        }
+        Ok(())
     }
 
     /// How many zeros to write behind bytes that end here.
@@ -125,6 +137,8 @@ mod tests {
     /// Notes what is asked of it.
     #[derive(Default)]
     struct Noted {
+        /// How long it may become.
+        room: Option<u64>,
         reserved: Mutex<Vec<u64>>,
         written: Mutex<Vec<(u64, Vec<u8>)>>,
     }
@@ -134,6 +148,9 @@ mod tests {
             unreachable!("a segment says where it writes")
         }
         fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+            if self.room.is_some_and(|room| offset + bytes.len() as u64 > room) {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
             self.written.lock().push((offset, bytes.to_vec()));
             Ok(())
         }
@@ -149,7 +166,11 @@ mod tests {
     }
 
     fn begun(old_end: u64) -> (Arc<Noted>, Segment) {
-        let file = Arc::new(Noted::default());
+        begun_in(old_end, None)
+    }
+
+    fn begun_in(old_end: u64, room: Option<u64>) -> (Arc<Noted>, Segment) {
+        let file = Arc::new(Noted { room, ..Noted::default() });
         let header = SegmentHeader {
             kind: SEGMENT_ATTACHED,
             number: 1,
@@ -189,7 +210,7 @@ mod tests {
         let places = |old_end, blocks: &[usize]| -> Vec<(u64, usize)> {
             let (file, mut segment) = begun(old_end);
             for len in blocks {
-                segment.write(&mut vec![1; *len]).unwrap();
+                segment.write(&mut vec![1; *len], false).unwrap();
             }
             let written = file.written.lock();
             written.iter().map(|(at, bytes)| (*at, bytes.len())).collect()
@@ -201,6 +222,32 @@ mod tests {
         // Never beyond the old end.
         assert_eq!(places(100, &[30, 6, 50]), [(0, 100), (64, 30), (94, 6), (100, 50)]);
         assert_eq!(places(5000, &[5000]), [(0, 4096), (64, 5000)]);
+    }
+
+    #[test]
+    fn zeros_ahead_of_need_are_written_seldom_and_once() {
+        let (file, mut segment) = begun(0);
+        let mut ahead = 0;
+        for _ in 0..ZEROS.len() * 3 / 100 {
+            segment.write(&mut vec![1; 100], true).unwrap();
+            let written: Vec<(u64, usize)> =
+                file.written.lock().drain(..).map(|(at, bytes)| (at, bytes.len())).collect();
+            ahead += usize::from(written.last() == Some(&(segment.len, ZEROS.len())));
+        }
+        assert_eq!(ahead, 3);
+        // Without being asked to it goes on as others do.
+        segment.write(&mut vec![1; 3 << 20], false).unwrap();
+        segment.write(&mut vec![1; 100], false).unwrap();
+        assert_eq!(file.written.lock().len(), 2);
+    }
+
+    #[test]
+    fn a_disk_without_room_ahead_takes_what_it_has_room_for() {
+        let (_, mut segment) = begun_in(0, Some(1000));
+        for _ in 0..9 {
+            segment.write(&mut vec![1; 100], true).unwrap();
+        }
+        assert!(segment.write(&mut vec![1; 100], true).is_err());
     }
 
     #[test]
@@ -216,7 +263,7 @@ mod tests {
         };
         put(&mut image);
         for len in (1..400).map(|n| n * 7919 % 300 + 1) {
-            segment.write(&mut vec![0xBB; len]).unwrap();
+            segment.write(&mut vec![0xBB; len], false).unwrap();
             put(&mut image);
             assert!(crate::persist::block::is_end_mark(&image, segment.len as usize), "behind {}", segment.len);
         }
