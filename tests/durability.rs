@@ -241,6 +241,7 @@ fn acknowledged_writes_survive_kill_nine_under_load() {
     let mut server = recipe("always", 2).start();
     let mut ledgers: Vec<Ledger> = (0..WRITERS).map(|_| Ledger::default()).collect();
     let mut numbers = [0; WRITERS];
+    let mut recycled = 0;
     for round in 0..30 {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -257,6 +258,7 @@ fn acknowledged_writes_survive_kill_nine_under_load() {
             server.kill();
             stop.store(true, Ordering::Relaxed);
         });
+        recycled += u32::from(writes_over_an_older_log(&server));
         // The next life may have another policy and another number of threads.
         let policy = POLICIES[(round + 1) % 3];
         server.set_recipe(recipe(policy, [1, 2, 4][round / 3 % 3]));
@@ -274,6 +276,17 @@ fn acknowledged_writes_survive_kill_nine_under_load() {
         }
     }
     assert!(numbers.iter().sum::<u64>() > 3000, "hardly any load: {numbers:?}");
+    assert!(recycled > 5 || Recipe::is_stand_in(), "only {recycled} lives ended in a recycled segment");
+}
+
+/// Whether a segment of the log that says it is recycled has blocks: see `persist/format.rs`.
+fn writes_over_an_older_log(server: &Server) -> bool {
+    let files = std::fs::read_dir(server.directory()).expect("the data directory");
+    let logs = files
+        .map(|file| file.expect("an entry").path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-")));
+    logs.map(|path| std::fs::read(path).unwrap_or_default())
+        .any(|log| log.get(48).is_some_and(|flags| flags & 1 == 1) && log.get(64..68) == Some(b"IKB1"))
 }
 
 // ---------------------------------------------------------------- replay gives the live state
