@@ -211,9 +211,12 @@ fn script(model: &mut Model) {
     model.append(9);
 }
 
-/// Segment after segment, each but the first over an older one, and mostly shorter than that.
+/// Segment after segment, each but the first over an older one, and mostly shorter than that; in some of them zeros
+/// are written ahead.
 fn script_of_recycling(model: &mut Model) {
     for blocks in [9, 6, 4, 7, 3] {
+        let policy = if blocks % 3 == 0 { FsyncPolicy::Always } else { FsyncPolicy::No };
+        model.store.log().set_policy(policy);
         for n in 0..blocks {
             model.append(n % 3 + 1);
             let _ = if n % 4 == 2 { model.sync() } else { model.store.log().flush().map(drop) };

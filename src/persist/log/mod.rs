@@ -327,8 +327,9 @@ impl Log {
         writer.gather();
         let len = writer.block.len() as u64;
         let segment = writer.current.as_mut().expect("checked by the caller");
-        // Under `Always` every reply waits for the disk anyway, and an fsync of what fills reserved room takes longer.
-        if self.policy() != FsyncPolicy::Always {
+        // An fsync of what fills reserved room takes longer than of what is written over zeros.
+        let always = self.policy() == FsyncPolicy::Always;
+        if !always {
             segment.reserve(len);
         }
         let header = BlockHeader {
@@ -340,7 +341,7 @@ impl Log {
             prev_crc: writer.prev_crc,
         };
         let crc = finish_block(&mut writer.block, &header);
-        let written = segment.write(&mut writer.block);
+        let written = segment.write(&mut writer.block, always);
         if writer.block.capacity() > OVERSIZED {
             writer.block = Vec::new();
         }
