@@ -211,8 +211,8 @@ fn script(model: &mut Model) {
     model.append(9);
 }
 
-/// Segment after segment, each but the first over an older one, and mostly shorter than that; in some of them zeros
-/// are written ahead.
+/// Segment after segment, each but the first over an older one, and mostly shorter than that; in some of them more
+/// zeros are written ahead than in others.
 fn script_of_recycling(model: &mut Model) {
     for blocks in [9, 6, 4, 7, 3] {
         let policy = if blocks % 3 == 0 { FsyncPolicy::Always } else { FsyncPolicy::No };

@@ -432,7 +432,7 @@ impl<'s> Chain<'s> {
         let Segment { wire: SegmentWire { generation, .. }, recycled, .. } = self.segments[index];
         let mut at = SEGMENT_HEADER;
         let mut sealed = 0;
-        // Under `always`, zeros are written ahead of need.
+        // Zeros are written ahead of need.
         let ends = |at: usize| if recycled { is_end_mark(&bytes, at) } else { bytes[at..].iter().all(|&b| b == 0) };
         while at < bytes.len() && !(recycled && sealed != 0) && !ends(at) {
             let block = self.check(&bytes, at, generation, sealed);

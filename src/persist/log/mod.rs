@@ -10,8 +10,9 @@
 //! - Lock order: `writer`, then all buffers in order, then `syncing`. A caller may hold shard locks
 //!   and its own buffer; whoever flushes, syncs or cuts holds neither.
 //! - [`Log::position`] is exact without locks: it is set under a buffer lock and replaced under all.
-//! - In a recycled segment, zeros stand behind the last block up to the end of its page: a mark for recovery, and no
-//!   page is written but from its beginning, so that none of them must be read first.
+//! - Where nothing was written before, zeros go ahead of the blocks, so that the system finds memory and room for many
+//!   pages at once. In a recycled segment, zeros stand behind the last block up to the end of its page: a mark for
+//!   recovery, and no page is written but from its beginning, so that none of them must be read first.
 //! - A failed write or fsync poisons the log: nothing is written to, or synced from, that file ever
 //!   again, and nothing is published as written or synced, until a new snapshot and segment heal it.
 
@@ -327,9 +328,9 @@ impl Log {
         writer.gather();
         let len = writer.block.len() as u64;
         let segment = writer.current.as_mut().expect("checked by the caller");
-        // An fsync of what fills reserved room takes longer than of what is written over zeros.
-        let always = self.policy() == FsyncPolicy::Always;
-        if !always {
+        let policy = self.policy();
+        // An fsync of what fills reserved room takes longer than of what has found its place.
+        if policy != FsyncPolicy::Always {
             segment.reserve(len);
         }
         let header = BlockHeader {
@@ -341,7 +342,7 @@ impl Log {
             prev_crc: writer.prev_crc,
         };
         let crc = finish_block(&mut writer.block, &header);
-        let written = segment.write(&mut writer.block, always);
+        let written = segment.write(&mut writer.block, policy);
         if writer.block.capacity() > OVERSIZED {
             writer.block = Vec::new();
         }

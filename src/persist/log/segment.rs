@@ -7,16 +7,21 @@ use crate::persist::error::PersistError;
 use crate::persist::format::{END_MARK, SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
 use crate::persist::storage::{Storage, StorageFile};
 
+use super::FsyncPolicy;
+
 /// How much room a segment asks the disk for ahead of need, in bytes: a quarter of what it holds, within these bounds.
 const RESERVED_AHEAD: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
 /// A recycled segment is cut to this length, in bytes: what grew much larger should be given back.
 const RECYCLED_MAX: u64 = 64 << 20;
 /// The unit in which the system keeps files in memory, in bytes.
 const PAGE: u64 = 4096;
-/// What is written ahead of need under `Always`, in bytes; less in tests, which simulate many disks. Under the other
-/// policies it would cost more than it saves: it takes the place of other things in the processor's cache.
-const ZEROS_LEN: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
-static ZEROS: [u8; ZEROS_LEN] = [0; ZEROS_LEN];
+/// Zeros are written ahead of need up to a multiple of this, in bytes; fewer in tests, which simulate many disks. The
+/// system finds memory for so many pages at once, and what is then written over them costs a third less. More than fits
+/// into a core's cache would cost more than it saves.
+const AHEAD: u64 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
+/// The same under `Always`: seldom does a sync have to note where new bytes are.
+const AHEAD_ALWAYS: u64 = if cfg!(test) { 2 << 10 } else { 256 << 10 };
+static ZEROS: [u8; AHEAD_ALWAYS as usize] = [0; AHEAD_ALWAYS as usize];
 
 /// A segment that is or will be written.
 pub(super) struct Segment {
@@ -49,19 +54,22 @@ impl Segment {
 
     /// Writes a block at the end, which takes zeros at its own end on the way.
     ///
-    /// Once it comes to where nothing was ever written, it writes zeros `ahead`, if asked to: then the next syncs need
-    /// not note how long the file is and where its bytes are.
-    pub(super) fn write(&mut self, block: &mut Vec<u8>, ahead: bool) -> std::io::Result<()> {
+    /// Once it comes to where nothing was ever written, zeros go there first, up to the next multiple of [`AHEAD`].
+    pub(super) fn write(&mut self, block: &mut Vec<u8>, policy: FsyncPolicy) -> std::io::Result<()> {
         let (start, len) = (self.len, block.len() as u64);
         self.len += len;
-        block.resize((len + self.blanks(self.len)) as usize, 0);
-        self.file.write_at(start, block)?;
-        // Where there is no room for them, what comes may still have some.
-        if ahead && self.len > self.old_end && self.file.write_at(self.len, &ZEROS).is_ok() {
-            self.old_end = self.len + ZEROS.len() as u64;
-            self.blank_end = self.old_end;
+        if self.len > self.old_end {
+            let ahead = if policy == FsyncPolicy::Always { AHEAD_ALWAYS } else { AHEAD };
+            let end = self.len.next_multiple_of(ahead);
+            let zeros = (end - self.old_end.max(start)).min(ahead);
+            // Where there is no room for them, what comes may still have some.
+            if self.file.write_at(end - zeros, &ZEROS[..zeros as usize]).is_ok() {
+                self.old_end = end;
+                self.blank_end = end;
+            }
         }
-        Ok(())
+        block.resize((len + self.blanks(self.len)) as usize, 0);
+        self.file.write_at(start, block)
     }
 
     /// How many zeros to write behind bytes that end here.
@@ -183,6 +191,15 @@ mod tests {
         (file, segment)
     }
 
+    /// Does to an image what was written.
+    fn put(file: &Noted, image: &mut Vec<u8>) {
+        for (at, bytes) in file.written.lock().drain(..) {
+            let end = at as usize + bytes.len();
+            image.resize(image.len().max(end), 0);
+            image[at as usize..end].copy_from_slice(&bytes);
+        }
+    }
+
     #[test]
     fn room_is_asked_for_ahead_and_seldom() {
         let (file, mut segment) = begun(0);
@@ -211,63 +228,65 @@ mod tests {
         let places = |old_end, blocks: &[usize]| -> Vec<(u64, usize)> {
             let (file, mut segment) = begun(old_end);
             for len in blocks {
-                segment.write(&mut vec![1; *len], false).unwrap();
+                segment.write(&mut vec![1; *len], FsyncPolicy::EverySec).unwrap();
             }
             let written = file.written.lock();
             written.iter().map(|(at, bytes)| (*at, bytes.len())).collect()
         };
-        assert_eq!(places(0, &[100, 5000]), [(0, 64), (64, 100), (164, 5000)]);
         // To the end of the page; not again within it; and a page more where there is no room for the mark.
         let expected = [(0, 4096), (64, 100), (164, 3924), (4088, 8 + 4096), (4096, 8192)];
         assert_eq!(places(1 << 20, &[100, 3924, 8, 8184]), expected);
-        // Never beyond the old end.
-        assert_eq!(places(100, &[30, 6, 50]), [(0, 100), (64, 30), (94, 6), (100, 50)]);
-        assert_eq!(places(5000, &[5000]), [(0, 4096), (64, 5000)]);
+        // Beyond the old end none but those ahead of need.
+        assert_eq!(places(100, &[30, 6, 50]), [(0, 100), (64, 30), (94, 6), (100, 924), (100, 50)]);
+        assert_eq!(places(5000, &[5000]), [(0, 4096), (5000, 120), (64, 5000)]);
     }
 
     #[test]
     fn zeros_ahead_of_need_are_written_seldom_and_once() {
-        let (file, mut segment) = begun(0);
-        let mut ahead = 0;
-        for _ in 0..ZEROS.len() * 3 / 100 {
-            segment.write(&mut vec![1; 100], true).unwrap();
-            let written: Vec<(u64, usize)> =
-                file.written.lock().drain(..).map(|(at, bytes)| (at, bytes.len())).collect();
-            ahead += usize::from(written.last() == Some(&(segment.len, ZEROS.len())));
-        }
-        assert_eq!(ahead, 3);
-        // Without being asked to it goes on as others do.
-        segment.write(&mut vec![1; 3 << 20], false).unwrap();
-        segment.write(&mut vec![1; 100], false).unwrap();
-        assert_eq!(file.written.lock().len(), 2);
+        let places = |policy, blocks: &[usize]| -> Vec<(u64, usize)> {
+            let (file, mut segment) = begun(0);
+            for len in blocks {
+                segment.write(&mut vec![1; *len], policy).unwrap();
+            }
+            let written = file.written.lock().drain(1..).map(|(at, bytes)| (at, bytes.len())).collect();
+            assert!(segment.len <= segment.old_end);
+            written
+        };
+        let blocks = [100, 860, 1, 5000, 100];
+        let expected =
+            [(64, 960), (64, 100), (164, 860), (1024, 1024), (1024, 1), (5120, 1024), (1025, 5000), (6025, 100)];
+        assert_eq!(places(FsyncPolicy::No, &blocks), expected);
+        let expected = [(64, 1984), (64, 100), (164, 860), (1024, 1), (4096, 2048), (1025, 5000), (6025, 100)];
+        assert_eq!(places(FsyncPolicy::Always, &blocks), expected);
     }
 
     #[test]
     fn a_disk_without_room_ahead_takes_what_it_has_room_for() {
-        let (_, mut segment) = begun_in(0, Some(1000));
-        for _ in 0..9 {
-            segment.write(&mut vec![1; 100], true).unwrap();
+        for policy in [FsyncPolicy::Always, FsyncPolicy::EverySec] {
+            let (file, mut segment) = begun_in(0, Some(1300));
+            for number in 1..=12 {
+                segment.write(&mut vec![number; 100], policy).unwrap();
+            }
+            assert!(segment.write(&mut vec![1; 100], policy).is_err());
+            let mut image = vec![0xEE; 20_000];
+            put(&file, &mut image);
+            for number in 1..=12 {
+                let at = 64 + (number - 1) * 100;
+                assert_eq!(image[at..at + 100], [number as u8; 100], "{policy:?}");
+            }
         }
-        assert!(segment.write(&mut vec![1; 100], true).is_err());
     }
 
     #[test]
     fn behind_every_block_stands_the_mark_whatever_was_there() {
         let mut image = vec![0xEE; 20_000];
         let (file, mut segment) = begun(image.len() as u64);
-        let put = |image: &mut Vec<u8>| {
-            for (at, bytes) in file.written.lock().drain(..) {
-                let end = at as usize + bytes.len();
-                image.resize(image.len().max(end), 0);
-                image[at as usize..end].copy_from_slice(&bytes);
-            }
-        };
-        put(&mut image);
+        put(&file, &mut image);
         for len in (1..400).map(|n| n * 7919 % 300 + 1) {
-            segment.write(&mut vec![0xBB; len], false).unwrap();
-            put(&mut image);
+            segment.write(&mut vec![0xBB; len], FsyncPolicy::EverySec).unwrap();
+            put(&file, &mut image);
             assert!(crate::persist::block::is_end_mark(&image, segment.len as usize), "behind {}", segment.len);
         }
-        assert_eq!(image.len() as u64, segment.len, "written beyond the old end");
+        assert_eq!(image.len() as u64, segment.len.next_multiple_of(AHEAD), "written beyond the old end");
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::persist::block::read_block;
 use crate::persist::crash_tests::options;
+use crate::persist::format::SEGMENT_HEADER;
 use crate::persist::record::{Items, Record};
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;
@@ -186,7 +188,8 @@ fn what_is_truncated_is_not_logged_and_what_follows_is() {
     let awaited = log.position();
     assert_eq!(log.flush().unwrap(), awaited);
     let bytes = storage.get("log-0000000000000001.ik").unwrap();
-    let seqs: Vec<u64> = Items::new(&bytes[128..]).map(|item| item.unwrap().1.seq).collect();
+    let block = read_block(&bytes, SEGMENT_HEADER, true).unwrap();
+    let seqs: Vec<u64> = Items::new(block.payload).map(|item| item.unwrap().1.seq).collect();
     assert_eq!(seqs, [2]);
 }
 
