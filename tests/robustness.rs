@@ -189,6 +189,40 @@ fn much_unread_holds_back_what_is_asked_for_further() {
     assert_eq!(other.ok("GET n").string(), ASKED.to_string());
 }
 
+/// What was held back when its client went was lost, although the server had taken it: Redis executes it as it comes. And
+/// who had only finished sending was dropped before it had read its replies.
+#[test]
+fn what_was_held_back_is_executed_though_the_client_has_finished_or_gone() {
+    const ASKED: usize = 10_000;
+    let server = Recipe::under_test().with("enable-debug-command", "yes").start();
+    let mut other = server.client();
+    other.call(&[&b"SET"[..], b"v", &vec![b'v'; 12_000]]);
+    for (goes, round) in [(false, 1), (true, 2)] {
+        let mut client = server.client();
+        let before: usize = info(&mut other, "total_net_input_bytes").parse().expect("a number");
+        let commands = b"INCR n\r\nGET v\r\n".repeat(ASKED);
+        client.send(&commands).expect("it is connected");
+        // What is still in its socket is lost with a client that goes.
+        let all_arrived = |bytes: &str| bytes.parse::<usize>().unwrap() >= before + commands.len();
+        wait_for(&mut other, "total_net_input_bytes", all_arrived);
+        let executed: usize = other.ok("GET n").string().parse().expect("a number");
+        assert!(executed < round * ASKED, "nothing is held back");
+        if goes {
+            drop(client);
+        } else {
+            client.finish_sending();
+            let replies = client.receive_until_close().expect("it closes");
+            assert_eq!(replies.iter().filter(|&&byte| byte == b':').count(), ASKED);
+            assert_eq!(replies.iter().filter(|&&byte| byte == b'$').count(), ASKED);
+        }
+        wait_for(&mut other, "connected_clients", |count| count == "1");
+        assert_eq!(other.ok("GET n").string(), (round * ASKED).to_string());
+    }
+    // And it is in the log.
+    other.ok("DEBUG LOADAOF");
+    assert_eq!(other.ok("GET n").string(), (2 * ASKED).to_string());
+}
+
 /// Only commands that may need memory made room, so replies that were not read took all there is.
 #[test]
 fn reads_evict_when_their_replies_have_filled_the_memory() {

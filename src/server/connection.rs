@@ -8,6 +8,7 @@
 //!   a command waits, or while many replies do, is kept unexecuted, up to `client-query-buffer-limit`: who sends
 //!   without end and never reads costs no more than that.
 //! - However much there is to execute or to send, the other connections have their turn in between.
+//! - What a client has sent is executed though it goes before its turn comes. Only a wait ends with it.
 //! - However its task ends, even by a panic, the connection leaves the register and its socket closes.
 
 use std::cell::{Cell, RefCell};
@@ -75,6 +76,8 @@ pub struct Connection {
     /// Since when more than the soft limit waits to be sent, Unix ms; 0 for not.
     over_soft_limit_since_ms: Cell<i64>,
     closed: Cell<bool>,
+    /// Whether the client has gone: nobody is left to read replies.
+    abandoned: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -113,6 +116,7 @@ impl Connection {
             backlogged: Cell::new(false),
             over_soft_limit_since_ms: Cell::new(0),
             closed: Cell::new(false),
+            abandoned: Cell::new(false),
             waker: RefCell::default(),
         }
     }
@@ -188,6 +192,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.closed.set(true);
+                    self.abandoned.set(true);
                     break;
                 }
             }
@@ -222,7 +227,10 @@ impl Connection {
         if self.backlogged.get() && !self.unreleased.get() {
             match self.stream.borrow().poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Event::Writable),
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Closed),
+                Poll::Ready(Err(_)) => {
+                    self.abandoned.set(true);
+                    return Poll::Ready(Event::Closed);
+                }
                 Poll::Pending => {}
             }
         }
@@ -251,16 +259,23 @@ impl Connection {
             return Poll::Ready(Event::Unexecuted);
         }
         let kept = self.lend_kept(worker);
-        self.poll_read(worker, kept, cx).map(|arrived| {
-            if arrived == 0 {
-                return Event::Closed;
+        match self.poll_read(worker, kept, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(0) => self.poll_finished(),
+            Poll::Ready(arrived) => {
+                if kept > 0 {
+                    self.received.replace(Received::default());
+                    self.note_active();
+                }
+                Poll::Ready(Event::Read(kept + arrived))
             }
-            if kept > 0 {
-                self.received.replace(Received::default());
-                self.note_active();
-            }
-            Event::Read(kept + arrived)
-        })
+        }
+    }
+
+    /// The client sends no more. It may read on: it is over when it has all its replies, or an attempt to send more of
+    /// them tells that it has gone.
+    fn poll_finished(&self) -> Poll<Event> {
+        if self.backlogged.get() { Poll::Pending } else { Poll::Ready(Event::Closed) }
     }
 
     /// Keeps what arrives, until some of the replies are gone: should the client read only when it has sent all,
@@ -269,7 +284,7 @@ impl Connection {
         loop {
             match self.poll_read(worker, 0, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(0) => return Poll::Ready(Event::Closed),
+                Poll::Ready(0) => return self.poll_finished(),
                 Poll::Ready(arrived) => {
                     self.keep_arrived(&worker.read_buffer.borrow()[..arrived]);
                     self.unexecuted.set(true);
@@ -385,6 +400,23 @@ impl Connection {
         let consumed = self.execute(worker, self.received.borrow().as_slice());
         self.received.borrow_mut().consume(consumed);
         self.note_received(worker);
+    }
+
+    /// Executes what a client that has gone sent before it went.
+    async fn execute_rest(&self, worker: &Worker) {
+        while self.unexecuted.get() {
+            self.output.borrow_mut().clear();
+            self.sent.set(0);
+            self.execute_received(worker);
+            // Who reads no reply is not told that a change is not logged either: whoever wants to know asks the log.
+            if let Err(error) = worker.server.store.log().flush() {
+                log::debug(format_args!("What a client sent that has gone is not logged: {error}"));
+            }
+            if self.client.borrow().closing || self.client.borrow().wait.is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Says how much waits, and ends a connection with which it is too much.
@@ -584,6 +616,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
         if let Some(wait) = wait {
             wait_and_reply(&worker, &connection, wait).await;
         }
+    }
+    if connection.abandoned.get() {
+        connection.execute_rest(&worker).await;
     }
 }
 
