@@ -239,6 +239,7 @@ impl Executor {
             queue_bytes_max: settings.client_query_buffer_limit,
             inside: None,
             closed: None,
+            held: None,
             parts: None,
         };
         (group, keys, last_named)
@@ -370,6 +371,8 @@ struct Group<'a> {
     inside: Option<Inside<'a>>,
     /// or its right to be alone.
     closed: Option<Closed<'a>>,
+    /// The shards of a transaction that is not alone, for the next of its commands.
+    held: Option<Held<'a>>,
     /// Inside a transaction, what is to be logged at its end.
     parts: Option<Vec<Part>>,
 }
@@ -568,9 +571,15 @@ impl Group<'_> {
         if !was_alone && !keys.any {
             self.open();
         }
-        let mut held = hold(&server.keyspace, command, keys);
+        // Nobody waits for a key of a transaction's shards.
+        let in_transaction = self.held.is_some();
+        let mut held = match &mut self.held {
+            Some(held) => held.lend(keys.named.iter().map(HashedKey::shard)),
+            None => hold(&server.keyspace, command, keys),
+        };
         if command.flags.has(flags::WRITE)
             && self.closed.is_none()
+            && !in_transaction
             && server.blocking.is_any()
             && is_waited_for(&mut held, args, keys)
         {

@@ -312,3 +312,52 @@ fn scan_misses_no_steady_key() {
         },
     );
 }
+
+/// Transactions hold the shards of their keys, or run alone behind the gate; both must be atomic beside each other,
+/// beside single commands, and in the log.
+#[test]
+fn transactions_lose_nothing_whichever_way_they_run() {
+    const KEYS: usize = 5;
+    const ROUNDS: usize = 150;
+    let server = Recipe::under_test().with("io-threads", "4").with("enable-debug-command", "yes").start();
+    let names: Vec<String> = (0..KEYS).map(|key| format!("account:{key}")).collect();
+    let all: Vec<&str> = std::iter::once("MGET").chain(names.iter().map(String::as_str)).collect();
+    server
+        .client()
+        .ok(&format!("MSET {}", names.iter().map(|name| format!("{name} 100")).collect::<Vec<_>>().join(" ")));
+    together(
+        &server,
+        |name, client| {
+            let mut random = Random::new(name as u64);
+            for round in 0..ROUNDS {
+                let (from, to) = (random.below(KEYS), random.below(KEYS));
+                let mut lines = vec![
+                    "MULTI".to_owned(),
+                    format!("DECRBY {} 7", names[from]),
+                    format!("INCRBY {} 7", names[to]),
+                    format!("RPUSH moves {name}:{round}"),
+                ];
+                // Without a key, so that it is alone.
+                lines.extend(random.one_in(4).then(|| "PING".to_owned()));
+                lines.push("EXEC".to_owned());
+                let bytes: Vec<u8> =
+                    lines.iter().flat_map(|line| encode(&line.split(' ').collect::<Vec<_>>())).collect();
+                client.send(&bytes).expect("it is connected");
+                let replies: Vec<_> = lines.iter().map(|_| client.receive().expect("it is answered")).collect();
+                let last = replies.last().expect("there are some");
+                assert!(last.starts_with(format!("*{}\r\n", lines.len() - 2).as_bytes()), "{replies:?}");
+            }
+        },
+        |client| {
+            let seen = texts(&client.call(&all));
+            let sum: i64 = seen.iter().flatten().map(|text| text.parse::<i64>().expect("a number")).sum();
+            assert_eq!(sum, KEYS as i64 * 100, "{seen:?}");
+            // Somebody who waits has the next transaction run alone, in the middle of the others.
+            client.call(&["BLPOP", "moves", "0.001"]);
+        },
+    );
+    let mut client = server.client();
+    let digest = client.ok("DEBUG DIGEST").string();
+    client.ok("DEBUG LOADAOF");
+    assert_eq!(client.ok("DEBUG DIGEST").string(), digest);
+}

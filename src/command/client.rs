@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Flags;
 use super::call::Wait;
-use crate::keyspace::{Keyspace, shard_of};
+use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Limits, Resp};
 
@@ -232,10 +232,18 @@ impl Client {
 
     /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`].
     pub fn unwatch(&mut self, keyspace: &Keyspace) -> bool {
+        self.unwatch_by(|watched| keyspace.lock(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
+    }
+
+    /// The same, if all their shards are held.
+    pub fn unwatch_held(&mut self, held: &mut Held<'_>) -> bool {
+        self.unwatch_by(|watched| held.shard(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
+    }
+
+    fn unwatch_by(&mut self, mut unwatch: impl FnMut(&WatchedKey) -> Option<u64>) -> bool {
         let mut changed = false;
         for watched in self.watched.drain(..) {
-            let version = keyspace.lock(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key);
-            changed |= version != Some(watched.version);
+            changed |= unwatch(&watched) != Some(watched.version);
         }
         self.record.watching.store(0, Ordering::Relaxed);
         changed

@@ -1,8 +1,10 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
 //!
 //! Invariants:
-//! - EXEC runs alone behind the gate, from the look at the watched keys to the last of its commands and the
-//!   waiting commands that they serve.
+//! - EXEC holds the shards of all keys that it watches or names, from the look at the watched keys to the last of its
+//!   commands and their effects in the log's buffer.
+//! - Where that is not enough, it runs alone behind the gate: if a command names no key or may use others than it
+//!   names, or somebody waits for a key of these shards, who is then served before anyone else runs.
 //! - Its effects enter the log through one appender: they are inside one block, all of them or none.
 //! - A command that fails inside changes nothing and does not stop the others, as in Redis.
 
@@ -15,7 +17,7 @@ use crate::command::client::{Client, Transaction, WatchedKey};
 use crate::command::db::Db;
 use crate::command::table::Entry;
 use crate::command::{CommandError, Flags, Handler, Outcome, Step, flags};
-use crate::keyspace::{Held, Key};
+use crate::keyspace::{Held, Key, SHARDS, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
 
@@ -28,7 +30,7 @@ pub(super) enum Part {
     Barrier(u32, Vec<Vec<u8>>),
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
     /// Puts a command into the queue of its connection's transaction.
     ///
     /// # Errors
@@ -87,17 +89,16 @@ impl Group<'_> {
                 continue;
             }
             // A key whose time has come is no change that happens later.
-            let existed = self.exists(db, key);
+            let existed = self.exists(Held::one(&self.server.keyspace, key.shard()), db, key);
             let version = self.server.keyspace.lock(key.shard()).watched.watch(db, key.bytes);
             client.watched.push(WatchedKey { db, key: key.bytes.into(), hash: key.hash, version, existed });
         }
         client.record.watching.store(client.watched.len() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Whether a key exists; removes it if its time has come.
-    fn exists(&mut self, db: u32, key: Key<'_>) -> bool {
+    /// Whether a key of the shard held exists; removes it if its time has come.
+    fn exists(&mut self, held: Held<'_>, db: u32, key: Key<'_>) -> bool {
         self.scratch.begin(self.server.store.log().is_active(), false);
-        let held = Held::one(&self.server.keyspace, key.shard());
         let mut db = Db::new(held, self.scratch, db, &self.facts);
         let exists = db.exists(key);
         super::append_effects(self.server, self.worker, db.scratch());
@@ -113,24 +114,71 @@ impl Group<'_> {
             client.unwatch(keyspace);
             return Err(CommandError::Text("EXECABORT Transaction discarded because of previous errors."));
         }
-        self.close();
-        for at in 0..client.watched.len() {
-            let watched = &client.watched[at];
+        let mut held = self.hold_all(&transaction, client);
+        if held.is_none() {
+            self.close();
+        }
+        for watched in &client.watched {
+            let key = Key { bytes: &watched.key, hash: watched.hash };
             // An expired key where none was, brought by SWAPDB, is no change.
             if watched.existed {
-                self.exists(watched.db, Key { bytes: &watched.key, hash: watched.hash });
+                let held = match &mut held {
+                    Some(held) => held.lend(std::iter::once(key.shard())),
+                    None => Held::one(keyspace, key.shard()),
+                };
+                self.exists(held, watched.db, key);
             }
         }
-        if client.unwatch(keyspace) {
+        let has_changed = match &mut held {
+            Some(held) => client.unwatch_held(held),
+            None => client.unwatch(keyspace),
+        };
+        if has_changed {
             self.open();
             return Ok(Reply::new(out, client.resp).null_array());
         }
+        self.held = held;
         self.run_queue(&transaction, client, out);
         self.open();
         Ok(Reply::new(out, client.resp).withheld())
     }
 
-    /// Runs what was queued, alone behind the gate, and logs it as one.
+    /// Locks the shards of all keys that a transaction names or watches; `None` if it has to be alone.
+    fn hold_all(&mut self, transaction: &Transaction, client: &Client) -> Option<Held<'a>> {
+        let server = self.server;
+        if server.gate.workers() == 1 {
+            // There is nobody else: to be alone costs less.
+            return None;
+        }
+        let (mut is_wanted, mut shards) = ([false; SHARDS], SmallVec::new());
+        let mut want = |shard: u16| {
+            if !std::mem::replace(&mut is_wanted[usize::from(shard)], true) {
+                shards.push(shard);
+            }
+        };
+        let mut keys = HashedKeys::default();
+        for queued in &transaction.queue {
+            let args = queued.args();
+            let entry = server.table.resolve(args).ok()?;
+            keys.clear();
+            find_keys(&server.keyspace, entry, args, &mut keys);
+            let needs_more = !matches!(entry.command.handler, Handler::Data(_))
+                || keys.any
+                || keys.named.is_empty()
+                || entry.command.flags.has(flags::FROZEN.or(flags::WALKS));
+            if needs_more {
+                return None;
+            }
+            keys.named.iter().for_each(|key| want(key.shard()));
+        }
+        client.watched.iter().for_each(|watched| want(shard_of(watched.hash)));
+        self.enter();
+        let held = Held::several(&server.keyspace, &mut shards);
+        // Nobody else begins to wait for a key of a shard that is held.
+        (!held.is_waited_for()).then_some(held)
+    }
+
+    /// Runs what was queued, alone or with the shards of all its keys held, and logs it as one.
     fn run_queue(&mut self, transaction: &Transaction, client: &mut Client, out: &mut Output) {
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
         self.parts = Some(Vec::new());
@@ -148,12 +196,13 @@ impl Group<'_> {
             keys.clear();
             find_keys(&self.server.keyspace, entry, args, &mut keys);
             self.timed(entry, args, &keys, client, out);
-            if entry.command.flags.has(flags::WRITE) && self.server.blocking.is_any() {
+            if self.held.is_none() && entry.command.flags.has(flags::WRITE) && self.server.blocking.is_any() {
                 self.add_ready(entry, args, &keys, &mut ready);
             }
         }
         client.in_exec = false;
         self.append_parts();
+        self.held = None;
         client.last_write_block = self.server.store.log().position();
         if !ready.is_empty() {
             // For those who are served it is later: what was pushed may have expired within the transaction.

@@ -1,4 +1,4 @@
-//! The shards that one command has locked.
+//! The shards that one command, or one transaction, has locked.
 
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -24,6 +24,10 @@ enum Locks<'a> {
     One(u16, MutexGuard<'a, Shard>),
     /// Those of the others, ascending.
     Several { guards: Vec<(u16, MutexGuard<'a, Shard>)>, on_demand: bool },
+    /// That of a command of one key, of a transaction that holds the shards of all its commands.
+    LentOne(u16, &'a mut Shard),
+    /// Those of its other commands, ascending.
+    Lent(Vec<(u16, &'a mut Shard)>),
 }
 
 impl<'a> Held<'a> {
@@ -52,6 +56,40 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: true } }
     }
 
+    /// These of several shards, for one command of those that share them.
+    ///
+    /// # Panics
+    /// If one of them is not held.
+    #[inline]
+    pub fn lend(&mut self, shards: impl Iterator<Item = u16>) -> Held<'_> {
+        let Locks::Several { guards, on_demand: false } = &mut self.locks else { panic!("{UNNAMED_KEY}") };
+        let mut wanted: SmallVec<[u16; 8]> = shards.collect();
+        if let [shard] = wanted[..] {
+            let at = guards.binary_search_by_key(&shard, |(number, _)| *number).expect(UNNAMED_KEY);
+            return Held { keyspace: self.keyspace, locks: Locks::LentOne(shard, &mut guards[at].1) };
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut wanted = wanted.into_iter().peekable();
+        let lent = guards
+            .iter_mut()
+            .filter_map(|(number, guard)| wanted.next_if_eq(number).map(|number| (number, &mut **guard)))
+            .collect();
+        assert!(wanted.next().is_none(), "{UNNAMED_KEY}");
+        Held { keyspace: self.keyspace, locks: Locks::Lent(lent) }
+    }
+
+    /// Whether somebody waits for a key of a shard that is held.
+    pub fn is_waited_for(&self) -> bool {
+        match &self.locks {
+            Locks::None => false,
+            Locks::One(_, guard) => !guard.waiters.is_empty(),
+            Locks::Several { guards, .. } => guards.iter().any(|(_, guard)| !guard.waiters.is_empty()),
+            Locks::LentOne(_, shard) => !shard.waiters.is_empty(),
+            Locks::Lent(shards) => shards.iter().any(|(_, shard)| !shard.waiters.is_empty()),
+        }
+    }
+
     /// Unlocks what is held and locks one shard.
     #[inline]
     pub fn hold_one(&mut self, shard: u16) {
@@ -77,6 +115,14 @@ impl<'a> Held<'a> {
                 guard
             }
             Locks::Several { guards, on_demand } => Self::among(self.keyspace, guards, *on_demand, shard),
+            Locks::LentOne(only, held) => {
+                assert!(*only == shard, "{UNNAMED_KEY}");
+                held
+            }
+            Locks::Lent(shards) => {
+                let at = shards.binary_search_by_key(&shard, |(number, _)| *number).expect(UNNAMED_KEY);
+                shards[at].1
+            }
             Locks::None => panic!("{UNNAMED_KEY}"),
         }
     }
@@ -106,6 +152,11 @@ impl<'a> Held<'a> {
             Locks::Several { guards, .. } => {
                 let at = guards.binary_search_by_key(&shard, |(number, _)| *number).ok()?;
                 Some(&guards[at].1)
+            }
+            Locks::LentOne(only, held) => (*only == shard).then_some(&**held),
+            Locks::Lent(shards) => {
+                let at = shards.binary_search_by_key(&shard, |(number, _)| *number).ok()?;
+                Some(&*shards[at].1)
             }
             Locks::None => None,
         }

@@ -89,7 +89,8 @@ fn server(lines: &str) -> Server {
     Server {
         config,
         keyspace: Keyspace::new(16, HashSeed([7; 16])),
-        gate: Gate::new(1),
+        // With room for a worker that is not there.
+        gate: Gate::new(2),
         store,
         clients: Default::default(),
         counters: ServerCounters::default(),

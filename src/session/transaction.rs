@@ -61,7 +61,64 @@ static UNWATCH: Command = Command {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::super::testing::Runner;
+
+    /// Runs EXEC while another worker executes something until EXEC is done, or until `patience` is over. Returns the
+    /// reply, and whether EXEC was done before.
+    fn exec_beside(t: &mut Runner, patience: Duration) -> (String, bool) {
+        let server = Arc::clone(&t.server);
+        let (entered, is_inside) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            let _inside = server.gate.enter(1);
+            entered.send(()).expect("somebody waits for it");
+            is_done.recv_timeout(patience).is_ok()
+        });
+        is_inside.recv().expect("it enters");
+        let reply = t.run("EXEC");
+        // Who was too impatient does not listen.
+        let _ = done.send(());
+        (reply, other.join().expect("it only waits"))
+    }
+
+    #[test]
+    fn a_transaction_that_names_its_keys_does_not_wait_for_other_workers() {
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(20));
+        let mut t = Runner::new();
+        t.run("SET a 1");
+        for line in ["WATCH a w", "MULTI", "INCR a", "MSET b 2 c 3", "MGET a b c", "LPUSH a x", "COPY a d"] {
+            t.run(line);
+        }
+        let (reply, is_beside) = exec_beside(&mut t, long);
+        let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+        assert_eq!(reply, format!("*5 :2 +OK *3 $1 2 $1 2 $1 3 {wrong_type} :1 "));
+        assert!(is_beside);
+        for other in ["DBSIZE", "SORT a BY w_*", "SELECT 1", "SCAN 0", "UNWATCH", "FLUSHALL"] {
+            for line in ["MULTI", "SET a 1", other] {
+                t.run(line);
+            }
+            let (_, is_beside) = exec_beside(&mut t, short);
+            assert!(!is_beside, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_watched_key_that_has_changed_ends_a_transaction_that_names_its_keys() {
+        let mut t = Runner::new();
+        for line in ["SET w 1", "WATCH w", "INCR w", "MULTI", "SET a 1"] {
+            t.run(line);
+        }
+        assert_eq!(t.run("EXEC"), "*-1 ");
+        assert_eq!(t.run("EXISTS a"), ":0 ");
+        for line in ["WATCH w", "MULTI", "SET a 1"] {
+            t.run(line);
+        }
+        assert_eq!(t.run("EXEC"), "*1 +OK ");
+    }
 
     #[test]
     fn others_see_that_commands_are_queued_and_keys_watched() {
