@@ -189,8 +189,8 @@ fn much_unread_holds_back_what_is_asked_for_further() {
     assert_eq!(other.ok("GET n").string(), ASKED.to_string());
 }
 
-/// What was held back when its client went was lost, although the server had taken it: Redis executes it as it comes. And
-/// who had only finished sending was dropped before it had read its replies.
+/// What was held back when its client went was lost, although the server had taken it: Redis executes it as it comes.
+/// And who had only finished sending was dropped before it had read its replies.
 #[test]
 fn what_was_held_back_is_executed_though_the_client_has_finished_or_gone() {
     const ASKED: usize = 10_000;
