@@ -43,6 +43,18 @@ fn file(stored: &[u8], chunk: ChunkWire) -> (Vec<u8>, u32) {
     (out, crc)
 }
 
+/// What the pieces of a chunk claim to decode to, so that they are looked at.
+fn claimed_by_pieces(mut bytes: &[u8]) -> u64 {
+    let mut claimed = 0_u64;
+    while let Some((header, rest)) = bytes.split_first_chunk::<8>() {
+        let [raw, stored] =
+            [0, 4].map(|at| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+        claimed += u64::from(raw);
+        bytes = rest.get(stored as usize..).unwrap_or_default();
+    }
+    claimed
+}
+
 fuzz_target!(|input: &[u8]| {
     let [choice, entries, volatile, bytes @ ..] = input else { return };
     if choice & 1 == 0 {
@@ -52,9 +64,10 @@ fuzz_target!(|input: &[u8]| {
     }
     // A shard that the first key, if it is where one expects it, belongs to.
     let key = bytes.get(1).and_then(|&len| bytes.get(2..2 + usize::from(len))).unwrap_or_default();
-    let (codec, raw_len) = match choice & 2 {
+    let (codec, raw_len) = match choice & 10 {
         0 => (0, bytes.len() as u64),
-        _ => (1, u64::from(*volatile) * 8),
+        2 => (1, u64::from(*volatile) * 8),
+        _ => (2, claimed_by_pieces(bytes)),
     };
     // Now and then a claim that is beyond all bounds.
     let entries = u64::from(*entries) << if choice & 4 == 0 { 0 } else { 50 };

@@ -101,18 +101,6 @@ const fn layout_size(layout: &Layout) -> usize {
     block_size(layout.size().saturating_add(padding))
 }
 
-/// The most bytes that [`drop_in_steps`] frees at once.
-const STEP: usize = 1 << 20;
-
-/// Drops a buffer that may be very large, a piece at a time: while the system unmaps memory, every thread that needs
-/// more of it waits, two milliseconds for 32 MB.
-pub fn drop_in_steps(mut buffer: Vec<u8>) {
-    buffer.clear();
-    while buffer.capacity() > STEP {
-        buffer.shrink_to(buffer.capacity() - STEP);
-    }
-}
-
 /// Drops a value, but keeps the many small blocks of memory that this frees, for a thread that is better placed to give
 /// them back. They are counted as free at once.
 pub fn take_apart<T>(value: T) -> Blocks {

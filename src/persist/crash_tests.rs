@@ -123,11 +123,11 @@ impl Model {
     fn write(&self, cut: &Cut, frozen: &State) -> Result<FinishedSnapshot, PersistError> {
         let mut writer = self.store.snapshot_writer(cut)?;
         for shard in (0..SHARDS as u16).rev() {
-            let mut chunk = ChunkWriter::new(shard);
-            for (key, n) in frozen.iter().filter(|(key, _)| **key as u16 % 4 == shard) {
-                chunk.push(0, &[*key as u8], None, None, WireValue::Bytes(&value(*n)));
-            }
-            writer.append(chunk.finish(shard % 2 == 0))?;
+            writer.chunk(shard, shard % 2 == 0, |chunk| {
+                for (key, n) in frozen.iter().filter(|(key, _)| **key as u16 % 4 == shard) {
+                    chunk.push(0, &[*key as u8], None, None, WireValue::Bytes(&value(*n)));
+                }
+            })?;
         }
         writer.finish()
     }

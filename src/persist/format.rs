@@ -125,7 +125,9 @@
 //!                   | number of pending varint | pending, …
 //!     pending       id | delivered zigzag, unix ms | times delivered varint
 //!                   blocks, groups, consumers and what is pending ascend by id or name
-//! codec 0: as they are; codec 1: one raw LZ4 block
+//! codec 0: as they are; codec 1: one raw LZ4 block; codec 2: piece, piece, …
+//!   piece           raw length u32, 1 to 2^21 | stored length u32 | bytes
+//!                   bytes of the raw length are as they are, fewer are one raw LZ4 block; more there are not
 //! ```
 //!
 //! # Wire structs
@@ -211,6 +213,12 @@ pub const ENTRY_EXPIRY: u8 = 0x80;
 pub const CODEC_NONE: u8 = 0;
 /// Chunk codec: one LZ4 block.
 pub const CODEC_LZ4: u8 = 1;
+/// Chunk codec: pieces, compressed or not.
+pub const CODEC_PIECES: u8 = 2;
+/// The bytes before a piece's own.
+pub const PIECE_HEADER: usize = 8;
+/// The most bytes that a piece decodes to.
+pub const PIECE_MAX: usize = 1 << 21;
 
 /// Numbers of blocks, segments, snapshots and manifests lie below this: whoever counts on cannot overflow.
 pub const NUMBER_END: u64 = 1 << 62;
@@ -278,7 +286,7 @@ mod tests {
         assert_eq!([ITEM_RECORD, ITEM_EPOCH, ITEM_BARRIER], [1, 2, 3]);
         assert_eq!([TYPE_BYTES, TYPE_INT, TYPE_MASK], [1, 2, 31]);
         assert_eq!([ENTRY_DB, ENTRY_ACCESS, ENTRY_EXPIRY], [32, 64, 128]);
-        assert_eq!([CODEC_NONE, CODEC_LZ4], [0, 1]);
+        assert_eq!([CODEC_NONE, CODEC_LZ4, CODEC_PIECES], [0, 1, 2]);
         assert_eq!([SEGMENT_ATTACHED, SEGMENT_DETACHED], [0, 1]);
         assert_eq!([SEGMENT_HEADER, BLOCK_HEADER, FRAME_HEADER, FOOTER], [64, 64, 24, 48]);
         assert_eq!(snapshot_name(0x1F), "snapshot-000000000000001f.ik");

@@ -24,7 +24,7 @@ pub mod store;
 mod store_tests;
 pub mod wire;
 
-pub use chunk::{Chunk, ChunkWriter, EncodedChunk, Entry, WireValue};
+pub use chunk::{Chunk, ChunkWriter, Entry, WireValue};
 pub use error::PersistError;
 pub use log::{Appender, FsyncPolicy, Log};
 pub use record::{Args, Record};

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use crc32fast::{Hasher, hash};
 
-use super::chunk::{Chunk, EncodedChunk};
+use super::chunk::{Buffers, Chunk, ChunkWriter};
 use super::error::PersistError;
 use super::format::{FOOTER, FOOTER_MAGIC, SNAPSHOT_MAGIC, VERSION, snapshot_name, u32_at, u64_at};
 use super::storage::{FileBytes, Storage, StorageFile};
 use super::wire::{ChunkWire, FrameFault, SnapshotHeaderWire, SnapshotIndexWire, decode, encode, frame, unframe};
-use crate::base::alloc;
 
 /// The temporary name of a snapshot.
 pub(crate) fn temporary_name(number: u64) -> String {
@@ -28,6 +27,7 @@ pub struct SnapshotWriter {
     crc: Hasher,
     chunks: Vec<ChunkWire>,
     shards: u32,
+    buffers: Buffers,
 }
 
 /// A snapshot that lies durable under its own name and waits for the manifest.
@@ -51,23 +51,32 @@ impl SnapshotWriter {
         let name = temporary_name(number);
         let file = storage.create(&name).map_err(PersistError::io("create", storage.path(&name)))?;
         let shards = header.shards;
-        let mut writer = Self { storage, number, file, offset: 0, crc: Hasher::new(), chunks: Vec::new(), shards };
+        let (crc, buffers) = (Hasher::new(), Buffers::default());
+        let mut writer = Self { storage, number, file, offset: 0, crc, chunks: Vec::new(), shards, buffers };
         writer.write(&frame(SNAPSHOT_MAGIC, header))?;
         Ok(writer)
     }
 
-    /// Appends a chunk; in any order, one a shard. An empty one takes no room.
-    pub fn append(&mut self, chunk: EncodedChunk) -> Result<(), PersistError> {
-        let EncodedChunk { mut wire, bytes } = chunk;
-        assert!(u32::from(wire.shard) < self.shards, "a chunk of a shard that does not exist");
-        if wire.entries == 0 {
-            return Ok(());
+    /// Writes a shard's chunk with what `fill` pushes; in any order, one a shard. An empty one takes no room.
+    ///
+    /// # Errors
+    /// What writing gives; the snapshot is of no use then.
+    pub fn chunk(
+        &mut self,
+        shard: u16,
+        compress: bool,
+        fill: impl FnOnce(&mut ChunkWriter<'_>),
+    ) -> Result<(), PersistError> {
+        assert!(u32::from(shard) < self.shards, "a chunk of a shard that does not exist");
+        let (offset, mut buffers) = (self.offset, std::mem::take(&mut self.buffers));
+        let mut write = |bytes: &[u8]| self.write(bytes);
+        let mut chunk = ChunkWriter::new(shard, compress, &mut buffers, &mut write);
+        fill(&mut chunk);
+        if !chunk.is_empty() {
+            let wire = chunk.finish()?;
+            self.chunks.push(ChunkWire { offset, ..wire });
         }
-        wire.offset = self.offset;
-        let written = self.write(&bytes);
-        alloc::drop_in_steps(bytes);
-        written?;
-        self.chunks.push(wire);
+        self.buffers = buffers;
         Ok(())
     }
 
@@ -169,6 +178,12 @@ impl SnapshotReader {
     /// The file's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How its chunks are stored.
+    #[cfg(test)]
+    pub(crate) fn codecs(&self) -> std::collections::BTreeSet<u8> {
+        self.chunks.iter().flatten().map(|chunk| chunk.codec).collect()
     }
 
     /// The file's length.

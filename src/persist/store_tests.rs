@@ -40,14 +40,13 @@ fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
     log.append(0, 1, 2, 0, &[b"DEL", b"a"]);
     log.flush().unwrap();
     let mut writer = store.snapshot_writer(&cut).unwrap();
-    let mut chunk = ChunkWriter::new(3);
-    chunk.push(0, b"text", Some(1_700_000_002_000), Some(9), WireValue::Bytes(&[b'x'; 60]));
-    chunk.push(2, b"number", None, None, WireValue::Int(-42));
-    writer.append(chunk.finish(compress)).unwrap();
-    let mut chunk = ChunkWriter::new(1);
-    chunk.push(0, b"a", None, Some(1), WireValue::Int(1));
-    writer.append(chunk.finish(compress)).unwrap();
-    writer.append(ChunkWriter::new(2).finish(compress)).unwrap();
+    let of_three = |chunk: &mut ChunkWriter<'_>| {
+        chunk.push(0, b"text", Some(1_700_000_002_000), Some(9), WireValue::Bytes(&[b'x'; 60]));
+        chunk.push(2, b"number", None, None, WireValue::Int(-42));
+    };
+    writer.chunk(3, compress, of_three).unwrap();
+    writer.chunk(1, compress, |chunk| chunk.push(0, b"a", None, Some(1), WireValue::Int(1))).unwrap();
+    writer.chunk(2, compress, |_| ()).unwrap();
     let finished = writer.finish().unwrap();
     let summary = store.commit(cut, finished).unwrap();
     assert_eq!((summary.entries, summary.cut_block), (3, 2));
@@ -546,9 +545,8 @@ fn cuts_amid_running_workers_are_exact() {
             let (frozen, cut) = cut.unwrap();
             let mut writer = store.snapshot_writer(&cut).unwrap();
             for (shard, count) in frozen.iter().enumerate() {
-                let mut chunk = ChunkWriter::new(shard as u16);
-                chunk.push(0, &[shard as u8], None, None, WireValue::Int(*count as i64));
-                writer.append(chunk.finish(false)).unwrap();
+                let count = WireValue::Int(*count as i64);
+                writer.chunk(shard as u16, false, |chunk| chunk.push(0, &[shard as u8], None, None, count)).unwrap();
             }
             let finished = writer.finish().unwrap();
             check_dense(&storage.process_image());

@@ -1,14 +1,16 @@
 //! Golden files: what servers of earlier days left in `data/` loads, and holds what it held then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::testing::{Caller, Dump, golden, start, state};
 use crate::command::dump::payload;
 use crate::keyspace::Gate;
 use crate::persist::FsyncPolicy;
+use crate::persist::format::{CODEC_LZ4, CODEC_NONE, CODEC_PIECES};
 use crate::persist::rdb::{
     RdbConsumer, RdbEntry, RdbField, RdbGroup, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta, RdbValue, decode_dump,
 };
+use crate::persist::snapshot::SnapshotReader;
 
 fn golden_state() -> Dump {
     let long = [vec![0; 299], b"z".to_vec()].concat();
@@ -33,6 +35,30 @@ fn the_golden_files_of_version_1_load_into_a_server() {
     drop(server);
     // The start has written to the directory: a second one finds the same.
     assert_eq!(state(&start(&storage, 3, 2, FsyncPolicy::No).unwrap()), golden_state());
+}
+
+#[test]
+fn the_golden_files_with_a_chunk_in_pieces_load_into_a_server() {
+    let snapshot = SnapshotReader::open(&golden("store-v1-pieces"), 1).unwrap();
+    assert_eq!(snapshot.codecs(), BTreeSet::from([CODEC_NONE, CODEC_LZ4, CODEC_PIECES]));
+    let storage = golden("store-v1-pieces");
+    let server = start(&storage, 2, 1, FsyncPolicy::No).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    for (command, reply) in [
+        ("DBSIZE", ":3 "),
+        ("STRLEN text", ":1800000 "),
+        ("GETRANGE text 900000 900008", "$9 ironkeep  "),
+        ("LLEN list", ":60000 "),
+        ("LINDEX list 31415", "$21 vvvvvvvvvvvvvvvvvvvv5 "),
+        ("ZCARD zset", ":2000 "),
+        ("ZSCORE zset m1001", "$1 0 "),
+        ("SELECT 3", "+OK "),
+        ("DBSIZE", ":2 "),
+        ("PEXPIRETIME small", ":33177117420000 "),
+        ("GET after", "$8 snapshot "),
+    ] {
+        assert_eq!(caller.run(command), reply, "{command}");
+    }
 }
 
 /// A key: its database and name. A value: what it is, its encoding, and when the key expires.

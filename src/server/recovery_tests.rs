@@ -167,13 +167,13 @@ fn a_snapshot_that_claims_too_many_entries_is_refused() {
     let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
     let store = &server.store;
     let shard = server.keyspace.key(b"k").shard();
-    let mut chunk = ChunkWriter::new(shard);
-    chunk.push(0, b"k", None, None, WireValue::Int(1));
-    let mut chunk = chunk.finish(false);
-    chunk.wire.entries = 1 << 50;
     let ((), cut) = store.cut(|take| take()).unwrap();
     let mut writer = store.snapshot_writer(&cut).unwrap();
-    writer.append(chunk).unwrap();
+    let falsely = |chunk: &mut ChunkWriter<'_>| {
+        chunk.push(0, b"k", None, None, WireValue::Int(1));
+        chunk.wire.entries = 1 << 50;
+    };
+    writer.chunk(shard, false, falsely).unwrap();
     store.commit(cut, writer.finish().unwrap()).unwrap();
     drop(server);
     let Err(error) = start(&storage, 2, 1, FsyncPolicy::No) else { panic!("it holds one entry") };

@@ -8,8 +8,7 @@
 //! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
 //! Once the server is ending none is begun, and one that is being made is given up: the last one, if one is
 //! due, is made by [`save_and_stay_closed`]. Loading anew (`session::reload`) takes the turn of a snapshot.
-//! Buffers, which may be large, are freed in steps: whoever needs memory meanwhile waits for the system to unmap it
-//! (`benches/stalls`).
+//! However large a value is, no more than a piece of it is in memory a second time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,12 +17,15 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
-use crate::base::{alloc, clock, log};
+use crate::base::{clock, log};
 use crate::command::Server;
 use crate::command::context::{SavePurpose, Saving, SavingState};
 use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
 use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
 use crate::value::codec;
+
+/// How much of a value is encoded before it goes to the file, in bytes.
+const BODY_BYTES: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,43 +175,62 @@ fn write(
     let text = |error: PersistError| error.to_string();
     let compress = server.config.settings().rdbcompression;
     let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
+    let mut body = Vec::new();
     for shard in 0..SHARDS {
         if may_be_given_up && server.saving.ending.load(Relaxed) {
             return Err("given up, for the server is ending".into());
         }
-        let mut chunk = ChunkWriter::new(shard as u16);
-        for (db, directory) in frozen.shard(shard) {
-            push_directory(&mut chunk, db, directory);
-        }
+        let fill = |chunk: &mut ChunkWriter<'_>| {
+            frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, directory, &mut body));
+        };
+        writer.chunk(shard as u16, compress, fill).map_err(text)?;
         server.garbage.released.take_apart(frozen.release_shard(shard), 0);
-        if !chunk.is_empty() {
-            writer.append(chunk.finish(compress)).map_err(text)?;
-        }
     }
     writer.finish().map_err(text)
 }
 
-fn push_directory(chunk: &mut ChunkWriter, db: u32, directory: &Directory) {
-    let mut body = Vec::new();
+/// Adds the keys of a database; `body` is room for the bytes of a value.
+fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, body: &mut Vec<u8>) {
     for entry in directory.iter() {
+        let (key, expiry, access) = (entry.key(), entry.expiry(), Some(entry.access()));
         let value = entry.value();
-        body.clear();
-        let value = match &value {
-            ValueRef::Int(number) => WireValue::Int(*number),
-            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => WireValue::Bytes(bytes),
+        match &value {
+            ValueRef::Int(number) => chunk.push(db, key, expiry, access, WireValue::Int(*number)),
+            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
+                chunk.push(db, key, expiry, access, WireValue::Bytes(bytes));
+            }
             ValueRef::Packed(..)
             | ValueRef::List(_)
             | ValueRef::Set(_)
             | ValueRef::Hash(_)
             | ValueRef::Zset(_)
-            | ValueRef::Stream(_) => match codec::encode(value, &mut body) {
-                Some(tag) => WireValue::Collection(tag, &body),
-                None => continue,
-            },
-        };
-        chunk.push(db, entry.key(), entry.expiry(), Some(entry.access()), value);
+            | ValueRef::Stream(_) => {
+                // What does not fit is only counted, and encoded again for the file.
+                let mut spilled = 0;
+                let Some(tag) = encode_to(value, body, &mut |bytes| spilled += bytes.len() as u64) else { continue };
+                if spilled == 0 {
+                    chunk.push(db, key, expiry, access, WireValue::Collection(tag, body));
+                    continue;
+                }
+                let len = spilled + body.len() as u64;
+                chunk.push_in_parts(db, key, expiry, access, (tag, len), |put| {
+                    encode_to(entry.value(), body, put);
+                    put(body);
+                });
+            }
+        }
     }
-    alloc::drop_in_steps(body);
+}
+
+/// Encodes a collection into a buffer of bounded size; `spill` is given what is ahead of what stays there.
+fn encode_to(value: ValueRef<'_>, body: &mut Vec<u8>, spill: &mut dyn FnMut(&[u8])) -> Option<u8> {
+    body.clear();
+    codec::encode_in_steps(value, body, &mut |body| {
+        if body.len() >= BODY_BYTES {
+            spill(body);
+            body.clear();
+        }
+    })
 }
 
 /// Records how a snapshot ended, tells who waits, and begins the next if one is scheduled.

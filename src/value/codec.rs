@@ -45,6 +45,9 @@ pub mod tags {
     pub const STREAM: u8 = 13;
 }
 
+/// Is shown what has been encoded so far, between two elements, and may take it away.
+pub type Spill<'a> = dyn FnMut(&mut Vec<u8>) + 'a;
+
 /// Appends the bytes of a collection and returns its tag; `None` for a string.
 pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
     // Room for all of a large one at once: were it to grow by doubling, the system would move megabytes of it to
@@ -57,17 +60,22 @@ pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
         ValueRef::Stream(stream) => stream.bytes(),
         _ => 0,
     });
+    encode_in_steps(value, out, &mut |_| ())
+}
+
+/// The same for a large collection whose bytes are not wanted all at once.
+pub fn encode_in_steps(value: ValueRef<'_>, out: &mut Vec<u8>, spill: &mut Spill<'_>) -> Option<u8> {
     match value {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => return None,
         ValueRef::Packed(packing, bytes) => {
             out.extend_from_slice(&bytes);
             return Some(tag_of(packing));
         }
-        ValueRef::List(list) => list.encode(out),
-        ValueRef::Set(set) => set.encode(out),
-        ValueRef::Hash(hash) => hash.encode(out),
-        ValueRef::Zset(zset) => zset.encode(out),
-        ValueRef::Stream(stream) => stream.encode(out),
+        ValueRef::List(list) => list.encode(out, spill),
+        ValueRef::Set(set) => set.encode(out, spill),
+        ValueRef::Hash(hash) => hash.encode(out, spill),
+        ValueRef::Zset(zset) => zset.encode(out, spill),
+        ValueRef::Stream(stream) => stream.encode(out, spill),
     }
     Some(match value {
         ValueRef::List(_) => tags::LIST,

@@ -7,6 +7,7 @@
 //! - Whoever adds to a list has announced it by [`ListMut::expect`]; what was not announced is judged at the end.
 //! - No leaf holds more than 16 KiB, but for a single longer element; no leaf keeps much more memory than it uses.
 
+use super::codec::Spill;
 use std::ops::Range;
 
 use super::Limits;
@@ -168,10 +169,11 @@ impl List {
     }
 
     /// Appends its elements in the form that `persist::format` draws.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>, spill: &mut Spill<'_>) {
         for chunk in self.chunks.leaves() {
             put_varint(out, chunk.0.encoded_len() as u64);
             out.extend_from_slice(chunk.0.as_bytes());
+            spill(out);
         }
     }
 

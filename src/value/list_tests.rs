@@ -26,7 +26,7 @@ fn through_store(list: ListMut<'_>) -> ListMut<'static> {
         Finished::Large(Heap::List(list)) => {
             list.check_invariants();
             let mut bytes = Vec::new();
-            list.encode(&mut bytes);
+            list.encode(&mut bytes, &mut |_| ());
             return ListMut::of(Form::Fresh(List::decode(&bytes, &limits).expect("what was encoded")), &limits);
         }
         other => panic!("{other:?}"),

@@ -3,6 +3,7 @@
 //! The forms change as in Redis 7.2, from the smaller to the larger and never back: an intset becomes a listpack
 //! when a member that is no integer comes and a map when it has too many, a listpack becomes a map.
 
+use super::codec::Spill;
 use super::collection::{Collection, Finished, Stored};
 use super::entry::{EntryRef, Heap, HeapMut, Kind, NewValue, Packing, ValueRef};
 use super::intset::{Intset, IntsetBuf};
@@ -38,11 +39,12 @@ impl Set {
     }
 
     /// Appends its elements in the form that `persist::format` draws.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>, spill: &mut Spill<'_>) {
         put_varint(out, self.members.len() as u64);
         for entry in self.members.iter() {
             put_varint(out, entry.key().len() as u64);
             out.extend_from_slice(entry.key());
+            spill(out);
         }
     }
 
@@ -402,7 +404,7 @@ mod tests {
             }
             Finished::Large(Heap::Set(set)) => {
                 let mut bytes = Vec::new();
-                set.encode(&mut bytes);
+                set.encode(&mut bytes, &mut |_| ());
                 let form = Form::Fresh(Set::decode(&bytes, &limits).expect("what was encoded"));
                 return SetMut { form, limits };
             }

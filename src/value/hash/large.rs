@@ -9,6 +9,7 @@
 use super::{Field, Value};
 use crate::base::hash::HashSeed;
 use crate::base::varint::{put_varint, take_string, take_varint};
+use crate::value::codec::Spill;
 use crate::value::directory::Displaced;
 use crate::value::entry::{EXPIRY_MAX, INLINE_VALUE_MAX, NewValue};
 use crate::value::listpack::Item;
@@ -153,7 +154,7 @@ impl Hash {
     }
 
     /// Appends its fields in the form that `persist::format` draws.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>, spill: &mut Spill<'_>) {
         put_varint(out, self.len() as u64);
         for field in self.map.iter().map(Field::of_entry) {
             let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -167,6 +168,7 @@ impl Hash {
             if let Some(at) = field.expiry {
                 out.extend_from_slice(&at.to_le_bytes());
             }
+            spill(out);
         }
     }
 

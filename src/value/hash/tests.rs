@@ -74,7 +74,7 @@ impl Kept {
             Kept::Packed(_, bytes) => (codec::tags::HASH_PACKED_EX, bytes.clone()),
             Kept::Large(Heap::Hash(hash)) => {
                 let mut out = Vec::new();
-                hash.encode(&mut out);
+                hash.encode(&mut out, &mut |_| ());
                 (codec::tags::HASH, out)
             }
             Kept::Large(other) => panic!("{other:?}"),

@@ -9,6 +9,7 @@ use super::id::StreamId;
 use super::ordered::Ordered;
 use super::{Limits, Stream};
 use crate::base::varint::{put_varint, take_string, take_varint};
+use crate::value::codec::Spill;
 use crate::value::entry::SharedBytes;
 use crate::value::tree::{Leaf, Tree};
 
@@ -42,14 +43,15 @@ fn take_count(rest: &mut &[u8]) -> Option<usize> {
 
 impl Stream {
     /// Appends its elements in the form that `persist::format` draws.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>, spill: &mut Spill<'_>) {
         self.encode_counters(out);
         put_varint(out, self.blocks as u64);
         for block in self.entries.leaves() {
             put_id(out, block.master());
             put_string(out, block.as_bytes());
+            spill(out);
         }
-        self.encode_groups(out, |consumer| consumer.seen);
+        self.encode_groups(out, |consumer| consumer.seen, spill);
     }
 
     /// The same bytes for equal streams, however their entries are spread over blocks, and whenever consumers
@@ -64,7 +66,7 @@ impl Stream {
                 put_string(out, &value.to_vec());
             }
         }
-        self.encode_groups(out, |_| 0);
+        self.encode_groups(out, |_| 0, &mut |_| ());
     }
 
     fn encode_counters(&self, out: &mut Vec<u8>) {
@@ -73,7 +75,7 @@ impl Stream {
         put_varint(out, self.entries_added);
     }
 
-    fn encode_groups(&self, out: &mut Vec<u8>, seen: impl Fn(&Consumer) -> i64) {
+    fn encode_groups(&self, out: &mut Vec<u8>, seen: impl Fn(&Consumer) -> i64, spill: &mut Spill<'_>) {
         put_varint(out, self.groups.len() as u64);
         for group in self.groups.iter() {
             put_string(out, &group.name);
@@ -97,6 +99,7 @@ impl Stream {
                         put_signed(out, pending.delivered);
                         put_varint(out, pending.count);
                     }
+                    spill(out);
                 }
             }
         }

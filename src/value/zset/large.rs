@@ -10,6 +10,7 @@
 //! - Both hold the same members with the same scores, but that -0 is 0 in the order: they are equal there.
 //! - No score is NaN.
 
+use crate::value::codec::Spill;
 use std::ops::Range;
 
 use super::Edge;
@@ -97,12 +98,13 @@ impl Zset {
     }
 
     /// Appends its elements in the form that `persist::format` draws.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>, spill: &mut Spill<'_>) {
         put_varint(out, self.len() as u64);
         for (member, score) in self.range(0..self.len(), false) {
             out.extend_from_slice(&score.to_le_bytes());
             put_varint(out, member.len() as u64);
             out.extend_from_slice(member);
+            spill(out);
         }
     }
 

@@ -46,7 +46,7 @@ fn through_store(zset: ZsetMut<'_>) -> ZsetMut<'static> {
         }
         Finished::Large(Heap::Zset(large)) => {
             let mut bytes = Vec::new();
-            large.encode(&mut bytes);
+            large.encode(&mut bytes, &mut |_| ());
             for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
                 assert!(Zset::decode(&bytes[..cut], &limits).is_none());
             }
