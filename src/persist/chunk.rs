@@ -1,7 +1,7 @@
 //! One shard's part of a snapshot. Drawn in `format.rs`.
 //!
-//! - A [`ChunkWriter`] keeps no more than one piece in memory, however large a value is: a snapshot must not need as much
-//!   memory again as what it saves.
+//! - A [`ChunkWriter`] keeps no more than one piece in memory, however large a value is: a snapshot must not need as
+//!   much memory again as what it saves.
 //! - A [`Chunk`] was checked against its CRC before it exists; its entries are checked one by one,
 //!   and no length in it makes anyone allocate: what it decodes to is bounded by what is stored.
 
