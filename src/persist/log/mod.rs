@@ -42,6 +42,10 @@ const OVERSIZED: usize = 4 << 20;
 /// Records of this size are not copied into the buffer but become it, in bytes.
 const MOVED_MIN: usize = 1 << 20;
 
+/// How much of a segment's end stays in the system's memory, in bytes: what a start after a crash reads most often. The
+/// memory of what is older serves what comes next; a log is not read while the server runs.
+const CACHED: u64 = 64 << 20;
+
 /// No epoch has been marked in a buffer yet.
 const NO_EPOCH: u64 = u64::MAX;
 
@@ -375,12 +379,15 @@ impl Log {
             return Err(self.poison_error());
         }
         let Some(segment) = &writer.current else { return Ok(self.synced()) };
-        let (file, number) = (Arc::clone(&segment.file), segment.number);
+        let (file, number, len) = (Arc::clone(&segment.file), segment.number, segment.len);
         let target = writer.last_written;
         let path = writer.maker.storage.path(&segment_name(number));
         drop(writer);
         let before = self.synced();
         let result = self.sync_file(&*file, number, target, path);
+        if result.is_ok() {
+            file.uncache(len.saturating_sub(CACHED));
+        }
         if result.is_err() || self.synced() > before {
             self.notify();
         }

@@ -56,6 +56,9 @@ pub trait StorageFile: Send + Sync {
     /// system syncs. The file is not made longer, and what it has not used when it is closed is given back. A wish,
     /// not a promise: where there is no room, a write will say so.
     fn reserve(&self, _len: u64) {}
+    /// Says that what stands before this offset, in bytes, is durable and will hardly be read soon: the system need
+    /// not keep it in memory.
+    fn uncache(&self, _end: u64) {}
 }
 
 /// The exclusive lock of a directory; released when dropped.

@@ -2,18 +2,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 
 use super::{DirLock, FileBytes, Storage, StorageFile};
 
 /// The lock file's name. It is never removed: removing it would let two processes lock two files.
 const LOCK: &str = "LOCK";
+
+/// Memory is given up in multiples of this, in bytes: a power of two, and no piece of memory that the system holds of a
+/// file reaches over one.
+const UNCACHED_AT_ONCE: u64 = 4 << 20;
 
 /// A directory of the file system.
 pub struct RealStorage {
@@ -119,11 +124,13 @@ struct RealFile {
     file: File,
     /// Up to where the disk keeps room for it, in bytes; 0 for no further than it is long.
     reserved: AtomicU64,
+    /// Up to where the system was told that it need not keep it in memory, in bytes.
+    uncached: AtomicU64,
 }
 
 impl RealFile {
     fn new(file: File) -> RealFile {
-        RealFile { file, reserved: AtomicU64::new(0) }
+        RealFile { file, reserved: AtomicU64::new(0), uncached: AtomicU64::new(0) }
     }
 }
 
@@ -151,6 +158,15 @@ impl StorageFile for RealFile {
         // Not every file system can.
         if before < len && fallocate(&self.file, FallocateFlags::KEEP_SIZE, before, len - before).is_ok() {
             self.reserved.store(len, Ordering::Relaxed);
+        }
+    }
+
+    fn uncache(&self, end: u64) {
+        let end = end & !(UNCACHED_AT_ONCE - 1);
+        let before = self.uncached.fetch_max(end, Ordering::Relaxed);
+        if let Some(len) = end.checked_sub(before).and_then(NonZeroU64::new) {
+            // It is advice: nothing depends on its being taken.
+            let _ = fadvise(&self.file, before, Some(len), Advice::DontNeed);
         }
     }
 }
@@ -201,6 +217,24 @@ mod tests {
         assert!(storage.read("two").is_err());
         storage.create("empty").unwrap();
         assert_eq!(storage.read("empty").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_need_not_stay_in_memory_is_there_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let file = storage.create("one").unwrap();
+        let bytes: Vec<u8> = (0..3 * UNCACHED_AT_ONCE).map(|at| (at % 251) as u8).collect();
+        file.write_at(0, &bytes).unwrap();
+        // Before it is durable too.
+        file.uncache(UNCACHED_AT_ONCE);
+        file.sync_data().unwrap();
+        for end in [2 * UNCACHED_AT_ONCE + 5, 7, u64::MAX] {
+            file.uncache(end);
+            assert!(*storage.read("one").unwrap() == bytes[..], "up to {end}");
+        }
+        file.write_at(10, b"again").unwrap();
+        assert_eq!(storage.read("one").unwrap()[10..15], *b"again");
     }
 
     #[test]
