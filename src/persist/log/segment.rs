@@ -1,5 +1,6 @@
 //! One segment's file: how it is made, or made of an older one, and where zeros stand in it.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::persist::block::{SegmentHeader, segment_header};
@@ -62,10 +63,12 @@ impl Segment {
             let ahead = if policy == FsyncPolicy::Always { AHEAD_ALWAYS } else { AHEAD };
             let end = self.len.next_multiple_of(ahead);
             let zeros = (end - self.old_end.max(start)).min(ahead);
-            // Where there is no room for them, what comes may still have some.
-            if self.file.write_at(end - zeros, &ZEROS[..zeros as usize]).is_ok() {
-                self.old_end = end;
-                self.blank_end = end;
+            match self.file.write_at(end - zeros, &ZEROS[..zeros as usize]) {
+                Ok(()) => (self.old_end, self.blank_end) = (end, end),
+                // Where there is no room for them, what comes may still have some.
+                Err(error) if is_lack_of_room(&error) => {}
+                // Any other error is one of the disk, and must be noticed.
+                Err(error) => return Err(error),
             }
         }
         block.resize((len + self.blanks(self.len)) as usize, 0);
@@ -90,6 +93,11 @@ impl Segment {
             self.file.reserve(self.reserved);
         }
     }
+}
+
+/// Whether a write failed because there is no room for all of it.
+fn is_lack_of_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// Makes the segments of one run of the process.
@@ -148,6 +156,8 @@ mod tests {
     struct Noted {
         /// How long it may become.
         room: Option<u64>,
+        /// What a write beyond that fails with.
+        fails_with: Option<ErrorKind>,
         reserved: Mutex<Vec<u64>>,
         written: Mutex<Vec<(u64, Vec<u8>)>>,
     }
@@ -158,7 +168,7 @@ mod tests {
         }
         fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
             if self.room.is_some_and(|room| offset + bytes.len() as u64 > room) {
-                return Err(std::io::ErrorKind::StorageFull.into());
+                return Err(self.fails_with.unwrap_or(ErrorKind::StorageFull).into());
             }
             self.written.lock().push((offset, bytes.to_vec()));
             Ok(())
@@ -175,11 +185,11 @@ mod tests {
     }
 
     fn begun(old_end: u64) -> (Arc<Noted>, Segment) {
-        begun_in(old_end, None)
+        begun_in(old_end, Noted::default())
     }
 
-    fn begun_in(old_end: u64, room: Option<u64>) -> (Arc<Noted>, Segment) {
-        let file = Arc::new(Noted { room, ..Noted::default() });
+    fn begun_in(old_end: u64, file: Noted) -> (Arc<Noted>, Segment) {
+        let file = Arc::new(file);
         let header = SegmentHeader {
             kind: SEGMENT_ATTACHED,
             number: 1,
@@ -263,7 +273,7 @@ mod tests {
     #[test]
     fn a_disk_without_room_ahead_takes_what_it_has_room_for() {
         for policy in [FsyncPolicy::Always, FsyncPolicy::EverySec] {
-            let (file, mut segment) = begun_in(0, Some(1300));
+            let (file, mut segment) = begun_in(0, Noted { room: Some(1300), ..Noted::default() });
             for number in 1..=12 {
                 segment.write(&mut vec![number; 100], policy).unwrap();
             }
@@ -274,6 +284,14 @@ mod tests {
                 let at = 64 + (number - 1) * 100;
                 assert_eq!(image[at..at + 100], [number as u8; 100], "{policy:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_under_zeros_ahead_fails_the_write() {
+        for (kind, is_noticed) in [(ErrorKind::Other, true), (ErrorKind::QuotaExceeded, false)] {
+            let (_, mut segment) = begun_in(0, Noted { room: Some(500), fails_with: Some(kind), ..Noted::default() });
+            assert_eq!(segment.write(&mut vec![1; 100], FsyncPolicy::EverySec).is_err(), is_noticed, "{kind}");
         }
     }
 
