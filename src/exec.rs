@@ -37,7 +37,7 @@ use crate::command::table::{Entry, LastNamed};
 use crate::command::{Call, Command, CommandError, Handler, Log, Outcome, Server, SessionCall, flags};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::keyspace::gate::Inside;
-use crate::keyspace::{Closed, Held, Keyspace};
+use crate::keyspace::{Closed, Held, Keyspace, Relocation};
 use crate::resp::reply::Mark;
 use crate::resp::request::Progress;
 use crate::resp::{self, Args, Output, Reply, Request};
@@ -75,6 +75,7 @@ pub struct Executor {
     worker: usize,
     scratch: Scratch,
     evictor: Evictor,
+    relocation: Relocation,
     keys: Vec<HashedKeys>,
     last_named: LastNamed,
     /// For looking at commands before they are executed.
@@ -92,11 +93,13 @@ impl Executor {
         let settings_generation = server.config.generation();
         let settings = server.config.settings();
         let keys = (0..GROUP_MAX).map(|_| HashedKeys::default()).collect();
+        let relocation = Relocation::new(worker, server.gate.workers());
         Executor {
             server,
             worker,
             scratch: Scratch::default(),
             evictor: Evictor::default(),
+            relocation,
             keys,
             last_named: LastNamed::default(),
             request: Request::new(),
@@ -270,6 +273,13 @@ impl Executor {
         group.retire();
         group.add_up();
         more
+    }
+
+    /// Moves some of what lies in sparse slabs, in this worker's part of the shards; returns whether that ended a pass
+    /// over them.
+    pub fn relocate(&mut self, is_sparse: fn(usize) -> bool) -> bool {
+        let _inside = self.server.gate.enter(self.worker);
+        self.relocation.step(&self.server.keyspace, is_sparse)
     }
 }
 

@@ -90,6 +90,16 @@ pub fn reset_peak() {
     PEAK.store(used_memory(), Relaxed);
 }
 
+/// Whether the slab that holds the block at an address is sparse, so that the block should be moved out of it.
+pub fn is_sparse(_address: usize) -> bool {
+    false
+}
+
+/// Whether any slab is sparse.
+pub fn any_sparse() -> bool {
+    false
+}
+
 /// What a block of `size` bytes takes in glibc: 8 bytes of header, 16-byte steps, at least 32.
 pub const fn block_size(size: usize) -> usize {
     let rounded = size.saturating_add(8 + 15) & !15;

@@ -16,6 +16,7 @@ pub mod access;
 pub mod frozen;
 pub mod gate;
 pub mod held;
+pub mod relocate;
 pub mod shard;
 pub mod waiters;
 pub mod watch;
@@ -30,6 +31,7 @@ pub use crate::value::entry::{EntryRef, NewValue, ValueRef};
 pub use frozen::Frozen;
 pub use gate::{Closed, Gate};
 pub use held::Held;
+pub use relocate::Relocation;
 pub use shard::Shard;
 
 use crate::base::hash::HashSeed;

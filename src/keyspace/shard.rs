@@ -117,6 +117,16 @@ impl Shard {
         self.places().map(|(db, directory)| (db, &**directory))
     }
 
+    /// The first database from `db` on that may hold keys here.
+    pub fn database_from(&self, db: u32) -> Option<u32> {
+        if db == 0 && self.first.is_some() {
+            return Some(0);
+        }
+        let passed = (db as usize).saturating_sub(1);
+        let next = self.others.get(passed..)?.iter().position(Option::is_some)?;
+        Some((passed + next) as u32 + 1)
+    }
+
     fn places(&self) -> impl Iterator<Item = (u32, &Arc<Directory>)> {
         let all = std::iter::once(&self.first).chain(&self.others);
         (0..).zip(all).filter_map(|(db, directory)| Some((db, directory.as_ref()?)))

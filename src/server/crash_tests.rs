@@ -97,6 +97,7 @@ impl Life {
             self.run("RENAME a k1");
             self.run("SET brief v PX 1");
             self.caller.executor.sweep_expired(100);
+            self.caller.executor.relocate(|_| true);
             self.states.push(state(&self.server));
             match round % 3 {
                 0 => self.snapshot(),

@@ -17,7 +17,7 @@ use tokio::task::LocalSet;
 use super::connection::{self, Connection};
 use super::flusher;
 use super::stream::{Accepted, Stream};
-use crate::base::{clock, log};
+use crate::base::{alloc, clock, log};
 use crate::command::Server;
 use crate::command::client::ClientRecord;
 use crate::exec::{Executor, GROUP_MAX};
@@ -37,6 +37,11 @@ const RELEASED_PERIOD: Duration = Duration::from_millis(50);
 const RELEASED_PAUSE: Duration = Duration::from_millis(1);
 const RELEASED_PART: usize = 128;
 const RELEASED_BLOCKS: std::ops::RangeInclusive<usize> = 64..=1024;
+/// How often a worker begins a pass over what lies in sparse slabs, if any are; after how many steps it pauses, and how
+/// long: a pass is to take a small part of its time.
+const RELOCATION_PERIOD: Duration = Duration::from_millis(100);
+const RELOCATION_STEPS: usize = 4;
+const RELOCATION_PAUSE: Duration = Duration::from_millis(1);
 /// How often idle connections are looked for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -190,6 +195,7 @@ pub fn run(
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "giving back", give_back));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "relocation", relocate));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
     let accepting = async {
         while let Some(new) = incoming.recv().await {
@@ -251,6 +257,25 @@ async fn give_back(worker: Rc<Worker>) {
                 }
             }
             tokio::time::sleep(RELEASED_PAUSE).await;
+        }
+    }
+}
+
+/// Moves this worker's keys and members out of sparse slabs, so that these can be given back.
+async fn relocate(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(RELOCATION_PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let mut steps = 0;
+        // A pass that is under way ends early when nothing is sparse any more; the next goes on from there.
+        while alloc::any_sparse() && !worker.executor.borrow_mut().relocate(alloc::is_sparse) {
+            steps += 1;
+            if steps % RELOCATION_STEPS == 0 {
+                tokio::time::sleep(RELOCATION_PAUSE).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

@@ -111,6 +111,12 @@ impl NewValue<'_> {
         }
     }
 
+    /// Whether it is a large collection that has a [`Map`].
+    #[inline]
+    pub(super) fn has_map(&self) -> bool {
+        matches!(self, NewValue::Heap(heap) if heap.has_map())
+    }
+
     /// Calls `store` with the form that the record will hold.
     ///
     /// A reference held by a pointer form passes to whoever stores it.

@@ -58,6 +58,12 @@ impl Kind {
         KINDS[usize::from(tag)]
     }
 
+    /// Whether it is a large collection that has a [`Map`](super::Map).
+    #[inline]
+    pub fn has_map(self) -> bool {
+        matches!(self, Kind::Set | Kind::Hash | Kind::Zset)
+    }
+
     /// How the bytes of a small collection are packed; `None` for other kinds.
     #[inline]
     pub fn packing(self) -> Option<Packing> {

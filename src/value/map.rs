@@ -12,7 +12,7 @@
 
 use triomphe::Arc;
 
-use super::directory::{Directory, Displaced, POSITION_BITS};
+use super::directory::{Budget, Directory, Displaced, POSITION_BITS, Position};
 use super::entry::{EntryRef, NewValue};
 use crate::base::hash::HashSeed;
 
@@ -229,6 +229,43 @@ impl Map {
             let left = limit.saturating_sub(out.len());
             part.collect_expired(now, left, out);
         }
+    }
+
+    /// Moves segments that are sparse, from a part and a segment in it on: see [`Directory::relocate`]. Gives the part
+    /// and the segment to go on from, or `None` at the end. A part that a clone shares stays where it is.
+    pub(super) fn relocate(
+        &mut self,
+        from: (usize, usize),
+        budget: &mut Budget,
+        is_sparse: fn(usize) -> bool,
+    ) -> Option<(usize, usize)> {
+        let (mut part, mut segment) = from;
+        while let Some(directory) = self.parts.get_mut(part) {
+            if budget.is_spent() {
+                return Some((part, segment));
+            }
+            if let Some(directory) = Arc::get_mut(directory)
+                && let Some(next) = directory.relocate(Position::at(segment), budget, is_sparse)
+            {
+                return Some((part, next.segment()));
+            }
+            // Afterwards, so that even the smallest budget gets somewhere.
+            budget.look(1);
+            (part, segment) = (part + 1, 0);
+        }
+        None
+    }
+
+    /// Where its segments are.
+    #[cfg(test)]
+    pub(super) fn addresses(&self) -> Vec<usize> {
+        self.parts.iter().flat_map(|part| part.addresses()).collect()
+    }
+
+    /// How many of them are empty.
+    #[cfg(test)]
+    pub(super) fn empty_segments(&self) -> usize {
+        self.parts.iter().map(|part| part.empty_segments()).sum()
     }
 
     /// Adds one part, and moves to it what is its own.

@@ -34,6 +34,7 @@ use super::entry::{
     INLINE_KEY_MAX, INLINE_VALUE_MAX, Kind, POINTER_LEN, SharedBytes, ValueRef, clone_pointers, drop_pointers,
     record_len, write_access, write_expiry, write_head_and_value,
 };
+use super::{Hash, Map, Set, Zset};
 use crate::base::prefetch::prefetch_line;
 
 /// Counts and sizes; sizes are in bytes from the start of the allocation.
@@ -241,6 +242,18 @@ impl Segment {
         (header.used - header.garbage) as usize - self.arena_start()
     }
 
+    /// Where the allocation is.
+    #[inline]
+    pub(super) fn address(&self) -> usize {
+        self.header.as_ptr().addr()
+    }
+
+    /// How many counted pointers the records hold.
+    #[inline]
+    pub(super) fn spills(&self) -> usize {
+        self.header().spills as usize
+    }
+
     /// Whether nobody shares the segment, so that it may be changed in place.
     #[inline]
     pub(super) fn is_unique(&self) -> bool {
@@ -438,6 +451,21 @@ impl Segment {
                 unsafe { clone_pointers(entry) };
             }
         }
+    }
+
+    /// Moves to another allocation of the same size, unless the segment is shared. Returns whether it has moved.
+    pub(super) fn relocate(&mut self) -> bool {
+        if !self.is_unique() {
+            return false;
+        }
+        let new = Segment::allocate(Shape { slots: 0, capacity: self.capacity() });
+        // SAFETY: both allocations have this capacity, which is at least `used`, and are not the same one. The count
+        // that is copied with the rest is one, which is right for the new one.
+        unsafe { self.memory().copy_to_nonoverlapping(new.memory(), self.header().used as usize) };
+        let mut old = ManuallyDrop::new(std::mem::replace(self, new));
+        // SAFETY: this was the only owner, and the references of the records have moved along.
+        unsafe { old.free_memory() };
+        true
     }
 
     /// Makes the segment unique, with room for this many more slots and bytes.
@@ -749,6 +777,26 @@ impl Segment {
         }
     }
 
+    /// The map of the large collection of a slot; `None` if it has none, or anyone shares the collection or the
+    /// segment: for changes that may be left out.
+    pub(super) fn map_unshared(&mut self, slot: usize) -> Option<&mut Map> {
+        if !self.is_unique() {
+            return None;
+        }
+        let entry = self.entry(slot);
+        let raw = entry.value_pointer()?;
+        // SAFETY: records of these kinds hold the pointer of an `Arc` of the type named, and own its reference; the
+        // segment is unique and borrowed for as long as the result, so that nobody gets at the record meanwhile.
+        unsafe {
+            match entry.kind() {
+                Kind::Set => payload_unshared(raw).map(Set::map_mut),
+                Kind::Hash => payload_unshared(raw).map(Hash::map_mut),
+                Kind::Zset => payload_unshared(raw).map(Zset::map_mut),
+                _ => None,
+            }
+        }
+    }
+
     /// Keeps the records that do not go high, and gives the others in a segment of their own.
     pub(super) fn split(&mut self, goes_high: impl Fn(&[u8]) -> bool) -> Segment {
         let mut sides: smallvec::SmallVec<[bool; 128]> = smallvec::SmallVec::new();
@@ -855,6 +903,20 @@ unsafe fn make_payload_unique<'a, T: Clone>(place: *mut *const ()) -> &'a mut T 
     }
 }
 
+/// The payload behind a pointer, if nobody shares it.
+///
+/// # Safety
+/// `raw` is the pointer of an `Arc<T>`, whose owner keeps the reference and lets nobody else use it during `'a`.
+unsafe fn payload_unshared<'a, T>(raw: *const ()) -> Option<&'a mut T> {
+    // SAFETY: the reference is only looked at: `ManuallyDrop` never gives it back. The payload lives on the heap for as
+    // long as the reference, which is `'a`.
+    unsafe {
+        let mut payload = ManuallyDrop::new(Arc::<T>::from_raw(raw.cast()));
+        let unique: *mut T = Arc::get_mut(&mut payload)?;
+        Some(&mut *unique)
+    }
+}
+
 /// A bit for each of sixteen tags that equals `tag`.
 ///
 /// # Safety
@@ -883,7 +945,7 @@ fn match_tags_portable(tags: &[u8; 16], tag: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Form;
+    use super::super::entry::{Form, NewValue};
     use super::*;
 
     #[test]
@@ -931,6 +993,35 @@ mod tests {
         assert_eq!(key.strong_count(), 2);
         drop(frozen);
         assert_eq!(key.strong_count(), 1);
+    }
+
+    #[test]
+    fn a_segment_that_moves_keeps_its_records_and_their_references() {
+        let (key, long) = ([b'k'; 500], SharedBytes::new(&[7; 500]));
+        let mut segment = Segment::empty();
+        assert!(!segment.relocate(), "the empty segment stays");
+        for number in 0..20_u8 {
+            let value = [number; 30];
+            segment.insert(number, &[number], &Body { kind: Kind::Str, form: Form::Inline(&value) }, Some(9), 5);
+        }
+        NewValue::Shared(long.clone()).with_body(|body| segment.insert(b'k', &key, &body, None, 0));
+        assert!(segment.remove(3).is_none());
+        assert!(segment.header().garbage > 0, "a hole moves along");
+        let look = |segment: &Segment| segment.entries().map(|entry| format!("{entry:?}")).collect::<Vec<_>>();
+        let (before, address, capacity) = (look(&segment), segment.address(), segment.capacity());
+
+        let frozen = segment.clone();
+        assert!(!segment.relocate() && segment.address() == address, "a shared segment stays");
+        drop(frozen);
+        assert!(segment.relocate() && segment.address() != address);
+        assert_eq!((look(&segment), segment.capacity(), long.strong_count()), (before, capacity, 2));
+        assert!(segment.is_unique() && segment.find(b'k', &key).is_some());
+        // It can be changed as before, and frees all with it.
+        segment.insert(b'c', b"c", &Body { kind: Kind::Int, form: Form::Int(1) }, None, 0);
+        segment.check_invariants(|key| key[0]);
+        assert_eq!((segment.len(), segment.spills()), (21, 2));
+        drop(segment);
+        assert_eq!(long.strong_count(), 1);
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Set {
         &self.members
     }
 
+    /// The same, to move what it is made of.
+    pub(super) fn map_mut(&mut self) -> &mut Map {
+        &mut self.members
+    }
+
     fn add(&mut self, member: &[u8]) -> bool {
         self.members.insert(member, NewValue::Bytes(b""))
     }

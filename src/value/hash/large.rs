@@ -56,6 +56,11 @@ impl Hash {
         &self.map
     }
 
+    /// The same, to move what it is made of.
+    pub(in crate::value) fn map_mut(&mut self) -> &mut Map {
+        &mut self.map
+    }
+
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.map.len()

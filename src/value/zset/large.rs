@@ -54,6 +54,11 @@ impl Zset {
         &self.members
     }
 
+    /// The same, to move what it is made of.
+    pub(in crate::value) fn map_mut(&mut self) -> &mut Map {
+        &mut self.members
+    }
+
     /// An empty one with room for so many members.
     pub(super) fn with_capacity(limits: &Limits, len: usize) -> Zset {
         Zset { members: Map::with_capacity(limits.seed, len), order: Tree::new(), negative_zeros: false }
