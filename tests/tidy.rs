@@ -12,6 +12,10 @@ const LAYERS: &[&str] =
 /// The only files that may hold `unsafe`, each with what it is for.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/alloc.rs", "the counting allocator"),
+    ("src/base/slab.rs", "small blocks of memory"),
+    ("src/base/slab/notes.rs", "the free blocks of a slab"),
+    ("src/base/slab/pool.rs", "mapping memory"),
+    ("src/base/slab/tests.rs", "blocks of memory that free themselves"),
     ("src/value/entry.rs", "the packed record"),
     ("src/value/heap.rs", "payloads behind thin pointers"),
     ("src/base/prefetch.rs", "fetching a cache line ahead of use"),

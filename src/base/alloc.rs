@@ -1,4 +1,5 @@
-//! The counting allocator: the system's allocator, and a count of what it really hands out.
+//! The counting allocator: small blocks from slabs, others from the system's allocator, and a count of what is really
+//! handed out.
 //!
 //! Invariants: the sum over all slots is the number of live bytes (a block may be freed by another
 //! thread than its maker, so one slot alone may be negative). A thread that owns its slot updates it
@@ -6,14 +7,13 @@
 //! slot share one, with an atomic addition. Slots are never given back: thread ends are rare here, and
 //! giving back would need a destructor inside the allocator.
 //!
-//! What has very many blocks is given back a few at a time: see [`Blocks`].
-//!
 //! Must never allocate, panic or block.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
+
+use super::slab;
 
 /// `#[global_allocator] static ALLOCATOR: Counting = Counting;`
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,34 +34,6 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     // Constant and without destructor: reading it neither allocates nor fails, even at thread end.
     static OWN_SLOT: Cell<usize> = const { Cell::new(NONE) };
-    /// Whether this thread keeps the blocks that it frees, and those kept: see [`take_apart`].
-    static KEEPING: Cell<bool> = const { Cell::new(false) };
-    static KEPT: Cell<Kept> = const { Cell::new(Kept::NONE) };
-}
-
-/// A chain of so many blocks that nobody uses any more.
-#[derive(Clone, Copy, Debug)]
-struct Kept {
-    first: *mut KeptBlock,
-    count: usize,
-}
-
-impl Kept {
-    const NONE: Kept = Kept { first: ptr::null_mut(), count: 0 };
-}
-
-impl Default for Kept {
-    fn default() -> Kept {
-        Kept::NONE
-    }
-}
-
-/// What stands at the beginning of a kept block, aligned or not: the next one, and its layout in little room, for small
-/// blocks are many.
-struct KeptBlock {
-    next: *mut KeptBlock,
-    size: u32,
-    align: u32,
 }
 
 /// Bytes that are allocated now, each block with its overhead.
@@ -90,110 +62,47 @@ pub fn reset_peak() {
     PEAK.store(used_memory(), Relaxed);
 }
 
-/// Whether the slab that holds the block at an address is sparse, so that the block should be moved out of it.
-pub fn is_sparse(_address: usize) -> bool {
-    false
-}
-
-/// Whether any slab is sparse.
-pub fn any_sparse() -> bool {
-    false
-}
-
-/// What a block of `size` bytes takes in glibc: 8 bytes of header, 16-byte steps, at least 32.
+/// What a block of `size` bytes really takes: that of its class, or in glibc, beyond those, 8 bytes of header and steps
+/// of 16 bytes.
+#[inline]
 pub const fn block_size(size: usize) -> usize {
-    let rounded = size.saturating_add(8 + 15) & !15;
-    if rounded < 32 { 32 } else { rounded }
+    if size <= slab::BLOCK_MAX { slab::block_bytes(size) } else { size.saturating_add(8 + 15) & !15 }
 }
 
+/// How much of that can be used.
+#[inline]
+pub const fn usable_size(size: usize) -> usize {
+    if size <= slab::BLOCK_MAX { slab::block_bytes(size) } else { block_size(size) - 8 }
+}
+
+/// The size to ask for, so that every block of its class has the alignment, or that with room to align it.
+#[inline]
+const fn padded(size: usize, align: usize) -> usize {
+    if align <= 16 { size } else { size.saturating_add(align - 1) & !(align - 1) }
+}
+
+/// Whether a block of this layout comes from a slab, and the size to ask for.
+#[inline]
+const fn small(layout: &Layout) -> Option<usize> {
+    let size = padded(layout.size(), layout.align());
+    if size <= slab::BLOCK_MAX { Some(size) } else { None }
+}
+
+/// What a block of this layout counts for.
+#[inline]
 const fn layout_size(layout: &Layout) -> usize {
-    let padding = if layout.align() > 16 { layout.align() } else { 0 };
-    block_size(layout.size().saturating_add(padding))
+    block_size(padded(layout.size(), layout.align()))
 }
 
-/// Drops a value, but keeps the many small blocks of memory that this frees, for a thread that is better placed to give
-/// them back. They are counted as free at once.
-pub fn take_apart<T>(value: T) -> Blocks {
-    /// Ends the keeping, after a panic too.
-    struct Keeping;
-    impl Drop for Keeping {
-        fn drop(&mut self) {
-            KEEPING.set(false);
-            drop(Blocks(KEPT.take()));
-        }
+/// Gives memory that nobody uses back to the system: a part of what was not needed since the last call, or everything
+/// that can be given.
+pub fn purge(everything: bool) {
+    slab::purge(everything);
+    #[cfg(target_env = "gnu")]
+    if everything {
+        // SAFETY: it takes no memory that is in use.
+        unsafe { libc::malloc_trim(0) };
     }
-    let _keeping = Keeping;
-    KEEPING.set(true);
-    drop(value);
-    Blocks(KEPT.take())
-}
-
-/// Blocks of memory that nobody uses any more. They should go back to the system's allocator a few at a time: glibc
-/// sorts what was freed when it is next asked for memory, up to 10,000 blocks for one request, so that a worker would
-/// stand still for .4 ms, and for that again with the next request.
-#[derive(Debug)]
-pub struct Blocks(Kept);
-
-// SAFETY: nobody else knows of the blocks, and any thread may free what another has allocated.
-unsafe impl Send for Blocks {}
-
-impl Blocks {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.count
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Gives back so many, or all that there are. Returns how many.
-    pub fn give_back(&mut self, most: usize) -> usize {
-        let Kept { first, count } = &mut self.0;
-        let giving = most.min(*count);
-        for _ in 0..giving {
-            // SAFETY: `keep` has written this into a block that nobody else uses, with the layout that it came with,
-            // so a valid one; there are `count` of them.
-            unsafe {
-                let KeptBlock { next, size, align } = first.read_unaligned();
-                let layout = Layout::from_size_align_unchecked(size as usize, align as usize);
-                System.dealloc(first.cast(), layout);
-                *first = next;
-            }
-        }
-        *count -= giving;
-        giving
-    }
-}
-
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        self.give_back(usize::MAX);
-    }
-}
-
-/// Larger blocks are not kept: whoever gives them back may wait for the system to unmap them, in bytes.
-const KEPT_MAX: usize = 128 * 1024;
-
-/// Whether a block of this layout is kept: it has room for what stands in a kept one, and is not large.
-fn can_keep(layout: Layout) -> bool {
-    (size_of::<KeptBlock>()..KEPT_MAX).contains(&layout.size()) && layout.align() < KEPT_MAX
-}
-
-/// Keeps a block that was freed.
-///
-/// # Safety
-/// The block came from `System` with this layout, which [`can_keep`] accepts, and nobody uses it any more.
-#[cold]
-unsafe fn keep(block: *mut u8, layout: Layout) {
-    let Kept { first, count } = KEPT.get();
-    let block = block.cast::<KeptBlock>();
-    // SAFETY: the block is large enough, and ours.
-    unsafe {
-        block.write_unaligned(KeptBlock { next: first, size: layout.size() as u32, align: layout.align() as u32 })
-    };
-    KEPT.set(Kept { first: block, count: count + 1 });
 }
 
 #[inline]
@@ -217,13 +126,16 @@ fn claim_slot() -> usize {
     slot
 }
 
-// SAFETY: every call is handed to `System` unchanged, and its answer is returned unchanged; counting
-// touches only atomics and a constant thread-local, so it neither allocates nor unwinds.
+// SAFETY: small blocks come from slabs and go back to them, all others to `System`, as the layout says, which is the
+// same at both ends. Counting touches only atomics and a constant thread-local, so it neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises for `alloc` are those that `System` asks for.
-        let block = unsafe { System.alloc(layout) };
+        let block = match small(&layout) {
+            Some(size) => slab::allocate(size),
+            // SAFETY: the caller's promises for `alloc` are those that `System` asks for.
+            None => unsafe { System.alloc(layout) },
+        };
         if !block.is_null() {
             count(layout_size(&layout) as isize);
         }
@@ -232,6 +144,15 @@ unsafe impl GlobalAlloc for Counting {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if small(&layout).is_some() {
+            // SAFETY: as for `alloc`.
+            let block = unsafe { self.alloc(layout) };
+            if !block.is_null() {
+                // SAFETY: the block has that size.
+                unsafe { block.write_bytes(0, layout.size()) };
+            }
+            return block;
+        }
         // SAFETY: as for `alloc`.
         let block = unsafe { System.alloc_zeroed(layout) };
         if !block.is_null() {
@@ -243,25 +164,41 @@ unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-(layout_size(&layout) as isize));
-        // SAFETY: `block` came from `System` through this allocator with the same layout.
+        // SAFETY: `block` came from this allocator with the same layout, so from where that says.
         unsafe {
-            if KEEPING.get() && can_keep(layout) {
-                return keep(block, layout);
+            match small(&layout) {
+                Some(_) => slab::free(block),
+                None => System.dealloc(block, layout),
             }
-            System.dealloc(block, layout)
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: `block` came from `System` with this layout; `new_size` is the caller's promise.
-        let moved = unsafe { System.realloc(block, layout, new_size) };
-        if !moved.is_null() {
-            let padding = if layout.align() > 16 { layout.align() } else { 0 };
-            let after = block_size(new_size.saturating_add(padding)) as isize;
-            count(after - layout_size(&layout) as isize);
+        // SAFETY: the alignment was one before, and `new_size` is the caller's promise.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let (before, after) = (layout_size(&layout), layout_size(&new));
+        match (small(&layout), small(&new)) {
+            (Some(_), Some(_)) if before == after => return block,
+            (None, None) => {
+                // SAFETY: `block` came from `System` with this layout.
+                let moved = unsafe { System.realloc(block, layout, new_size) };
+                if !moved.is_null() {
+                    count(after as isize - before as isize);
+                }
+                return moved;
+            }
+            _ => {}
         }
-        moved
+        // SAFETY: as for `alloc`; both blocks are at least as long as what is copied; the old one is not used again.
+        unsafe {
+            let moved = self.alloc(new);
+            if !moved.is_null() {
+                moved.copy_from_nonoverlapping(block, layout.size().min(new_size));
+                self.dealloc(block, layout);
+            }
+            moved
+        }
     }
 }
 
@@ -277,10 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn glibc_block_sizes() {
-        for (size, block) in [(0, 32), (1, 32), (24, 32), (25, 48), (40, 48), (41, 64), (1000, 1008)] {
+    fn block_sizes() {
+        for (size, block) in [(0, 16), (1, 16), (24, 32), (130, 144), (1000, 1024), (8192, 8192), (8193, 8208)] {
             assert_eq!(block_size(size), block, "{size}");
         }
+        assert_eq!((usable_size(1000), usable_size(8193)), (1024, 8200));
         assert_eq!(block_size(usize::MAX) % 16, 0);
     }
 
@@ -293,79 +231,26 @@ mod tests {
             unsafe {
                 let block = Counting.alloc_zeroed(layout);
                 assert_eq!(own_count() - before, 112);
-                let block = Counting.realloc(block, layout, 1000);
-                assert_eq!(own_count() - before, 1008);
-                let grown = Layout::from_size_align(1000, 8).expect("a valid layout");
-                Counting.dealloc(block, grown);
-                let aligned = Layout::from_size_align(64, 128).expect("a valid layout");
-                let block = Counting.alloc(aligned);
-                assert_eq!(own_count() - before, 208);
-                Counting.dealloc(block, aligned);
+                block.write_bytes(7, 100);
+                // Within a class, to another one, to the system's and within it, and back.
+                let mut layout = layout;
+                let mut block = block;
+                for (size, counted) in [(112, 112), (1000, 1024), (20_000, 20_016), (30_000, 30_016), (104, 112)] {
+                    block = Counting.realloc(block, layout, size);
+                    layout = Layout::from_size_align(size, 8).expect("a valid layout");
+                    assert_eq!(own_count() - before, counted);
+                    assert!(std::slice::from_raw_parts(block, 100).iter().all(|&byte| byte == 7));
+                }
+                Counting.dealloc(block, layout);
+                for (size, align, counted) in [(64, 128, 128), (100, 4096, 4096), (5000, 4096, 8192)] {
+                    let aligned = Layout::from_size_align(size, align).expect("a valid layout");
+                    let block = Counting.alloc(aligned);
+                    assert_eq!(block.addr() % align, 0);
+                    assert_eq!(own_count() - before, counted);
+                    Counting.dealloc(block, aligned);
+                }
             }
             assert_eq!(own_count(), before);
-        })
-        .join()
-        .expect("the thread's assertions hold");
-    }
-
-    /// A block that goes back by its drop.
-    struct Block(*mut u8, Layout);
-
-    impl Block {
-        fn new(size: usize, align: usize) -> Block {
-            let layout = Layout::from_size_align(size, align).expect("a valid layout");
-            // SAFETY: the layout is not empty.
-            Block(unsafe { Counting.alloc_zeroed(layout) }, layout)
-        }
-    }
-
-    impl Drop for Block {
-        fn drop(&mut self) {
-            // SAFETY: the block is freed once, with its layout.
-            unsafe { Counting.dealloc(self.0, self.1) }
-        }
-    }
-
-    #[test]
-    fn what_is_taken_apart_counts_as_free() {
-        std::thread::spawn(|| {
-            let before = own_count();
-            let sizes = [1, 16, 24, 100, 1000, 5000, 200_000];
-            let blocks: Vec<Block> = (0..1000).map(|at| Block::new(sizes[at % sizes.len()], 1 << (at % 8))).collect();
-            assert!(own_count() > before);
-            struct Seen(Vec<Block>);
-            impl Drop for Seen {
-                fn drop(&mut self) {
-                    assert_eq!(KEPT.get().count, 0);
-                    let (sizes_kept, before) = (self.0.iter().filter(|b| can_keep(b.1)).count(), own_count());
-                    self.0.clear();
-                    assert!(own_count() < before, "what is kept counts as free");
-                    assert_eq!(KEPT.get().count, sizes_kept);
-                }
-            }
-            let mut blocks = take_apart(Seen(blocks));
-            let many = blocks.len();
-            assert_eq!((blocks.give_back(10), blocks.len()), (10, many - 10));
-            drop(blocks);
-            assert_eq!((own_count(), KEPT.get().count, KEEPING.get()), (before, 0, false));
-        })
-        .join()
-        .expect("the thread's assertions hold");
-    }
-
-    #[test]
-    fn a_panic_keeps_nothing() {
-        std::thread::spawn(|| {
-            struct Panics(Block);
-            impl Drop for Panics {
-                fn drop(&mut self) {
-                    panic!("as it may be, with a block of {} bytes", self.0.1.size());
-                }
-            }
-            let before = own_count();
-            let panicking = Panics(Block::new(100, 8));
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_apart(panicking))).expect_err("a panic");
-            assert_eq!((own_count(), KEPT.get().count, KEEPING.get()), (before, 0, false));
         })
         .join()
         .expect("the thread's assertions hold");

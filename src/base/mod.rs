@@ -13,4 +13,5 @@ pub mod log;
 pub mod long_double;
 pub mod prefetch;
 pub mod random;
+pub mod slab;
 pub mod varint;

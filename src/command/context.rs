@@ -10,7 +10,6 @@ use super::blocking::Blocking;
 use super::client::Clients;
 use super::stats::{ServerCounters, WorkerStats};
 use super::{CommandError, Table};
-use crate::base::alloc::{self, Blocks};
 use crate::base::config::{Config, Settings};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
@@ -67,65 +66,42 @@ pub struct Server {
     pub garbage: Garbage,
 }
 
-/// The two steps in which large things are freed: a thread drops them, then the workers give their memory back.
+/// Where large things are freed: a thread of its own does it.
 #[derive(Debug)]
 pub struct Garbage {
-    /// To the thread that drops them.
-    pub to_drop: std::sync::mpsc::Sender<Removed>,
-    /// What has been dropped.
+    /// To that thread.
+    pub to_reclaim: std::sync::mpsc::Sender<Reclaim>,
+    /// How many it has to free, and has freed.
     pub released: Arc<Released>,
 }
 
-/// Something large that was taken out of the keyspace.
-pub struct Removed {
-    /// What is to be dropped.
-    pub garbage: Box<dyn Send>,
-    /// How many values of keys that is.
-    pub values: u64,
+/// What the thread is to do that frees memory.
+pub enum Reclaim {
+    /// Drop something large that was taken out of the keyspace.
+    Drop {
+        /// What is to be dropped.
+        garbage: Box<dyn Send>,
+        /// How many values of keys that is.
+        values: u64,
+    },
+    /// Give back to the system all memory that nobody uses.
+    Purge,
 }
 
-/// Memory that workers have allocated and another thread was the last to use.
-///
-/// The workers give it back themselves. That thread would do it under the lock of the worker's part of the heap, and a
-/// worker that needs memory would wait whenever the system has just stopped the thread in the middle.
+/// How many values were removed to be freed by another thread.
 #[derive(Debug, Default)]
 pub struct Released {
-    parts: Mutex<Vec<ReleasedPart>>,
-    /// Values that were removed and whose memory is not all given back: `lazyfree_pending_objects`.
+    /// Those that are not freed yet: `lazyfree_pending_objects`.
     pub pending_values: AtomicU64,
-    /// Those whose memory is, since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
+    /// Those that are, since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
     pub freed_values: AtomicU64,
 }
 
-/// The memory of what was dropped together.
-#[derive(Debug)]
-pub struct ReleasedPart {
-    /// The memory.
-    pub blocks: Blocks,
-    /// How many values of keys it held.
-    pub values: u64,
-}
-
 impl Released {
-    /// Drops something that holds so many values of keys, and leaves its memory to the workers.
-    pub fn take_apart<T>(&self, garbage: T, values: u64) {
-        let blocks = alloc::take_apart(garbage);
-        if blocks.is_empty() {
-            self.count_freed(values);
-        } else {
-            self.parts.lock().push(ReleasedPart { blocks, values });
-        }
-    }
-
-    /// Counts values whose memory has all been given back.
+    /// Counts values that are freed.
     pub fn count_freed(&self, values: u64) {
         self.pending_values.fetch_sub(values, Ordering::Relaxed);
         self.freed_values.fetch_add(values, Ordering::Relaxed);
-    }
-
-    /// Takes all there is to give back, unless somebody else is at it.
-    pub fn take(&self) -> Vec<ReleasedPart> {
-        self.parts.try_lock().map(|mut parts| std::mem::take(&mut *parts)).unwrap_or_default()
     }
 }
 
@@ -150,10 +126,10 @@ impl Server {
 
     /// Has something large, which holds so many values of keys, dropped by another thread.
     pub fn reclaim(&self, garbage: Box<dyn Send>, values: u64) {
-        let Garbage { to_drop, released } = &self.garbage;
+        let Garbage { to_reclaim, released } = &self.garbage;
         released.pending_values.fetch_add(values, Ordering::Relaxed);
         // Should that thread be gone, the garbage comes back in the error and is dropped here.
-        if to_drop.send(Removed { garbage, values }).is_err() {
+        if to_reclaim.send(Reclaim::Drop { garbage, values }).is_err() {
             released.count_freed(values);
         }
     }

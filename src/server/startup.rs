@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,13 +22,16 @@ use super::{daemon, limits, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, log, random};
-use crate::command::context::{Garbage, Released, Removed, Saving, Shutdown, ShutdownRequest};
+use crate::command::context::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::command::stats::{ServerCounters, WorkerStats};
 use crate::command::{Server, Table};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
 use crate::session::{self, loading, saving};
+
+/// How often memory is given back to the system that nobody has needed since the last time.
+const PURGE_PERIOD: Duration = Duration::from_millis(100);
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -171,16 +175,36 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
     Ok(server)
 }
 
-/// Starts the thread that drops what is large; it ends with the server.
+/// Starts the thread that drops what is large, and gives memory back to the system; it ends with the server.
 pub(super) fn reclaimer() -> Result<Garbage, StartError> {
-    let (to_drop, dropping) = std::sync::mpsc::channel::<Removed>();
+    let (to_reclaim, orders) = std::sync::mpsc::channel();
     let released = Arc::new(Released::default());
-    let garbage = Garbage { to_drop, released: Arc::clone(&released) };
+    let garbage = Garbage { to_reclaim, released: Arc::clone(&released) };
     std::thread::Builder::new()
         .name("reclaim".into())
-        .spawn(move || dropping.into_iter().for_each(|removed| released.take_apart(removed.garbage, removed.values)))
+        .spawn(move || reclaim(&orders, &released))
         .map_err(failed("the reclaiming thread"))?;
     Ok(garbage)
+}
+
+/// Does what it is told, and gives back to the system, now and then, a part of the memory that nobody has needed.
+fn reclaim(orders: &Receiver<Reclaim>, released: &Released) {
+    let mut purged = Instant::now();
+    loop {
+        match orders.recv_timeout(PURGE_PERIOD) {
+            Ok(Reclaim::Drop { garbage, values }) => {
+                drop(garbage);
+                released.count_freed(values);
+            }
+            Ok(Reclaim::Purge) => alloc::purge(true),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if purged.elapsed() >= PURGE_PERIOD {
+            alloc::purge(false);
+            purged = Instant::now();
+        }
+    }
 }
 
 /// Makes a server of what a storage holds; says what it found there. What is large is dropped by whoever

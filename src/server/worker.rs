@@ -17,7 +17,7 @@ use tokio::task::LocalSet;
 use super::connection::{self, Connection};
 use super::flusher;
 use super::stream::{Accepted, Stream};
-use crate::base::{alloc, clock, log};
+use crate::base::{clock, log, slab};
 use crate::command::Server;
 use crate::command::client::ClientRecord;
 use crate::exec::{Executor, GROUP_MAX};
@@ -31,17 +31,17 @@ const SPARE_OUTPUTS_MAX: usize = 64;
 const SWEEP_PERIOD: Duration = Duration::from_millis(50);
 /// How many expired keys go in one go, before connections have their turn again.
 const SWEEP_KEYS: usize = 200;
-/// How often a worker looks for memory to be given back; how long it pauses between two steps; and how many blocks
-/// such a step frees: a part of what there is, so that it keeps up, and no more than a command should wait for.
-const RELEASED_PERIOD: Duration = Duration::from_millis(50);
-const RELEASED_PAUSE: Duration = Duration::from_millis(1);
-const RELEASED_PART: usize = 128;
-const RELEASED_BLOCKS: std::ops::RangeInclusive<usize> = 64..=1024;
+/// How often a worker takes back memory of its own that other threads have freed, and how long it pauses between two
+/// steps of that.
+const TIDY_PERIOD: Duration = Duration::from_millis(50);
+const TIDY_PAUSE: Duration = Duration::from_millis(1);
 /// How often a worker begins a pass over what lies in sparse slabs, if any are; after how many steps it pauses, and how
 /// long: a pass is to take a small part of its time.
 const RELOCATION_PERIOD: Duration = Duration::from_millis(100);
 const RELOCATION_STEPS: usize = 4;
 const RELOCATION_PAUSE: Duration = Duration::from_millis(1);
+/// After how many periods one begins though no more slabs have become sparse.
+const RELOCATION_RETRY: usize = 50;
 /// How often idle connections are looked for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -194,7 +194,7 @@ pub fn run(
     let tasks = LocalSet::new();
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
-    tasks.spawn_local(keep_running(Rc::clone(&worker), "giving back", give_back));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "relocation", relocate));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
     let accepting = async {
@@ -238,38 +238,36 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// Gives back the memory that other threads were the last to use.
-async fn give_back(worker: Rc<Worker>) {
-    let mut tick = tokio::time::interval(RELEASED_PERIOD);
+/// Takes back the worker's memory that other threads were the last to use.
+async fn tidy(_: Rc<Worker>) {
+    let mut tick = tokio::time::interval(TIDY_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let mut released = worker.server.garbage.released.take();
-        let mut left: usize = released.iter().map(|part| part.blocks.len()).sum();
-        while left > 0 {
-            let mut step = (left / RELEASED_PART).clamp(*RELEASED_BLOCKS.start(), *RELEASED_BLOCKS.end()).min(left);
-            left -= step;
-            while let Some(part) = released.last_mut().filter(|_| step > 0) {
-                step -= part.blocks.give_back(step);
-                if part.blocks.is_empty() {
-                    worker.server.garbage.released.count_freed(part.values);
-                    released.pop();
-                }
-            }
-            tokio::time::sleep(RELEASED_PAUSE).await;
+        while !slab::tidy() {
+            tokio::time::sleep(TIDY_PAUSE).await;
         }
     }
 }
 
-/// Moves this worker's keys and members out of sparse slabs, so that these can be given back.
+/// Moves what lies in sparse slabs out of them, a few segments at a time.
 async fn relocate(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(RELOCATION_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Not all can be moved. So a pass is due when more slabs have become sparse, and else after a while, for what a
+    // snapshot shared may be its owner's alone by then.
+    let (mut ever_before, mut waited) = (0, 0);
     loop {
         tick.tick().await;
+        waited += 1;
+        let (now, ever) = slab::sparse_slabs();
+        if now == 0 || ever == ever_before && waited < RELOCATION_RETRY {
+            continue;
+        }
+        (ever_before, waited) = (ever, 0);
         let mut steps = 0;
         // A pass that is under way ends early when nothing is sparse any more; the next goes on from there.
-        while alloc::any_sparse() && !worker.executor.borrow_mut().relocate(alloc::is_sparse) {
+        while slab::sparse_slabs().0 > 0 && !worker.executor.borrow_mut().relocate(slab::is_sparse) {
             steps += 1;
             if steps % RELOCATION_STEPS == 0 {
                 tokio::time::sleep(RELOCATION_PAUSE).await;

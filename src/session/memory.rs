@@ -1,5 +1,6 @@
 //! MEMORY: what the server takes, as a whole and of what parts.
 
+use crate::command::context::Reclaim;
 use crate::command::memory::{SUBCOMMAND, USAGE};
 use crate::command::{Arity, Command, Handler, Outcome, SessionCall, flags, help};
 use crate::observe::memory::{MemoryFigures, databases};
@@ -164,12 +165,18 @@ static MALLOC_STATS: Command = Command {
     ..SUBCOMMAND
 };
 
+fn purge(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    // Should its thread be gone, nothing can be given back.
+    let _ = call.server.garbage.to_reclaim.send(Reclaim::Purge);
+    Ok(reply.ok())
+}
+
 static PURGE: Command = Command {
     name: "PURGE",
-    handler: Handler::Session(|_, reply| Ok(reply.ok())),
+    handler: Handler::Session(purge),
     complexity: "Depends on how much memory is allocated, could be slow",
     tips: "request_policy:all_shards response_policy:all_succeeded",
-    summary: "Asks the allocator to give back what it can; it does so by itself.",
+    summary: "Has the allocator give back to the system what nobody uses; in time it does so by itself.",
     ..SUBCOMMAND
 };
 

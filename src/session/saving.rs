@@ -140,7 +140,7 @@ fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Re
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     let written = write(server, &mut frozen, &cut, may_be_given_up);
     // Of the keys that it held nobody has removed any on its account.
-    server.garbage.released.take_apart(frozen, 0);
+    drop(frozen);
     match written {
         Ok(finished) => {
             let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
@@ -184,7 +184,7 @@ fn write(
             frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, directory, &mut body));
         };
         writer.chunk(shard as u16, compress, fill).map_err(text)?;
-        server.garbage.released.take_apart(frozen.release_shard(shard), 0);
+        drop(frozen.release_shard(shard));
     }
     writer.finish().map_err(text)
 }

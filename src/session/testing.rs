@@ -108,6 +108,6 @@ fn server(lines: &str) -> Server {
         startup_memory: AtomicU64::new(0),
         rates: Default::default(),
         shutdown: Default::default(),
-        garbage: context::Garbage { to_drop: std::sync::mpsc::channel().0, released: Default::default() },
+        garbage: context::Garbage { to_reclaim: std::sync::mpsc::channel().0, released: Default::default() },
     }
 }

@@ -35,6 +35,7 @@ use super::entry::{
     record_len, write_access, write_expiry, write_head_and_value,
 };
 use super::{Hash, Map, Set, Zset};
+use crate::base::alloc::usable_size;
 use crate::base::prefetch::prefetch_line;
 
 /// Counts and sizes; sizes are in bytes from the start of the allocation.
@@ -115,7 +116,7 @@ struct Shape {
 
 impl Shape {
     /// Room for `slots` slots and `bytes` of records, and `slack` more bytes if they fit a narrow
-    /// segment. Rounded to what the allocator hands out anyway: 16n + 8.
+    /// segment. Rounded to what the allocator hands out anyway.
     fn new(slots: usize, bytes: usize, slack: usize) -> Shape {
         let slots = slots.next_multiple_of(8);
         let narrow = HEADER_LEN + slots * 3 + bytes;
@@ -134,7 +135,7 @@ impl Shape {
 
 #[inline]
 fn round_capacity(bytes: usize) -> usize {
-    (bytes + 8).next_multiple_of(16) - 8
+    usable_size(bytes)
 }
 
 /// Lengths in a segment are u32; forty-odd million colliding keys would be needed to pass that.
@@ -483,8 +484,8 @@ impl Segment {
     #[inline(never)]
     fn rebuild(&mut self, slots: usize, bytes: usize) {
         let live = self.live_bytes() + bytes;
-        // Growth by an eighth: more slack costs memory, less costs moves.
-        let (slack, spare) = if bytes == 0 { (0, 0) } else { ((live / 8).max(64), self.len() / 8) };
+        // The allocator's sizes go up by an eighth, which is slack enough unless there is almost none.
+        let (slack, spare) = if bytes == 0 { (0, 0) } else { ((live / 32).max(32), self.len() / 8) };
         let mut new = Segment::allocate(Shape::new(self.len() + slots + spare, live, slack));
         if self.header().garbage == 0 {
             new.append_arena(self);
@@ -967,7 +968,7 @@ mod tests {
     fn capacities_fit_what_the_allocator_hands_out() {
         for bytes in 0..3000 {
             let Shape { slots, capacity } = Shape::new(bytes / 50, bytes, 0);
-            assert!(capacity >= HEADER_LEN + slots * 3 + bytes && capacity % 16 == 8);
+            assert!(capacity >= HEADER_LEN + slots * 3 + bytes && capacity == usable_size(capacity));
         }
         let narrow = NARROW_MAX - HEADER_LEN - 24;
         assert_eq!(Shape::new(8, narrow, 9999).capacity, NARROW_MAX);

@@ -1,0 +1,495 @@
+//! Small blocks of memory, out of slabs: 64 KB of blocks of one size each. Any thread gives back any block without a
+//! lock, and slabs in which nothing lives go back to the system.
+//!
+//! ```text
+//!   region, 4 MB, aligned          ┌──────────────────────┬────────┬────────┬─ … ─┬─────────┐
+//!                                  │ notes on its 63 slabs│ slab 1 │ slab 2 │     │ slab 63 │
+//!                                  └──────────────────────┴────────┴────────┴─ … ─┴─────────┘
+//!   heap, one for each thread      56 classes of size: the slab that blocks are taken from, and others with room
+//! ```
+//!
+//! The address of a block says which slab it is of, and where the notes on that slab are. A slab belongs to one heap.
+//! The thread of that heap takes blocks from it and gives them back without any atomic operation. Another thread puts
+//! a block on the slab's second list, with one compare-and-swap, and the first to do so puts the slab on the heap's
+//! list of those to be looked at: so a million blocks that another thread has freed cost their owner one look at each
+//! slab, and never one at each block.
+//!
+//! The heap of a thread that has ended goes to the next thread that begins; until then others take slabs from it.
+//!
+//! A slab is *sparse* while the little that lives in it would fit into other slabs of its class. Blocks are taken from
+//! sparse slabs last, and who can move what lives there ([`is_sparse`]) makes memory free by it.
+//!
+//! Invariants:
+//! - `used` counts the blocks that are not on the slab's own list: one that another thread has freed counts as used
+//!   until the owner has looked, so a slab is never given away while anybody may still touch its notes.
+//! - `remote` is empty exactly while the slab is not, nor is about to be put, on a list of those to be looked at.
+//! - All but `owner`, `place`, `remote` and `next_pending` of a slab is touched by its owner alone: the thread whose
+//!   heap it belongs to, or whoever has locked the heap of a thread that has ended, or the pool.
+//!
+//! Must never allocate by itself, nor panic.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ptr::{self, null_mut};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize};
+
+mod notes;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use notes::{CURRENT, FILLINGS, FULL, NO_SLAB, SPARSE, Slab, Slabs, WITH_ROOM};
+use pool::POOL;
+pub use pool::purge;
+
+/// The largest block that comes from a slab, in bytes.
+pub const BLOCK_MAX: usize = 8192;
+
+/// Sizes go up by 16 bytes to 128, and from there by an eighth of the last power of two.
+const CLASSES: usize = 56;
+/// How many slabs are looked at in one go, of those in which other threads have freed blocks.
+const LOOKED_AT_MAX: usize = 64;
+/// The same, when there is time for it.
+const LOOKED_AT_IN_TIME_MAX: usize = 256;
+/// Of the slabs of a class this part may be empty altogether before some are called sparse.
+const EMPTY_PART: usize = 32;
+
+/// The class of a size of at most [`BLOCK_MAX`] bytes.
+#[inline]
+const fn class_of(bytes: usize) -> usize {
+    let last = bytes.saturating_sub(1);
+    if last < 128 {
+        return last / 16;
+    }
+    let power = last.ilog2() as usize;
+    8 + (power - 7) * 8 + ((last >> (power - 3)) - 8)
+}
+
+/// The size of the blocks of a class, in bytes.
+const fn class_bytes(class: usize) -> usize {
+    if class < 8 {
+        return (class + 1) * 16;
+    }
+    (class % 8 + 9) << (class / 8 - 1 + 4)
+}
+
+/// The size of the block that a request for so many bytes gets, at most [`BLOCK_MAX`].
+#[inline]
+pub const fn block_bytes(bytes: usize) -> usize {
+    class_bytes(class_of(bytes))
+}
+
+/// What a heap has of one size.
+struct Class {
+    /// The slab that blocks are taken from, or [`NO_SLAB`].
+    current: Cell<*const Slab>,
+    with_room: Slabs,
+    sparse: Slabs,
+    /// How many slabs there are, wherever.
+    slabs: Cell<usize>,
+}
+
+/// What one thread takes blocks from.
+#[repr(align(128))]
+struct Heap {
+    /// Slabs in which other threads have freed blocks since this was last looked at.
+    pending: AtomicPtr<Slab>,
+    state: AtomicU8,
+    /// The heap that was made before this one.
+    next: Cell<*const Heap>,
+    /// What was taken from `pending` and is still to be looked at.
+    to_look_at: Cell<*const Slab>,
+    classes: [Class; CLASSES],
+}
+
+/// Whose a heap is: a thread's; nobody's; or for a moment that of a thread which takes slabs from nobody's.
+const OWNED: u8 = 0;
+const LEFT: u8 = 1;
+const LOCKED: u8 = 2;
+
+/// The heap made last.
+static HEAPS: AtomicPtr<Heap> = AtomicPtr::new(null_mut());
+/// How many heaps are nobody's, so that who needs memory need not look at all of them in vain.
+static LEFT_HEAPS: AtomicUsize = AtomicUsize::new(0);
+/// How many slabs are sparse, and how many ever became it.
+static SPARSE_NOW: AtomicUsize = AtomicUsize::new(0);
+static SPARSE_EVER: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    // Constant and without destructor: reading it neither allocates nor fails, even at thread end.
+    static HEAP: Cell<*const Heap> = const { Cell::new(ptr::null()) };
+    static AT_END: AtEnd = const { AtEnd };
+}
+
+/// Leaves the thread's heap to others at its end.
+struct AtEnd;
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        // SAFETY: heaps stay for ever.
+        if let Some(heap) = unsafe { HEAP.replace(ptr::null()).as_ref() } {
+            heap.leave();
+        }
+    }
+}
+
+fn all_heaps() -> impl Iterator<Item = &'static Heap> {
+    let mut at: *const Heap = HEAPS.load(Acquire);
+    std::iter::from_fn(move || {
+        // SAFETY: heaps stay for ever, and `next` is not written once the heap is in the list.
+        let heap = unsafe { at.as_ref() }?;
+        at = heap.next.get();
+        Some(heap)
+    })
+}
+
+impl Heap {
+    /// One that a thread has left, or a new one; null if the system has no memory.
+    fn find() -> *const Heap {
+        if LEFT_HEAPS.load(Relaxed) > 0
+            && let Some(heap) = all_heaps().find(|heap| heap.enter(OWNED))
+        {
+            LEFT_HEAPS.fetch_sub(1, Relaxed);
+            return heap;
+        }
+        // SAFETY: the size is not zero.
+        let heap = unsafe { System.alloc(Layout::new::<Heap>()) }.cast::<Heap>();
+        if heap.is_null() {
+            return heap;
+        }
+        let class = || Class {
+            current: Cell::new(&NO_SLAB.0),
+            with_room: Slabs::new(),
+            sparse: Slabs::new(),
+            slabs: Cell::new(0),
+        };
+        let new = Heap {
+            pending: AtomicPtr::new(null_mut()),
+            state: AtomicU8::new(OWNED),
+            next: Cell::new(HEAPS.load(Acquire)),
+            to_look_at: Cell::new(ptr::null()),
+            classes: std::array::from_fn(|_| class()),
+        };
+        // SAFETY: the memory is new and as large as a heap, and nobody else has it before it is in the list.
+        unsafe {
+            heap.write(new);
+            while let Err(now) = HEAPS.compare_exchange((*heap).next.get().cast_mut(), heap, AcqRel, Acquire) {
+                (*heap).next.set(now);
+            }
+        }
+        heap
+    }
+
+    /// Takes a heap that a thread has left, if it is one.
+    fn enter(&self, as_state: u8) -> bool {
+        self.state.compare_exchange(LEFT, as_state, Acquire, Relaxed).is_ok()
+    }
+
+    /// Leaves the heap to others.
+    fn leave(&self) {
+        for class in &self.classes {
+            // SAFETY: the notes on slabs stay for ever.
+            let current = unsafe { &*class.current.replace(&NO_SLAB.0) };
+            if !ptr::eq(current, &NO_SLAB.0) {
+                self.lay_aside(class, current);
+            }
+        }
+        self.state.store(LEFT, Release);
+        LEFT_HEAPS.fetch_add(1, Relaxed);
+    }
+
+    /// Puts a slab that blocks were taken from to where it belongs now.
+    fn lay_aside(&self, class: &Class, slab: &Slab) {
+        slab.place.store(FULL, Relaxed);
+        if slab.used.get() < slab.capacity.get() {
+            self.has_room(class, slab);
+        }
+    }
+
+    /// A slab that was full, or laid aside, has room.
+    fn has_room(&self, class: &Class, slab: &Slab) {
+        slab.place.store(WITH_ROOM, Relaxed);
+        class.with_room.push(slab);
+        if slab.used.get() == 0 {
+            self.give_away(class, slab);
+        }
+    }
+
+    /// Takes a slab out of its list.
+    fn unlist(&self, class: &Class, slab: &Slab) {
+        if slab.is_sparse() {
+            SPARSE_NOW.fetch_sub(1, Relaxed);
+            class.sparse.remove(slab);
+        } else {
+            class.with_room.remove(slab);
+        }
+    }
+
+    /// Gives a slab of a list in which nothing lives to the pool.
+    #[cold]
+    fn give_away(&self, class: &Class, slab: &Slab) {
+        self.unlist(class, slab);
+        class.slabs.set(class.slabs.get() - 1);
+        POOL.put(slab);
+    }
+
+    /// A block of a slab that is not the current one was freed.
+    #[inline]
+    fn freed(&self, slab: &Slab) {
+        let class = &self.classes[slab.class.get() as usize % CLASSES];
+        if slab.place.load(Relaxed) == FULL {
+            self.has_room(class, slab);
+        } else if slab.used.get() == 0 {
+            self.give_away(class, slab);
+        }
+    }
+
+    /// Has the owner look at a slab of it in which another thread has freed the first block.
+    fn look_at(&self, slab: &Slab) {
+        let slab = ptr::from_ref(slab).cast_mut();
+        let mut first = self.pending.load(Relaxed);
+        loop {
+            // SAFETY: the notes on slabs stay for ever.
+            unsafe { (*slab).next_pending.store(first, Relaxed) };
+            match self.pending.compare_exchange_weak(first, slab, AcqRel, Relaxed) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Takes back what other threads have freed, in so many slabs at most. Returns whether that was all.
+    fn collect(&self, most: usize) -> bool {
+        for _ in 0..most {
+            if self.to_look_at.get().is_null() {
+                if self.pending.load(Relaxed).is_null() {
+                    return true;
+                }
+                self.to_look_at.set(self.pending.swap(null_mut(), AcqRel));
+            }
+            // SAFETY: the notes on slabs stay for ever.
+            let Some(slab) = (unsafe { self.to_look_at.get().as_ref() }) else { return true };
+            self.to_look_at.set(slab.next_pending.load(Relaxed));
+            let owner = slab.owner.load(Acquire);
+            if ptr::eq(owner, self) {
+                self.collect_from(slab);
+            } else {
+                // Another heap has taken it since, and it is that one's to look at.
+                // SAFETY: heaps stay for ever.
+                unsafe { (*owner).look_at(slab) };
+            }
+        }
+        false
+    }
+
+    fn collect_from(&self, slab: &Slab) {
+        slab.take_back();
+        if slab.place.load(Relaxed) != CURRENT {
+            self.freed(slab);
+        }
+    }
+
+    /// A block of a class whose current slab has none.
+    #[cold]
+    #[inline(never)]
+    fn take_elsewhere(&self, class_at: usize) -> *mut u8 {
+        let class = &self.classes[class_at];
+        self.collect(LOOKED_AT_MAX);
+        // SAFETY: the notes on slabs stay for ever; this thread owns the heap.
+        let current = unsafe { &*class.current.get() };
+        // SAFETY: as above.
+        let block = unsafe { current.take() };
+        if !block.is_null() {
+            return block;
+        }
+        let next = class.with_room.pop().or_else(|| {
+            let sparse = class.sparse.pop()?;
+            SPARSE_NOW.fetch_sub(1, Relaxed);
+            Some(sparse)
+        });
+        let Some(next) = next.or_else(|| self.take_left(class_at)).or_else(|| self.take_new(class_at)) else {
+            return null_mut();
+        };
+        class.current.set(next);
+        next.place.store(CURRENT, Relaxed);
+        if !ptr::eq(current, &NO_SLAB.0) {
+            self.lay_aside(class, current);
+        }
+        // SAFETY: this thread owns the heap; and the slab has room.
+        unsafe { next.take() }
+    }
+
+    /// A slab with room of a heap that a thread has left.
+    fn take_left<'a>(&self, class_at: usize) -> Option<&'a Slab> {
+        if LEFT_HEAPS.load(Relaxed) == 0 {
+            return None;
+        }
+        for heap in all_heaps() {
+            if !heap.enter(LOCKED) {
+                continue;
+            }
+            heap.collect(LOOKED_AT_MAX);
+            let left = &heap.classes[class_at];
+            let found = left.with_room.first.get();
+            let found = if found.is_null() { left.sparse.first.get() } else { found };
+            // SAFETY: the notes on slabs stay for ever.
+            let found = unsafe { found.as_ref() };
+            if let Some(slab) = found {
+                heap.unlist(left, slab);
+                left.slabs.set(left.slabs.get() - 1);
+                slab.owner.store(ptr::from_ref(self).cast_mut(), Release);
+                let own = &self.classes[class_at].slabs;
+                own.set(own.get() + 1);
+            }
+            heap.state.store(LEFT, Release);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// A slab in which nothing lives.
+    fn take_new<'a>(&self, class_at: usize) -> Option<&'a Slab> {
+        let slab = POOL.take()?;
+        slab.give_to(self, class_at, class_bytes(class_at));
+        let own = &self.classes[class_at].slabs;
+        own.set(own.get() + 1);
+        Some(slab)
+    }
+
+    /// Decides which slabs are sparse: of each class those in which least lives, as many as would be empty if what is
+    /// free in all were free in few.
+    fn find_sparse(&self) {
+        for class in &self.classes {
+            if class.with_room.len.get() < 2 {
+                continue;
+            }
+            let (mut free, mut capacity, mut fillings) = (0, 1_usize, [0; FILLINGS]);
+            for slab in class.with_room.iter().chain(class.sparse.iter()) {
+                capacity = slab.capacity.get() as usize;
+                free += capacity - slab.used.get() as usize;
+                fillings[slab.filling()] += 1;
+            }
+            let empty = (free / capacity).saturating_sub(1 + class.slabs.get() / EMPTY_PART);
+            if empty <= class.sparse.len.get() {
+                continue;
+            }
+            // All that are filled less than `limit`, and of those that are filled as much so many that it is enough.
+            let (mut limit, mut wanted) = (0, empty);
+            while fillings[limit] < wanted {
+                wanted -= fillings[limit];
+                limit += 1;
+            }
+            let mut at = class.with_room.first.replace(ptr::null());
+            class.with_room.len.set(0);
+            // SAFETY: the notes on slabs stay for ever.
+            while let Some(slab) = unsafe { at.as_ref() } {
+                at = slab.next.get();
+                let filling = slab.filling();
+                if filling < limit || filling == limit && wanted > 0 {
+                    wanted -= usize::from(filling == limit);
+                    slab.place.store(SPARSE, Relaxed);
+                    class.sparse.push(slab);
+                    SPARSE_NOW.fetch_add(1, Relaxed);
+                    SPARSE_EVER.fetch_add(1, Relaxed);
+                } else {
+                    class.with_room.push(slab);
+                }
+            }
+        }
+    }
+}
+
+/// A block of at least so many bytes, at most [`BLOCK_MAX`]; null if the system has no memory. It is aligned to the
+/// largest power of two that divides [`block_bytes`], to 16 at least.
+#[inline]
+pub fn allocate(bytes: usize) -> *mut u8 {
+    let class = class_of(bytes);
+    // SAFETY: heaps and the notes on slabs stay for ever, and the heap is this thread's.
+    unsafe {
+        let Some(heap) = HEAP.get().as_ref() else { return allocate_first(class) };
+        let block = (*heap.classes[class].current.get()).take();
+        if block.is_null() { heap.take_elsewhere(class) } else { block }
+    }
+}
+
+/// The first block of a thread, or one that it needs after the end of its heap.
+#[cold]
+#[inline(never)]
+fn allocate_first(class: usize) -> *mut u8 {
+    let heap = Heap::find();
+    // SAFETY: heaps stay for ever.
+    let Some(found) = (unsafe { heap.as_ref() }) else { return null_mut() };
+    if AT_END.try_with(|_| ()).is_ok() {
+        HEAP.set(heap);
+        found.take_elsewhere(class)
+    } else {
+        let block = found.take_elsewhere(class);
+        found.leave();
+        block
+    }
+}
+
+/// Frees a block.
+///
+/// # Safety
+/// It came from [`allocate`], and nobody uses it any more.
+#[inline]
+pub unsafe fn free(block: *mut u8) {
+    // SAFETY: as the caller promises.
+    let slab = unsafe { Slab::of(block) };
+    let heap = HEAP.get();
+    // A slab in use has an owner, so a thread without a heap is none.
+    if !ptr::eq(slab.owner.load(Relaxed), heap) {
+        // SAFETY: as the caller promises.
+        return unsafe { slab.free_remotely(block) };
+    }
+    // SAFETY: the block has room for four bytes, and nobody else uses it.
+    unsafe { block.cast::<u32>().write(slab.free.get()) };
+    slab.free.set(slab.place_of(block));
+    slab.used.set(slab.used.get() - 1);
+    if slab.place.load(Relaxed) != CURRENT {
+        // SAFETY: heaps stay for ever, and this is the thread's own.
+        unsafe { (*heap).freed(slab) };
+    }
+}
+
+/// Whether a block lives in a slab that would be free soon if it and a few others moved; false for what is not from a
+/// slab.
+#[inline]
+pub fn is_sparse(address: usize) -> bool {
+    // SAFETY: a region of ours begins with the notes on its slabs, which stay for ever; zeroed while they are not used.
+    pool::is_in_region(address) && unsafe { Slab::of(ptr::with_exposed_provenance_mut(address)) }.is_sparse()
+}
+
+/// How many slabs are sparse now, and how many ever became it.
+pub fn sparse_slabs() -> (usize, usize) {
+    (SPARSE_NOW.load(Relaxed), SPARSE_EVER.load(Relaxed))
+}
+
+/// Takes back what other threads have freed of this thread's blocks and of nobody's, and finds out which slabs are
+/// sparse: to be called now and then by a thread that allocates much. Returns whether it is done; else it is to be
+/// called again soon.
+pub fn tidy() -> bool {
+    let mut is_done = true;
+    let tidy = |heap: &Heap| {
+        let all = heap.collect(LOOKED_AT_IN_TIME_MAX);
+        if all {
+            heap.find_sparse();
+        }
+        all
+    };
+    // SAFETY: heaps stay for ever, and this is the thread's own.
+    if let Some(heap) = unsafe { HEAP.get().as_ref() } {
+        is_done &= tidy(heap);
+    }
+    if LEFT_HEAPS.load(Relaxed) > 0 {
+        for heap in all_heaps().filter(|heap| heap.enter(LOCKED)) {
+            is_done &= tidy(heap);
+            heap.state.store(LEFT, Release);
+        }
+    }
+    is_done
+}

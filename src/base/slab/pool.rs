@@ -1,0 +1,142 @@
+//! Where slabs come from, and where they go to when nothing lives in them.
+
+use std::ptr::{self, null_mut};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use super::notes::{IN_POOL, REGION_BYTES, REGION_SLABS, SLAB_BYTES, Slab, Slabs};
+
+/// More than a system gives to a process, unless it is asked for it.
+const ADDRESSES: usize = 1 << 48;
+/// How many slabs are taken out of the pool at a time, to be given back to the system.
+const PURGED_AT_ONCE: usize = 32;
+
+/// A bit for each place where a region may lie, set where one does.
+static REGIONS: [AtomicU64; ADDRESSES / REGION_BYTES / 64] =
+    [const { AtomicU64::new(0) }; ADDRESSES / REGION_BYTES / 64];
+
+/// Whether an address is in a region of ours.
+#[inline]
+pub(super) fn is_in_region(address: usize) -> bool {
+    let region = address / REGION_BYTES;
+    REGIONS.get(region / 64).is_some_and(|bits| bits.load(Relaxed) >> (region % 64) & 1 == 1)
+}
+
+/// Slabs in which nothing lives.
+pub(super) struct Pool(Mutex<Pooled>);
+
+struct Pooled {
+    /// Those that still have memory.
+    dirty: Slabs,
+    /// Those that have none.
+    clean: Slabs,
+    /// The least that `dirty` has held since memory was last given back.
+    least_dirty: usize,
+    /// The region that slabs are taken from which were never used, and the next of them.
+    region: *mut u8,
+    next: usize,
+}
+
+// SAFETY: the notes on slabs of the pool are touched only under its lock.
+unsafe impl Send for Pooled {}
+
+pub(super) static POOL: Pool = Pool(Mutex::new(Pooled {
+    dirty: Slabs::new(),
+    clean: Slabs::new(),
+    least_dirty: 0,
+    region: null_mut(),
+    next: REGION_SLABS,
+}));
+
+impl Pool {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pooled> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn put(&self, slab: &Slab) {
+        slab.place.store(IN_POOL, Relaxed);
+        self.lock().dirty.push(slab);
+    }
+
+    pub(super) fn take<'a>(&self) -> Option<&'a Slab> {
+        let mut pooled = self.lock();
+        if let Some(slab) = pooled.dirty.pop() {
+            pooled.least_dirty = pooled.least_dirty.min(pooled.dirty.len.get());
+            return Some(slab);
+        }
+        if let Some(slab) = pooled.clean.pop() {
+            return Some(slab);
+        }
+        if pooled.next == REGION_SLABS {
+            pooled.region = map_region()?;
+            pooled.next = 1;
+        }
+        let at = pooled.next;
+        pooled.next += 1;
+        // SAFETY: the region begins with room for the notes on its slabs, zeroed, and nobody else has these.
+        unsafe {
+            let slab = pooled.region.cast::<Slab>().add(at);
+            slab.write(Slab::new());
+            (*slab).begin.set(pooled.region.add(at * SLAB_BYTES));
+            Some(&*slab)
+        }
+    }
+}
+
+/// New memory for a region, without large pages: copies of segments get slower by them.
+fn map_region() -> Option<*mut u8> {
+    // SAFETY: a new mapping, of which the ends that are not needed are unmapped before anybody knows of it.
+    unsafe {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let mapped = mmap_anonymous(null_mut(), 2 * REGION_BYTES, ProtFlags::READ | ProtFlags::WRITE, flags);
+        let mapped = mapped.ok()?.cast::<u8>();
+        let before = mapped.align_offset(REGION_BYTES);
+        let region = mapped.add(before);
+        if before > 0 {
+            let _ = munmap(mapped.cast(), before);
+        }
+        let behind = region.add(REGION_BYTES);
+        let _ = munmap(behind.cast(), REGION_BYTES - before);
+        let _ = madvise(region.cast(), REGION_BYTES, Advice::LinuxNoHugepage);
+        let at = region.expose_provenance() / REGION_BYTES;
+        REGIONS.get(at / 64)?.fetch_or(1 << (at % 64), Relaxed);
+        Some(region)
+    }
+}
+
+/// Gives memory back to the system in which nothing lives: a part of what nobody has needed since the last call, or
+/// everything. Returns how many bytes.
+pub fn purge(everything: bool) -> usize {
+    let mut pooled = POOL.lock();
+    let dirty = pooled.dirty.len.get();
+    let mut wanted = if everything { dirty } else { pooled.least_dirty.div_ceil(8) };
+    let mut purged = 0;
+    while wanted > 0 {
+        let mut slabs = [ptr::null::<Slab>(); PURGED_AT_ONCE];
+        let mut taken = 0;
+        while taken < PURGED_AT_ONCE.min(wanted)
+            && let Some(slab) = pooled.dirty.pop()
+        {
+            slabs[taken] = slab;
+            taken += 1;
+        }
+        if taken == 0 {
+            break;
+        }
+        drop(pooled);
+        for slab in &slabs[..taken] {
+            // SAFETY: the slab is out of the pool, and nothing lives in it.
+            let _ = unsafe { madvise((**slab).begin.get().cast(), SLAB_BYTES, Advice::LinuxDontNeed) };
+        }
+        pooled = POOL.lock();
+        // SAFETY: the notes on slabs stay for ever.
+        slabs[..taken].iter().for_each(|slab| pooled.clean.push(unsafe { &**slab }));
+        wanted -= taken;
+        purged += taken * SLAB_BYTES;
+    }
+    pooled.least_dirty = pooled.dirty.len.get();
+    purged
+}

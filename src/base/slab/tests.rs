@@ -1,0 +1,268 @@
+//! Blocks by one thread and by several, slabs that change hands, and what becomes of empty and of sparse ones.
+
+use super::notes::SLAB_BYTES;
+use super::*;
+use std::collections::HashSet;
+use std::sync::{Mutex, mpsc};
+use std::thread;
+
+/// A block filled with what says whose it is. Its drop finds it as it was, and frees it.
+struct Block {
+    begin: *mut u8,
+    bytes: usize,
+    mark: u8,
+}
+
+// SAFETY: any thread may free a block, and nobody else has it.
+unsafe impl Send for Block {}
+
+impl Block {
+    fn new(bytes: usize, mark: u8) -> Block {
+        let begin = allocate(bytes);
+        assert!(!begin.is_null() && begin.addr().is_multiple_of(16));
+        // SAFETY: the block has that many bytes.
+        unsafe { begin.write_bytes(mark, bytes) };
+        Block { begin, bytes, mark }
+    }
+
+    fn slab(&self) -> &Slab {
+        // SAFETY: the block is in use.
+        unsafe { Slab::of(self.begin) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: the block has that many bytes, which were written, and is freed once.
+        unsafe {
+            let bytes = std::slice::from_raw_parts(self.begin, self.bytes);
+            assert!(bytes.iter().all(|&byte| byte == self.mark), "nobody else writes to a block");
+            free(self.begin);
+        }
+    }
+}
+
+/// The heap of this thread.
+fn own() -> &'static Heap {
+    if HEAP.get().is_null() {
+        drop(Block::new(1, 0));
+    }
+    // SAFETY: heaps stay for ever.
+    unsafe { HEAP.get().as_ref() }.expect("the thread has had a block")
+}
+
+/// How many slabs of the class of this size belong to this thread.
+fn slabs_of(bytes: usize) -> usize {
+    own().classes[class_of(bytes)].slabs.get()
+}
+
+/// Only one of these tests at a time, so that nobody else takes or leaves slabs of the classes that they count.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs a test in a thread of its own, for they count what belongs to a thread, while no other has any slab.
+fn alone(run: impl FnOnce() + Send + 'static) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    in_a_thread(|| while !tidy() {});
+    in_a_thread(run);
+}
+
+fn in_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    thread::spawn(run).join().expect("its assertions hold")
+}
+
+/// What 100 slabs hold, and how many blocks that is.
+const BYTES: usize = 2048;
+const COUNT: usize = 100 * SLAB_BYTES / BYTES;
+
+fn hundred_slabs() -> Vec<Block> {
+    (0..COUNT).map(|n| Block::new(BYTES, n as u8)).collect()
+}
+
+#[test]
+fn classes_hold_their_sizes_and_waste_little() {
+    let mut largest = 0;
+    for class in 0..CLASSES {
+        let bytes = class_bytes(class);
+        assert!(bytes > largest && bytes.is_multiple_of(16));
+        assert_eq!((class_of(bytes), class_of(largest + 1)), (class, class));
+        assert!(bytes <= 128 || (bytes - largest) * 8 <= largest, "{bytes}");
+        largest = bytes;
+    }
+    assert_eq!((largest, class_of(0), block_bytes(1)), (BLOCK_MAX, 0, 16));
+    for align in [32, 64, 128, 1024, 4096] {
+        for bytes in (align..=BLOCK_MAX).step_by(align) {
+            assert!(block_bytes(bytes).is_multiple_of(align), "{bytes} of {align}");
+        }
+    }
+}
+
+#[test]
+fn blocks_never_overlap() {
+    alone(|| {
+        let mut random = 1_u64;
+        let mut next = move |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize % below
+        };
+        let mut blocks: Vec<Block> = Vec::new();
+        for round in 0..60_000 {
+            if blocks.len() < 2000 && (round / 10_000) % 2 == 0 || blocks.is_empty() {
+                let largest = [100, 1000, BLOCK_MAX][next(3)];
+                blocks.push(Block::new(1 + next(largest), next(256) as u8));
+            } else {
+                blocks.swap_remove(next(blocks.len()));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_slab_that_is_empty_is_given_away() {
+    alone(|| {
+        let blocks = hundred_slabs();
+        let slabs: HashSet<*const Slab> = blocks.iter().map(|block| ptr::from_ref(block.slab())).collect();
+        assert_eq!((slabs.len(), slabs_of(BYTES)), (100, 100));
+        drop(blocks);
+        assert_eq!(slabs_of(BYTES), 1, "the one that blocks are taken from stays");
+        assert!(purge(true) >= 99 * SLAB_BYTES);
+        drop(hundred_slabs());
+    });
+}
+
+#[test]
+fn what_another_thread_frees_comes_back_slab_by_slab() {
+    alone(|| {
+        let mut blocks = hundred_slabs();
+        let stays = blocks.swap_remove(COUNT / 2);
+        in_a_thread(move || drop(blocks));
+        assert_eq!(slabs_of(BYTES), 100, "its owner has not looked yet");
+        own().collect(10);
+        assert!((89..91).contains(&slabs_of(BYTES)));
+        tidy();
+        assert_eq!(slabs_of(BYTES), 2, "that with the block, and the current one");
+        let again: Vec<Block> = (0..COUNT / 100).map(|n| Block::new(BYTES, n as u8)).collect();
+        drop((again, stays));
+        assert_eq!(slabs_of(BYTES), 1);
+    });
+}
+
+#[test]
+fn threads_free_each_others_blocks() {
+    alone(|| four_threads(20_000));
+}
+
+fn four_threads(rounds: usize) {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..4).map(|_| mpsc::channel::<Block>()).unzip();
+    let threads: Vec<_> = receivers
+        .into_iter()
+        .enumerate()
+        .map(|(at, receiver)| {
+            let to = senders.clone();
+            thread::spawn(move || {
+                for round in 0..rounds {
+                    let bytes = 1 + (round * 7919 + at) % [64, 700, 3000][round % 3];
+                    let block = Block::new(bytes, round as u8);
+                    if round % 4 != at {
+                        let _ = to[round % 4].send(block);
+                    }
+                    receiver.try_iter().take(2).for_each(drop);
+                    if round % 1000 == 0 {
+                        tidy();
+                    }
+                }
+                drop(to);
+                receiver.into_iter().for_each(drop);
+                tidy();
+            })
+        })
+        .collect();
+    drop(senders);
+    threads.into_iter().for_each(|thread| thread.join().expect("its assertions hold"));
+}
+
+#[test]
+fn others_use_and_empty_what_a_thread_has_left() {
+    alone(|| {
+        // This thread has a heap already, so the next one's is not its own.
+        assert_eq!(slabs_of(BYTES), 0);
+        let mut blocks = in_a_thread(hundred_slabs);
+        let slabs: HashSet<*const Slab> = blocks.iter().map(|block| ptr::from_ref(block.slab())).collect();
+        // Every second block goes by a third thread, which has been there before the heap was left.
+        let going: Vec<Block> = blocks.extract_if(.., |block| block.mark % 2 == 0).collect();
+        drop(going);
+        let more: Vec<Block> = (0..COUNT / 4).map(|n| Block::new(BYTES, n as u8)).collect();
+        assert!(more.iter().all(|block| slabs.contains(&ptr::from_ref(block.slab()))));
+        assert!((50..53).contains(&slabs_of(BYTES)), "{}", slabs_of(BYTES));
+        in_a_thread(move || drop(blocks));
+        tidy();
+        drop(more);
+        assert_eq!(slabs_of(BYTES), 1);
+        assert!(all_heaps().all(|heap| ptr::eq(heap, own()) || heap.classes[class_of(BYTES)].slabs.get() == 0));
+    });
+}
+
+#[test]
+fn a_slab_changes_hands_while_a_block_of_it_is_freed() {
+    alone(|| {
+        for _ in 0..200 {
+            own();
+            let blocks = in_a_thread(|| (0..100).map(|n| Block::new(BYTES, n)).collect::<Vec<_>>());
+            let freeing = thread::spawn(move || drop(blocks));
+            // Takes over what the first of these threads has left while the second one frees.
+            let more: Vec<Block> = (0..200).map(|n| Block::new(BYTES, n)).collect();
+            freeing.join().expect("its assertions hold");
+            drop(more);
+        }
+        while !tidy() {}
+        tidy();
+        assert!(all_heaps().map(|heap| heap.classes[class_of(BYTES)].slabs.get()).sum::<usize>() <= 1);
+    });
+}
+
+#[test]
+fn what_lives_in_sparse_slabs_is_known_and_they_are_used_last() {
+    alone(|| {
+        let mut blocks = hundred_slabs();
+        tidy();
+        assert!(!blocks.iter().any(|block| block.slab().is_sparse()));
+        let mut at = 0;
+        blocks.retain(|_| {
+            at += 1;
+            at % (COUNT / 100) == 0
+        });
+        tidy();
+        let sparse = blocks.iter().filter(|block| block.slab().is_sparse()).count();
+        assert!((80..98).contains(&sparse), "{sparse}");
+        let (now, ever) = sparse_slabs();
+        assert!(now >= sparse && ever >= sparse);
+        // What moves finds room elsewhere, and its slab goes.
+        let is_sparse = |block: &Block| block.slab().is_sparse();
+        let moved: Vec<Block> =
+            blocks.iter().filter(|block| is_sparse(block)).map(|block| Block::new(BYTES, block.mark)).collect();
+        assert!(!moved.iter().any(is_sparse));
+        blocks.retain(|block| !is_sparse(block));
+        assert_eq!(slabs_of(BYTES), 100 - sparse);
+    });
+}
+
+#[test]
+fn a_thread_at_its_end_still_allocates_and_frees() {
+    struct Last(Cell<Option<Block>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            drop(self.0.take());
+            let blocks: Vec<Block> = (0..100).map(|n| Block::new(200, n)).collect();
+            drop(blocks);
+        }
+    }
+    thread_local!(static LAST: Last = const { Last(Cell::new(None)) });
+    in_a_thread(|| {
+        // Destructors run in the reverse of the order in which their values were made.
+        LAST.with(|last| last.0.set(None));
+        LAST.with(|last| last.0.set(Some(Block::new(200, 1))));
+    });
+    in_a_thread(|| {
+        let block = Block::new(200, 1);
+        LAST.with(|last| last.0.set(Some(block)));
+    });
+}
