@@ -5,7 +5,7 @@
 //!   region, 4 MB, aligned          ┌──────────────────────┬────────┬────────┬─ … ─┬─────────┐
 //!                                  │ notes on its 63 slabs│ slab 1 │ slab 2 │     │ slab 63 │
 //!                                  └──────────────────────┴────────┴────────┴─ … ─┴─────────┘
-//!   heap, one for each thread      56 classes of size: the slab that blocks are taken from, and others with room
+//!   heap, one for each thread      160 classes of size: the slab that blocks are taken from, and others with room
 //! ```
 //!
 //! The address of a block says which slab it is of, and where the notes on that slab are. A slab belongs to one heap.
@@ -46,8 +46,8 @@ pub use pool::purge;
 /// The largest block that comes from a slab, in bytes.
 pub const BLOCK_MAX: usize = 8192;
 
-/// Sizes go up by 16 bytes to 128, and from there by an eighth of the last power of two.
-const CLASSES: usize = 56;
+/// Sizes go up by 16 bytes to 512, and from there by a 32nd of the last power of two.
+const CLASSES: usize = 160;
 /// How many slabs are looked at in one go, of those in which other threads have freed blocks.
 const LOOKED_AT_MAX: usize = 64;
 /// The same, when there is time for it.
@@ -59,19 +59,19 @@ const EMPTY_PART: usize = 32;
 #[inline]
 const fn class_of(bytes: usize) -> usize {
     let last = bytes.saturating_sub(1);
-    if last < 128 {
+    if last < 512 {
         return last / 16;
     }
     let power = last.ilog2() as usize;
-    8 + (power - 7) * 8 + ((last >> (power - 3)) - 8)
+    (power - 9) * 32 + (last >> (power - 5))
 }
 
 /// The size of the blocks of a class, in bytes.
 const fn class_bytes(class: usize) -> usize {
-    if class < 8 {
+    if class < 32 {
         return (class + 1) * 16;
     }
-    (class % 8 + 9) << (class / 8 - 1 + 4)
+    (class % 32 + 33) << (class / 32 + 3)
 }
 
 /// The size of the block that a request for so many bytes gets, at most [`BLOCK_MAX`].

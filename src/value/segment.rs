@@ -135,7 +135,8 @@ impl Shape {
 
 #[inline]
 fn round_capacity(bytes: usize) -> usize {
-    usable_size(bytes)
+    // Steps of a sixteenth: the fewer sizes segments have, the fewer slabs are half empty.
+    usable_size(bytes.next_multiple_of((bytes.next_power_of_two() / 32).max(16)))
 }
 
 /// Lengths in a segment are u32; forty-odd million colliding keys would be needed to pass that.
@@ -484,8 +485,8 @@ impl Segment {
     #[inline(never)]
     fn rebuild(&mut self, slots: usize, bytes: usize) {
         let live = self.live_bytes() + bytes;
-        // The allocator's sizes go up by an eighth, which is slack enough unless there is almost none.
-        let (slack, spare) = if bytes == 0 { (0, 0) } else { ((live / 32).max(32), self.len() / 8) };
+        // Growth by a tenth or so, with what the allocator rounds up: more costs memory, less costs moves.
+        let (slack, spare) = if bytes == 0 { (0, 0) } else { ((live / 16).max(48), self.len() / 8) };
         let mut new = Segment::allocate(Shape::new(self.len() + slots + spare, live, slack));
         if self.header().garbage == 0 {
             new.append_arena(self);

@@ -85,7 +85,7 @@ fn classes_hold_their_sizes_and_waste_little() {
         let bytes = class_bytes(class);
         assert!(bytes > largest && bytes.is_multiple_of(16));
         assert_eq!((class_of(bytes), class_of(largest + 1)), (class, class));
-        assert!(bytes <= 128 || (bytes - largest) * 8 <= largest, "{bytes}");
+        assert!(bytes <= 512 || (bytes - largest) * 32 <= largest, "{bytes}");
         largest = bytes;
     }
     assert_eq!((largest, class_of(0), block_bytes(1)), (BLOCK_MAX, 0, 16));
