@@ -277,6 +277,41 @@ fn a_large_value_arrives_while_others_are_served() {
     wait_for(&mut other, "used_memory", |used| used.parse::<u64>().expect("a number") < 260 << 20);
 }
 
+/// What was freed stayed resident, for something always lived near by that did not move.
+#[test]
+fn memory_that_is_free_goes_back_to_the_system() {
+    const KEYS: usize = 300_000;
+    const MB: u64 = 1 << 20;
+    for workers in ["1", "2"] {
+        let server = Recipe::under_test().with("io-threads", workers).with("appendonly", "no").start();
+        let mut other = server.client();
+        let resident = |client: &mut Client| -> u64 { info(client, "used_memory_rss").parse().expect("a number") };
+        let falls_below = |client: &mut Client, limit: u64| {
+            wait_for(client, "used_memory_rss", |rss| rss.parse::<u64>().expect("a number") < limit);
+        };
+        let each = |keys: &mut dyn Iterator<Item = usize>, command: &dyn Fn(usize) -> Vec<u8>| {
+            let bytes: Vec<Vec<u8>> = keys.map(command).collect();
+            pipeline(&server, &bytes.concat(), bytes.len(), |_, reply| assert_ne!(reply[0], b'-'));
+        };
+        let begin = resident(&mut other);
+        each(&mut (0..KEYS), &|n| encode(&["SET", &format!("key:{n}"), &"v".repeat(n % 200)]));
+        each(&mut (0..KEYS), &|n| encode(&["HSET", "hash", &format!("field:{n}"), "value"]));
+        let full = resident(&mut other);
+        assert!(full > begin + 50 * MB, "{full}");
+        // One of ten is left, everywhere.
+        each(&mut (0..KEYS).filter(|n| n % 10 != 0), &|n| encode(&["DEL", &format!("key:{n}")]));
+        each(&mut (0..KEYS).filter(|n| n % 10 != 0), &|n| encode(&["HDEL", "hash", &format!("field:{n}")]));
+        falls_below(&mut other, begin + (full - begin) / 3);
+        assert_eq!(other.ok("DBSIZE").integer(), KEYS as i64 / 10 + 1);
+        assert_eq!(other.ok("HLEN hash").integer(), KEYS as i64 / 10);
+        assert_eq!(other.ok("GET key:10").string(), "v".repeat(10));
+        assert_eq!(other.ok("HGET hash field:299990").string(), "value");
+        other.ok("FLUSHALL");
+        other.ok("MEMORY PURGE");
+        falls_below(&mut other, begin + 12 * MB);
+    }
+}
+
 /// The rest of a command is read behind what was kept of it, if that is little, in the buffer that all connections of
 /// a worker share.
 #[test]

@@ -359,6 +359,18 @@ impl Heap {
         Some(slab)
     }
 
+    /// Gives away the slabs that blocks are taken from, where nothing lives in them.
+    fn give_up_empty(&self) {
+        for class in &self.classes {
+            // SAFETY: the notes on slabs stay for ever.
+            let current = unsafe { &*class.current.get() };
+            if current.used.get() == 0 && !ptr::eq(current, &NO_SLAB.0) {
+                class.current.set(&NO_SLAB.0);
+                self.lay_aside(class, current);
+            }
+        }
+    }
+
     /// Decides which slabs are sparse: of each class those in which least lives, as many as would be empty if what is
     /// free in all were free in few.
     fn find_sparse(&self) {
@@ -469,14 +481,15 @@ pub fn sparse_slabs() -> (usize, usize) {
     (SPARSE_NOW.load(Relaxed), SPARSE_EVER.load(Relaxed))
 }
 
-/// Takes back what other threads have freed of this thread's blocks and of nobody's, and finds out which slabs are
-/// sparse: to be called now and then by a thread that allocates much. Returns whether it is done; else it is to be
-/// called again soon.
+/// Takes back what other threads have freed of this thread's blocks and of nobody's, gives up slabs in which nothing
+/// lives, and finds out which are sparse: to be called now and then by a thread that allocates much. Returns whether it
+/// is done; else it is to be called again soon.
 pub fn tidy() -> bool {
     let mut is_done = true;
     let tidy = |heap: &Heap| {
         let all = heap.collect(LOOKED_AT_IN_TIME_MAX);
         if all {
+            heap.give_up_empty();
             heap.find_sparse();
         }
         all

@@ -220,7 +220,7 @@ fn memory_section(out: &mut Lines<'_>) {
         ("mem_clients_normal", &figures.clients),
         ("mem_cluster_links", &0),
         ("mem_aof_buffer", &figures.log_buffer),
-        ("mem_allocator", &"libc"),
+        ("mem_allocator", &"ironkeep"),
         ("active_defrag_running", &0),
         ("lazyfree_pending_objects", &out.server.garbage.released.pending_values.load(Relaxed)),
         ("lazyfreed_objects", &out.server.garbage.released.freed_values.load(Relaxed)),

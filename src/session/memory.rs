@@ -48,8 +48,8 @@ fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
     let mut found = Vec::new();
     if figures.peak as f64 > MUCH * figures.used as f64 {
         found.push(format!(
-            "Peak: {} bytes were in use once, {} are now. What was freed may stay resident, and the fragmentation \
-             ratio looks high for it: that is no leak, the next growth takes it up.",
+            "Peak: {} bytes were in use once, {} are now. What was freed goes back to the system little by little, \
+             and until then the fragmentation ratio looks high for it: that is no leak. See MEMORY PURGE.",
             figures.peak, figures.used
         ));
     } else if figures.fragmentation() > MUCH {

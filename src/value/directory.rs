@@ -16,7 +16,7 @@
 //! Invariants:
 //!
 //! - Every hash that a caller gives is the seed's hash of the key.
-//! - `len`, `volatile`, `elementwise`, `maps` and `live` are the sums over the segments.
+//! - `len`, `volatile`, `elementwise` and `live` are the sums over the segments.
 //! - `bounds[i]` is at or before every expiry in segment `i`, those of the elements of collections
 //!   included, and `earliest` at or before every bound. No bounds are kept while nothing can expire.
 //! - A clone shares all segments; a change after that copies only the segment that it touches.
@@ -132,9 +132,7 @@ pub struct Directory {
     len: usize,
     volatile: usize,
     /// Keys that hold elements with an expiry.
-    elementwise: u32,
-    /// Keys that hold a large collection with a map.
-    maps: u32,
+    elementwise: usize,
     live: usize,
     /// Parallel to `segments`, or empty while nothing can expire. Atomic only so that a look that
     /// changes nothing else may tighten them.
@@ -161,7 +159,6 @@ impl Clone for Directory {
             len: self.len,
             volatile: self.volatile,
             elementwise: self.elementwise,
-            maps: self.maps,
             live: self.live,
             bounds: self.bounds.iter().map(copy).collect(),
             earliest: copy(&self.earliest),
@@ -186,7 +183,6 @@ impl Directory {
             len: 0,
             volatile: 0,
             elementwise: 0,
-            maps: 0,
             live: 0,
             bounds: Vec::new(),
             earliest: AtomicU64::new(NEVER),
@@ -215,7 +211,7 @@ impl Directory {
     /// How many keys hold elements with an expiry of their own.
     #[inline]
     pub fn elementwise_len(&self) -> usize {
-        self.elementwise as usize
+        self.elementwise
     }
 
     /// The bytes of all records, payloads outside them not counted.
@@ -295,7 +291,6 @@ impl Directory {
             NewExpiry::Set(expiry) => expiry.map(storable),
         };
         let renewed = Expiries { own: expiry, elements: value.expiry() };
-        let new_maps = u32::from(value.has_map());
         let heap = value.with_body(|body| match found {
             Some(slot) => segment.replace(slot, &body, expiry, access),
             None => {
@@ -304,7 +299,6 @@ impl Directory {
             }
         });
         self.live = self.live - before + segment.live_bytes();
-        self.maps = self.maps + new_maps - maps_in(&heap);
         if found.is_none() {
             debug_assert_eq!(hash, self.hash_of(key), "a hash is the seed's hash of the key");
             self.len += 1;
@@ -323,7 +317,6 @@ impl Directory {
         let before = segment.live_bytes();
         let heap = segment.remove(slot);
         self.live = self.live - before + segment.live_bytes();
-        self.maps -= maps_in(&heap);
         self.len -= 1;
         self.note_expiry(at, old, Expiries::default());
         self.shrink();
@@ -341,9 +334,9 @@ impl Directory {
             self.segments[at] = segment;
             high.segments.push(other);
         }
-        let (any_expires, any_maps) = (self.volatile > 0 || self.elementwise > 0, self.maps > 0);
+        let any_expires = self.volatile + self.elementwise > 0;
         for directory in [&mut *self, &mut high] {
-            directory.add_up(any_expires, any_maps);
+            directory.add_up(any_expires);
             directory.shrink_to_fit();
         }
         high
@@ -561,9 +554,9 @@ impl Directory {
             return;
         }
         self.volatile = self.volatile - usize::from(old.own.is_some()) + usize::from(new.own.is_some());
-        let elementwise = self.elementwise + u32::from(new.elements.is_some());
-        self.elementwise = elementwise.saturating_sub(u32::from(old.elements.is_some()));
-        if self.volatile == 0 && self.elementwise == 0 {
+        let elementwise = self.elementwise + usize::from(new.elements.is_some());
+        self.elementwise = elementwise.saturating_sub(usize::from(old.elements.is_some()));
+        if self.volatile + self.elementwise == 0 {
             self.bounds = Vec::new();
             self.earliest = AtomicU64::new(NEVER);
         } else if let Some(expiry) = after {
@@ -648,11 +641,9 @@ impl Directory {
     }
 
     /// Counts again what there is, and when the first of it expires, if any of it may.
-    fn add_up(&mut self, any_expires: bool, any_maps: bool) {
+    fn add_up(&mut self, any_expires: bool) {
         self.len = self.segments.iter().map(Segment::len).sum();
         self.live = self.segments.iter().map(Segment::live_bytes).sum();
-        let maps = if any_maps { self.iter().filter(|entry| entry.kind().has_map()).count() } else { 0 };
-        self.maps = maps as u32;
         (self.volatile, self.elementwise, self.bounds, self.earliest) = (0, 0, Vec::new(), AtomicU64::new(NEVER));
         if !any_expires {
             return;
@@ -694,8 +685,8 @@ impl Directory {
     /// If one is broken.
     pub fn check_invariants(&self) {
         assert_eq!(self.mask, mask_of(self.segments.len()));
-        let (mut len, mut live, mut volatile, mut elementwise, mut maps) = (0, 0, 0, 0, 0);
-        let never = self.volatile == 0 && self.elementwise == 0;
+        let (mut len, mut live, mut volatile, mut elementwise) = (0, 0, 0, 0);
+        let never = self.volatile + self.elementwise == 0;
         assert_eq!(self.bounds.is_empty(), never, "bounds are kept while needed");
         assert!(self.bounds.is_empty() || self.bounds.len() == self.segments.len());
         for (at, segment) in self.segments.iter().enumerate() {
@@ -709,8 +700,7 @@ impl Directory {
                 assert!(keys.insert(entry.key()), "a key is stored once");
                 let expiries = Expiries::of(entry);
                 volatile += usize::from(expiries.own.is_some());
-                elementwise += u32::from(expiries.elements.is_some());
-                maps += u32::from(entry.kind().has_map());
+                elementwise += usize::from(expiries.elements.is_some());
                 if let Some(expiry) = expiries.earliest() {
                     assert!(self.bounds[at].load(Ordering::Relaxed) <= expiry);
                 }
@@ -721,8 +711,8 @@ impl Directory {
             len += segment.len();
             live += segment.live_bytes();
         }
-        let sums = (self.len, self.live, self.volatile, self.elementwise, self.maps);
-        assert_eq!((len, live, volatile, elementwise, maps), sums, "the sums agree");
+        let sums = (self.len, self.live, self.volatile, self.elementwise);
+        assert_eq!((len, live, volatile, elementwise), sums, "the sums agree");
     }
 }
 
@@ -766,12 +756,6 @@ fn tag_of(hash: u64) -> u8 {
 #[inline]
 fn reversed(bits: u64) -> u64 {
     bits.reverse_bits() >> (u64::BITS - POSITION_BITS)
-}
-
-/// How many collections with a map a payload is: one or none.
-#[inline]
-fn maps_in(heap: &Option<Heap>) -> u32 {
-    u32::from(heap.as_ref().is_some_and(Heap::has_map))
 }
 
 fn exact_bound(segment: &Segment) -> AtomicU64 {

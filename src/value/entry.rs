@@ -111,12 +111,6 @@ impl NewValue<'_> {
         }
     }
 
-    /// Whether it is a large collection that has a [`Map`].
-    #[inline]
-    pub(super) fn has_map(&self) -> bool {
-        matches!(self, NewValue::Heap(heap) if heap.has_map())
-    }
-
     /// Calls `store` with the form that the record will hold.
     ///
     /// A reference held by a pointer form passes to whoever stores it.
@@ -316,6 +310,13 @@ impl<'a> EntryRef<'a> {
     #[inline]
     pub(super) fn value_pointer(&self) -> Option<*const ()> {
         (self.flags() & FLAG_VALUE_SPILLED != 0).then(|| self.pointer(HEAD_LEN + self.key_len()))
+    }
+
+    /// The pointers to sealed bytes, each with its place in the record: of the key, and of a value that is no more.
+    pub(super) fn string_pointers(&self) -> impl Iterator<Item = (usize, *const ())> {
+        let is_string = self.kind() == Kind::Str || self.kind().packing().is_some();
+        let value = self.value_pointer().filter(|_| is_string).map(|raw| (HEAD_LEN + self.key_len(), raw));
+        self.key_pointer().map(|raw| (HEAD_LEN, raw)).into_iter().chain(value)
     }
 
     /// Whether the record is of this key.

@@ -130,12 +130,6 @@ impl Heap {
         }
     }
 
-    /// Whether it is a large collection that has a [`Map`](super::Map).
-    #[inline]
-    pub fn has_map(&self) -> bool {
-        matches!(self, Heap::Set(_) | Heap::Hash(_) | Heap::Zset(_))
-    }
-
     /// The heap bytes that the payload holds, about: for `MEMORY USAGE`, and to decide whether it
     /// is worth freeing elsewhere.
     pub fn bytes(&self) -> usize {

@@ -799,6 +799,28 @@ impl Segment {
         }
     }
 
+    /// Moves sealed bytes outside the records, those that are sparse and nobody else has. Returns how many. A shared
+    /// segment stays as it is.
+    pub(super) fn relocate_strings(&mut self, is_sparse: fn(usize) -> bool) -> usize {
+        let mut moved = 0;
+        for slot in 0..if self.is_unique() { self.len() } else { 0 } {
+            let pointers: smallvec::SmallVec<[(usize, *const ()); 2]> = self.entry(slot).string_pointers().collect();
+            for (place, raw) in pointers.into_iter().filter(|(_, raw)| is_sparse(raw.addr())) {
+                // SAFETY: the record, of a unique segment, has this pointer there, and owns its reference.
+                unsafe {
+                    let old = ManuallyDrop::new(SharedBytes::from_raw(raw));
+                    if old.strong_count() == 1 {
+                        let new = SharedBytes::new(&old).into_raw();
+                        self.memory().add(self.offset(slot) + place).cast::<*const ()>().write_unaligned(new);
+                        drop(ManuallyDrop::into_inner(old));
+                        moved += 1;
+                    }
+                }
+            }
+        }
+        moved
+    }
+
     /// Keeps the records that do not go high, and gives the others in a segment of their own.
     pub(super) fn split(&mut self, goes_high: impl Fn(&[u8]) -> bool) -> Segment {
         let mut sides: smallvec::SmallVec<[bool; 128]> = smallvec::SmallVec::new();

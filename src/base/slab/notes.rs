@@ -100,7 +100,7 @@ impl Slab {
     #[inline]
     pub(super) unsafe fn take(&self) -> *mut u8 {
         let mut free = self.free.get();
-        if free == NO_BLOCK {
+        if free == NO_BLOCK && self.more_free.get() != NO_BLOCK {
             free = self.more_free.replace(NO_BLOCK);
         }
         let block;

@@ -1,9 +1,10 @@
-//! Moving segments out of sparse slabs, a few at a time.
+//! Moving segments, and the sealed bytes of their records, out of sparse slabs, a few at a time.
 //!
 //! The allocator's slabs become sparse as segments grow out of one size class into the next. What still lives in such
 //! a slab keeps all of it; once moved elsewhere, the slab can be given back.
 //!
-//! A walk looks at all segments in turn, and before each at those inside the large collections that its records hold:
+//! A walk looks at all segments in turn, and before each at what its records point to: strings and small collections,
+//! which move together, and the segments inside large collections:
 //!
 //! ```text
 //! Position { segment, map, part, inner }
@@ -18,8 +19,8 @@
 //! - Nothing but addresses changes: no content, no count, no order.
 //! - Whatever has changed since a position was given, to go on from there is safe: at worst the walk passes over
 //!   something until the next one.
-//! - Where no record holds a map, a segment that is not sparse is not touched, nor is its header.
-//! - A walk gets on with any budget that is not spent, and exceeds none: neither of looks at segments nor of moves.
+//! - Where no record points to anything, a segment that is not sparse is not touched beyond its header.
+//! - A walk gets on with any budget that is not spent, and exceeds none by more than what one segment points to.
 
 use super::Directory;
 use crate::value::segment::Segment;
@@ -57,7 +58,7 @@ impl Position {
 pub struct Budget {
     /// How many segments may be looked at. Maps, their parts and the records of a segment count as well.
     pub looks: usize,
-    /// How many segments may be moved.
+    /// How many segments, or strings of theirs, may be moved.
     pub moves: usize,
 }
 
@@ -86,18 +87,19 @@ impl Directory {
             if budget.is_spent() {
                 return Some(at);
             }
-            if self.maps > 0 {
-                if let Some(ahead) = self.segments.get(at.segment + AHEAD) {
-                    ahead.prefetch_count();
-                }
-                at = relocate_maps(&mut self.segments[at.segment], at, budget, is_sparse);
+            if let Some(ahead) = self.segments.get(at.segment + AHEAD) {
+                ahead.prefetch_count();
+            }
+            let segment = &mut self.segments[at.segment];
+            if segment.spills() > 0 {
+                at = relocate_maps(segment, at, budget, is_sparse);
                 if budget.is_spent() {
                     return Some(at);
                 }
+                budget.moves = budget.moves.saturating_sub(segment.relocate_strings(is_sparse));
             }
-            let segment = &mut self.segments[at.segment];
             if is_sparse(segment.address()) && segment.relocate() {
-                budget.moves -= 1;
+                budget.moves = budget.moves.saturating_sub(1);
             }
             budget.look(1);
             at = Position::at(at.segment + 1);
@@ -122,7 +124,7 @@ impl Directory {
 fn relocate_maps(segment: &mut Segment, from: Position, budget: &mut Budget, is_sparse: fn(usize) -> bool) -> Position {
     let done = Position { map: MAPS_DONE, part: 0, inner: 0, ..from };
     // What is in a shared segment is shared.
-    if from.map == MAPS_DONE || segment.spills() == 0 || !segment.is_unique() {
+    if from.map == MAPS_DONE || !segment.is_unique() {
         return done;
     }
     let (mut at, mut met) = (from, 0);
