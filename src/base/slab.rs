@@ -52,6 +52,8 @@ const CLASSES: usize = 160;
 const LOOKED_AT_MAX: usize = 64;
 /// The same, when there is time for it.
 const LOOKED_AT_IN_TIME_MAX: usize = 256;
+/// After how many slabs the search for sparse ones pauses, at the end of a class.
+const SEARCHED_MAX: usize = 512;
 /// Of the slabs of a class this part may be empty altogether before some are called sparse.
 const EMPTY_PART: usize = 32;
 
@@ -100,6 +102,8 @@ struct Heap {
     next: Cell<*const Heap>,
     /// What was taken from `pending` and is still to be looked at.
     to_look_at: Cell<*const Slab>,
+    /// The class with which the search for sparse slabs goes on.
+    search_at: Cell<usize>,
     classes: [Class; CLASSES],
 }
 
@@ -169,6 +173,7 @@ impl Heap {
             state: AtomicU8::new(OWNED),
             next: Cell::new(HEAPS.load(Acquire)),
             to_look_at: Cell::new(ptr::null()),
+            search_at: Cell::new(0),
             classes: std::array::from_fn(|_| class()),
         };
         // SAFETY: the memory is new and as large as a heap, and nobody else has it before it is in the list.
@@ -359,7 +364,7 @@ impl Heap {
         Some(slab)
     }
 
-    /// Gives away the slabs that blocks are taken from, where nothing lives in them.
+    /// Gives away the slabs that blocks are taken from where nothing lives in them.
     fn give_up_empty(&self) {
         for class in &self.classes {
             // SAFETY: the notes on slabs stay for ever.
@@ -371,44 +376,58 @@ impl Heap {
         }
     }
 
-    /// Decides which slabs are sparse: of each class those in which least lives, as many as would be empty if what is
-    /// free in all were free in few.
+    /// Decides which slabs are sparse, of some classes in turn.
     fn find_sparse(&self) {
-        for class in &self.classes {
-            if class.with_room.len.get() < 2 {
-                continue;
+        let mut searched = 0;
+        for _ in 0..CLASSES {
+            let class = &self.classes[self.search_at.get()];
+            self.search_at.set((self.search_at.get() + 1) % CLASSES);
+            class.find_sparse();
+            searched += class.with_room.len.get() + class.sparse.len.get();
+            if searched > SEARCHED_MAX {
+                break;
             }
-            let (mut free, mut capacity, mut fillings) = (0, 1_usize, [0; FILLINGS]);
-            for slab in class.with_room.iter().chain(class.sparse.iter()) {
-                capacity = slab.capacity.get() as usize;
-                free += capacity - slab.used.get() as usize;
-                fillings[slab.filling()] += 1;
-            }
-            let empty = (free / capacity).saturating_sub(1 + class.slabs.get() / EMPTY_PART);
-            if empty <= class.sparse.len.get() {
-                continue;
-            }
-            // All that are filled less than `limit`, and of those that are filled as much so many that it is enough.
-            let (mut limit, mut wanted) = (0, empty);
-            while fillings[limit] < wanted {
-                wanted -= fillings[limit];
-                limit += 1;
-            }
-            let mut at = class.with_room.first.replace(ptr::null());
-            class.with_room.len.set(0);
-            // SAFETY: the notes on slabs stay for ever.
-            while let Some(slab) = unsafe { at.as_ref() } {
-                at = slab.next.get();
-                let filling = slab.filling();
-                if filling < limit || filling == limit && wanted > 0 {
-                    wanted -= usize::from(filling == limit);
-                    slab.place.store(SPARSE, Relaxed);
-                    class.sparse.push(slab);
-                    SPARSE_NOW.fetch_add(1, Relaxed);
-                    SPARSE_EVER.fetch_add(1, Relaxed);
-                } else {
-                    class.with_room.push(slab);
-                }
+        }
+    }
+}
+
+impl Class {
+    /// Decides which slabs are sparse: those in which least lives, as many as would be empty if what is free in all
+    /// were free in few.
+    fn find_sparse(&self) {
+        if self.with_room.len.get() < 2 {
+            return;
+        }
+        let (mut free, mut capacity, mut fillings) = (0, 1_usize, [0; FILLINGS]);
+        for slab in self.with_room.iter().chain(self.sparse.iter()) {
+            capacity = slab.capacity.get() as usize;
+            free += capacity - slab.used.get() as usize;
+            fillings[slab.filling()] += 1;
+        }
+        let empty = (free / capacity).saturating_sub(1 + self.slabs.get() / EMPTY_PART);
+        if empty <= self.sparse.len.get() {
+            return;
+        }
+        // All that are filled less than `limit`, and of those that are filled as much so many that it is enough.
+        let (mut limit, mut wanted) = (0, empty);
+        while fillings[limit] < wanted {
+            wanted -= fillings[limit];
+            limit += 1;
+        }
+        let mut at = self.with_room.first.replace(ptr::null());
+        self.with_room.len.set(0);
+        // SAFETY: the notes on slabs stay for ever.
+        while let Some(slab) = unsafe { at.as_ref() } {
+            at = slab.next.get();
+            let filling = slab.filling();
+            if filling < limit || filling == limit && wanted > 0 {
+                wanted -= usize::from(filling == limit);
+                slab.place.store(SPARSE, Relaxed);
+                self.sparse.push(slab);
+                SPARSE_NOW.fetch_add(1, Relaxed);
+                SPARSE_EVER.fetch_add(1, Relaxed);
+            } else {
+                self.with_room.push(slab);
             }
         }
     }
