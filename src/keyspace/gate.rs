@@ -4,13 +4,23 @@
 //! takes all of them, in ascending order. That costs as many uncontended locks as there are workers,
 //! not as many as there are shards.
 //!
+//! A worker may be executing something slow. Whoever closes the gate waits for it first, while the others go on, and
+//! only then stops them; should something slow begin just then, it lets them go once more.
+//!
 //! Invariants:
 //! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
 //!   while it holds it: the order is writer, gate, shards, log buffers. Whoever has closed the gate may wait for
 //!   the writer only where nobody else can be about to make a snapshot: at the end, and in `session::reload`.
 //! - Between two groups a worker holds nothing.
 
+use std::time::Duration;
+
 use parking_lot::{Mutex, MutexGuard};
+
+/// For how long the workers that are stopped already wait for another one that is not,
+const PATIENCE: Duration = Duration::from_micros(200);
+/// and how often they are let go again for that.
+const ATTEMPTS: usize = 16;
 
 #[repr(align(128))]
 #[derive(Debug, Default)]
@@ -53,6 +63,13 @@ impl Gate {
 
     /// Waits until every worker is between two groups, and keeps them there.
     pub fn close(&self) -> Closed<'_> {
+        for _ in 0..ATTEMPTS {
+            self.workers.iter().filter(|worker| worker.0.is_locked()).for_each(|worker| drop(worker.0.lock()));
+            let locks: Option<Vec<_>> = self.workers.iter().map(|worker| worker.0.try_lock_for(PATIENCE)).collect();
+            if let Some(locks) = locks {
+                return Closed { _locks: locks };
+            }
+        }
         Closed { _locks: self.workers.iter().map(|w| w.0.lock()).collect() }
     }
 }
@@ -62,6 +79,27 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn the_others_go_on_while_one_is_slow() {
+        let gate = Gate::new(3);
+        let slow = gate.enter(1);
+        let closed = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _alone = gate.close();
+                closed.store(true, Ordering::SeqCst);
+            });
+            // For longer than it takes to begin with that.
+            for _ in 0..100 {
+                drop((gate.enter(0), gate.enter(2)));
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            assert!(!closed.load(Ordering::SeqCst));
+            drop(slow);
+        });
+        assert!(closed.load(Ordering::SeqCst));
+    }
 
     #[test]
     fn whoever_closes_the_gate_is_alone() {
