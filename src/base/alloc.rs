@@ -167,7 +167,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: `block` came from this allocator with the same layout, so from where that says.
         unsafe {
             match small(&layout) {
-                Some(_) => slab::free(block),
+                Some(size) => slab::free(block, size),
                 None => System.dealloc(block, layout),
             }
         }
@@ -215,10 +215,12 @@ mod tests {
 
     #[test]
     fn block_sizes() {
-        for (size, block) in [(0, 16), (1, 16), (24, 32), (130, 144), (1000, 1008), (8192, 8192), (8193, 8208)] {
+        for (size, block) in
+            [(0, 16), (1, 16), (24, 32), (130, 144), (1000, 1008), (8192, 8192), (8193, 8704), (131_073, 131_088)]
+        {
             assert_eq!(block_size(size), block, "{size}");
         }
-        assert_eq!((usable_size(1000), usable_size(8193)), (1008, 8200));
+        assert_eq!((usable_size(1000), usable_size(200_000)), (1008, 200_008));
         assert_eq!(block_size(usize::MAX) % 16, 0);
     }
 
@@ -235,14 +237,18 @@ mod tests {
                 // Within a class, to another one, to the system's and within it, and back.
                 let mut layout = layout;
                 let mut block = block;
-                for (size, counted) in [(112, 112), (1000, 1008), (20_000, 20_016), (30_000, 30_016), (104, 112)] {
+                for (size, counted) in
+                    [(112, 112), (1000, 1008), (20_000, 20_480), (200_000, 200_016), (300_000, 300_016), (104, 112)]
+                {
                     block = Counting.realloc(block, layout, size);
                     layout = Layout::from_size_align(size, 8).expect("a valid layout");
                     assert_eq!(own_count() - before, counted);
                     assert!(std::slice::from_raw_parts(block, 100).iter().all(|&byte| byte == 7));
                 }
                 Counting.dealloc(block, layout);
-                for (size, align, counted) in [(64, 128, 128), (100, 4096, 4096), (5000, 4096, 8192)] {
+                for (size, align, counted) in
+                    [(64, 128, 128), (100, 4096, 4096), (5000, 4096, 8192), (10_000, 64, 10_240)]
+                {
                     let aligned = Layout::from_size_align(size, align).expect("a valid layout");
                     let block = Counting.alloc(aligned);
                     assert_eq!(block.addr() % align, 0);

@@ -1,23 +1,23 @@
-//! Small blocks of memory, out of slabs: 64 KB of blocks of one size each. Any thread gives back any block without a
-//! lock, and slabs in which nothing lives go back to the system.
+//! Small blocks of memory, out of slabs: 64 KB of blocks of one size each, or 1 MB for blocks of more than 8 KB. Any
+//! thread gives back any block without a lock, and slabs in which nothing lives go back to the system.
 //!
 //! ```text
-//!   region, 4 MB, aligned          ┌──────────────────────┬────────┬────────┬─ … ─┬─────────┐
-//!                                  │ notes on its 63 slabs│ slab 1 │ slab 2 │     │ slab 63 │
-//!                                  └──────────────────────┴────────┴────────┴─ … ─┴─────────┘
-//!   heap, one for each thread      160 classes of size: the slab that blocks are taken from, and others with room
+//!   region, 4 MB, aligned          ┌───────────────────┬────────┬────────┬─ … ─┬─────────┐
+//!                                  │ notes on its slabs│ slab 1 │ slab 2 │     │ slab 63 │    or 3 of 1 MB
+//!                                  └───────────────────┴────────┴────────┴─ … ─┴─────────┘
+//!   heap, one for each thread      224 classes of size: the slab that blocks are taken from, and others with room
 //! ```
 //!
-//! The address of a block says which slab it is of, and where the notes on that slab are. A slab belongs to one heap.
-//! The thread of that heap takes blocks from it and gives them back without any atomic operation. Another thread puts
-//! a block on the slab's second list, with one compare-and-swap, and the first to do so puts the slab on the heap's
-//! list of those to be looked at: so a million blocks that another thread has freed cost their owner one look at each
-//! slab, and never one at each block.
+//! Address and size of a block say which slab it is of, and where the notes on that slab are. A slab belongs to one
+//! heap. The thread of that heap takes blocks from it and gives them back without any atomic operation. Another thread
+//! puts a block on the slab's second list, with one compare-and-swap, and the first to do so puts the slab on the list
+//! of those that the heap is to look at. So a million blocks that another thread has freed cost their owner one look at
+//! each slab, and never one at each block.
 //!
 //! The heap of a thread that has ended goes to the next thread that begins; until then others take slabs from it.
 //!
-//! A slab is *sparse* while the little that lives in it would fit into other slabs of its class. Blocks are taken from
-//! sparse slabs last, and who can move what lives there ([`is_sparse`]) makes memory free by it.
+//! A small slab is *sparse* while the little that lives in it would fit into other slabs of its class. Blocks are taken
+//! from sparse slabs last, and who can move what lives there ([`is_sparse`]) makes memory free by it.
 //!
 //! Invariants:
 //! - `used` counts the blocks that are not on the slab's own list: one that another thread has freed counts as used
@@ -40,14 +40,19 @@ mod pool;
 mod tests;
 
 use notes::{CURRENT, FILLINGS, FULL, NO_SLAB, SPARSE, Slab, Slabs, WITH_ROOM};
-use pool::POOL;
+use pool::Pool;
 pub use pool::purge;
 
 /// The largest block that comes from a slab, in bytes.
-pub const BLOCK_MAX: usize = 8192;
+pub const BLOCK_MAX: usize = 128 * 1024;
 
-/// Sizes go up by 16 bytes to 512, and from there by a 32nd of the last power of two.
-const CLASSES: usize = 160;
+const SMALL_SLAB_BYTES: usize = 64 * 1024;
+const LARGE_SLAB_BYTES: usize = 1 << 20;
+/// Sizes go up by 16 bytes to 512, and from there by a 32nd of the last power of two, to 8 KB in small slabs;
+const SMALL_CLASSES: usize = 160;
+const SMALL_BLOCK_MAX: usize = 8192;
+/// and in large ones by a sixteenth.
+const CLASSES: usize = SMALL_CLASSES + 64;
 /// How many slabs are looked at in one go, of those in which other threads have freed blocks.
 const LOOKED_AT_MAX: usize = 64;
 /// The same, when there is time for it.
@@ -65,7 +70,10 @@ const fn class_of(bytes: usize) -> usize {
         return last / 16;
     }
     let power = last.ilog2() as usize;
-    (power - 9) * 32 + (last >> (power - 5))
+    if last < SMALL_BLOCK_MAX {
+        return (power - 9) * 32 + (last >> (power - 5));
+    }
+    SMALL_CLASSES + (power - 13) * 16 + (last >> (power - 4)) - 16
 }
 
 /// The size of the blocks of a class, in bytes.
@@ -73,7 +81,16 @@ const fn class_bytes(class: usize) -> usize {
     if class < 32 {
         return (class + 1) * 16;
     }
-    (class % 32 + 33) << (class / 32 + 3)
+    if class < SMALL_CLASSES {
+        return (class % 32 + 33) << (class / 32 + 3);
+    }
+    (class % 16 + 17) << ((class - SMALL_CLASSES) / 16 + 9)
+}
+
+/// The size of the slabs that hold blocks of so many bytes, in bytes.
+#[inline]
+const fn slab_bytes(block_bytes: usize) -> usize {
+    if block_bytes <= SMALL_BLOCK_MAX { SMALL_SLAB_BYTES } else { LARGE_SLAB_BYTES }
 }
 
 /// The size of the block that a request for so many bytes gets, at most [`BLOCK_MAX`].
@@ -236,7 +253,7 @@ impl Heap {
     fn give_away(&self, class: &Class, slab: &Slab) {
         self.unlist(class, slab);
         class.slabs.set(class.slabs.get() - 1);
-        POOL.put(slab);
+        Pool::of(slab_bytes(slab.block_bytes.get() as usize)).put(slab);
     }
 
     /// A block of a slab that is not the current one was freed.
@@ -357,8 +374,9 @@ impl Heap {
 
     /// A slab in which nothing lives.
     fn take_new<'a>(&self, class_at: usize) -> Option<&'a Slab> {
-        let slab = POOL.take()?;
-        slab.give_to(self, class_at, class_bytes(class_at));
+        let bytes = class_bytes(class_at);
+        let slab = Pool::of(slab_bytes(bytes)).take()?;
+        slab.give_to(self, class_at, slab_bytes(bytes), bytes);
         let own = &self.classes[class_at].slabs;
         own.set(own.get() + 1);
         Some(slab)
@@ -379,9 +397,9 @@ impl Heap {
     /// Decides which slabs are sparse, of some classes in turn.
     fn find_sparse(&self) {
         let mut searched = 0;
-        for _ in 0..CLASSES {
+        for _ in 0..SMALL_CLASSES {
             let class = &self.classes[self.search_at.get()];
-            self.search_at.set((self.search_at.get() + 1) % CLASSES);
+            self.search_at.set((self.search_at.get() + 1) % SMALL_CLASSES);
             class.find_sparse();
             searched += class.with_room.len.get() + class.sparse.len.get();
             if searched > SEARCHED_MAX {
@@ -463,14 +481,14 @@ fn allocate_first(class: usize) -> *mut u8 {
     }
 }
 
-/// Frees a block.
+/// Frees a block of so many bytes.
 ///
 /// # Safety
-/// It came from [`allocate`], and nobody uses it any more.
+/// It came from [`allocate`] for so many, and nobody uses it any more.
 #[inline]
-pub unsafe fn free(block: *mut u8) {
+pub unsafe fn free(block: *mut u8, bytes: usize) {
     // SAFETY: as the caller promises.
-    let slab = unsafe { Slab::of(block) };
+    let slab = unsafe { Slab::of(block, slab_bytes(bytes)) };
     let heap = HEAP.get();
     // A slab in use has an owner, so a thread without a heap is none.
     if !ptr::eq(slab.owner.load(Relaxed), heap) {
@@ -488,11 +506,12 @@ pub unsafe fn free(block: *mut u8) {
 }
 
 /// Whether a block lives in a slab that would be free soon if it and a few others moved; false for what is not from a
-/// slab.
+/// small slab.
 #[inline]
 pub fn is_sparse(address: usize) -> bool {
     // SAFETY: a region of ours begins with the notes on its slabs, which stay for ever; zeroed while they are not used.
-    pool::is_in_region(address) && unsafe { Slab::of(ptr::with_exposed_provenance_mut(address)) }.is_sparse()
+    pool::is_in_small_slab(address)
+        && unsafe { Slab::of(ptr::with_exposed_provenance_mut(address), SMALL_SLAB_BYTES) }.is_sparse()
 }
 
 /// How many slabs are sparse now, and how many ever became it.

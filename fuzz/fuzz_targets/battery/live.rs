@@ -54,7 +54,7 @@ fn start(storage: &SimStorage, generation: u64, directives: &str) -> Arc<Server>
         fsync_thread: false,
     };
     // Nobody receives the garbage: it is dropped at once, and no thread outlives an input.
-    let garbage = Garbage { to_drop: std::sync::mpsc::channel().0, released: Default::default() };
+    let garbage = Garbage { to_reclaim: std::sync::mpsc::channel().0, released: Default::default() };
     let started = recover_from(Arc::new(storage.clone()), options, config, ironkeep::session::table(), garbage);
     started.unwrap_or_else(|error| panic!("what a server wrote is read again: {error}")).0
 }

@@ -7,11 +7,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64};
 
 use super::Heap;
 
-/// In bytes.
-pub(super) const SLAB_BYTES: usize = 64 * 1024;
-/// A region has room for so many slabs, in the first of which are the notes on the others.
-pub(super) const REGION_SLABS: usize = 64;
-pub(super) const REGION_BYTES: usize = REGION_SLABS * SLAB_BYTES;
+/// A region has room for several slabs, in the first of which are the notes on the others. In bytes.
+pub(super) const REGION_BYTES: usize = 4 << 20;
 /// The end of a list of blocks, which are known by their distance from the slab's beginning.
 const NO_BLOCK: u32 = u32::MAX;
 /// How finely slabs are told apart by how much lives in them.
@@ -36,7 +33,7 @@ pub(super) struct Slab {
     begun: Cell<u32>,
     pub(super) used: Cell<u32>,
     pub(super) capacity: Cell<u32>,
-    block_bytes: Cell<u32>,
+    pub(super) block_bytes: Cell<u32>,
     pub(super) class: Cell<u8>,
     pub(super) place: AtomicU8,
     pub(super) next: Cell<*const Slab>,
@@ -84,10 +81,10 @@ impl Slab {
     /// The notes on the slab of a block.
     ///
     /// # Safety
-    /// The block is in a region: it came from [`allocate`].
+    /// The block is in a region of slabs of `slab_bytes`.
     #[inline]
-    pub(super) unsafe fn of<'a>(block: *mut u8) -> &'a Slab {
-        let index = block.addr() / SLAB_BYTES % REGION_SLABS;
+    pub(super) unsafe fn of<'a>(block: *mut u8, slab_bytes: usize) -> &'a Slab {
+        let index = block.addr() % REGION_BYTES / slab_bytes;
         let notes = block.map_addr(|address| address & !(REGION_BYTES - 1)).cast::<Slab>();
         // SAFETY: a region begins with the notes on its slabs, which stay for ever.
         unsafe { &*notes.add(index) }
@@ -126,7 +123,7 @@ impl Slab {
     /// The place of a block, from the slab's beginning.
     #[inline]
     pub(super) fn place_of(&self, block: *mut u8) -> u32 {
-        (block.addr() % SLAB_BYTES) as u32
+        (block.addr() - self.begin.get().addr()) as u32
     }
 
     /// Leaves a block to the owner, who is another thread.
@@ -184,10 +181,10 @@ impl Slab {
     }
 
     /// Makes it one of blocks of this class and size, for this heap.
-    pub(super) fn give_to(&self, heap: &Heap, class: usize, block_bytes: usize) {
+    pub(super) fn give_to(&self, heap: &Heap, class: usize, slab_bytes: usize, block_bytes: usize) {
         self.forget_blocks();
         self.used.set(0);
-        self.capacity.set((SLAB_BYTES / block_bytes) as u32);
+        self.capacity.set((slab_bytes / block_bytes) as u32);
         self.block_bytes.set(block_bytes as u32);
         self.class.set(class as u8);
         self.owner.store(ptr::from_ref(heap).cast_mut(), Release);

@@ -7,26 +7,30 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::notes::{IN_POOL, REGION_BYTES, REGION_SLABS, SLAB_BYTES, Slab, Slabs};
+use super::notes::{IN_POOL, REGION_BYTES, Slab, Slabs};
+use super::{LARGE_SLAB_BYTES, SMALL_SLAB_BYTES};
 
 /// More than a system gives to a process, unless it is asked for it.
 const ADDRESSES: usize = 1 << 48;
-/// How many slabs are taken out of the pool at a time, to be given back to the system.
+/// How many slabs are taken out of a pool at a time, to be given back to the system.
 const PURGED_AT_ONCE: usize = 32;
 
-/// A bit for each place where a region may lie, set where one does.
+/// A bit for each place where a region may lie, set where one of small slabs does.
 static REGIONS: [AtomicU64; ADDRESSES / REGION_BYTES / 64] =
     [const { AtomicU64::new(0) }; ADDRESSES / REGION_BYTES / 64];
 
-/// Whether an address is in a region of ours.
+/// Whether an address is in a region of small slabs.
 #[inline]
-pub(super) fn is_in_region(address: usize) -> bool {
+pub(super) fn is_in_small_slab(address: usize) -> bool {
     let region = address / REGION_BYTES;
     REGIONS.get(region / 64).is_some_and(|bits| bits.load(Relaxed) >> (region % 64) & 1 == 1)
 }
 
-/// Slabs in which nothing lives.
-pub(super) struct Pool(Mutex<Pooled>);
+/// Slabs of one size in which nothing lives.
+pub(super) struct Pool {
+    slab_bytes: usize,
+    pooled: Mutex<Pooled>,
+}
 
 struct Pooled {
     /// Those that still have memory.
@@ -43,17 +47,23 @@ struct Pooled {
 // SAFETY: the notes on slabs of the pool are touched only under its lock.
 unsafe impl Send for Pooled {}
 
-pub(super) static POOL: Pool = Pool(Mutex::new(Pooled {
-    dirty: Slabs::new(),
-    clean: Slabs::new(),
-    least_dirty: 0,
-    region: null_mut(),
-    next: REGION_SLABS,
-}));
+static SMALL: Pool = Pool::new(SMALL_SLAB_BYTES);
+static LARGE: Pool = Pool::new(LARGE_SLAB_BYTES);
 
 impl Pool {
+    const fn new(slab_bytes: usize) -> Pool {
+        let (dirty, clean) = (Slabs::new(), Slabs::new());
+        let next = REGION_BYTES / slab_bytes;
+        Pool { slab_bytes, pooled: Mutex::new(Pooled { dirty, clean, least_dirty: 0, region: null_mut(), next }) }
+    }
+
+    /// The pool of slabs of this size.
+    pub(super) fn of(slab_bytes: usize) -> &'static Pool {
+        if slab_bytes == SMALL_SLAB_BYTES { &SMALL } else { &LARGE }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Pooled> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.pooled.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) fn put(&self, slab: &Slab) {
@@ -70,8 +80,8 @@ impl Pool {
         if let Some(slab) = pooled.clean.pop() {
             return Some(slab);
         }
-        if pooled.next == REGION_SLABS {
-            pooled.region = map_region()?;
+        if pooled.next == REGION_BYTES / self.slab_bytes {
+            pooled.region = map_region(self.slab_bytes == SMALL_SLAB_BYTES)?;
             pooled.next = 1;
         }
         let at = pooled.next;
@@ -80,14 +90,14 @@ impl Pool {
         unsafe {
             let slab = pooled.region.cast::<Slab>().add(at);
             slab.write(Slab::new());
-            (*slab).begin.set(pooled.region.add(at * SLAB_BYTES));
+            (*slab).begin.set(pooled.region.add(at * self.slab_bytes));
             Some(&*slab)
         }
     }
 }
 
 /// New memory for a region, without large pages: copies of segments get slower by them.
-fn map_region() -> Option<*mut u8> {
+fn map_region(is_small: bool) -> Option<*mut u8> {
     // SAFETY: a new mapping, of which the ends that are not needed are unmapped before anybody knows of it.
     unsafe {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -101,8 +111,10 @@ fn map_region() -> Option<*mut u8> {
         let behind = region.add(REGION_BYTES);
         let _ = munmap(behind.cast(), REGION_BYTES - before);
         let _ = madvise(region.cast(), REGION_BYTES, Advice::LinuxNoHugepage);
-        let at = region.expose_provenance() / REGION_BYTES;
-        REGIONS.get(at / 64)?.fetch_or(1 << (at % 64), Relaxed);
+        if is_small {
+            let at = region.expose_provenance() / REGION_BYTES;
+            REGIONS.get(at / 64)?.fetch_or(1 << (at % 64), Relaxed);
+        }
         Some(region)
     }
 }
@@ -110,33 +122,39 @@ fn map_region() -> Option<*mut u8> {
 /// Gives memory back to the system in which nothing lives: a part of what nobody has needed since the last call, or
 /// everything. Returns how many bytes.
 pub fn purge(everything: bool) -> usize {
-    let mut pooled = POOL.lock();
-    let dirty = pooled.dirty.len.get();
-    let mut wanted = if everything { dirty } else { pooled.least_dirty.div_ceil(8) };
-    let mut purged = 0;
-    while wanted > 0 {
-        let mut slabs = [ptr::null::<Slab>(); PURGED_AT_ONCE];
-        let mut taken = 0;
-        while taken < PURGED_AT_ONCE.min(wanted)
-            && let Some(slab) = pooled.dirty.pop()
-        {
-            slabs[taken] = slab;
-            taken += 1;
+    SMALL.purge(everything) + LARGE.purge(everything)
+}
+
+impl Pool {
+    fn purge(&self, everything: bool) -> usize {
+        let mut pooled = self.lock();
+        let dirty = pooled.dirty.len.get();
+        let mut wanted = if everything { dirty } else { pooled.least_dirty.div_ceil(8) };
+        let mut purged = 0;
+        while wanted > 0 {
+            let mut slabs = [ptr::null::<Slab>(); PURGED_AT_ONCE];
+            let mut taken = 0;
+            while taken < PURGED_AT_ONCE.min(wanted)
+                && let Some(slab) = pooled.dirty.pop()
+            {
+                slabs[taken] = slab;
+                taken += 1;
+            }
+            if taken == 0 {
+                break;
+            }
+            drop(pooled);
+            for slab in &slabs[..taken] {
+                // SAFETY: the slab is out of the pool, and nothing lives in it.
+                let _ = unsafe { madvise((**slab).begin.get().cast(), self.slab_bytes, Advice::LinuxDontNeed) };
+            }
+            pooled = self.lock();
+            // SAFETY: the notes on slabs stay for ever.
+            slabs[..taken].iter().for_each(|slab| pooled.clean.push(unsafe { &**slab }));
+            wanted -= taken;
+            purged += taken * self.slab_bytes;
         }
-        if taken == 0 {
-            break;
-        }
-        drop(pooled);
-        for slab in &slabs[..taken] {
-            // SAFETY: the slab is out of the pool, and nothing lives in it.
-            let _ = unsafe { madvise((**slab).begin.get().cast(), SLAB_BYTES, Advice::LinuxDontNeed) };
-        }
-        pooled = POOL.lock();
-        // SAFETY: the notes on slabs stay for ever.
-        slabs[..taken].iter().for_each(|slab| pooled.clean.push(unsafe { &**slab }));
-        wanted -= taken;
-        purged += taken * SLAB_BYTES;
+        pooled.least_dirty = pooled.dirty.len.get();
+        purged
     }
-    pooled.least_dirty = pooled.dirty.len.get();
-    purged
 }

@@ -1,6 +1,5 @@
 //! Blocks by one thread and by several, slabs that change hands, and what becomes of empty and of sparse ones.
 
-use super::notes::SLAB_BYTES;
 use super::*;
 use std::collections::HashSet;
 use std::sync::{Mutex, mpsc};
@@ -27,7 +26,7 @@ impl Block {
 
     fn slab(&self) -> &Slab {
         // SAFETY: the block is in use.
-        unsafe { Slab::of(self.begin) }
+        unsafe { Slab::of(self.begin, slab_bytes(self.bytes)) }
     }
 }
 
@@ -37,7 +36,7 @@ impl Drop for Block {
         unsafe {
             let bytes = std::slice::from_raw_parts(self.begin, self.bytes);
             assert!(bytes.iter().all(|&byte| byte == self.mark), "nobody else writes to a block");
-            free(self.begin);
+            free(self.begin, self.bytes);
         }
     }
 }
@@ -72,7 +71,7 @@ fn in_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T
 
 /// What 100 slabs hold, and how many blocks that is.
 const BYTES: usize = 2048;
-const COUNT: usize = 100 * SLAB_BYTES / BYTES;
+const COUNT: usize = 100 * SMALL_SLAB_BYTES / BYTES;
 
 fn hundred_slabs() -> Vec<Block> {
     (0..COUNT).map(|n| Block::new(BYTES, n as u8)).collect()
@@ -85,7 +84,8 @@ fn classes_hold_their_sizes_and_waste_little() {
         let bytes = class_bytes(class);
         assert!(bytes > largest && bytes.is_multiple_of(16));
         assert_eq!((class_of(bytes), class_of(largest + 1)), (class, class));
-        assert!(bytes <= 512 || (bytes - largest) * 32 <= largest, "{bytes}");
+        let parts = if bytes <= SMALL_BLOCK_MAX { 32 } else { 16 };
+        assert!(bytes <= 512 || (bytes - largest) * parts <= largest, "{bytes}");
         largest = bytes;
     }
     assert_eq!((largest, class_of(0), block_bytes(1)), (BLOCK_MAX, 0, 16));
@@ -107,7 +107,7 @@ fn blocks_never_overlap() {
         let mut blocks: Vec<Block> = Vec::new();
         for round in 0..60_000 {
             if blocks.len() < 2000 && (round / 10_000) % 2 == 0 || blocks.is_empty() {
-                let largest = [100, 1000, BLOCK_MAX][next(3)];
+                let largest = [100, 1000, SMALL_BLOCK_MAX, BLOCK_MAX][next(4)];
                 blocks.push(Block::new(1 + next(largest), next(256) as u8));
             } else {
                 blocks.swap_remove(next(blocks.len()));
@@ -124,7 +124,7 @@ fn a_slab_that_is_empty_is_given_away() {
         assert_eq!((slabs.len(), slabs_of(BYTES)), (100, 100));
         drop(blocks);
         assert_eq!(slabs_of(BYTES), 1, "the one that blocks are taken from stays");
-        assert!(purge(true) >= 99 * SLAB_BYTES);
+        assert!(purge(true) >= 99 * SMALL_SLAB_BYTES);
         drop(hundred_slabs());
         tidy();
         assert_eq!(slabs_of(BYTES), 0, "that one goes as well when there is time");
@@ -200,6 +200,20 @@ fn others_use_and_empty_what_a_thread_has_left() {
         drop(more);
         assert_eq!(slabs_of(BYTES), 1);
         assert!(all_heaps().all(|heap| ptr::eq(heap, own()) || heap.classes[class_of(BYTES)].slabs.get() == 0));
+    });
+}
+
+#[test]
+fn large_blocks_have_slabs_of_their_own() {
+    alone(|| {
+        let bytes = 12 << 10;
+        let blocks: Vec<Block> = (0..850).map(|n| Block::new(bytes, n as u8)).collect();
+        assert_eq!(slabs_of(bytes), 10);
+        assert!(!blocks.iter().any(|block| is_sparse(block.begin.addr())));
+        in_a_thread(move || drop(blocks));
+        while !tidy() {}
+        assert_eq!(slabs_of(bytes), 0);
+        assert!(purge(true) >= 10 * LARGE_SLAB_BYTES);
     });
 }
 
