@@ -278,8 +278,12 @@ impl Executor {
     /// Moves some of what lies in sparse slabs, in this worker's part of the shards; returns whether that ended a pass
     /// over them.
     pub fn relocate(&mut self, is_sparse: fn(usize) -> bool) -> bool {
+        let started = Instant::now();
         let _inside = self.server.gate.enter(self.worker);
-        self.relocation.step(&self.server.keyspace, is_sparse)
+        let is_end = self.relocation.step(&self.server.keyspace, is_sparse);
+        let counters = &self.server.workers[self.worker].counters;
+        counters.relocation_us.add_alone(started.elapsed().as_micros() as u64);
+        is_end
     }
 }
 

@@ -302,6 +302,7 @@ fn memory_that_is_free_goes_back_to_the_system() {
         each(&mut (0..KEYS).filter(|n| n % 10 != 0), &|n| encode(&["DEL", &format!("key:{n}")]));
         each(&mut (0..KEYS).filter(|n| n % 10 != 0), &|n| encode(&["HDEL", "hash", &format!("field:{n}")]));
         falls_below(&mut other, begin + (full - begin) / 3);
+        assert_ne!(info(&mut other, "total_active_defrag_time"), "0");
         assert_eq!(other.ok("DBSIZE").integer(), KEYS as i64 / 10 + 1);
         assert_eq!(other.ok("HLEN hash").integer(), KEYS as i64 / 10);
         assert_eq!(other.ok("GET key:10").string(), "v".repeat(10));

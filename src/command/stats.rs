@@ -67,6 +67,8 @@ counters! {
         writes,
         /// Microseconds spent on active expiry.
         expire_cycle_us,
+        /// Microseconds spent on moving what lies in sparse slabs.
+        relocation_us,
     }
 }
 

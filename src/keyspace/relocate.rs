@@ -75,28 +75,13 @@ impl Relocation {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
     use crate::base::hash::HashSeed;
     use crate::exec::testing::{Runner, dump};
     use crate::keyspace::{Gate, NewValue};
+    use crate::value::directory::relocate_tests::{ASKED, everything, nothing};
 
     const DATABASES: u32 = 5;
-
-    thread_local! {
-        static ASKED: Cell<usize> = const { Cell::new(0) };
-    }
-
-    fn everything(_address: usize) -> bool {
-        ASKED.set(ASKED.get() + 1);
-        true
-    }
-
-    fn nothing(_address: usize) -> bool {
-        ASKED.set(ASKED.get() + 1);
-        false
-    }
 
     fn filled(keys: usize) -> Keyspace {
         let keyspace = Keyspace::new(DATABASES, HashSeed(*b"seed of the test"));

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::memory::MemoryFigures;
 use super::process;
-use crate::base::{clock, format::human_bytes, random};
+use crate::base::{clock, format::human_bytes, random, slab};
 use crate::command::Server;
 use crate::command::context::SavePurpose;
 use crate::command::stats::{CommandCounters, Latencies, WorkerCounters};
@@ -221,7 +221,7 @@ fn memory_section(out: &mut Lines<'_>) {
         ("mem_cluster_links", &0),
         ("mem_aof_buffer", &figures.log_buffer),
         ("mem_allocator", &"ironkeep"),
-        ("active_defrag_running", &0),
+        ("active_defrag_running", &u8::from(slab::sparse_slabs().0 > 0)),
         ("lazyfree_pending_objects", &out.server.garbage.released.pending_values.load(Relaxed)),
         ("lazyfreed_objects", &out.server.garbage.released.freed_values.load(Relaxed)),
     ]);
@@ -311,7 +311,8 @@ fn stats_section(out: &mut Lines<'_>) {
     out.zeros(&["pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "latest_fork_usec", "total_forks"]);
     out.zeros(&["migrate_cached_sockets", "slave_expires_tracked_keys", "active_defrag_hits"]);
     out.zeros(&["active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
-    out.zeros(&["total_active_defrag_time", "current_active_defrag_time", "tracking_total_keys"]);
+    out.field("total_active_defrag_time", out.sum(|c| c.relocation_us.get()) / 1000);
+    out.zeros(&["current_active_defrag_time", "tracking_total_keys"]);
     out.zeros(&["tracking_total_items", "tracking_total_prefixes", "unexpected_error_replies"]);
     out.field("total_error_replies", out.server.counters.error_replies.get());
     out.field("dump_payload_sanitizations", 0);

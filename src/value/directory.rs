@@ -23,6 +23,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(test)]
+pub(crate) use relocate::tests as relocate_tests;
 pub use relocate::{Budget, Position};
 
 use super::entry::{EXPIRY_MAX, EntryRef, Heap, HeapMut, NewValue, ValueRef};

@@ -149,6 +149,26 @@ fn what_another_thread_frees_comes_back_slab_by_slab() {
 }
 
 #[test]
+fn blocks_freed_in_turns_come_back_once_each() {
+    alone(|| {
+        let mut blocks: Vec<Block> = (0..SMALL_SLAB_BYTES / BYTES).map(|n| Block::new(BYTES, n as u8)).collect();
+        let mut begins: Vec<usize> = blocks.iter().map(|block| block.begin.addr()).collect();
+        // More than one list of others' is there when the next one comes, and one of this thread's own.
+        for _ in 0..3 {
+            let eight = blocks.split_off(blocks.len() - 8);
+            in_a_thread(move || drop(eight));
+            tidy();
+        }
+        blocks.truncate(4);
+        blocks.extend((0..28).map(|n| Block::new(BYTES, n)));
+        let mut again: Vec<usize> = blocks.iter().map(|block| block.begin.addr()).collect();
+        begins.sort_unstable();
+        again.sort_unstable();
+        assert_eq!((again, slabs_of(BYTES)), (begins, 1));
+    });
+}
+
+#[test]
 fn threads_free_each_others_blocks() {
     alone(|| four_threads(20_000));
 }

@@ -153,4 +153,4 @@ fn relocate_maps(segment: &mut Segment, from: Position, budget: &mut Budget, is_
 
 #[cfg(test)]
 #[path = "relocate_tests.rs"]
-mod tests;
+pub(crate) mod tests;
