@@ -259,21 +259,16 @@ impl Request {
         self.decode_any(buffer, limits)
     }
 
-    /// Decodes the usual, a command that is there as a whole, with less than ten arguments of less than a hundred
-    /// bytes each: its length in bytes. `None`, and any spans, if it is something else.
+    /// Decodes the usual, a command that is there as a whole, with less than ten arguments of less than a
+    /// thousand bytes each: its length in bytes. `None`, and any spans, if it is something else.
     #[inline]
     fn decode_usual(&mut self, buffer: &[u8]) -> Option<usize> {
         let &[b'*', count @ b'1'..=b'9', b'\r', b'\n', ..] = buffer else { return None };
         let mut position = 4;
         self.spans.clear();
         for _ in b'0'..count {
-            let (len, start) = match *buffer.get(position..position + 5)? {
-                [b'$', ones @ b'0'..=b'9', b'\r', b'\n', _] => (usize::from(ones - b'0'), position + 4),
-                [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n'] => {
-                    (usize::from(tens - b'0') * 10 + usize::from(ones - b'0'), position + 5)
-                }
-                _ => return None,
-            };
+            let (digits, len) = usual_length(buffer.get(position..)?.first_chunk()?)?;
+            let start = position + digits + 3;
             self.spans.push(Span { start, len });
             // The two bytes after an argument are skipped unread, as Redis does.
             position = start + len + 2;
@@ -369,6 +364,20 @@ impl Request {
         }
         self.position = end + 1;
         Ok(Progress::Complete(self.position))
+    }
+}
+
+/// A length of one to three digits between its `$` and its end of line: how many digits, and the length.
+#[inline]
+fn usual_length(bytes: &[u8; 6]) -> Option<(usize, usize)> {
+    let digit = |byte: u8| usize::from(byte - b'0');
+    match *bytes {
+        [b'$', ones @ b'0'..=b'9', b'\r', b'\n', ..] => Some((1, digit(ones))),
+        [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', _] => Some((2, digit(tens) * 10 + digit(ones))),
+        [b'$', hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n'] => {
+            Some((3, digit(hundreds) * 100 + digit(tens) * 10 + digit(ones)))
+        }
+        _ => None,
     }
 }
 
