@@ -152,11 +152,11 @@ impl Executor {
         self.refresh_settings();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
         let facts = facts_now(&self.settings, limits, client);
-        let (mut group, keys, last_named) = self.group(facts);
+        let (mut group, all_keys, last_named) = self.group(facts);
         let (server, stats) = (group.server, group.stats);
         let started = Instant::now();
-        let plans = plan(server, client.db, calls, keys, last_named);
-        let keys = &*keys;
+        let plans = plan(server, client.db, calls, all_keys, last_named);
+        let keys = &*all_keys;
         let mut executed = 0;
         // The quick commands, each with how many of it followed each other, and the time of the others.
         let (mut quick, mut timed): (SmallVec<[(&Entry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
@@ -224,6 +224,7 @@ impl Executor {
             quick.into_iter().for_each(|(entry, times)| group.count_time(entry, times, each));
         }
         group.account(executed as u64, client);
+        all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
         executed
     }
 

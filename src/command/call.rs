@@ -12,6 +12,9 @@ use super::{Client, CommandError, Db, Outcome, Server};
 use crate::keyspace::{Frozen, Key, shard_of};
 use crate::resp::{Args, Done, Reply};
 
+/// Room for the keys of a call that is kept for the next.
+const KEYS_KEPT: usize = 1024;
+
 /// The keys of a call, hashed once, before its shards are locked.
 #[derive(Debug, Default)]
 pub struct HashedKeys {
@@ -72,6 +75,14 @@ impl HashedKeys {
         self.named.clear();
         self.any = false;
         self.member = None;
+    }
+
+    /// Forgets them if they are many, and the room for them.
+    #[inline]
+    pub fn forget_many(&mut self) {
+        if self.named.capacity() > KEYS_KEPT {
+            self.named = SmallVec::new();
+        }
     }
 }
 

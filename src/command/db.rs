@@ -22,6 +22,10 @@ use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
 /// gets another name.
 pub const LARGE_MIN_BYTES: usize = 64 * 1024;
 
+/// Room that is kept for the next command: for so many changes, and so many bytes of keys and values.
+const CHANGES_KEPT: usize = 1024;
+const UNDO_BYTES_KEPT: usize = 256 * 1024;
+
 /// What does not change while a command runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -122,6 +126,26 @@ impl Scratch {
     pub fn forget_undo(&mut self) {
         self.undo.clear();
         self.undo_bytes.clear();
+        if self.undo.capacity().max(self.sequenced.capacity()) > CHANGES_KEPT
+            || self.undo_bytes.capacity() > UNDO_BYTES_KEPT
+        {
+            self.give_room_back();
+        }
+    }
+
+    /// A command of many keys has ended: what it needed for them is not kept for the next.
+    #[cold]
+    fn give_room_back(&mut self) {
+        (self.undo, self.undo_bytes, self.sequenced) = Default::default();
+    }
+
+    /// The room that is kept for the next command, in bytes.
+    #[cfg(test)]
+    pub fn room_bytes(&self) -> usize {
+        self.undo.capacity() * size_of::<Undo>()
+            + self.sequenced.capacity() * size_of::<u16>()
+            + self.undo_bytes.capacity()
+            + self.effects.capacity()
     }
 
     /// Whether nothing is remembered to be undone.

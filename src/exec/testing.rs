@@ -37,6 +37,12 @@ pub struct Runner {
 }
 
 impl Executor {
+    /// The room that is kept for the next commands, in bytes.
+    pub fn room_bytes(&self) -> usize {
+        let keys = self.keys.iter().map(|keys| keys.named.capacity() * size_of::<HashedKey>());
+        self.scratch.room_bytes() + keys.sum::<usize>()
+    }
+
     /// Whether nothing of the last command is held to be undone.
     pub fn remembers_nothing(&self) -> bool {
         self.scratch.remembers_nothing()

@@ -1,4 +1,5 @@
-//! Who frees large values: not the worker that has removed them.
+//! Who frees large values: not the worker that has removed them. And what a worker keeps: not what a command of many
+//! keys needed.
 
 use super::testing::{Caller, start};
 use crate::persist::FsyncPolicy;
@@ -28,5 +29,28 @@ fn nothing_holds_a_large_value_that_a_command_has_removed() {
         let stays = command.starts_with("SMOVE");
         assert_eq!(caller.run("OBJECT ENCODING big") == "$9 hashtable ", stays, "{command}");
         caller.run("FLUSHALL");
+    }
+}
+
+#[test]
+fn a_command_of_many_keys_leaves_no_room_behind() {
+    let server = start(&SimStorage::new(), 1, 1, FsyncPolicy::No).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    let many = |separator: &str| (0..50_000).map(|n| format!("key:{n}{separator}")).collect::<Vec<_>>().join(" ");
+    let (keys, pairs) = (many(""), many(" value"));
+    let commands = [
+        (format!("MSET {pairs}"), "+OK "),
+        (format!("MSET {pairs}"), "+OK "),
+        (format!("MSETNX {pairs}"), ":0 "),
+        ("MULTI".to_owned(), "+OK "),
+        (format!("MSET {pairs}"), "+QUEUED "),
+        ("EXEC".to_owned(), "*1 +OK "),
+        (format!("EXISTS {keys}"), ":50000 "),
+        (format!("DEL {keys}"), ":50000 "),
+    ];
+    for (command, reply) in commands {
+        assert_eq!(caller.run(&command), reply, "{}", &command[..6.min(command.len())]);
+        let room = caller.executor.room_bytes();
+        assert!(room < 512 << 10, "{room} bytes after {}", &command[..6.min(command.len())]);
     }
 }
