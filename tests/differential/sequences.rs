@@ -90,8 +90,8 @@ fn first_difference(pair: &Pair, protocol: Protocol, commands: &[Command], batch
     })
 }
 
-/// Whether Redis has met a damaged HyperLogLog in the middle of its work and left the part that was done, where Ironkeep
-/// changes nothing.
+/// Whether Redis has met a damaged HyperLogLog in the middle of its work and left the part that was done, where
+/// Ironkeep changes nothing.
 fn is_half_done(command: &Command, reference: &[u8]) -> bool {
     let name = command[0].to_ascii_uppercase();
     matches!(name.as_slice(), b"PFADD" | b"PFMERGE") && reference.starts_with(b"-INVALIDOBJ")
