@@ -473,6 +473,23 @@ mod tests {
     }
 
     #[test]
+    fn arguments_of_every_length_decode_alike_at_once_and_in_two_parts() {
+        for len in (0..=12).chain(95..=105).chain(995..=1005) {
+            let value = vec![b'v'; len];
+            let command = [format!("*2\r\n$4\r\nECHO\r\n${len}\r\n").as_bytes(), &value, b"\r\n"].concat();
+            let mut request = Request::new();
+            assert_eq!(request.decode(&command, OPEN), Ok(Progress::Complete(command.len())), "{len}");
+            assert_eq!(request.args(&command).from(0).collect::<Vec<_>>(), [&b"ECHO"[..], &value], "{len}");
+            for cut in 1..command.len() {
+                let mut request = Request::new();
+                assert_eq!(request.decode(&command[..cut], OPEN), Ok(Progress::Incomplete), "{len}, cut at {cut}");
+                assert_eq!(request.decode(&command, OPEN), Ok(Progress::Complete(command.len())), "{len}, {cut}");
+                assert_eq!(request.args(&command).at(1), value, "{len}, cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_have_redis_texts() {
         assert_eq!(error(b"*x\r\n"), "ERR Protocol error: invalid multibulk length");
         assert_eq!(error(b"*2147483648\r\n"), "ERR Protocol error: invalid multibulk length");

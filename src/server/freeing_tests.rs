@@ -4,6 +4,8 @@
 use super::testing::{Caller, start};
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
+use crate::resp::Output;
+use crate::resp::request::OwnedArgs;
 
 #[test]
 fn nothing_holds_a_large_value_that_a_command_has_removed() {
@@ -53,4 +55,10 @@ fn a_command_of_many_keys_leaves_no_room_behind() {
         let room = caller.executor.room_bytes();
         assert!(room < 512 << 10, "{room} bytes after {}", &command[..6.min(command.len())]);
     }
+    // Behind others of its pipeline too.
+    let command = OwnedArgs::new(format!("EXISTS {keys}").split(' ').map(str::as_bytes));
+    let mut out = Output::new();
+    let executed = caller.executor.run(&mut caller.client, &[command.args(); 16], &mut out);
+    assert_eq!((executed, out.as_bytes()), (16, &b":0\r\n".repeat(16)[..]));
+    assert!(caller.executor.room_bytes() < 512 << 10);
 }
