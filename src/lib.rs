@@ -9,14 +9,18 @@
 //! | [`value`] | what a key can hold: strings, collections, and the copy-on-write map that keys live in |
 //! | [`keyspace`] | databases, shards, locks, expiry, the frozen view |
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
-//! | [`command`] | the command table and the data commands |
+//! | [`core`] | what commands are made of: declaration, table, call, errors; the server's and a connection's state |
+//! | [`command`] | the families of data commands |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |
+//! | [`durable`] | what moves whole keyspaces: saving, loading, loading anew |
 //! | [`observe`] | INFO, and what the kernel says of the process |
 //! | [`session`] | commands that need the connection or the whole server |
 //! | [`server`] | acceptor, workers, connections, start-up and shutdown |
 
 pub mod base;
 pub mod command;
+pub mod core;
+pub mod durable;
 pub mod exec;
 pub mod keyspace;
 pub mod observe;

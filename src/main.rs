@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use ironkeep::base::alloc::Counting;
-use ironkeep::base::config::{Command, Config, USAGE, parse_command_line, print_default};
+use ironkeep::base::config::{Config, Invocation, USAGE, parse_command_line, print_default};
 use ironkeep::server::{daemon, startup};
 
 #[global_allocator]
@@ -17,17 +17,17 @@ fn main() -> ExitCode {
     };
     let mut text = Vec::new();
     match command {
-        Command::Serve { source, overrides } => match Config::load(&source, &overrides) {
+        Invocation::Serve { source, overrides } => match Config::load(&source, &overrides) {
             Ok(config) => return serve(config),
             Err(error) => return fail(&error),
         },
-        Command::Version => {
+        Invocation::Version => {
             text.extend_from_slice(
                 format!("Ironkeep {} (compatible with Redis 7.2)\n", env!("CARGO_PKG_VERSION")).as_bytes(),
             );
         }
-        Command::Help => text.extend_from_slice(USAGE.as_bytes()),
-        Command::PrintConfig => print_default(&mut text),
+        Invocation::Help => text.extend_from_slice(USAGE.as_bytes()),
+        Invocation::PrintConfig => print_default(&mut text),
     }
     // A reader that has gone away, as `head` does, is no failure.
     let _ = std::io::stdout().write_all(&text);
@@ -42,7 +42,7 @@ fn serve(config: Config) -> ExitCode {
         // Workers may still hold connections; nothing of theirs is owed once the log is closed.
         Ok(code) => std::process::exit(code),
         Err(error) => {
-            ironkeep::base::log::warning(format_args!("{error}"));
+            ironkeep::base::logging::warning(format_args!("{error}"));
             fail(&error)
         }
     }

@@ -5,13 +5,13 @@
 #![no_main]
 
 use ironkeep::resp::request::{Progress, ProtocolError};
-use ironkeep::resp::{Limits, Request};
+use ironkeep::resp::{RequestLimits, Request};
 use libfuzzer_sys::fuzz_target;
 
 type Decoded = (Vec<Vec<Vec<u8>>>, Option<ProtocolError>, usize);
 
 /// Decodes what arrives in pieces of the lengths that `cut` gives.
-fn decode(bytes: &[u8], limits: Limits, mut cut: impl FnMut() -> usize) -> Decoded {
+fn decode(bytes: &[u8], limits: RequestLimits, mut cut: impl FnMut() -> usize) -> Decoded {
     let (mut commands, mut at, mut arrived) = (Vec::new(), 0, 0);
     let mut request = Request::new();
     while arrived < bytes.len() {
@@ -38,7 +38,7 @@ fn decode(bytes: &[u8], limits: Limits, mut cut: impl FnMut() -> usize) -> Decod
 fuzz_target!(|input: &[u8]| {
     let [choice, cuts, bytes @ ..] = input else { return };
     let limits =
-        Limits { bulk_max_bytes: if choice & 1 == 0 { 512 << 20 } else { 1000 }, authenticated: choice & 2 == 0 };
+        RequestLimits { bulk_max_bytes: if choice & 1 == 0 { 512 << 20 } else { 1000 }, authenticated: choice & 2 == 0 };
     let whole = decode(bytes, limits, || bytes.len());
     let mut state = u32::from(*cuts);
     let pieces = decode(bytes, limits, || {

@@ -9,7 +9,7 @@ pub mod config;
 pub mod format;
 pub mod glob;
 pub mod hash;
-pub mod log;
+pub mod logging;
 pub mod long_double;
 pub mod prefetch;
 pub mod random;

@@ -1,7 +1,7 @@
 //! Commands that answer without any key: ECHO, PING, TIME.
 
-use super::{Arity, Call, Command, CommandError, Handler, Outcome, categories, flags};
 use crate::base::clock;
+use crate::core::{Arity, Call, Command, CommandError, Handler, Outcome, categories, flags};
 use crate::resp::Reply;
 
 /// The commands of this file.

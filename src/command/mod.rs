@@ -1,372 +1,45 @@
-//! The command table, and the commands that are functions of the keyspace alone.
+//! The families of data commands: functions of the keyspace alone, a file or folder for each type.
 //!
-//! A command is a plain `static` beside its handler: name, arity, flags, where its keys are, how it is
-//! logged, its documentation. Policy lives in these fields and is never a comparison of names.
-//! Commands that need the connection or the server are declared in `session`, by the same type.
+//! Commands that need the connection or the server are declared in `session`, by the same type: [`Command`].
 //!
 //! Invariants:
 //! - A handler checks everything first and changes the keyspace last; on `Err` it has changed nothing.
-//! - A [`flags::WRITE`] command has a [`Log`] rule other than [`Log::Nothing`].
-//! - A handler reads neither the clock nor the configuration: both come with the [`Call`].
+//! - A handler reads neither the clock nor the configuration: both come with the `Call`.
 
-pub mod args;
 pub mod bitmap;
-pub mod blocking;
-pub mod call;
-pub mod client;
-pub mod context;
-pub mod db;
-pub mod debug;
+pub mod databases;
+pub mod debug_words;
 pub mod digest;
-pub mod dump;
 pub mod echo;
-pub mod error;
-pub mod evict;
-pub mod expire;
-pub mod flush;
-pub mod generic;
 pub mod geo;
 pub mod hash;
-pub mod help;
 pub mod hyperloglog;
 pub mod keys;
 pub mod list;
-pub mod memory;
-pub mod object;
-pub mod scan;
 pub mod set;
-pub mod sort;
 pub mod state;
-pub mod stats;
 pub mod stream;
 pub mod string;
-pub mod sweep;
-pub mod table;
 pub mod zset;
 
-pub use args::Words;
-pub use blocking::{Block, BlockedOn};
-pub use call::{Call, SessionCall, Wait};
-pub use client::Client;
-pub use context::Server;
-pub use db::Db;
-pub use error::CommandError;
-pub use help::help;
-pub use keys::{KeySpec, Keys};
-pub use table::Table;
-
-use crate::resp::{Done, Reply};
-
-/// What every handler returns.
-pub type Outcome = Result<Done, CommandError>;
-
-/// One command, or one subcommand of a container.
-#[derive(Debug)]
-pub struct Command {
-    /// Upper case; of a subcommand, without its container.
-    pub name: &'static str,
-    /// How many arguments, the name (and the container's) included.
-    pub arity: Arity,
-    /// What it does, may do, and must be checked for.
-    pub flags: Flags,
-    /// Categories beyond those that the flags imply.
-    pub categories: Categories,
-    /// Where its keys are.
-    pub keys: Keys,
-    /// The argument that is a member of the large collection at its only key, to be fetched ahead; 0 for none.
-    pub member: usize,
-    /// How its effect is written to the log.
-    pub log: Log,
-    /// What runs it.
-    pub handler: Handler,
-    /// The version of Redis that had it first.
-    pub since: &'static str,
-    /// The group of Redis' documentation.
-    pub group: &'static str,
-    /// Its time, as documentation gives it.
-    pub complexity: &'static str,
-    /// Hints for clients, space-separated.
-    pub tips: &'static str,
-    /// Its arguments, as documentation writes them.
-    pub syntax: &'static str,
-    /// One sentence.
-    pub summary: &'static str,
-}
-
-impl Command {
-    /// The values that most commands share, for `..Command::DEFAULT`.
-    pub const DEFAULT: Command = Command {
-        name: "",
-        arity: Arity::Exactly(1),
-        flags: Flags(0),
-        categories: Categories(0),
-        keys: Keys::NONE,
-        member: 0,
-        log: Log::Nothing,
-        handler: Handler::Container(&[]),
-        since: "1.0.0",
-        group: "generic",
-        complexity: "O(1)",
-        tips: "",
-        syntax: "",
-        summary: "",
-    };
-
-    /// The subcommands, of a container.
-    pub fn subcommands(&self) -> &'static [&'static Command] {
-        match self.handler {
-            Handler::Container(subcommands) | Handler::ContainerOr(subcommands, _) => subcommands,
-            _ => &[],
-        }
-    }
-}
-
-/// How many arguments a command takes, its name included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arity {
-    /// This many.
-    Exactly(usize),
-    /// This many or more.
-    AtLeast(usize),
-}
-
-impl Arity {
-    /// Whether `given` arguments are right.
-    #[inline]
-    pub fn accepts(self, given: usize) -> bool {
-        match self {
-            Arity::Exactly(n) => given == n,
-            Arity::AtLeast(n) => given >= n,
-        }
-    }
-
-    /// The number that `COMMAND` gives.
-    pub fn number(self) -> i64 {
-        match self {
-            Arity::Exactly(n) => n as i64,
-            Arity::AtLeast(n) => -(n as i64),
-        }
-    }
-}
-
-/// What runs a command.
-#[derive(Clone, Copy)]
-pub enum Handler {
-    /// A pure function of the keyspace.
-    Data(fn(&mut Call<'_>, Reply<'_>) -> Outcome),
-    /// Needs the connection or the server.
-    Session(fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
-    /// A step of a transaction, which the executor takes itself.
-    Transaction(Step),
-    /// Is nothing by itself: its second word chooses.
-    Container(&'static [&'static Command]),
-    /// The same, but its subcommands are nobody's business: no list of commands shows them, statistics count them as
-    /// the command itself, and a wrong number of arguments is as good as no such word. DEBUG.
-    Words(&'static [&'static [&'static Command]]),
-    /// A container that does something without a second word.
-    ContainerOr(&'static [&'static Command], fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
-}
-
-/// A step of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Commands are queued from here on.
-    Multi,
-    /// The queued commands are executed, unless a watched key has changed.
-    Exec,
-    /// The queue is dropped.
-    Discard,
-    /// EXEC is to do nothing if these keys change.
-    Watch,
-    /// No key is watched any more.
-    Unwatch,
-}
-
-impl std::fmt::Debug for Handler {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Handler::Data(_) => "Data",
-            Handler::Session(_) => "Session",
-            Handler::Transaction(_) => "Transaction",
-            Handler::Container(_) | Handler::ContainerOr(..) => "Container",
-            Handler::Words(_) => "Words",
-        })
-    }
-}
-
-/// How the effect of a command gets into the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Log {
-    /// It changes nothing.
-    Nothing,
-    /// The handler calls [`Db::log`] with what happened, one record per key: relative times become
-    /// absolute, conditions vanish, a change of nothing logs nothing.
-    Rewritten,
-    /// As it was received, if the handler returns `Ok` and changed something: for commands of one key that
-    /// replay alike whatever the time.
-    Verbatim,
-    /// As it was received, for all shards at once: FLUSHALL, FLUSHDB, SWAPDB.
-    Barrier,
-}
-
-/// A set of [`flags`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(pub u32);
-
-impl Flags {
-    /// Both sets together.
-    pub const fn or(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-
-    /// Whether any flag of `other` is in this set.
-    #[inline]
-    pub const fn has(self, other: Flags) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-/// The flags of a command. Those up to [`flags::MOVABLEKEYS`] are shown by `COMMAND`.
-pub mod flags {
-    use super::Flags;
-
-    macro_rules! define {
-        ($($(#[$doc:meta])* $name:ident = $bit:literal, $shown:literal;)*) => {
-            $($(#[$doc])* pub const $name: Flags = Flags(1 << $bit);)*
-            /// Every flag that `COMMAND` shows, with its name there, in Redis' order.
-            pub const SHOWN: &[(Flags, &str)] = &[$(($name, $shown)),*];
-        };
-    }
-    define! {
-        /// Changes the keyspace.
-        WRITE = 0, "write";
-        /// Reads keys and changes none.
-        READONLY = 1, "readonly";
-        /// Refused above `maxmemory`.
-        DENYOOM = 2, "denyoom";
-        /// For operators.
-        ADMIN = 3, "admin";
-        /// Publish and subscribe.
-        PUBSUB = 4, "pubsub";
-        /// Not in scripts.
-        NOSCRIPT = 5, "noscript";
-        /// May wait.
-        BLOCKING = 6, "blocking";
-        /// Allowed while the data is being loaded.
-        LOADING = 7, "loading";
-        /// Allowed on a stale replica.
-        STALE = 8, "stale";
-        /// Not shown to MONITOR.
-        SKIP_MONITOR = 9, "skip_monitor";
-        /// Not in the slow log.
-        SKIP_SLOWLOG = 10, "skip_slowlog";
-        /// Only meant for a cluster.
-        ASKING = 11, "asking";
-        /// Constant or logarithmic time.
-        FAST = 12, "fast";
-        /// Allowed before authentication.
-        NO_AUTH = 13, "no_auth";
-        /// May be replicated although it is no write.
-        MAY_REPLICATE = 14, "may_replicate";
-        /// Not between MULTI and EXEC.
-        NO_MULTI = 15, "no_multi";
-        /// Its keys depend on other arguments.
-        MOVABLEKEYS = 16, "movablekeys";
-        /// Allowed while a script runs for too long.
-        ALLOW_BUSY = 17, "allow_busy";
-        /// May be called without keys.
-        NO_MANDATORY_KEYS = 18, "no_mandatory_keys";
-        /// Not while loading in the background.
-        NO_ASYNC_LOADING = 19, "no_async_loading";
-    }
-    /// Runs alone, behind the closed gate, and may change any key.
-    pub const GATE: Flags = Flags(1 << 24);
-    /// Is given a frozen view of the keyspace.
-    pub const FROZEN: Flags = Flags(1 << 25);
-    /// Locks one shard after the other by itself.
-    pub const WALKS: Flags = Flags(1 << 26);
-    /// Does not set the access time of what it reads.
-    pub const NO_TOUCH: Flags = Flags(1 << 27);
-    /// Answers with the error of the disk, if there is one, although it writes nothing.
-    pub const REPORTS_DISK_ERRORS: Flags = Flags(1 << 28);
-    /// Is executed between MULTI and EXEC too, not queued.
-    pub const NOT_QUEUED: Flags = Flags(1 << 29);
-    /// Refused unless `enable-debug-command` allows it to this connection.
-    pub const DEBUGGING: Flags = Flags(1 << 30);
-}
-
-/// A set of ACL [`categories`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Categories(pub u32);
-
-impl Categories {
-    /// Both sets together.
-    pub const fn or(self, other: Categories) -> Categories {
-        Categories(self.0 | other.0)
-    }
-
-    /// Whether any category of `other` is in this set.
-    pub const fn has(self, other: Categories) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-/// The ACL categories, in Redis' order.
-pub mod categories {
-    use super::{Categories, Command, flags};
-
-    macro_rules! define {
-        ($($name:ident = $bit:literal, $shown:literal;)*) => {
-            $(#[doc = concat!("`@", $shown, "`")] pub const $name: Categories = Categories(1 << $bit);)*
-            /// Every category with its name.
-            pub const ALL: &[(Categories, &str)] = &[$(($name, $shown)),*];
-        };
-    }
-    define! {
-        KEYSPACE = 0, "keyspace"; READ = 1, "read"; WRITE = 2, "write"; SET = 3, "set"; SORTEDSET = 4, "sortedset";
-        LIST = 5, "list"; HASH = 6, "hash"; STRING = 7, "string"; BITMAP = 8, "bitmap"; HYPERLOGLOG = 9, "hyperloglog";
-        GEO = 10, "geo"; STREAM = 11, "stream"; PUBSUB = 12, "pubsub"; ADMIN = 13, "admin"; FAST = 14, "fast";
-        SLOW = 15, "slow"; BLOCKING = 16, "blocking"; DANGEROUS = 17, "dangerous"; CONNECTION = 18, "connection";
-        TRANSACTION = 19, "transaction"; SCRIPTING = 20, "scripting";
-    }
-
-    /// All categories of a command: its own and those that its flags imply.
-    pub fn of(command: &Command) -> Categories {
-        let mut all = command.categories;
-        let implied = [
-            (flags::WRITE, WRITE),
-            (flags::ADMIN, ADMIN.or(DANGEROUS)),
-            (flags::PUBSUB, PUBSUB),
-            (flags::BLOCKING, BLOCKING),
-        ];
-        for (flag, category) in implied {
-            if command.flags.has(flag) {
-                all = all.or(category);
-            }
-        }
-        if command.flags.has(flags::READONLY) && !all.has(SCRIPTING) {
-            all = all.or(READ);
-        }
-        all.or(if command.flags.has(flags::FAST) { FAST } else { SLOW })
-    }
-}
+use crate::core::Command;
 
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
     bitmap::COMMANDS,
-    dump::COMMANDS,
+    keys::dump::COMMANDS,
     echo::COMMANDS,
-    expire::COMMANDS,
-    flush::COMMANDS,
-    generic::COMMANDS,
+    keys::expire::COMMANDS,
+    databases::COMMANDS,
+    keys::generic::COMMANDS,
     geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
-    object::COMMANDS,
-    scan::COMMANDS,
+    keys::object::COMMANDS,
+    keys::scan::COMMANDS,
     set::COMMANDS,
-    sort::COMMANDS,
+    keys::sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,

@@ -4,7 +4,7 @@
 //! record replays without reading any other key.
 
 use super::stream::record::{XCLAIMED, XDELIVERED};
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::resp::Reply;
 use crate::value::codec;
 
@@ -16,7 +16,7 @@ static STATE: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "OW update")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(state),
     syntax: "key tag bytes [PXAT unix-time-milliseconds]",
     summary: "Sets a key to a collection given as bytes.",

@@ -2,9 +2,9 @@
 //! overlap those of the others.
 
 use super::{GROUP_MAX, Plan, find_keys};
-use crate::command::Server;
-use crate::command::call::HashedKeys;
-use crate::command::table::LastNamed;
+use crate::core::Server;
+use crate::core::call::HashedKeys;
+use crate::core::table::LastNamed;
 use crate::keyspace::Keyspace;
 use crate::resp::Args;
 

@@ -9,10 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use smallvec::SmallVec;
 
-use crate::base::log;
-use crate::command::stats::CommandCounters;
-use crate::command::table::Entry;
-use crate::command::{Call, CommandError, Log, Outcome, Server};
+use crate::base::logging;
+use crate::core::stats::CommandCounters;
+use crate::core::table::CommandEntry;
+use crate::core::{Call, CommandError, LogRule, Outcome, Server};
 use crate::resp::reply::Mark;
 use crate::resp::{Output, Reply};
 
@@ -27,7 +27,7 @@ pub(super) fn run_handler(
     let dirty_before = call.db.scratch().dirty;
     match catch_unwind(AssertUnwindSafe(|| handler(call, reply))) {
         Ok(Ok(done)) => {
-            if entry.command.log == Log::Verbatim && call.db.has_unlogged_change(dirty_before) {
+            if entry.command.log == LogRule::Verbatim && call.db.has_unlogged_change(dirty_before) {
                 let key = call.keys().next().expect("a command that is logged as received has a key");
                 call.log_verbatim(key);
             }
@@ -84,9 +84,9 @@ fn undo(call: &mut Call<'_>, dirty_before: u64) {
 
 /// Reports a bug of ours that stopped a command.
 #[cold]
-pub(super) fn internal_error(entry: &Entry, panic: &(dyn Any + Send)) -> CommandError {
+pub(super) fn internal_error(entry: &CommandEntry, panic: &(dyn Any + Send)) -> CommandError {
     let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    log::warning(format_args!(
+    logging::warning(format_args!(
         "BUG: the command '{}' panicked and was undone: {}",
         entry.full_name,
         what.unwrap_or("no message")

@@ -2,24 +2,24 @@
 //! [`Group::one`] does for a command can be left out, and the rest be done once for all that follow each other.
 //!
 //! Invariants:
-//! - Only a command for which [`Entry::is_plain_read`] holds comes here, outside a transaction, with CLIENT REPLY on.
+//! - Only a command for which [`CommandEntry::is_plain_read`] holds comes here, outside a transaction, with CLIENT REPLY on.
 //! - A read can still remove its key: one that has expired. That is logged under the lock, as everywhere.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::handler::{fail, failure};
 use super::{Group, Plan, append_effects};
-use crate::command::call::HashedKeys;
-use crate::command::client::Client;
-use crate::command::db::Db;
-use crate::command::table::Entry;
-use crate::command::{Call, Handler};
+use crate::core::call::HashedKeys;
+use crate::core::client::Client;
+use crate::core::db::Db;
+use crate::core::table::CommandEntry;
+use crate::core::{Call, Handler};
 use crate::keyspace::Held;
 use crate::resp::{Args, Output, Reply};
 
 /// How many plans from the first on are for this command.
 #[inline]
-pub(super) fn alike(plans: &[Plan<'_>], entry: &Entry) -> usize {
+pub(super) fn alike(plans: &[Plan<'_>], entry: &CommandEntry) -> usize {
     plans.iter().take_while(|plan| plan.is_some_and(|plan| std::ptr::eq(plan, entry))).count()
 }
 
@@ -27,7 +27,7 @@ impl Group<'_> {
     /// Runs calls of one command that only looks at one key.
     pub(super) fn reads(
         &mut self,
-        entry: &Entry,
+        entry: &CommandEntry,
         calls: &[Args<'_>],
         keys: &[HashedKeys],
         client: &Client,

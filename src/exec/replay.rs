@@ -2,9 +2,9 @@
 
 use super::{find_keys, hold, run_handler};
 use crate::base::clock;
-use crate::command::call::HashedKeys;
-use crate::command::db::{Db, Facts, Scratch};
-use crate::command::{Call, Handler};
+use crate::core::call::HashedKeys;
+use crate::core::db::{Db, Facts, Scratch};
+use crate::core::{Call, Handler};
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::AccessClock;
 use crate::resp::{Args, Output, Reply, Resp};
@@ -15,7 +15,7 @@ use crate::value::Limits;
 /// # Errors
 /// The text of what the handler refused, or that there is no such command: the log does not fit this server.
 pub fn replay(
-    table: &crate::command::Table,
+    table: &crate::core::Table,
     keyspace: &Keyspace,
     replayer: &mut Replayer,
     db: u32,

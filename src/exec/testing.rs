@@ -6,8 +6,8 @@
 use super::*;
 use crate::base::hash::HashSeed;
 use crate::base::random::Random;
-use crate::command::Table;
-use crate::command::evict::Evicted;
+use crate::core::Table;
+use crate::exec::evict::Evicted;
 use crate::persist::record::Items;
 use crate::resp::{Resp, Span};
 use crate::value::Limits;
@@ -75,7 +75,7 @@ impl Runner {
     /// An empty keyspace of 16 databases, at a fixed time.
     pub fn new() -> Self {
         Runner {
-            table: Table::new(crate::command::GROUPS),
+            table: Table::new(crate::command::GROUPS, crate::command::state::RECORDS),
             keyspace: Keyspace::new(16, SEED),
             scratch: Scratch::default(),
             gate: crate::keyspace::Gate::new(1),
@@ -156,7 +156,7 @@ impl Runner {
         self.scratch.begin(true, false);
         let facts = self.facts();
         let logged = &mut self.logged;
-        crate::command::sweep::sweep(
+        crate::exec::sweep::sweep(
             &self.keyspace,
             &mut self.scratch,
             facts,
@@ -200,7 +200,7 @@ impl Runner {
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             keep(&mut call.db.scratch().effects, logged);
             match outcome {
-                Ok(_) if entry.command.log == Log::Barrier || call.db.scratch().as_received() => {
+                Ok(_) if entry.command.log == LogRule::Barrier || call.db.scratch().as_received() => {
                     logged.push((db, words.to_vec()));
                 }
                 Ok(_) => {}

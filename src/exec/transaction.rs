@@ -12,11 +12,11 @@ use smallvec::SmallVec;
 
 use super::handler::error_reply;
 use super::{Group, find_keys, settle_reply_mode};
-use crate::command::call::HashedKeys;
-use crate::command::client::{Client, Transaction, WatchedKey};
-use crate::command::db::Db;
-use crate::command::table::Entry;
-use crate::command::{CommandError, Flags, Handler, Outcome, Step, flags};
+use crate::core::call::HashedKeys;
+use crate::core::client::{Client, Transaction, WatchedKey};
+use crate::core::db::Db;
+use crate::core::table::CommandEntry;
+use crate::core::{CommandError, Flags, Handler, Outcome, Step, flags};
 use crate::keyspace::{Held, Key, SHARDS, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
@@ -35,7 +35,7 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     /// The command has no place in a transaction.
-    pub(super) fn queue(&mut self, entry: &Entry, args: Args<'_>, client: &mut Client, out: &mut Output) {
+    pub(super) fn queue(&mut self, entry: &CommandEntry, args: Args<'_>, client: &mut Client, out: &mut Output) {
         let mark = out.mark();
         let Some(transaction) = &mut client.transaction else { return };
         let args = OwnedArgs::new(args.from(0));
@@ -230,7 +230,7 @@ impl<'a> Group<'a> {
     }
 
     /// The flags by which a command is checked: of EXEC those of what it will execute.
-    pub(super) fn flags_to_check(entry: &Entry, client: &Client) -> Flags {
+    pub(super) fn flags_to_check(entry: &CommandEntry, client: &Client) -> Flags {
         match (&entry.command.handler, &client.transaction) {
             (Handler::Transaction(Step::Exec), Some(transaction)) => entry.command.flags.or(transaction.flags),
             _ => entry.command.flags,
@@ -239,7 +239,7 @@ impl<'a> Group<'a> {
 
     /// Notes that a command was refused: its transaction will do nothing. If EXEC itself was, all is dropped;
     /// returns whether that is so.
-    pub(super) fn abort_transaction(&self, entry: Option<&Entry>, client: &mut Client) -> bool {
+    pub(super) fn abort_transaction(&self, entry: Option<&CommandEntry>, client: &mut Client) -> bool {
         let is_exec = entry.is_some_and(|e| matches!(e.command.handler, Handler::Transaction(Step::Exec)));
         if is_exec {
             client.end_transaction();

@@ -10,7 +10,7 @@
 //! Invariants:
 //! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
 //!   while it holds it: the order is writer, gate, shards, log buffers. Whoever has closed the gate may wait for
-//!   the writer only where nobody else can be about to make a snapshot: at the end, and in `session::reload`.
+//!   the writer only where nobody else can be about to make a snapshot: at the end, and in `durable::reload`.
 //! - Between two groups a worker holds nothing.
 
 use std::time::Duration;

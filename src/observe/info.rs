@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::memory::MemoryFigures;
 use super::process;
 use crate::base::{clock, format::human_bytes, random, slab};
-use crate::command::Server;
-use crate::command::context::SavePurpose;
-use crate::command::stats::{CommandCounters, Latencies, WorkerCounters};
-use crate::command::table::Entry;
+use crate::core::Server;
+use crate::core::server::SavePurpose;
+use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
+use crate::core::table::CommandEntry;
 use crate::keyspace::SHARDS;
 
 /// The version of Redis whose commands, replies and errors are offered: for clients that look at it.
@@ -159,7 +159,7 @@ fn server_section(out: &mut Lines<'_>) {
 
 fn clients_section(out: &mut Lines<'_>) {
     let clients = out.server.clients.list();
-    let most = |of: fn(&crate::command::client::ClientRecord) -> u64| clients.iter().map(|c| of(c)).max().unwrap_or(0);
+    let most = |of: fn(&crate::core::client::ClientRecord) -> u64| clients.iter().map(|c| of(c)).max().unwrap_or(0);
     out.fields(&[
         ("connected_clients", &clients.len()),
         ("cluster_connections", &0),
@@ -368,7 +368,7 @@ fn commandstats_section(out: &mut Lines<'_>) {
 }
 
 /// One command's line, if it was ever called.
-fn command_line(out: &mut Lines<'_>, entry: &Entry) {
+fn command_line(out: &mut Lines<'_>, entry: &CommandEntry) {
     let workers = &out.server.workers;
     let sum = |of: fn(&CommandCounters) -> u64| -> u64 { workers.iter().map(|w| of(&w.commands[entry.index])).sum() };
     let (calls, us) = (sum(|c| c.calls.get()), sum(|c| c.nanoseconds.get()) as f64 / 1e3);

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::process;
 use crate::base::alloc;
-use crate::command::Server;
-use crate::command::client::ClientRecord;
+use crate::core::Server;
+use crate::core::client::ClientRecord;
 use crate::keyspace::SHARDS;
 
 /// Bytes, all of them.

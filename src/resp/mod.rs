@@ -9,4 +9,4 @@ pub mod reply;
 pub mod request;
 
 pub use reply::{Done, Elements, Output, Reply, Resp};
-pub use request::{Args, Limits, ProtocolError, Request, Span};
+pub use request::{Args, ProtocolError, Request, RequestLimits, Span};

@@ -126,7 +126,7 @@ impl Index<usize> for Args<'_> {
 
 /// What the decoder must know of the configuration and of the connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// `proto-max-bulk-len`, in bytes.
     pub bulk_max_bytes: u64,
     /// Whether the connection may send long commands; false until it has authenticated.
@@ -249,7 +249,7 @@ impl Request {
     /// # Errors
     /// A [`ProtocolError`]; nothing more can be decoded of this connection then.
     #[inline]
-    pub fn decode(&mut self, buffer: &[u8], limits: Limits) -> Result<Progress, ProtocolError> {
+    pub fn decode(&mut self, buffer: &[u8], limits: RequestLimits) -> Result<Progress, ProtocolError> {
         if self.due.is_none() {
             if let Some(taken) = self.decode_usual(buffer) {
                 return Ok(Progress::Complete(taken));
@@ -276,7 +276,7 @@ impl Request {
         (position <= buffer.len()).then_some(position)
     }
 
-    fn decode_any(&mut self, buffer: &[u8], limits: Limits) -> Result<Progress, ProtocolError> {
+    fn decode_any(&mut self, buffer: &[u8], limits: RequestLimits) -> Result<Progress, ProtocolError> {
         let mut due = match (self.due, buffer) {
             (Some(due), _) => due,
             (None, []) => return Ok(Progress::Incomplete),
@@ -319,7 +319,7 @@ impl Request {
         Ok((end + 2 <= rest.len()).then(|| &rest[..end]))
     }
 
-    fn decode_count(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+    fn decode_count(&mut self, buffer: &[u8], limits: RequestLimits) -> Result<Option<usize>, ProtocolError> {
         let Some(line) = self.line(buffer, ProtocolError::TooBigMultibulkCount)? else { return Ok(None) };
         let count =
             parse_length(&line[1..]).filter(|&n| n <= ARGUMENTS_MAX).ok_or(ProtocolError::InvalidMultibulkLength)?;
@@ -331,7 +331,7 @@ impl Request {
     }
 
     #[inline]
-    fn decode_bulk_len(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+    fn decode_bulk_len(&mut self, buffer: &[u8], limits: RequestLimits) -> Result<Option<usize>, ProtocolError> {
         let Some(line) = self.line(buffer, ProtocolError::TooBigBulkCount)? else { return Ok(None) };
         let first = line.first().copied().unwrap_or(b'\r');
         if first != b'$' {
@@ -412,9 +412,9 @@ fn parse_length(digits: &[u8]) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const OPEN: Limits = Limits { bulk_max_bytes: 512 << 20, authenticated: true };
+    const OPEN: RequestLimits = RequestLimits { bulk_max_bytes: 512 << 20, authenticated: true };
 
-    fn decode_all(bytes: &[u8], limits: Limits) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+    fn decode_all(bytes: &[u8], limits: RequestLimits) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
         let mut commands = Vec::new();
         let mut at = 0;
         let mut request = Request::new();
@@ -502,7 +502,7 @@ mod tests {
         assert_eq!(error(&[b'a'; 65537]), "ERR Protocol error: too big inline request");
         assert_eq!(error(&[&b"*"[..], &[b'1'; 65537]].concat()), "ERR Protocol error: too big mbulk count string");
         assert_eq!(error(&[&b"*1\r\n$"[..], &[b'1'; 65537]].concat()), "ERR Protocol error: too big bulk count string");
-        let closed = Limits { authenticated: false, ..OPEN };
+        let closed = RequestLimits { authenticated: false, ..OPEN };
         let text = |bytes: &[u8]| decode_all(bytes, closed).expect_err("an error").to_string();
         assert_eq!(text(b"*11\r\n"), "ERR Protocol error: unauthenticated multibulk length");
         assert_eq!(text(b"*1\r\n$16385\r\n"), "ERR Protocol error: unauthenticated bulk length");

@@ -13,11 +13,11 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::stream::Accepted;
 use super::worker::NewConnection;
-use crate::base::{clock, log};
-use crate::command::Server;
-use crate::command::client::{ClientRecord, Labels};
+use crate::base::{clock, logging};
+use crate::core::Server;
+use crate::core::client::{ClientRecord, Labels};
+use crate::server::socket::Accepted;
 
 /// At `maxclients`, a new connection waits this often and long for a place before it is refused: a connection
 /// that its client has closed keeps its place until its worker notices.
@@ -193,7 +193,7 @@ pub async fn accept_unix(listener: UnixListener, path: String, mut dealer: Deale
 async fn pause_if_exhausted(error: &io::Error) {
     let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
     if exhausted {
-        log::warning(format_args!("Accepting client connection: {error}"));
+        logging::warning(format_args!("Accepting client connection: {error}"));
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
     }
 }

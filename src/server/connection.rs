@@ -22,15 +22,15 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::ReadBuf;
 
 use super::received::Received;
-use super::stream::Stream;
 use super::waits::{Unblock, finished};
 use super::worker::Worker;
-use crate::base::{clock, log};
-use crate::command::client::{ClientRecord, ReplyMode};
-use crate::command::{Client, Server, Wait};
+use crate::base::{clock, logging};
+use crate::core::client::{ClientRecord, ReplyMode};
+use crate::core::{Client, Server, Wait};
 use crate::exec::{GROUP_MAX, settle_reply_mode};
 use crate::resp::request::Progress;
 use crate::resp::{Args, Output, Reply, Request};
+use crate::server::socket::Stream;
 
 /// How many pieces one write to a socket may have.
 const SLICES_MAX: usize = 64;
@@ -410,7 +410,7 @@ impl Connection {
             self.execute_received(worker);
             // Who reads no reply is not told that a change is not logged either: whoever wants to know asks the log.
             if let Err(error) = worker.server.store.log().flush() {
-                log::debug(format_args!("What a client sent that has gone is not logged: {error}"));
+                logging::debug(format_args!("What a client sent that has gone is not logged: {error}"));
             }
             if self.client.borrow().closing || self.client.borrow().wait.is_some() {
                 break;
@@ -424,7 +424,10 @@ impl Connection {
         let waiting = self.received.borrow().len() as u64;
         self.record.query_bytes.store(waiting, Relaxed);
         if waiting > worker.executor.borrow().settings().client_query_buffer_limit {
-            log::warning(format_args!("Closing client that reached max query buffer length: id={}", self.record.id));
+            logging::warning(format_args!(
+                "Closing client that reached max query buffer length: id={}",
+                self.record.id
+            ));
             worker.server.counters.query_buffer_limit_disconnections.add(1);
             self.closed.set(true);
         }
@@ -537,7 +540,7 @@ impl Connection {
 
     /// Ends it because too much waits to be sent.
     pub fn end_over_output_limit(&self, worker: &Worker) {
-        log::warning(format_args!("Client id={} closed for overcoming of output buffer limits.", self.record.id));
+        logging::warning(format_args!("Client id={} closed for overcoming of output buffer limits.", self.record.id));
         worker.server.counters.output_buffer_limit_disconnections.add(1);
         self.discard();
     }

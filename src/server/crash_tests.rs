@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::testing::{Caller, Dump, random_command, start, state};
 use crate::base::random::Random;
-use crate::command::Server;
+use crate::core::Server;
+use crate::durable::saving;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;
-use crate::session::saving;
 
 /// A server with one writer, and all states that it went through.
 struct Life {

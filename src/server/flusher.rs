@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use super::connection::Connection;
 use super::worker::Worker;
-use crate::base::log;
+use crate::base::logging;
 use crate::persist::FsyncPolicy;
 
 /// Connections whose replies wait for the log.
@@ -74,6 +74,6 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
     });
     if closed > 0 {
         let cause = log.poisoned().unwrap_or_default();
-        log::warning(format_args!("{closed} connections close, for the log failed under their commands: {cause}"));
+        logging::warning(format_args!("{closed} connections close, for the log failed under their commands: {cause}"));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::testing::{Caller, start};
-use crate::command::Server;
+use crate::core::Server;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 

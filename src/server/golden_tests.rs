@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::testing::{Caller, Dump, golden, start, state};
-use crate::command::dump::payload;
+use crate::command::keys::dump::payload;
 use crate::keyspace::Gate;
 use crate::persist::FsyncPolicy;
 use crate::persist::format::{CODEC_LZ4, CODEC_NONE, CODEC_PIECES};
@@ -238,7 +238,7 @@ fn golden_collections() -> Values {
     values
 }
 
-fn values(server: &crate::command::Server, caller: &mut Caller) -> Values {
+fn values(server: &crate::core::Server, caller: &mut Caller) -> Values {
     let mut values = Values::new();
     let frozen = server.keyspace.freeze(&Gate::new(1).close());
     for shard in 0..frozen.shards() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::base::config::{Config, Settings};
-use crate::base::log;
+use crate::base::logging;
 
 /// Descriptors for everything that is no client: listeners, logs, snapshots, the workers' own.
 const RESERVED: u64 = 32;
@@ -21,18 +21,18 @@ pub fn make_room_for_clients(config: &Config) -> Arc<Settings> {
     if allowed >= wanted {
         return settings;
     }
-    log::warning(format_args!(
+    logging::warning(format_args!(
         "You requested maxclients of {} requiring at least {wanted} max file descriptors; the system allows {allowed}.",
         settings.maxclients
     ));
     let possible = allowed.saturating_sub(RESERVED).max(1);
     let text = possible.to_string();
     match config.set(&[(b"maxclients", text.as_bytes())], true, |_, _, _| Ok(())) {
-        Ok(_) => log::warning(format_args!(
+        Ok(_) => logging::warning(format_args!(
             "maxclients has been reduced to {possible} to compensate for the low limit. If you need higher maxclients \
              increase 'ulimit -n'."
         )),
-        Err(error) => log::warning(format_args!("maxclients cannot be reduced: {error}")),
+        Err(error) => logging::warning(format_args!("maxclients cannot be reduced: {error}")),
     }
     config.settings()
 }

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::acceptor::{Dealer, accept_tcp};
 use crate::base::config::Settings;
-use crate::base::log;
+use crate::base::logging;
 
 /// The listening sockets of a server that accepts connections.
 pub struct Listeners {
@@ -88,7 +88,7 @@ impl Listeners {
                     match bind_all(&gone, self.backlog).and_then(|bound| self.accept(bound)) {
                         Ok(again) => open.extend(again),
                         Err(error) => {
-                            log::warning(format_args!("Could not listen again where the server did: {error}"));
+                            logging::warning(format_args!("Could not listen again where the server did: {error}"));
                         }
                     }
                 }

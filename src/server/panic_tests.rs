@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use super::testing::{Caller, Dump, start, start_with, state};
-use crate::command::call::string_reply;
-use crate::command::db::StringRef;
-use crate::command::{
-    Arity, Call, Command, Handler, KeySpec, Keys, Log, Outcome, SessionCall, Table, categories, flags,
+use crate::command::GROUPS as DATA_GROUPS;
+use crate::core::Server;
+use crate::core::call::string_reply;
+use crate::core::db::StringRef;
+use crate::core::{
+    Arity, Call, Command, Handler, KeySpec, Keys, LogRule, Outcome, SessionCall, Table, categories, flags,
 };
-use crate::command::{GROUPS as DATA_GROUPS, Server};
 use crate::exec::testing::words;
 use crate::keyspace::NewValue;
 use crate::persist::FsyncPolicy;
@@ -30,7 +31,7 @@ static SEVERAL: Command = Command {
     flags: flags::WRITE,
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::range(1, -1, 1, "OW update")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(several),
     summary: "Panics amid several keys.",
     ..Command::DEFAULT
@@ -54,7 +55,7 @@ static IN_PLACE: Command = Command {
     name: "FAULTY.INPLACE",
     arity: Arity::Exactly(2),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(in_place),
     summary: "Panics after its change in place.",
     ..SEVERAL
@@ -96,7 +97,7 @@ fn overwrite(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
 /// Sets its one key, logs that, and panics.
 static LOGGED: Command = Command {
     name: "FAULTY.LOGGED",
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(logged),
     summary: "Panics after logging its change.",
     ..IN_PLACE
@@ -115,7 +116,7 @@ static ALONE: Command = Command {
     arity: Arity::Exactly(1),
     flags: flags::WRITE.or(flags::GATE),
     keys: Keys::NONE,
-    log: Log::Barrier,
+    log: LogRule::Barrier,
     handler: Handler::Data(alone),
     summary: "Panics behind the closed gate.",
     ..SEVERAL
@@ -130,7 +131,7 @@ fn alone(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
 static OF_THE_SESSION: Command = Command {
     name: "FAULTY.SESSION",
     flags: flags::NOSCRIPT,
-    log: Log::Nothing,
+    log: LogRule::Nothing,
     handler: Handler::Session(of_the_session),
     summary: "Panics in a session command.",
     ..ALONE
@@ -147,7 +148,7 @@ static READ: Command = Command {
     name: "FAULTY.READ",
     flags: flags::READONLY.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RO access")]),
-    log: Log::Nothing,
+    log: LogRule::Nothing,
     handler: Handler::Data(read),
     summary: "Panics over one value.",
     ..IN_PLACE
@@ -174,7 +175,9 @@ impl Faulty {
     fn new() -> Faulty {
         let storage = SimStorage::new();
         let groups: Vec<_> = DATA_GROUPS.iter().chain(SESSION_GROUPS).copied().chain([FAULTY]).collect();
-        let server = start_with(&storage, 1, 2, FsyncPolicy::Always, Table::new(&groups)).unwrap();
+        let server =
+            start_with(&storage, 1, 2, FsyncPolicy::Always, Table::new(&groups, crate::command::state::RECORDS))
+                .unwrap();
         Faulty { caller: Caller::new(&server, 0), storage, server }
     }
 
@@ -220,7 +223,7 @@ impl Faulty {
             assert_eq!(caller.run("SWAPDB 1 0"), "+OK ");
         }
         self.assert_replay_equals_live();
-        crate::session::saving::save_now(&self.server).unwrap();
+        crate::durable::saving::save_now(&self.server).unwrap();
         self.assert_replay_equals_live();
     }
 }
@@ -228,7 +231,7 @@ impl Faulty {
 #[test]
 fn declarations_are_sound() {
     for command in FAULTY {
-        assert_eq!(crate::command::table::mistake(command), None);
+        assert_eq!(crate::core::table::mistake(command), None);
     }
 }
 

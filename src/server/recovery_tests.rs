@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::testing::{Caller, Dump, golden, random_command, snapshot, start, state};
 use crate::base::random::Random;
-use crate::command::Server;
-use crate::command::context::SavePurpose;
+use crate::core::Server;
+use crate::core::server::SavePurpose;
 use crate::persist::storage::SimStorage;
 use crate::persist::{ChunkWriter, FsyncPolicy, WireValue};
 

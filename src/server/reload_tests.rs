@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::testing::{Caller, Dump, random_command, start, state};
 use crate::base::random::Random;
-use crate::command::{Server, Wait};
+use crate::core::{Server, Wait};
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;

@@ -21,14 +21,15 @@ use super::listeners::{self, Listeners};
 use super::{daemon, limits, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
-use crate::base::{alloc, clock, log, random};
-use crate::command::context::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
-use crate::command::stats::{ServerCounters, WorkerStats};
-use crate::command::{Server, Table};
+use crate::base::{alloc, clock, logging, random};
+use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
+use crate::core::stats::{ServerCounters, WorkerStats};
+use crate::core::{Server, Table};
+use crate::durable::{loading, saving};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
-use crate::session::{self, loading, saving};
+use crate::session;
 
 /// How often memory is given back to the system that nobody has needed since the last time.
 const PURGE_PERIOD: Duration = Duration::from_millis(100);
@@ -94,14 +95,14 @@ fn refuse_what_is_not_enforced(settings: &Settings) -> Result<(), StartError> {
 pub fn serve(config: Config) -> Result<i32, StartError> {
     let settings = config.settings();
     refuse_what_is_not_enforced(&settings)?;
-    log::set_level(settings.loglevel);
+    logging::set_level(settings.loglevel);
     if daemon::is_detached() {
         daemon::leave_session().map_err(failed("a session of its own"))?;
     }
     if !settings.logfile.as_os_str().is_empty() {
-        log::set_file(&settings.logfile).map_err(failed(format!("logfile {}", settings.logfile.display())))?;
+        logging::set_file(&settings.logfile).map_err(failed(format!("logfile {}", settings.logfile.display())))?;
     }
-    log::notice(format_args!("Ironkeep {} is starting, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+    logging::notice(format_args!("Ironkeep {} is starting, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let settings = limits::make_room_for_clients(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("runtime"))?;
     runtime.block_on(run(config, settings))
@@ -132,7 +133,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     let _ = server.listen_anew.set(Box::new(move |settings| listeners.change(settings)));
     tokio::spawn(timer::run(Arc::clone(&server)));
     tokio::spawn(watch_signals(Arc::clone(&server)));
-    log::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
+    logging::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
     if daemon::is_detached() {
         daemon::ready().map_err(failed("the terminal cannot be left"))?;
     }
@@ -142,7 +143,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
                 // Left-overs do no harm: both are replaced at the next start.
                 let _ = std::fs::remove_file(path);
             }
-            log::notice(format_args!("Ironkeep is now ready to exit, bye bye..."));
+            logging::notice(format_args!("Ironkeep is now ready to exit, bye bye..."));
             return Ok(code);
         }
     }
@@ -277,10 +278,10 @@ pub fn log_policy(configured: ConfiguredPolicy) -> FsyncPolicy {
 fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
     let seconds = elapsed_us as f64 / 1e6;
     if found.fresh {
-        return log::notice(format_args!("A new data directory was made"));
+        return logging::notice(format_args!("A new data directory was made"));
     }
     if let Some(torn) = &found.torn {
-        log::warning(format_args!(
+        logging::warning(format_args!(
             "The log ended in an incomplete block: {} bytes at offset {} of {} were cut off and kept aside ({})",
             torn.bytes,
             torn.offset,
@@ -288,7 +289,7 @@ fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
             torn.what,
         ));
     }
-    log::notice(format_args!(
+    logging::notice(format_args!(
         "DB loaded from disk: {:.3} seconds; {} keys from {} ({} bytes), {} records from {} blocks of log ({} bytes); \
          the last run ended {}",
         seconds,
@@ -333,7 +334,7 @@ fn write_pidfile(settings: &Settings) -> Option<PathBuf> {
     match std::fs::write(&path, format!("{}\n", std::process::id())) {
         Ok(()) => Some(path),
         Err(error) => {
-            log::warning(format_args!("Failed to write PID file {}: {error}", path.display()));
+            logging::warning(format_args!("Failed to write PID file {}: {error}", path.display()));
             None
         }
     }
@@ -342,7 +343,7 @@ fn write_pidfile(settings: &Settings) -> Option<PathBuf> {
 /// Turns SIGTERM and SIGINT into requests to end.
 async fn watch_signals(server: Arc<Server>) {
     let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return log::warning(format_args!("Signals cannot be received; SHUTDOWN ends the server"));
+        return logging::warning(format_args!("Signals cannot be received; SHUTDOWN ends the server"));
     };
     loop {
         let settings = server.config.settings();
@@ -350,7 +351,7 @@ async fn watch_signals(server: Arc<Server>) {
             _ = term.recv() => ("SIGTERM", &settings.shutdown_on_sigterm),
             _ = interrupt.recv() => ("SIGINT", &settings.shutdown_on_sigint),
         };
-        log::warning(format_args!("Received {name} scheduling shutdown..."));
+        logging::warning(format_args!("Received {name} scheduling shutdown..."));
         let save = match (flags.contains(&"save"), flags.contains(&"nosave")) {
             (true, _) => Some(true),
             (_, true) => Some(false),
@@ -362,7 +363,7 @@ async fn watch_signals(server: Arc<Server>) {
 
 /// Ends the server, unless something that must not be lost cannot be saved. Returns the exit code.
 async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32> {
-    log::notice(format_args!("User requested shutdown..."));
+    logging::notice(format_args!("User requested shutdown..."));
     // With the log on, all is on disk without a snapshot, unless the log has failed.
     let log = server.store.log();
     let due = !log.is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
@@ -378,7 +379,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
     // closing of the gate on no command runs any more.
     let (mut outcome, closed) = match save {
         true => {
-            log::notice(format_args!("Saving the final snapshot before exiting."));
+            logging::notice(format_args!("Saving the final snapshot before exiting."));
             saving::save_and_stay_closed(server)
         }
         false => (Ok(()), server.gate.close()),
@@ -393,14 +394,14 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
             Some(0)
         }
         Err(error) if request.force || request.save == Some(false) => {
-            log::warning(format_args!("Error trying to save the DB, but exiting all the same as asked: {error}"));
+            logging::warning(format_args!("Error trying to save the DB, but exiting all the same as asked: {error}"));
             std::mem::forget(closed);
             Some(0)
         }
         Err(error) => {
             drop(closed);
             server.saving.ending.store(false, Relaxed);
-            log::warning(format_args!("Errors trying to shut down the server, it goes on: {error}"));
+            logging::warning(format_args!("Errors trying to shut down the server, it goes on: {error}"));
             if let Some(refused) = request.refused {
                 // Whoever asked may have gone.
                 let _ = refused.send("ERR Errors trying to SHUTDOWN. Check logs.".into());

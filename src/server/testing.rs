@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::startup::{StartError, reclaimer, recover_from};
 use crate::base::config::Config;
-use crate::base::log::{self, Level};
+use crate::base::logging::{self, Level};
 use crate::base::random::Random;
-use crate::command::{Client, Server, Table};
+use crate::core::{Client, Server, Table};
+use crate::durable::saving;
 use crate::exec::Executor;
 use crate::exec::testing::{dump, with_args, words};
 use crate::keyspace::SHARDS;
@@ -15,7 +16,6 @@ use crate::persist::storage::SimStorage;
 use crate::persist::{FsyncPolicy, StoreOptions};
 use crate::resp::Output;
 use crate::session;
-use crate::session::saving;
 
 /// All keys: database, key, value, expiry.
 pub(super) type Dump = Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)>;
@@ -38,7 +38,7 @@ pub(super) fn start_with(
     policy: FsyncPolicy,
     table: Table,
 ) -> Result<Arc<Server>, StartError> {
-    log::set_level(Level::Nothing);
+    logging::set_level(Level::Nothing);
     let config = Config::from_text(b"appendonly yes\nsave \"\"\nenable-debug-command yes").expect("a configuration");
     let options = StoreOptions {
         workers,
@@ -97,7 +97,7 @@ pub(super) fn state(server: &Server) -> Dump {
 }
 
 /// Makes a snapshot as BGSAVE does, on its own thread, and waits for it.
-pub(super) fn snapshot(server: &Arc<Server>, purpose: crate::command::context::SavePurpose) -> Result<(), String> {
+pub(super) fn snapshot(server: &Arc<Server>, purpose: crate::core::server::SavePurpose) -> Result<(), String> {
     let (done, outcome) = tokio::sync::oneshot::channel();
     assert_eq!(saving::request(server, purpose, false, Some(done)), saving::Requested::Started);
     outcome.blocking_recv().expect("the snapshot ends")

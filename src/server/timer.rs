@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::base::{alloc, clock, log};
-use crate::command::Server;
-use crate::command::context::SavePurpose;
-use crate::session::saving;
+use crate::base::{alloc, clock, logging};
+use crate::core::Server;
+use crate::core::server::SavePurpose;
+use crate::durable::saving;
 
 const PERIOD: Duration = Duration::from_millis(100);
 /// After a failed snapshot the next attempt waits this long.
@@ -45,7 +45,7 @@ pub async fn run(server: Arc<Server>) {
         let now_us = clock::monotonic_us();
         let elapsed = now_us - last_us;
         last_us = now_us;
-        let sum = |of: fn(&crate::command::stats::WorkerCounters) -> u64| -> u64 {
+        let sum = |of: fn(&crate::core::stats::WorkerCounters) -> u64| -> u64 {
             server.workers.iter().map(|worker| of(&worker.counters)).sum()
         };
         server.rates.commands.store(commands.sample(sum(|c| c.commands.get()), elapsed), Relaxed);
@@ -68,25 +68,25 @@ fn watch_snapshots(server: &Arc<Server>) {
         return;
     }
     if server.store.log().is_poisoned() {
-        log::warning(format_args!("The log has failed; trying to heal it by a fresh snapshot"));
+        logging::warning(format_args!("The log has failed; trying to heal it by a fresh snapshot"));
         saving::request(server, SavePurpose::Rewrite, false, None);
         return;
     }
     let settings = server.config.settings();
     if settings.appendonly && !server.store.log().is_active() {
-        log::notice(format_args!("The log is switched on but not begun: trying again by a fresh snapshot"));
+        logging::notice(format_args!("The log is switched on but not begun: trying again by a fresh snapshot"));
         saving::request(server, SavePurpose::Rewrite, false, None);
         return;
     }
     let changes = saving.changes.load(Relaxed);
     let seconds = (now / 1000 - saving.last_save.load(Relaxed)).max(0) as u64;
     if let Some(point) = settings.save.iter().find(|point| changes >= point.changes && seconds > point.seconds) {
-        log::notice(format_args!("{} changes in {} seconds. Saving...", point.changes, point.seconds));
+        logging::notice(format_args!("{} changes in {} seconds. Saving...", point.changes, point.seconds));
         saving::request(server, SavePurpose::Save, false, None);
         return;
     }
     if let Some(why) = log_has_grown(server) {
-        log::notice(format_args!("Starting automatic rewriting of AOF on {why}"));
+        logging::notice(format_args!("Starting automatic rewriting of AOF on {why}"));
         saving::request(server, SavePurpose::Rewrite, false, None);
     }
 }

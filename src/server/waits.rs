@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::worker::Worker;
-use crate::command::client::ClientRecord;
-use crate::command::{CommandError, Wait};
+use crate::core::client::ClientRecord;
+use crate::core::{CommandError, Wait};
 use crate::resp::{Done, Reply};
 
 /// Writes the reply once the wait is over.

@@ -16,12 +16,12 @@ use tokio::task::LocalSet;
 
 use super::connection::{self, Connection};
 use super::flusher;
-use super::stream::{Accepted, Stream};
-use crate::base::{clock, log, slab};
-use crate::command::Server;
-use crate::command::client::ClientRecord;
+use crate::base::{clock, logging, slab};
+use crate::core::Server;
+use crate::core::client::ClientRecord;
 use crate::exec::{Executor, GROUP_MAX};
 use crate::resp::{Output, Request};
+use crate::server::socket::{Accepted, Stream};
 
 /// How much one read takes at most, in bytes.
 pub const READ_MAX_BYTES: usize = 64 * 1024;
@@ -175,7 +175,7 @@ pub fn run(
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
-        Err(error) => return log::warning(format_args!("Worker {index} cannot start: {error}")),
+        Err(error) => return logging::warning(format_args!("Worker {index} cannot start: {error}")),
     };
     let worker = Rc::new(Worker {
         executor: RefCell::new(Executor::new(Arc::clone(&server), index)),
@@ -210,7 +210,7 @@ fn accept(worker: &Rc<Worker>, new: NewConnection) {
     let stream = match Stream::register(new.socket) {
         Ok(stream) => stream,
         Err(error) => {
-            log::warning(format_args!("A connection could not be registered: {error}"));
+            logging::warning(format_args!("A connection could not be registered: {error}"));
             return worker.server.clients.remove(id);
         }
     };
@@ -228,7 +228,7 @@ async fn sweep(worker: Rc<Worker>) {
         loop {
             let more = worker.executor.borrow_mut().sweep_expired(SWEEP_KEYS);
             if let Err(error) = worker.server.store.log().flush() {
-                log::debug(format_args!("The removal of expired keys is not logged: {error}"));
+                logging::debug(format_args!("The removal of expired keys is not logged: {error}"));
             }
             if !more {
                 break;
@@ -292,7 +292,7 @@ async fn close_overdue(worker: Rc<Worker>) {
         let connections: Vec<_> = worker.connections.borrow().values().filter(overdue).cloned().collect();
         for connection in connections {
             if connection.idle_since_ms() < oldest {
-                log::verbose(format_args!("Closing idle client"));
+                logging::verbose(format_args!("Closing idle client"));
                 connection.close();
             } else {
                 connection.end_over_output_limit(&worker);
@@ -304,7 +304,7 @@ async fn close_overdue(worker: Rc<Worker>) {
 /// Runs one of the worker's own tasks again should it panic, for every connection depends on it.
 async fn keep_running<F: Future<Output = ()> + 'static>(worker: Rc<Worker>, name: &str, task: fn(Rc<Worker>) -> F) {
     while let Err(error) = tokio::task::spawn_local(task(Rc::clone(&worker))).await {
-        log::warning(format_args!("BUG: the {name} of worker {} panicked and starts again: {error}", worker.index));
+        logging::warning(format_args!("BUG: the {name} of worker {} panicked and starts again: {error}", worker.index));
         // What waited for it waits no longer in its list.
         let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
         connections.iter().filter(|c| c.is_unreleased()).for_each(|connection| worker.want_flush(connection));

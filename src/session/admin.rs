@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::saving::{self, Requested};
-use crate::command::args::{self, is};
-use crate::command::context::{SavePurpose, ShutdownRequest};
-use crate::command::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Wait, categories, flags};
+use crate::core::args::{self, is};
+use crate::core::server::{SavePurpose, ShutdownRequest};
+use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Wait, categories, flags};
+use crate::durable::saving::{self, Requested};
 use crate::observe::info;
 use crate::resp::Reply;
 

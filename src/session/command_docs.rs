@@ -1,14 +1,14 @@
 //! COMMAND DOCS: the documentation of commands, from their declarations.
 
 use super::syntax::{self, Argument};
-use crate::command::table::Entry;
-use crate::command::{Outcome, SessionCall};
+use crate::core::table::CommandEntry;
+use crate::core::{Outcome, SessionCall};
 use crate::resp::{Elements, Reply};
 
 /// The handler; names that are none are passed over.
 pub(super) fn docs(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let table = &call.server.table;
-    let entries: Vec<&Entry> = if call.args.len() == 2 {
+    let entries: Vec<&CommandEntry> = if call.args.len() == 2 {
         table.entries().iter().collect()
     } else {
         call.args.from(2).filter_map(|name| table.by_full_name(name)).collect()
@@ -21,7 +21,7 @@ pub(super) fn docs(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 }
 
 /// A command's name, and the map of what there is to say.
-fn document(entry: &Entry, out: &mut Elements<'_>) {
+fn document(entry: &CommandEntry, out: &mut Elements<'_>) {
     let command = entry.command;
     let arguments = syntax::arguments(command.syntax, command.keys.0.len());
     let texts = [

@@ -2,10 +2,10 @@
 
 use super::command_docs;
 use crate::base::glob;
-use crate::command::args::is;
-use crate::command::keys::{Begin, Find, KeySpec, Keys};
-use crate::command::table::Entry;
-use crate::command::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Table, categories, flags, help};
+use crate::core::args::is;
+use crate::core::key_spec::{Begin, Find, KeySpec, Keys};
+use crate::core::table::CommandEntry;
+use crate::core::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Table, categories, flags, help};
 use crate::resp::{Args, Done, Elements, Reply};
 
 /// See the module.
@@ -44,7 +44,7 @@ fn describe_all(table: &Table, reply: Reply<'_>) -> Done {
 }
 
 /// The ten fields of one command.
-fn describe(entry: &Entry, out: &mut Elements<'_>) {
+fn describe(entry: &CommandEntry, out: &mut Elements<'_>) {
     let command = entry.command;
     let mut fields = out.array(10);
     fields.bulk(entry.full_name.as_bytes());
@@ -187,7 +187,7 @@ static LIST: Command = Command {
 
 fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (args, table) = (call.args, &call.server.table);
-    let chosen: Vec<&Entry> = match args.len() {
+    let chosen: Vec<&CommandEntry> = match args.len() {
         2 => table.entries().iter().collect(),
         5 if is(args.at(2), "FILTERBY") => filtered(table, args.at(3), args.at(4))?,
         _ => return Err(CommandError::Syntax),
@@ -198,7 +198,7 @@ fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 }
 
 /// Filters look at subcommands, too.
-fn filtered<'a>(table: &'a Table, filter: &[u8], by: &[u8]) -> Result<Vec<&'a Entry>, CommandError> {
+fn filtered<'a>(table: &'a Table, filter: &[u8], by: &[u8]) -> Result<Vec<&'a CommandEntry>, CommandError> {
     let all = table.entries().iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands()));
     if is(filter, "PATTERN") {
         Ok(all.filter(|entry| glob::matches_nocase(by, entry.full_name.as_bytes())).collect())

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::saving;
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
-use crate::base::{alloc, log};
-use crate::command::context::SavePurpose;
-use crate::command::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
+use crate::base::{alloc, logging};
+use crate::core::server::SavePurpose;
+use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
+use crate::durable::saving;
 use crate::persist::FsyncPolicy;
 use crate::resp::Reply;
 
@@ -107,7 +107,7 @@ fn apply(
         && (before.port != after.port || before.bind != after.bind)
     {
         listen_anew(after).map_err(|error| {
-            log::warning(format_args!("Could not create the TCP listening socket {error}"));
+            logging::warning(format_args!("Could not create the TCP listening socket {error}"));
             match changed.contains(&"port") {
                 true => ("port", "Unable to listen on this port. Check server logs.".to_owned()),
                 false => ("bind", "Failed to bind to specified addresses.".to_owned()),
@@ -115,7 +115,7 @@ fn apply(
         })?;
     }
     if before.loglevel != after.loglevel {
-        log::set_level(after.loglevel);
+        logging::set_level(after.loglevel);
     }
     if before.appendfsync != after.appendfsync {
         server.store.log().set_policy(log_policy(after.appendfsync));

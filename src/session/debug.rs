@@ -1,12 +1,12 @@
-//! DEBUG: the command, and those of its words that need the server. The others are in `command::debug`.
+//! DEBUG: the command, and those of its words that need the server. The others are in `command::debug_words`.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::reload::{self, Reload};
-use crate::command::debug::{self, WORD};
-use crate::command::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Wait, args, flags, help};
+use crate::command::debug_words::{self, WORD};
+use crate::core::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Wait, args, flags, help};
+use crate::durable::reload::{self, Reload};
 use crate::resp::Reply;
 
 /// See the module.
@@ -15,7 +15,7 @@ pub static COMMANDS: &[&Command] = &[&DEBUG];
 static DEBUG: Command = Command {
     name: "DEBUG",
     arity: Arity::AtLeast(2),
-    handler: Handler::Words(&[debug::WORDS, &[&HELP, &LOADAOF, &RELOAD, &SET_ACTIVE_EXPIRE]]),
+    handler: Handler::Words(&[debug_words::WORDS, &[&HELP, &LOADAOF, &RELOAD, &SET_ACTIVE_EXPIRE]]),
     summary: "A container for what tests ask of a server.",
     ..WORD
 };
@@ -136,7 +136,7 @@ const HELP_LINES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::table::mistake;
+    use crate::core::table::mistake;
     use crate::session::testing::Runner;
 
     const ZEROS: &str = "0000000000000000000000000000000000000000";

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::table;
-use crate::command::keys::{Begin, Find, KeySpec};
-use crate::command::table::{Entry, mistake};
-use crate::command::{Handler, categories, flags};
+use crate::core::key_spec::{Begin, Find, KeySpec};
+use crate::core::table::{CommandEntry, mistake};
+use crate::core::{Handler, categories, flags};
 
 const FACTS: &str = include_str!("../../data/facts/commands.tsv");
 
@@ -35,8 +35,8 @@ fn facts() -> BTreeMap<&'static str, Facts> {
 }
 
 /// A command and its subcommands, by the names that the facts use.
-fn all(entries: &[Entry]) -> impl Iterator<Item = (String, &Entry)> {
-    let named = |entry: &Entry| entry.full_name.to_ascii_uppercase().replace('|', " ");
+fn all(entries: &[CommandEntry]) -> impl Iterator<Item = (String, &CommandEntry)> {
+    let named = |entry: &CommandEntry| entry.full_name.to_ascii_uppercase().replace('|', " ");
     entries.iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands())).map(move |e| (named(e), e))
 }
 
@@ -59,7 +59,7 @@ fn sorted<'a>(words: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// What our table says, in the columns of the facts.
-fn ours(entry: &Entry) -> Vec<(&'static str, String)> {
+fn ours(entry: &CommandEntry) -> Vec<(&'static str, String)> {
     let command = entry.command;
     let (first, last, step) = command.keys.first_last_step();
     let specs: Vec<String> = command.keys.0.iter().map(key_spec).collect();

@@ -3,40 +3,37 @@
 //! They are declared as those of `command` are, and run outside the gate: a handler here never holds
 //! a shard's lock, never waits, and leaves in [`Client::wait`] what its connection is to wait for.
 //!
-//! [`Client::wait`]: crate::command::Client::wait
+//! [`Client::wait`]: crate::core::Client::wait
 
 pub mod admin;
-pub mod client;
+pub mod client_commands;
 pub mod command_docs;
 pub mod command_info;
 pub mod config;
-pub mod connection;
+pub mod connection_commands;
 pub mod debug;
-pub mod loading;
-pub mod memory;
-pub mod reload;
-pub mod saving;
+pub mod memory_commands;
 pub mod syntax;
-mod transaction;
+mod transaction_commands;
 
-use crate::command::{Command, Table};
+use crate::core::{Command, Table};
 
 /// The commands of this layer.
 pub static GROUPS: &[&[&Command]] = &[
-    connection::COMMANDS,
-    client::COMMANDS,
+    connection_commands::COMMANDS,
+    client_commands::COMMANDS,
     command_info::COMMANDS,
     config::COMMANDS,
     admin::COMMANDS,
     debug::COMMANDS,
-    memory::COMMANDS,
-    transaction::COMMANDS,
+    memory_commands::COMMANDS,
+    transaction_commands::COMMANDS,
 ];
 
 /// All commands of the server.
 pub fn table() -> Table {
     let groups: Vec<&[&'static Command]> = crate::command::GROUPS.iter().chain(GROUPS).copied().collect();
-    Table::new(&groups)
+    Table::new(&groups, crate::command::state::RECORDS)
 }
 
 #[cfg(test)]

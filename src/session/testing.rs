@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicU64;
 use crate::base::clock;
 use crate::base::config::Config;
 use crate::base::hash::HashSeed;
-use crate::command::client::{Client, ClientRecord};
-use crate::command::stats::{ServerCounters, WorkerStats};
-use crate::command::{Server, context};
+use crate::core::client::{Client, ClientRecord};
+use crate::core::stats::{ServerCounters, WorkerStats};
+use crate::core::{Server, server};
 use crate::exec::Executor;
 use crate::exec::testing::{with_args, words};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
@@ -67,7 +67,7 @@ fn connection(server: &Server, peer: &str) -> Client {
         created_ms: now + 3_600_000,
         ..ClientRecord::default()
     });
-    Client::new(record, super::connection::needs_no_password(server))
+    Client::new(record, crate::session::connection_commands::needs_no_password(server))
 }
 
 fn server(lines: &str) -> Server {
@@ -97,7 +97,7 @@ fn server(lines: &str) -> Server {
         workers: [WorkerStats::new(table.indices())].into(),
         table,
         errors: Default::default(),
-        saving: context::Saving::default(),
+        saving: server::Saving::default(),
         active_expiry_off: Default::default(),
         listen_anew: Default::default(),
         blocking: Default::default(),
@@ -108,6 +108,6 @@ fn server(lines: &str) -> Server {
         startup_memory: AtomicU64::new(0),
         rates: Default::default(),
         shutdown: Default::default(),
-        garbage: context::Garbage { to_reclaim: std::sync::mpsc::channel().0, released: Default::default() },
+        garbage: server::Garbage { to_reclaim: std::sync::mpsc::channel().0, released: Default::default() },
     }
 }

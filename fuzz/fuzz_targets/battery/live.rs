@@ -8,9 +8,9 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use ironkeep::base::config::Config;
-use ironkeep::base::log::{self, Level};
-use ironkeep::command::context::Garbage;
-use ironkeep::command::{Client, Server};
+use ironkeep::base::logging::{self, Level};
+use ironkeep::core::server::Garbage;
+use ironkeep::core::{Client, Server};
 use ironkeep::exec::{Executor, Replayer, limits_of, replay};
 use ironkeep::keyspace::SHARDS;
 use ironkeep::persist::storage::SimStorage;
@@ -39,7 +39,7 @@ pub struct Live {
 }
 
 fn start(storage: &SimStorage, generation: u64, directives: &str) -> Arc<Server> {
-    log::set_level(Level::Nothing);
+    logging::set_level(Level::Nothing);
     let text = format!("appendonly yes\nsave \"\"\n{directives}");
     let config = Config::from_text(text.as_bytes()).expect("a configuration");
     let options = StoreOptions {

@@ -7,14 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use crc32fast::hash;
 use ironkeep::base::hash::HashSeed;
-use ironkeep::base::log::{self, Level};
-use ironkeep::command::Table;
+use ironkeep::base::logging::{self, Level};
+use ironkeep::core::Table;
 use ironkeep::keyspace::{Keyspace, SHARDS};
 use ironkeep::persist::format::VERSION;
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotWire};
 use ironkeep::persist::{FsyncPolicy, PersistError, Store, StoreOptions};
-use ironkeep::session::loading;
+use ironkeep::durable::loading;
 use ironkeep::value::Limits;
 use keys::{Keys, keys};
 
@@ -74,7 +74,7 @@ pub fn check(storage: &SimStorage, cut_at_corruption: bool) {
 
 fn start(storage: &SimStorage, generation: u64, cut_at_corruption: bool) -> Result<Keys, PersistError> {
     static TABLE: OnceLock<Table> = OnceLock::new();
-    log::set_level(Level::Nothing);
+    logging::set_level(Level::Nothing);
     let options = StoreOptions {
         workers: 1,
         shards: SHARDS as u32,

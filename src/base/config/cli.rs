@@ -10,7 +10,7 @@ use super::words;
 
 /// What the operator asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum Invocation {
     /// Start the server.
     Serve {
         /// The configuration file.
@@ -41,12 +41,12 @@ Examples:
 ";
 
 /// Understands the arguments (without the program's name).
-pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
+pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
     let mut args = args.into_iter().peekable();
     match args.peek().map(|first| first.as_bytes()) {
-        Some(b"-v" | b"--version") => return Ok(Command::Version),
-        Some(b"-h" | b"--help") => return Ok(Command::Help),
-        Some(b"config") => return Ok(Command::PrintConfig),
+        Some(b"-v" | b"--version") => return Ok(Invocation::Version),
+        Some(b"-h" | b"--help") => return Ok(Invocation::Help),
+        Some(b"config") => return Ok(Invocation::PrintConfig),
         _ => {}
     }
     let source = match args.next_if(|first| !first.as_bytes().starts_with(b"--")) {
@@ -57,7 +57,7 @@ pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Co
         }
         Some(first) => Source::File(PathBuf::from(first)),
     };
-    Ok(Command::Serve { source, overrides: overrides(args)? })
+    Ok(Invocation::Serve { source, overrides: overrides(args)? })
 }
 
 /// Turns `--name value …` into lines of a configuration file.
@@ -98,22 +98,22 @@ fn overrides(args: impl Iterator<Item = OsString>) -> Result<Vec<u8>, ConfigErro
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Command, ConfigError> {
+    fn parse(args: &[&str]) -> Result<Invocation, ConfigError> {
         parse_command_line(args.iter().map(OsString::from))
     }
 
     fn serve(args: &[&str]) -> (Source, String) {
         match parse(args).expect("a valid command line") {
-            Command::Serve { source, overrides } => (source, String::from_utf8(overrides).expect("ASCII")),
+            Invocation::Serve { source, overrides } => (source, String::from_utf8(overrides).expect("ASCII")),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn words_that_do_not_serve() {
-        assert_eq!(parse(&["--version"]).expect("valid"), Command::Version);
-        assert_eq!(parse(&["-h"]).expect("valid"), Command::Help);
-        assert_eq!(parse(&["config"]).expect("valid"), Command::PrintConfig);
+        assert_eq!(parse(&["--version"]).expect("valid"), Invocation::Version);
+        assert_eq!(parse(&["-h"]).expect("valid"), Invocation::Help);
+        assert_eq!(parse(&["config"]).expect("valid"), Invocation::PrintConfig);
         assert!(parse(&["-x"]).is_err());
         assert!(parse(&["file", "stray"]).is_err());
         assert!(parse(&["--port 1\nuser x"]).is_err());

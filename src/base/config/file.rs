@@ -12,7 +12,8 @@ use super::directive::Kind;
 use super::error::ConfigError;
 use super::value::{self, Value};
 use super::values::Values;
-use super::{table, words};
+use super::words;
+use crate::base::config::directives;
 use crate::base::glob;
 
 const FILES_MAX: usize = 1000;
@@ -104,15 +105,15 @@ impl Loader {
             return Ok(());
         }
         let name = words.remove(0);
-        let Some(index) = table::find(&name) else {
+        let Some(index) = directives::find(&name) else {
             let name = String::from_utf8_lossy(&name).to_lowercase();
-            return Err(Included::Problem(if table::is_not_applicable(name.as_bytes()) {
+            return Err(Included::Problem(if directives::is_not_applicable(name.as_bytes()) {
                 format!("'{name}' does not apply to Ironkeep, a single-node store without modules")
             } else {
                 "Bad directive or wrong number of arguments".to_owned()
             }));
         };
-        let directive = table::all()[index];
+        let directive = directives::all()[index];
         match directive.kind {
             Kind::FileOnly => return self.file_only(index, directive.name, words),
             // The one directive that may stand alone: no save points.
@@ -176,7 +177,7 @@ impl Loader {
 fn shown_line(line: &[u8]) -> String {
     let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let name = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).unwrap_or(name);
-    if table::find(name).is_some_and(|index| table::all()[index].secret) {
+    if directives::find(name).is_some_and(|index| directives::all()[index].secret) {
         return format!("{} (redacted)", String::from_utf8_lossy(name));
     }
     String::from_utf8_lossy(line).into_owned()
@@ -321,9 +322,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_harmless(text: Vec<u8>, name in 0..table::all().len(), words in "[ -~]{0,30}") {
+        fn any_text_is_harmless(text: Vec<u8>, name in 0..directives::all().len(), words in "[ -~]{0,30}") {
             let _ = Config::from_text(&text);
-            let line = format!("{} {words}", table::all()[name].name);
+            let line = format!("{} {words}", directives::all()[name].name);
             let _ = Config::from_text(line.as_bytes());
         }
     }

@@ -13,10 +13,11 @@ use parking_lot::{Mutex, RwLock};
 use super::directive::{Change, Directive, Kind};
 use super::error::ConfigError;
 use super::file::{Loader, Source};
+use super::rewrite;
 use super::settings::Settings;
 use super::value;
 use super::values::Values;
-use super::{rewrite, table};
+use crate::base::config::directives;
 use crate::base::glob;
 
 /// The configuration of a running server.
@@ -99,7 +100,7 @@ impl Config {
         let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         for pattern in patterns {
             if !pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
-                let shown = table::find(pattern).filter(|&index| is_gettable(table::all()[index]));
+                let shown = directives::find(pattern).filter(|&index| is_gettable(directives::all()[index]));
                 if let Some(index) = shown
                     && !found.iter().any(|(name, _)| name.eq_ignore_ascii_case(pattern))
                 {
@@ -107,7 +108,7 @@ impl Config {
                 }
                 continue;
             }
-            for (index, directive) in table::all().iter().enumerate() {
+            for (index, directive) in directives::all().iter().enumerate() {
                 for name in [directive.name, directive.alias] {
                     let wanted = !name.is_empty()
                         && is_gettable(directive)
@@ -141,7 +142,7 @@ impl Config {
         let mut changed_values = values.clone();
         let mut changed = Vec::new();
         for (&index, (name, text)) in indexes.iter().zip(pairs) {
-            let directive = table::all()[index];
+            let directive = directives::all()[index];
             let words: Vec<Vec<u8>> = match directive.kind.takes_words() {
                 true if text.is_empty() => vec![Vec::new()],
                 true => text.split(|&byte| byte == b' ').map(<[u8]>::to_vec).collect(),
@@ -185,7 +186,7 @@ impl Config {
 
 /// Must the value of this directive stay out of logs and MONITOR?
 pub fn is_secret(name: &[u8]) -> bool {
-    table::find(name).is_some_and(|index| table::all()[index].secret)
+    directives::find(name).is_some_and(|index| directives::all()[index].secret)
 }
 
 fn is_gettable(directive: &Directive) -> bool {
@@ -194,7 +195,7 @@ fn is_gettable(directive: &Directive) -> bool {
 
 fn shown_value(values: &Values, index: usize) -> Vec<u8> {
     use std::os::unix::ffi::OsStringExt;
-    let directive = table::all()[index];
+    let directive = directives::all()[index];
     match directive.kind {
         Kind::Octal => values.at(index).octal_text(),
         // As Redis, which shows its working directory here: tools join it with a file's name.
@@ -216,11 +217,11 @@ fn check_names(pairs: &[(&[u8], &[u8])], protected_allowed: bool) -> Result<Vec<
     let mut indexes = Vec::with_capacity(pairs.len());
     for (name, _) in pairs {
         let shown = String::from_utf8_lossy(name);
-        let found = table::find(name).filter(|&index| is_gettable(table::all()[index]));
+        let found = directives::find(name).filter(|&index| is_gettable(directives::all()[index]));
         let Some(index) = found else {
             return Err(ConfigError::UnknownOption(name.to_vec()));
         };
-        match table::all()[index].change {
+        match directives::all()[index].change {
             Change::Fixed => return Err(failed(&shown, "can't set immutable config")),
             Change::Protected if !protected_allowed => return Err(failed(&shown, "can't set protected config")),
             Change::Live | Change::Protected => {}

@@ -11,6 +11,8 @@
 
 pub mod cli;
 pub mod directive;
+pub mod directives;
+mod directives_ignored;
 pub mod error;
 pub mod file;
 pub mod live;
@@ -18,13 +20,11 @@ pub mod notify;
 pub mod print;
 mod rewrite;
 pub mod settings;
-pub mod table;
-mod table_ignored;
 pub mod value;
 mod values;
 pub mod words;
 
-pub use cli::{Command, USAGE, parse_command_line};
+pub use cli::{Invocation, USAGE, parse_command_line};
 pub use error::ConfigError;
 pub use file::Source;
 pub use live::{Config, is_secret};

@@ -3,9 +3,9 @@
 //! Invariant: what is printed reads back as the defaults.
 
 use super::directive::{Directive, Kind};
-use super::table::{self, GROUPS};
 use super::value::{self, Value};
 use super::words;
+use crate::base::config::directives::{self, GROUPS};
 
 const WIDTH: usize = 96;
 
@@ -22,7 +22,7 @@ pub fn print_default(out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(b"\n## Accepted and reported, so that existing files keep working; without effect\n\n");
-    for directive in table::IGNORED.iter().filter(|directive| !directive.hidden) {
+    for directive in directives::IGNORED.iter().filter(|directive| !directive.hidden) {
         for line in lines(directive, &value::default(directive)) {
             out.extend_from_slice(b"# ");
             out.extend_from_slice(&line);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::notify::NotifyFlags;
 use super::value::{OutputLimit, SavePoint};
 use super::values::Values;
-use crate::base::log::Level;
+use crate::base::logging::Level;
 
 /// When the log is forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -334,11 +334,11 @@ impl Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table;
     use super::*;
+    use crate::base::config::directives;
 
     fn parse_text(name: &str, text: &str) -> Result<String, String> {
-        let directive = table::all()[table::find(name.as_bytes()).expect("a known name")];
+        let directive = directives::all()[directives::find(name.as_bytes()).expect("a known name")];
         let split = match directive.kind.takes_words() {
             true => text.split(' ').map(|word| word.as_bytes().to_vec()).collect(),
             false => vec![text.as_bytes().to_vec()],
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn every_default_is_valid_and_comes_back() {
-        for directive in table::all() {
+        for directive in directives::all() {
             let value = default(directive);
             if matches!(directive.kind, Kind::FileOnly) {
                 continue;

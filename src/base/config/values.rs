@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use super::notify::NotifyFlags;
 use super::settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission};
-use super::table;
 use super::value::{self, OutputLimit, SavePoint, Value};
-use crate::base::log::Level;
+use crate::base::config::directives;
+use crate::base::logging::Level;
 
 /// One value per row of the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub(super) struct Values(Vec<Value>);
 
 impl Default for Values {
     fn default() -> Values {
-        Values(table::all().iter().map(|directive| value::default(directive)).collect())
+        Values(directives::all().iter().map(|directive| value::default(directive)).collect())
     }
 }
 
@@ -49,7 +49,7 @@ impl Values {
     }
 
     fn named(&self, directive: &str) -> &Value {
-        let index = table::find(directive.as_bytes()).expect("settings name directives of the table");
+        let index = directives::find(directive.as_bytes()).expect("settings name directives of the table");
         self.at(index)
     }
 

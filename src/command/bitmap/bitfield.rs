@@ -9,10 +9,10 @@ use smallvec::SmallVec;
 
 use super::{BITMAP, bit_offset, text, with_room};
 use crate::base::format;
-use crate::command::args::{Words, integer, is};
-use crate::command::db::StringRef;
-use crate::command::error::until_nul;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
+use crate::core::args::{Words, integer, is};
+use crate::core::db::StringRef;
+use crate::core::error::until_nul;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::resp::{Args, Reply};
 
 pub(super) static BITFIELD: Command = Command {
@@ -24,7 +24,7 @@ pub(super) static BITFIELD: Command = Command {
         flags_of: Some(|args| if only_gets(args) { "RO access" } else { "RW access update" }),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(bitfield),
     since: "3.2.0",
     complexity: "O(1) for each operation.",

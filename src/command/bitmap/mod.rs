@@ -16,11 +16,11 @@ mod count;
 mod operation;
 mod search;
 
-use super::args::{integer, is};
-use super::db::StringRef;
 use super::string::{room_for, text};
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
 use crate::base::format;
+use crate::core::args::{integer, is};
+use crate::core::db::StringRef;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 
@@ -111,7 +111,7 @@ static SETBIT: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(setbit),
     since: "2.2.0",
     syntax: "key offset value",
@@ -169,5 +169,4 @@ fn with_room<T>(
 }
 
 #[cfg(test)]
-#[path = "bitmap_tests.rs"]
 mod tests;

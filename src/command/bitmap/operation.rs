@@ -1,9 +1,9 @@
 //! BITOP: strings combined bit by bit.
 
 use super::BITMAP;
-use crate::command::args::is;
 use crate::command::string::text;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
+use crate::core::args::is;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::keyspace::NewValue;
 use crate::resp::Reply;
 
@@ -12,7 +12,7 @@ pub(super) static BITOP: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(2, "OW update"), KeySpec::range(3, -1, 1, "RO access")]),
-    log: Log::Rewritten, // as the value that the destination has then
+    log: LogRule::Rewritten, // as the value that the destination has then
     handler: Handler::Data(bitop),
     since: "2.6.0",
     complexity: "O(N) where N is the length of the longest string.",

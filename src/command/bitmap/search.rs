@@ -1,9 +1,9 @@
 //! BITPOS: where the first bit of a kind is.
 
 use super::{BITMAP, bit_range, unit_is_bit};
-use crate::command::args::integer;
 use crate::command::string::text;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, flags};
+use crate::core::args::integer;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, flags};
 use crate::resp::Reply;
 
 pub(super) static BITPOS: Command = Command {

@@ -5,8 +5,10 @@ mod search;
 mod tests;
 
 use super::zset::AddOptions;
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, categories, flags};
 use crate::base::format;
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, categories, flags,
+};
 use crate::resp::{Elements, Reply};
 use crate::value::geo::Place;
 use crate::value::zset::{Added, AnyZset};
@@ -73,7 +75,7 @@ static GEOADD: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Rewritten, // as ZADD
+    log: LogRule::Rewritten, // as ZADD
     handler: Handler::Data(geoadd),
     complexity: "O(log(N)) for each item added, where N is the number of elements in the sorted set.",
     syntax: "key [NX@6.2.0 | XX@6.2.0] [CH@6.2.0] longitude latitude member [longitude latitude member ...]",

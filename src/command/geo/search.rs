@@ -1,11 +1,10 @@
 //! GEOSEARCH and its older relatives: what lies within a circle or a box.
 
 use super::super::zset::range::store;
-use super::super::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags, keys::Look,
-};
 use super::{ONE_PLACE_SET, distance_text, place, unit, write_place};
 use crate::base::format;
+use crate::core::key_spec::Look;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Elements, Reply};
 use crate::value::geo::{Place, Shape};
@@ -56,7 +55,7 @@ pub(super) static GEOSEARCHSTORE: Command = Command {
     arity: Arity::AtLeast(8),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::at(2, "RO access")]),
-    log: Log::Rewritten, // as the destination's whole state
+    log: LogRule::Rewritten, // as the destination's whole state
     handler: Handler::Data(|call, reply| search(call, Kind::SearchStore, reply)),
     syntax: "destination source <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI>> [ASC | DESC] [COUNT count [ANY]] [STOREDIST]",
     summary: "Stores the places within a circle or a box.",
@@ -72,7 +71,7 @@ pub(super) static GEORADIUS: Command = Command {
         stored_at("STORE", OPTIONS_OF_RADIUS, |args| last_stored(args, OPTIONS_OF_RADIUS, "STORE")),
         stored_at("STOREDIST", OPTIONS_OF_RADIUS, |args| last_stored(args, OPTIONS_OF_RADIUS, "STOREDIST")),
     ]),
-    log: Log::Rewritten, // as the destination's whole state
+    log: LogRule::Rewritten, // as the destination's whole state
     handler: Handler::Data(|call, reply| search(call, Kind::Radius { read_only: false }, reply)),
     complexity: RADIUS_TIME,
     syntax: "key longitude latitude radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY@6.2.0]] [ASC | DESC] [STORE storekey | STOREDIST storedistkey]",

@@ -2,8 +2,8 @@
 
 use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, Unit, WRITE_FAST, is_over, log_fields, log_removed};
 use super::{remove_expired, value_element};
-use crate::command::args::{integer, is};
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome};
+use crate::core::args::{integer, is};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::resp::{Args, Reply};
 use crate::value::hash::{AnyHash, HashMut, NewExpiry};
 
@@ -12,7 +12,7 @@ pub(super) static HGETDEL: Command = Command {
     arity: Arity::AtLeast(5),
     flags: CHANGE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: Log::Rewritten, // as HDEL of the fields that were there
+    log: LogRule::Rewritten, // as HDEL of the fields that were there
     handler: Handler::Data(hgetdel),
     since: "8.0.0",
     complexity: "O(N) where N is the number of fields.",
@@ -54,7 +54,7 @@ enum Change {
 pub(super) static HGETEX: Command = Command {
     name: "HGETEX",
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: Log::Rewritten, // as HPEXPIREAT, HPERSIST or HDEL
+    log: LogRule::Rewritten, // as HPEXPIREAT, HPERSIST or HDEL
     handler: Handler::Data(hgetex),
     syntax: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST] \
              FIELDS numfields field [field ...]",
@@ -112,7 +112,7 @@ pub(super) static HSETEX: Command = Command {
     arity: Arity::AtLeast(6),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Rewritten, // without conditions, with an absolute expiry; or as HDEL
+    log: LogRule::Rewritten, // without conditions, with an absolute expiry; or as HDEL
     handler: Handler::Data(hsetex),
     since: "8.0.0",
     complexity: "O(N) where N is the number of fields.",

@@ -2,8 +2,8 @@
 
 use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, READ_FAST, Unit, is_over, log_fields, log_removed};
 use super::{now, read, remove_expired};
-use crate::command::args::is;
-use crate::command::{Arity, Call, Command, Handler, KeySpec, Keys, Log, Outcome};
+use crate::core::args::is;
+use crate::core::{Arity, Call, Command, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::resp::Reply;
 use crate::value::hash::AnyHash;
 
@@ -25,7 +25,7 @@ pub(super) static HEXPIRE: Command = Command {
     arity: Arity::AtLeast(6),
     flags: CHANGE_FAST,
     keys: UPDATED,
-    log: Log::Rewritten, // as HPEXPIREAT, or HDEL
+    log: LogRule::Rewritten, // as HPEXPIREAT, or HDEL
     handler: Handler::Data(hexpire),
     since: "7.4.0",
     complexity: "O(N) where N is the number of fields.",
@@ -151,7 +151,7 @@ pub(super) static HPERSIST: Command = Command {
     name: "HPERSIST",
     arity: Arity::AtLeast(5),
     flags: CHANGE_FAST,
-    log: Log::Rewritten, // as it is, with the fields that had an expiry
+    log: LogRule::Rewritten, // as it is, with the fields that had an expiry
     handler: Handler::Data(hpersist),
     syntax: "key FIELDS numfields field [field ...]",
     summary: "Takes the expiry of fields away.",

@@ -23,8 +23,8 @@ mod write;
 
 use smallvec::SmallVec;
 
-use super::{Call, Command, CommandError, Flags, categories, flags};
-use crate::command::args::{integer, is};
+use crate::core::args::{integer, is};
+use crate::core::{Call, Command, CommandError, Flags, categories, flags};
 use crate::keyspace::Key;
 use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
 use crate::resp::{Args, Done, Elements, Reply};

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use super::read::ACCESSED;
 use super::{HASH, now, value_element};
 use crate::base::random::{self, Random};
-use crate::command::args::{integer, is};
-use crate::command::scan::{ElementOptions, Page, parse_cursor};
-use crate::command::{Arity, Call, Command, CommandError, Handler, Outcome, Words, flags};
+use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
+use crate::core::args::{integer, is};
+use crate::core::{Arity, Call, Command, CommandError, Handler, Outcome, Words, flags};
 use crate::resp::{Elements, Reply, Resp};
 use crate::value::hash::{AnyHash, Field, HashRef};
 

@@ -1,7 +1,7 @@
 //! Reading fields and values as they are.
 
 use super::{HASH, READ_FAST, now, value_element, value_reply};
-use crate::command::{Arity, Call, Command, Handler, KeySpec, Keys, Outcome, flags};
+use crate::core::{Arity, Call, Command, Handler, KeySpec, Keys, Outcome, flags};
 use crate::resp::Reply;
 use crate::value::hash::AnyHash;
 

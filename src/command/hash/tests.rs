@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::random::Random;
-use crate::command::table;
+use crate::core::table;
 use crate::exec::testing::{Runner, dump};
 use crate::resp::Resp;
 

@@ -5,8 +5,8 @@
 
 use super::{CHANGE_FAST, HASH, WRITE_FAST, remove_expired};
 use crate::base::long_double::LongDouble;
-use crate::command::args::integer;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome};
+use crate::core::args::integer;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::resp::Reply;
 use crate::value::hash::{AnyHash, NewExpiry};
 
@@ -15,7 +15,7 @@ pub(super) static HSET: Command = Command {
     arity: Arity::AtLeast(4),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 2,
     handler: Handler::Data(hset),
     complexity: "O(1) for each field, so O(N) for N of them.",
@@ -68,7 +68,7 @@ pub(super) static HSETNX: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: Log::Rewritten, // as it is, and only when the field is new
+    log: LogRule::Rewritten, // as it is, and only when the field is new
     handler: Handler::Data(hsetnx),
     syntax: "key field value",
     summary: "Stores a field unless the hash has it.",
@@ -96,7 +96,7 @@ pub(super) static HDEL: Command = Command {
     arity: Arity::AtLeast(3),
     flags: CHANGE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Rewritten, // as it is, and only when a field was there
+    log: LogRule::Rewritten, // as it is, and only when a field was there
     member: 2,
     handler: Handler::Data(hdel),
     complexity: "O(N) where N is the number of fields to remove.",
@@ -123,7 +123,7 @@ pub(super) static HINCRBY: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 2,
     handler: Handler::Data(hincrby),
     syntax: "key field increment",
@@ -149,7 +149,7 @@ fn hincrby(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 pub(super) static HINCRBYFLOAT: Command = Command {
     name: "HINCRBYFLOAT",
-    log: Log::Rewritten, // as HSETEX KEEPTTL of the result
+    log: LogRule::Rewritten, // as HSETEX KEEPTTL of the result
     handler: Handler::Data(hincrbyfloat),
     since: "2.6.0",
     summary: "Adds to the floating-point number in a field; a missing field counts as 0.",

@@ -7,16 +7,16 @@
 //! - A value that becomes dense is logged as a whole, so that a replay gives the same bytes whatever
 //!   `hll-sparse-max-bytes` is then.
 
-mod debug;
+mod pfdebug;
 
-use super::db::{StringRef, string_of};
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
+use crate::core::db::{StringRef, string_of};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::value::hyperloglog::{self, Corrupt, Encoding, Observation, REGISTERS};
 
 /// The commands of this module.
-pub static COMMANDS: &[&Command] = &[&PFADD, &PFCOUNT, &debug::PFDEBUG, &PFMERGE, &debug::PFSELFTEST];
+pub static COMMANDS: &[&Command] = &[&PFADD, &PFCOUNT, &pfdebug::PFDEBUG, &PFMERGE, &pfdebug::PFSELFTEST];
 
 /// What all commands of this module share.
 const HYPERLOGLOG: Command =
@@ -54,7 +54,7 @@ static PFADD: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: Log::Rewritten, // as received; the whole value where it became dense
+    log: LogRule::Rewritten, // as received; the whole value where it became dense
     handler: Handler::Data(pfadd),
     complexity: "O(1) for each element.",
     syntax: "key [element [element ...]]",
@@ -168,7 +168,7 @@ static PFMERGE: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW access insert"), KeySpec::range(2, -1, 1, "RO access")]),
-    log: Log::Rewritten, // as the value that the destination has then
+    log: LogRule::Rewritten, // as the value that the destination has then
     handler: Handler::Data(pfmerge),
     complexity: "O(N) to merge N HyperLogLogs, with a large constant.",
     syntax: "destkey [sourcekey [sourcekey ...]]",
@@ -206,5 +206,4 @@ fn pfmerge(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 }
 
 #[cfg(test)]
-#[path = "hyperloglog_tests.rs"]
 mod tests;

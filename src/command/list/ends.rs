@@ -1,7 +1,7 @@
 //! Pushing to and popping from the ends of a list.
 
-use super::super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, flags};
 use super::{ONE_LIST, write, write_one};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Elements, Reply};
 use crate::value::list::{AnyList, End};
@@ -10,7 +10,7 @@ const PUSH: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     complexity: "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
     syntax: "key element [element ...]",
     ..ONE_LIST
@@ -64,7 +64,7 @@ const POP: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     complexity: "O(N) where N is the number of elements returned",
     syntax: "key [count@6.2.0]",
     ..ONE_LIST

@@ -7,7 +7,9 @@ mod several;
 #[cfg(test)]
 mod tests;
 
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, categories, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, categories, flags,
+};
 use crate::resp::{Elements, Reply};
 use crate::value::list::{AnyList, End};
 use crate::value::listpack::Item;
@@ -125,7 +127,7 @@ static LSET: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(lset),
     complexity: "O(N) where N is the length of the list. Setting either the first or the last element of the list is O(1).",
     syntax: "key index element",
@@ -151,7 +153,7 @@ static LINSERT: Command = Command {
     arity: Arity::Exactly(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(linsert),
     since: "2.2.0",
     complexity: "O(N) where N is the number of elements to traverse before seeing the value pivot. This means that inserting somewhere on the left end on the list (head) can be considered O(1) and inserting somewhere on the right end (tail) is O(N).",
@@ -182,7 +184,7 @@ static LREM: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(lrem),
     complexity: "O(N+M) where N is the length of the list and M is the number of elements removed.",
     syntax: "key count element",
@@ -207,7 +209,7 @@ static LTRIM: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(ltrim),
     complexity: "O(N) where N is the number of elements to be removed by the operation.",
     syntax: "key start stop",

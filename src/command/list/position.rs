@@ -1,7 +1,7 @@
 //! LPOS: where an element stands.
 
-use super::super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, args};
 use super::ONE_LIST;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, args};
 use crate::resp::Reply;
 use crate::value::list::{AnyList, End};
 use crate::value::listpack::Item;

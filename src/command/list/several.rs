@@ -1,9 +1,9 @@
 //! Commands that move an element from one list to another, or take the first of several lists that has any; and
 //! the forms of them that wait.
 
-use super::super::blocking::{Block, BlockedOn, timeout_seconds};
-use super::super::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, Log, Outcome, args, flags};
 use super::{ONE_LIST, ends};
+use crate::core::waiting::{Block, BlockedOn, timeout_seconds};
+use crate::core::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::Reply;
 use crate::value::list::{AnyList, End, ListMut};
@@ -17,7 +17,7 @@ pub(super) static LMOVE: Command = Command {
     arity: Arity::Exactly(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: MOVE_KEYS,
-    log: Log::Rewritten, // as a pop from one list and a push to the other
+    log: LogRule::Rewritten, // as a pop from one list and a push to the other
     handler: Handler::Data(lmove),
     since: "6.2.0",
     syntax: "source destination <LEFT | RIGHT> <LEFT | RIGHT>",
@@ -144,7 +144,7 @@ pub(super) static BLPOP: Command = Command {
     arity: Arity::AtLeast(3),
     flags: BLOCKING,
     keys: Keys(&[KeySpec::range(1, -2, 1, "RW access delete")]),
-    log: Log::Rewritten, // as LPOP of the list that had an element
+    log: LogRule::Rewritten, // as LPOP of the list that had an element
     handler: Handler::Data(|call, reply| pop_or_wait(call, End::Left, reply)),
     since: "2.0.0",
     complexity: "O(N) where N is the number of provided keys.",
@@ -192,7 +192,7 @@ pub(super) static LMPOP: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::MOVABLEKEYS),
     keys: Keys(&[KeySpec::counted(1, "RW access delete")]),
-    log: Log::Rewritten, // as LPOP or RPOP of the list that had any
+    log: LogRule::Rewritten, // as LPOP or RPOP of the list that had any
     handler: Handler::Data(lmpop),
     since: "7.0.0",
     complexity: "O(N+M) where N is the number of provided keys and M is the number of elements returned.",

@@ -3,8 +3,8 @@
 //! All sets are looked at together; a result that is stored is made beside them and put in place at the end, so
 //! the destination may be one of them.
 
-use super::super::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags,
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
 };
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
@@ -27,7 +27,7 @@ const STORING: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::range(2, -1, 1, "RO access")]),
-    log: Log::Rewritten, // as the destination's whole state
+    log: LogRule::Rewritten, // as the destination's whole state
     tips: "",
     syntax: "destination key [key ...]",
     ..SEVERAL

@@ -4,9 +4,11 @@ mod algebra;
 #[cfg(test)]
 mod tests;
 
-use super::scan::{ElementOptions, Page, parse_cursor};
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
 use crate::base::random;
+use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::{Elements, Reply};
 use crate::value::listpack::Item;
@@ -50,7 +52,7 @@ static SADD: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 2,
     handler: Handler::Data(sadd),
     complexity: "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
@@ -74,7 +76,7 @@ static SREM: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 2,
     handler: Handler::Data(srem),
     complexity: "O(N) where N is the number of members to be removed.",
@@ -175,7 +177,7 @@ static SMOVE: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete"), KeySpec::at(2, "RW insert")]),
-    log: Log::Rewritten, // as SREM of one set and SADD to the other
+    log: LogRule::Rewritten, // as SREM of one set and SADD to the other
     handler: Handler::Data(smove),
     syntax: "source destination member",
     summary: "Moves a member from one set to another.",
@@ -209,7 +211,7 @@ static SPOP: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: Log::Rewritten, // as SREM, for another draw would choose others
+    log: LogRule::Rewritten, // as SREM, for another draw would choose others
     handler: Handler::Data(spop),
     complexity: "Without the count argument O(1), otherwise O(N) where N is the value of the passed count.",
     tips: "nondeterministic_output",

@@ -3,7 +3,7 @@
 use super::record::{Asker, log_claimed};
 use super::{ONE_STREAM, ids, no_group};
 use crate::base::format;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Elements, Reply};
 use crate::value::stream::{AnyStream, Claim, Count, Pending, Stream, StreamId};
@@ -13,7 +13,7 @@ pub(super) static XCLAIM: Command = Command {
     arity: Arity::AtLeast(6),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Rewritten, // as the entries that were idle for long enough, and when
+    log: LogRule::Rewritten, // as the entries that were idle for long enough, and when
     handler: Handler::Data(xclaim),
     complexity: "O(log N) with N being the number of messages in the PEL of the consumer group.",
     tips: "nondeterministic_output",

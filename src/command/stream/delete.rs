@@ -5,7 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::{ONE_STREAM, ids};
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
 use crate::value::stream::{AnyStream, Deletion, RefPolicy, StreamId, StreamMut};
@@ -15,7 +15,7 @@ pub(super) static XDELEX: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Rewritten, // as received, though not by the count of changes
+    log: LogRule::Rewritten, // as received, though not by the count of changes
     handler: Handler::Data(xdelex),
     since: "8.2.0",
     complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",

@@ -2,8 +2,8 @@
 
 use super::record::{Asker, log_delivered};
 use super::{ONE_STREAM, ids, no_group_of_key};
-use crate::command::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags, help,
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags, help,
 };
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
@@ -25,7 +25,7 @@ static CREATE: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(2, "RW insert")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(create),
     syntax: "key group <id | $> [MKSTREAM] [ENTRIESREAD entriesread]",
     summary: "Makes a group of a stream.",
@@ -65,7 +65,7 @@ fn group_id(
     stream: Option<&Stream>,
     read: fn(&[u8], u64) -> Result<StreamId, CommandError>,
 ) -> Result<StreamId, CommandError> {
-    if super::super::error::until_nul(word) == b"$" {
+    if crate::core::error::until_nul(word) == b"$" {
         return Ok(stream.map_or(StreamId::MIN, Stream::last_id));
     }
     read(word, 0)
@@ -153,7 +153,7 @@ fn destroy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 static CREATECONSUMER: Command = Command {
     name: "CREATECONSUMER",
     arity: Arity::Exactly(5),
-    log: Log::Rewritten, // with the time
+    log: LogRule::Rewritten, // with the time
     handler: Handler::Data(createconsumer),
     since: "6.2.0",
     syntax: "key group consumer",

@@ -1,8 +1,8 @@
 //! Reading ids from arguments, with the liberties that Redis takes.
 
 use crate::base::format;
-use crate::command::CommandError;
-use crate::command::error::until_nul;
+use crate::core::CommandError;
+use crate::core::error::until_nul;
 use crate::value::stream::StreamId;
 
 const INVALID: CommandError = CommandError::Text("ERR Invalid stream ID specified as stream command argument");

@@ -1,9 +1,7 @@
 //! XINFO: what a stream, its groups and their consumers are like.
 
 use super::{ONE_STREAM, no_group_of_key, write_entry};
-use crate::command::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, args, categories, flags, help,
-};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, args, categories, flags, help};
 use crate::resp::{Args, Elements, Reply};
 use crate::value::stream::{AnyStream, Consumer, Entry, Group, Owned, Stream, StreamId};
 

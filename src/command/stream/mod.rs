@@ -16,7 +16,9 @@ mod trim;
 
 use smallvec::SmallVec;
 
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+};
 use crate::resp::{Elements, Reply};
 use crate::value::stream::{AnyStream, Entry, Stream, StreamId, StreamMut};
 use ids::Wanted;
@@ -58,7 +60,7 @@ static XADD: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Rewritten, // with the id that was given, and with what trimming came to
+    log: LogRule::Rewritten, // with the id that was given, and with what trimming came to
     handler: Handler::Data(xadd),
     complexity: "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
     tips: "nondeterministic_output",
@@ -134,7 +136,7 @@ static XDEL: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(xdel),
     complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",
     syntax: "key id [id ...]",
@@ -181,7 +183,7 @@ static XSETID: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(xsetid),
     syntax: "key last-id [ENTRIESADDED entries-added@7.0.0] [MAXDELETEDID max-deleted-id@7.0.0]",
     summary: "Sets the last id of a stream, for replication and repair.",
@@ -248,7 +250,7 @@ fn entry_reply(reply: Reply<'_>, entry: &Entry<'_>) {
 
 /// The error of a group that is not there, with what an error of the command adds to it.
 fn no_group(key: &[u8], group: &[u8], after: &str) -> CommandError {
-    let (key, group) = (super::error::until_nul(key), super::error::until_nul(group));
+    let (key, group) = (crate::core::error::until_nul(key), crate::core::error::until_nul(group));
     CommandError::Echo(
         [b"NOGROUP No such key '", key, b"' or consumer group '", group, b"'", after.as_bytes()].concat(),
     )
@@ -256,6 +258,6 @@ fn no_group(key: &[u8], group: &[u8], after: &str) -> CommandError {
 
 /// The same where the key is there.
 fn no_group_of_key(key: &[u8], group: &[u8]) -> CommandError {
-    let (key, group) = (super::error::until_nul(key), super::error::until_nul(group));
+    let (key, group) = (crate::core::error::until_nul(key), crate::core::error::until_nul(group));
     CommandError::Echo([b"NOGROUP No such consumer group '", group, b"' for key name '", key, b"'"].concat())
 }

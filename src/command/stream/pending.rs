@@ -1,7 +1,7 @@
 //! XACK and XPENDING: what was delivered and is not acknowledged.
 
 use super::{ONE_STREAM, exact_ids, ids, no_group};
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::resp::reply::UnknownElements;
 use crate::resp::{Args, Reply};
 use crate::value::stream::{AnyStream, Group, Owned, Pending, StreamId};
@@ -11,7 +11,7 @@ pub(super) static XACK: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(xack),
     syntax: "key group id [id ...]",
     summary: "Acknowledges entries that a group has delivered.",

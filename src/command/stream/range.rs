@@ -1,7 +1,7 @@
 //! XRANGE and XREVRANGE.
 
 use super::{ONE_STREAM, entry_reply, ids};
-use crate::command::{Arity, Call, Command, CommandError, Handler, Outcome, Words, args};
+use crate::core::{Arity, Call, Command, CommandError, Handler, Outcome, Words, args};
 use crate::resp::{Args, Reply};
 use crate::value::stream::AnyStream;
 

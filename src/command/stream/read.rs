@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 
 use super::{ONE_STREAM, entry_reply, ids, no_group, record, write_entry};
 use crate::base::format;
-use crate::command::blocking::{self, Block, BlockedOn};
-use crate::command::error::until_nul;
-use crate::command::keys::Find;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
+use crate::core::error::until_nul;
+use crate::core::key_spec::Find;
+use crate::core::waiting::{self, Block, BlockedOn};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Elements, Reply, Resp};
@@ -37,7 +37,7 @@ pub(super) static XREADGROUP: Command = Command {
     arity: Arity::AtLeast(7),
     flags: flags::WRITE.or(flags::BLOCKING).or(flags::MOVABLEKEYS),
     keys: Keys(&[streams_from(4)]),
-    log: Log::Rewritten, // as how many entries were delivered to whom, and when
+    log: LogRule::Rewritten, // as how many entries were delivered to whom, and when
     handler: Handler::Data(xreadgroup),
     complexity: "For each stream mentioned: O(M) with M being the number of elements returned.",
     syntax: "GROUP <group consumer> [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
@@ -68,7 +68,7 @@ impl<'a> Request<'a> {
             if args::is(word, "BLOCK") && left > 0 {
                 let ms = format::parse_i64(words.value()?);
                 let ms = ms.ok_or(CommandError::OutOfRange("timeout is not an integer or out of range"))?;
-                blocking::timeout(ms, now)?;
+                waiting::timeout(ms, now)?;
                 request.block = Some(ms);
             } else if args::is(word, "COUNT") && left > 0 {
                 request.count = usize::try_from(words.integer()?).ok().filter(|count| *count > 0);
@@ -145,7 +145,7 @@ fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         .collect();
     if served.is_empty() {
         let Some(ms) = request.block else { return Ok(reply.null_array()) };
-        let mut block = Block::new(blocking::timeout(ms, now)?, BlockedOn::Stream);
+        let mut block = Block::new(waiting::timeout(ms, now)?, BlockedOn::Stream);
         // What comes from now on, not what will have come when it is looked at again.
         if behind.iter().any(|(_, _, word)| *word == b"$") {
             let ids: Vec<_> = behind.iter().map(|(_, id, word)| (id.text(), *word)).collect();
@@ -263,7 +263,7 @@ fn xreadgroup(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     if deliveries.is_empty() {
         let Some(ms) = request.block else { return Ok(reply.null_array()) };
-        return call.block_on(Block::new(blocking::timeout(ms, now)?, BlockedOn::StreamGroup), reply);
+        return call.block_on(Block::new(waiting::timeout(ms, now)?, BlockedOn::StreamGroup), reply);
     }
     let mut streams = Served::new(reply, deliveries.len());
     for (place, delivery) in deliveries {

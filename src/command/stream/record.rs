@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::ids;
 use crate::base::format;
-use crate::command::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::Reply;
 use crate::value::stream::{AnyStream, Claim, Count, StreamId, StreamMut};
@@ -25,7 +25,7 @@ pub(super) struct Asker<'a> {
 const RECORD: Command = Command {
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     ..Command::DEFAULT
 };
 

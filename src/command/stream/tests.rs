@@ -1,7 +1,7 @@
 //! Tests of the commands for streams.
 
 use crate::base::random::Random;
-use crate::command::table;
+use crate::core::table;
 use crate::exec::testing::Runner;
 use crate::resp::Resp;
 
@@ -439,7 +439,7 @@ fn a_dumped_stream_is_restored_with_its_groups() {
     let payload = {
         let shard = t.keyspace().lock(t.keyspace().key(b"s").shard());
         let key = t.keyspace().key(b"s");
-        crate::command::dump::payload(shard.directory(0).unwrap().get(key.hash, key.bytes).unwrap().value())
+        crate::command::keys::dump::payload(shard.directory(0).unwrap().get(key.hash, key.bytes).unwrap().value())
     };
     let restored = t.run_words(&[b"RESTORE".to_vec(), b"copy".to_vec(), b"0".to_vec(), payload]);
     assert_eq!(restored, "+OK ");

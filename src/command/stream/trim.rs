@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{ONE_STREAM, delete, ids};
-use crate::command::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome};
-use crate::command::{Words, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome};
+use crate::core::{Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
 use crate::value::Limits;
@@ -153,7 +153,7 @@ pub(super) static XTRIM: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Rewritten, // as what it came to: blocks may differ where it is replayed
+    log: LogRule::Rewritten, // as what it came to: blocks may differ where it is replayed
     handler: Handler::Data(xtrim),
     complexity: "O(N), with N being the number of evicted entries. Constant times are very small however, since entries are organized in macro nodes containing multiple entries that can be released with a single deallocation.",
     tips: "nondeterministic_output",

@@ -7,15 +7,15 @@
 
 use super::{STRING, WRITE_FAST, store, string_and_expiry};
 use crate::base::long_double::LongDouble;
-use crate::command::args::integer;
-use crate::command::db::StringRef;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome};
+use crate::core::args::integer;
+use crate::core::db::StringRef;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::keyspace::NewValue;
 use crate::resp::Reply;
 
 /// What all counters share: logged as received, for the sum depends on the key alone.
 const COUNTER: Command =
-    Command { flags: WRITE_FAST, keys: Keys(&[KeySpec::at(1, "RW access update")]), log: Log::Verbatim, ..STRING };
+    Command { flags: WRITE_FAST, keys: Keys(&[KeySpec::at(1, "RW access update")]), log: LogRule::Verbatim, ..STRING };
 
 pub(super) static INCR: Command = Command {
     name: "INCR",
@@ -86,7 +86,7 @@ fn add(call: &mut Call<'_>, reply: Reply<'_>, increment: i64) -> Outcome {
 pub(super) static INCRBYFLOAT: Command = Command {
     name: "INCRBYFLOAT",
     arity: Arity::Exactly(3),
-    log: Log::Rewritten, // as SET of the result
+    log: LogRule::Rewritten, // as SET of the result
     handler: Handler::Data(incrbyfloat),
     since: "2.6.0",
     syntax: "key increment",

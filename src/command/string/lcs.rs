@@ -17,8 +17,8 @@
 //! Invariant: the limits, and which of several longest subsequences is given, are those of Redis.
 
 use super::{STRING, len, text};
-use crate::command::args::is;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, flags};
+use crate::core::args::is;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, flags};
 use crate::resp::{Elements, Reply};
 
 /// The bytes of one cell in Redis' table, by which its limit is reckoned.

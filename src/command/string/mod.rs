@@ -19,11 +19,13 @@ mod set;
 
 pub(super) use range::room_for;
 
-use super::call::string_reply;
-use super::db::{shareable, string_of};
-use super::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, Log, Outcome, categories, flags};
 use crate::base::format;
-use crate::command::db::StringRef;
+use crate::core::call::string_reply;
+use crate::core::db::StringRef;
+use crate::core::db::{shareable, string_of};
+use crate::core::{
+    Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags,
+};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::{Elements, Reply};
 
@@ -113,7 +115,7 @@ static GETDEL: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: Log::Rewritten, // as DEL, and only when the key existed
+    log: LogRule::Rewritten, // as DEL, and only when the key existed
     handler: Handler::Data(getdel),
     since: "6.2.0",
     syntax: "key",
@@ -204,7 +206,7 @@ fn check_len(call: &Call<'_>, len: u64, more: u64) -> Result<(), CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::table;
+    use crate::core::table;
     use crate::exec::testing::Runner;
     use crate::resp::Resp;
 
@@ -213,7 +215,7 @@ mod tests {
         let key = t.keyspace().key(key.as_bytes());
         let shard = t.keyspace().lock(key.shard());
         let entry = shard.directory(t.db).and_then(|d| d.get(key.hash, key.bytes));
-        crate::command::object::encoding_name(entry.expect("the key exists").value())
+        crate::command::keys::object::encoding_name(entry.expect("the key exists").value())
     }
 
     /// Runs lines of `command => reply`.

@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, text};
-use crate::command::args::integer;
-use crate::command::call::string_reply;
-use crate::command::db::shareable;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, flags};
+use crate::core::args::integer;
+use crate::core::call::string_reply;
+use crate::core::db::shareable;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
@@ -25,7 +25,7 @@ pub(super) static APPEND: Command = Command {
     arity: Arity::Exactly(3),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(append),
     since: "2.0.0",
     complexity: "O(1) on average, for a growing string doubles its room.",
@@ -52,7 +52,7 @@ pub(super) static SETRANGE: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(setrange),
     since: "2.2.0",
     complexity: "O(N) where N is the length of the value, or of the string where it grows.",

@@ -7,9 +7,9 @@
 //!   the key at once, except in a replay, where time does not pass.
 
 use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store};
-use crate::command::args::{integer, is};
-use crate::command::call::string_reply;
-use crate::command::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, flags};
+use crate::core::args::{integer, is};
+use crate::core::call::string_reply;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, flags};
 use crate::resp::Reply;
 
 /// The ways to say when a key expires.
@@ -121,7 +121,7 @@ pub(super) static SET: Command = Command {
         }),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(set),
     syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
              PXAT unix-time-milliseconds | KEEPTTL]",
@@ -169,7 +169,7 @@ pub(super) static SETEX: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::at(1, "OW update")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(setex),
     since: "2.0.0",
     syntax: "key seconds value",
@@ -187,7 +187,7 @@ pub(super) static PSETEX: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::at(1, "OW update")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(psetex),
     since: "2.6.0",
     syntax: "key milliseconds value",
@@ -211,7 +211,7 @@ pub(super) static SETNX: Command = Command {
     arity: Arity::Exactly(3),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "OW insert")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(setnx),
     syntax: "key value",
     summary: "Stores a string if there is nothing at the key.",
@@ -232,7 +232,7 @@ pub(super) static GETSET: Command = Command {
     arity: Arity::Exactly(3),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: Log::Rewritten,
+    log: LogRule::Rewritten,
     handler: Handler::Data(getset),
     syntax: "key value",
     summary: "Stores a string and gives the one that was there before.",
@@ -254,7 +254,7 @@ pub(super) static GETEX: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec { notes: "RW and UPDATE because it changes the TTL", ..KeySpec::at(1, "RW access update") }]),
-    log: Log::Rewritten, // as PEXPIREAT, PERSIST or DEL
+    log: LogRule::Rewritten, // as PEXPIREAT, PERSIST or DEL
     handler: Handler::Data(getex),
     since: "6.2.0",
     syntax: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
@@ -289,7 +289,7 @@ pub(super) static MSET: Command = Command {
     arity: Arity::AtLeast(3),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::range(1, -1, 2, "OW update")]),
-    log: Log::Rewritten, // one SET a key
+    log: LogRule::Rewritten, // one SET a key
     handler: Handler::Data(mset),
     since: "1.0.1",
     complexity: "O(N) where N is the number of keys.",
@@ -310,7 +310,7 @@ pub(super) static MSETNX: Command = Command {
     arity: Arity::AtLeast(3),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::range(1, -1, 2, "OW insert")]),
-    log: Log::Rewritten, // one SET a key, and only when none existed
+    log: LogRule::Rewritten, // one SET a key, and only when none existed
     handler: Handler::Data(msetnx),
     since: "1.0.1",
     complexity: "O(N) where N is the number of keys.",

@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
 use super::range::store;
 use super::{ONE_ZSET, write_members};
 use crate::base::format;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::Reply;
 use crate::value::Collection;
@@ -28,7 +28,7 @@ const STORING: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::MOVABLEKEYS),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::counted(2, "RO access")]),
-    log: Log::Rewritten, // as the destination's whole state
+    log: LogRule::Rewritten, // as the destination's whole state
     since: "2.0.0",
     ..ONE_ZSET
 };

@@ -2,8 +2,8 @@
 
 use super::pop::{End, PopShape, log_pop, pop};
 use super::{ONE_ZSET, pop::ZMPOP};
-use crate::command::blocking::{Block, BlockedOn, timeout_seconds};
-use crate::command::{Arity, Call, Command, Flags, Handler, KeySpec, Keys, Log, Outcome, args, flags};
+use crate::core::waiting::{Block, BlockedOn, timeout_seconds};
+use crate::core::{Arity, Call, Command, Flags, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::resp::Reply;
 use crate::value::zset::AnyZset;
 
@@ -14,7 +14,7 @@ pub(super) static BZPOPMIN: Command = Command {
     arity: Arity::AtLeast(3),
     flags: BLOCKING.or(flags::FAST),
     keys: Keys(&[KeySpec::range(1, -2, 1, "RW access delete")]),
-    log: Log::Rewritten, // as ZPOPMIN of the sorted set that had a member
+    log: LogRule::Rewritten, // as ZPOPMIN of the sorted set that had a member
     handler: Handler::Data(|call, reply| pop_or_wait(call, End::Lowest, reply)),
     since: "5.0.0",
     complexity: "O(log(N)) with N being the number of elements in the sorted set.",

@@ -10,9 +10,11 @@ mod tests;
 
 use smallvec::SmallVec;
 
-use super::scan::{ElementOptions, Page, parse_cursor};
-use super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, categories, flags};
 use crate::base::format;
+use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+};
 use crate::resp::{Done, Elements, Reply, Resp};
 use crate::value::listpack::Item;
 use crate::value::zset::{Added, AnyZset, Rule, Scanned};
@@ -112,7 +114,7 @@ static ZADD: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 3,
     handler: Handler::Data(|call, reply| add(call, false, reply)),
     since: "1.2.0",
@@ -127,7 +129,7 @@ static ZINCRBY: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 3,
     handler: Handler::Data(|call, reply| add(call, true, reply)),
     since: "1.2.0",
@@ -243,7 +245,7 @@ static ZREM: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     member: 2,
     handler: Handler::Data(zrem),
     since: "1.2.0",

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::super::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, Log, Outcome, args, flags};
 use super::{ONE_ZSET, write_elements, write_members};
 use crate::base::random;
+use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Reply, Resp};
 use crate::value::listpack::Item;
@@ -18,7 +18,7 @@ pub(super) static ZPOPMIN: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(|call, reply| zpop(call, End::Lowest, reply)),
     since: "5.0.0",
     complexity: "O(log(N)*M) with N being the number of elements in the sorted set, and M being the number of elements popped.",
@@ -39,7 +39,7 @@ pub(super) static ZMPOP: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::MOVABLEKEYS),
     keys: Keys(&[KeySpec::counted(1, "RW access delete")]),
-    log: Log::Rewritten, // as ZPOPMIN or ZPOPMAX of the key that had something
+    log: LogRule::Rewritten, // as ZPOPMIN or ZPOPMAX of the key that had something
     handler: Handler::Data(zmpop),
     since: "7.0.0",
     complexity: "O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in the sorted set, and M being the number of elements popped.",

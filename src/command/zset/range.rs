@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use super::super::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Log, Outcome, Words, args, flags};
 use super::{ONE_ZSET, write_members};
 use crate::base::format;
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::value::collection::Finished;
@@ -94,7 +94,7 @@ fn score_edge(text: &[u8], is_low: bool) -> Result<Edge<'static>, CommandError> 
         [b'(', rest @ ..] => (true, rest),
         text => (false, text),
     };
-    let text = super::super::error::until_nul(text);
+    let text = crate::core::error::until_nul(text);
     let digits = text.trim_ascii_start();
     let score = match digits {
         [] if text.is_empty() => Some(0.0),
@@ -238,7 +238,7 @@ pub(super) static ZRANGESTORE: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::at(2, "RO access")]),
-    log: Log::Rewritten, // as the destination's whole state
+    log: LogRule::Rewritten, // as the destination's whole state
     handler: Handler::Data(zrangestore),
     since: "6.2.0",
     complexity: "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements stored into the destination key.",
@@ -309,7 +309,7 @@ pub(super) static ZREMRANGEBYRANK: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: Log::Verbatim,
+    log: LogRule::Verbatim,
     handler: Handler::Data(|call, reply| remove(call, By::Rank, reply)),
     since: "2.0.0",
     complexity: REMOVE_TIME,

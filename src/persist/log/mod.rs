@@ -17,7 +17,7 @@
 //!   again, and nothing is published as written or synced, until a new snapshot and segment heal it.
 
 mod rotate;
-mod segment;
+mod segment_file;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +35,7 @@ use super::storage::{Storage, StorageFile};
 use crate::base::prefetch::prefetch_line;
 
 pub(crate) use rotate::LogCut;
-use segment::{Segment, SegmentMaker};
+use segment_file::{SegmentFile, SegmentMaker};
 
 /// A buffer larger than this is given back after its flush.
 const OVERSIZED: usize = 4 << 20;
@@ -120,11 +120,11 @@ struct Poison {
 
 struct Writer {
     maker: SegmentMaker,
-    current: Option<Segment>,
+    current: Option<SegmentFile>,
     /// The segment after the current one, made ahead of need.
-    spare: Option<Segment>,
+    spare: Option<SegmentFile>,
     /// The segment before the current one, sealed: once nothing needs it, another can be written over it.
-    retired: Option<Segment>,
+    retired: Option<SegmentFile>,
     next_segment: u64,
     /// The last block number given out, and the last one in the file.
     taken: u64,
@@ -429,7 +429,7 @@ impl Log {
     }
 
     fn set_poison(&self, segment: u64, cause: String) {
-        crate::base::log::warning(format_args!("The log has failed, writes are refused: {cause}"));
+        crate::base::logging::warning(format_args!("The log has failed, writes are refused: {cause}"));
         let mut poison = self.poison.lock();
         *poison = Some(Poison { segment, cause });
         if !self.poisoned.swap(true, Ordering::AcqRel) {

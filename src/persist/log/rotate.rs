@@ -9,10 +9,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::segment::Segment;
 use super::{Log, Writer};
 use crate::persist::error::PersistError;
 use crate::persist::format::{SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
+use crate::persist::log::segment_file::SegmentFile;
 use crate::persist::wire::SegmentWire;
 
 /// Where a cut fell.
@@ -130,7 +130,7 @@ impl Log {
     fn go_on(
         &self,
         writer: &mut Writer,
-        next: Option<Segment>,
+        next: Option<SegmentFile>,
         block: u64,
         sealed: bool,
     ) -> Result<LogCut, PersistError> {
@@ -243,7 +243,7 @@ impl Log {
 
 impl Writer {
     /// Creates the next segment. A number is used once, whatever becomes of the file.
-    fn create_segment(&mut self, kind: u32) -> Result<Segment, PersistError> {
+    fn create_segment(&mut self, kind: u32) -> Result<SegmentFile, PersistError> {
         let number = self.take_number();
         self.maker.create(number, kind)
     }
@@ -253,7 +253,7 @@ impl Writer {
         self.next_segment - 1
     }
 
-    fn describe(&self, segment: &Segment) -> SegmentWire {
+    fn describe(&self, segment: &SegmentFile) -> SegmentWire {
         SegmentWire {
             number: segment.number,
             generation: self.maker.generation,

@@ -1,0 +1,246 @@
+//! Commands for databases as a whole: DBSIZE, FLUSHALL, FLUSHDB, SWAPDB.
+//!
+//! They run alone. A flush takes directories out, a swap exchanges them: the work is per shard, not per
+//! key, and what was taken out is freed by another thread, whichever of SYNC and ASYNC was asked for.
+
+use smallvec::SmallVec;
+
+use crate::core::{Arity, Call, Command, CommandError, Db, Handler, LogRule, Outcome, args, categories, flags};
+use crate::keyspace::SHARDS;
+use crate::resp::Reply;
+
+/// The commands of this file.
+pub static COMMANDS: &[&Command] = &[&DBSIZE, &FLUSHALL, &FLUSHDB, &SWAPDB];
+
+static DBSIZE: Command = Command {
+    name: "DBSIZE",
+    arity: Arity::Exactly(1),
+    flags: flags::READONLY.or(flags::FAST).or(flags::GATE),
+    categories: categories::KEYSPACE,
+    handler: Handler::Data(dbsize),
+    group: "server",
+    tips: "request_policy:all_shards response_policy:agg_sum",
+    summary: "Counts the keys of the selected database.",
+    ..Command::DEFAULT
+};
+
+fn dbsize(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (keys, _) = call.db.keyspace().count(call.db.index());
+    Ok(reply.int(keys as i64))
+}
+
+static FLUSHALL: Command = Command {
+    name: "FLUSHALL",
+    arity: Arity::AtLeast(1),
+    flags: flags::WRITE.or(flags::GATE),
+    categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    log: LogRule::Barrier,
+    handler: Handler::Data(flushall),
+    group: "server",
+    complexity: "O(1) while others wait: the keys are freed in the background.",
+    tips: "request_policy:all_shards response_policy:all_succeeded",
+    syntax: "[ASYNC | SYNC]",
+    summary: "Removes all keys of all databases.",
+    ..Command::DEFAULT
+};
+
+fn flushall(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    check_flush_mode(call)?;
+    flush(&mut call.db, |_| true);
+    Ok(reply.ok())
+}
+
+static FLUSHDB: Command = Command {
+    name: "FLUSHDB",
+    handler: Handler::Data(flushdb),
+    summary: "Removes all keys of the selected database.",
+    ..FLUSHALL
+};
+
+fn flushdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    check_flush_mode(call)?;
+    let index = call.db.index();
+    flush(&mut call.db, |db| db == index);
+    Ok(reply.ok())
+}
+
+fn check_flush_mode(call: &Call<'_>) -> Result<(), CommandError> {
+    match call.args.len() {
+        1 => Ok(()),
+        2 if args::is(call.args.at(1), "SYNC") || args::is(call.args.at(1), "ASYNC") => Ok(()),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+/// Empties the databases that `chosen` names. Every key counts as a change.
+fn flush(db: &mut Db<'_>, chosen: impl Fn(u32) -> bool) {
+    let (keyspace, now) = (db.keyspace(), db.facts().now);
+    for number in 0..SHARDS as u16 {
+        let shard = db.held().shard(number);
+        let filled: SmallVec<[u32; 16]> = shard.databases().map(|(db, _)| db).filter(|&db| chosen(db)).collect();
+        let mut retired = SmallVec::<[_; 1]>::new();
+        for emptied in filled {
+            shard.watched_replaced(emptied, None, now);
+            retired.extend(shard.replace_directory(emptied, None));
+        }
+        keyspace.renew_earliest_expiry(number, shard);
+        let scratch = db.scratch();
+        scratch.dirty += retired.iter().map(|directory| directory.len() as u64).sum::<u64>();
+        scratch.retired_directories.extend(retired);
+        db.release();
+    }
+}
+
+static SWAPDB: Command = Command {
+    name: "SWAPDB",
+    arity: Arity::Exactly(3),
+    flags: flags::WRITE.or(flags::FAST).or(flags::GATE),
+    categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    log: LogRule::Barrier,
+    handler: Handler::Data(swapdb),
+    since: "4.0.0",
+    group: "server",
+    complexity: "O(1): no key is touched.",
+    syntax: "index1 index2",
+    summary: "Exchanges the keys of two databases.",
+    ..Command::DEFAULT
+};
+
+fn swapdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let number = |at, text| {
+        let number = args::integer(call.args.at(at)).ok().and_then(|number| i32::try_from(number).ok());
+        number.ok_or(CommandError::OutOfRange(text))
+    };
+    let one = number(1, "invalid first DB index")?;
+    let other = number(2, "invalid second DB index")?;
+    let databases = call.db.keyspace().databases();
+    let within = |number: i32| u32::try_from(number).ok().filter(|&index| index < databases);
+    let (Some(one), Some(other)) = (within(one), within(other)) else {
+        return Err(CommandError::OutOfRange("DB index is out of range"));
+    };
+    let now = call.db.facts().now;
+    if one != other {
+        for number in 0..SHARDS as u16 {
+            let shard = call.db.held().shard(number);
+            shard.watched_replaced(one, Some(other), now);
+            shard.watched_replaced(other, Some(one), now);
+            shard.swap(one, other);
+            call.db.release();
+        }
+    }
+    call.db.scratch().dirty += 1;
+    Ok(reply.ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::Runner;
+
+    /// Three keys in each of the databases 0, 1 and 2, one of the three volatile.
+    fn filled() -> Runner {
+        let mut t = Runner::new();
+        for db in 0..3 {
+            t.db = db;
+            t.run("SET a 1");
+            t.run("SET b 2 PX 5000");
+            t.run(&format!("SET only{db} 3"));
+        }
+        t.db = 0;
+        t
+    }
+
+    fn sizes(t: &mut Runner) -> [String; 3] {
+        [0, 1, 2].map(|db| {
+            t.db = db;
+            t.run("DBSIZE").trim().to_owned()
+        })
+    }
+
+    #[test]
+    fn a_flush_empties_what_it_names_and_no_more() {
+        let mut t = filled();
+        assert_eq!(sizes(&mut t), [":3", ":3", ":3"]);
+        t.db = 1;
+        assert_eq!(t.run("FLUSHDB"), "+OK ");
+        assert_eq!(sizes(&mut t), [":3", ":0", ":3"]);
+        t.db = 1;
+        t.run("SET again 1");
+        t.assert_replay_equals_live();
+        assert_eq!(t.run("FLUSHALL ASYNC"), "+OK ");
+        assert_eq!(sizes(&mut t), [":0", ":0", ":0"]);
+        t.assert_replay_equals_live();
+        let nothing_expires = (0..SHARDS as u16).all(|shard| t.keyspace().earliest_expiry(shard) == u64::MAX);
+        assert!(nothing_expires, "bounds of what is gone make the sweep work for nothing");
+        t.take_logged();
+        t.run("FLUSHDB SYNC");
+        assert_eq!(t.take_logged(), ["FLUSHDB SYNC"]);
+    }
+
+    #[test]
+    fn a_swap_exchanges_all_keys() {
+        let mut t = filled();
+        t.db = 1;
+        t.run("DEL a b");
+        assert_eq!(t.run("SWAPDB 0 1"), "+OK ");
+        assert_eq!(sizes(&mut t), [":1", ":3", ":3"]);
+        t.db = 1;
+        assert_eq!((t.run("EXISTS only0"), t.run("PTTL b")), (":1 ".into(), ":5000 ".into()));
+        assert_eq!(t.run("SWAPDB 2 9"), "+OK ");
+        assert_eq!(t.run("SWAPDB 3 3"), "+OK ");
+        assert_eq!(sizes(&mut t), [":1", ":3", ":0"]);
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn mistakes_are_noticed_in_redis_order() {
+        let mut t = filled();
+        t.take_logged();
+        let (first, second) = ("-ERR invalid first DB index ", "-ERR invalid second DB index ");
+        let (beyond, syntax) = ("-ERR DB index is out of range ", "-ERR syntax error ");
+        for (line, expected) in [
+            ("FLUSHALL FOO", syntax),
+            ("FLUSHALL SYNC SYNC", syntax),
+            ("FLUSHDB ''", syntax),
+            ("SWAPDB a b", first),
+            ("SWAPDB 99 b", second),
+            ("SWAPDB 4294967296 0", first),
+            ("SWAPDB 0 5000000000", second),
+            ("SWAPDB 0 16", beyond),
+            ("SWAPDB -1 0", beyond),
+            ("DBSIZE 1", "-ERR wrong number of arguments for 'dbsize' command "),
+        ] {
+            assert_eq!(t.run(line), expected, "{line}");
+        }
+        assert_eq!(t.take_logged(), [""; 0]);
+        assert_eq!(sizes(&mut t), [":3", ":3", ":3"]);
+    }
+
+    /// Whether the version of a watched key rises with a command.
+    fn raises(t: &mut Runner, db: u32, key: &str, line: &str) -> bool {
+        let shard = t.keyspace().key(key.as_bytes()).shard();
+        let before = t.keyspace().lock(shard).watched.watch(db, key.as_bytes());
+        t.run(line);
+        t.keyspace().lock(shard).watched.unwatch(db, key.as_bytes()) != Some(before)
+    }
+
+    #[test]
+    fn watched_keys_have_changed_if_they_were_there_or_came_alive() {
+        let mut t = filled();
+        assert!(!raises(&mut t, 1, "a", "FLUSHDB"), "of another database");
+        assert!(!raises(&mut t, 0, "a", "FLUSHDB"), "not there any more");
+        let mut t = filled();
+        assert!(!raises(&mut t, 0, "missing", "FLUSHALL"));
+        let mut t = filled();
+        assert!(raises(&mut t, 2, "a", "FLUSHALL"));
+        let mut t = filled();
+        assert!(raises(&mut t, 0, "only0", "SWAPDB 0 1"), "it went");
+        assert!(raises(&mut t, 0, "only0", "SWAPDB 1 0"), "it came");
+        assert!(raises(&mut t, 1, "a", "SWAPDB 1 0"), "it is another one");
+        assert!(!raises(&mut t, 1, "a", "SWAPDB 1 1"));
+        assert!(!raises(&mut t, 1, "missing", "SWAPDB 1 0"));
+        assert!(!raises(&mut t, 2, "a", "SWAPDB 1 0"));
+        t.advance_ms(5000);
+        assert!(!raises(&mut t, 7, "b", "SWAPDB 2 7"), "what comes has expired");
+    }
+}

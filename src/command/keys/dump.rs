@@ -1,0 +1,408 @@
+//! DUMP and RESTORE: a value as a payload that Redis and Valkey read and write too.
+//!
+//! What is read is built by the type's own edit form, so that it takes the form in memory that the limits say,
+//! and no payload makes more of itself than the value it stands for.
+
+use std::borrow::Cow;
+
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+};
+use crate::keyspace::{Key, NewValue, ValueRef};
+use crate::persist::rdb::{
+    DumpWriter, ListWriter, RdbConsumer, RdbEntryFields, RdbError, RdbGroup, RdbPending, RdbSink, RdbStreamId,
+    RdbStreamMeta, RdbType, StreamWriter, decode_dump_into,
+};
+use crate::resp::Reply;
+use crate::value::entry::Heap;
+use crate::value::hash::{AnyHash, HashMut, HashRef, NewExpiry};
+use crate::value::list::{AnyList, End, ListMut};
+use crate::value::set::{AnySet, SetMut, SetRef};
+use crate::value::stream::{Group, Stream, StreamId};
+use crate::value::zset::{Added, AnyZset, Rule, ZsetMut, ZsetRef};
+use crate::value::{Collection, Finished, Limits, Stored};
+
+/// The commands of this file.
+pub static COMMANDS: &[&Command] = &[&DUMP, &RESTORE, &RESTORE_ASKING];
+
+static DUMP: Command = Command {
+    name: "DUMP",
+    arity: Arity::Exactly(2),
+    flags: flags::READONLY,
+    categories: categories::KEYSPACE,
+    keys: Keys(&[KeySpec::at(1, "RO access")]),
+    handler: Handler::Data(dump),
+    since: "2.6.0",
+    complexity: "O(1) to access the key and additional O(N*M) to serialize it, where N is the number of Redis objects composing the value and M their average size. For small string values the time complexity is thus O(1)+O(1*M) where M is small, so simply O(1).",
+    tips: "nondeterministic_output",
+    syntax: "key",
+    summary: "Gives the value of a key as a payload for RESTORE.",
+    ..Command::DEFAULT
+};
+
+fn dump(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    Ok(match call.db.read(key).map(|entry| payload(entry.value())) {
+        None => reply.null(),
+        Some(payload) => reply.bulk(&payload),
+    })
+}
+
+/// The payload of a value.
+pub fn payload(value: ValueRef<'_>) -> Vec<u8> {
+    if let Some(list) = AnyList::view(value) {
+        let mut writer = ListWriter::new();
+        list.iter().for_each(|element| writer.push(element.as_bytes(&mut itoa::Buffer::new())));
+        return writer.finish();
+    }
+    if let Some(set) = AnySet::view(value) {
+        return dump_set(set);
+    }
+    if let Some(hash) = AnyHash::view(value) {
+        return dump_hash(value, hash);
+    }
+    if let Some(zset) = AnyZset::view(value) {
+        return dump_zset(zset);
+    }
+    if let ValueRef::Stream(stream) = value {
+        return dump_stream(stream);
+    }
+    let mut writer = DumpWriter::new(RdbType::String);
+    match value {
+        ValueRef::Int(number) => writer.string(itoa::Buffer::new().format(number).as_bytes()),
+        ValueRef::Str(bytes) | ValueRef::Raw(bytes) => writer.string(&bytes),
+        _ => unreachable!("every collection has been written"),
+    }
+    writer.finish()
+}
+
+fn dump_set(set: SetRef<'_>) -> Vec<u8> {
+    if let SetRef::Ints(ints) = set {
+        let mut writer = DumpWriter::new(RdbType::SetIntset);
+        writer.blob(ints.as_bytes());
+        return writer.finish();
+    }
+    let mut writer = DumpWriter::new(RdbType::Set);
+    writer.length(set.len() as u64);
+    set.iter().for_each(|member| writer.string(member.as_bytes(&mut itoa::Buffer::new())));
+    writer.finish()
+}
+
+fn dump_zset(zset: ZsetRef<'_>) -> Vec<u8> {
+    if let ZsetRef::Packed(pack) = zset {
+        let mut writer = DumpWriter::new(RdbType::ZsetListpack);
+        writer.blob(pack.as_bytes());
+        return writer.finish();
+    }
+    let mut writer = DumpWriter::new(RdbType::Zset);
+    writer.length(zset.len() as u64);
+    // From the highest, as Redis: whoever reads it then adds each in front of all others.
+    for (member, score) in zset.range(0..zset.len(), true) {
+        writer.string(member.as_bytes(&mut itoa::Buffer::new()));
+        writer.double(score);
+    }
+    writer.finish()
+}
+
+fn dump_hash(value: ValueRef<'_>, hash: HashRef<'_>) -> Vec<u8> {
+    // What has expired and is not removed yet is still there: it will expire where it is restored.
+    const ALL: u64 = 0;
+    let text = |item: crate::value::listpack::Item<'_>| item.to_vec();
+    let earliest = hash.iter(ALL).filter_map(|field| field.expiry).min();
+    let Some(earliest) = earliest else {
+        if let ValueRef::Packed(_, bytes) = value {
+            let mut writer = DumpWriter::new(RdbType::HashListpack);
+            writer.blob(&bytes);
+            return writer.finish();
+        }
+        let mut writer = DumpWriter::new(RdbType::Hash);
+        writer.length(hash.stored_len() as u64);
+        for field in hash.iter(ALL) {
+            writer.string(&text(field.name));
+            writer.string(&text(field.value.item()));
+        }
+        return writer.finish();
+    };
+    let mut writer = DumpWriter::new(RdbType::HashVolatile);
+    writer.time_ms(Some(earliest));
+    writer.length(hash.stored_len() as u64);
+    for field in hash.iter(ALL) {
+        writer.length(field.expiry.map_or(0, |at| at - earliest + 1));
+        writer.string(&text(field.name));
+        writer.string(&text(field.value.item()));
+    }
+    writer.finish()
+}
+
+fn dump_stream(stream: &Stream) -> Vec<u8> {
+    let mut writer = StreamWriter::new();
+    for entry in stream.range(StreamId::MIN, StreamId::MAX) {
+        let fields: Vec<_> = entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        writer.push(rdb_id(entry.id), fields.iter().map(|(name, value)| (&name[..], &value[..])));
+    }
+    writer.finish(&RdbStreamMeta {
+        last_id: rdb_id(stream.last_id()),
+        max_deleted_id: rdb_id(stream.max_deleted_id()),
+        entries_added: stream.entries_added(),
+        groups: stream.groups().map(rdb_group).collect(),
+    })
+}
+
+fn rdb_id(id: StreamId) -> RdbStreamId {
+    (id.ms, id.seq)
+}
+
+fn rdb_group(group: &Group) -> RdbGroup {
+    let names: Vec<&[u8]> = group.consumers.iter().map(|consumer| &consumer.name[..]).collect();
+    let time = |ms: i64| u64::try_from(ms).unwrap_or(0);
+    let pending = group.pending.iter().map(|pending| RdbPending {
+        id: rdb_id(pending.id),
+        delivery_time_ms: time(pending.delivered),
+        delivery_count: pending.count,
+        consumer: names.binary_search(&&pending.consumer[..]).expect("a pending entry has its consumer"),
+    });
+    let consumers = group.consumers.iter().map(|consumer| RdbConsumer {
+        name: consumer.name.to_vec(),
+        seen_time_ms: time(consumer.seen),
+        active_time_ms: u64::try_from(consumer.active).ok(),
+    });
+    RdbGroup {
+        name: group.name.to_vec(),
+        last_id: rdb_id(group.last_id),
+        entries_read: group.entries_read,
+        pel: pending.collect(),
+        released: Vec::new(),
+        consumers: consumers.collect(),
+    }
+}
+
+static RESTORE: Command = Command {
+    name: "RESTORE",
+    arity: Arity::AtLeast(4),
+    flags: flags::WRITE.or(flags::DENYOOM),
+    categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    keys: Keys(&[KeySpec::at(1, "OW update")]),
+    log: LogRule::Rewritten, // as the key's whole state
+    handler: Handler::Data(restore),
+    since: "2.6.0",
+    complexity: "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, where N is the number of Redis objects composing the value and M their average size. For small string values the time complexity is thus O(1)+O(1*M) where M is small, so simply O(1). However for sorted set values the complexity is O(N*M*log(N)) because inserting values into sorted sets is O(log(N)).",
+    syntax: "key ttl serialized-value [REPLACE@3.0.0] [ABSTTL@5.0.0] [IDLETIME seconds@5.0.0] [FREQ frequency@5.0.0]",
+    summary: "Makes a key of a payload that DUMP gave.",
+    ..Command::DEFAULT
+};
+
+static RESTORE_ASKING: Command = Command {
+    name: "RESTORE-ASKING",
+    flags: flags::WRITE.or(flags::DENYOOM).or(flags::ASKING),
+    since: "3.0.0",
+    group: "server",
+    summary: "The same as RESTORE, for a cluster that moves keys.",
+    ..RESTORE
+};
+
+/// The options of RESTORE.
+#[derive(Default)]
+struct Options {
+    replace: bool,
+    absolute: bool,
+    idle_seconds: Option<u64>,
+    frequency: Option<u32>,
+}
+
+impl Options {
+    fn parse(mut words: Words<'_>) -> Result<Options, CommandError> {
+        const IDLETIME: CommandError = CommandError::OutOfRange("Invalid IDLETIME value, must be >= 0");
+        const FREQ: CommandError = CommandError::OutOfRange("Invalid FREQ value, must be >= 0 and <= 255");
+        let mut options = Options::default();
+        while let Some(word) = words.next() {
+            if args::is(word, "REPLACE") {
+                options.replace = true;
+            } else if args::is(word, "ABSTTL") {
+                options.absolute = true;
+            } else if args::is(word, "IDLETIME") && words.left() > 0 && options.frequency.is_none() {
+                options.idle_seconds = Some(u64::try_from(words.integer()?).map_err(|_| IDLETIME)?);
+            } else if args::is(word, "FREQ") && words.left() > 0 && options.idle_seconds.is_none() {
+                let frequency = u32::try_from(words.integer()?).ok().filter(|frequency| *frequency <= 255);
+                options.frequency = Some(frequency.ok_or(FREQ)?);
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    let options = Options::parse(Words::new(call.args, 4))?;
+    if !options.replace && call.db.exists(key) {
+        return Err(CommandError::Text("BUSYKEY Target key name already exists."));
+    }
+    let ttl = args::integer(call.args.at(2))?;
+    if ttl < 0 {
+        return Err(CommandError::OutOfRange("Invalid TTL value, must be >= 0"));
+    }
+    let mut built = Building { limits: call.db.facts().limits, value: Built::Nothing };
+    decode_dump_into(call.args.at(3), &mut built).map_err(|error| match error {
+        RdbError::Footer => CommandError::OutOfRange("DUMP payload version or checksum are wrong"),
+        RdbError::Format { .. } => CommandError::OutOfRange("Bad data format"),
+    })?;
+    let now = call.db.facts().now;
+    let expiry = match ttl {
+        0 => None,
+        at if options.absolute => Some(at),
+        ms => Some(now.saturating_add(ms)),
+    };
+    if expiry.is_some_and(|at| at <= now) {
+        if call.db.remove(key) {
+            call.log_as(key, &[b"DEL", key.bytes]);
+        }
+        return Ok(reply.ok());
+    }
+    store(call, key, built.value, expiry)?;
+    let access = call.db.facts().access;
+    let field = match (options.idle_seconds, options.frequency) {
+        (Some(seconds), _) => access.idle_for(seconds),
+        (_, Some(frequency)) => access.used_as_often(frequency),
+        _ => None,
+    };
+    if let Some(field) = field {
+        call.db.set_access(key, field);
+    }
+    call.db.log_state(key);
+    Ok(reply.ok())
+}
+
+fn store(call: &mut Call<'_>, key: Key<'_>, value: Built, expiry: Option<i64>) -> Result<(), CommandError> {
+    let finished = match value {
+        Built::Nothing => return Err(CommandError::OutOfRange("Bad data format")),
+        Built::String(bytes) => {
+            let value = crate::base::format::parse_i64(&bytes).map_or(NewValue::Bytes(&bytes), NewValue::Int);
+            call.db.set(key, value, expiry);
+            return Ok(());
+        }
+        Built::List(list) => AnyList::finish(list),
+        Built::Set(set) => AnySet::finish(set),
+        Built::Hash(hash) => AnyHash::finish(hash),
+        Built::Zset(zset) => AnyZset::finish(zset),
+        Built::Stream(stream) => Finished::Large(Heap::Stream(triomphe::Arc::new(*stream))),
+    };
+    match finished {
+        Finished::Packed(packing, bytes) => call.db.set(key, NewValue::Packed(packing, &bytes), expiry),
+        Finished::Large(heap) => call.db.set(key, NewValue::Heap(heap), expiry),
+        Finished::Empty | Finished::InPlace => return Err(CommandError::OutOfRange("Bad data format")),
+    }
+    Ok(())
+}
+
+/// A value that is being read.
+struct Building {
+    limits: Limits,
+    value: Built,
+}
+
+enum Built {
+    Nothing,
+    String(Vec<u8>),
+    List(ListMut<'static>),
+    Set(SetMut<'static>),
+    Hash(HashMut<'static>),
+    Zset(ZsetMut<'static>),
+    Stream(Box<Stream>),
+}
+
+impl Building {
+    /// An empty collection, for editing.
+    fn begin<C: Collection>(&self) -> Option<C::Mut<'static>> {
+        C::edit(Stored::Missing(Vec::new()), &self.limits)
+    }
+}
+
+impl RdbSink for Building {
+    fn string(&mut self, value: Cow<'_, [u8]>) {
+        self.value = Built::String(value.into_owned());
+    }
+
+    fn list_item(&mut self, item: &[u8]) {
+        if let Built::Nothing = self.value {
+            self.value = Built::List(ListMut::new(&self.limits));
+        }
+        if let Built::List(list) = &mut self.value {
+            list.expect(1, item.len());
+            list.push(item, End::Right);
+        }
+    }
+
+    fn set_member(&mut self, member: &[u8]) -> bool {
+        if let Built::Nothing = self.value {
+            self.value = Built::Set(SetMut::new(&self.limits));
+        }
+        match &mut self.value {
+            Built::Set(set) => set.add(member),
+            _ => false,
+        }
+    }
+
+    fn hash_field(&mut self, field: &[u8], value: &[u8], expiry: Option<u64>) -> bool {
+        if let (Built::Nothing, Some(hash)) = (&self.value, self.begin::<AnyHash>()) {
+            self.value = Built::Hash(hash);
+        }
+        // A time before the epoch, or at it, is over as much as the first millisecond is.
+        let expiry = expiry.map_or(NewExpiry::Clear, |at| NewExpiry::At(at.max(1)));
+        match &mut self.value {
+            Built::Hash(hash) => hash.set(field, value, expiry),
+            _ => false,
+        }
+    }
+
+    fn zset_member(&mut self, member: &[u8], score: f64) -> bool {
+        if let Built::Nothing = self.value {
+            self.value = Built::Zset(ZsetMut::new(&self.limits));
+        }
+        match &mut self.value {
+            Built::Zset(zset) if !score.is_nan() => {
+                matches!(zset.add(member, score, Rule::default()), Added::New(_))
+            }
+            _ => false,
+        }
+    }
+
+    fn stream_entry(&mut self, id: RdbStreamId, fields: RdbEntryFields) {
+        if let Built::Nothing = self.value {
+            self.value = Built::Stream(Box::default());
+        }
+        if let Built::Stream(stream) = &mut self.value {
+            let words = fields.iter().flat_map(|(name, value)| [&name[..], &value[..]]);
+            stream.append(StreamId::new(id.0, id.1), words, &self.limits);
+        }
+    }
+
+    fn stream_end(&mut self, meta: RdbStreamMeta) {
+        let mut stream = match std::mem::replace(&mut self.value, Built::Nothing) {
+            Built::Stream(stream) => stream,
+            _ => Box::default(),
+        };
+        let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
+        stream.set_ids(id(meta.last_id), Some(meta.entries_added), Some(id(meta.max_deleted_id)));
+        let restored = meta.groups.iter().all(|group| restore_group(&mut stream, group));
+        if restored {
+            self.value = Built::Stream(stream);
+        }
+    }
+}
+
+/// Adds a group; what is pending for nobody has no place here, and is not dropped in silence.
+fn restore_group(stream: &mut Stream, group: &RdbGroup) -> bool {
+    let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
+    let time = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let consumers = group
+        .consumers
+        .iter()
+        .map(|consumer| (&consumer.name[..], time(consumer.seen_time_ms), consumer.active_time_ms.map_or(-1, time)));
+    let pending = group
+        .pel
+        .iter()
+        .map(|pending| (id(pending.id), time(pending.delivery_time_ms), pending.delivery_count, pending.consumer));
+    group.released.is_empty()
+        && stream.restore_group((&group.name, id(group.last_id), group.entries_read), consumers, pending)
+}

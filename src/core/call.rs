@@ -1,0 +1,198 @@
+//! One call of a command: what its handler is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::core::db::StringRef;
+use crate::core::table::CommandEntry;
+use crate::core::waiting::{Block, Blocked};
+use crate::core::{Client, CommandError, Db, Outcome, Server};
+use crate::keyspace::{Frozen, Key, shard_of};
+use crate::resp::{Args, Done, Reply};
+
+/// Room for the keys of a call that is kept for the next.
+const KEYS_KEPT: usize = 1024;
+
+/// The keys of a call, hashed once, before its shards are locked.
+#[derive(Debug, Default)]
+pub struct HashedKeys {
+    /// Those that arguments name, in their order.
+    pub named: SmallVec<[HashedKey; 4]>,
+    /// Whether the call may use any key: it runs alone behind the gate.
+    pub any: bool,
+    /// The hash of the member of a large collection that is to be fetched ahead, if there is one.
+    pub member: Option<u64>,
+}
+
+/// One key of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct HashedKey {
+    /// Where it stands among the arguments.
+    pub place: usize,
+    /// Its hash.
+    pub hash: u64,
+}
+
+impl HashedKey {
+    /// The shard that it lives in.
+    #[inline]
+    pub fn shard(&self) -> u16 {
+        shard_of(self.hash)
+    }
+
+    /// The key itself.
+    #[inline]
+    pub fn of<'a>(&self, args: Args<'a>) -> Key<'a> {
+        Key { bytes: args.at(self.place), hash: self.hash }
+    }
+}
+
+/// A call of a data command: a pure function of its arguments and of the keys that it names.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The arguments; the first is the name, the second of a subcommand its own.
+    pub args: Args<'a>,
+    /// The database that the connection has selected.
+    pub db: Db<'a>,
+    /// The command.
+    pub entry: &'a CommandEntry,
+    /// A view of the whole keyspace, for [`crate::core::flags::FROZEN`].
+    pub frozen: Option<Frozen>,
+    /// The keys, as the executor found them.
+    pub keys: &'a HashedKeys,
+    /// Whether it may wait for what is not there yet: not inside a transaction.
+    pub may_block: bool,
+    /// Its wish to wait; see [`Call::block_on`].
+    pub block: Option<Block>,
+}
+
+impl HashedKeys {
+    /// Forgets them.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.any = false;
+        self.member = None;
+    }
+
+    /// Forgets them if they are many, and the room for them.
+    #[inline]
+    pub fn forget_many(&mut self) {
+        if self.named.capacity() > KEYS_KEPT {
+            self.named = SmallVec::new();
+        }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// The argument at `index` as a key.
+    #[inline]
+    pub fn key(&self, index: usize) -> Key<'a> {
+        match &self.keys.named[..] {
+            [only] if only.place == index => only.of(self.args),
+            _ => self.one_of_several(index),
+        }
+    }
+
+    fn one_of_several(&self, index: usize) -> Key<'a> {
+        match self.keys.named.iter().find(|named| named.place == index) {
+            Some(named) => named.of(self.args),
+            None => self.db.keyspace().key(self.args.at(index)),
+        }
+    }
+
+    /// All keys, in the order of the arguments.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = Key<'a>> + use<'a> {
+        let (args, keys) = (self.args, self.keys);
+        keys.named.iter().map(move |named| named.of(args))
+    }
+
+    /// There is nothing to reply with yet: waits, or replies with null where that is not allowed. Nothing may
+    /// have been changed.
+    pub fn block_on(&mut self, block: Block, reply: Reply<'_>) -> Outcome {
+        if !self.may_block {
+            return Ok(block.null.write(reply));
+        }
+        self.block = Some(block);
+        Ok(reply.withheld())
+    }
+
+    /// The name of the command in lower case, as error texts have it.
+    pub fn name(&self) -> &'a str {
+        &self.entry.full_name
+    }
+
+    /// Writes a record of what happened to `key`; see [`Db::log`].
+    pub fn log_as(&mut self, key: Key<'_>, words: &[&[u8]]) {
+        self.db.log(key, words);
+    }
+
+    /// Writes the call itself as the record.
+    pub fn log_verbatim(&mut self, key: Key<'_>) {
+        if !self.db.scratch().is_logging() {
+            return;
+        }
+        let words: SmallVec<[&[u8]; 8]> = self.args.from(0).collect();
+        self.db.log(key, &words);
+    }
+}
+
+/// Writes a string value: a large one by reference, an integer in digits.
+#[inline]
+pub fn string_reply(reply: Reply<'_>, value: StringRef<'_>) -> Done {
+    if let Some(shared) = crate::core::db::shareable(&value) {
+        return reply.shared(Box::new(shared));
+    }
+    match value {
+        StringRef::Int(number) => reply.bulk(itoa::Buffer::new().format(number).as_bytes()),
+        StringRef::Str(bytes) | StringRef::Raw(bytes) => reply.bulk(&bytes),
+    }
+}
+
+/// A call of a command that needs its connection or the server.
+pub struct SessionCall<'a> {
+    /// The arguments; the first is the name.
+    pub args: Args<'a>,
+    /// The command.
+    pub entry: &'a CommandEntry,
+    /// The server.
+    pub server: &'a Arc<Server>,
+    /// The connection.
+    pub client: &'a mut Client,
+    /// Unix time in milliseconds.
+    pub now: i64,
+}
+
+/// Why a connection waits before it goes on with its next command. Its reply was withheld.
+#[derive(Debug)]
+pub enum Wait {
+    /// Until the log is synced up to a block, or the time is over: WAITAOF. Then the two numbers.
+    Synced {
+        /// The block of the log.
+        block: u64,
+        /// `None` for ever.
+        timeout: Option<Duration>,
+    },
+    /// Until the time is over: WAITAOF that asks for replicas too. Then the two numbers.
+    LocalAndReplicas {
+        /// The block of the log.
+        block: u64,
+        /// `None` for ever.
+        timeout: Option<Duration>,
+    },
+    /// Until the time is over: WAIT. Then zero replicas.
+    Replicas {
+        /// `None` for ever.
+        timeout: Option<Duration>,
+    },
+    /// Until a snapshot that was asked for is done: SAVE. Then OK or an error.
+    Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
+    /// Until all keys have been loaded anew from the disk: DEBUG RELOAD. Then OK or an error.
+    Reload(tokio::sync::oneshot::Receiver<Result<(), CommandError>>),
+    /// Until a key has something for the command, or the time is over.
+    Keys(Blocked),
+    /// Until the server ends, or an error says why it does not: SHUTDOWN.
+    Shutdown(tokio::sync::oneshot::Receiver<String>),
+}

@@ -1,0 +1,281 @@
+//! One connection's state, and the register of all connections.
+//!
+//! A [`Client`] belongs to the worker that serves it. What others may ask of it (`CLIENT LIST`) stands in
+//! its [`ClientRecord`]: plain atomics, and a lock around what changes rarely.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::core::Flags;
+use crate::core::call::Wait;
+use crate::keyspace::{Held, Keyspace, shard_of};
+use crate::resp::request::OwnedArgs;
+use crate::resp::{RequestLimits, Resp};
+
+/// What of a connection any thread may read.
+#[derive(Debug, Default)]
+pub struct ClientRecord {
+    /// From 1, never reused.
+    pub id: u64,
+    /// The peer, `ip:port`, or the path of the unix socket with `:0`.
+    pub peer: String,
+    /// Our side of the connection.
+    pub local: String,
+    /// The number of the file descriptor.
+    pub fd: i32,
+    /// When it was accepted, Unix ms.
+    pub created_ms: u64,
+    /// When it last sent something, Unix ms.
+    pub active_ms: AtomicU64,
+    /// The selected database.
+    pub db: AtomicU64,
+    /// The version of the protocol.
+    pub resp: AtomicU64,
+    /// One above the [`crate::core::table::CommandEntry::index`] of the last command; 0 for none.
+    pub last_command: AtomicU64,
+    /// Received bytes that wait for the rest of their command.
+    pub query_bytes: AtomicU64,
+    /// Bytes of replies that the socket did not take yet.
+    pub output_bytes: AtomicU64,
+    /// Bytes received in all.
+    pub total_input: AtomicU64,
+    /// Bytes sent in all.
+    pub total_output: AtomicU64,
+    /// Commands in all.
+    pub total_commands: AtomicU64,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: AtomicBool,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: AtomicBool,
+    /// Whether it waits in a blocking command.
+    pub blocked: AtomicBool,
+    /// Ends a wait that no key ends, WAIT or WAITAOF, while there is one: by an error if it sends true.
+    pub unblock: Mutex<Option<oneshot::Sender<bool>>>,
+    /// Whether it came by a unix socket.
+    pub unix_socket: bool,
+    /// One above the number of commands that a transaction has queued; 0 for no transaction.
+    pub queued: AtomicU64,
+    /// How many keys it watches.
+    pub watching: AtomicU64,
+    /// What the client says of itself.
+    pub labels: Mutex<Labels>,
+}
+
+impl ClientRecord {
+    /// Whether the peer is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.unix_socket || self.peer.parse::<SocketAddr>().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+    }
+}
+
+/// What a client says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_ver: Vec<u8>,
+    /// The user it authenticated as.
+    pub user: String,
+}
+
+/// All connections, by id.
+#[derive(Debug, Default)]
+pub struct Clients {
+    next_id: AtomicU64,
+    all: Mutex<BTreeMap<u64, Arc<ClientRecord>>>,
+}
+
+impl Clients {
+    /// Registers a connection under a new id.
+    pub fn register(&self, mut record: ClientRecord) -> Arc<ClientRecord> {
+        record.id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let record = Arc::new(record);
+        self.all.lock().insert(record.id, Arc::clone(&record));
+        record
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&self, id: u64) {
+        self.all.lock().remove(&id);
+    }
+
+    /// A connection.
+    pub fn get(&self, id: u64) -> Option<Arc<ClientRecord>> {
+        self.all.lock().get(&id).cloned()
+    }
+
+    /// All connections, by id.
+    pub fn list(&self) -> Vec<Arc<ClientRecord>> {
+        self.all.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What is sent back: `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Everything.
+    On,
+    /// Nothing.
+    Off,
+    /// Everything again after the command that asked, and one more, have been passed over.
+    SkipNext,
+    /// Nothing for this one command.
+    Skip,
+}
+
+/// The state of a connection that its commands read and change.
+#[derive(Debug)]
+pub struct Client {
+    /// What others may read.
+    pub record: Arc<ClientRecord>,
+    /// The selected database.
+    pub db: u32,
+    /// The version of the protocol.
+    pub resp: Resp,
+    /// Whether it has given the password, where one is asked for.
+    pub authenticated: bool,
+    /// What is sent back.
+    pub reply_mode: ReplyMode,
+    /// Why it waits, if it does.
+    pub wait: Option<Wait>,
+    /// Whether to close the connection once its replies are sent.
+    pub closing: bool,
+    /// Whether to close it without sending anything more.
+    pub aborted: bool,
+    /// The block of the log that its own last write is in: for WAITAOF.
+    pub last_write_block: u64,
+    /// What MULTI has begun.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys under WATCH.
+    pub watched: Vec<WatchedKey>,
+    /// Whether EXEC is executing its commands, which may not wait for anything then.
+    pub in_exec: bool,
+}
+
+/// The commands between MULTI and EXEC.
+#[derive(Debug)]
+pub struct Transaction {
+    /// The commands.
+    pub queue: Vec<OwnedArgs>,
+    /// The memory that they take, in bytes.
+    pub bytes: usize,
+    /// All their flags.
+    pub flags: Flags,
+    /// Whether one could not be queued, so that EXEC will do nothing.
+    pub aborted: bool,
+}
+
+/// A key under WATCH.
+#[derive(Debug)]
+pub struct WatchedKey {
+    /// The database.
+    pub db: u32,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Its hash.
+    pub hash: u64,
+    /// The version that EXEC must still find.
+    pub version: u64,
+    /// Whether it existed when it was watched.
+    pub existed: bool,
+}
+
+impl Client {
+    /// A new connection.
+    pub fn new(record: Arc<ClientRecord>, authenticated: bool) -> Self {
+        record.resp.store(2, Ordering::Relaxed);
+        Client {
+            record,
+            db: 0,
+            resp: Resp::V2,
+            authenticated,
+            reply_mode: ReplyMode::On,
+            wait: None,
+            closing: false,
+            aborted: false,
+            last_write_block: 0,
+            transaction: None,
+            watched: Vec::new(),
+            in_exec: false,
+        }
+    }
+
+    /// Begins a transaction.
+    pub fn begin_transaction(&mut self) {
+        self.transaction = Some(Box::new(Transaction { queue: Vec::new(), bytes: 0, flags: Flags(0), aborted: false }));
+        self.record.queued.store(1, Ordering::Relaxed);
+    }
+
+    /// Ends the transaction, if there is one, and gives what it has queued.
+    pub fn end_transaction(&mut self) -> Option<Box<Transaction>> {
+        self.record.queued.store(0, Ordering::Relaxed);
+        self.transaction.take()
+    }
+
+    /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`].
+    pub fn unwatch(&mut self, keyspace: &Keyspace) -> bool {
+        self.unwatch_by(|watched| keyspace.lock(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
+    }
+
+    /// The same, if all their shards are held.
+    pub fn unwatch_held(&mut self, held: &mut Held<'_>) -> bool {
+        self.unwatch_by(|watched| held.shard(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
+    }
+
+    fn unwatch_by(&mut self, mut unwatch: impl FnMut(&WatchedKey) -> Option<u64>) -> bool {
+        let mut changed = false;
+        for watched in self.watched.drain(..) {
+            changed |= unwatch(&watched) != Some(watched.version);
+        }
+        self.record.watching.store(0, Ordering::Relaxed);
+        changed
+    }
+
+    /// Back to the state of a new connection: RESET. Its name goes; what it said of its library stays.
+    pub fn reset(&mut self, authenticated: bool) {
+        self.select(0);
+        self.set_resp(Resp::V2);
+        self.authenticated = authenticated;
+        self.reply_mode = ReplyMode::On;
+        self.record.no_touch.store(false, Ordering::Relaxed);
+        self.record.no_evict.store(false, Ordering::Relaxed);
+        let mut labels = self.record.labels.lock();
+        labels.name.clear();
+        labels.user = "default".into();
+    }
+
+    /// Selects a database.
+    pub fn select(&mut self, db: u32) {
+        self.db = db;
+        self.record.db.store(u64::from(db), Ordering::Relaxed);
+    }
+
+    /// Sets the version of the protocol.
+    pub fn set_resp(&mut self, resp: Resp) {
+        self.resp = resp;
+        self.record.resp.store(resp.number() as u64, Ordering::Relaxed);
+    }
+
+    /// What the request decoder may accept of this connection.
+    pub fn limits(&self, bulk_max_bytes: u64) -> RequestLimits {
+        RequestLimits { bulk_max_bytes, authenticated: self.authenticated }
+    }
+}

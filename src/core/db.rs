@@ -1,0 +1,799 @@
+//! The keys of one database, as a command handler sees them: locked, expired keys gone, changes counted,
+//! effects on their way to the log.
+//!
+//! Invariants:
+//! - All mutation of the keyspace by commands goes through here: one place raises watched versions,
+//!   counts changes, lowers expiry bounds and remembers what to undo.
+//! - An expired key is never seen: its removal is logged before whatever the command logs.
+//! - A single-key command changes its key as its last step that can fail; a command of several keys may
+//!   change them one by one, for each change is remembered and undone if the command does not succeed.
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::core::CommandError;
+use crate::keyspace::access::AccessClock;
+use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, ValueRef};
+use crate::persist::record;
+use crate::value::entry::{BytesRef, EXPIRY_MAX, Heap, SharedBytes};
+use crate::value::hash::{AnyHash, HashMut};
+use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
+
+/// A heap value at least this large, in bytes, is freed by another thread, and is not written out where it only
+/// gets another name.
+pub const LARGE_MIN_BYTES: usize = 64 * 1024;
+
+/// Room that is kept for the next command: for so many changes, and so many bytes of keys and values.
+const CHANGES_KEPT: usize = 1024;
+const UNDO_BYTES_KEPT: usize = 256 * 1024;
+
+/// What does not change while a command runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Unix time in milliseconds.
+    pub now: i64,
+    /// How access fields are kept.
+    pub access: AccessClock,
+    /// `proto-max-bulk-len`: the longest string, in bytes.
+    pub string_max_bytes: u64,
+    /// `hll-sparse-max-bytes`: the longest sparse HyperLogLog.
+    pub hll_sparse_max_bytes: usize,
+    /// The sizes at which collections change their form.
+    pub limits: Limits,
+    /// Whether the log is being replayed: nothing expires, nothing is logged.
+    pub replaying: bool,
+    /// Whether reads leave access times alone (`CLIENT NO-TOUCH`, `OBJECT` and its like).
+    pub no_touch: bool,
+}
+
+/// What commands leave behind for the executor; one a worker, used again and again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Whether records are wanted.
+    pub logging: bool,
+    /// Whether each change must be remembered, so that it can be undone.
+    pub undoable: bool,
+    /// Encoded records of the log.
+    pub effects: Vec<u8>,
+    /// Whether the command is to be logged as it was received, as a barrier: see [`Db::log_as_received`].
+    as_received: bool,
+    /// The shard of each record.
+    sequenced: Vec<u16>,
+    /// Up to here effects and sequence numbers stand even if the command fails: expired keys.
+    firm: (usize, usize),
+    undo: Vec<Undo>,
+    /// Keys and short values that `undo` speaks of.
+    undo_bytes: Vec<u8>,
+    /// Room in which a small collection is edited.
+    spare: Vec<u8>,
+    /// Large values to be freed elsewhere.
+    pub retired: Vec<Heap>,
+    /// Whole directories to be freed elsewhere: flushed databases.
+    pub retired_directories: Vec<triomphe::Arc<crate::keyspace::Directory>>,
+    /// Changes made.
+    pub dirty: u64,
+    /// Lookups that found their key, and those that did not, for reads.
+    pub hits: u64,
+    /// See `hits`.
+    pub misses: u64,
+    /// Keys that have expired or were evicted although somebody waits for them, with their databases: those who
+    /// wait are to be told by whoever removed them.
+    pub vanished: Vec<(u32, Box<[u8]>)>,
+    /// Keys that had expired.
+    pub expired: u64,
+    /// Fields of hashes that had expired.
+    pub expired_fields: u64,
+}
+
+#[derive(Debug)]
+struct Undo {
+    db: u32,
+    hash: u64,
+    key: (usize, usize),
+    prior: Option<Prior>,
+}
+
+#[derive(Debug)]
+struct Prior {
+    body: PriorBody,
+    expiry: Option<u64>,
+    access: u32,
+}
+
+#[derive(Debug)]
+enum PriorBody {
+    Int(i64),
+    Inline((usize, usize)),
+    Packed(Packing, (usize, usize)),
+    Heap(Heap),
+}
+
+impl Scratch {
+    /// Makes ready for the next command.
+    #[inline]
+    pub fn begin(&mut self, logging: bool, undoable: bool) {
+        self.logging = logging;
+        self.undoable = undoable;
+        self.effects.clear();
+        self.as_received = false;
+        self.sequenced.clear();
+        self.firm = (0, 0);
+        self.forget_undo();
+    }
+
+    /// Forgets what is remembered to be undone: the command has ended. Else whoever frees what it has removed would
+    /// not be the last to hold it, and the next command would free it here.
+    #[inline]
+    pub fn forget_undo(&mut self) {
+        self.undo.clear();
+        self.undo_bytes.clear();
+        if self.undo.capacity().max(self.sequenced.capacity()) > CHANGES_KEPT
+            || self.undo_bytes.capacity() > UNDO_BYTES_KEPT
+        {
+            self.give_room_back();
+        }
+    }
+
+    /// A command of many keys has ended: what it needed for them is not kept for the next.
+    #[cold]
+    fn give_room_back(&mut self) {
+        (self.undo, self.undo_bytes, self.sequenced) = Default::default();
+    }
+
+    /// The room that is kept for the next command, in bytes.
+    #[cfg(test)]
+    pub fn room_bytes(&self) -> usize {
+        self.undo.capacity() * size_of::<Undo>()
+            + self.sequenced.capacity() * size_of::<u16>()
+            + self.undo_bytes.capacity()
+            + self.effects.capacity()
+    }
+
+    /// Whether nothing is remembered to be undone.
+    #[cfg(test)]
+    pub fn remembers_nothing(&self) -> bool {
+        self.undo.is_empty()
+    }
+
+    /// Whether the command is to be logged as it was received.
+    pub fn as_received(&self) -> bool {
+        self.as_received
+    }
+
+    /// Whether effects are wanted at all.
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.logging
+    }
+
+    /// The number of records among the effects.
+    pub fn records(&self) -> usize {
+        self.sequenced.len()
+    }
+}
+
+/// One database, seen by one command.
+#[derive(Debug)]
+pub struct Db<'a> {
+    held: Held<'a>,
+    scratch: &'a mut Scratch,
+    index: u32,
+    facts: &'a Facts,
+    /// Whether reads leave the access time alone.
+    no_touch: bool,
+    /// What is edited is no change for WATCH: see [`Db::edit_unwatched`].
+    unwatched: bool,
+}
+
+impl<'a> Db<'a> {
+    /// The database `index` through the locks in `held`.
+    #[inline]
+    pub fn new(held: Held<'a>, scratch: &'a mut Scratch, index: u32, facts: &'a Facts) -> Self {
+        Db { held, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
+    }
+
+    /// The same, for a command that leaves the access time of what it reads alone.
+    #[inline]
+    pub fn without_touching(self) -> Self {
+        Db { no_touch: true, ..self }
+    }
+
+    /// The keyspace behind, for whoever walks it.
+    pub fn keyspace(&self) -> &'a Keyspace {
+        self.held.keyspace()
+    }
+
+    /// A command of several keys has turned out to have one, which it changes as the last step that can fail:
+    /// nothing is remembered to be undone.
+    pub fn change_one(&mut self) {
+        self.scratch.undoable = false;
+    }
+
+    /// What does not change while the command runs.
+    pub fn facts(&self) -> &'a Facts {
+        self.facts
+    }
+
+    /// The database's number.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Works on another database until the next call; the shards held serve all databases.
+    pub fn select(&mut self, index: u32) {
+        self.index = index;
+    }
+
+    /// Works on another shard, for the next of several commands: gives back the locks and takes that of this shard.
+    #[inline]
+    pub fn hold_one(&mut self, shard: u16) {
+        self.held.hold_one(shard);
+    }
+
+    /// Gives back the locks taken on demand, for a walk over shards.
+    pub fn release(&mut self) {
+        self.held.release();
+    }
+
+    /// The entry of a key, for reading its value: counts a hit or a miss and sets the access time.
+    #[inline]
+    pub fn read(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
+        let Some(place) = self.find(key, !self.no_touch) else {
+            self.scratch.misses += 1;
+            return None;
+        };
+        self.scratch.hits += 1;
+        self.entry_at(key, place)
+    }
+
+    /// The entry of a key, without a trace: for writes, and for questions about the key itself.
+    #[inline]
+    pub fn peek(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
+        let place = self.find(key, false)?;
+        self.entry_at(key, place)
+    }
+
+    /// Where the entry of a key stands; an expired one is removed. If it is to be touched, its access time is set.
+    #[inline]
+    fn find(&mut self, key: Key<'_>, touch: bool) -> Option<Place> {
+        let shard = self.held.shard(key.shard());
+        let directory = shard.directory(self.index)?;
+        let place = directory.find(key.hash, key.bytes)?;
+        let entry = directory.entry_at(place);
+        if entry.expiry().is_some_and(|expiry| expiry <= self.facts.now as u64) && !self.facts.replaying {
+            self.expire(key);
+            return None;
+        }
+        if touch {
+            let old = entry.access();
+            let new = self.facts.access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32));
+            // An unchanged field is not written: the line stays clean.
+            if new != old
+                && let Some(directory) = shard.directory_unshared(self.index)
+            {
+                directory.set_access_at(place, new);
+            }
+        }
+        Some(place)
+    }
+
+    #[inline]
+    fn entry_at(&mut self, key: Key<'_>, place: Place) -> Option<EntryRef<'_>> {
+        Some(self.held.shard(key.shard()).directory(self.index)?.entry_at(place))
+    }
+
+    /// The string at a key, for reading.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else.
+    #[inline]
+    pub fn string(&mut self, key: Key<'_>) -> Result<Option<StringRef<'_>>, CommandError> {
+        self.read(key).map(string_of).transpose()
+    }
+
+    /// The string at a key, about to be changed.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else.
+    #[inline]
+    pub fn string_to_change(&mut self, key: Key<'_>) -> Result<Option<StringRef<'_>>, CommandError> {
+        self.peek(key).map(string_of).transpose()
+    }
+
+    /// Whether a key exists.
+    #[inline]
+    pub fn exists(&mut self, key: Key<'_>) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// Sets the access time of a key to now. Returns whether there is such a key.
+    pub fn touch(&mut self, key: Key<'_>) -> bool {
+        self.find(key, true).is_some()
+    }
+
+    /// Sets the access field of a key that exists.
+    pub fn set_access(&mut self, key: Key<'_>, access: u32) {
+        let directory = self.held.shard(key.shard()).directory_mut(self.index);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+        }
+    }
+
+    /// Stores a value with its expiry (Unix ms; `None` for none), whatever was there.
+    pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
+        self.remember(key);
+        let access = self.facts.access.fresh();
+        let expiry = expiry.map(expiry_bits);
+        let directory = self.changing(key);
+        let previous = directory.set(key.hash, key.bytes, value, expiry, access);
+        let earliest = directory.earliest_expiry();
+        if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
+            self.retire(heap);
+        }
+        self.note_expiry(key, earliest);
+    }
+
+    /// Lowers the bound of the key's shard to that of its directory.
+    #[inline]
+    fn note_expiry(&self, key: Key<'_>, earliest: Option<u64>) {
+        if let Some(at) = earliest {
+            self.held.keyspace().note_expiry(key.shard(), at);
+        }
+    }
+
+    /// Removes a key. Returns whether it was there.
+    pub fn remove(&mut self, key: Key<'_>) -> bool {
+        self.exists(key) && self.remove_known(key)
+    }
+
+    /// Removes a key that is known to be there.
+    fn remove_known(&mut self, key: Key<'_>) -> bool {
+        self.remember(key);
+        if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
+            && let Some(heap) = removed.heap
+        {
+            self.retire(heap);
+        }
+        true
+    }
+
+    /// Sets or clears the expiry of a key that exists (Unix ms).
+    pub fn set_expiry(&mut self, key: Key<'_>, expiry: Option<i64>) {
+        self.remember(key);
+        let expiry = expiry.map(expiry_bits);
+        self.changing(key).set_expiry(key.hash, key.bytes, expiry);
+        if let Some(expiry) = expiry {
+            self.held.keyspace().note_expiry(key.shard(), expiry);
+        }
+    }
+
+    /// The string at a key that exists, as bytes to change in place. All checks must be over: this change
+    /// is not undone.
+    pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
+        self.changing(key).raw_mut(key.hash, key.bytes)
+    }
+
+    /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
+    /// value, and so neither counted nor logged.
+    pub fn make_growable(&mut self, key: Key<'_>) {
+        self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
+    }
+
+    /// The collection at a key, for reading.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else.
+    #[inline]
+    pub fn view<C: Collection>(&mut self, key: Key<'_>) -> Result<Option<C::Ref<'_>>, CommandError> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(entry) => C::view(entry.value()).map(Some).ok_or(CommandError::WrongType),
+        }
+    }
+
+    /// The collection at a key that [`Db::view`] has looked at before: this one leaves the database alone, so
+    /// that several can be looked at together.
+    #[inline]
+    pub fn viewed<C: Collection>(&self, key: Key<'_>) -> Option<C::Ref<'_>> {
+        let directory = self.held.locked(key.shard())?.directory(self.index)?;
+        C::view(directory.get(key.hash, key.bytes)?.value())
+    }
+
+    /// The same without a trace: no hit or miss is counted, no access time set.
+    ///
+    /// # Errors
+    /// As [`Db::view`].
+    #[inline]
+    pub fn peek_view<C: Collection>(&mut self, key: Key<'_>) -> Result<Option<C::Ref<'_>>, CommandError> {
+        match self.peek(key) {
+            None => Ok(None),
+            Some(entry) => C::view(entry.value()).map(Some).ok_or(CommandError::WrongType),
+        }
+    }
+
+    /// Edits the collection at a key, an empty one if there is none; the key's expiry stays. `edit` returns its
+    /// result and how many changes it has made: with none, nothing is stored and nobody is told. A collection
+    /// that is left empty goes, and its key with it.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] if the key holds something else; and what `edit` returns, which must not
+    /// have changed anything then.
+    pub fn edit<C: Collection, R>(
+        &mut self,
+        key: Key<'_>,
+        edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
+    ) -> Result<R, CommandError> {
+        let limits = &self.facts.limits;
+        let mut bytes = std::mem::take(&mut self.scratch.spare);
+        bytes.clear();
+        let stored = match self.peek(key).map(|entry| (entry.kind(), entry.value())) {
+            None => Stored::Missing(bytes),
+            Some((kind, _)) if !C::is(kind) => {
+                self.scratch.spare = bytes;
+                return Err(CommandError::WrongType);
+            }
+            Some((_, ValueRef::Packed(packing, packed))) => {
+                bytes.extend_from_slice(&packed);
+                Stored::Packed(packing, bytes)
+            }
+            Some(_) => {
+                self.scratch.spare = bytes;
+                return self.edit_large::<C, R>(key, edit);
+            }
+        };
+        let existed = !matches!(stored, Stored::Missing(_));
+        let mut edited = C::edit(stored, limits).ok_or(CommandError::WrongType)?;
+        let (result, changes) = edit(&mut edited)?;
+        let finished = C::finish(edited);
+        if changes > 0 {
+            match finished {
+                Finished::Empty if existed => drop(self.remove_known(key)),
+                Finished::Empty | Finished::InPlace => {}
+                Finished::Packed(packing, bytes) => {
+                    self.put(key, NewValue::Packed(packing, &bytes));
+                    self.scratch.spare = bytes;
+                }
+                Finished::Large(heap) => self.put(key, NewValue::Heap(heap)),
+            }
+            // The change of the key was counted as one.
+            self.scratch.dirty += changes - 1;
+        } else if let Finished::Packed(_, bytes) = finished {
+            self.scratch.spare = bytes;
+        }
+        Ok(result)
+    }
+
+    /// The same for an edit of what stands beside a large collection's elements, such as the groups of a stream: for
+    /// transactions that WATCH the key it is no change. If it makes the key, or ends it, it is one.
+    ///
+    /// # Errors
+    /// As [`Db::edit`].
+    pub fn edit_unwatched<C: Collection, R>(
+        &mut self,
+        key: Key<'_>,
+        edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
+    ) -> Result<R, CommandError> {
+        self.unwatched = true;
+        let result = self.edit::<C, R>(key, edit);
+        self.unwatched = false;
+        result
+    }
+
+    /// A key is no longer what it was, for transactions that WATCH it: where [`Db::edit_unwatched`] has changed more
+    /// than was expected.
+    pub fn note_watched(&mut self, key: Key<'_>) {
+        let index = self.index;
+        self.held.shard(key.shard()).watched.changed(index, key.bytes);
+    }
+
+    /// Edits a large collection in its place.
+    fn edit_large<C: Collection, R>(
+        &mut self,
+        key: Key<'_>,
+        edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
+    ) -> Result<R, CommandError> {
+        self.remember(key);
+        let (limits, access) = (&self.facts.limits, self.facts.access.fresh());
+        let index = self.index;
+        let shard = self.held.shard(key.shard());
+        let directory = shard.directory_mut(index);
+        let elements_expire = match directory.elementwise_len() {
+            0 => None,
+            _ => directory.get(key.hash, key.bytes).and_then(|entry| entry.value_expiry()),
+        };
+        let heap = directory.heap_mut(key.hash, key.bytes);
+        let heap = heap.expect("a large collection is a payload that can be changed");
+        let mut edited = C::edit(Stored::Large(heap), limits).ok_or(CommandError::WrongType)?;
+        // Counted beforehand: should the edit panic, what it has begun stands, and the log must hold it.
+        self.scratch.dirty += 1;
+        let edit = edit(&mut edited);
+        self.scratch.dirty -= 1;
+        let (result, changes) = edit?;
+        let finished = C::finish(edited);
+        if changes == 0 {
+            return Ok(result);
+        }
+        if !self.unwatched || matches!(finished, Finished::Empty) {
+            shard.watched.changed(index, key.bytes);
+        }
+        self.scratch.dirty += changes;
+        let directory = shard.directory_mut(index);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+            directory.note_elements(place, elements_expire);
+        }
+        let displaced = match finished {
+            Finished::Empty => directory.remove(key.hash, key.bytes),
+            Finished::InPlace => None,
+            Finished::Packed(packing, bytes) => {
+                directory.set_value(key.hash, key.bytes, NewValue::Packed(packing, &bytes), access)
+            }
+            Finished::Large(heap) => directory.set_value(key.hash, key.bytes, NewValue::Heap(heap), access),
+        };
+        let earliest = directory.earliest_expiry();
+        if let Some(heap) = displaced.and_then(|displaced| displaced.heap) {
+            self.retire(heap);
+        }
+        self.note_expiry(key, earliest);
+        Ok(result)
+    }
+
+    /// Stores a value and leaves the key's expiry as it is.
+    fn put(&mut self, key: Key<'_>, value: NewValue<'_>) {
+        self.remember(key);
+        let access = self.facts.access.fresh();
+        let directory = self.changing(key);
+        let previous = directory.set_value(key.hash, key.bytes, value, access);
+        let earliest = directory.earliest_expiry();
+        self.note_expiry(key, earliest);
+        if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
+            self.retire(heap);
+        }
+    }
+
+    /// Writes a record of what happened to `key`: a command that replays without reading any other key.
+    pub fn log(&mut self, key: Key<'_>, words: &[&[u8]]) {
+        if !self.scratch.logging {
+            return;
+        }
+        debug_assert!(words.iter().skip(1).take(2).any(|word| *word == key.bytes), "a record names its key first");
+        let number = key.shard();
+        let shard = self.held.shard(number);
+        shard.sequence += 1;
+        record::put_record(&mut self.scratch.effects, number, shard.sequence, self.index, words);
+        self.scratch.sequenced.push(number);
+    }
+
+    /// Has the command logged as it was received, as an effect on several shards, instead of by records of its
+    /// keys. What carries a large value from one key to another does so: its state would take long to write,
+    /// under the locks, and again to read. The replay then waits for all shards, as behind a flush.
+    pub fn log_as_received(&mut self) {
+        self.scratch.as_received = self.scratch.logging;
+    }
+
+    /// Writes a record of the whole state of a key: its value and expiry, or that it is gone.
+    pub fn log_state(&mut self, key: Key<'_>) {
+        let Some(entry) = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
+        else {
+            return self.log(key, &[b"DEL", key.bytes]);
+        };
+        if !self.scratch.logging {
+            return;
+        }
+        let mut value = Vec::new();
+        let tag = match entry.value() {
+            ValueRef::Int(number) => {
+                value.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+                None
+            }
+            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
+                value.extend_from_slice(&bytes);
+                None
+            }
+            collection => codec::encode(collection, &mut value),
+        };
+        let (mut tag_digits, mut at_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let expiry = entry.expiry();
+        let mut words: SmallVec<[&[u8]; 6]> = match tag {
+            None => smallvec![&b"SET"[..], key.bytes, &value[..]],
+            Some(tag) => smallvec![&b"STATE"[..], key.bytes, tag_digits.format(tag).as_bytes(), &value[..]],
+        };
+        if let Some(at) = expiry {
+            words.extend([&b"PXAT"[..], at_digits.format(at).as_bytes()]);
+        }
+        self.log(key, &words);
+    }
+
+    /// The directory of a key that is about to change, and everything that goes with a change.
+    #[inline]
+    fn changing(&mut self, key: Key<'_>) -> &mut crate::keyspace::Directory {
+        self.scratch.dirty += 1;
+        let shard = self.held.shard(key.shard());
+        shard.watched.changed(self.index, key.bytes);
+        shard.directory_mut(self.index)
+    }
+
+    fn retire(&mut self, heap: Heap) {
+        if heap.bytes() >= LARGE_MIN_BYTES {
+            self.scratch.retired.push(heap);
+        }
+    }
+
+    /// Removes a key because its time has come, and logs it, whatever becomes of the command. It counts as no
+    /// change, for nobody made it.
+    pub fn expire(&mut self, key: Key<'_>) {
+        let before = self.changes();
+        let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
+        if !firm {
+            self.remember(key);
+        }
+        if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
+            && let Some(heap) = removed.heap
+        {
+            self.retire(heap);
+        }
+        self.scratch.expired += 1;
+        self.count_as(before, 0);
+        self.note_vanished(key);
+        self.log(key, &[b"DEL", key.bytes]);
+        if firm {
+            self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
+        }
+    }
+
+    /// Notes that a key is gone that no command has removed, if anybody waits for it.
+    pub fn note_vanished(&mut self, key: Key<'_>) {
+        let waiters = &self.held.shard(key.shard()).waiters;
+        if !waiters.is_empty() && waiters.any(self.index, key.bytes) {
+            self.scratch.vanished.push((self.index, key.bytes.into()));
+        }
+    }
+
+    /// Removes elements of the hash at a key because their time has come, and logs it, whatever becomes of the
+    /// command: those that `take` removes and gives. Returns how many they are.
+    pub fn expire_fields(&mut self, key: Key<'_>, take: impl FnOnce(&mut HashMut<'_>, u64) -> Vec<Box<[u8]>>) -> usize {
+        let (now, before) = (self.facts.now.max(0) as u64, self.changes());
+        let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
+        // What is firm is not undone: it would come back otherwise, and the log would not say so.
+        let undoable = self.scratch.undoable;
+        self.scratch.undoable = undoable && !firm;
+        let removed = self.edit::<AnyHash, _>(key, |hash| {
+            let removed = take(hash, now);
+            let changes = removed.len() as u64;
+            Ok((removed, changes))
+        });
+        self.scratch.undoable = undoable;
+        self.count_as(before, 0);
+        let removed = removed.unwrap_or_default();
+        if !removed.is_empty() {
+            self.scratch.expired_fields += removed.len() as u64;
+            let mut words: SmallVec<[&[u8]; 8]> = smallvec![&b"HDEL"[..], key.bytes];
+            words.extend(removed.iter().map(|field| &field[..]));
+            self.log(key, &words);
+            if firm {
+                self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
+            }
+        }
+        removed.len()
+    }
+
+    /// The changes counted so far, for [`Db::count_as`].
+    pub fn changes(&self) -> u64 {
+        self.scratch.dirty
+    }
+
+    /// Counts what was done since `before`, a reading of [`Db::changes`], as so many changes: what a command
+    /// changes is not always one for each key that it touches.
+    pub fn count_as(&mut self, before: u64, changes: u64) {
+        self.scratch.dirty = before + changes;
+    }
+
+    /// Whether elements of the collection at `key` may have expired and not be removed yet.
+    #[inline]
+    pub fn may_hold_expired(&self, key: Key<'_>) -> bool {
+        !self.facts.replaying && self.held.keyspace().earliest_expiry(key.shard()) <= self.facts.now.max(0) as u64
+    }
+
+    /// Notes what a key is before it changes.
+    #[inline]
+    fn remember(&mut self, key: Key<'_>) {
+        if !self.scratch.undoable {
+            return;
+        }
+        let bytes = &mut self.scratch.undo_bytes;
+        let mut keep = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            (bytes.len() - part.len(), part.len())
+        };
+        let kept = keep(key.bytes);
+        let entry = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        let prior = entry.map(|entry| {
+            let body = match (entry.heap(), entry.value()) {
+                (Some(heap), _) => PriorBody::Heap(heap),
+                (None, ValueRef::Int(number)) => PriorBody::Int(number),
+                (None, ValueRef::Str(value) | ValueRef::Raw(value)) => PriorBody::Inline(keep(&value)),
+                (None, ValueRef::Packed(packing, value)) => PriorBody::Packed(packing, keep(&value)),
+                (None, _) => unreachable!("a large collection has a payload"),
+            };
+            Prior { body, expiry: entry.expiry(), access: entry.access() }
+        });
+        self.scratch.undo.push(Undo { db: self.index, hash: key.hash, key: kept, prior });
+    }
+
+    /// Takes back every change of this command but the removal of expired keys: it failed.
+    pub fn roll_back(&mut self) {
+        let (bytes, records) = self.scratch.firm;
+        self.scratch.as_received = false;
+        self.scratch.effects.truncate(bytes);
+        for number in self.scratch.sequenced.drain(records..).collect::<Vec<_>>() {
+            self.held.shard(number).sequence -= 1;
+        }
+        let arena = std::mem::take(&mut self.scratch.undo_bytes);
+        let part = |(start, len): (usize, usize)| &arena[start..start + len];
+        while let Some(undo) = self.scratch.undo.pop() {
+            let key = Key { bytes: part(undo.key), hash: undo.hash };
+            let directory = self.held.shard(key.shard()).directory_mut(undo.db);
+            match undo.prior {
+                None => drop(directory.remove(key.hash, key.bytes)),
+                Some(prior) => {
+                    let value = match prior.body {
+                        PriorBody::Int(number) => NewValue::Int(number),
+                        PriorBody::Inline(at) => NewValue::Bytes(part(at)),
+                        PriorBody::Packed(packing, at) => NewValue::Packed(packing, part(at)),
+                        PriorBody::Heap(heap) => NewValue::Heap(heap),
+                    };
+                    directory.set(key.hash, key.bytes, value, prior.expiry, prior.access);
+                }
+            }
+        }
+    }
+
+    /// Whether the command has changed something that it has not logged.
+    pub fn has_unlogged_change(&self, dirty_before: u64) -> bool {
+        self.scratch.dirty > dirty_before && self.scratch.sequenced.len() == self.scratch.firm.1
+    }
+
+    /// The shards, for handlers that work on all of them behind the gate.
+    pub fn held(&mut self) -> &mut Held<'a> {
+        &mut self.held
+    }
+
+    /// What the executor reads afterwards.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        self.scratch
+    }
+}
+
+/// An expiry as entries hold it: 48 bits, from 0 on. A time beyond (after the year 10889) becomes the last.
+fn expiry_bits(at: i64) -> u64 {
+    u64::try_from(at).unwrap_or(0).min(EXPIRY_MAX)
+}
+
+/// A string, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum StringRef<'a> {
+    /// An integer.
+    Int(i64),
+    /// Sealed bytes.
+    Str(BytesRef<'a>),
+    /// Growable bytes.
+    Raw(BytesRef<'a>),
+}
+
+/// The value of an entry that must be a string.
+#[inline]
+pub fn string_of(entry: EntryRef<'_>) -> Result<StringRef<'_>, CommandError> {
+    match entry.value() {
+        ValueRef::Int(number) => Ok(StringRef::Int(number)),
+        ValueRef::Str(bytes) => Ok(StringRef::Str(bytes)),
+        ValueRef::Raw(bytes) => Ok(StringRef::Raw(bytes)),
+        _ => Err(CommandError::WrongType),
+    }
+}
+
+/// A value for a string reply: a large sealed one by reference.
+pub fn shareable(value: &StringRef<'_>) -> Option<SharedBytes> {
+    match value {
+        StringRef::Str(bytes) if bytes.len() >= crate::resp::reply::BY_REFERENCE_MIN_BYTES => bytes.share(),
+        _ => None,
+    }
+}

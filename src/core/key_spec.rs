@@ -1,0 +1,243 @@
+//! Where the keys of a command are: Redis' key specifications, and finding the keys by them.
+
+use smallvec::SmallVec;
+
+use crate::core::Command;
+use crate::resp::Args;
+
+/// All key specifications of a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys(pub &'static [KeySpec]);
+
+/// One key specification.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySpec {
+    /// Where to begin.
+    pub begin: Begin,
+    /// How to go on.
+    pub find: Find,
+    /// What is done with these keys, as `COMMAND` shows it, space-separated: `RW access update`.
+    pub flags: &'static str,
+    /// A remark for `COMMAND`; empty for none.
+    pub notes: &'static str,
+    /// Finds the key of a call where `begin` and `find`, which are what `COMMAND` shows, cannot tell it.
+    pub look: Option<fn(Args<'_>) -> Look>,
+    /// What a call does with these keys, where `flags` are only the most that it may do.
+    pub flags_of: Option<fn(Args<'_>) -> &'static str>,
+}
+
+/// What a call uses by one specification, found by looking at its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The key at this argument.
+    At(usize),
+    /// No key.
+    Nowhere,
+    /// Keys that no argument names: it may be any.
+    Anywhere,
+}
+
+/// Where the keys of one specification begin.
+#[derive(Clone, Copy, Debug)]
+pub enum Begin {
+    /// At this argument.
+    Index(usize),
+    /// Behind this word, searched from an argument on (from the end if negative).
+    Keyword(&'static str, i32),
+    /// Only the handler knows.
+    Unknown,
+}
+
+/// Which arguments are keys, from the beginning on.
+#[derive(Clone, Copy, Debug)]
+pub enum Find {
+    /// Up to `last` (relative to the beginning; negative: from the end of the arguments), every `step`;
+    /// a `limit` of 2 stops at half of the rest, and so on.
+    Range {
+        /// Relative to the first, or from the end if negative.
+        last: i32,
+        /// From one key to the next.
+        step: usize,
+        /// A divisor of the arguments that are left; 0 and 1 for none.
+        limit: usize,
+    },
+    /// A number of keys stands at `at`, the keys from `first` on, both relative to the beginning.
+    Keynum {
+        /// Where the number stands.
+        at: usize,
+        /// Where the first key stands.
+        first: usize,
+        /// From one key to the next.
+        step: usize,
+    },
+    /// Only the handler knows.
+    Unknown,
+}
+
+impl KeySpec {
+    /// Keys that only a look at the options finds.
+    pub const fn looked_up(look: fn(Args<'_>) -> Look, flags: &'static str) -> KeySpec {
+        let (begin, find) = (Begin::Unknown, Find::Unknown);
+        KeySpec { begin, find, flags, notes: "", look: Some(look), flags_of: None }
+    }
+
+    /// The key behind a word, which is searched from an argument on (from the end if negative).
+    pub const fn behind(word: &'static str, from: i32, flags: &'static str) -> KeySpec {
+        KeySpec { begin: Begin::Keyword(word, from), ..KeySpec::at(0, flags) }
+    }
+
+    /// One key at an argument.
+    pub const fn at(index: usize, flags: &'static str) -> KeySpec {
+        KeySpec::range(index, 0, 1, flags)
+    }
+
+    /// Keys from an argument on; see [`Find::Range`].
+    pub const fn range(first: usize, last: i32, step: usize, flags: &'static str) -> KeySpec {
+        let find = Find::Range { last, step, limit: 0 };
+        KeySpec { begin: Begin::Index(first), find, flags, notes: "", look: None, flags_of: None }
+    }
+
+    /// Keys behind their number, which stands at an argument.
+    pub const fn counted(at: usize, flags: &'static str) -> KeySpec {
+        KeySpec { find: Find::Keynum { at: 0, first: 1, step: 1 }, ..KeySpec::at(at, flags) }
+    }
+}
+
+/// The places of keys among the arguments.
+pub type Places = SmallVec<[usize; 4]>;
+
+impl Keys {
+    /// No key.
+    pub const NONE: Keys = Keys(&[]);
+
+    /// The place of the only key, for commands that always have exactly one, at a fixed place.
+    #[inline]
+    pub fn only(&self) -> Option<usize> {
+        match self.0 {
+            [KeySpec { begin: Begin::Index(at), find: Find::Range { last: 0, .. }, .. }] => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// The first key, the last, and the step, as old clients ask for them; zeros where there is no such rule.
+    pub fn first_last_step(&self) -> (i64, i64, i64) {
+        let mut merged: Option<(i64, i64, i64)> = None;
+        for spec in self.0 {
+            let (Begin::Index(first), Find::Range { last, step, .. }) = (spec.begin, spec.find) else { continue };
+            let first = first as i64;
+            let last = if last < 0 { i64::from(last) } else { first + i64::from(last) };
+            merged = Some(match merged {
+                None => (first, last, step as i64),
+                // Ranges that follow each other are one.
+                Some((from, to, by)) if to >= 0 && first == to + by => (from, last, by),
+                Some(earlier) => earlier,
+            });
+        }
+        merged.unwrap_or((0, 0, 0))
+    }
+
+    /// Whether a call may use keys that none of its arguments names.
+    pub fn may_be_any(&self, args: Args<'_>) -> bool {
+        self.0.iter().any(|spec| spec.look.is_some_and(|look| look(args) == Look::Anywhere))
+    }
+
+    /// The places of all keys of a call; `None` if the arguments do not fit the specification.
+    pub fn places(&self, args: Args<'_>) -> Option<Places> {
+        let mut places = Places::new();
+        for spec in self.0 {
+            if let Some(look) = spec.look {
+                places.extend(match look(args) {
+                    Look::At(place) => Some(place),
+                    Look::Nowhere | Look::Anywhere => None,
+                });
+                continue;
+            }
+            let first = match spec.begin {
+                Begin::Index(index) => index,
+                Begin::Keyword(word, from) => match find_word(word, from, args) {
+                    Some(at) => at + 1,
+                    None => continue,
+                },
+                Begin::Unknown => continue,
+            };
+            let (first, last, step) = match spec.find {
+                Find::Range { last, step, limit } => (first, last_of_range(first, last, limit, args.len())?, step),
+                Find::Keynum { at, first: offset, step } => {
+                    let count: usize = std::str::from_utf8(args.get(first + at)?).ok()?.parse().ok()?;
+                    let start = first + offset;
+                    (start, start.checked_add(count.checked_mul(step)?)?.checked_sub(step)?, step)
+                }
+                Find::Unknown => continue,
+            };
+            if last >= args.len() {
+                return None;
+            }
+            places.extend((first..=last).step_by(step));
+        }
+        Some(places)
+    }
+}
+
+fn last_of_range(first: usize, last: i32, limit: usize, args: usize) -> Option<usize> {
+    if last >= 0 {
+        return first.checked_add(last as usize);
+    }
+    if last == -1 && limit > 1 {
+        return Some(first + (args.checked_sub(first)? / limit).checked_sub(1)?);
+    }
+    args.checked_sub(last.unsigned_abs() as usize)
+}
+
+fn find_word(word: &str, from: i32, args: Args<'_>) -> Option<usize> {
+    let is_word = |&at: &usize| args.at(at).eq_ignore_ascii_case(word.as_bytes());
+    if from >= 0 {
+        (from as usize..args.len()).find(is_word)
+    } else {
+        (1..=args.len().checked_sub(from.unsigned_abs() as usize)?).rev().find(is_word)
+    }
+}
+
+/// The places of the keys of one call of a command.
+pub fn places(command: &Command, args: Args<'_>) -> Option<Places> {
+    command.keys.places(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Span;
+
+    fn places_of(specs: &'static [KeySpec], words: &str) -> Option<Vec<usize>> {
+        let mut spans = Vec::new();
+        let mut start = 0;
+        for word in words.split(' ') {
+            spans.push(Span { start, len: word.len() });
+            start += word.len() + 1;
+        }
+        Keys(specs).places(Args::new(words.as_bytes(), &spans)).map(|p| p.to_vec())
+    }
+
+    #[test]
+    fn finds_keys_by_range_by_number_and_behind_a_word() {
+        static ONE: &[KeySpec] = &[KeySpec::at(1, "RO")];
+        static PAIRS: &[KeySpec] = &[KeySpec::range(1, -1, 2, "OW")];
+        static NUMBERED: &[KeySpec] = &[KeySpec::counted(1, "RO")];
+        static STREAMS: &[KeySpec] =
+            &[KeySpec { find: Find::Range { last: -1, step: 1, limit: 2 }, ..KeySpec::behind("STREAMS", 1, "RO") }];
+        assert_eq!(places_of(ONE, "get k"), Some(vec![1]));
+        assert_eq!(places_of(PAIRS, "mset a 1 b 2"), Some(vec![1, 3]));
+        assert_eq!(places_of(NUMBERED, "zunion 2 a b WITHSCORES"), Some(vec![2, 3]));
+        assert_eq!(places_of(NUMBERED, "zunion 9 a"), None);
+        assert_eq!(places_of(NUMBERED, "zunion 18446744073709551615 a"), None);
+        assert_eq!(places_of(STREAMS, "xread count 2 streams a b 0 0"), Some(vec![4, 5]));
+    }
+
+    #[test]
+    fn the_old_triple_joins_ranges_that_follow_each_other() {
+        static COPY: &[KeySpec] = &[KeySpec::at(1, "RO"), KeySpec::at(2, "OW")];
+        assert_eq!(Keys(COPY).first_last_step(), (1, 2, 1));
+        static MSET: &[KeySpec] = &[KeySpec::range(1, -1, 2, "OW")];
+        assert_eq!(Keys(MSET).first_last_step(), (1, -1, 2));
+        assert_eq!(Keys::NONE.first_last_step(), (0, 0, 0));
+    }
+}

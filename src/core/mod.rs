@@ -1,0 +1,32 @@
+//! What commands are made of: the vocabulary that every family, the executor and the server share.
+//!
+//! - [`command`]: the declaration of a command; [`table`]: all of them, by name.
+//! - [`call`], [`db`], [`args`], [`error`]: what a handler is given, and how it fails.
+//! - [`key_spec`]: where the keys of a command are.
+//! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
+//! - [`waiting`]: commands that wait for a key.
+
+pub mod args;
+pub mod call;
+pub mod client;
+pub mod command;
+pub mod db;
+pub mod error;
+pub mod help;
+pub mod key_spec;
+pub mod server;
+pub mod stats;
+pub mod table;
+pub mod waiting;
+
+pub use args::Words;
+pub use call::{Call, SessionCall, Wait};
+pub use client::Client;
+pub use command::{Arity, Categories, Command, Flags, Handler, LogRule, Outcome, Step, categories, flags};
+pub use db::Db;
+pub use error::CommandError;
+pub use help::help;
+pub use key_spec::{KeySpec, Keys};
+pub use server::Server;
+pub use table::Table;
+pub use waiting::{Block, BlockedOn};

@@ -1,0 +1,273 @@
+//! The server as its commands see it: everything that all connections share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::base::config::{Config, Settings};
+use crate::core::client::Clients;
+use crate::core::stats::{ServerCounters, WorkerStats};
+use crate::core::waiting::Blocking;
+use crate::core::{CommandError, Table};
+use crate::keyspace::{Gate, Keyspace};
+use crate::persist::Store;
+
+/// The most different codes that `INFO errorstats` keeps apart.
+const ERROR_CODES_MAX: usize = 128;
+
+/// Opens and closes listening sockets; an error leaves them as they were.
+pub type ListenAnew = Box<dyn Fn(&Settings) -> std::io::Result<()> + Send + Sync>;
+
+/// Everything that connections share.
+pub struct Server {
+    /// The configuration, live.
+    pub config: Config,
+    /// All keys.
+    pub keyspace: Keyspace,
+    /// One lock a worker.
+    pub gate: Gate,
+    /// Log, snapshot and manifest.
+    pub store: Store,
+    /// All commands.
+    pub table: Table,
+    /// All connections.
+    pub clients: Clients,
+    /// What happens rarely.
+    pub counters: ServerCounters,
+    /// What each worker counts.
+    pub workers: Box<[WorkerStats]>,
+    /// Error replies by their code.
+    pub errors: Mutex<BTreeMap<String, u64>>,
+    /// Snapshots: what runs, and how the last went.
+    pub saving: Saving,
+    /// Whether expired keys stay until somebody asks for them: DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expiry_off: AtomicBool,
+    /// Has the server listen where the settings say; set once there are connections to be accepted.
+    pub listen_anew: OnceLock<ListenAnew>,
+    /// Commands that wait for a key.
+    pub blocking: Blocking,
+    /// When the server started, Unix ms.
+    pub started_ms: i64,
+    /// 40 hex digits, new at each start.
+    pub run_id: String,
+    /// The configuration file, absolute; empty for none.
+    pub config_file: String,
+    /// The program, absolute.
+    pub executable: String,
+    /// `used_memory` at the start, without the keys that were loaded.
+    pub startup_memory: AtomicU64,
+    /// Samples of rates, kept by the timer.
+    pub rates: Rates,
+    /// How to end.
+    pub shutdown: Shutdown,
+    /// What is to be freed without delaying a command.
+    pub garbage: Garbage,
+}
+
+/// Where large things are freed: a thread of its own does it.
+#[derive(Debug)]
+pub struct Garbage {
+    /// To that thread.
+    pub to_reclaim: std::sync::mpsc::Sender<Reclaim>,
+    /// How many it has to free, and has freed.
+    pub released: Arc<Released>,
+}
+
+/// What the thread is to do that frees memory.
+pub enum Reclaim {
+    /// Drop something large that was taken out of the keyspace.
+    Drop {
+        /// What is to be dropped.
+        garbage: Box<dyn Send>,
+        /// How many values of keys that is.
+        values: u64,
+    },
+    /// Give back to the system all memory that nobody uses.
+    Purge,
+}
+
+/// How many values were removed to be freed by another thread.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// Those that are not freed yet: `lazyfree_pending_objects`.
+    pub pending_values: AtomicU64,
+    /// Those that are, since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
+    pub freed_values: AtomicU64,
+}
+
+impl Released {
+    /// Counts values that are freed.
+    pub fn count_freed(&self, values: u64) {
+        self.pending_values.fetch_sub(values, Ordering::Relaxed);
+        self.freed_values.fetch_add(values, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("run_id", &self.run_id).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Counts an error reply.
+    pub fn count_error(&self, text: &[u8]) {
+        self.counters.error_replies.add(1);
+        let code = &*String::from_utf8_lossy(CommandError::code(text));
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else if errors.len() < ERROR_CODES_MAX {
+            errors.insert(code.to_owned(), 1);
+        }
+    }
+
+    /// Has something large, which holds so many values of keys, dropped by another thread.
+    pub fn reclaim(&self, garbage: Box<dyn Send>, values: u64) {
+        let Garbage { to_reclaim, released } = &self.garbage;
+        released.pending_values.fetch_add(values, Ordering::Relaxed);
+        // Should that thread be gone, the garbage comes back in the error and is dropped here.
+        if to_reclaim.send(Reclaim::Drop { garbage, values }).is_err() {
+            released.count_freed(values);
+        }
+    }
+
+    /// Whether changes may be made, as far as the disk is concerned.
+    ///
+    /// # Errors
+    /// The log cannot be written, or the last snapshot failed and `stop-writes-on-bgsave-error` is set.
+    #[inline]
+    pub fn check_disk(&self) -> Result<(), CommandError> {
+        if self.store.log().is_poisoned() {
+            return Err(CommandError::MisconfLog(self.store.log().poisoned().unwrap_or_default()));
+        }
+        if !self.saving.last_save_ok.load(Ordering::Relaxed) {
+            let settings = self.config.settings();
+            if settings.stop_writes_on_bgsave_error && !settings.save.is_empty() {
+                return Err(CommandError::MisconfSnapshot);
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes since the last snapshot began that succeeded.
+    pub fn changes_since_save(&self) -> u64 {
+        self.saving.changes.load(Ordering::Relaxed)
+    }
+}
+
+/// What the operator may ask of rates.
+#[derive(Debug, Default)]
+pub struct Rates {
+    /// Commands a second.
+    pub commands: AtomicU64,
+    /// Received bytes a second.
+    pub input_bytes: AtomicU64,
+    /// Sent bytes a second.
+    pub output_bytes: AtomicU64,
+}
+
+/// Snapshots: what runs, and how the last went.
+#[derive(Debug)]
+pub struct Saving {
+    /// Changes since the last good snapshot.
+    pub changes: AtomicU64,
+    /// What runs and what is to follow.
+    pub state: Mutex<SavingState>,
+    /// When the last good snapshot was made, Unix seconds.
+    pub last_save: AtomicI64,
+    /// Whether the last BGSAVE succeeded.
+    pub last_save_ok: AtomicBool,
+    /// Seconds that the last BGSAVE took; -1 for none.
+    pub last_save_seconds: AtomicI64,
+    /// Whether the last BGREWRITEAOF succeeded.
+    pub last_rewrite_ok: AtomicBool,
+    /// Snapshots made by SAVE, BGSAVE and save points since the start.
+    pub saves: AtomicU64,
+    /// Those made by BGREWRITEAOF and for the growth of the log.
+    pub rewrites: AtomicU64,
+    /// Failures of BGREWRITEAOF since one last succeeded.
+    pub rewrite_failures: AtomicU64,
+    /// Seconds that the last BGREWRITEAOF took; -1 for none.
+    pub last_rewrite_seconds: AtomicI64,
+    /// When the last attempt to save began, Unix ms.
+    pub last_try_ms: AtomicI64,
+    /// Whether the server is ending: what is being made is given up, and nothing new is begun. Set under the
+    /// lock of `state`.
+    pub ending: AtomicBool,
+    /// Bytes of keys evicted while a snapshot runs, which may hold them until it ends.
+    pub evicted_bytes: AtomicU64,
+}
+
+impl Default for Saving {
+    fn default() -> Self {
+        Saving {
+            changes: AtomicU64::new(0),
+            state: Mutex::default(),
+            last_save: AtomicI64::new(crate::base::clock::now_ms() / 1000),
+            last_save_ok: AtomicBool::new(true),
+            last_save_seconds: AtomicI64::new(-1),
+            last_rewrite_ok: AtomicBool::new(true),
+            saves: AtomicU64::new(0),
+            rewrites: AtomicU64::new(0),
+            rewrite_failures: AtomicU64::new(0),
+            last_rewrite_seconds: AtomicI64::new(-1),
+            last_try_ms: AtomicI64::new(0),
+            ending: AtomicBool::new(false),
+            evicted_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Why a snapshot is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavePurpose {
+    /// SAVE, BGSAVE, or a save point.
+    Save,
+    /// BGREWRITEAOF, or the log has grown.
+    Rewrite,
+}
+
+/// What runs and what is to follow.
+#[derive(Debug, Default)]
+pub struct SavingState {
+    /// The snapshot being made, and since when, Unix ms.
+    pub running: Option<(SavePurpose, i64)>,
+    /// The one to be made next.
+    pub scheduled: Option<SavePurpose>,
+    /// Who is to be told when the running one ends.
+    pub waiting: Vec<tokio::sync::oneshot::Sender<Result<(), String>>>,
+}
+
+/// How to end the server.
+#[derive(Debug, Default)]
+pub struct Shutdown {
+    /// Told of every request.
+    pub requests: Mutex<Option<tokio::sync::mpsc::UnboundedSender<ShutdownRequest>>>,
+}
+
+/// A request to end.
+#[derive(Debug)]
+pub struct ShutdownRequest {
+    /// SAVE or NOSAVE; `None` leaves it to whether save points are set.
+    pub save: Option<bool>,
+    /// End even if saving fails.
+    pub force: bool,
+    /// Told why the server did not end.
+    pub refused: Option<tokio::sync::oneshot::Sender<String>>,
+}
+
+impl Shutdown {
+    /// Asks the server to end.
+    pub fn request(&self, request: ShutdownRequest) {
+        if let Some(requests) = &*self.requests.lock() {
+            // Nobody listens any more once the server is ending, and then the wish is fulfilled.
+            let _ = requests.send(request);
+        }
+    }
+}
+
+/// The shared server.
+pub type Shared = Arc<Server>;

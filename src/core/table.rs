@@ -1,0 +1,328 @@
+//! Looking a command up by its name.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::base::bytes::is_same;
+use crate::core::error::until_nul;
+use crate::core::{Arity, Command, CommandError, Flags, Handler, LogRule, flags};
+use crate::resp::Args;
+
+/// The longest name of a command, in bytes; what is longer is no command.
+const NAME_MAX: usize = 32;
+/// What a command that takes the short path of reads does not do.
+const NOT_PLAIN: Flags = flags::WRITE
+    .or(flags::BLOCKING)
+    .or(flags::MAY_REPLICATE)
+    .or(flags::GATE)
+    .or(flags::FROZEN)
+    .or(flags::WALKS)
+    .or(flags::NO_TOUCH);
+
+/// A cheap hash for the names of a table that no client chooses.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 29
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+}
+
+/// A command of the table, or one of its subcommands, with its place in the statistics.
+#[derive(Debug)]
+pub struct CommandEntry {
+    /// The command.
+    pub command: &'static Command,
+    /// The full name in lower case: `get`, `client|kill`.
+    pub full_name: String,
+    /// Dense, from 0: where its statistics are.
+    pub index: usize,
+    /// Whether it takes about the same short time whatever its arguments, so that a group of such commands
+    /// need not be timed one by one.
+    pub is_quick: bool,
+    /// Whether all it does is to look at one key, in a short time: then it takes the short path.
+    pub is_plain_read: bool,
+    /// See [`crate::core::key_spec::Keys::only`].
+    pub only_key: Option<usize>,
+    subcommands: Vec<CommandEntry>,
+    /// Its subcommands that nobody is shown: [`Handler::Words`].
+    words: Vec<CommandEntry>,
+}
+
+/// All commands of the server, by name.
+#[derive(Debug)]
+pub struct Table {
+    entries: Vec<CommandEntry>,
+    /// What only the log may hold.
+    records: Vec<CommandEntry>,
+    by_name: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
+    len: usize,
+}
+
+impl Table {
+    /// The table of these commands, and of those that only the log may hold.
+    ///
+    /// # Panics
+    /// If two have one name.
+    pub fn new(groups: &[&[&'static Command]], records: &[&'static Command]) -> Self {
+        let mut table = Table { entries: Vec::new(), records: Vec::new(), by_name: HashMap::default(), len: 0 };
+        for &command in groups.iter().flat_map(|group| group.iter()) {
+            let name = command.name.to_ascii_lowercase();
+            let mut entry = CommandEntry::new(command, name.clone(), table.len);
+            table.len += 1;
+            for &sub in command.subcommands() {
+                let full_name = format!("{name}|{}", sub.name.to_ascii_lowercase());
+                entry.subcommands.push(CommandEntry::new(sub, full_name, table.len));
+                table.len += 1;
+            }
+            if let Handler::Words(groups) = command.handler {
+                let words = groups.iter().flat_map(|group| group.iter());
+                entry.words.extend(words.map(|&word| CommandEntry::new(word, name.clone(), entry.index)));
+            }
+            let earlier = table.by_name.insert(command.name.as_bytes().into(), table.entries.len());
+            assert!(earlier.is_none(), "two commands are named {}", command.name);
+            table.entries.push(entry);
+        }
+        let record = |&command: &&'static Command| CommandEntry::new(command, command.name.to_ascii_lowercase(), 0);
+        table.records = records.iter().map(record).collect();
+        table
+    }
+
+    /// The number of commands, subcommands left out.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no command.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The number of commands and subcommands: the statistics that are kept.
+    pub fn indices(&self) -> usize {
+        self.len
+    }
+
+    /// All commands, each followed by nothing: see [`CommandEntry::subcommands`].
+    pub fn entries(&self) -> &[CommandEntry] {
+        &self.entries
+    }
+
+    /// The command of this name, in any case of letters.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<&CommandEntry> {
+        let mut upper = [0; NAME_MAX];
+        self.by_name.get(upper_case(name, &mut upper)?).map(|&at| &self.entries[at])
+    }
+
+    /// The command that a record of the log means: one of the clients' or of those that only the log may hold.
+    ///
+    /// # Errors
+    /// As [`Table::resolve`].
+    pub fn resolve_record(&self, args: Args<'_>) -> Result<&CommandEntry, CommandError> {
+        match self.records.iter().find(|entry| entry.command.name.as_bytes() == args.at(0)) {
+            Some(entry) => self.resolve_entry(entry, args),
+            None => self.resolve(args),
+        }
+    }
+
+    /// The command or subcommand that a call means, its arity checked.
+    ///
+    /// # Errors
+    /// No such command or subcommand, or the wrong number of arguments.
+    #[inline]
+    pub fn resolve(&self, args: Args<'_>) -> Result<&CommandEntry, CommandError> {
+        let Some(entry) = self.get(args.at(0)) else { return Err(unknown_command(args)) };
+        self.resolve_entry(entry, args)
+    }
+
+    /// The same, where the command before was `last`, by the same name as like as not. Where there is a mistake,
+    /// [`Table::resolve`] says which.
+    #[inline]
+    pub fn resolve_after(&self, last: &mut LastNamed, args: Args<'_>) -> Option<&CommandEntry> {
+        let name = args.at(0);
+        if last.len == 0 || !is_same(last.name(), name) {
+            self.note_named(last, name)?;
+        }
+        let entry = &self.entries[last.at];
+        match entry.command.handler {
+            Handler::Data(_) if entry.command.arity.accepts(args.len()) => Some(entry),
+            _ => self.resolve_entry(entry, args).ok(),
+        }
+    }
+
+    /// Finds a command by its name for [`Table::resolve_after`].
+    fn note_named(&self, last: &mut LastNamed, name: &[u8]) -> Option<()> {
+        let mut upper = [0; NAME_MAX];
+        let at = *self.by_name.get(upper_case(name, &mut upper)?)?;
+        last.bytes[..name.len()].copy_from_slice(name);
+        (last.len, last.at) = (name.len(), at);
+        Some(())
+    }
+
+    #[inline]
+    fn resolve_entry<'a>(&'a self, entry: &'a CommandEntry, args: Args<'_>) -> Result<&'a CommandEntry, CommandError> {
+        let entry = match entry.command.handler {
+            Handler::Container(_) | Handler::ContainerOr(..) => entry.subcommand(args)?,
+            // Where there is no such word, the command itself says so: it may not even be allowed.
+            Handler::Words(_) => entry.words.iter().find(|word| word.is_word_of(args)).unwrap_or(entry),
+            _ => entry,
+        };
+        if !entry.command.arity.accepts(args.len()) {
+            return Err(CommandError::Arity(entry.full_name.clone()));
+        }
+        Ok(entry)
+    }
+
+    /// The command of a full name such as `client|kill`.
+    pub fn by_full_name(&self, name: &[u8]) -> Option<&CommandEntry> {
+        match name.iter().position(|&b| b == b'|') {
+            None => self.get(name),
+            Some(bar) => self
+                .get(&name[..bar])?
+                .subcommands
+                .iter()
+                .find(|s| s.command.name.as_bytes().eq_ignore_ascii_case(&name[bar + 1..])),
+        }
+    }
+}
+
+/// The command that was called last, and the name by which, as it came.
+#[derive(Debug, Default)]
+pub struct LastNamed {
+    bytes: [u8; NAME_MAX],
+    /// 0 for none yet.
+    len: usize,
+    at: usize,
+}
+
+impl LastNamed {
+    #[inline]
+    fn name(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// A name in capital letters; `None` if it is longer than any command's.
+#[inline]
+fn upper_case<'a>(name: &[u8], upper: &'a mut [u8; NAME_MAX]) -> Option<&'a [u8]> {
+    let upper = upper.get_mut(..name.len())?;
+    for (to, from) in upper.iter_mut().zip(name) {
+        *to = from.to_ascii_uppercase();
+    }
+    Some(upper)
+}
+
+impl CommandEntry {
+    fn new(command: &'static Command, full_name: String, index: usize) -> Self {
+        let data = matches!(command.handler, Handler::Data(_));
+        let is_quick = data && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
+        let only_key = command.keys.only();
+        let is_plain_read = is_quick
+            && only_key.is_some()
+            && command.flags.has(flags::READONLY)
+            && command.log == LogRule::Nothing
+            && !command.flags.has(NOT_PLAIN);
+        CommandEntry {
+            command,
+            full_name,
+            index,
+            is_quick,
+            is_plain_read,
+            only_key,
+            subcommands: Vec::new(),
+            words: Vec::new(),
+        }
+    }
+
+    /// The subcommands of a container.
+    pub fn subcommands(&self) -> &[CommandEntry] {
+        &self.subcommands
+    }
+
+    fn is_word_of(&self, args: Args<'_>) -> bool {
+        let named = args.get(1).is_some_and(|word| word.eq_ignore_ascii_case(self.command.name.as_bytes()));
+        named && self.command.arity.accepts(args.len())
+    }
+
+    fn subcommand(&self, args: Args<'_>) -> Result<&CommandEntry, CommandError> {
+        let Some(word) = args.get(1) else {
+            return match self.command.handler {
+                Handler::ContainerOr(..) => Ok(self),
+                _ => Err(CommandError::Arity(self.full_name.clone())),
+            };
+        };
+        let found = self.subcommands.iter().find(|s| s.command.name.as_bytes().eq_ignore_ascii_case(word));
+        found.ok_or_else(|| CommandError::UnknownSubcommand {
+            given: repeated(word, 128).to_vec(),
+            container: self.command.name,
+        })
+    }
+}
+
+/// Redis repeats the name, and as many arguments as begin within 128 bytes.
+fn unknown_command(args: Args<'_>) -> CommandError {
+    let mut words = Vec::new();
+    for argument in args.from(1) {
+        if words.len() >= 128 {
+            break;
+        }
+        let argument = repeated(argument, 128 - words.len());
+        words.extend_from_slice(&[b"'", argument, b"' "].concat());
+    }
+    let name = repeated(args.at(0), 128);
+    CommandError::UnknownCommand([b"'", name, b"', with args beginning with: ", &words[..]].concat())
+}
+
+/// What an error text repeats of a word: at most `bytes_max`, and nothing from a NUL on.
+fn repeated(word: &[u8], bytes_max: usize) -> &[u8] {
+    until_nul(&word[..word.len().min(bytes_max)])
+}
+
+/// What is wrong with the declaration of a command, if anything: for the tests of every table.
+pub fn mistake(command: &Command) -> Option<String> {
+    let name = command.name;
+    let writes = command.flags.has(flags::WRITE);
+    let least = match command.arity {
+        Arity::Exactly(n) | Arity::AtLeast(n) => n,
+    };
+    let checks = [
+        (name.is_empty() || name != name.to_ascii_uppercase(), "its name is not upper case"),
+        (name.len() > NAME_MAX, "its name is too long to be found"),
+        (writes && command.log == LogRule::Nothing, "it writes and has no rule for the log"),
+        (!writes && command.log != LogRule::Nothing, "it does not write and has a rule for the log"),
+        (command.summary.is_empty() || !command.summary.ends_with('.'), "its summary is not a sentence"),
+        (least == 0, "its arity does not count its name"),
+        (command.since.split('.').count() != 3, "its version is not of three numbers"),
+    ];
+    checks.iter().find(|(wrong, _)| *wrong).map(|(_, what)| format!("{name}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::with_args;
+
+    #[test]
+    fn the_last_command_is_found_again_by_its_name_and_no_other() {
+        let table = Table::new(crate::command::GROUPS, crate::command::state::RECORDS);
+        let mut last = LastNamed::default();
+        let names = ["", "GET", "GET", "get", "", "GETX", "GET", "G", "set", "SET", "\0", "gEt", "STRLEN", ""];
+        for name in names.into_iter().chain(["a name that is much longer than that of any command"]) {
+            let words = [name.as_bytes().to_vec(), b"k".to_vec()];
+            with_args(&words, |args| {
+                let found = table.resolve_after(&mut last, args).map(|entry| entry.index);
+                assert_eq!(found, table.resolve(args).ok().map(|entry| entry.index), "{name}");
+            });
+        }
+    }
+}

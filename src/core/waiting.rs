@@ -1,0 +1,270 @@
+//! Commands that wait until one of their keys has something for them.
+//!
+//! A command that finds nothing hands the executor a [`Block`]. The executor registers a [`Waiter`] for its keys
+//! while it still holds their locks, so that nothing is missed in between. Whoever changes such a key runs
+//! alone, and executes the waiting commands again before anyone else runs, first come first served.
+//!
+//! Invariants:
+//! - A waiter is answered once: by who serves it, by its timeout, or by CLIENT UNBLOCK; its state decides.
+//! - A waiter that is answered, or whose connection ends, is in no queue any more.
+//! - Lock order: a waiter's state, then shards, then the register of waiters.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::base::long_double::LongDouble;
+use crate::core::{CommandError, Server};
+use crate::keyspace::Keyspace;
+use crate::keyspace::shard_of;
+use crate::keyspace::waiters::Ticket;
+use crate::resp::request::OwnedArgs;
+use crate::resp::{Done, Output, Reply, Resp};
+use crate::value::entry::Kind;
+
+/// What a waiting command is for: whether a value may be of use to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockedOn {
+    /// A list.
+    List,
+    /// A sorted set.
+    Zset,
+    /// A stream.
+    Stream,
+    /// A group of a stream: told as well when the key goes or becomes something else.
+    StreamGroup,
+}
+
+impl BlockedOn {
+    /// Whether a key that holds this kind of value, or nothing, is worth another try.
+    pub fn may_use(self, kind: Option<Kind>) -> bool {
+        match self {
+            BlockedOn::List => matches!(kind, Some(Kind::List | Kind::ListPacked)),
+            BlockedOn::Zset => matches!(kind, Some(Kind::Zset | Kind::ZsetPacked)),
+            BlockedOn::Stream => kind == Some(Kind::Stream),
+            BlockedOn::StreamGroup => true,
+        }
+    }
+}
+
+/// What is replied when the time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Null {
+    /// A null array in RESP2.
+    Array,
+    /// A null bulk string in RESP2.
+    Bulk,
+}
+
+impl Null {
+    /// Writes it.
+    pub fn write(self, reply: Reply<'_>) -> Done {
+        match self {
+            Null::Array => reply.null_array(),
+            Null::Bulk => reply.null(),
+        }
+    }
+}
+
+/// A command's wish to wait.
+#[derive(Debug)]
+pub struct Block {
+    /// For how long; `None` for ever.
+    pub timeout: Option<Duration>,
+    /// What for.
+    pub on: BlockedOn,
+    /// What to reply when the time is over.
+    pub null: Null,
+    /// The command to execute once there is something, where it is not the one that was sent.
+    pub again: Option<OwnedArgs>,
+}
+
+impl Block {
+    /// A wait for a value of a type.
+    pub fn new(timeout: Option<Duration>, on: BlockedOn) -> Block {
+        Block { timeout, on, null: Null::Array, again: None }
+    }
+}
+
+/// A timeout in seconds, with fractions; 0 is for ever.
+///
+/// # Errors
+/// It is no number, negative, or beyond what a clock can count.
+pub fn timeout_seconds(word: &[u8], now: i64) -> Result<Option<Duration>, CommandError> {
+    let seconds = LongDouble::parse(word).ok_or(CommandError::OutOfRange("timeout is not a float or out of range"))?;
+    let ms = seconds.times(1000);
+    if ms > LongDouble::from_i64(i64::MAX) {
+        return Err(CommandError::OutOfRange("timeout is out of range"));
+    }
+    timeout(ms.ceil(), now)
+}
+
+/// A timeout in milliseconds; 0 is for ever.
+///
+/// # Errors
+/// It is negative, or beyond what a clock can count.
+pub fn timeout(ms: i64, now: i64) -> Result<Option<Duration>, CommandError> {
+    match u64::try_from(ms) {
+        Err(_) => Err(CommandError::OutOfRange("timeout is negative")),
+        Ok(_) if now.checked_add(ms).is_none() => Err(CommandError::OutOfRange("timeout is out of range")),
+        Ok(0) => Ok(None),
+        Ok(ms) => Ok(Some(Duration::from_millis(ms))),
+    }
+}
+
+/// A command that waits.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Its number in the order of arrival.
+    pub ticket: Ticket,
+    /// The connection.
+    pub client: u64,
+    /// The database.
+    pub db: u32,
+    /// The version of the protocol.
+    pub resp: Resp,
+    /// The command.
+    pub args: OwnedArgs,
+    /// What it waits for.
+    pub on: BlockedOn,
+    /// What to reply when the time is over.
+    pub null: Null,
+    /// Its keys with their hashes.
+    pub keys: Vec<(u64, Box<[u8]>)>,
+    /// Who takes the reply; `None` once it is answered.
+    pub state: Mutex<Option<oneshot::Sender<Output>>>,
+}
+
+/// All commands that wait.
+#[derive(Debug, Default)]
+pub struct Blocking {
+    next: AtomicU64,
+    count: AtomicUsize,
+    /// How many of them are to be told although their key is gone.
+    group_readers: AtomicUsize,
+    waiters: Mutex<HashMap<Ticket, Arc<Waiter>>>,
+}
+
+impl Blocking {
+    /// Whether anybody waits.
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether anybody is to be told when a key goes: see [`BlockedOn::StreamGroup`].
+    pub fn is_any_group_reader(&self) -> bool {
+        self.group_readers.load(Ordering::Relaxed) > 0
+    }
+
+    /// The number of the next waiter.
+    pub fn ticket(&self) -> Ticket {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Registers a waiter, which stands in the queues of its keys already.
+    pub fn register(&self, waiter: Arc<Waiter>) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.group_readers.fetch_add(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
+        self.waiters.lock().insert(waiter.ticket, waiter);
+    }
+
+    /// A waiter by its number.
+    pub fn get(&self, ticket: Ticket) -> Option<Arc<Waiter>> {
+        self.waiters.lock().get(&ticket).cloned()
+    }
+
+    /// How many keys are waited for, and how many of them by somebody who is told as well when the key goes.
+    pub fn count_keys(&self) -> (usize, usize) {
+        let waiters = self.waiters.lock();
+        let count = |counts: fn(&Waiter) -> bool| {
+            let waiters = waiters.values().filter(|waiter| counts(waiter));
+            let keys = waiters.flat_map(|waiter| waiter.keys.iter().map(|(_, key)| (waiter.db, key)));
+            keys.collect::<HashSet<_>>().len()
+        };
+        (count(|_| true), count(|waiter| waiter.on == BlockedOn::StreamGroup))
+    }
+
+    /// The waiter of a connection.
+    pub fn of_client(&self, client: u64) -> Option<Arc<Waiter>> {
+        self.waiters.lock().values().find(|waiter| waiter.client == client).cloned()
+    }
+
+    /// Takes a waiter out of all queues.
+    pub fn leave(&self, keyspace: &Keyspace, waiter: &Waiter) {
+        for (hash, key) in &waiter.keys {
+            keyspace.lock(shard_of(*hash)).waiters.leave(waiter.db, key, waiter.ticket);
+        }
+        if self.waiters.lock().remove(&waiter.ticket).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.group_readers.fetch_sub(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
+        }
+    }
+
+    /// Answers a waiter from outside, and takes it out of all queues. False if it has been answered already.
+    pub fn answer(&self, keyspace: &Keyspace, waiter: &Waiter, write: impl FnOnce(Reply<'_>) -> Done) -> bool {
+        let Some(sender) = waiter.state.lock().take() else { return false };
+        self.leave(keyspace, waiter);
+        let mut out = Output::new();
+        let _done = write(Reply::new(&mut out, waiter.resp));
+        // Who has gone away need not be told.
+        let _ = sender.send(out);
+        true
+    }
+}
+
+/// A wait as its connection holds it: when that ends, the wait does.
+#[derive(Debug)]
+pub struct Blocked {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The waiter.
+    pub waiter: Arc<Waiter>,
+    /// Brings the reply.
+    pub answer: oneshot::Receiver<Output>,
+    /// For how long; `None` for ever.
+    pub timeout: Option<Duration>,
+}
+
+impl Blocked {
+    /// Ends the wait because its time is over. False if it has been answered already.
+    pub fn give_up(&self) -> bool {
+        self.waiter.state.lock().take().is_some()
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.give_up();
+        self.server.blocking.leave(&self.server.keyspace, &self.waiter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_seconds_with_fractions() {
+        let ms = |word: &str| timeout_seconds(word.as_bytes(), 1000).map(|time| time.map(|t| t.as_millis()));
+        assert_eq!(ms("0").unwrap(), None);
+        assert_eq!(ms("0.01").unwrap(), Some(10));
+        assert_eq!(ms("0.0001").unwrap(), Some(1));
+        assert_eq!(ms("1e-400").unwrap(), Some(1));
+        assert_eq!(ms("-1e-400").unwrap(), None);
+        assert_eq!(ms("1e3").unwrap(), Some(1_000_000));
+        for word in ["-1", "-1e400", "-inf"] {
+            assert_eq!(ms(word).unwrap_err().to_string(), "ERR timeout is negative", "{word}");
+        }
+        for word in ["abc", "", "nan", "1 ", "1e5000", "1e-5000"] {
+            assert_eq!(ms(word).unwrap_err().to_string(), "ERR timeout is not a float or out of range", "{word}");
+        }
+        for word in ["1e300", "1e400", "inf", "9223372036854775"] {
+            assert_eq!(ms(word).unwrap_err().to_string(), "ERR timeout is out of range", "{word}");
+        }
+    }
+}

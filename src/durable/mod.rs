@@ -1,0 +1,5 @@
+//! What moves whole keyspaces between memory and disk: saving, loading at a start, loading anew.
+
+pub mod loading;
+pub mod reload;
+pub mod saving;

@@ -1,0 +1,162 @@
+//! The keyspace anew from what is on the disk, in a server that runs: DEBUG RELOAD and DEBUG LOADAOF.
+//!
+//! ```text
+//! turn of a snapshot ─ snapshot, if asked for ─ gate closed from its instant on ─ read the disk as a start does
+//!                    ─ load into a keyspace beside ours ─ exchange, shard by shard ─ open the gate
+//! ```
+//!
+//! Invariants:
+//! - Until everything is loaded the keyspace stays as it is, so that a failure changes nothing.
+//! - What is loaded is what a start would load at this instant: a crash afterwards loses nothing of it. Hence
+//!   nobody executes commands from before the disk is settled until the exchange is over.
+//! - While the gate is closed here, the log's writer is waited for against the usual order. Nobody can hold it and
+//!   wait for the gate: that is for whoever makes a snapshot, and it is our turn.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::base::{clock, logging};
+use crate::core::{CommandError, Server};
+use crate::durable::{loading, saving};
+use crate::keyspace::{Closed, Keyspace, SHARDS};
+use crate::persist::PersistError;
+
+/// What is to be loaded, and what is to become of the keys that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// RELOAD.
+    Snapshot {
+        /// A snapshot is made first.
+        save: bool,
+        /// Keys that are not on the disk go.
+        flush: bool,
+        /// Where they do not, a key that is in both is taken from the disk; otherwise it is an error.
+        merge: bool,
+    },
+    /// LOADAOF.
+    Log,
+}
+
+const NOT_SAVED: CommandError = CommandError::Text("ERR");
+const NOT_LOADED: CommandError = CommandError::Text("ERR Error trying to load the RDB dump, check server logs.");
+const LOG_NOT_LOADED: CommandError = CommandError::Text("ERR Error trying to load the AOF files, check server logs.");
+const NO_LOG: CommandError = CommandError::Text("ERR There is no log to be loaded: appendonly is off");
+const ENDING: CommandError = CommandError::Text("ERR The server is ending");
+
+/// Begins to load anew, on a thread of its own; `done` is told how it ended.
+pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(), CommandError>>) {
+    let shared = Arc::clone(server);
+    let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || {
+        let outcome = match saving::wait_for_turn(&shared) {
+            true => {
+                let outcome = catch_unwind(AssertUnwindSafe(|| reload(&shared, how)));
+                saving::end_turn(&shared);
+                outcome.unwrap_or(Err(CommandError::Internal))
+            }
+            false => Err(ENDING),
+        };
+        // Who has gone away need not be told.
+        let _ = done.send(outcome);
+    });
+    if let Err(error) = spawned {
+        logging::warning(format_args!("Nothing is reloaded, for there is no thread to do it: {error}"));
+    }
+}
+
+/// Loads anew, in the turn of a snapshot.
+fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
+    let started = clock::monotonic_us();
+    let closed = settle(server, how)?;
+    let not_loaded = |error: PersistError| {
+        logging::warning(format_args!("Nothing is reloaded, the keys stay as they are: {error}"));
+        if how == Reload::Log { LOG_NOT_LOADED } else { NOT_LOADED }
+    };
+    let loaded = load(server).map_err(not_loaded)?;
+    if let Reload::Snapshot { flush: false, merge, .. } = how {
+        if !merge && let Some(key) = shared_key(&server.keyspace, &loaded) {
+            logging::warning(format_args!("Nothing is reloaded: the key '{key}' is in memory and on the disk"));
+            return Err(NOT_LOADED);
+        }
+        add_missing(&server.keyspace, &loaded);
+    }
+    exchange(server, &loaded, &closed);
+    drop(closed);
+    let keys: usize = (0..loaded.databases()).map(|db| server.keyspace.count(db).0).sum();
+    // What we had is what `loaded` holds now.
+    let removed: usize = (0..loaded.databases()).map(|db| loaded.count(db).0).sum();
+    server.reclaim(Box::new(loaded), removed as u64);
+    let seconds = (clock::monotonic_us() - started) as f64 / 1e6;
+    logging::warning(format_args!("DB reloaded from the disk: {keys} keys in {seconds:.3} seconds"));
+    Ok(())
+}
+
+/// Has everything on the disk that is to be there, and closes the gate.
+fn settle(server: &Server, how: Reload) -> Result<Closed<'_>, CommandError> {
+    if let Reload::Snapshot { save: true, .. } = how {
+        let (outcome, closed) = saving::save_and_stay_closed(server);
+        saving::record_save(server, &outcome);
+        return outcome.map(|()| closed).map_err(|_| NOT_SAVED);
+    }
+    let closed = server.gate.close();
+    let log = server.store.log();
+    if log.is_active() {
+        // Of a log that has failed the disk does not hold everything.
+        let misconf =
+            |error: PersistError| CommandError::MisconfLog(log.poisoned().unwrap_or_else(|| error.to_string()));
+        log.flush().map_err(misconf)?;
+    } else if how == Reload::Log {
+        return Err(NO_LOG);
+    }
+    Ok(closed)
+}
+
+/// What a start would find on the disk now.
+fn load(server: &Server) -> Result<Keyspace, PersistError> {
+    let recovery = server.store.read_again()?;
+    let loaded = Keyspace::new(server.keyspace.databases(), server.keyspace.seed());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = crate::exec::limits_of(&server.config.settings(), loaded.seed());
+    loading::load(&loaded, &server.table, &recovery, limits, cores)?;
+    Ok(loaded)
+}
+
+/// A key that is in both.
+fn shared_key(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
+    let seed = ours.seed();
+    (0..SHARDS as u16).find_map(|number| {
+        let (ours, loaded) = (ours.lock(number), loaded.lock(number));
+        loaded.databases().find_map(|(db, directory)| {
+            let ours = ours.directory(db)?;
+            let is_ours = |key: &&[u8]| ours.get(seed.hash(key), key).is_some();
+            let key = directory.iter().map(|entry| entry.key()).find(is_ours)?;
+            Some(key.escape_ascii().to_string())
+        })
+    })
+}
+
+/// Puts the keys that the disk does not have beside those that were loaded.
+fn add_missing(ours: &Keyspace, loaded: &Keyspace) {
+    for number in 0..SHARDS as u16 {
+        let (ours, mut loaded_shard) = (ours.lock(number), loaded.lock(number));
+        for (db, directory) in ours.databases() {
+            for entry in directory.iter() {
+                let key = loaded.key(entry.key());
+                let into = loaded_shard.directory_mut(db);
+                if into.get(key.hash, key.bytes).is_none() {
+                    into.set(key.hash, key.bytes, entry.to_new_value(), entry.expiry(), entry.access());
+                }
+            }
+        }
+    }
+}
+
+/// Puts what was loaded in the place of what is there.
+fn exchange(server: &Server, loaded: &Keyspace, _alone: &Closed<'_>) {
+    for number in 0..SHARDS as u16 {
+        let mut shard = server.keyspace.lock(number);
+        shard.exchange(&mut loaded.lock(number));
+        server.keyspace.renew_earliest_expiry(number, &shard);
+    }
+}

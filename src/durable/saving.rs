@@ -1,0 +1,288 @@
+//! Making snapshots: SAVE, BGSAVE, BGREWRITEAOF, save points and the compaction of the log are one act.
+//!
+//! ```text
+//! cut: close the gate ─ freeze ─ take the log's buffers ─ open the gate      (all cores stand still: < 1 ms)
+//! serialise shard by shard from the frozen view ─ commit: sync, rename, switch the manifest, drop the old log
+//! ```
+//!
+//! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
+//! Once the server is ending none is begun, and one that is being made is given up: the last one, if one is
+//! due, is made by [`save_and_stay_closed`]. Loading anew (`durable::reload`) takes the turn of a snapshot.
+//! However large a value is, no more than a piece of it is in memory a second time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+use tokio::sync::oneshot;
+
+use crate::base::{clock, logging};
+use crate::core::Server;
+use crate::core::server::{SavePurpose, Saving, SavingState};
+use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
+use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
+use crate::value::codec;
+
+/// How much of a value is encoded before it goes to the file, in bytes.
+const BODY_BYTES: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// The snapshot has begun.
+    Started,
+    /// Another one is being made; this one follows it.
+    Scheduled,
+    /// Another one is being made, for this purpose; nothing was started.
+    Busy(SavePurpose),
+}
+
+/// Begins a snapshot, or has it follow the one that is being made if `schedule` says so.
+///
+/// `done` is told how it ended; it is dropped if nothing was started.
+pub fn request(
+    server: &Arc<Server>,
+    purpose: SavePurpose,
+    schedule: bool,
+    done: Option<oneshot::Sender<Result<(), String>>>,
+) -> Requested {
+    let mut state = server.saving.state.lock();
+    if server.saving.ending.load(Relaxed) {
+        return Requested::Busy(purpose);
+    }
+    if let Some((running, _)) = state.running {
+        if !schedule {
+            return Requested::Busy(running);
+        }
+        state.scheduled = Some(purpose);
+        return Requested::Scheduled;
+    }
+    state.running = Some((purpose, clock::now_ms()));
+    state.waiting.extend(done);
+    drop(state);
+    server.saving.last_try_ms.store(clock::now_ms(), Relaxed);
+    let shared = Arc::clone(server);
+    let spawned = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| snapshot(&shared, None)));
+        let outcome = outcome.unwrap_or_else(|_| Err("the snapshot thread panicked".into()));
+        finish(&shared, purpose, outcome);
+    });
+    if let Err(error) = spawned {
+        finish(server, purpose, Err(error.to_string()));
+    }
+    Requested::Started
+}
+
+/// Waits until no snapshot is being made, and keeps any from being begun until [`end_turn`]. Returns false if the
+/// server is ending.
+pub fn wait_for_turn(server: &Server) -> bool {
+    const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(1);
+    loop {
+        let mut state = server.saving.state.lock();
+        if server.saving.ending.load(Relaxed) {
+            return false;
+        }
+        if state.running.is_none() {
+            state.running = Some((SavePurpose::Save, clock::now_ms()));
+            return true;
+        }
+        drop(state);
+        std::thread::sleep(ASKED_AGAIN_AFTER);
+    }
+}
+
+/// Lets the next snapshot begin.
+pub fn end_turn(server: &Arc<Server>) {
+    begin_next(server, server.saving.state.lock());
+}
+
+/// Records how a snapshot ended that was made by [`save_and_stay_closed`] in a turn of its own.
+pub fn record_save(server: &Server, outcome: &Result<(), String>) {
+    let running = server.saving.state.lock().running;
+    record(&server.saving, SavePurpose::Save, running, outcome);
+}
+
+/// Makes a snapshot on this thread and returns with the gate closed: from its instant on, so that nothing is
+/// acknowledged that is not in it. For the last one, and in a turn of one's own.
+///
+/// # Errors
+/// The text of what failed; the gate is closed all the same.
+pub fn save_and_stay_closed(server: &Server) -> (Result<(), String>, Closed<'_>) {
+    let mut closed = None;
+    let outcome = snapshot(server, Some(&mut closed));
+    (outcome, closed.unwrap_or_else(|| server.gate.close()))
+}
+
+/// Makes a snapshot on this thread, the server going on.
+#[cfg(test)]
+pub fn save_now(server: &Server) -> Result<(), String> {
+    snapshot(server, None)
+}
+
+/// Makes a snapshot; if it is the last one, leaves the closed gate in `last`.
+fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
+    let started = clock::monotonic_us();
+    let store = &server.store;
+    let may_be_given_up = last.is_none();
+    let frozen_and_cut = store.cut(|take| {
+        let closed = server.gate.close();
+        let stopped = clock::monotonic_us();
+        let frozen = server.keyspace.freeze(&closed);
+        let changes = server.saving.changes.load(Relaxed);
+        take();
+        let stopped_us = clock::monotonic_us() - stopped;
+        if let Some(last) = last {
+            *last = Some(closed);
+        }
+        (frozen, changes, stopped_us)
+    });
+    let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
+    let written = write(server, &mut frozen, &cut, may_be_given_up);
+    // Of the keys that it held nobody has removed any on its account.
+    drop(frozen);
+    match written {
+        Ok(finished) => {
+            let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
+            server.saving.changes.fetch_sub(changes, Relaxed);
+            report(&summary, stopped_us, clock::monotonic_us() - started);
+            Ok(())
+        }
+        Err(error) => {
+            store.abandon(cut);
+            Err(error)
+        }
+    }
+}
+
+fn report(summary: &CommitSummary, stopped_us: u64, all_us: u64) {
+    logging::notice(format_args!(
+        "DB saved on disk: {} keys, {} bytes in {} ({:.3} seconds; commands stood still for {:.3} ms)",
+        summary.entries,
+        summary.bytes,
+        summary.snapshot,
+        all_us as f64 / 1e6,
+        stopped_us as f64 / 1e3,
+    ));
+}
+
+fn write(
+    server: &Server,
+    frozen: &mut Frozen,
+    cut: &crate::persist::Cut,
+    may_be_given_up: bool,
+) -> Result<crate::persist::FinishedSnapshot, String> {
+    let text = |error: PersistError| error.to_string();
+    let compress = server.config.settings().rdbcompression;
+    let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
+    let mut body = Vec::new();
+    for shard in 0..SHARDS {
+        if may_be_given_up && server.saving.ending.load(Relaxed) {
+            return Err("given up, for the server is ending".into());
+        }
+        let fill = |chunk: &mut ChunkWriter<'_>| {
+            frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, directory, &mut body));
+        };
+        writer.chunk(shard as u16, compress, fill).map_err(text)?;
+        drop(frozen.release_shard(shard));
+    }
+    writer.finish().map_err(text)
+}
+
+/// Adds the keys of a database; `body` is room for the bytes of a value.
+fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, body: &mut Vec<u8>) {
+    for entry in directory.iter() {
+        let (key, expiry, access) = (entry.key(), entry.expiry(), Some(entry.access()));
+        let value = entry.value();
+        match &value {
+            ValueRef::Int(number) => chunk.push(db, key, expiry, access, WireValue::Int(*number)),
+            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
+                chunk.push(db, key, expiry, access, WireValue::Bytes(bytes));
+            }
+            ValueRef::Packed(..)
+            | ValueRef::List(_)
+            | ValueRef::Set(_)
+            | ValueRef::Hash(_)
+            | ValueRef::Zset(_)
+            | ValueRef::Stream(_) => {
+                // What does not fit is only counted, and encoded again for the file.
+                let mut spilled = 0;
+                let Some(tag) = encode_to(value, body, &mut |bytes| spilled += bytes.len() as u64) else { continue };
+                if spilled == 0 {
+                    chunk.push(db, key, expiry, access, WireValue::Collection(tag, body));
+                    continue;
+                }
+                let len = spilled + body.len() as u64;
+                chunk.push_in_parts(db, key, expiry, access, (tag, len), |put| {
+                    encode_to(entry.value(), body, put);
+                    put(body);
+                });
+            }
+        }
+    }
+}
+
+/// Encodes a collection into a buffer of bounded size; `spill` is given what is ahead of what stays there.
+fn encode_to(value: ValueRef<'_>, body: &mut Vec<u8>, spill: &mut dyn FnMut(&[u8])) -> Option<u8> {
+    body.clear();
+    codec::encode_in_steps(value, body, &mut |body| {
+        if body.len() >= BODY_BYTES {
+            spill(body);
+            body.clear();
+        }
+    })
+}
+
+/// Records how a snapshot ended, tells who waits, and begins the next if one is scheduled.
+fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String>) {
+    let mut state = server.saving.state.lock();
+    record(&server.saving, purpose, state.running, &outcome);
+    for waiting in state.waiting.drain(..) {
+        // Who has gone away need not be told.
+        let _ = waiting.send(outcome.clone());
+    }
+    begin_next(server, state);
+}
+
+fn begin_next(server: &Arc<Server>, mut state: MutexGuard<'_, SavingState>) {
+    state.running = None;
+    let next = state.scheduled.take();
+    drop(state);
+    if let Some(next) = next {
+        request(server, next, false, None);
+    }
+}
+
+fn record(saving: &Saving, purpose: SavePurpose, running: Option<(SavePurpose, i64)>, outcome: &Result<(), String>) {
+    let now = clock::now_ms();
+    let (ok, took) = match purpose {
+        SavePurpose::Save => (&saving.last_save_ok, &saving.last_save_seconds),
+        SavePurpose::Rewrite => (&saving.last_rewrite_ok, &saving.last_rewrite_seconds),
+    };
+    let given_up = outcome.is_err() && saving.ending.load(Relaxed);
+    if !given_up {
+        ok.store(outcome.is_ok(), Relaxed);
+    }
+    took.store(running.map_or(0, |(_, since)| (now - since) / 1000), Relaxed);
+    count(saving, purpose, outcome.is_ok());
+    match outcome {
+        // Either purpose leaves a good snapshot behind.
+        Ok(()) => {
+            saving.last_save.store(now / 1000, Relaxed);
+            saving.last_save_ok.store(true, Relaxed);
+        }
+        Err(error) => logging::warning(format_args!("Snapshot failed: {error}")),
+    }
+}
+
+fn count(saving: &Saving, purpose: SavePurpose, ok: bool) {
+    match (purpose, ok) {
+        (SavePurpose::Save, true) => drop(saving.saves.fetch_add(1, Relaxed)),
+        (SavePurpose::Save, false) => {}
+        (SavePurpose::Rewrite, true) => {
+            saving.rewrites.fetch_add(1, Relaxed);
+            saving.rewrite_failures.store(0, Relaxed);
+        }
+        (SavePurpose::Rewrite, false) => drop(saving.rewrite_failures.fetch_add(1, Relaxed)),
+    }
+}

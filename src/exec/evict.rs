@@ -1,0 +1,265 @@
+//! Eviction: which keys go when memory has reached `maxmemory`, and their removal.
+//!
+//! As in Redis, victims are not the very best: each round looks at `maxmemory-samples` random keys, keeps the
+//! best few of all rounds in a pool, and removes the best of the pool. A round draws its keys from a random
+//! shard and those behind it, so that a keyspace of any size gives its samples.
+//!
+//! Invariants:
+//! - Whoever evicts is inside the gate and holds no shard; one shard is held at a time.
+//! - A removal is published to the log under the lock of its shard.
+//! - It ends when what it removed is estimated to be enough: memory that a snapshot or a segment still holds
+//!   must not make it remove the rest of the keyspace.
+
+use crate::base::config::EvictionPolicy;
+use crate::base::random::Random;
+use crate::core::Db;
+use crate::core::db::{Facts, Scratch};
+use crate::keyspace::{Directory, EntryRef, Held, Keyspace, SHARDS};
+
+/// The best candidates kept from one round to the next.
+const POOL_MAX: usize = 16;
+
+/// How to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// `maxmemory-policy`.
+    pub policy: EvictionPolicy,
+    /// `maxmemory-samples`.
+    pub samples: usize,
+}
+
+/// Chooses and removes keys; one a worker, for what it has seen is of use the next time.
+#[derive(Debug)]
+pub struct Evictor {
+    random: Random,
+    /// What the scores of the pool mean.
+    policy: EvictionPolicy,
+    /// Ascending by score: the best to remove is last.
+    pool: Vec<Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    score: u64,
+    db: u32,
+    key: Vec<u8>,
+}
+
+/// What an eviction came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Keys removed.
+    pub keys: usize,
+    /// Their bytes, about.
+    pub bytes: u64,
+}
+
+impl Default for Evictor {
+    fn default() -> Self {
+        Evictor::new(Random::from_os())
+    }
+}
+
+impl Evictor {
+    /// One that makes its choices by these numbers.
+    pub fn new(random: Random) -> Self {
+        Evictor { random, policy: EvictionPolicy::NoEviction, pool: Vec::new() }
+    }
+}
+
+impl Evictor {
+    /// Removes keys of about `bytes` in all, at most `keys_max`; fewer if the policy finds no more.
+    ///
+    /// `publish` is called under the lock of each removed key's shard, to take the effects to the log.
+    pub fn evict(
+        &mut self,
+        db: &mut EvictDb<'_>,
+        choice: Choice,
+        bytes: u64,
+        keys_max: usize,
+        publish: &mut dyn FnMut(&mut Scratch),
+    ) -> Evicted {
+        let mut evicted = Evicted::default();
+        while evicted.bytes < bytes && evicted.keys < keys_max {
+            self.sample(db, choice);
+            let Some(best) = self.pool.pop() else { break };
+            if let Some(freed) = remove(db, &best, publish) {
+                evicted.keys += 1;
+                evicted.bytes += freed;
+            }
+        }
+        evicted
+    }
+
+    /// Adds the keys of one round to the pool.
+    fn sample(&mut self, db: &EvictDb<'_>, choice: Choice) {
+        let is_random = matches!(choice.policy, EvictionPolicy::AllkeysRandom | EvictionPolicy::VolatileRandom);
+        let wanted = if is_random { 1 } else { choice.samples };
+        if is_random || self.policy != choice.policy {
+            self.pool.clear();
+            self.policy = choice.policy;
+        }
+        let first = self.random.index(SHARDS);
+        let mut drawn = 0;
+        for step in 0..SHARDS {
+            let shard = db.keyspace.lock(((first + step) % SHARDS) as u16);
+            for (index, directory) in shard.databases() {
+                let Some(entry) = draw(directory, choice.policy, self.random.next_u64()) else { continue };
+                drawn += 1;
+                let score = score(entry, choice.policy, &db.facts).unwrap_or_else(|| self.random.next_u64());
+                offer(&mut self.pool, score, index, entry.key());
+            }
+            if drawn >= wanted {
+                break;
+            }
+        }
+    }
+}
+
+/// The keyspace as eviction sees it.
+#[derive(Debug)]
+pub struct EvictDb<'a> {
+    /// All keys.
+    pub keyspace: &'a Keyspace,
+    /// What removals leave behind.
+    pub scratch: &'a mut Scratch,
+    /// The time, and how access fields are read.
+    pub facts: Facts,
+}
+
+/// A random key that the policy may remove.
+fn draw(directory: &Directory, policy: EvictionPolicy, random: u64) -> Option<EntryRef<'_>> {
+    use EvictionPolicy::{AllkeysLfu, AllkeysLru, AllkeysRandom};
+    match policy {
+        AllkeysLru | AllkeysLfu | AllkeysRandom => directory.random(random),
+        _ => directory.random_volatile(random),
+    }
+}
+
+/// How well it is to remove a key, the higher, the better; `None` where chance decides.
+fn score(entry: EntryRef<'_>, policy: EvictionPolicy, facts: &Facts) -> Option<u64> {
+    use EvictionPolicy::{AllkeysLfu, AllkeysLru, VolatileLfu, VolatileLru, VolatileTtl};
+    Some(match policy {
+        VolatileLru | AllkeysLru => facts.access.idle_seconds(entry.access()),
+        VolatileLfu | AllkeysLfu => u64::from(u8::MAX) - u64::from(facts.access.frequency(entry.access())).min(255),
+        VolatileTtl => u64::MAX - entry.expiry().unwrap_or(u64::MAX),
+        _ => return None,
+    })
+}
+
+/// Puts a key into the pool if it is better than the worst there, or there is room.
+fn offer(pool: &mut Vec<Candidate>, score: u64, db: u32, key: &[u8]) {
+    if pool.iter().any(|candidate| candidate.db == db && candidate.key == key) {
+        return;
+    }
+    if pool.len() == POOL_MAX {
+        if pool[0].score >= score {
+            return;
+        }
+        pool.remove(0);
+    }
+    let at = pool.partition_point(|candidate| candidate.score < score);
+    pool.insert(at, Candidate { score, db, key: key.to_vec() });
+}
+
+/// Removes a key, if it is still there; gives the bytes that it took, about.
+fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Scratch)) -> Option<u64> {
+    let key = world.keyspace.key(&victim.key);
+    let held = Held::one(world.keyspace, key.shard());
+    world.scratch.begin(world.scratch.logging, false);
+    let mut db = Db::new(held, world.scratch, victim.db, &world.facts);
+    let bytes = db.peek(key).map(|entry| entry.memory() as u64);
+    let before = db.changes();
+    if db.remove(key) {
+        // Nobody made this change, so it is not counted.
+        db.count_as(before, 0);
+        db.note_vanished(key);
+        db.log(key, &[b"DEL", key.bytes]);
+    }
+    publish(db.scratch());
+    drop(db);
+    // Here and not on another thread: memory is short now.
+    world.scratch.retired.clear();
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::testing::{Runner, dump};
+    use crate::keyspace::access::Lfu;
+
+    fn choice(policy: EvictionPolicy) -> Choice {
+        Choice { policy, samples: 5 }
+    }
+
+    /// The names that are left after `keys` removals.
+    fn left(t: &mut Runner, policy: EvictionPolicy, keys: usize) -> Vec<String> {
+        let evicted = t.evict(choice(policy), u64::MAX, keys);
+        assert!(evicted.keys <= keys);
+        t.assert_replay_equals_live();
+        let mut names: Vec<_> =
+            dump(t.keyspace()).into_iter().map(|(_, key, ..)| String::from_utf8(key).unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn lru_removes_mostly_what_was_not_used() {
+        let mut t = Runner::new();
+        (0..500).for_each(|number| drop(t.run(&format!("SET old:{number} v"))));
+        t.advance_ms(10_000);
+        (0..500).for_each(|number| drop(t.run(&format!("SET new:{number} v"))));
+        let left = left(&mut t, EvictionPolicy::AllkeysLru, 400);
+        assert_eq!(left.len(), 600);
+        let new = left.iter().filter(|name| name.starts_with("new")).count();
+        assert!(new > 480, "{new} of 500 recently used keys are left");
+    }
+
+    #[test]
+    fn lfu_removes_mostly_what_is_seldom_used() {
+        let mut t = Runner::new();
+        t.lfu = Some(Lfu { log_factor: 0, decay_minutes: 0 });
+        for number in 0..500 {
+            t.run(&format!("SET often:{number} v"));
+            (0..10).for_each(|_| drop(t.run(&format!("GET often:{number}"))));
+            t.run(&format!("SET seldom:{number} v"));
+        }
+        let left = left(&mut t, EvictionPolicy::AllkeysLfu, 400);
+        let often = left.iter().filter(|name| name.starts_with("often")).count();
+        assert!(often > 480, "{often} of 500 often used keys are left");
+    }
+
+    #[test]
+    fn volatile_policies_leave_keys_without_expiry() {
+        use EvictionPolicy::{VolatileLfu, VolatileLru, VolatileRandom, VolatileTtl};
+        for policy in [VolatileLru, VolatileLfu, VolatileRandom, VolatileTtl] {
+            let mut t = Runner::new();
+            (0..300).for_each(|number| drop(t.run(&format!("SET lasting:{number} v"))));
+            t.db = 3;
+            (0..3).for_each(|number| drop(t.run(&format!("SET brief:{number} v EX {}", 100 + number))));
+            let left = left(&mut t, policy, 10);
+            assert_eq!(left.len(), 300, "{policy:?} finds the few that it may remove, and stops");
+        }
+    }
+
+    #[test]
+    fn ttl_removes_first_what_expires_first() {
+        let mut t = Runner::new();
+        (0..16).for_each(|number| drop(t.run(&format!("SET k:{number:02} v EX {}", 1000 + number))));
+        let evicted = t.evict(Choice { policy: EvictionPolicy::VolatileTtl, samples: 1000 }, u64::MAX, 15);
+        assert_eq!(evicted.keys, 15);
+        assert_eq!(t.run("KEYS *"), "*1 $4 k:15 ");
+    }
+
+    #[test]
+    fn it_ends_when_enough_is_freed_or_nothing_is_left() {
+        let mut t = Runner::new();
+        (0..100).for_each(|number| drop(t.run(&format!("SET k:{number} {}", "v".repeat(1000)))));
+        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), 10_000, usize::MAX);
+        assert!((9..=10).contains(&evicted.keys), "{evicted:?}");
+        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), u64::MAX, usize::MAX);
+        assert!((90..=91).contains(&evicted.keys), "{evicted:?}");
+        assert_eq!(t.evict(choice(EvictionPolicy::AllkeysRandom), 1, 1), Evicted::default());
+    }
+}

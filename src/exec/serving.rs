@@ -1,0 +1,166 @@
+//! Registering commands that wait, and serving them.
+//!
+//! Invariants:
+//! - A command is registered under the locks of its keys, in the same breath in which it found nothing.
+//! - Whoever changes a key that somebody waits for is alone behind the gate, and serves before it opens.
+//! - A key may also go by its time or by eviction, under its lock alone: whoever finds that out serves next.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::handler::{error_reply, run_handler};
+use super::{Group, find_keys, hold};
+use crate::core::call::{HashedKeys, Wait};
+use crate::core::client::Client;
+use crate::core::db::Db;
+use crate::core::table::CommandEntry;
+use crate::core::waiting::{Block, Blocked, Waiter};
+use crate::core::{Call, Handler, Server, flags};
+use crate::keyspace::{Held, Key};
+use crate::resp::request::OwnedArgs;
+use crate::resp::{Args, Output, Reply};
+use crate::value::entry::Kind;
+
+/// A key that may have something for those who wait for it.
+pub(super) type ReadyKey = (u32, Box<[u8]>);
+
+/// Whether somebody waits for one of these keys, in any database.
+#[inline]
+pub(super) fn is_waited_for(held: &mut Held<'_>, args: Args<'_>, keys: &HashedKeys) -> bool {
+    let mut waited = false;
+    for named in &keys.named {
+        let key = named.of(args);
+        let waiters = &held.shard(key.shard()).waiters;
+        if !waiters.is_empty() {
+            waited |= !waiters.keys(|_, bytes| bytes == key.bytes).is_empty();
+        }
+    }
+    waited
+}
+
+/// Has a connection wait for the keys of its command, which are still locked.
+pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, client: &mut Client) {
+    let blocking = &server.blocking;
+    let keys: Vec<_> = call.keys().collect();
+    let (sender, answer) = oneshot::channel();
+    let waiter = Arc::new(Waiter {
+        ticket: blocking.ticket(),
+        client: client.record.id,
+        db: client.db,
+        resp: client.resp,
+        args: block.again.unwrap_or_else(|| OwnedArgs::new(call.args.from(0))),
+        on: block.on,
+        null: block.null,
+        keys: keys.iter().map(|key| (key.hash, key.bytes.into())).collect(),
+        state: Mutex::new(Some(sender)),
+    });
+    for (at, key) in keys.iter().enumerate() {
+        // The same key twice is one place in its queue.
+        if keys[..at].iter().all(|earlier| earlier.bytes != key.bytes) {
+            call.db.held().shard(key.shard()).waiters.wait(client.db, key.bytes, waiter.ticket);
+        }
+    }
+    blocking.register(Arc::clone(&waiter));
+    let timeout = block.timeout;
+    client.wait = Some(Wait::Keys(Blocked { server: Arc::clone(server), waiter, answer, timeout }));
+}
+
+impl Group<'_> {
+    /// Adds the keys that a command may have changed and that somebody waits for.
+    pub(super) fn add_ready(&self, entry: &CommandEntry, args: Args<'_>, keys: &HashedKeys, ready: &mut Vec<ReadyKey>) {
+        let keyspace = &self.server.keyspace;
+        if entry.command.flags.has(flags::GATE) {
+            // FLUSHALL, SWAPDB: any key.
+            let shards = 0..crate::keyspace::SHARDS as u16;
+            ready.extend(shards.flat_map(|shard| keyspace.lock(shard).waiters.keys(|_, _| true)));
+            return;
+        }
+        for named in &keys.named {
+            let key = named.of(args);
+            ready.extend(keyspace.lock(key.shard()).waiters.keys(|_, bytes| bytes == key.bytes));
+        }
+    }
+
+    /// Serves those who wait for keys that have expired or were evicted.
+    #[inline]
+    pub(super) fn serve_vanished(&mut self) {
+        if !self.scratch.vanished.is_empty() {
+            self.serve_alone();
+        }
+    }
+
+    #[cold]
+    fn serve_alone(&mut self) {
+        self.close();
+        self.serve(Vec::new());
+        self.open();
+    }
+
+    /// Serves those who wait for these keys or for what has vanished, in the order of their arrival, and those
+    /// whom that makes ready. The gate is closed.
+    pub(super) fn serve(&mut self, mut ready: Vec<ReadyKey>) {
+        let mut next = 0;
+        loop {
+            ready.append(&mut self.scratch.vanished);
+            let Some((db, key)) = ready.get(next).cloned() else { break };
+            next += 1;
+            let hash = self.server.keyspace.seed().hash(&key);
+            let tickets = self.server.keyspace.lock(crate::keyspace::shard_of(hash)).waiters.of(db, &key);
+            for ticket in tickets {
+                let kind = self.kind_at(db, Key { bytes: &key, hash });
+                if kind.is_none() && !self.server.blocking.is_any_group_reader() {
+                    // However many still wait: there is nothing left for them.
+                    break;
+                }
+                let Some(waiter) = self.server.blocking.get(ticket) else { continue };
+                if waiter.on.may_use(kind) {
+                    self.serve_one(&waiter, &mut ready);
+                }
+            }
+        }
+    }
+
+    fn kind_at(&self, db: u32, key: Key<'_>) -> Option<Kind> {
+        let shard = self.server.keyspace.lock(key.shard());
+        let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
+        entry.map(|entry| entry.kind())
+    }
+
+    /// Executes a waiting command again; what it replies to, by an error too, waits no more.
+    fn serve_one(&mut self, waiter: &Arc<Waiter>, ready: &mut Vec<ReadyKey>) {
+        let mut state = waiter.state.lock();
+        let server = self.server;
+        let args = waiter.args.args();
+        let Ok(entry) = server.table.resolve(args) else { return };
+        let (Some(_), Handler::Data(handler)) = (&*state, entry.command.handler) else { return };
+        let (mut keys, mut out) = (HashedKeys::default(), Output::new());
+        find_keys(&server.keyspace, entry, args, &mut keys);
+        let held = hold(&server.keyspace, entry.command, &keys);
+        self.scratch.begin(server.store.log().is_active(), entry.command.keys.only().is_none());
+        let db = Db::new(held, self.scratch, waiter.db, &self.facts);
+        let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
+        let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
+        super::append_effects(server, self.worker, call.db.scratch());
+        let waits_on = call.block.is_some();
+        drop(call);
+        self.retire();
+        if waits_on && outcome.is_ok() {
+            return;
+        }
+        if let Err(error) = outcome {
+            self.stats.commands[entry.index].failed.add_alone(1);
+            out = Output::new();
+            error_reply(self.server, &error, &mut out);
+        }
+        let sender = state.take();
+        drop(state);
+        server.blocking.leave(&server.keyspace, waiter);
+        if let Some(sender) = sender {
+            // Who has gone away since need not be told: what was taken is as lost as a reply on its way.
+            let _ = sender.send(out);
+        }
+        self.add_ready(entry, args, &keys, ready);
+    }
+}

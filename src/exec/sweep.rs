@@ -1,0 +1,192 @@
+//! Active expiry: removing keys, and fields of hashes, whose time has come although nobody asks for them.
+//!
+//! The keyspace keeps for each shard a time before which nothing in it expires, read without a lock,
+//! a directory keeps one for each segment, and a hash one for its fields: so a sweep that finds nothing
+//! due costs one load a shard.
+//!
+//! Invariants:
+//! - A shard's lock is held for a bounded number of removals, and their records are published before it
+//!   is given back.
+//! - Whoever sweeps is inside the gate.
+
+use smallvec::SmallVec;
+
+use crate::core::Db;
+use crate::core::db::{Facts, Scratch};
+use crate::keyspace::{Directory, Held, Key, Keyspace};
+use crate::value::directory::ExpiredKey;
+
+/// The most removals under one hold of a lock.
+const REMOVED_PER_LOCK_MAX: usize = 64;
+
+/// Removes expired keys and fields of these shards, about `budget` at most; returns whether more may be due now.
+///
+/// `scratch` says whether to log; `publish` is called with it under the lock of each shard that changed,
+/// to take the effects to the log.
+pub fn sweep(
+    keyspace: &Keyspace,
+    scratch: &mut Scratch,
+    facts: Facts,
+    shards: impl Iterator<Item = u16>,
+    budget: usize,
+    publish: &mut dyn FnMut(&mut Scratch),
+) -> bool {
+    let mut budget = budget;
+    let mut expired = Vec::new();
+    for shard in shards {
+        while keyspace.earliest_expiry(shard) <= facts.now.max(0) as u64 {
+            if budget == 0 {
+                return true;
+            }
+            let limit = budget.min(REMOVED_PER_LOCK_MAX);
+            let removed = sweep_shard(keyspace, scratch, facts, shard, limit, &mut expired, publish);
+            budget -= removed;
+            if removed < limit {
+                break;
+            }
+        }
+    }
+    false
+}
+
+/// Removes at most `limit` expired keys and fields of one shard, and raises the bounds of what it has looked at.
+/// Returns how many it removed. `expired` is room to work in.
+fn sweep_shard(
+    keyspace: &Keyspace,
+    scratch: &mut Scratch,
+    facts: Facts,
+    shard: u16,
+    limit: usize,
+    expired: &mut Vec<ExpiredKey>,
+    publish: &mut dyn FnMut(&mut Scratch),
+) -> usize {
+    scratch.begin(scratch.logging, false);
+    let mut db = Db::new(Held::one(keyspace, shard), scratch, 0, &facts);
+    let now = facts.now.max(0) as u64;
+    let due = |(index, directory): (u32, &Directory)| {
+        directory.earliest_expiry().is_some_and(|at| at <= now).then_some(index)
+    };
+    let databases: SmallVec<[u32; 16]> = db.held().shard(shard).databases().filter_map(due).collect();
+    let mut removed = 0;
+    for index in databases {
+        // The look after the last removal finds nothing, and with that raises the bounds.
+        while removed < limit {
+            let Some(directory) = db.held().shard(shard).directory(index) else { break };
+            directory.collect_expired(now, limit - removed, expired);
+            if expired.is_empty() {
+                break;
+            }
+            db.select(index);
+            for found in expired.drain(..) {
+                let key = Key { bytes: &found.key, hash: found.hash };
+                if removed >= limit {
+                    continue;
+                }
+                if found.whole {
+                    db.expire(key);
+                    removed += 1;
+                } else {
+                    // A bound that was too low is made exact, which is work as well.
+                    removed += db.expire_fields(key, |hash, now| hash.remove_expired(now, limit - removed)).max(1);
+                }
+            }
+        }
+    }
+    keyspace.renew_earliest_expiry(shard, db.held().shard(shard));
+    publish(db.scratch());
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::exec::testing::{Runner, dump};
+    use crate::keyspace::SHARDS;
+
+    #[test]
+    fn what_has_expired_goes_at_its_time_and_is_logged() {
+        let mut t = Runner::new();
+        t.run("SET lasting 1");
+        t.run("SET later 1 PX 101");
+        t.run("SET now 1 PX 100");
+        t.db = 15;
+        t.run("SET now 1 PX 100");
+        t.advance_ms(99);
+        t.take_logged();
+        assert!(!t.sweep(1000));
+        assert_eq!(t.take_logged(), [""; 0]);
+        t.advance_ms(1);
+        assert!(!t.sweep(1000));
+        assert_eq!(t.take_logged(), ["DEL now", "DEL now"]);
+        assert_eq!(dump(t.keyspace()).len(), 2);
+        t.advance_ms(1);
+        assert!(!t.sweep(1000));
+        assert_eq!(t.take_logged(), ["DEL later"]);
+        assert!(!t.sweep(0), "nothing is due, so no budget is needed");
+    }
+
+    #[test]
+    fn a_budget_bounds_the_work_and_the_rest_is_told() {
+        let mut t = Runner::new();
+        for number in 0..1000 {
+            t.run(&format!("SET k:{number} 1 PX {}", 1 + number % 10));
+            t.run(&format!("SET lasting:{number} 1 PX 60000"));
+        }
+        t.advance_ms(10);
+        assert!(t.sweep(0));
+        assert_eq!(dump(t.keyspace()).len(), 2000);
+        assert!(t.sweep(300));
+        assert_eq!(dump(t.keyspace()).len(), 1700);
+        let mut calls = 0;
+        while t.sweep(300) {
+            calls += 1;
+        }
+        assert!(calls <= 3, "{calls}");
+        assert_eq!(dump(t.keyspace()).len(), 1000);
+        t.assert_replay_equals_live();
+        let now = t.now() as u64;
+        let bounds_are_exact = (0..SHARDS as u16).all(|shard| t.keyspace().earliest_expiry(shard) > now + 1000);
+        assert!(bounds_are_exact, "a bound that stays low makes every sweep look again");
+    }
+
+    #[test]
+    fn many_keys_of_one_shard_go_in_parts() {
+        let mut t = Runner::new();
+        let shard = t.keyspace().key(b"k:0").shard();
+        let names = (0..).map(|number| format!("k:{number}"));
+        let chosen: Vec<String> =
+            names.filter(|name| t.keyspace().key(name.as_bytes()).shard() == shard).take(150).collect();
+        for name in &chosen {
+            t.run(&format!("SET {name} 1 PX 10"));
+        }
+        t.advance_ms(10);
+        t.take_logged();
+        assert!(!t.sweep(1000));
+        assert_eq!(t.take_logged().len(), 150);
+        assert_eq!(t.keyspace().earliest_expiry(shard), u64::MAX);
+    }
+
+    #[test]
+    fn a_bound_that_is_too_low_removes_nothing() {
+        let mut t = Runner::new();
+        t.run("SET k 1 PX 10");
+        t.run("PERSIST k");
+        t.run("SET k2 1 PX 10");
+        t.run("PEXPIRE k2 5000");
+        t.advance_ms(100);
+        t.take_logged();
+        assert!(!t.sweep(10));
+        assert_eq!(t.take_logged(), [""; 0]);
+        assert_eq!(dump(t.keyspace()).len(), 2);
+    }
+
+    #[test]
+    fn watched_keys_change_when_they_are_swept() {
+        let mut t = Runner::new();
+        t.run("SET k 1 PX 10");
+        let shard = t.keyspace().key(b"k").shard();
+        let before = t.keyspace().lock(shard).watched.watch(0, b"k");
+        t.advance_ms(10);
+        t.sweep(10);
+        assert_ne!(t.keyspace().lock(shard).watched.unwatch(0, b"k"), Some(before));
+    }
+}

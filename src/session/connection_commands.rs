@@ -1,0 +1,402 @@
+//! The connection itself: protocol, password, database, its end, and waiting for durability.
+
+use std::time::Duration;
+
+use crate::base::format;
+use crate::core::args::{self, is};
+use crate::core::client::Client;
+use crate::core::waiting;
+use crate::core::{
+    Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, Wait, Words, categories, flags,
+};
+use crate::observe::info::REDIS_VERSION;
+use crate::resp::{Reply, Resp};
+use crate::session::client_commands::is_label;
+
+/// See the module.
+pub static COMMANDS: &[&Command] = &[&AUTH, &HELLO, &QUIT, &RESET, &SELECT, &WAIT, &WAITAOF];
+
+const WRONG_PASSWORD: CommandError =
+    CommandError::Text("WRONGPASS invalid username-password pair or user is disabled.");
+pub(super) const BAD_NAME: CommandError =
+    CommandError::Text("ERR Client names cannot contain spaces, newlines or special characters.");
+
+/// The only user, until there are others.
+const DEFAULT_USER: &[u8] = b"default";
+
+static AUTH: Command = Command {
+    name: "AUTH",
+    arity: Arity::AtLeast(2),
+    flags: HANDSHAKE,
+    categories: categories::CONNECTION,
+    handler: Handler::Session(auth),
+    group: "connection",
+    complexity: "O(N)",
+    syntax: "[username@6.0.0] password",
+    summary: "Gives the password, and with it the right to run other commands.",
+    ..Command::DEFAULT
+};
+
+/// The flags of what a client sends before it has given a password.
+const HANDSHAKE: crate::core::Flags =
+    flags::NOSCRIPT.or(flags::LOADING).or(flags::STALE).or(flags::FAST).or(flags::NO_AUTH).or(flags::ALLOW_BUSY);
+
+fn auth(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let (user, password) = match call.args.len() {
+        2 if call.server.config.settings().requirepass.is_empty() => {
+            return Err(CommandError::Text(
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure \
+                 your configuration is correct?",
+            ));
+        }
+        2 => (DEFAULT_USER, call.args.at(1)),
+        3 => (call.args.at(1), call.args.at(2)),
+        _ => return Err(CommandError::Syntax),
+    };
+    authenticate(call.server, call.client, user, password)?;
+    Ok(reply.ok())
+}
+
+/// Whether a new connection may run commands at once.
+pub fn needs_no_password(server: &Server) -> bool {
+    server.config.settings().requirepass.is_empty()
+}
+
+fn authenticate(server: &Server, client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
+    let settings = server.config.settings();
+    let required: &[u8] = settings.requirepass.as_ref();
+    let right = required.is_empty() || same_in_constant_time(password, required);
+    if user != DEFAULT_USER || !right {
+        server.counters.access_denied_auth.add(1);
+        return Err(WRONG_PASSWORD);
+    }
+    client.authenticated = true;
+    client.record.labels.lock().user = "default".into();
+    Ok(())
+}
+
+/// Compares without telling, by the time it takes, where the difference is: always over the whole of what
+/// was given, whatever the length of the secret.
+fn same_in_constant_time(given: &[u8], secret: &[u8]) -> bool {
+    let mut difference = given.len() ^ secret.len();
+    for (at, byte) in given.iter().enumerate() {
+        let other = secret.get(at % secret.len().max(1)).copied().unwrap_or(0);
+        difference |= usize::from(std::hint::black_box(byte ^ other));
+    }
+    std::hint::black_box(difference) == 0
+}
+
+static HELLO: Command = Command {
+    name: "HELLO",
+    arity: Arity::AtLeast(1),
+    flags: HANDSHAKE,
+    categories: categories::CONNECTION,
+    handler: Handler::Session(hello),
+    since: "6.0.0",
+    group: "connection",
+    syntax: "[protover [AUTH username password] [SETNAME clientname]]",
+    summary: "Chooses the version of the protocol, and says what the server is.",
+    ..Command::DEFAULT
+};
+
+fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let resp = match call.args.get(1).map(format::parse_i64) {
+        None => None,
+        Some(Some(2)) => Some(Resp::V2),
+        Some(Some(3)) => Some(Resp::V3),
+        Some(Some(_)) => return Err(CommandError::Text("NOPROTO unsupported protocol version")),
+        Some(None) => return Err(CommandError::Text("ERR Protocol version is not an integer or out of range")),
+    };
+    let (mut login, mut name) = (None, None);
+    let mut words = Words::new(call.args, 2);
+    while let Some(word) = words.next() {
+        if is(word, "AUTH") && words.left() >= 2 {
+            login = Some((words.value()?, words.value()?));
+        } else if is(word, "SETNAME") && words.left() >= 1 {
+            let wanted = words.value()?;
+            if !is_label(wanted) {
+                return Err(BAD_NAME);
+            }
+            name = Some(wanted);
+        } else {
+            return Err(CommandError::echo("Syntax error in HELLO option '", word, "'"));
+        }
+    }
+    if let Some((user, password)) = login {
+        authenticate(call.server, call.client, user, password)?;
+    }
+    if !call.client.authenticated {
+        return Err(CommandError::Text(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+             the same time",
+        ));
+    }
+    if let Some(name) = name {
+        call.client.record.labels.lock().name = name.to_vec();
+    }
+    if let Some(resp) = resp {
+        call.client.set_resp(resp);
+    }
+    Ok(greeting(call.client, reply))
+}
+
+/// What the server is, in the version of the protocol that was just chosen.
+fn greeting(client: &Client, reply: Reply<'_>) -> crate::resp::Done {
+    let mut map = reply.in_version(client.resp).map(7);
+    for (name, text) in [("server", "redis"), ("version", REDIS_VERSION)] {
+        map.bulk(name.as_bytes());
+        map.bulk(text.as_bytes());
+    }
+    map.bulk(b"proto");
+    map.int(client.resp.number());
+    map.bulk(b"id");
+    map.int(client.record.id as i64);
+    for (name, text) in [("mode", "standalone"), ("role", "master")] {
+        map.bulk(name.as_bytes());
+        map.bulk(text.as_bytes());
+    }
+    map.bulk(b"modules");
+    map.array(0).end();
+    map.done()
+}
+
+static QUIT: Command = Command {
+    name: "QUIT",
+    arity: Arity::AtLeast(1),
+    flags: HANDSHAKE.or(flags::NOT_QUEUED),
+    categories: categories::CONNECTION,
+    handler: Handler::Session(quit),
+    group: "connection",
+    summary: "Closes the connection, once everything before it has been answered.",
+    ..Command::DEFAULT
+};
+
+fn quit(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    call.client.closing = true;
+    Ok(reply.ok())
+}
+
+static RESET: Command = Command {
+    name: "RESET",
+    arity: Arity::Exactly(1),
+    flags: HANDSHAKE.or(flags::NOT_QUEUED),
+    categories: categories::CONNECTION,
+    handler: Handler::Session(reset),
+    since: "6.2.0",
+    group: "connection",
+    summary: "Brings the connection back to the state of a new one.",
+    ..Command::DEFAULT
+};
+
+fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    call.client.end_transaction();
+    call.client.unwatch(&call.server.keyspace);
+    call.client.reset(needs_no_password(call.server));
+    Ok(reply.in_version(call.client.resp).simple("RESET"))
+}
+
+static SELECT: Command = Command {
+    name: "SELECT",
+    arity: Arity::Exactly(2),
+    flags: flags::LOADING.or(flags::STALE).or(flags::FAST),
+    categories: categories::CONNECTION,
+    handler: Handler::Session(select),
+    group: "connection",
+    syntax: "index",
+    summary: "Selects the database that the connection's next commands are about.",
+    ..Command::DEFAULT
+};
+
+fn select(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let index = i32::try_from(args::integer(call.args.at(1))?).map_err(|_| {
+        CommandError::OutOfRange("value is out of range, value must between -2147483648 and 2147483647")
+    })?;
+    let index = u32::try_from(index).ok().filter(|&index| index < call.server.keyspace.databases());
+    call.client.select(index.ok_or(CommandError::OutOfRange("DB index is out of range"))?);
+    Ok(reply.ok())
+}
+
+static WAIT: Command = Command {
+    name: "WAIT",
+    arity: Arity::Exactly(3),
+    categories: categories::CONNECTION,
+    handler: Handler::Session(wait),
+    since: "3.0.0",
+    group: "generic",
+    tips: "request_policy:all_shards response_policy:agg_min",
+    syntax: "numreplicas timeout",
+    summary: "Waits for replicas; there are none, so it waits for its time to pass.",
+    ..Command::DEFAULT
+};
+
+fn wait(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let replicas = args::integer(call.args.at(1))?;
+    let timeout = timeout_ms(call.args.at(2), call.now)?;
+    if replicas <= 0 || call.client.in_exec {
+        return Ok(reply.int(0));
+    }
+    call.client.wait = Some(Wait::Replicas { timeout });
+    Ok(reply.withheld())
+}
+
+fn timeout_ms(word: &[u8], now: i64) -> Result<Option<Duration>, CommandError> {
+    let ms = format::parse_i64(word).ok_or(CommandError::OutOfRange("timeout is not an integer or out of range"))?;
+    waiting::timeout(ms, now)
+}
+
+static WAITAOF: Command = Command {
+    name: "WAITAOF",
+    arity: Arity::Exactly(4),
+    flags: flags::NOSCRIPT,
+    categories: categories::CONNECTION,
+    handler: Handler::Session(waitaof),
+    since: "7.2.0",
+    group: "generic",
+    tips: "request_policy:all_shards response_policy:agg_min",
+    syntax: "numlocal numreplicas timeout",
+    summary: "Waits until the connection's last write is synced to the disk.",
+    ..Command::DEFAULT
+};
+
+fn waitaof(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let local = match args::integer(call.args.at(1))? {
+        local @ (0 | 1) => local,
+        _ => return Err(CommandError::OutOfRange("value is out of range, value must between 0 and 1")),
+    };
+    let replicas = format::parse_i64(call.args.at(2)).filter(|&replicas| replicas >= 0);
+    let replicas = replicas.ok_or(CommandError::OutOfRange("value is out of range, must be positive"))?;
+    let timeout = timeout_ms(call.args.at(3), call.now)?;
+    let log = call.server.store.log();
+    if local == 1 && !log.is_active() {
+        return Err(CommandError::Text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
+    }
+    let synced = i64::from(log.is_active() && log.synced() >= call.client.last_write_block);
+    if local <= synced && replicas == 0 || call.client.in_exec {
+        let mut both = reply.array(2);
+        both.int(synced);
+        both.int(0);
+        return Ok(both.done());
+    }
+    let block = call.client.last_write_block;
+    call.client.wait = Some(match replicas {
+        0 => Wait::Synced { block, timeout },
+        _ => Wait::LocalAndReplicas { block, timeout },
+    });
+    Ok(reply.withheld())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Runner;
+    use super::*;
+
+    const SYNTAX: &str = "-ERR syntax error ";
+    const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled. ";
+
+    #[test]
+    fn hello_chooses_the_protocol_and_checks_before_it_changes_anything() {
+        let mut t = Runner::new();
+        let greeting = |proto| {
+            format!(
+                "$6 server $5 redis $7 version $5 {REDIS_VERSION} $5 proto :{proto} $2 id :1 $4 mode $10 standalone \
+                 $4 role $6 master $7 modules *0 "
+            )
+        };
+        assert_eq!(t.run("HELLO"), format!("*14 {}", greeting(2)));
+        assert_eq!(t.run("HELLO 3"), format!("%7 {}", greeting(3)));
+        assert_eq!(t.run("HELLO"), format!("%7 {}", greeting(3)));
+        assert_eq!(t.run("HELLO 4"), "-NOPROTO unsupported protocol version ");
+        assert_eq!(t.run("HELLO abc"), "-ERR Protocol version is not an integer or out of range ");
+        assert_eq!(t.run("HELLO 2 FOO"), "-ERR Syntax error in HELLO option 'FOO' ");
+        assert_eq!(t.run("HELLO 2 SETNAME"), "-ERR Syntax error in HELLO option 'SETNAME' ");
+        assert_eq!(t.run("HELLO 2 AUTH a"), "-ERR Syntax error in HELLO option 'AUTH' ");
+        assert_eq!(t.run("HELLO 2 SETNAME x AUTH a b"), WRONGPASS);
+        assert_eq!(t.run("CLIENT GETNAME"), "_ ", "a HELLO that fails leaves name and protocol");
+        assert!(t.run("HELLO 2 SETNAME me AUTH default any").starts_with("*14 "));
+        assert_eq!(t.run("CLIENT GETNAME"), "$2 me ");
+    }
+
+    #[test]
+    fn a_password_is_asked_for_in_both_forms() {
+        let mut t = Runner::new();
+        assert!(t.run("AUTH x").starts_with("-ERR AUTH <password> called without any password configured"));
+        assert_eq!(t.run("AUTH default x"), "+OK ");
+        assert_eq!(t.run("AUTH a b c"), SYNTAX);
+        assert_eq!(t.run("CONFIG SET requirepass secret"), "+OK ");
+        t.reconnect();
+        assert!(t.run("HELLO 3").starts_with("-NOAUTH HELLO must be called with the client already authenticated"));
+        assert_eq!(t.run("AUTH secre"), WRONGPASS);
+        assert_eq!(t.run("AUTH secretsecret"), WRONGPASS);
+        assert_eq!(t.run("AUTH nobody secret"), WRONGPASS);
+        assert_eq!(t.run("AUTH secret"), "+OK ");
+        assert!(t.client.authenticated);
+        assert_eq!(t.run("RESET"), "+RESET ");
+        assert!(!t.client.authenticated);
+        assert!(t.run("HELLO 3 AUTH default secret").starts_with("%7 "));
+        assert_eq!(t.server.counters.access_denied_auth.get(), 3);
+    }
+
+    #[test]
+    fn passwords_are_compared_whole() {
+        assert!(same_in_constant_time(b"", b""));
+        for (given, secret) in [("a", ""), ("", "a"), ("ab", "a"), ("aa", "a"), ("a", "aa"), ("b", "a")] {
+            assert!(!same_in_constant_time(given.as_bytes(), secret.as_bytes()), "{given} {secret}");
+        }
+        assert!(same_in_constant_time(b"secret", b"secret"));
+    }
+
+    #[test]
+    fn select_names_what_is_wrong_with_the_index() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("SELECT 15"), "+OK ");
+        assert_eq!(t.client.db, 15);
+        for index in ["16", "-1"] {
+            assert_eq!(t.run(&format!("SELECT {index}")), "-ERR DB index is out of range ");
+        }
+        assert_eq!(t.run("SELECT a"), "-ERR value is not an integer or out of range ");
+        assert_eq!(
+            t.run("SELECT 99999999999"),
+            "-ERR value is out of range, value must between -2147483648 and 2147483647 "
+        );
+        assert_eq!(t.client.db, 15);
+    }
+
+    #[test]
+    fn reset_and_quit() {
+        let mut t = Runner::new();
+        t.run("HELLO 3 SETNAME me");
+        t.run("SELECT 3");
+        t.run("CLIENT NO-TOUCH on");
+        assert_eq!(t.run("RESET"), "+RESET ");
+        assert_eq!((t.client.db, t.client.resp), (0, Resp::V2));
+        assert_eq!(t.run("CLIENT GETNAME"), "$-1 ");
+        assert_eq!(t.run("QUIT"), "+OK ");
+        assert!(t.client.closing);
+    }
+
+    #[test]
+    fn wait_answers_at_once_only_when_nothing_is_waited_for() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("WAIT 0 0"), ":0 ");
+        assert_eq!(t.run("WAIT -1 5"), ":0 ");
+        assert_eq!(t.run("WAIT a b"), "-ERR value is not an integer or out of range ");
+        assert_eq!(t.run("WAIT 0 b"), "-ERR timeout is not an integer or out of range ");
+        assert_eq!(t.run("WAIT 0 -1"), "-ERR timeout is negative ");
+        assert_eq!(t.run("WAIT 0 9223372036854775807"), "-ERR timeout is out of range ");
+        assert_eq!(t.run("WAIT 1 20"), "");
+        assert!(matches!(t.client.wait.take(), Some(Wait::Replicas { timeout: Some(ms) }) if ms.as_millis() == 20));
+        assert_eq!(t.run("WAIT 1 0"), "");
+        assert!(matches!(t.client.wait.take(), Some(Wait::Replicas { timeout: None })));
+        assert_eq!(t.run("WAITAOF 2 0 0"), "-ERR value is out of range, value must between 0 and 1 ");
+        assert_eq!(t.run("WAITAOF 0 a 0"), "-ERR value is out of range, must be positive ");
+        assert_eq!(t.run("WAITAOF 0 0 -1"), "-ERR timeout is negative ");
+        assert_eq!(
+            t.run("WAITAOF 1 0 0"),
+            "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled. "
+        );
+        assert_eq!(t.run("WAITAOF 0 0 0"), "*2 :0 :0 ");
+        assert_eq!(t.run("WAITAOF 0 1 10"), "");
+        assert!(matches!(t.client.wait.take(), Some(Wait::LocalAndReplicas { timeout: Some(_), .. })));
+    }
+}

@@ -1,0 +1,779 @@
+//! The map of keys to values, one for each (shard, database), and of the members of large collections:
+//! linear hashing over copy-on-write segments.
+//!
+//! With `n` segments and `2^L <= n < 2^(L+1)`, a key lives in segment `hash mod 2^(L+1)` if there
+//! is one, else in `hash mod 2^L`. Growing adds segment `n`, which takes its keys from segment
+//! `n - 2^L`; shrinking is the reverse. So one insert moves one segment's records, never all.
+//!
+//! ```text
+//!   hash: │ 10 bits: shard │ 6 bits │ 8 bits: tag │ 2 bits │ 38 bits: segment, lowest first │
+//! ```
+//!
+//! SCAN walks the segments by their index *with the bits reversed*. A segment at level L holds one
+//! interval of reversed hashes, and a split cuts the interval in two: whatever splits and merges
+//! happen between two calls, what lies before the cursor has been visited.
+//!
+//! Invariants:
+//!
+//! - Every hash that a caller gives is the seed's hash of the key.
+//! - `len`, `volatile`, `elementwise` and `live` are the sums over the segments.
+//! - `bounds[i]` is at or before every expiry in segment `i`, those of the elements of collections
+//!   included, and `earliest` at or before every bound. No bounds are kept while nothing can expire.
+//! - A clone shares all segments; a change after that copies only the segment that it touches.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(test)]
+pub(crate) use relocate::tests as relocate_tests;
+pub use relocate::{Budget, Position};
+
+use super::entry::{EXPIRY_MAX, EntryRef, Heap, HeapMut, NewValue, ValueRef};
+use super::segment::Segment;
+use crate::base::hash::HashSeed;
+use crate::base::prefetch::prefetch_line;
+
+mod relocate;
+
+/// SCAN positions are below `2^POSITION_BITS`.
+pub const POSITION_BITS: u32 = 38;
+
+/// A segment is split when the mean passes this many records,
+const SPLIT_ENTRIES: usize = 40;
+/// or this many bytes of records;
+const SPLIT_BYTES: usize = 2200;
+/// and the last one is merged back when the means fall to these.
+const MERGE_ENTRIES: usize = 16;
+const MERGE_BYTES: usize = 900;
+/// A segment larger than this makes the directory split further, whatever the mean.
+const CROWDED_BYTES: usize = 60_000;
+/// Merging never makes a segment larger than this.
+const MERGED_BYTES_MAX: usize = CROWDED_BYTES / 2;
+/// How far a crowd of colliding hashes may push the splitting: this many times the usual number.
+const CROWDED_SPLITS_MAX: usize = 64;
+/// The bound of a segment in which nothing expires.
+const NEVER: u64 = u64::MAX;
+
+/// What a record held before it was replaced or removed.
+#[derive(Debug)]
+#[must_use = "a large payload should be freed off the worker's thread"]
+pub struct Displaced {
+    /// When the key would have expired, in unix milliseconds.
+    pub expiry: Option<u64>,
+    /// The payload, if the value was outside the record.
+    pub heap: Option<Heap>,
+}
+
+/// A key found to have expired, or to hold elements that have.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ExpiredKey {
+    /// Its hash.
+    pub hash: u64,
+    /// Its bytes.
+    pub key: Box<[u8]>,
+    /// Whether the key itself has expired; if not, elements of its collection may have.
+    pub whole: bool,
+}
+
+/// When a key expires, and when the first of the elements that it holds may.
+#[derive(Clone, Copy, Default)]
+struct Expiries {
+    own: Option<u64>,
+    elements: Option<u64>,
+}
+
+impl Expiries {
+    #[inline]
+    fn of(entry: EntryRef<'_>) -> Expiries {
+        Expiries { own: entry.expiry(), elements: entry.value_expiry() }
+    }
+
+    /// The earlier of the two.
+    #[inline]
+    fn earliest(self) -> Option<u64> {
+        self.own.into_iter().chain(self.elements).min()
+    }
+}
+
+/// Where an entry stands, until the next change of its directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    segment: usize,
+    slot: usize,
+}
+
+/// What of a directory may be known without its lock: addresses to prefetch, never to follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spine {
+    /// The address of the first segment's pointer.
+    pub address: usize,
+    /// The number of segments.
+    pub len: usize,
+}
+
+impl Spine {
+    /// Has the processor fetch the pointer to the segment of a hash.
+    #[inline]
+    pub fn prefetch(self, hash: u64) {
+        let at = index_of(hash, mask_of(self.len), self.len);
+        prefetch_line(std::ptr::without_provenance(self.address + at * size_of::<Segment>()));
+    }
+}
+
+/// What to do with the expiry of a key that is replaced.
+#[derive(Clone, Copy)]
+enum NewExpiry {
+    Keep,
+    Set(Option<u64>),
+}
+
+/// The keys of one database in one shard. A clone is a frozen view.
+pub struct Directory {
+    segments: Vec<Segment>,
+    /// All ones, as many as the level of the segments already split.
+    mask: usize,
+    len: usize,
+    volatile: usize,
+    /// Keys that hold elements with an expiry.
+    elementwise: usize,
+    live: usize,
+    /// Parallel to `segments`, or empty while nothing can expire. Atomic only so that a look that
+    /// changes nothing else may tighten them.
+    bounds: Vec<AtomicU64>,
+    earliest: AtomicU64,
+    seed: HashSeed,
+}
+
+impl Clone for Directory {
+    fn clone(&self) -> Directory {
+        const AHEAD: usize = 8;
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for (at, segment) in self.segments.iter().enumerate() {
+            // Every count is a cache miss: have several under way.
+            if let Some(ahead) = self.segments.get(at + AHEAD) {
+                ahead.prefetch_count();
+            }
+            segments.push(segment.clone());
+        }
+        let copy = |bound: &AtomicU64| AtomicU64::new(bound.load(Ordering::Relaxed));
+        Directory {
+            segments,
+            mask: self.mask,
+            len: self.len,
+            volatile: self.volatile,
+            elementwise: self.elementwise,
+            live: self.live,
+            bounds: self.bounds.iter().map(copy).collect(),
+            earliest: copy(&self.earliest),
+            seed: self.seed,
+        }
+    }
+}
+
+impl Directory {
+    /// An empty directory; `seed` is the one of all hashes to come.
+    pub fn new(seed: HashSeed) -> Directory {
+        Directory::with_capacity(seed, 0, 0)
+    }
+
+    /// An empty directory with the right number of segments for so many entries that take so many
+    /// bytes in all (see `live_bytes`; 0 if unknown): loading them splits nothing.
+    pub fn with_capacity(seed: HashSeed, entries: usize, live_bytes: usize) -> Directory {
+        let count = entries.div_ceil(SPLIT_ENTRIES).max(live_bytes.div_ceil(SPLIT_BYTES)).max(1);
+        Directory {
+            segments: (0..count).map(|_| Segment::empty()).collect(),
+            mask: mask_of(count),
+            len: 0,
+            volatile: 0,
+            elementwise: 0,
+            live: 0,
+            bounds: Vec::new(),
+            earliest: AtomicU64::new(NEVER),
+            seed,
+        }
+    }
+
+    /// How many keys there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no keys.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many keys have an expiry.
+    #[inline]
+    pub fn volatile_len(&self) -> usize {
+        self.volatile
+    }
+
+    /// How many keys hold elements with an expiry of their own.
+    #[inline]
+    pub fn elementwise_len(&self) -> usize {
+        self.elementwise
+    }
+
+    /// The bytes of all records, payloads outside them not counted.
+    #[inline]
+    pub fn live_bytes(&self) -> usize {
+        self.live
+    }
+
+    /// The bytes allocated for segments and tables, payloads not counted. Reads every segment.
+    pub fn memory(&self) -> usize {
+        let tables = self.segments.capacity() * size_of::<Segment>() + self.bounds.capacity() * size_of::<AtomicU64>();
+        let segments = self.segments.iter().filter(|segment| segment.len() > 0);
+        size_of::<Directory>() + tables + segments.map(Segment::capacity).sum::<usize>()
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        let segment = &self.segments[self.index(hash)];
+        let slot = segment.find(tag_of(hash), key)?;
+        Some(segment.entry(slot))
+    }
+
+    /// Where the entry of a key stands.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let segment = self.index(hash);
+        Some(Place { segment, slot: self.segments[segment].find(tag_of(hash), key)? })
+    }
+
+    /// The entry at a place that [`Directory::find`] gave, the directory being unchanged since.
+    #[inline]
+    pub fn entry_at(&self, place: Place) -> EntryRef<'_> {
+        self.segments[place.segment].entry(place.slot)
+    }
+
+    /// Sets the access field of the entry at a place, unless a frozen view shares its segment.
+    #[inline]
+    pub fn set_access_at(&mut self, place: Place, access: u32) {
+        self.segments[place.segment].set_access(place.slot, access);
+    }
+
+    /// What may be known of it without its lock.
+    #[inline]
+    pub fn spine(&self) -> Spine {
+        Spine { address: self.segments.as_ptr().addr(), len: self.segments.len() }
+    }
+
+    /// Stores a key: value, expiry and access, whatever it was before.
+    #[inline]
+    pub fn set(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: NewValue<'_>,
+        expiry: Option<u64>,
+        access: u32,
+    ) -> Option<Displaced> {
+        self.write(hash, key, value, NewExpiry::Set(expiry), access)
+    }
+
+    /// Stores a key's value, and leaves its expiry as it is.
+    #[inline]
+    pub fn set_value(&mut self, hash: u64, key: &[u8], value: NewValue<'_>, access: u32) -> Option<Displaced> {
+        self.write(hash, key, value, NewExpiry::Keep, access)
+    }
+
+    #[inline]
+    fn write(&mut self, hash: u64, key: &[u8], value: NewValue<'_>, new: NewExpiry, access: u32) -> Option<Displaced> {
+        let (at, tag) = (self.index(hash), tag_of(hash));
+        let segment = &mut self.segments[at];
+        let before = segment.live_bytes();
+        let found = segment.find(tag, key);
+        let old = found.map_or(Expiries::default(), |slot| Expiries::of(segment.entry(slot)));
+        let expiry = match new {
+            NewExpiry::Keep => old.own,
+            NewExpiry::Set(expiry) => expiry.map(storable),
+        };
+        let renewed = Expiries { own: expiry, elements: value.expiry() };
+        let heap = value.with_body(|body| match found {
+            Some(slot) => segment.replace(slot, &body, expiry, access),
+            None => {
+                segment.insert(tag, key, &body, expiry, access);
+                None
+            }
+        });
+        self.live = self.live - before + segment.live_bytes();
+        if found.is_none() {
+            debug_assert_eq!(hash, self.hash_of(key), "a hash is the seed's hash of the key");
+            self.len += 1;
+        }
+        self.note_expiry(at, old, renewed);
+        self.grow(at);
+        found.map(|_| Displaced { expiry: old.own, heap })
+    }
+
+    /// Removes a key.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Displaced> {
+        let at = self.index(hash);
+        let segment = &mut self.segments[at];
+        let slot = segment.find(tag_of(hash), key)?;
+        let old = Expiries::of(segment.entry(slot));
+        let before = segment.live_bytes();
+        let heap = segment.remove(slot);
+        self.live = self.live - before + segment.live_bytes();
+        self.len -= 1;
+        self.note_expiry(at, old, Expiries::default());
+        self.shrink();
+        Some(Displaced { expiry: old.own, heap })
+    }
+
+    /// Takes away every key whose hash has this bit, which is none of those that choose a segment, and gives them in
+    /// a directory of their own.
+    pub fn split_off(&mut self, bit: u64) -> Directory {
+        let mut high = Directory { segments: Vec::with_capacity(self.segments.len()), ..Directory::new(self.seed) };
+        high.mask = self.mask;
+        for at in 0..self.segments.len() {
+            let mut segment = std::mem::replace(&mut self.segments[at], Segment::empty());
+            let other = segment.split(|key| self.hash_of(key) & bit != 0);
+            self.segments[at] = segment;
+            high.segments.push(other);
+        }
+        let any_expires = self.volatile + self.elementwise > 0;
+        for directory in [&mut *self, &mut high] {
+            directory.add_up(any_expires);
+            directory.shrink_to_fit();
+        }
+        high
+    }
+
+    /// Sets or clears a key's expiry; false if there is no such key.
+    pub fn set_expiry(&mut self, hash: u64, key: &[u8], expiry: Option<u64>) -> bool {
+        let at = self.index(hash);
+        let segment = &mut self.segments[at];
+        let Some(slot) = segment.find(tag_of(hash), key) else { return false };
+        let old = Expiries::of(segment.entry(slot));
+        let before = segment.live_bytes();
+        let expiry = expiry.map(storable);
+        segment.set_expiry(slot, expiry);
+        self.live = self.live - before + segment.live_bytes();
+        self.note_expiry(at, old, Expiries { own: expiry, ..old });
+        self.grow(at);
+        true
+    }
+
+    /// A key's string, to be changed in place: it becomes growable if it is not yet, and is copied
+    /// first if a frozen view shares it. `None` if there is no such key, or it is no string.
+    pub fn raw_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Vec<u8>> {
+        let entry = self.get(hash, key)?;
+        let raw = match entry.value() {
+            ValueRef::Int(number) => Some(itoa::Buffer::new().format(number).into()),
+            ValueRef::Str(bytes) => Some(bytes.to_vec()),
+            ValueRef::Raw(_) => None,
+            _ => return None,
+        };
+        if let Some(raw) = raw {
+            let access = entry.access();
+            // The old payload is dropped here: this path has just copied all of it anyway.
+            let _ = self.set_value(hash, key, NewValue::Raw(raw), access);
+        }
+        match self.heap_mut(hash, key)? {
+            HeapMut::Raw(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// A growable string or large collection, to be changed in place; a frozen view keeps what it shares.
+    /// `None` if there is no such key, or its value is of another kind.
+    pub fn heap_mut(&mut self, hash: u64, key: &[u8]) -> Option<HeapMut<'_>> {
+        let at = self.index(hash);
+        let slot = self.segments[at].find(tag_of(hash), key)?;
+        self.segments[at].heap_mut(slot)
+    }
+
+    /// Takes note of when the elements of a collection expire, that was changed by [`Directory::heap_mut`];
+    /// `before` is what [`EntryRef::value_expiry`] said of it until then.
+    #[inline]
+    pub fn note_elements(&mut self, place: Place, before: Option<u64>) {
+        let entry = self.segments[place.segment].entry(place.slot);
+        let now = Expiries::of(entry);
+        self.note_expiry(place.segment, Expiries { elements: before, ..now }, now);
+    }
+
+    /// Has the processor fetch the segment of a hash: some time before `prefetch_record`.
+    #[inline]
+    pub fn prefetch_segment(&self, hash: u64) {
+        self.segments[self.index(hash)].prefetch();
+    }
+
+    /// Has the processor fetch the record of a hash: some time before the look-up.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        self.segments[self.index(hash)].prefetch_record(tag_of(hash));
+    }
+
+    /// A time before which no key expires; `None` if none ever does.
+    #[inline]
+    pub fn earliest_expiry(&self) -> Option<u64> {
+        Some(self.earliest.load(Ordering::Relaxed)).filter(|&at| at != NEVER)
+    }
+
+    /// Adds up to `limit` keys that have expired at `now` to `out`, or whose elements may have; the caller
+    /// removes them.
+    ///
+    /// Segments in which nothing can have expired are skipped. A segment looked at gets an exact
+    /// bound, so that the look after the removal makes the next ones cheap.
+    pub fn collect_expired(&self, now: u64, limit: usize, out: &mut Vec<ExpiredKey>) {
+        let end = out.len().saturating_add(limit);
+        if self.earliest.load(Ordering::Relaxed) > now || limit == 0 {
+            return;
+        }
+        let mut earliest = NEVER;
+        for (segment, bound) in self.segments.iter().zip(&self.bounds) {
+            if bound.load(Ordering::Relaxed) <= now && out.len() < end {
+                let mut exact = NEVER;
+                for entry in segment.entries() {
+                    let expiries = Expiries::of(entry);
+                    let Some(expiry) = expiries.earliest() else { continue };
+                    exact = exact.min(expiry);
+                    if expiry <= now && out.len() < end {
+                        let key = entry.key();
+                        let whole = expiries.own.is_some_and(|own| own <= now);
+                        out.push(ExpiredKey { hash: self.hash_of(key), key: key.into(), whole });
+                    }
+                }
+                bound.store(exact, Ordering::Relaxed);
+            }
+            earliest = earliest.min(bound.load(Ordering::Relaxed));
+        }
+        self.earliest.store(earliest, Ordering::Relaxed);
+    }
+
+    /// How many keys have expired at `now`. Segments in which nothing can have expired are skipped.
+    pub fn expired_len(&self, now: u64) -> usize {
+        if self.earliest.load(Ordering::Relaxed) > now {
+            return 0;
+        }
+        let due = self.segments.iter().zip(&self.bounds).filter(|(_, bound)| bound.load(Ordering::Relaxed) <= now);
+        let entries = due.flat_map(|(segment, _)| segment.entries());
+        entries.filter(|entry| entry.expiry().is_some_and(|at| at <= now)).count()
+    }
+
+    /// Visits the entries from a position on, whole segments at a time, until about `budget` are
+    /// visited; gives the position to go on from, or `None` at the end. Positions begin at 0.
+    ///
+    /// Every key that is there from the first call to the last is visited at least once.
+    pub fn scan(&self, position: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<u64> {
+        let end = 1 << POSITION_BITS;
+        let (mut position, mut visited) = (position, 0);
+        // Empty segments count a little, so that a sparse directory cannot hold one call for long.
+        let mut steps = budget.saturating_mul(10).max(1);
+        while position < end && steps > 0 && (visited < budget || visited == 0) {
+            let at = self.index(reversed(position));
+            let segment = &self.segments[at];
+            segment.entries().for_each(&mut *visit);
+            visited += segment.len();
+            steps -= 1;
+            let width = POSITION_BITS - self.level(at);
+            position = (reversed(at as u64) & !((1 << width) - 1)) + (1 << width);
+        }
+        (position < end).then_some(position)
+    }
+
+    /// An entry at random, near uniformly; `random` is the source of all choices made.
+    pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
+        const TRIES: usize = 128;
+        if self.len == 0 {
+            return None;
+        }
+        let mut state = random;
+        let spread = 4 * self.len.div_ceil(self.segments.len()) + 16;
+        for _ in 0..TRIES {
+            let segment = &self.segments[below(&mut state, self.segments.len())];
+            // Rejection gives every record the same chance, but those of a segment four times as
+            // full as the mean.
+            let slot = below(&mut state, spread);
+            if segment.len() > spread {
+                return Some(segment.entry(below(&mut state, segment.len())));
+            }
+            if slot < segment.len() {
+                return Some(segment.entry(slot));
+            }
+        }
+        let start = below(&mut state, self.segments.len());
+        let round = self.segments[start..].iter().chain(&self.segments[..start]);
+        let segment = round.into_iter().find(|segment| segment.len() > 0)?;
+        Some(segment.entry(below(&mut state, segment.len())))
+    }
+
+    /// An entry with an expiry, at random: the first behind a random place, so that one among many without
+    /// is less than uniform, and found.
+    pub fn random_volatile(&self, random: u64) -> Option<EntryRef<'_>> {
+        if self.volatile == 0 {
+            return None;
+        }
+        let mut state = random;
+        let start = below(&mut state, self.segments.len());
+        let round = (start..self.segments.len()).chain(0..start);
+        let may_expire = |at: &usize| self.bounds[*at].load(Ordering::Relaxed) != NEVER;
+        round.filter(may_expire).find_map(|at| {
+            let segment = &self.segments[at];
+            let first = below(&mut state, segment.len().max(1));
+            let slots = (first..segment.len()).chain(0..first.min(segment.len()));
+            slots.map(|slot| segment.entry(slot)).find(|entry| entry.expiry().is_some())
+        })
+    }
+
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        self.segments.iter().flat_map(Segment::entries)
+    }
+
+    /// The segment of a hash.
+    #[inline]
+    fn index(&self, hash: u64) -> usize {
+        index_of(hash, self.mask, self.segments.len())
+    }
+
+    /// How many hash bits choose this segment.
+    #[inline]
+    fn level(&self, at: usize) -> u32 {
+        let level = self.mask.count_ones();
+        if level > 0 && (at | (self.mask + 1) >> 1) >= self.segments.len() { level - 1 } else { level }
+    }
+
+    #[inline]
+    fn hash_of(&self, key: &[u8]) -> u64 {
+        #[cfg(test)]
+        if let Some(forged) = tests::forged_hash(key) {
+            return forged;
+        }
+        self.seed.hash(key)
+    }
+
+    /// Keeps count of the keys with an expiry, and the bounds.
+    #[inline]
+    fn note_expiry(&mut self, at: usize, old: Expiries, new: Expiries) {
+        let (before, after) = (old.earliest(), new.earliest());
+        if before.is_none() && after.is_none() {
+            return;
+        }
+        self.volatile = self.volatile - usize::from(old.own.is_some()) + usize::from(new.own.is_some());
+        let elementwise = self.elementwise + usize::from(new.elements.is_some());
+        self.elementwise = elementwise.saturating_sub(usize::from(old.elements.is_some()));
+        if self.volatile + self.elementwise == 0 {
+            self.bounds = Vec::new();
+            self.earliest = AtomicU64::new(NEVER);
+        } else if let Some(expiry) = after {
+            if self.bounds.is_empty() {
+                self.bounds = (0..self.segments.len()).map(|_| AtomicU64::new(NEVER)).collect();
+            }
+            let lower = |bound: &mut AtomicU64| *bound.get_mut() = expiry.min(*bound.get_mut());
+            lower(&mut self.bounds[at]);
+            lower(&mut self.earliest);
+        }
+    }
+
+    /// Splits a segment or two after an insert into segment `at`, if there is need.
+    #[inline]
+    fn grow(&mut self, at: usize) {
+        let count = self.segments.len();
+        if self.len > count * SPLIT_ENTRIES || self.live > count * SPLIT_BYTES {
+            self.split();
+        }
+        if self.segments[at].capacity() > CROWDED_BYTES {
+            self.spread_crowd(at);
+        }
+    }
+
+    /// Splits on until the crowded segment's turn comes, a few at each insert.
+    #[cold]
+    fn spread_crowd(&mut self, at: usize) {
+        let usual = (self.len / SPLIT_ENTRIES).max(self.live / SPLIT_BYTES) + 1;
+        for _ in 0..4 {
+            let crowded = self.segments[at].live_bytes() > CROWDED_BYTES;
+            if crowded && self.segments.len() < usual * CROWDED_SPLITS_MAX {
+                self.split();
+            }
+        }
+    }
+
+    /// Adds one segment, and moves to it what is its own.
+    #[cold]
+    #[inline(never)]
+    fn split(&mut self) {
+        let new = self.segments.len();
+        let bit = 1usize << new.ilog2();
+        let from = new - bit;
+        let mut low = std::mem::replace(&mut self.segments[from], Segment::empty());
+        let high = low.split(|key| self.hash_of(key) as usize & bit != 0);
+        if new == self.segments.capacity() {
+            self.segments.reserve_exact(new / 8 + 1);
+        }
+        self.segments[from] = low;
+        self.segments.push(high);
+        self.mask = mask_of(new + 1);
+        if !self.bounds.is_empty() {
+            if new == self.bounds.capacity() {
+                self.bounds.reserve_exact(new / 8 + 1);
+            }
+            self.bounds[from] = exact_bound(&self.segments[from]);
+            self.bounds.push(exact_bound(&self.segments[new]));
+        }
+    }
+
+    /// Merges the last segment back after a removal, if the means are low.
+    #[inline]
+    fn shrink(&mut self) {
+        let count = self.segments.len();
+        if self.len == 0 && count > 1 {
+            *self = Directory::new(self.seed);
+            return;
+        }
+        let sparse = self.len < count * MERGE_ENTRIES && self.live < count * MERGE_BYTES;
+        if count > 1 && sparse {
+            self.merge();
+        }
+    }
+
+    /// Merges segments until each has its fill.
+    fn shrink_to_fit(&mut self) {
+        let mut before = usize::MAX;
+        while self.segments.len() < before {
+            before = self.segments.len();
+            self.shrink();
+        }
+    }
+
+    /// Counts again what there is, and when the first of it expires, if any of it may.
+    fn add_up(&mut self, any_expires: bool) {
+        self.len = self.segments.iter().map(Segment::len).sum();
+        self.live = self.segments.iter().map(Segment::live_bytes).sum();
+        (self.volatile, self.elementwise, self.bounds, self.earliest) = (0, 0, Vec::new(), AtomicU64::new(NEVER));
+        if !any_expires {
+            return;
+        }
+        for at in 0..self.segments.len() {
+            for slot in 0..self.segments[at].len() {
+                let expiries = Expiries::of(self.segments[at].entry(slot));
+                self.note_expiry(at, Expiries::default(), expiries);
+            }
+        }
+    }
+
+    /// Takes the last segment away: the reverse of `split`.
+    #[cold]
+    #[inline(never)]
+    fn merge(&mut self) {
+        let last = self.segments.len() - 1;
+        let into = last - (1 << last.ilog2());
+        let bytes = self.segments[last].live_bytes() + self.segments[into].live_bytes();
+        if bytes > MERGED_BYTES_MAX && self.segments[last].len() > 0 {
+            return;
+        }
+        let Some(high) = self.segments.pop() else { return };
+        self.segments[into].merge(high);
+        self.mask = mask_of(last);
+        if let Some(mut bound) = self.bounds.pop() {
+            let lower = self.bounds[into].get_mut();
+            *lower = (*lower).min(*bound.get_mut());
+        }
+        if self.segments.capacity() > 2 * last + 8 {
+            self.segments.shrink_to(last + last / 8);
+            self.bounds.shrink_to(last + last / 8);
+        }
+    }
+
+    /// Checks all invariants, of every segment and of the whole.
+    ///
+    /// # Panics
+    /// If one is broken.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.mask, mask_of(self.segments.len()));
+        let (mut len, mut live, mut volatile, mut elementwise) = (0, 0, 0, 0);
+        let never = self.volatile + self.elementwise == 0;
+        assert_eq!(self.bounds.is_empty(), never, "bounds are kept while needed");
+        assert!(self.bounds.is_empty() || self.bounds.len() == self.segments.len());
+        for (at, segment) in self.segments.iter().enumerate() {
+            segment.check_invariants(|key| tag_of(self.hash_of(key)));
+            let mut keys = std::collections::HashSet::new();
+            for entry in segment.entries() {
+                let hash = self.hash_of(entry.key());
+                assert_eq!(self.index(hash), at, "a key is in the segment of its hash");
+                let low_bits = (1 << self.level(at)) - 1;
+                assert_eq!(hash as usize & low_bits, at & low_bits, "the level counts its bits");
+                assert!(keys.insert(entry.key()), "a key is stored once");
+                let expiries = Expiries::of(entry);
+                volatile += usize::from(expiries.own.is_some());
+                elementwise += usize::from(expiries.elements.is_some());
+                if let Some(expiry) = expiries.earliest() {
+                    assert!(self.bounds[at].load(Ordering::Relaxed) <= expiry);
+                }
+            }
+            if let Some(bound) = self.bounds.get(at) {
+                assert!(self.earliest.load(Ordering::Relaxed) <= bound.load(Ordering::Relaxed));
+            }
+            len += segment.len();
+            live += segment.live_bytes();
+        }
+        let sums = (self.len, self.live, self.volatile, self.elementwise);
+        assert_eq!((len, live, volatile, elementwise), sums, "the sums agree");
+    }
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Directory")
+            .field("segments", &self.segments.len())
+            .field("len", &self.len)
+            .field("volatile", &self.volatile)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An expiry as a record can hold it: a time beyond the last becomes the last, for the bounds as well.
+#[inline]
+fn storable(expiry: u64) -> u64 {
+    expiry.min(EXPIRY_MAX)
+}
+
+/// As many ones as choose among so many segments.
+#[inline]
+fn mask_of(segments: usize) -> usize {
+    segments.next_power_of_two() - 1
+}
+
+/// The segment of a hash among so many.
+#[inline]
+fn index_of(hash: u64, mask: usize, segments: usize) -> usize {
+    let at = hash as usize & mask;
+    if at < segments { at } else { at & (mask >> 1) }
+}
+
+/// The bits of a hash that a slot keeps.
+#[inline]
+fn tag_of(hash: u64) -> u8 {
+    (hash >> 40) as u8
+}
+
+/// Turns a hash's low bits into a SCAN position, and back.
+#[inline]
+fn reversed(bits: u64) -> u64 {
+    bits.reverse_bits() >> (u64::BITS - POSITION_BITS)
+}
+
+fn exact_bound(segment: &Segment) -> AtomicU64 {
+    AtomicU64::new(segment.earliest_expiry().unwrap_or(NEVER))
+}
+
+/// A number below `end`, from a SplitMix64 stream.
+#[inline]
+fn below(state: &mut u64, end: usize) -> usize {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    ((u128::from(mixed) * end as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests;
