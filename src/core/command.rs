@@ -1,5 +1,5 @@
-//! What a command is: a plain `static` beside its handler, with name, arity, flags, where its keys are, how it is logged
-//! and its documentation.
+//! What a command is: a plain `static` beside its handler, with name, arity, flags, where its keys are, how it is
+//! logged and its documentation.
 //!
 //! Policy lives in these fields and is never a comparison of names. Invariant: a [`flags::WRITE`] command has a
 //! [`LogRule`] other than [`LogRule::Nothing`].

@@ -1,7 +1,8 @@
 //! Fetching ahead of use: what the commands of a group will touch, in waves, so that the cache misses of one
 //! overlap those of the others.
 
-use super::{GROUP_MAX, Plan, find_keys};
+use super::data::find_keys;
+use super::{GROUP_MAX, Plan};
 use crate::core::Server;
 use crate::core::call::HashedKeys;
 use crate::core::table::LastNamed;

@@ -2,13 +2,16 @@
 //! [`Group::one`] does for a command can be left out, and the rest be done once for all that follow each other.
 //!
 //! Invariants:
-//! - Only a command for which [`CommandEntry::is_plain_read`] holds comes here, outside a transaction, with CLIENT REPLY on.
+//! - Only a command for which [`CommandEntry::is_plain_read`] holds comes here, outside a transaction, with CLIENT
+//!   REPLY on.
 //! - A read can still remove its key: one that has expired. That is logged under the lock, as everywhere.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::Plan;
+use super::data::append_effects;
+use super::group::Group;
 use super::handler::{fail, failure};
-use super::{Group, Plan, append_effects};
 use crate::core::call::HashedKeys;
 use crate::core::client::Client;
 use crate::core::db::Db;

@@ -1,6 +1,7 @@
 //! Replay: the handlers that clients' commands run, applied to the records of the log.
 
-use super::{find_keys, hold, run_handler};
+use super::data::{find_keys, hold};
+use super::handler::run_handler;
 use crate::base::clock;
 use crate::core::call::HashedKeys;
 use crate::core::db::{Db, Facts, Scratch};

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::data::{append_effects, find_keys, hold};
+use super::group::Group;
 use super::handler::{error_reply, run_handler};
-use super::{Group, find_keys, hold};
 use crate::core::call::{HashedKeys, Wait};
 use crate::core::client::Client;
 use crate::core::db::Db;
@@ -142,7 +143,7 @@ impl Group<'_> {
         let db = Db::new(held, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
-        super::append_effects(server, self.worker, call.db.scratch());
+        append_effects(server, self.worker, call.db.scratch());
         let waits_on = call.block.is_some();
         drop(call);
         self.retire();

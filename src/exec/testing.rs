@@ -6,10 +6,16 @@
 use super::*;
 use crate::base::hash::HashSeed;
 use crate::base::random::Random;
-use crate::core::Table;
-use crate::exec::evict::Evicted;
+use crate::core::call::HashedKey;
+use crate::core::db::Db;
+use crate::core::{Call, Handler, LogRule, Table, flags};
+use crate::exec::data::{find_keys, hold};
+use crate::exec::evict::{Choice, EvictDb, Evicted};
+use crate::exec::handler::run_handler;
+use crate::keyspace::Keyspace;
+use crate::keyspace::access::{AccessClock, Lfu};
 use crate::persist::record::Items;
-use crate::resp::{Resp, Span};
+use crate::resp::{Args, Output, Reply, Resp, Span};
 use crate::value::Limits;
 use crate::value::codec::{canonical, check_invariants};
 

@@ -10,8 +10,9 @@
 
 use smallvec::SmallVec;
 
+use super::data::{append_effects, find_keys};
+use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
-use super::{Group, find_keys, settle_reply_mode};
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, Transaction, WatchedKey};
 use crate::core::db::Db;
@@ -101,7 +102,7 @@ impl<'a> Group<'a> {
         self.scratch.begin(self.server.store.log().is_active(), false);
         let mut db = Db::new(held, self.scratch, db, &self.facts);
         let exists = db.exists(key);
-        super::append_effects(self.server, self.worker, db.scratch());
+        append_effects(self.server, self.worker, db.scratch());
         exists
     }
 

@@ -1,0 +1,154 @@
+//! Whether a command may run now, in Redis' order of checks; and how one that may not is refused.
+
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::data::append_effects;
+use super::evict::{Choice, EvictDb};
+use super::group::{Group, settle_reply_mode};
+use super::handler::error_reply;
+use crate::base::config::EvictionPolicy;
+use crate::base::{alloc, logging};
+use crate::core::client::Client;
+use crate::core::table::CommandEntry;
+use crate::core::{CommandError, flags};
+use crate::resp::{Args, Output};
+
+/// How many keys one command may evict, for each step of `maxmemory-eviction-tenacity`.
+const EVICTED_PER_TENACITY: usize = 8;
+
+impl Group<'_> {
+    /// Whether the command may run now, in Redis' order of checks.
+    #[inline]
+    pub(super) fn check(&mut self, entry: &CommandEntry, client: &Client) -> Result<(), CommandError> {
+        if entry.command.flags.has(flags::DEBUGGING) && !self.may_debug(client) {
+            return Err(CommandError::Text(
+                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run \
+                 it from a local connection, otherwise you need to set this option in the configuration file, and \
+                 then restart the server.",
+            ));
+        }
+        let flags = if client.transaction.is_none() {
+            entry.command.flags
+        } else if entry.command.flags.has(flags::NO_MULTI) {
+            return Err(CommandError::Text("ERR Command not allowed inside a transaction"));
+        } else {
+            Self::flags_to_check(entry, client)
+        };
+        if !client.authenticated && !flags.has(flags::NO_AUTH) {
+            return Err(CommandError::NoAuth);
+        }
+        if self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
+            // Whatever is executed makes room, for replies take memory too; what needs more is refused without it.
+            let made = self.make_room();
+            // What is queued takes memory, whatever it is.
+            let is_queued = client.transaction.is_some() && !flags.has(flags::NOT_QUEUED);
+            if flags.has(flags::DENYOOM) || is_queued {
+                made?;
+            }
+        }
+        if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
+            self.server.check_disk()?;
+        }
+        Ok(())
+    }
+
+    /// Whether `enable-debug-command` allows DEBUG to this connection.
+    #[cold]
+    pub(super) fn may_debug(&self, client: &Client) -> bool {
+        self.server.config.settings().enable_debug_command.allows(client.record.is_local())
+    }
+
+    /// Evicts keys by the policy, since memory is above `maxmemory`.
+    #[cold]
+    pub(super) fn make_room(&mut self) -> Result<(), CommandError> {
+        let server = self.server;
+        let settings = server.config.settings();
+        let choice = Choice { policy: settings.maxmemory_policy, samples: settings.maxmemory_samples };
+        if choice.policy == EvictionPolicy::NoEviction {
+            return Err(CommandError::OutOfMemory);
+        }
+        // What a snapshot holds is gone when it ends; without this it would cost the keyspace again and again.
+        let saving = &server.saving;
+        let in_snapshot = saving.state.lock().running.is_some();
+        if !in_snapshot {
+            saving.evicted_bytes.store(0, Relaxed);
+        }
+        let used = (alloc::used_memory() as u64).saturating_sub(saving.evicted_bytes.load(Relaxed));
+        let excess = used.saturating_sub(self.maxmemory);
+        if excess == 0 {
+            return Ok(());
+        }
+        let keys_max = match settings.maxmemory_eviction_tenacity {
+            100.. => usize::MAX,
+            tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
+        };
+        let inside = self.inside.is_none().then(|| server.gate.enter(self.worker));
+        self.scratch.begin(server.store.log().is_active(), false);
+        let mut world = EvictDb { keyspace: &server.keyspace, scratch: self.scratch, facts: self.facts };
+        let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |scratch| {
+            append_effects(server, self.worker, scratch);
+        });
+        drop(inside);
+        self.serve_vanished();
+        self.stats.counters.evicted.add_alone(evicted.keys as u64);
+        if in_snapshot {
+            saving.evicted_bytes.fetch_add(evicted.bytes, Relaxed);
+        }
+        if evicted.keys == 0 { Err(CommandError::OutOfMemory) } else { Ok(()) }
+    }
+
+    /// Replies with an error to a command that is not run.
+    #[cold]
+    pub(super) fn refuse(&mut self, error: &CommandError, args: Args<'_>, client: &mut Client, out: &mut Output) {
+        let table = &self.server.table;
+        let entry = match table.resolve(args) {
+            Err(CommandError::Arity(name)) => table.by_full_name(name.as_bytes()),
+            found => found.ok(),
+        };
+        if let Some(entry) = entry {
+            self.stats.commands[entry.index].rejected.add_alone(1);
+        }
+        if self.abort_transaction(self.server.table.get(args.at(0)), client) {
+            let text = error.wire();
+            let reason = text.strip_prefix(b"ERR ").unwrap_or(&text);
+            let text = [b"EXECABORT Transaction discarded because of: ", reason].concat();
+            return self.reply_refusal(&CommandError::Echo(text), client, out);
+        }
+        if matches!(error, CommandError::UnknownCommand(_)) && is_http(args.at(0)) {
+            return abort(client, self.facts.now);
+        }
+        self.reply_refusal(error, client, out);
+    }
+
+    pub(super) fn reply_refusal(&self, error: &CommandError, client: &mut Client, out: &mut Output) {
+        let mark = out.mark();
+        error_reply(self.server, error, out);
+        settle_reply_mode(client, mark, out);
+    }
+}
+
+/// Whether this is a line of an HTTP request: a web page can have a browser send one here, with commands of
+/// its own as the body.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}
+
+/// Closes a connection that speaks HTTP, before it gets to the body.
+#[cold]
+fn abort(client: &mut Client, now: i64) {
+    static LOGGED_MS: AtomicI64 = AtomicI64::new(i64::MIN);
+    const LOGGED_AGAIN_AFTER_MS: i64 = 60_000;
+    client.closing = true;
+    client.aborted = true;
+    let logged = LOGGED_MS.load(Relaxed);
+    if now.saturating_sub(logged) > LOGGED_AGAIN_AFTER_MS {
+        LOGGED_MS.store(now, Relaxed);
+        logging::warning(format_args!(
+            "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to this \
+             server. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise it. \
+             Connection from {} aborted.",
+            client.record.peer
+        ));
+    }
+}

@@ -1,0 +1,174 @@
+//! A data command under the locks of its keys: lock, run, log, unlock, and wake who waits.
+
+use smallvec::SmallVec;
+
+use super::group::Group;
+use super::handler::run_handler;
+use super::serving::{is_waited_for, register};
+use super::transaction::Part;
+use crate::core::call::{HashedKey, HashedKeys};
+use crate::core::client::Client;
+use crate::core::db::{Db, Scratch};
+use crate::core::table::CommandEntry;
+use crate::core::{Call, Command, LogRule, Outcome, Server, flags};
+use crate::keyspace::{Held, Keyspace};
+use crate::resp::{Args, Output, Reply};
+
+/// Room for effects that a worker keeps for the next command, in bytes.
+const EFFECTS_KEPT_BYTES: usize = 1 << 20;
+
+impl Group<'_> {
+    /// Runs a data command under the locks of its keys.
+    #[inline]
+    pub(super) fn data(
+        &mut self,
+        handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        client: &mut Client,
+        out: &mut Output,
+    ) -> Outcome {
+        let (server, worker) = (self.server, self.worker);
+        let command = entry.command;
+        let was_alone = self.closed.is_some();
+        if keys.any || command.flags.has(flags::FROZEN) {
+            self.close();
+        }
+        let frozen = self.closed.as_ref().filter(|_| command.flags.has(flags::FROZEN));
+        let frozen = frozen.map(|closed| server.keyspace.freeze(closed));
+        if !was_alone && !keys.any {
+            self.open();
+        }
+        // Nobody waits for a key of a transaction's shards.
+        let in_transaction = self.held.is_some();
+        let mut held = match &mut self.held {
+            Some(held) => held.lend(keys.named.iter().map(HashedKey::shard)),
+            None => hold(&server.keyspace, command, keys),
+        };
+        if command.flags.has(flags::WRITE)
+            && self.closed.is_none()
+            && !in_transaction
+            && server.blocking.is_any()
+            && is_waited_for(&mut held, args, keys)
+        {
+            drop(held);
+            self.close();
+            held = hold(&server.keyspace, command, keys);
+        }
+        self.scratch.begin(server.store.log().is_active(), entry.only_key.is_none());
+        let mut db = Db::new(held, self.scratch, client.db, &self.facts);
+        if command.flags.has(flags::NO_TOUCH) {
+            db = db.without_touching();
+        }
+        let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
+        let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
+        let barrier = outcome.is_ok() && (command.log == LogRule::Barrier || call.db.scratch().as_received());
+        let logged = !call.db.scratch().effects.is_empty() || barrier;
+        match &mut self.parts {
+            None => {
+                append_effects(server, worker, call.db.scratch());
+                if barrier {
+                    let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
+                    server.store.log().appender(worker).barrier(client.db, &words);
+                }
+            }
+            Some(parts) => {
+                let records = std::mem::take(&mut call.db.scratch().effects);
+                parts.extend((!records.is_empty()).then_some(Part::Records(records)));
+                parts.extend(barrier.then(|| Part::Barrier(client.db, args.from(0).map(<[u8]>::to_vec).collect())));
+            }
+        }
+        if let Some(block) = call.block.take().filter(|_| outcome.is_ok()) {
+            register(server, &mut call, block, client);
+        }
+        drop(call);
+        if self.closed.is_some() && !was_alone {
+            if command.flags.has(flags::WRITE) && server.blocking.is_any() {
+                let mut ready = Vec::new();
+                self.add_ready(entry, args, keys, &mut ready);
+                self.serve(ready);
+            }
+            self.open();
+        }
+        // An expired key that a read has removed is no write of this connection.
+        if logged && command.flags.has(flags::WRITE) {
+            client.last_write_block = server.store.log().position();
+        }
+        self.retire();
+        outcome
+    }
+
+    /// Has large values freed by another thread.
+    #[inline]
+    pub(super) fn retire(&mut self) {
+        self.scratch.forget_undo();
+        if !self.scratch.retired.is_empty() || !self.scratch.retired_directories.is_empty() {
+            self.retire_large();
+        }
+    }
+
+    #[cold]
+    pub(super) fn retire_large(&mut self) {
+        if !self.scratch.retired.is_empty() {
+            let values = std::mem::take(&mut self.scratch.retired);
+            let count = values.len() as u64;
+            self.server.reclaim(Box::new(values), count);
+        }
+        if !self.scratch.retired_directories.is_empty() {
+            let directories = std::mem::take(&mut self.scratch.retired_directories);
+            let count = directories.iter().map(|directory| directory.len() as u64).sum();
+            self.server.reclaim(Box::new(directories), count);
+        }
+    }
+}
+
+/// Finds and hashes the keys of a call.
+#[inline(always)]
+pub(super) fn find_keys(keyspace: &Keyspace, entry: &CommandEntry, args: Args<'_>, keys: &mut HashedKeys) {
+    keys.any = entry.command.flags.has(flags::GATE);
+    match entry.only_key {
+        Some(place) => {
+            if let Some(key) = args.get(place) {
+                keys.named.push(HashedKey { place, hash: keyspace.seed().hash(key) });
+            }
+        }
+        None => find_other_keys(keyspace, entry.command, args, keys),
+    }
+}
+
+/// The same, for commands that are not known to have just one key.
+pub(super) fn find_other_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut HashedKeys) {
+    keys.any |= command.keys.may_be_any(args);
+    // Arguments that do not fit leave the command without keys; its handler says what is wrong.
+    if let Some(places) = command.keys.places(args) {
+        let hashed = |&place: &usize| HashedKey { place, hash: keyspace.seed().hash(args.at(place)) };
+        keys.named.extend(places.iter().map(hashed));
+    }
+}
+
+/// Moves the effects of a command into the worker's log buffer. The caller holds the shards' locks.
+#[inline]
+pub(super) fn append_effects(server: &Server, worker: usize, scratch: &mut Scratch) {
+    if !scratch.effects.is_empty() {
+        append(server, worker, &mut scratch.effects);
+    }
+}
+
+pub(super) fn append(server: &Server, worker: usize, effects: &mut Vec<u8>) {
+    server.store.log().appender(worker).encoded(effects);
+    if effects.capacity() > EFFECTS_KEPT_BYTES {
+        *effects = Default::default();
+    }
+}
+
+/// Locks what the command needs.
+#[inline]
+pub(super) fn hold<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
+    match &keys.named[..] {
+        _ if keys.any || command.flags.has(flags::WALKS) => Held::on_demand(keyspace),
+        [] => Held::none(keyspace),
+        [key] => Held::one(keyspace, key.shard()),
+        several => Held::several(keyspace, &mut several.iter().map(HashedKey::shard).collect()),
+    }
+}

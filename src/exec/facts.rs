@@ -1,0 +1,49 @@
+//! What does not change while a command runs, from the settings and the clock.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::base::clock;
+use crate::base::config::Settings;
+use crate::base::hash::HashSeed;
+use crate::core::client::Client;
+use crate::core::db::Facts;
+use crate::keyspace::access::{AccessClock, Lfu};
+use crate::value::Limits;
+
+/// The sizes at which collections change their form, as configured.
+pub fn limits_of(settings: &Settings, seed: HashSeed) -> Limits {
+    Limits {
+        list_max_listpack_size: settings.list_max_listpack_size,
+        hash_max_listpack_entries: settings.hash_max_listpack_entries,
+        hash_max_listpack_value: settings.hash_max_listpack_value,
+        set_max_intset_entries: settings.set_max_intset_entries,
+        set_max_listpack_entries: settings.set_max_listpack_entries,
+        set_max_listpack_value: settings.set_max_listpack_value,
+        zset_max_listpack_entries: settings.zset_max_listpack_entries,
+        zset_max_listpack_value: settings.zset_max_listpack_value,
+        stream_node_max_bytes: settings.stream_node_max_bytes,
+        stream_node_max_entries: settings.stream_node_max_entries,
+        seed,
+    }
+}
+
+pub(super) fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
+    let lfu = settings
+        .maxmemory_policy
+        .is_lfu()
+        .then_some(Lfu { log_factor: settings.lfu_log_factor, decay_minutes: settings.lfu_decay_time_minutes });
+    Facts {
+        now,
+        access: AccessClock { seconds: (now / 1000) as u64, lfu },
+        string_max_bytes: settings.proto_max_bulk_len,
+        hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
+        limits,
+        replaying: false,
+        no_touch: false,
+    }
+}
+
+pub(super) fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
+    let no_touch = client.record.no_touch.load(Relaxed);
+    Facts { no_touch, ..facts_of(settings, limits, clock::now_ms()) }
+}

@@ -1,0 +1,287 @@
+//! A group of commands of one connection, executed in turn: up to [`GROUP_MAX`] share the gate, the clock and the settings.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::ahead::plan;
+use super::evict::Evictor;
+use super::facts::{facts_now, limits_of};
+use super::handler::{fail, internal_error};
+use super::reads::alike;
+use super::transaction::Part;
+use super::{Executor, GROUP_MAX};
+use crate::core::call::HashedKeys;
+use crate::core::client::{Client, ReplyMode};
+use crate::core::db::{Facts, Scratch};
+use crate::core::stats::WorkerStats;
+use crate::core::table::{CommandEntry, LastNamed};
+use crate::core::{Command, CommandError, Handler, Server, SessionCall, flags};
+use crate::keyspace::gate::Inside;
+use crate::keyspace::{Closed, Held};
+use crate::resp::reply::Mark;
+use crate::resp::{Args, Output, Reply};
+
+/// The commands of one group share these.
+pub(super) struct Group<'a> {
+    pub(super) server: &'a Arc<Server>,
+    pub(super) worker: usize,
+    pub(super) stats: &'a WorkerStats,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) evictor: &'a mut Evictor,
+    pub(super) facts: Facts,
+    pub(super) maxmemory: u64,
+    pub(super) latency_tracking: bool,
+    /// The most that a transaction may queue, in bytes.
+    pub(super) queue_bytes_max: u64,
+    /// This worker's right to execute, while it has it;
+    pub(super) inside: Option<Inside<'a>>,
+    /// or its right to be alone.
+    pub(super) closed: Option<Closed<'a>>,
+    /// The shards of a transaction that is not alone, for the next of its commands.
+    pub(super) held: Option<Held<'a>>,
+    /// Inside a transaction, what is to be logged at its end.
+    pub(super) parts: Option<Vec<Part>>,
+}
+
+impl Executor {
+    /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
+    ///
+    /// Returns how many were executed: fewer if the connection must wait or close.
+    pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output) -> usize {
+        self.refresh_settings();
+        let limits = limits_of(&self.settings, self.server.keyspace.seed());
+        let facts = facts_now(&self.settings, limits, client);
+        let (mut group, all_keys, last_named) = self.group(facts);
+        let (server, stats) = (group.server, group.stats);
+        let started = Instant::now();
+        let plans = plan(server, client.db, calls, all_keys, last_named);
+        let keys = &*all_keys;
+        let mut executed = 0;
+        // The quick commands, each with how many of it followed each other, and the time of the others.
+        let (mut quick, mut timed): (SmallVec<[(&CommandEntry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
+        while executed < calls.len() {
+            let (at, args) = (executed, calls[executed]);
+            executed += 1;
+            let entry = plans[at].map_or_else(|| server.table.resolve(args), Ok);
+            let entry = match entry.and_then(|entry| group.check(entry, client).map(|()| entry)) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    group.refuse(&error, args, client, out);
+                    if client.closing {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            client.record.last_command.store(entry.index as u64 + 1, Relaxed);
+            if client.transaction.is_some() && !entry.command.flags.has(flags::NOT_QUEUED) {
+                group.queue(entry, args, client, out);
+                continue;
+            }
+            if entry.is_plain_read && client.reply_mode == ReplyMode::On {
+                executed = at + alike(&plans[at..], entry);
+                group.reads(entry, &calls[at..executed], &keys[at..executed], client, out);
+                let times = (executed - at) as u64;
+                quick.push((entry, times));
+                stats.commands[entry.index].calls.add_alone(times);
+                continue;
+            }
+            let keys = &keys[at];
+            if alone(entry.command, keys) {
+                group.inside = None;
+            } else {
+                group.enter();
+            }
+            if entry.is_quick {
+                group.one(entry, args, keys, client, out);
+                match quick.last_mut() {
+                    Some((last, times)) if std::ptr::eq(*last, entry) => *times += 1,
+                    _ => quick.push((entry, 1)),
+                }
+            } else {
+                let before = Instant::now();
+                group.one(entry, args, keys, client, out);
+                let took = before.elapsed().as_nanos() as u64;
+                timed += took;
+                group.count_time(entry, 1, took);
+            }
+            stats.commands[entry.index].calls.add_alone(1);
+            group.serve_vanished();
+            if !matches!(entry.command.handler, Handler::Data(_)) {
+                // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
+                group.renew_facts(client);
+            }
+            if client.wait.is_some() || client.closing {
+                break;
+            }
+        }
+        group.inside = None;
+        // Commands of constant time share the time of their group: two readings of the clock serve all.
+        if !quick.is_empty() {
+            let all: u64 = quick.iter().map(|(_, times)| times).sum();
+            let each = (started.elapsed().as_nanos() as u64).saturating_sub(timed) / all;
+            quick.into_iter().for_each(|(entry, times)| group.count_time(entry, times, each));
+        }
+        group.account(executed as u64, client);
+        all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
+        executed
+    }
+
+    /// A group of commands to be executed by these facts, room for their keys, and what was called before.
+    pub(super) fn group(&mut self, facts: Facts) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
+        let Executor { server, worker, scratch, evictor, keys, last_named, settings, .. } = self;
+        let group = Group {
+            server,
+            worker: *worker,
+            stats: &server.workers[*worker],
+            scratch,
+            evictor,
+            facts,
+            maxmemory: settings.maxmemory,
+            latency_tracking: settings.latency_tracking,
+            queue_bytes_max: settings.client_query_buffer_limit,
+            inside: None,
+            closed: None,
+            held: None,
+            parts: None,
+        };
+        (group, keys, last_named)
+    }
+}
+
+impl Group<'_> {
+    /// Runs one command that passed the checks.
+    #[inline]
+    pub(super) fn one(
+        &mut self,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        client: &mut Client,
+        out: &mut Output,
+    ) {
+        let mark = out.mark();
+        let outcome = match entry.command.handler {
+            Handler::Data(handler) => self.data(handler, entry, args, keys, client, out),
+            Handler::Session(handler) | Handler::ContainerOr(_, handler) => {
+                let (server, now) = (self.server, self.facts.now);
+                let reply = Reply::new(out, client.resp);
+                catch_unwind(AssertUnwindSafe(|| handler(&mut SessionCall { args, entry, server, client, now }, reply)))
+                    .unwrap_or_else(|panic| Err(internal_error(entry, &*panic)))
+            }
+            Handler::Transaction(step) => self.step(step, args, keys, client, out),
+            Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
+            Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
+        };
+        if let Err(error) = outcome {
+            fail(self.server, &self.stats.commands[entry.index], &error, mark, out);
+        }
+        settle_reply_mode(client, mark, out);
+    }
+
+    /// Runs one command and counts it and its time.
+    pub(super) fn timed(
+        &mut self,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        client: &mut Client,
+        out: &mut Output,
+    ) {
+        let before = Instant::now();
+        self.one(entry, args, keys, client, out);
+        self.count_time(entry, 1, before.elapsed().as_nanos() as u64);
+        self.stats.commands[entry.index].calls.add_alone(1);
+        if !matches!(entry.command.handler, Handler::Data(_)) {
+            self.renew_facts(client);
+        }
+    }
+
+    /// Reads the configuration and the clock again.
+    pub(super) fn renew_facts(&mut self, client: &Client) {
+        let settings = self.server.config.settings();
+        let limits = limits_of(&settings, self.server.keyspace.seed());
+        self.facts = facts_now(&settings, limits, client);
+        self.maxmemory = settings.maxmemory;
+    }
+
+    /// Enters the gate, if this group is not inside already.
+    #[inline]
+    pub(super) fn enter(&mut self) {
+        if self.inside.is_none() {
+            self.inside = Some(self.server.gate.enter(self.worker));
+        }
+    }
+
+    /// Closes the gate, if it is not closed by this group already.
+    pub(super) fn close(&mut self) {
+        if self.closed.is_none() {
+            self.inside = None;
+            self.closed = Some(self.server.gate.close());
+        }
+    }
+
+    /// Opens the gate; the next command that needs it enters again.
+    pub(super) fn open(&mut self) {
+        self.closed = None;
+    }
+
+    /// Counts the time of so many runs of a command, each of which took so long.
+    #[inline]
+    pub(super) fn count_time(&self, entry: &CommandEntry, times: u64, nanoseconds: u64) {
+        self.stats.commands[entry.index].nanoseconds.add_alone(nanoseconds * times);
+        if self.latency_tracking {
+            self.stats.latencies[entry.index].record_alone(nanoseconds, times);
+        }
+    }
+
+    /// Adds up what the group did for its connection.
+    pub(super) fn account(&mut self, executed: u64, client: &Client) {
+        self.stats.counters.commands.add_alone(executed);
+        self.add_up();
+        let total = &client.record.total_commands;
+        total.store(total.load(Relaxed) + executed, Relaxed);
+        client.record.active_ms.store(self.facts.now as u64, Relaxed);
+    }
+
+    /// Adds up what was found and changed.
+    pub(super) fn add_up(&mut self) {
+        let counters = &self.stats.counters;
+        counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
+        counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
+        counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));
+        counters.expired_fields.add_alone(std::mem::take(&mut self.scratch.expired_fields));
+        let dirty = std::mem::take(&mut self.scratch.dirty);
+        if dirty > 0 {
+            self.server.saving.changes.fetch_add(dirty, Relaxed);
+        }
+    }
+}
+
+/// Whether the command must run outside the gate: to close it, or because it is no data command.
+pub(super) fn alone(command: &Command, keys: &HashedKeys) -> bool {
+    !matches!(command.handler, Handler::Data(_)) || keys.any || command.flags.has(flags::FROZEN)
+}
+
+/// Drops the reply of a command that the client does not want to hear of. A command that waits has not
+/// replied yet: its turn comes at the end of the wait.
+#[inline]
+pub fn settle_reply_mode(client: &mut Client, mark: Mark, out: &mut Output) {
+    match client.reply_mode {
+        ReplyMode::On => {}
+        _ if client.wait.is_some() => {}
+        ReplyMode::Off => out.truncate(mark),
+        ReplyMode::SkipNext => {
+            out.truncate(mark);
+            client.reply_mode = ReplyMode::Skip;
+        }
+        ReplyMode::Skip => {
+            out.truncate(mark);
+            client.reply_mode = ReplyMode::On;
+        }
+    }
+}
