@@ -1,4 +1,5 @@
-//! A group of commands of one connection, executed in turn: up to [`GROUP_MAX`] share the gate, the clock and the settings.
+//! A group of commands of one connection, executed in turn: up to [`GROUP_MAX`] share the gate, the clock and the
+//! settings.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
