@@ -19,13 +19,13 @@ pub struct BlockHeader {
     pub time_ms: u64,
     /// The highest block known synced when it was written.
     pub durable: u64,
-    /// 0; or this is the last block of its segment, and the segment of that number goes on.
+    /// 0, or the number of the segment that continues the log: this block is then the last of its segment.
     pub next_segment: u64,
     /// The CRC of the block before it.
     pub prev_crc: u32,
 }
 
-/// A block found in a file: its checksum holds.
+/// A block found in a file. Its checksum holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
     /// The header.
@@ -34,7 +34,7 @@ pub struct Block<'a> {
     pub crc: u32,
     /// The items.
     pub payload: &'a [u8],
-    /// Bytes it takes in the file.
+    /// Its length in the file, header included.
     pub len: usize,
 }
 
@@ -93,9 +93,9 @@ pub fn read_block(bytes: &[u8], at: usize, verify: bool) -> Result<Block<'_>, &'
     Ok(Block { header, crc, payload: &whole[BLOCK_HEADER..], len: whole.len() })
 }
 
-/// The valid blocks of a generation, of this number or a higher one, that lie anywhere at or after an offset: how
-/// recovery learns whether damage is the end of the log or a wound within it. Lower numbers are what a recycled
-/// segment held before.
+/// Finds the valid blocks of a generation, with this number or a higher one, anywhere at or after an offset. Recovery
+/// learns from them whether damage is the end of the log or a hole within it. Lower numbers are left over from what a
+/// recycled segment held before.
 pub fn find_blocks(
     bytes: &[u8],
     from: usize,
@@ -105,7 +105,7 @@ pub fn find_blocks(
     let tail = bytes.get(from..).unwrap_or_default();
     memchr::memmem::find_iter(tail, &BLOCK_MAGIC).filter_map(move |at| {
         let at = from + at;
-        // The generation first: it is cheap, and no client knows it.
+        // The generation comes first: the comparison is cheap, and no client knows the number.
         if u64_at(bytes, at + 24) != Some(generation) || u64_at(bytes, at + 16).is_none_or(|found| found < number) {
             return None;
         }
@@ -113,7 +113,7 @@ pub fn find_blocks(
     })
 }
 
-/// Whether the mark that ends a recycled segment stands here: zeros, where a block would begin otherwise.
+/// Whether the end mark of a recycled segment stands here: zeros where a block would begin otherwise.
 pub fn is_end_mark(bytes: &[u8], at: usize) -> bool {
     let mark = bytes.get(at..).unwrap_or_default();
     mark.iter().take(END_MARK).all(|&byte| byte == 0)
@@ -128,9 +128,10 @@ pub struct SegmentHeader {
     pub number: u64,
     /// The run of the process that wrote it.
     pub generation: u64,
-    /// The store's hash seed, so that a stranger's segment is known.
+    /// The store's hash seed, which exposes a segment of another store.
     pub hash_seed: [u8; 16],
-    /// Whether it is written over an older segment: behind its last block stands a mark, and then what was there.
+    /// Whether it overwrites an older segment. An end mark then follows its last block, and old bytes follow the
+    /// mark.
     pub recycled: bool,
 }
 

@@ -1,9 +1,9 @@
 //! One shard's part of a snapshot. Drawn in `format.rs`.
 //!
-//! - A [`ChunkWriter`] keeps no more than one piece in memory, however large a value is: a snapshot must not need as
-//!   much memory again as what it saves.
-//! - A [`Chunk`] was checked against its CRC before it exists; its entries are checked one by one,
-//!   and no length in it makes anyone allocate: what it decodes to is bounded by what is stored.
+//! - A [`ChunkWriter`] keeps at most one piece in memory, however large a value is. A snapshot must not double the
+//!   memory in use.
+//! - A [`Chunk`] exists only after its CRC was checked. Its entries are checked one by one. No length in it causes an
+//!   allocation: the decoded size is bounded by the stored size.
 
 use std::borrow::Cow;
 
@@ -16,11 +16,11 @@ use super::format::{
 };
 use super::wire::ChunkWire;
 
-/// LZ4 cannot expand more than this: a bound on what a stored length may claim.
+/// LZ4 cannot expand by more than this factor, which bounds the raw length that a chunk may claim.
 const LZ4_EXPANSION_MAX: u64 = 255;
 /// The most bytes that one LZ4 block decodes to.
 const LZ4_RAW_MAX: u64 = 1 << 30;
-/// A chunk that is larger than this is stored in pieces of this size, in bytes.
+/// A larger chunk is stored in pieces of this size, in bytes.
 const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// The value of an entry.
@@ -30,7 +30,7 @@ pub enum WireValue<'a> {
     Int(i64),
     /// A byte string.
     Bytes(&'a [u8]),
-    /// A collection: its tag and its bytes, which mean nothing here.
+    /// A collection: its tag and its bytes, which are opaque here.
     Collection(u8, &'a [u8]),
 }
 
@@ -49,12 +49,12 @@ pub struct Entry<'a> {
     pub value: WireValue<'a>,
 }
 
-/// Room that the chunks of a snapshot use one after the other.
+/// Buffers that the chunks of a snapshot share, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    /// What is not written yet.
+    /// Bytes that are not written yet.
     raw: Vec<u8>,
-    /// What is about to be.
+    /// The encoded bytes about to be written.
     stored: Vec<u8>,
 }
 
@@ -66,7 +66,7 @@ pub struct ChunkWriter<'a> {
     write: &'a mut Write<'a>,
     compress: bool,
     buffers: &'a mut Buffers,
-    /// What was written; without offset and checksum.
+    /// Describes what was written, without offset and checksum.
     pub(crate) wire: ChunkWire,
     crc: Hasher,
     /// The first error: nothing is written after it.
@@ -103,10 +103,10 @@ impl<'a> ChunkWriter<'a> {
         self.push_in_parts(db, key, expiry, access, (kind, bytes.len() as u64), |put| put(bytes));
     }
 
-    /// Adds an entry whose value, a tag and so many bytes, comes in parts.
+    /// Adds an entry whose value arrives in parts. `value` is its tag and its length in bytes.
     ///
     /// # Panics
-    /// If `parts` puts another number of bytes.
+    /// If `parts` puts a different number of bytes.
     pub fn push_in_parts(
         &mut self,
         db: u32,
@@ -127,7 +127,7 @@ impl<'a> ChunkWriter<'a> {
         assert!(left == 0, "a value is as long as it was said to be");
     }
 
-    /// Puts everything that stands before a value.
+    /// Puts everything that precedes a value.
     fn begin(&mut self, db: u32, key: &[u8], expiry: Option<u64>, access: Option<u32>, kind: u8) {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags =
@@ -149,10 +149,10 @@ impl<'a> ChunkWriter<'a> {
         self.wire.entries += 1;
     }
 
-    /// Puts bytes, and writes the pieces that they complete.
+    /// Puts bytes and writes the pieces that they complete.
     #[inline]
     fn put(&mut self, mut bytes: &[u8]) {
-        // What is put without this, a few numbers, makes a piece a little longer.
+        // The few numbers that bypass this check make a piece slightly longer.
         while self.buffers.raw.len() + bytes.len() > PIECE {
             let (first, rest) = bytes.split_at(PIECE.saturating_sub(self.buffers.raw.len()).min(bytes.len()));
             self.buffers.raw.extend_from_slice(first);
@@ -190,7 +190,7 @@ impl<'a> ChunkWriter<'a> {
         self.write_raw();
     }
 
-    /// Writes what stands in the first buffer as it is.
+    /// Writes the raw buffer uncompressed.
     fn write_raw(&mut self) {
         if self.failed.is_none() {
             self.crc.update(&self.buffers.raw);
@@ -200,10 +200,10 @@ impl<'a> ChunkWriter<'a> {
         self.buffers.raw.clear();
     }
 
-    /// Ends the chunk. A small one is compressed as a whole, if asked and if that makes it smaller.
+    /// Ends the chunk. A small one is compressed as a whole if that was asked for and makes it smaller.
     ///
     /// # Errors
-    /// The first that writing gave.
+    /// The first error that writing gave.
     pub(crate) fn finish(mut self) -> Result<ChunkWire, PersistError> {
         let is_whole = self.wire.raw_len == 0;
         if is_whole {
@@ -268,7 +268,7 @@ impl<'a> Chunk<'a> {
         self.shard
     }
 
-    /// How many entries it claims; the iterator ends with an error if that is not so.
+    /// How many entries it claims. The iterator ends with an error if the claim is false.
     pub fn entries(&self) -> u64 {
         self.entries
     }
@@ -278,7 +278,7 @@ impl<'a> Chunk<'a> {
         self.volatile
     }
 
-    /// Its length in bytes, a better guide for allocations than the number of entries.
+    /// Its decoded length in bytes, a better guide for allocations than the number of entries.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -288,16 +288,16 @@ impl<'a> Chunk<'a> {
         self.bytes.is_empty()
     }
 
-    /// The entries. After an error nothing more comes.
+    /// Iterates over the entries and ends after the first error.
     pub fn iter(&self) -> Entries<'_> {
         Entries { rest: &self.bytes, left: self.entries, volatile_left: self.volatile }
     }
 }
 
-/// What the pieces of a chunk decode to.
+/// Decodes the pieces of a chunk.
 fn join_pieces(stored: &[u8], raw_len: u64) -> Result<Vec<u8>, &'static str> {
     let (mut rest, mut joined) = (stored, Vec::new());
-    // A claim that is bounded, so that a buffer need not grow by doubling.
+    // The claim is bounded here, so that the buffer can be allocated at once.
     if raw_len > (stored.len() as u64).saturating_mul(LZ4_EXPANSION_MAX) {
         return Err("the chunk claims to expand beyond what is possible");
     }
@@ -384,7 +384,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a chunk is stored as.
+    /// Writes a chunk and returns its description and its stored bytes.
     fn written(shard: u16, compress: bool, fill: impl FnOnce(&mut ChunkWriter<'_>)) -> (ChunkWire, Vec<u8>) {
         let (mut buffers, mut stored) = (Buffers::default(), Vec::new());
         let mut write = |bytes: &[u8]| {
@@ -456,7 +456,7 @@ mod tests {
         }
     }
 
-    /// The bytes of the fuzzer's seed: a piece as it is, and one that is compressed.
+    /// The bytes of the fuzzer's seed: one uncompressed piece and one compressed piece.
     #[test]
     fn pieces_are_as_drawn() {
         let stored = &include_bytes!("../../fuzz/seeds/snapshot/pieces")[3..];
@@ -485,7 +485,7 @@ mod tests {
             let mut bad = stored.clone();
             bad[at] ^= 0x81;
             assert!(Chunk::decode(&wire, &bad).is_err(), "the checksum holds");
-            // And if it had been made to match: other bytes perhaps, but never more than there should be.
+            // With a matching checksum the bytes may differ, but there are never more of them than there should be.
             if let Ok(chunk) = Chunk::decode(&ChunkWire { crc: hash(&bad), ..wire.clone() }, &bad) {
                 assert_eq!(chunk.len(), whole.len());
             }

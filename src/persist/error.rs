@@ -41,14 +41,14 @@ pub enum PersistError {
         /// The data directory.
         dir: PathBuf,
     },
-    /// The directory holds something that must not be started upon, or written over, in silence.
+    /// The directory holds something that a start must not ignore or overwrite in silence.
     Refused {
         /// The file that stands in the way, or is missing.
         file: PathBuf,
         /// Why.
         why: String,
     },
-    /// The log failed earlier and takes nothing more until a new snapshot heals it.
+    /// The log failed earlier. It accepts nothing more until a new snapshot heals it.
     Poisoned {
         /// The failure that poisoned it.
         cause: String,
@@ -58,7 +58,7 @@ pub enum PersistError {
 }
 
 impl PersistError {
-    /// Wraps an I/O error with what was attempted and where; for `map_err`.
+    /// Wraps an I/O error with the operation and the path; made for `map_err`.
     pub(crate) fn io(op: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { op, path, source }

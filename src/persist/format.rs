@@ -41,12 +41,12 @@
 //! 64  block, block, …
 //! ```
 //!
-//! A recycled segment is written over one that was not needed any more, for a disk takes less time to write where
-//! it has written before. Behind its last block stands an end mark, 8 zero bytes or as many as the file has
-//! left, and behind that anything, blocks of lower numbers in particular. Behind the last block of any other
-//! segment the file ends, or has zeros to its end, written ahead of need.
+//! A recycled segment overwrites the file of a segment that is no longer needed, because a disk overwrites faster
+//! than it appends. An end mark follows its last block: 8 zero bytes, or as many as the file has left. Behind the
+//! mark stands anything, in particular blocks with lower numbers. In any other segment the file ends behind the last
+//! block, or holds zeros to its end, written ahead of need.
 //!
-//! A block: one flush, one group commit, the unit of atomicity and of recovery.
+//! A block is one flush and one group commit. It is the unit of atomicity and of recovery.
 //!
 //! ```text
 //! 0   magic "IKB1"                     4
@@ -62,9 +62,9 @@
 //! 64  payload
 //! ```
 //!
-//! The payload is a sequence of items. Items of one worker stand together and in order, and each
-//! worker's part opens with an epoch item, which says how many barriers had happened before.
-//! Within an epoch, `seq` orders the records of one shard; the order between shards is free.
+//! The payload is a sequence of items. The items of one worker are contiguous and in order. Each worker's part opens
+//! with an epoch item, which tells how many barriers came before. Within an epoch, `seq` orders the records of one
+//! shard. The order between shards is free.
 //!
 //! ```text
 //! record   0x01 | length of the rest varint | shard u16 | seq varint | db varint | args
@@ -95,7 +95,7 @@
 //! 40    magic "IKSNAPE1"               8
 //! ```
 //!
-//! A chunk is the stored bytes that the index names; decoded by its codec they are entries:
+//! A chunk is the range of stored bytes that the index names. Its codec decodes them to entries:
 //!
 //! ```text
 //! tag u8 | [db varint] | [expiry u64, unix ms] | [access u32] | key length varint | key | value
@@ -132,8 +132,8 @@
 //!
 //! # Wire structs
 //!
-//! `wire.rs` encodes these with bincode (fixed-width integers, little-endian, in the order drawn):
-//! an option is one byte 0 or 1 and then the value, a list is its length as u64 and then its items.
+//! `wire.rs` encodes these with bincode: fixed-width integers, little-endian, in the order drawn. An option is one
+//! byte, 0 or 1, and then the value. A list is its length as u64 and then its items.
 //!
 //! ```text
 //! ManifestWire       sequence u64 | hash seed 16 | shards u32 | durable block u64 | next segment u64
@@ -148,8 +148,8 @@
 //!                    | entries u64 | volatile entries u64 | crc of the stored bytes u32
 //! ```
 //!
-//! Depends on this file: `wire`, `record`, `block`, `log` (segment header), `chunk`, `snapshot`,
-//! `manifest`, `recover`, and the golden files under `data/`.
+//! These depend on this file: `wire`, `record`, `block`, `log` (segment header), `chunk`, `snapshot`, `manifest`,
+//! `recover`, and the golden files under `data/`.
 
 pub use crate::base::varint::{put_varint, take_bytes, take_string, take_varint, varint_len};
 
@@ -176,14 +176,14 @@ pub const FRAME_HEADER: usize = 24;
 /// Bytes of a snapshot's footer.
 pub const FOOTER: usize = 48;
 
-/// Segment kind: goes on where the sealed segment before it ends.
+/// Segment kind: continues where the sealed segment before it ends.
 pub const SEGMENT_ATTACHED: u32 = 0;
 /// Segment kind: counts only if the manifest names it.
 pub const SEGMENT_DETACHED: u32 = 1;
 
-/// Segment flag: written over an older segment.
+/// Segment flag: overwrites an older segment.
 pub const SEGMENT_RECYCLED: u32 = 1;
-/// Bytes of the mark that ends a recycled segment, all zero.
+/// Length of the mark that ends a recycled segment; all its bytes are zero.
 pub const END_MARK: usize = 8;
 
 /// Log item: a record of one key.
@@ -209,23 +209,23 @@ pub const ENTRY_ACCESS: u8 = 0x40;
 /// Entry flag: the key expires.
 pub const ENTRY_EXPIRY: u8 = 0x80;
 
-/// Chunk codec: stored as it is.
+/// Chunk codec: stored uncompressed.
 pub const CODEC_NONE: u8 = 0;
 /// Chunk codec: one LZ4 block.
 pub const CODEC_LZ4: u8 = 1;
-/// Chunk codec: pieces, compressed or not.
+/// Chunk codec: pieces, each compressed or not.
 pub const CODEC_PIECES: u8 = 2;
-/// The bytes before a piece's own.
+/// Bytes of the header of a piece.
 pub const PIECE_HEADER: usize = 8;
 /// The most bytes that a piece decodes to.
 pub const PIECE_MAX: usize = 1 << 21;
 
-/// Numbers of blocks, segments, snapshots and manifests lie below this: whoever counts on cannot overflow.
+/// Numbers of blocks, segments, snapshots and manifests lie below this, so that counting up cannot overflow.
 pub const NUMBER_END: u64 = 1 << 62;
 
 /// The manifest's name.
 pub const MANIFEST: &str = "MANIFEST";
-/// The manifest while it is written.
+/// The name of a manifest that is being written.
 pub const MANIFEST_TMP: &str = "MANIFEST.tmp";
 
 /// The name of a snapshot.
@@ -238,7 +238,7 @@ pub fn segment_name(number: u64) -> String {
     format!("log-{number:016x}.ik")
 }
 
-/// The name under which bytes cut from a segment are kept aside.
+/// The name of the file that keeps the bytes cut from a segment.
 pub fn torn_name(number: u64, offset: u64) -> String {
     format!("log-{number:016x}.torn-{offset}")
 }

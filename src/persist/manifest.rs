@@ -1,8 +1,8 @@
 //! The manifest: the one file that says which files are the store. Drawn in `format.rs`.
 //!
-//! Replaced as a whole: temporary file, fsync, rename, fsync of the directory. The rename is the
-//! commit point of a snapshot. When `replace` fails, the old manifest or the new one may be on the
-//! disk, and neither's files may be removed until a later replacement succeeds.
+//! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. The rename is the commit point
+//! of a snapshot. When `replace` fails, either the old or the new manifest may be on the disk. The files of both must
+//! stay until a later replacement succeeds.
 
 use super::error::PersistError;
 use super::format::{MANIFEST, MANIFEST_MAGIC, MANIFEST_TMP, NUMBER_END, VERSION, segment_number, snapshot_number};
@@ -33,7 +33,7 @@ pub(crate) fn read(storage: &dyn Storage) -> Result<Option<ManifestWire>, Persis
     }
 }
 
-/// Whether everything that is counted on from here can be counted on without overflow.
+/// Whether every number in it can be counted up from without overflow.
 fn plausible(manifest: &ManifestWire) -> bool {
     let generations = std::iter::once(&manifest.current).chain(&manifest.kept);
     let snapshots = generations.clone().filter_map(|generation| generation.snapshot.as_ref());
@@ -48,7 +48,7 @@ fn plausible(manifest: &ManifestWire) -> bool {
 /// Replaces the manifest, durably.
 pub(crate) fn replace(storage: &dyn Storage, manifest: &ManifestWire) -> Result<(), PersistError> {
     let (path, temporary) = (storage.path(MANIFEST), storage.path(MANIFEST_TMP));
-    // A leftover of an attempt that failed.
+    // A failed attempt may have left one.
     if storage.exists(MANIFEST_TMP).map_err(PersistError::io("look for", &temporary))? {
         storage.remove(MANIFEST_TMP).map_err(PersistError::io("remove", &temporary))?;
     }

@@ -1,4 +1,4 @@
-//! Persistence: log, snapshot, manifest, recovery. It deals in bytes and knows no command.
+//! Persistence: log, snapshot, manifest, recovery. This layer deals in bytes and knows no command.
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
 //! [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],

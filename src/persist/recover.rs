@@ -1,17 +1,17 @@
-//! Recovery: reads what the manifest names, checks it, and yields it. It applies nothing.
+//! Recovery reads what the manifest names, checks it, and yields it. It applies nothing.
 //!
-//! The log is a chain: block numbers are dense, and every block carries the CRC of the one before.
-//! Where the chain breaks, at block `n`, one of these is true:
+//! The log is a chain: block numbers are dense, and every block carries the CRC of the block before it. Where the
+//! chain breaks, at block `n`, one of these is true:
 //!
-//! 1. A surviving block or the manifest says that `n` was synced: **corruption**, refused.
+//! 1. A surviving block or the manifest says that `n` was synced: **corruption**. The start is refused.
 //! 2. Nothing valid follows: a **torn tail**. It is cut, and the cut bytes are kept aside.
-//! 3. Something valid follows, and the damage is whole disk sectors that were never written: a power
-//!    cut that let later writes of the un-synced tail overtake earlier ones. Cut as well.
-//! 4. Anything else is **corruption**: refused with file, offset and block, unless the operator
-//!    asked to cut there.
+//! 3. Something valid follows, and the damage is whole disk sectors that were never written. A power cut let later
+//!    writes of the unsynced tail overtake earlier ones. The tail is cut as well.
+//! 4. Anything else is **corruption**. The start is refused with file, offset and block, unless the operator asked to
+//!    cut there.
 //!
-//! In a recycled segment a sector that was never written is not zeros but whatever stood there, so that 3 and 4
-//! cannot be told apart: what was not synced is cut. Its blocks end without damage where its end mark stands.
+//! In a recycled segment an unwritten sector holds old bytes instead of zeros, so cases 3 and 4 cannot be told apart:
+//! what was not synced is cut. An end mark ends its blocks without damage.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,13 +26,13 @@ use super::snapshot::SnapshotReader;
 use super::storage::{FileBytes, Storage};
 use super::wire::{ManifestWire, SegmentWire};
 
-/// The smallest unit that a disk writes whole.
+/// The smallest unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
 
 /// Payload bytes after which a window ends.
 const WINDOW_BYTES: u64 = 8 << 20;
 
-/// What recovery found, for the log lines of a start.
+/// What recovery found; a start reports it in the operator's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoverySummary {
     /// The directory was empty.
@@ -49,13 +49,13 @@ pub struct RecoverySummary {
     pub segments: usize,
     /// Blocks of the log.
     pub blocks: u64,
-    /// Bytes of the log that count.
+    /// Bytes of the log that take part.
     pub log_bytes: u64,
     /// The last block.
     pub last_block: u64,
     /// When it was written, unix ms; 0 without one.
     pub last_time_ms: u64,
-    /// What was cut from the end of the log, if anything.
+    /// The torn tail that was cut from the log, if any.
     pub torn: Option<Torn>,
 }
 
@@ -68,30 +68,30 @@ pub struct Torn {
     pub segment: u64,
     /// Where the valid part ends.
     pub offset: u64,
-    /// How many bytes follow there.
+    /// How many bytes follow it.
     pub bytes: u64,
     /// The block that should have been there.
     pub block: u64,
     /// What is wrong with it.
     pub what: String,
-    /// It was corruption, and the operator asked to cut there.
+    /// Whether it was corruption that the operator asked to cut.
     pub forced: bool,
 }
 
-/// A store being recovered. Cheap to share: all methods take `&self`.
+/// A store that is being recovered. It is cheap to share: all methods take `&self`.
 pub struct Recovery {
     pub(crate) hash_seed: [u8; 16],
     pub(crate) shards: u32,
     pub(crate) snapshot: Option<SnapshotReader>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) summary: RecoverySummary,
-    /// What the next block must carry.
+    /// The CRC that the next block must carry.
     pub(crate) last_crc: u32,
-    /// While it lives, no segment may be recycled: it may be mapped.
+    /// While this lives, no segment may be recycled, because it may be mapped.
     pub(crate) _reading: Arc<()>,
 }
 
-/// A segment that takes part, mapped.
+/// A mapped segment that takes part.
 pub(crate) struct Segment {
     pub(crate) wire: SegmentWire,
     path: PathBuf,
@@ -123,7 +123,7 @@ impl Recovery {
         self.snapshot.as_ref()
     }
 
-    /// A shard's part of the snapshot, checked and decompressed; from any thread, in any order.
+    /// A shard's part of the snapshot, checked and decompressed. Callable from any thread, in any order.
     pub fn shard_chunk(&self, shard: u16) -> Result<Option<Chunk<'_>>, PersistError> {
         self.snapshot.as_ref().map_or(Ok(None), |snapshot| snapshot.chunk(shard))
     }
@@ -150,10 +150,10 @@ pub struct Windows<'a> {
     window_bytes: u64,
 }
 
-/// Some consecutive blocks. Its epochs must be applied in order.
+/// Some consecutive blocks. The epochs must be applied in order.
 #[derive(Debug, Default)]
 pub struct Window<'a> {
-    /// Between two barriers, shards are independent of each other.
+    /// The epochs. Between two barriers, shards are independent of each other.
     pub epochs: Vec<Epoch<'a>>,
     /// How many blocks.
     pub blocks: u64,
@@ -166,14 +166,14 @@ pub struct Window<'a> {
 /// A barrier and the records after it.
 #[derive(Debug, Default)]
 pub struct Epoch<'a> {
-    /// To be applied before the shards' records.
+    /// The barrier, which must be applied before the shards' records.
     pub barrier: Option<Record<'a>>,
-    /// Each shard's records in order; shards may be applied in parallel.
+    /// Each shard's records, in order. Shards may be applied in parallel.
     pub shards: Vec<(u16, Vec<Record<'a>>)>,
 }
 
 impl<'a> Windows<'a> {
-    /// Changes how many bytes end a window.
+    /// Sets how many payload bytes end a window.
     pub fn of_bytes(mut self, bytes: u64) -> Self {
         self.window_bytes = bytes;
         self
@@ -189,7 +189,7 @@ impl<'a> Windows<'a> {
                 continue;
             }
             let corrupt = |at: usize, what: &str| PersistError::corrupt(&segment.path, at as u64, what);
-            // Its checksum was verified when the store was opened.
+            // The checksum was verified when the store was opened.
             let block = read_block(&segment.bytes, self.at, false).map_err(|what| corrupt(self.at, what))?;
             add_block(&mut window, &block, &mut slots).map_err(|at| {
                 let what = format!("block {}: a record is malformed", block.header.number);
@@ -216,7 +216,7 @@ impl<'a> Iterator for Windows<'a> {
     }
 }
 
-/// Adds a block's records to a window. `slots` says where a shard stands in the last epoch.
+/// Adds a block's records to a window. `slots` maps a shard to its place in the last epoch.
 fn add_block<'a>(window: &mut Window<'a>, block: &Block<'a>, slots: &mut [Option<usize>]) -> Result<(), usize> {
     let mut records = Vec::new();
     for item in Items::new(block.payload) {
@@ -379,7 +379,7 @@ impl<'s> Chain<'s> {
         Ok(None)
     }
 
-    /// Whether blocks follow the end mark of the last segment: they overtook one that never reached the disk.
+    /// Whether blocks follow the end mark of the last segment. Such blocks overtook one that never reached the disk.
     fn goes_on_behind_its_end(&self) -> bool {
         let last = self.segments.last();
         last.is_some_and(|last| {
@@ -387,7 +387,7 @@ impl<'s> Chain<'s> {
         })
     }
 
-    /// The segment that a sealed one leads to.
+    /// The segment that a sealed one names as its successor.
     fn follow(&self, index: usize, next: u64) -> Result<Option<SegmentWire>, PersistError> {
         if next == 0 {
             return Ok(None);
@@ -432,7 +432,7 @@ impl<'s> Chain<'s> {
         let Segment { wire: SegmentWire { generation, .. }, recycled, .. } = self.segments[index];
         let mut at = SEGMENT_HEADER;
         let mut sealed = 0;
-        // Zeros are written ahead of need.
+        // Zeros were written ahead of need.
         let ends = |at: usize| if recycled { is_end_mark(&bytes, at) } else { bytes[at..].iter().all(|&b| b == 0) };
         while at < bytes.len() && !(recycled && sealed != 0) && !ends(at) {
             let block = self.check(&bytes, at, generation, sealed);
@@ -470,7 +470,7 @@ impl<'s> Chain<'s> {
         Ok(block)
     }
 
-    /// Decides between a torn tail and corruption, as the header of this file says.
+    /// Decides between a torn tail and corruption by the rules in this file's header.
     fn judge(&mut self, broken: Break, cut_at_corruption: bool) -> Result<Torn, PersistError> {
         let segment = &self.segments[broken.segment];
         let (bytes, generation) = (&segment.bytes, segment.wire.generation);
@@ -514,13 +514,13 @@ impl<'s> Chain<'s> {
         })
     }
 
-    /// What every segment after one still holds.
+    /// The blocks that the segments after a given one still hold.
     fn survivors_after(&self, after: u64, generation: u64) -> Result<Vec<Survivor>, PersistError> {
         let mut survivors = Vec::new();
         for &number in self.on_disk.range(after + 1..) {
             let listed = self.manifest.current.segments.iter().find(|wire| wire.number == number);
             let (_, bytes) = self.read(number)?;
-            // A segment that never counted says nothing: detached, or of a run that wrote no block.
+            // A segment that never counted proves nothing: it is detached, or its run wrote no block.
             let counts = read_segment_header(&bytes).is_ok_and(|header| {
                 listed.is_some() || (header.kind == SEGMENT_ATTACHED && header.generation == generation)
             });
@@ -548,8 +548,8 @@ struct Survivor {
     durable: u64,
 }
 
-/// Whether a disk sector within the damage was never written: it reads as zeros from the damage's
-/// start, or the sector's, to the sector's end.
+/// Whether a disk sector within the damage was never written. It then reads as zeros, from the start of the damage or
+/// of the sector to the end of the sector.
 fn has_unwritten_sector(bytes: &[u8], from: usize, to: usize) -> bool {
     let mut start = from;
     while start < to {

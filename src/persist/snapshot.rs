@@ -1,7 +1,7 @@
 //! The snapshot file: written chunk by chunk, read chunk by chunk. Drawn in `format.rs`.
 //!
-//! The writer works under a temporary name; [`SnapshotWriter::finish`] makes the file durable and
-//! gives it its name. That alone changes nothing: only the manifest says which snapshot counts.
+//! The writer works under a temporary name. [`SnapshotWriter::finish`] makes the file durable and renames it. That
+//! alone changes nothing: only the manifest decides which snapshot counts.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct SnapshotWriter {
     buffers: Buffers,
 }
 
-/// A snapshot that lies durable under its own name and waits for the manifest.
+/// A snapshot that is durable under its final name, but not yet named by the manifest.
 #[derive(Clone, Debug)]
 pub struct FinishedSnapshot {
     pub(crate) number: u64,
@@ -57,10 +57,11 @@ impl SnapshotWriter {
         Ok(writer)
     }
 
-    /// Writes a shard's chunk with what `fill` pushes; in any order, one a shard. An empty one takes no room.
+    /// Writes a shard's chunk with the entries that `fill` pushes. Shards come in any order, each at most once. An
+    /// empty chunk takes no room.
     ///
     /// # Errors
-    /// What writing gives; the snapshot is of no use then.
+    /// A failed write. The snapshot is then unusable.
     pub fn chunk(
         &mut self,
         shard: u16,
@@ -121,7 +122,7 @@ impl SnapshotWriter {
     }
 }
 
-/// An opened snapshot: header, index and footer are checked; chunks are checked when taken.
+/// An opened snapshot. Header, index and footer have been checked; each chunk is checked when it is read.
 pub struct SnapshotReader {
     name: String,
     path: std::path::PathBuf,
@@ -227,7 +228,7 @@ impl SnapshotReader {
     }
 }
 
-/// Puts the chunks in order of shards; `None` if they lie outside the file or a shard comes twice.
+/// Orders the chunks by shard. `None` if one lies outside the file or a shard comes twice.
 fn place_chunks(index: SnapshotIndexWire, shards: u32, first: u64, end: u64) -> Option<Vec<Option<ChunkWire>>> {
     if shards > 1 << 16 {
         return None;

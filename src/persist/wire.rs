@@ -1,20 +1,20 @@
 //! The wire structs, and the only place that knows bincode. `format.rs` draws their bytes.
 //!
-//! Made for the purpose: none of them is an in-memory type. Fields are append-only within a version.
-//! Decoding never trusts a length: it is bounded by [`LIMIT`], and the caller checks a CRC first.
+//! Each struct exists for this purpose alone; none is an in-memory type. Fields are append-only within a version.
+//! Decoding never trusts a length: [`LIMIT`] bounds it, and the caller checks a CRC first.
 
 use bincode::{Decode, Encode};
 use crc32fast::hash;
 
 use super::format::{FRAME_HEADER, VERSION, u32_at};
 
-/// No wire struct is longer than this: an index of 65,535 chunks fits.
+/// The longest wire struct, in bytes. An index of 65,535 chunks fits.
 pub const LIMIT: usize = 4 << 20;
 
 /// Which files are the store.
 #[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
 pub struct ManifestWire {
-    /// Counts the manifests of this directory.
+    /// Counts the manifests that this directory has had.
     pub sequence: u64,
     /// The seed that placed every key.
     pub hash_seed: [u8; 16],
@@ -37,7 +37,7 @@ pub struct ManifestWire {
 pub struct GenerationWire {
     /// The snapshot; without one, the log starts from nothing.
     pub snapshot: Option<SnapshotWire>,
-    /// The known segments, oldest first. Sealed ones lead on to segments not named here.
+    /// The known segments, oldest first. A sealed one may lead on to segments that are not named here.
     pub segments: Vec<SegmentWire>,
 }
 
@@ -48,7 +48,7 @@ pub struct SnapshotWire {
     pub number: u64,
     /// Its length in bytes.
     pub length: u64,
-    /// The CRC over all of it, as its footer has it.
+    /// The CRC over all of it, as in its footer.
     pub crc: u32,
     /// The last block whose effects it holds.
     pub cut_block: u64,
@@ -65,7 +65,7 @@ pub struct SegmentWire {
     pub generation: u64,
     /// The number of its first block.
     pub first_block: u64,
-    /// What its first block carries as the CRC of the block before.
+    /// The CRC of the block before it, which its first block carries.
     pub prev_crc: u32,
 }
 
@@ -82,7 +82,7 @@ pub struct SnapshotHeaderWire {
     pub generation: u64,
     /// When it was begun, unix ms.
     pub time_ms: u64,
-    /// The log segment that goes on from it, if a log was kept.
+    /// The log segment that continues from it, if a log was kept.
     pub log_since: Option<u64>,
 }
 
@@ -130,7 +130,7 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
 /// What is wrong with a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FrameFault {
-    /// It is damaged, or not one.
+    /// It is damaged, or is not a frame at all.
     Corrupt(&'static str),
     /// A version that this program cannot read.
     Version(u32),

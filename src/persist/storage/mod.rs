@@ -1,8 +1,8 @@
 //! Every access to a file of the data directory goes through [`Storage`].
 //!
-//! There are two: [`RealStorage`] (one directory) and [`SimStorage`] (a simulated disk that can lose,
-//! tear, reorder and fail, for tests). A name is a plain file name inside the one directory.
-//! Durability is the caller's: nothing here syncs unless asked to.
+//! It has two implementations: [`RealStorage`] (one directory) and [`SimStorage`] (a simulated disk for tests, which
+//! can lose, tear, reorder and fail). A name is a plain file name inside the one directory. Durability is the
+//! caller's job: nothing here syncs unless it is asked to.
 
 mod real;
 pub mod sim;
@@ -20,7 +20,7 @@ pub use sim::SimStorage;
 
 /// A directory that holds one store.
 pub trait Storage: Send + Sync {
-    /// The path of a file, for messages; the directory's own for an empty name.
+    /// The path of a file, for messages. An empty name gives the path of the directory.
     fn path(&self, name: &str) -> PathBuf;
     /// Takes the exclusive lock of the directory; `WouldBlock` when another process holds it.
     fn lock(&self) -> io::Result<DirLock>;
@@ -28,9 +28,9 @@ pub trait Storage: Send + Sync {
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
     /// Opens an existing file, to append to it or to sync it.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
-    /// The whole content, mapped where possible.
+    /// Reads the whole content, mapped where possible.
     fn read(&self, name: &str) -> io::Result<FileBytes>;
-    /// Renames, replacing what bore the new name.
+    /// Renames a file and replaces any file that has the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -44,20 +44,20 @@ pub trait Storage: Send + Sync {
 
 /// An open file.
 pub trait StorageFile: Send + Sync {
-    /// Writes all the bytes at the end: behind those that the file had when it was opened, and those appended since.
+    /// Appends all the bytes, behind those that the file had when it was opened and those appended since.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
-    /// Writes all the bytes at an offset, over what is there, and beyond the end. Not to be mixed with appends.
+    /// Writes all the bytes at an offset, over existing bytes and beyond the end. Must not be mixed with appends.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the content durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file to a length.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Asks for room on the disk up to this length, in bytes, for a write that needs more may wait while the file
-    /// system syncs. The file is not made longer, and what it has not used when it is closed is given back. A wish,
-    /// not a promise: where there is no room, a write will say so.
+    /// Asks the file system for room up to this length, in bytes. A write that needs more room than that may wait
+    /// while the file system syncs. The file does not grow; closing it gives back what it did not use. This is a
+    /// hint: where there is no room, a write will fail.
     fn reserve(&self, _len: u64) {}
-    /// Says that what stands before this offset, in bytes, is durable and will hardly be read soon: the system need
-    /// not keep it in memory.
+    /// Tells the system that the bytes before this offset are durable and will not be read soon, so that it need not
+    /// cache them.
     fn uncache(&self, _end: u64) {}
 }
 

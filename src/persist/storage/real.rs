@@ -16,8 +16,8 @@ use super::{DirLock, FileBytes, Storage, StorageFile};
 /// The lock file's name. It is never removed: removing it would let two processes lock two files.
 const LOCK: &str = "LOCK";
 
-/// Memory is given up in multiples of this, in bytes: a power of two, and no piece of memory that the system holds of a
-/// file reaches over one.
+/// Cached pages are given up in multiples of this, in bytes. It is a power of two, and no cached folio of a file
+/// crosses such a boundary.
 const UNCACHED_AT_ONCE: u64 = 4 << 20;
 
 /// A directory of the file system.
@@ -26,7 +26,7 @@ pub struct RealStorage {
 }
 
 impl RealStorage {
-    /// Opens the directory, creating it (and what lies above it) when missing.
+    /// Opens the directory and creates it, with its parents, when it is missing.
     ///
     /// A created directory is made durable by syncing its parent.
     pub fn open(dir: impl AsRef<Path>) -> io::Result<Self> {
@@ -122,9 +122,9 @@ impl Storage for RealStorage {
 
 struct RealFile {
     file: File,
-    /// Up to where the disk keeps room for it, in bytes; 0 for no further than it is long.
+    /// Up to which offset the disk keeps room for it, in bytes; 0 for no further than its length.
     reserved: AtomicU64,
-    /// Up to where the system was told that it need not keep it in memory, in bytes.
+    /// Up to which offset the system was told not to cache it, in bytes.
     uncached: AtomicU64,
 }
 
@@ -148,14 +148,14 @@ impl StorageFile for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // What was reserved goes with what is cut.
+        // Cutting the file also gives up the reserved room.
         self.reserved.store(0, Ordering::Relaxed);
         self.file.set_len(len)
     }
 
     fn reserve(&self, len: u64) {
         let before = self.reserved.load(Ordering::Relaxed);
-        // Not every file system can.
+        // Not every file system supports this.
         if before < len && fallocate(&self.file, FallocateFlags::KEEP_SIZE, before, len - before).is_ok() {
             self.reserved.store(len, Ordering::Relaxed);
         }
@@ -165,7 +165,7 @@ impl StorageFile for RealFile {
         let end = end & !(UNCACHED_AT_ONCE - 1);
         let before = self.uncached.fetch_max(end, Ordering::Relaxed);
         if let Some(len) = end.checked_sub(before).and_then(NonZeroU64::new) {
-            // It is advice: nothing depends on its being taken.
+            // This is advice. Nothing depends on it.
             let _ = fadvise(&self.file, before, Some(len), Advice::DontNeed);
         }
     }
@@ -174,8 +174,8 @@ impl StorageFile for RealFile {
 impl Drop for RealFile {
     fn drop(&mut self) {
         if *self.reserved.get_mut() > 0 {
-            // Nobody writes any more. Cutting a file to the length that it has frees what lies behind; if that fails,
-            // the room is free when the file is removed.
+            // Nobody writes any more. Truncating the file to its own length frees the reserved room behind it. If
+            // that fails, removing the file frees the room.
             let _ = self.file.metadata().and_then(|metadata| self.file.set_len(metadata.len()));
         }
     }
@@ -226,7 +226,7 @@ mod tests {
         let file = storage.create("one").unwrap();
         let bytes: Vec<u8> = (0..3 * UNCACHED_AT_ONCE).map(|at| (at % 251) as u8).collect();
         file.write_at(0, &bytes).unwrap();
-        // Before it is durable too.
+        // This works before the bytes are durable, too.
         file.uncache(UNCACHED_AT_ONCE);
         file.sync_data().unwrap();
         for end in [2 * UNCACHED_AT_ONCE + 5, 7, u64::MAX] {
@@ -253,7 +253,7 @@ mod tests {
         file.sync_data().unwrap();
         assert_eq!(&*storage.read("one").unwrap(), b"hello world");
         drop(file);
-        // A file system that cannot reserve does nothing of this.
+        // The rest applies only to a file system that can reserve.
         if reserved > before {
             assert!(reserved >= (4 << 20) / 512);
             assert!(blocks_of("one") <= before.max(8), "{} blocks", blocks_of("one"));

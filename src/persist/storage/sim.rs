@@ -1,13 +1,13 @@
 //! A simulated disk, **for tests**: it loses, tears, reorders and fails as asked, from a seed.
 //!
-//! Every file has two images, what a read returns (volatile) and what survives a power cut (durable);
-//! so has the directory. Every call counts as one operation. A planned fault makes one operation
-//! fail; a planned crash makes one operation, and all after it, fail. [`SimStorage::recover_image`]
-//! then gives the disk as it may be found after the power cut: un-synced content is lost, cut to a
-//! prefix, or kept sector by sector; un-synced directory changes are kept or lost one by one.
+//! Every file has two images: what a read returns (volatile) and what survives a power cut (durable). So does the
+//! directory. Every call counts as one operation. A planned fault makes one operation fail. A planned crash makes one
+//! operation and all later ones fail. [`SimStorage::recover_image`] then returns a disk as the power cut may leave
+//! it: unsynced content is lost, cut to a prefix, or kept sector by sector; unsynced directory changes are kept or
+//! lost one by one.
 //!
-//! A failed sync behaves as Linux does: what was dirty is dropped in silence, and a second sync
-//! "succeeds" without having written it.
+//! A failed sync behaves as on Linux: dirty pages are dropped in silence, and a second sync "succeeds" without having
+//! written them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -54,7 +54,7 @@ struct Disk {
 struct Content {
     volatile: Vec<u8>,
     durable: Vec<u8>,
-    /// A sync failed: later syncs claim success and write nothing of what was lost.
+    /// Whether a sync failed: later syncs claim success and do not write what was lost.
     sync_broken: bool,
 }
 
@@ -81,7 +81,7 @@ impl SimStorage {
         self.disk.lock().fault = Some((operation..u64::MAX, fault));
     }
 
-    /// Has operations succeed again.
+    /// Ends the planned faults: operations succeed again.
     pub fn repair(&self) {
         self.disk.lock().fault = None;
     }
@@ -96,12 +96,12 @@ impl SimStorage {
         self.disk.lock().operations
     }
 
-    /// Whether the planned crash has come.
+    /// Whether the planned crash has happened.
     pub fn crashed(&self) -> bool {
         self.disk.lock().crashed
     }
 
-    /// The disk as a power cut now may leave it: one of the many ways, chosen by the seed.
+    /// The disk as a power cut now may leave it. The seed chooses one of the many ways.
     pub fn recover_image(&self, seed: u64) -> SimStorage {
         let disk = self.disk.lock();
         let mut random = Random(seed ^ 0x9E37_79B9_7F4A_7C15);
@@ -111,7 +111,7 @@ impl SimStorage {
         SimStorage { disk: Arc::new(Mutex::new(fresh)) }
     }
 
-    /// The disk as the death of the process alone leaves it: everything written is there.
+    /// The disk as the death of the process alone leaves it: every completed write is there.
     pub fn process_image(&self) -> SimStorage {
         let disk = self.disk.lock();
         let fresh = Disk {
@@ -124,7 +124,7 @@ impl SimStorage {
         SimStorage { disk: Arc::new(Mutex::new(fresh)) }
     }
 
-    /// Replaces (or creates) a file's content, durably and without counting: to plant damage.
+    /// Replaces or creates a file's content, durably and without counting an operation. Tests plant damage with it.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         let mut disk = self.disk.lock();
         let content = Content { volatile: bytes.to_vec(), durable: bytes.to_vec(), sync_broken: false };
@@ -140,7 +140,7 @@ impl SimStorage {
         disk.names.get(name).map(|&id| disk.files[id].volatile.clone())
     }
 
-    /// Forgets a file, durably and without counting.
+    /// Removes a file, durably and without counting an operation.
     pub fn forget(&self, name: &str) {
         let mut disk = self.disk.lock();
         disk.names.remove(name);
@@ -153,7 +153,7 @@ impl SimStorage {
     }
 }
 
-/// What an operation must do: proceed, proceed and then report the crash, or fail.
+/// What an operation does: proceed, proceed and then report the crash, or fail.
 enum Fate {
     Go,
     Crash,
@@ -161,7 +161,7 @@ enum Fate {
 }
 
 impl Fate {
-    /// The error of everything but a write.
+    /// The error of any operation other than a write.
     fn check(&self) -> io::Result<()> {
         match self {
             Self::Go => Ok(()),
@@ -205,7 +205,7 @@ impl Disk {
 
     fn names_after_a_crash(&self, random: &mut Random) -> BTreeMap<String, usize> {
         let mut names = self.durable_names.clone();
-        // Most journals keep a prefix of the changes; some disks keep any subset of them.
+        // Most journals keep a prefix of the changes. Some disks keep any subset.
         let prefix = random.below(2) == 0;
         let kept_of_prefix = random.below(self.pending.len() as u64 + 1) as usize;
         for (index, change) in self.pending.iter().enumerate() {
@@ -251,7 +251,7 @@ impl Content {
             0 => old.clone(),
             1 => new.clone(),
             2 => {
-                // The first so many bytes that differ were written.
+                // A prefix of the changed bytes was written.
                 let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
                 let written = same + random.below((new.len() - same) as u64 + 1) as usize;
                 let mut image = old.clone();
@@ -439,7 +439,7 @@ impl StorageFile for SimFile {
     }
 }
 
-/// SplitMix64: small, seeded, good enough to choose among disasters.
+/// SplitMix64: small, seeded, and good enough to choose among disasters.
 struct Random(u64);
 
 impl Random {
