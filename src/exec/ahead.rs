@@ -1,5 +1,4 @@
-//! Fetching ahead of use: what the commands of a group will touch, in waves, so that the cache misses of one
-//! overlap those of the others.
+//! Prefetching: fetches what the commands of a group will touch, in waves, so that their cache misses overlap.
 
 use super::data::find_keys;
 use super::{GROUP_MAX, Plan};
@@ -9,11 +8,11 @@ use crate::core::table::LastNamed;
 use crate::keyspace::Keyspace;
 use crate::resp::Args;
 
-/// How many keys of one command are fetched ahead.
+/// How many keys of one command are prefetched.
 const KEYS_AHEAD: usize = 4;
 
-/// Resolves all commands, hashes their keys, and fetches what they will touch, in four waves, and two more for
-/// members of large collections, so that the cache misses of one overlap those of the others.
+/// Resolves all commands, hashes their keys, and prefetches what they will touch: in four waves, and in two more for
+/// members of large collections.
 pub(super) fn plan<'a>(
     server: &'a Server,
     db: u32,
@@ -49,7 +48,7 @@ pub(super) fn plan<'a>(
     plans
 }
 
-/// The waves that fetch members of large collections: first the segment of each, then the record.
+/// The waves that prefetch members of large collections: first the segment of each, then the record.
 fn prefetch_members(keyspace: &Keyspace, db: u32, calls: &[Args<'_>], keys: &mut [HashedKeys]) {
     for (args, keys) in calls.iter().zip(keys.iter_mut()) {
         if let (Some(member), [named]) = (keys.member, &keys.named[..]) {
@@ -64,8 +63,8 @@ fn prefetch_members(keyspace: &Keyspace, db: u32, calls: &[Args<'_>], keys: &mut
     }
 }
 
-/// The waves behind the first (see [`Keyspace::prefetch_shard`]) that fetch what leads to keys, each given with
-/// its database.
+/// The waves after the first (see [`Keyspace::prefetch_shard`]) that prefetch the path to each key, given with its
+/// database.
 #[inline]
 pub(super) fn prefetch(keyspace: &Keyspace, keys: impl Iterator<Item = (u32, u64)> + Clone) {
     keys.clone().for_each(|(_, hash)| keyspace.prefetch_directory(hash));

@@ -1,14 +1,14 @@
-//! Eviction: which keys go when memory has reached `maxmemory`, and their removal.
+//! Eviction: chooses and removes keys when memory has reached `maxmemory`.
 //!
-//! As in Redis, victims are not the very best: each round looks at `maxmemory-samples` random keys, keeps the
-//! best few of all rounds in a pool, and removes the best of the pool. A round draws its keys from a random
-//! shard and those behind it, so that a keyspace of any size gives its samples.
+//! As in Redis, victims are approximate: each round samples `maxmemory-samples` random keys, keeps the best few of
+//! all rounds in a pool, and removes the best of the pool. A round draws its keys from a random shard and the shards
+//! after it, so that a keyspace of any size yields its samples.
 //!
 //! Invariants:
-//! - Whoever evicts is inside the gate and holds no shard; one shard is held at a time.
-//! - A removal is published to the log under the lock of its shard.
-//! - It ends when what it removed is estimated to be enough: memory that a snapshot or a segment still holds
-//!   must not make it remove the rest of the keyspace.
+//! - The caller is inside the gate and holds no shard. One shard is locked at a time.
+//! - Each removal reaches the log under the lock of its shard.
+//! - Eviction ends when the removed bytes are estimated to be enough. Memory that a snapshot or a segment still holds
+//!   must not cause the rest of the keyspace to be removed.
 
 use crate::base::config::EvictionPolicy;
 use crate::base::random::Random;
@@ -16,7 +16,7 @@ use crate::core::Db;
 use crate::core::db::{Facts, Scratch};
 use crate::keyspace::{Directory, EntryRef, Held, Keyspace, SHARDS};
 
-/// The best candidates kept from one round to the next.
+/// How many of the best candidates are kept from one round to the next.
 const POOL_MAX: usize = 16;
 
 /// How to choose.
@@ -28,13 +28,13 @@ pub struct Choice {
     pub samples: usize,
 }
 
-/// Chooses and removes keys; one a worker, for what it has seen is of use the next time.
+/// Chooses and removes keys. Each worker has one, because its pool is useful the next time.
 #[derive(Debug)]
 pub struct Evictor {
     random: Random,
     /// What the scores of the pool mean.
     policy: EvictionPolicy,
-    /// Ascending by score: the best to remove is last.
+    /// Ascending by score: the best victim is last.
     pool: Vec<Candidate>,
 }
 
@@ -45,12 +45,12 @@ struct Candidate {
     key: Vec<u8>,
 }
 
-/// What an eviction came to.
+/// The result of an eviction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted {
     /// Keys removed.
     pub keys: usize,
-    /// Their bytes, about.
+    /// Their approximate size in bytes.
     pub bytes: u64,
 }
 
@@ -61,16 +61,16 @@ impl Default for Evictor {
 }
 
 impl Evictor {
-    /// One that makes its choices by these numbers.
+    /// Creates an evictor that draws its samples from `random`.
     pub fn new(random: Random) -> Self {
         Evictor { random, policy: EvictionPolicy::NoEviction, pool: Vec::new() }
     }
 }
 
 impl Evictor {
-    /// Removes keys of about `bytes` in all, at most `keys_max`; fewer if the policy finds no more.
+    /// Removes keys of about `bytes` in total, at most `keys_max`, and fewer if the policy finds no more.
     ///
-    /// `publish` is called under the lock of each removed key's shard, to take the effects to the log.
+    /// `publish` is called under the lock of each removed key's shard. It carries the effects to the log.
     pub fn evict(
         &mut self,
         db: &mut EvictDb<'_>,
@@ -116,12 +116,12 @@ impl Evictor {
     }
 }
 
-/// The keyspace as eviction sees it.
+/// Eviction's view of the keyspace.
 #[derive(Debug)]
 pub struct EvictDb<'a> {
     /// All keys.
     pub keyspace: &'a Keyspace,
-    /// What removals leave behind.
+    /// Collects the effects of the removals.
     pub scratch: &'a mut Scratch,
     /// The time, and how access fields are read.
     pub facts: Facts,
@@ -136,7 +136,7 @@ fn draw(directory: &Directory, policy: EvictionPolicy, random: u64) -> Option<En
     }
 }
 
-/// How well it is to remove a key, the higher, the better; `None` where chance decides.
+/// How good a victim a key is; higher is better. `None` where the policy is random.
 fn score(entry: EntryRef<'_>, policy: EvictionPolicy, facts: &Facts) -> Option<u64> {
     use EvictionPolicy::{AllkeysLfu, AllkeysLru, VolatileLfu, VolatileLru, VolatileTtl};
     Some(match policy {
@@ -147,7 +147,7 @@ fn score(entry: EntryRef<'_>, policy: EvictionPolicy, facts: &Facts) -> Option<u
     })
 }
 
-/// Puts a key into the pool if it is better than the worst there, or there is room.
+/// Puts a key into the pool if there is room, or if it is better than the worst one there.
 fn offer(pool: &mut Vec<Candidate>, score: u64, db: u32, key: &[u8]) {
     if pool.iter().any(|candidate| candidate.db == db && candidate.key == key) {
         return;
@@ -162,7 +162,7 @@ fn offer(pool: &mut Vec<Candidate>, score: u64, db: u32, key: &[u8]) {
     pool.insert(at, Candidate { score, db, key: key.to_vec() });
 }
 
-/// Removes a key, if it is still there; gives the bytes that it took, about.
+/// Removes a key if it still exists. Returns its approximate size in bytes.
 fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Scratch)) -> Option<u64> {
     let key = world.keyspace.key(&victim.key);
     let held = Held::one(world.keyspace, key.shard());
@@ -171,14 +171,14 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
     let bytes = db.peek(key).map(|entry| entry.memory() as u64);
     let before = db.changes();
     if db.remove(key) {
-        // Nobody made this change, so it is not counted.
+        // No client made this change, so it is not counted.
         db.count_as(before, 0);
         db.note_vanished(key);
         db.log(key, &[b"DEL", key.bytes]);
     }
     publish(db.scratch());
     drop(db);
-    // Here and not on another thread: memory is short now.
+    // Freed here and not on another thread, because memory is short now.
     world.scratch.retired.clear();
     bytes
 }
@@ -193,7 +193,7 @@ mod tests {
         Choice { policy, samples: 5 }
     }
 
-    /// The names that are left after `keys` removals.
+    /// Evicts `keys` keys and returns the names that remain.
     fn left(t: &mut Runner, policy: EvictionPolicy, keys: usize) -> Vec<String> {
         let evicted = t.evict(choice(policy), u64::MAX, keys);
         assert!(evicted.keys <= keys);

@@ -1,13 +1,12 @@
-//! Active expiry: removing keys, and fields of hashes, whose time has come although nobody asks for them.
+//! Active expiry: removes expired keys and hash fields that nobody asks for.
 //!
-//! The keyspace keeps for each shard a time before which nothing in it expires, read without a lock,
-//! a directory keeps one for each segment, and a hash one for its fields: so a sweep that finds nothing
-//! due costs one load a shard.
+//! The keyspace keeps, for each shard, a time before which nothing in it expires, and reads it without a lock. A
+//! directory keeps such a bound for each segment, and a hash for its fields. A sweep that finds nothing due therefore
+//! costs one load per shard.
 //!
 //! Invariants:
-//! - A shard's lock is held for a bounded number of removals, and their records are published before it
-//!   is given back.
-//! - Whoever sweeps is inside the gate.
+//! - A shard's lock is held for a bounded number of removals. Their records are published before it is released.
+//! - The caller is inside the gate.
 
 use smallvec::SmallVec;
 
@@ -16,13 +15,13 @@ use crate::core::db::{Facts, Scratch};
 use crate::keyspace::{Directory, Held, Key, Keyspace};
 use crate::value::directory::ExpiredKey;
 
-/// The most removals under one hold of a lock.
+/// The most removals while a lock is held once.
 const REMOVED_PER_LOCK_MAX: usize = 64;
 
-/// Removes expired keys and fields of these shards, about `budget` at most; returns whether more may be due now.
+/// Removes about `budget` expired keys and fields at most from these shards. Returns whether more may be due now.
 ///
-/// `scratch` says whether to log; `publish` is called with it under the lock of each shard that changed,
-/// to take the effects to the log.
+/// `scratch` says whether to log. `publish` is called with it under the lock of each shard that changed, and carries
+/// the effects to the log.
 pub fn sweep(
     keyspace: &Keyspace,
     scratch: &mut Scratch,
@@ -49,8 +48,8 @@ pub fn sweep(
     false
 }
 
-/// Removes at most `limit` expired keys and fields of one shard, and raises the bounds of what it has looked at.
-/// Returns how many it removed. `expired` is room to work in.
+/// Removes at most `limit` expired keys and fields of one shard, and raises the bounds of what it examined. Returns
+/// how many it removed. `expired` is a reused buffer.
 fn sweep_shard(
     keyspace: &Keyspace,
     scratch: &mut Scratch,
@@ -69,7 +68,7 @@ fn sweep_shard(
     let databases: SmallVec<[u32; 16]> = db.held().shard(shard).databases().filter_map(due).collect();
     let mut removed = 0;
     for index in databases {
-        // The look after the last removal finds nothing, and with that raises the bounds.
+        // The pass after the last removal finds nothing and thereby raises the bounds.
         while removed < limit {
             let Some(directory) = db.held().shard(shard).directory(index) else { break };
             directory.collect_expired(now, limit - removed, expired);
@@ -86,7 +85,7 @@ fn sweep_shard(
                     db.expire(key);
                     removed += 1;
                 } else {
-                    // A bound that was too low is made exact, which is work as well.
+                    // Making a bound exact that was too low counts as work, too.
                     removed += db.expire_fields(key, |hash, now| hash.remove_expired(now, limit - removed)).max(1);
                 }
             }

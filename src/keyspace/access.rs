@@ -9,7 +9,7 @@ pub const ACCESS_MASK: u32 = (1 << 24) - 1;
 /// The counter of a new key under LFU.
 const LFU_INITIAL: u32 = 5;
 
-/// How access fields are kept: `maxmemory-policy` and its parameters, and the time, fixed for a command.
+/// How access fields are kept: `maxmemory-policy`, its parameters, and the time. Fixed for a command.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessClock {
     /// Seconds of the wall clock.
@@ -23,12 +23,12 @@ pub struct AccessClock {
 pub struct Lfu {
     /// `lfu-log-factor`: the larger, the slower the counter saturates.
     pub log_factor: u32,
-    /// `lfu-decay-time`, in minutes a step of the counter; 0 for no decay.
+    /// `lfu-decay-time`, in minutes per step of the counter; 0 means no decay.
     pub decay_minutes: u32,
 }
 
 impl AccessClock {
-    /// The field of an entry that was made now.
+    /// The access field of an entry created now.
     #[inline]
     pub fn fresh(&self) -> u32 {
         match self.lfu {
@@ -37,7 +37,7 @@ impl AccessClock {
         }
     }
 
-    /// The field of an entry that is used now; `random` is any number, for the probabilistic counter.
+    /// The access field of an entry used now. `random` feeds the probabilistic counter.
     #[inline]
     pub fn touched(&self, field: u32, random: impl FnOnce() -> u32) -> u32 {
         let Some(lfu) = self.lfu else { return self.fresh() };
@@ -53,18 +53,18 @@ impl AccessClock {
         u64::from((self.seconds as u32).wrapping_sub(field) & ACCESS_MASK)
     }
 
-    /// The field of an entry that was last used so many seconds ago; `None` under an LFU policy.
+    /// The access field of an entry last used that many seconds ago; `None` under an LFU policy.
     pub fn idle_for(&self, seconds: u64) -> Option<u32> {
         let ago = seconds.min(u64::from(ACCESS_MASK)) as u32;
         self.lfu.is_none().then(|| (self.seconds as u32).wrapping_sub(ago) & ACCESS_MASK)
     }
 
-    /// The field of an entry with this frequency counter; `None` without an LFU policy.
+    /// The access field of an entry with this frequency counter; `None` without an LFU policy.
     pub fn used_as_often(&self, frequency: u32) -> Option<u32> {
         self.lfu.is_some().then(|| self.minutes() << 8 | frequency.min(255))
     }
 
-    /// The frequency counter, decayed to now; 0 where no LFU policy is set.
+    /// The frequency counter, decayed to now; 0 without an LFU policy.
     pub fn frequency(&self, field: u32) -> u32 {
         self.lfu.map_or(0, |lfu| self.decayed(field, lfu))
     }

@@ -1,7 +1,7 @@
-//! The keyspace at one point in time, read-only, while writers go on.
+//! The keyspace at one point in time: read-only, while writers continue.
 //!
-//! A view is made under the [gate](super::gate) by cloning one pointer per shard and database. As long
-//! as it lives, writers copy the pieces that they change; dropping it gives those pieces back.
+//! A view is made under the [gate](super::gate) by cloning one pointer per shard and database. While it lives,
+//! writers copy the pieces that they change. Dropping it frees the old pieces.
 
 use triomphe::Arc;
 
@@ -19,7 +19,7 @@ impl Frozen {
         Frozen { shards }
     }
 
-    /// The directories of one shard with their databases, ascending.
+    /// The directories of one shard, each with its database, ascending.
     pub fn shard(&self, shard: usize) -> impl Iterator<Item = (u32, &Directory)> {
         self.shards[shard].iter().map(|(db, directory)| (*db, &**directory))
     }
@@ -39,14 +39,14 @@ impl Frozen {
         self.len() == 0
     }
 
-    /// Every entry of one database, in no order that means anything.
+    /// Every entry of one database, in arbitrary order.
     pub fn entries(&self, db: u32) -> impl Iterator<Item = EntryRef<'_>> {
         let of_db = move |(of, directory): &'_ (u32, Arc<Directory>)| *of == db && !directory.is_empty();
         self.shards.iter().flatten().filter(move |d| of_db(d)).flat_map(|(_, directory)| directory.iter())
     }
 
-    /// Gives the view back, one shard after the other, so that writers stop copying as soon as may be. Returns what
-    /// it holds, of which all that has been changed since is to be freed.
+    /// Releases the view shard by shard, so that writers stop copying as early as possible. Returns the directories
+    /// of the shard; dropping them frees whatever has changed since the view was made.
     pub fn release_shard(&mut self, shard: usize) -> Vec<(u32, Arc<Directory>)> {
         std::mem::take(&mut self.shards[shard])
     }

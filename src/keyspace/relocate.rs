@@ -1,40 +1,40 @@
-//! Moving what lies in sparse slabs, over all shards of a worker: see `value::directory::relocate`.
+//! Moves what lies in sparse slabs, over all shards of a worker: see `value::directory::relocate`.
 //!
 //! Invariants:
-//! - Whoever moves is inside the gate. One shard's lock is held at a time, for a bounded amount of work.
-//! - A directory that a frozen view shares is passed over: to move it would copy it.
-//! - Nothing that a snapshot, the log, WATCH, an expiry bound or a statistic could see changes.
+//! - The caller is inside the gate. One shard's lock is held at a time, for a bounded amount of work.
+//! - A directory that a frozen view shares is skipped, because moving it would copy it.
+//! - The move is invisible to snapshots, the log, WATCH, expiry bounds and statistics.
 
 use super::{Keyspace, SHARDS};
 use crate::value::directory::{Budget, Position};
 
-/// How many segments one step looks at,
+/// How many segments one step examines,
 const LOOKS_MAX: usize = 512;
 /// how many it moves,
 const MOVES_MAX: usize = 32;
 /// and how many shards it locks, one after the other.
 const SHARDS_MAX: usize = 32;
 
-/// How far a worker has got.
+/// A worker's progress.
 #[derive(Debug)]
 pub struct Relocation {
     /// The worker's shards: the first, and from each to the next.
     first: usize,
     stride: usize,
-    /// Where it goes on.
+    /// The shard where the next step continues.
     shard: usize,
     db: u32,
     position: Position,
 }
 
 impl Relocation {
-    /// Of this one of so many workers.
+    /// The start of a pass, for worker number `worker` of `workers`.
     pub fn new(worker: usize, workers: usize) -> Relocation {
         Relocation { first: worker, stride: workers, shard: worker, db: 0, position: Position::default() }
     }
 
-    /// Moves some of what `is_sparse` says should be moved, by its address; returns whether that ended a pass over the
-    /// shards. The next step begins another one.
+    /// Moves some of the blocks whose address `is_sparse` reports as sparse. Returns whether that completed a pass
+    /// over the shards; the next step begins another pass.
     pub fn step(&mut self, keyspace: &Keyspace, is_sparse: fn(usize) -> bool) -> bool {
         let mut budget = Budget { looks: LOOKS_MAX, moves: MOVES_MAX };
         for _ in 0..SHARDS_MAX {
@@ -50,7 +50,7 @@ impl Relocation {
         false
     }
 
-    /// Goes on in the shard; returns whether it is done.
+    /// Continues in the shard. Returns whether the shard is done.
     fn relocate_shard(&mut self, keyspace: &Keyspace, budget: &mut Budget, is_sparse: fn(usize) -> bool) -> bool {
         let mut shard = keyspace.lock(self.shard as u16);
         while let Some(db) = shard.database_from(self.db) {
@@ -101,7 +101,7 @@ mod tests {
         shards.map(in_shard).sum()
     }
 
-    /// A whole pass; gives how many steps it took, and how many segments it looked at.
+    /// Runs a whole pass. Returns how many steps it took and how many segments it examined.
     fn pass(relocation: &mut Relocation, keyspace: &Keyspace) -> (usize, usize) {
         let (mut steps, mut asked) = (0, 0);
         loop {

@@ -1,10 +1,10 @@
-//! One shard: the directories of all databases for the keys whose hash falls here, and what must change
-//! under the same lock: the sequence number of the log, the versions of watched keys.
+//! One shard: the directories of all databases for the keys whose hash falls here, and the state that must change
+//! under the same lock: the log's sequence number, the versions of watched keys, the waiters.
 //!
 //! Invariants:
-//! - Whoever reads or changes a shard holds its lock.
-//! - A change copies what a frozen view shares, and never what it does not: [`Arc::make_mut`] at the
-//!   directory, the same within at the segment.
+//! - Every reader and writer of a shard holds its lock.
+//! - A change copies the pieces that a frozen view shares, and no others: [`Arc::make_mut`] at the directory, and
+//!   likewise inside it at the segment.
 //! - `sequence` rises by one with each record of the log that names a key of this shard.
 
 use triomphe::Arc;
@@ -19,15 +19,15 @@ use crate::value::entry::EntryRef;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shard {
-    /// The directory of database 0, the usual one, which stands right here: one cache miss less.
+    /// The directory of database 0, the common case. It is stored inline to save a cache miss.
     first: Option<Arc<Directory>>,
-    /// Those of the databases behind it, up to the highest used here; `None` where one holds nothing.
+    /// The directories of databases 1 to the highest used here; `None` for an empty one.
     others: Box<[Option<Arc<Directory>>]>,
-    /// The number of the last record of the log for this shard.
+    /// The sequence number of the shard's last record in the log.
     pub sequence: u64,
     /// The versions of the keys under `WATCH`.
     pub watched: WatchedKeys,
-    /// Who waits for a key, for blocking commands.
+    /// The blocking commands that wait for a key.
     pub waiters: Waiters,
     seed: HashSeed,
 }
@@ -50,14 +50,14 @@ impl Shard {
         place(&self.first, &self.others, db)?.as_deref()
     }
 
-    /// The directory of a database, for writing; made if there is none, copied if a frozen view shares it.
+    /// The directory of a database, for writing. It is created if missing and copied if a frozen view shares it.
     #[inline]
     pub fn directory_mut(&mut self, db: u32) -> &mut Directory {
         let seed = self.seed;
         Arc::make_mut(self.place_made(db).get_or_insert_with(|| Arc::new(Directory::new(seed))))
     }
 
-    /// The same, but only if it exists and no frozen view shares it: for changes that may be left out.
+    /// The same, but only if it exists and no frozen view shares it: for optional changes.
     #[inline]
     pub fn directory_unshared(&mut self, db: u32) -> Option<&mut Directory> {
         let place = match db {
@@ -67,7 +67,7 @@ impl Shard {
         Arc::get_mut(place.as_mut()?)
     }
 
-    /// Puts a directory made elsewhere in its place: loading, and flushing with `None`. Returns the old one.
+    /// Installs a directory made elsewhere and returns the old one. Loading uses it; flushing passes `None`.
     pub fn replace_directory(&mut self, db: u32, directory: Option<Directory>) -> Option<Arc<Directory>> {
         if place(&self.first, &self.others, db).is_none() {
             directory.as_ref()?;
@@ -75,9 +75,9 @@ impl Shard {
         std::mem::replace(self.place_made(db), directory.map(Arc::new))
     }
 
-    /// Raises the versions of the watched keys of a database that is about to be emptied, or replaced by
-    /// another one: those that are there, and those that come with the other one and have not expired.
-    /// A key that is missing before and after has not changed.
+    /// Raises the versions of watched keys in a database that is about to be emptied, or replaced by another: keys
+    /// that exist now, and unexpired keys of the other database. A key that is missing before and after has not
+    /// changed.
     pub fn watched_replaced(&mut self, db: u32, by: Option<u32>, now: i64) {
         let Shard { seed, first, others, watched, .. } = self;
         let find = |db: u32, key: &[u8]| place(first, others, db)?.as_ref()?.get(seed.hash(key), key);
@@ -87,15 +87,15 @@ impl Shard {
         });
     }
 
-    /// Exchanges two databases.
+    /// Swaps two databases.
     pub fn swap(&mut self, one: u32, other: u32) {
         let directory = self.place_made(one).take();
         let directory = std::mem::replace(self.place_made(other), directory);
         *self.place_made(one) = directory;
     }
 
-    /// Exchanges all databases with those of the same shard of another keyspace. Watched keys that are in either
-    /// have changed.
+    /// Swaps all databases with those of the same shard of another keyspace. A watched key that exists in either has
+    /// changed.
     pub fn exchange(&mut self, other: &mut Shard) {
         let Shard { seed, first, others, watched, .. } = self;
         let holds = |directory: Option<&Directory>, key: &[u8]| {
@@ -107,7 +107,7 @@ impl Shard {
         std::mem::swap(others, &mut other.others);
     }
 
-    /// A clone of every directory that holds something: one pointer each.
+    /// Clones every directory that is not empty: one pointer each.
     pub(super) fn freeze(&self) -> Vec<(u32, Arc<Directory>)> {
         self.places().filter(|(_, d)| !d.is_empty()).map(|(db, d)| (db, Arc::clone(d))).collect()
     }
@@ -132,7 +132,7 @@ impl Shard {
         (0..).zip(all).filter_map(|(db, directory)| Some((db, directory.as_ref()?)))
     }
 
-    /// Where the directory of a database stands; the place is made if there is none.
+    /// The slot for the directory of a database, created if missing.
     #[inline]
     fn place_made(&mut self, db: u32) -> &mut Option<Arc<Directory>> {
         if db == 0 {
@@ -158,7 +158,7 @@ impl Shard {
     }
 }
 
-/// Where the directory of a database stands, if there is a place for it.
+/// The slot for the directory of a database, if there is one.
 #[inline]
 fn place<'a>(
     first: &'a Option<Arc<Directory>>,

@@ -1,16 +1,16 @@
-//! Who waits for a key to be pushed to, in the order of arrival: the ground for blocking commands.
+//! The connections that wait for a key, in the order of arrival. Blocking commands build on this.
 //!
-//! Like the [watched keys](super::watch), the waiters of a shard stand under its lock, and cost a shard
-//! without any the test of a pointer. A command that is about to push to a key with waiters runs alone
-//! behind the gate and serves them, first come first served, before anyone else runs.
+//! Like the [watched keys](super::watch), the waiters of a shard are guarded by its lock, and a shard without waiters
+//! pays for one pointer test. A command that is about to push to a key with waiters runs alone behind the gate. It
+//! serves them, first come first served, before anyone else runs.
 //!
 //! Invariants:
-//! - A key is present exactly while somebody waits for it.
-//! - Tickets of one key are in the order in which they were drawn.
+//! - A key is present exactly while a connection waits for it.
+//! - The tickets of one key are in the order in which they were issued.
 
 use std::collections::{HashMap, VecDeque};
 
-/// A waiting connection, numbered in the order of arrival over all keys.
+/// Identifies a waiting connection. Tickets are numbered in the order of arrival over all keys.
 pub type Ticket = u64;
 
 /// A key of one database.
@@ -20,17 +20,17 @@ type WaitedKey = (u32, Box<[u8]>);
 #[derive(Debug, Default)]
 struct Queues(HashMap<WaitedKey, VecDeque<Ticket>>);
 
-/// The keys of one shard that somebody waits for; a pointer, so that a shard stays within its cache lines.
+/// The keys of one shard that have waiters. It is a pointer, so that a shard stays within its cache lines.
 #[derive(Debug, Default)]
 pub struct Waiters(Option<Box<Queues>>);
 
 impl Waiters {
-    /// Has a connection wait for a key, behind those that do already.
+    /// Enters a connection into the queue of a key, behind those that already wait.
     pub fn wait(&mut self, db: u32, key: &[u8], ticket: Ticket) {
         self.0.get_or_insert_default().0.entry((db, key.into())).or_default().push_back(ticket);
     }
 
-    /// Has it wait no more: served elsewhere, timed out, or gone.
+    /// Removes a connection from the queue of a key: it was served elsewhere, timed out, or left.
     pub fn leave(&mut self, db: u32, key: &[u8], ticket: Ticket) {
         let Some(queues) = &mut self.0 else { return };
         let id: WaitedKey = (db, key.into());
@@ -45,24 +45,24 @@ impl Waiters {
         }
     }
 
-    /// Whether nobody waits for any key of the shard.
+    /// Whether no key of the shard has waiters.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether anybody waits for the key.
+    /// Whether the key has waiters.
     pub fn any(&self, db: u32, key: &[u8]) -> bool {
         self.0.as_ref().is_some_and(|queues| queues.0.contains_key(&(db, key.into())))
     }
 
-    /// Who waits for the key, in the order of arrival.
+    /// The waiters of the key, in the order of arrival.
     pub fn of(&self, db: u32, key: &[u8]) -> Vec<Ticket> {
         let queue = self.0.as_ref().and_then(|queues| queues.0.get(&(db, key.into())));
         queue.map(|queue| queue.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// The keys with waiters that `affected` names by their database and bytes.
+    /// The keys with waiters for which `affected`, given database and key, is true.
     pub fn keys(&self, affected: impl Fn(u32, &[u8]) -> bool) -> Vec<(u32, Box<[u8]>)> {
         let all = self.0.iter().flat_map(|queues| queues.0.keys());
         all.filter(|(db, key)| affected(*db, key)).cloned().collect()

@@ -1,11 +1,11 @@
-//! Versions of watched keys: the ground on which optimistic transactions stand.
+//! Versions of watched keys, on which optimistic transactions rest.
 //!
-//! Each shard keeps a version for the keys that somebody watches, and for no other key, so that a
-//! write to an unwatched shard costs one test of a pointer.
+//! Each shard keeps a version for watched keys and for no other key, so that a write to an unwatched shard pays for
+//! one pointer test.
 //!
 //! Invariants:
 //! - A key has a version exactly while its count of watchers is above zero.
-//! - Every change of a watched key, its expiry and its removal included, raises its version.
+//! - Every change of a watched key, including expiry and removal, raises its version.
 
 use std::collections::HashMap;
 
@@ -20,12 +20,12 @@ struct Watched {
 
 /// The watched keys of one shard.
 #[derive(Debug, Default)]
-// Boxed, for nearly every shard has none: a shard is kept to two cache lines.
+// Boxed, because nearly every shard has none and a shard must fit two cache lines.
 #[allow(clippy::box_collection)]
 pub struct WatchedKeys(Option<Box<HashMap<WatchedKey, Watched>>>);
 
 impl WatchedKeys {
-    /// One watcher more; returns the version that it must still find at the end.
+    /// Adds a watcher. Returns the version that the watcher must still find at EXEC.
     pub fn watch(&mut self, db: u32, key: &[u8]) -> u64 {
         let keys = self.0.get_or_insert_default();
         let watched = keys.entry((db, key.into())).or_insert(Watched { watchers: 0, version: 0 });
@@ -33,7 +33,7 @@ impl WatchedKeys {
         watched.version
     }
 
-    /// One watcher less. Returns the version; `None` if the key was not watched.
+    /// Removes a watcher. Returns the version, or `None` if the key was not watched.
     pub fn unwatch(&mut self, db: u32, key: &[u8]) -> Option<u64> {
         let keys = self.0.as_mut()?;
         let id: WatchedKey = (db, key.into());
@@ -49,7 +49,7 @@ impl WatchedKeys {
         Some(version)
     }
 
-    /// The key has changed.
+    /// Raises the version of a key that has changed.
     #[inline]
     pub fn changed(&mut self, db: u32, key: &[u8]) {
         if let Some(keys) = &mut self.0
@@ -59,7 +59,8 @@ impl WatchedKeys {
         }
     }
 
-    /// Every watched key that `affected` names by its database and bytes has changed (a flush, a swap).
+    /// Raises the version of every watched key for which `affected`, given database and key, is true (a flush, a
+    /// swap).
     pub fn all_changed(&mut self, affected: impl Fn(u32, &[u8]) -> bool) {
         for ((db, key), watched) in self.0.iter_mut().flat_map(|keys| keys.iter_mut()) {
             if affected(*db, key) {

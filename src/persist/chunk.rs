@@ -103,7 +103,7 @@ impl<'a> ChunkWriter<'a> {
         self.push_in_parts(db, key, expiry, access, (kind, bytes.len() as u64), |put| put(bytes));
     }
 
-    /// Adds an entry whose value arrives in parts. `value` is its tag and its length in bytes.
+    /// Adds an entry whose value arrives in parts, with the value's tag and its length in bytes.
     ///
     /// # Panics
     /// If `parts` puts a different number of bytes.

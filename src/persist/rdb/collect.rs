@@ -1,7 +1,8 @@
 //! Reads a payload of DUMP into an [`RdbValue`].
 //!
-//! For tests, tools and values known to be small. It holds every element by itself, which can take thousands
-//! of times the payload; whoever takes payloads from clients builds the value in an [`RdbSink`] of its own.
+//! Meant for tests, tools and values known to be small. It allocates every element separately, which can take
+//! thousands of times the size of the payload. Code that takes payloads from clients builds the value in an
+//! [`RdbSink`] of its own.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,14 +10,14 @@ use std::collections::HashSet;
 use super::decode::{RdbSink, decode_dump_into};
 use super::{RdbEntryFields, RdbError, RdbStream, RdbStreamId, RdbStreamMeta, RdbValue};
 
-/// Reads what DUMP gave.
+/// Reads a payload of DUMP.
 pub fn decode_dump(payload: &[u8]) -> Result<RdbValue, RdbError> {
     let mut collector = Collector::default();
     decode_dump_into(payload, &mut collector)?;
     collector.value.ok_or(RdbError::Format { at: 0, what: "no value" })
 }
 
-/// Gathers a value and remembers the names of its members.
+/// Collects a value and remembers the names of its members.
 #[derive(Default)]
 struct Collector {
     value: Option<RdbValue>,
@@ -24,7 +25,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// The value, begun as this empty one.
+    /// The value; `empty` if nothing has been collected yet.
     fn begun(&mut self, empty: RdbValue) -> &mut RdbValue {
         self.value.get_or_insert(empty)
     }

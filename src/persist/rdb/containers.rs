@@ -1,7 +1,7 @@
 //! The packed containers inside RDB strings, read element by element: listpack, ziplist, zipmap, intset.
 //!
-//! They are drawn in [`super`]. Each is an iterator that checks every length against the blob, and at the end
-//! that the container is what its header says; it yields nothing after an error. Nothing is copied.
+//! They are drawn in [`super`]. Each is an iterator that checks every length against the blob and, at the end, the
+//! container against its header. It yields nothing after an error. Nothing is copied.
 
 use super::reader::Parsed;
 use crate::base::format::{parse_i64, write_i64};
@@ -14,7 +14,7 @@ pub(super) enum Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// The bytes that it stands for, written into `text` if it is a number.
+    /// Its bytes; a number is written into `text`.
     pub(super) fn text<'t>(self, text: &'t mut Vec<u8>) -> &'t [u8]
     where
         'a: 't,
@@ -33,7 +33,7 @@ impl<'a> Element<'a> {
         self.text(&mut Vec::new()).to_vec()
     }
 
-    /// The integer that it is or spells.
+    /// The integer that it holds or spells.
     pub(super) fn integer(self) -> Option<i64> {
         match self {
             Self::Bytes(bytes) => parse_i64(bytes),
@@ -42,7 +42,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Takes bytes off the front of what is left of a container.
+/// Reads from the front of the unread part of a container.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -88,7 +88,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// The count of a header that has 16 bits for it: all ones means that it must be found by counting.
+/// Checks the 16-bit count of a header. All ones means that the elements must be counted.
 fn check_count(claimed: u16, counted: usize) -> Parsed<()> {
     let fits = usize::from(claimed) == counted || (claimed == u16::MAX && counted >= usize::from(u16::MAX));
     if fits { Ok(()) } else { Err("a container holds another number of elements than it says") }
@@ -171,7 +171,7 @@ impl<'a> Listpack<'a> {
         })
     }
 
-    /// The element's length behind it, written to be read from the right.
+    /// The length behind an element, encoded to be read from the right.
     fn back_length(&mut self, len: usize) -> Parsed<()> {
         let digits = self.rest.take(back_length_bytes(len))?;
         let read = digits.iter().fold(0, |value, &digit| value << 7 | usize::from(digit & 0x7F));
@@ -280,7 +280,7 @@ impl<'a> Zipmap<'a> {
     fn step(&mut self) -> Parsed<Option<Element<'a>>> {
         let is_value = self.counted % 2 == 1;
         if !is_value && self.rest.is_end()? {
-            // From 254 entries on the header stops counting.
+            // From 254 entries on, the header does not count.
             let pairs = self.counted / 2;
             return match usize::from(self.claimed) {
                 claimed if claimed == pairs || (claimed >= 254 && pairs >= 254) => Ok(None),

@@ -1,4 +1,4 @@
-//! Containers: every form of an element, and headers that lie.
+//! Tests of the containers: every form of an element, and false headers.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

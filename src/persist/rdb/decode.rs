@@ -1,9 +1,9 @@
 //! Reads a payload of DUMP, or one value of an RDB file, into an [`RdbSink`].
 //!
-//! Every type code that Redis up to 8 and Valkey up to 9 write for a value is read; modules, and the types that
-//! Redis 8.8 added for arrays, templates of hashes and rate limits, are refused. A value is wholly sound or
-//! it is an error: no duplicates, no NaN, nothing empty but strings and streams, nothing after the end.
-//! What the sink holds after an error is to be dropped.
+//! It reads every type code that Redis up to 8 and Valkey up to 9 write for a value. Modules are refused, and so are
+//! the types that Redis 8.8 added for arrays, hash templates and rate limits. A value is entirely sound or it is an
+//! error: no duplicates, no NaN, nothing empty except strings and streams, nothing after the end. After an error,
+//! drop what the sink holds.
 
 use std::borrow::Cow;
 
@@ -12,18 +12,18 @@ use super::reader::{Parsed, Reader};
 use super::{Dialect, RdbEntryFields, RdbError, RdbStreamId, RdbStreamMeta, code, footer, stream};
 use crate::base::format::parse_double;
 
-/// Takes a value piece by piece as it is read, so that nothing need be held twice: a few bytes of payload can
-/// stand for very many elements. The calls are all of one type, which the first tells.
+/// Takes a value piece by piece as it is read, so that nothing is held twice: a few bytes of payload can stand for
+/// very many elements. All calls for a value are of one type, which the first call reveals.
 pub trait RdbSink {
     /// The string, whole.
     fn string(&mut self, value: Cow<'_, [u8]>);
     /// The list's next item, from head to tail.
     fn list_item(&mut self, item: &[u8]);
-    /// A member of the set; false if it stood there already.
+    /// A member of the set; false if it is a duplicate.
     fn set_member(&mut self, member: &[u8]) -> bool;
-    /// A field of the hash and when it expires (unix ms, maybe in the past); false if it stood there already.
+    /// A field of the hash and when it expires (unix ms, possibly in the past); false if it is a duplicate.
     fn hash_field(&mut self, field: &[u8], value: &[u8], expiry: Option<u64>) -> bool;
-    /// A member of the sorted set, its score no NaN; false if it stood there already.
+    /// A member of the sorted set, whose score is not NaN; false if it is a duplicate.
     fn zset_member(&mut self, member: &[u8], score: f64) -> bool;
     /// The stream's next entry, by ascending id. Entries with the same fields share their names.
     fn stream_entry(&mut self, id: RdbStreamId, fields: RdbEntryFields);
@@ -31,7 +31,7 @@ pub trait RdbSink {
     fn stream_end(&mut self, meta: RdbStreamMeta);
 }
 
-/// Reads what DUMP gave.
+/// Reads a payload of DUMP into the sink.
 pub fn decode_dump_into(payload: &[u8], sink: &mut impl RdbSink) -> Result<(), RdbError> {
     let (body, dialect) = footer::check(payload)?;
     let mut reader = Reader::new(body);
@@ -45,7 +45,7 @@ fn decode_body(reader: &mut Reader<'_>, dialect: Dialect, sink: &mut impl RdbSin
     if reader.remaining() == 0 { Ok(()) } else { Err("bytes after the value") }
 }
 
-/// Reads one value of this type code, as it stands in a payload of DUMP and in an RDB file.
+/// Reads one value of this type code, as in a payload of DUMP or an RDB file.
 pub fn decode_value_into(
     reader: &mut Reader<'_>,
     kind: u8,
@@ -80,7 +80,7 @@ fn value(reader: &mut Reader<'_>, kind: u8, dialect: Dialect, sink: &mut impl Rd
             volatile_hash(reader, Expiries::RelativeTo(earliest), sink)?
         }
         (code::HASH_LISTPACK_EX, Dialect::Redis) => {
-            // The earliest expiry, which its fields tell as well.
+            // The earliest expiry, which follows from the fields.
             reader.i64()?;
             volatile_listpack(reader, sink)?
         }
@@ -89,7 +89,7 @@ fn value(reader: &mut Reader<'_>, kind: u8, dialect: Dialect, sink: &mut impl Rd
     if items == 0 { Err("an empty collection") } else { Ok(()) }
 }
 
-/// Gives the number of items.
+/// Reads a list. Returns the number of items.
 fn list(reader: &mut Reader<'_>, kind: u8, sink: &mut impl RdbSink) -> Parsed<usize> {
     let mut push = |item: &[u8]| {
         sink.list_item(item);
@@ -173,7 +173,7 @@ fn hash(reader: &mut Reader<'_>, kind: u8, sink: &mut impl RdbSink) -> Parsed<us
     }
 }
 
-/// How a hash that is no listpack stores when its fields expire.
+/// How a hash that is not a listpack stores the expiries of its fields.
 #[derive(Clone, Copy)]
 enum Expiries {
     /// Before each field: 0, or the time.
@@ -232,7 +232,7 @@ const EXPIRY: &str = "a field's expiry is out of range";
 const UNEVEN: &str = "a container ends within an item";
 pub(super) const TWICE: &str = "a member stands twice";
 
-/// Whether a sink took a member for the first time.
+/// Refuses a member that the sink already had.
 fn once(is_new: bool) -> Parsed<()> {
     if is_new { Ok(()) } else { Err(TWICE) }
 }

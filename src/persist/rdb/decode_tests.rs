@@ -1,4 +1,4 @@
-//! Golden payloads of Redis 7.0, Redis 8.0 and Valkey 9.1, and what must be refused.
+//! Golden payloads of Redis 7.0, Redis 8.0 and Valkey 9.1, and payloads that must be refused.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -107,7 +107,7 @@ fn golden_payloads_hold_what_their_servers_said() {
 }
 
 impl RdbValue {
-    /// Sorts where order says nothing, and forgets what Redis 7.0 has no place for.
+    /// Sorts what has no order, and drops what Redis 7.0 cannot store.
     fn without_what_is_not_written(mut self) -> Self {
         match &mut self {
             Self::Set(members) => members.sort(),
@@ -125,7 +125,7 @@ impl RdbValue {
     }
 }
 
-/// A payload that nothing but its value can be wrong with.
+/// A payload with a correct footer: only its value can be wrong.
 fn sealed(body: &[u8]) -> Vec<u8> {
     let mut payload = body.to_vec();
     footer::append(&mut payload, 15);
@@ -193,7 +193,7 @@ fn lengths_beyond_the_payload_allocate_nothing() {
             refused(&body);
         }
     }
-    // Compressed to 9 bytes, claimed to be 4 GiB.
+    // Nine compressed bytes that claim to be 4 GiB.
     refused(&[0, 0xC3, 9, 0x80, 0xFF, 0xFF, 0xFF, 0xFF, 1, b'x', b'x', 0xE0, 57, 0, 1, b'x', b'x']);
 }
 

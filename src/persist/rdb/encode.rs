@@ -1,7 +1,7 @@
 //! Writes whole values: a [`RdbValue`], a list from its items, a stream from its entries.
 //!
-//! Small collections become the packed containers that Redis would use at its default thresholds; a reader
-//! converts them to its own taste in any case.
+//! Small collections become the packed containers that Redis would use at its default thresholds. A reader converts
+//! them to its own thresholds anyway.
 
 use super::code::{NODE_PACKED, NODE_PLAIN};
 use super::packed::{ListpackWriter, intset};
@@ -10,24 +10,24 @@ use super::writer::id_bytes;
 use super::{DumpWriter, RdbField, RdbGroup, RdbStream, RdbStreamId, RdbStreamMeta, RdbType, RdbValue};
 use crate::base::format::{parse_i64, write_double};
 
-/// More fields than this make no listpack.
+/// A hash with more fields than this is not written as a listpack.
 const HASH_LISTPACK_ENTRIES_MAX: usize = 512;
-/// More members than this make no listpack.
+/// A sorted set with more members than this is not written as a listpack.
 const ZSET_LISTPACK_ENTRIES_MAX: usize = 128;
-/// Longer elements make no listpack (hash, zset).
+/// A hash or sorted set with a longer element is not written as a listpack.
 const LISTPACK_VALUE_MAX: usize = 64;
-/// More members than this make no intset.
+/// A set with more members than this is not written as an intset.
 const INTSET_ENTRIES_MAX: usize = 512;
 /// A node of a list is full at this size; a larger item has a node of its own.
 const LIST_NODE_BYTES: usize = 8192;
-/// What an item is taken to need beside its bytes when a node's size is estimated.
+/// The estimated overhead of an item in a node, in bytes.
 const ITEM_OVERHEAD: usize = 8;
 /// A node of a stream is full at this size, or at this many entries.
 const STREAM_NODE_BYTES: usize = 4096;
 const STREAM_NODE_ENTRIES: usize = 100;
 
-/// Gives what DUMP gives for this value. A collection must not be empty, a group's pending entries must name
-/// one of its consumers.
+/// Writes the payload that DUMP gives for this value. A collection must not be empty, and a group's pending entries
+/// must name one of its consumers.
 pub fn encode_dump(value: &RdbValue) -> Vec<u8> {
     match value {
         RdbValue::String(bytes) => {
@@ -103,7 +103,7 @@ fn encode_zset(members: &[(Vec<u8>, f64)]) -> Vec<u8> {
     if members.len() <= ZSET_LISTPACK_ENTRIES_MAX
         && members.iter().all(|(member, _)| member.len() <= LISTPACK_VALUE_MAX)
     {
-        // A reader takes the order of a listpack for the order of the scores.
+        // A reader expects a listpack to be in the order of the scores.
         let mut sorted: Vec<&(Vec<u8>, f64)> = members.iter().collect();
         sorted.sort_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(std::cmp::Ordering::Equal).then_with(|| a.0.cmp(&b.0)));
         let mut listpack = ListpackWriter::new();
@@ -127,7 +127,7 @@ fn encode_zset(members: &[(Vec<u8>, f64)]) -> Vec<u8> {
     writer.finish()
 }
 
-/// A list being written, item by item, from head to tail.
+/// Writes a list item by item, from head to tail.
 pub struct ListWriter {
     nodes: DumpWriter,
     count: u64,
@@ -167,7 +167,7 @@ impl ListWriter {
         self.count += 1;
     }
 
-    /// Gives the payload. There must have been an item.
+    /// Returns the payload. The list must not be empty.
     pub fn finish(mut self) -> Vec<u8> {
         if self.node.count() > 0 {
             self.close_node();
@@ -187,7 +187,7 @@ fn encode_stream(stream: &RdbStream) -> Vec<u8> {
     writer.finish(&stream.meta)
 }
 
-/// A stream being written, entry by entry, by ascending id.
+/// Writes a stream entry by entry, by ascending id.
 pub struct StreamWriter {
     nodes: DumpWriter,
     count: u64,
@@ -201,7 +201,7 @@ struct StreamNode {
     id: RdbStreamId,
     names: Vec<Vec<u8>>,
     entries: usize,
-    /// The entries alone: what stands before them counts them.
+    /// The entries alone. The elements before them hold their count, so they are written last.
     elements: ListpackWriter,
 }
 
@@ -246,7 +246,7 @@ impl StreamWriter {
         }
     }
 
-    /// Gives the payload.
+    /// Returns the payload.
     pub fn finish(mut self, meta: &RdbStreamMeta) -> Vec<u8> {
         self.close_node();
         let mut writer = DumpWriter::new(RdbType::Stream);

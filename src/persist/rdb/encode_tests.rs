@@ -1,4 +1,4 @@
-//! What is written is read again as the same value, and byte for byte what Redis 7.0 writes where it can be.
+//! Written values read back as the same value, and where possible equal the bytes of Redis 7.0.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::super::{RdbConsumer, RdbEntryFields, RdbPending, decode_dump};
 use super::*;
 
-/// Payloads whose bytes follow from the value alone. Not among them: lists with nodes of another size, streams
-/// with deleted entries, and scores, of which Redis 7.0 prints all 17 digits.
+/// Payloads whose bytes follow from the value alone. This excludes lists with nodes of another size, streams with
+/// deleted entries, and scores, which Redis 7.0 prints with all 17 digits.
 const SAME_BYTES: &[&str] = &[
     "hash-large",
     "hash-long",
@@ -128,7 +128,7 @@ fn group() -> impl Strategy<Value = RdbGroup> {
             let consumers: Vec<RdbConsumer> = consumers
                 .into_iter()
                 .map(|(name, (seen_time_ms, _)): (_, (u64, Option<u64>))| {
-                    // The version that is written has no other active time.
+                    // The version that is written stores no separate active time.
                     RdbConsumer { name, seen_time_ms, active_time_ms: Some(seen_time_ms) }
                 })
                 .collect();

@@ -8,15 +8,14 @@ use super::RdbError;
 
 /// Bytes of the footer: version u16, checksum u64, both lowest byte first.
 pub const FOOTER: usize = 10;
-/// The newest version of Redis' line (Redis 8.10). Types that are newer than what is read here are refused
-/// by their code.
+/// The newest version of Redis' line (Redis 8.10). Types newer than those read here are refused by their code.
 const REDIS_VERSION_MAX: u16 = 15;
 /// The one version of Valkey's line (Valkey 9).
 const VALKEY_VERSION: u16 = 80;
 
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
-/// Whose type codes a payload uses.
+/// The set of type codes that a payload uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// Redis of any version, and Valkey up to 8.
@@ -47,7 +46,7 @@ pub fn append(payload: &mut Vec<u8>, version: u16) {
     payload.extend_from_slice(&crc64(payload).to_le_bytes());
 }
 
-/// Checks the footer; gives what stands before it.
+/// Checks the footer. Returns the bytes before it.
 pub fn check(payload: &[u8]) -> Result<(&[u8], Dialect), RdbError> {
     let (body, version, crc) = split(payload).ok_or(RdbError::Footer)?;
     let dialect = Dialect::of_version(version).ok_or(RdbError::Footer)?;

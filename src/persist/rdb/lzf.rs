@@ -6,11 +6,11 @@
 //! 111ooooo LLLLLLLL oooooooo      L + 9 bytes from o + 1 bytes back
 //! ```
 //!
-//! Reading: the output has exactly the claimed length or there is none, and a claim that the input cannot
-//! fulfil is refused before anything is allocated. Writing: the choices are those of the LZF that Redis
-//! carries (same hash, same positions entered), so that equal values give equal payloads.
+//! Reading: the output has exactly the claimed length, or there is none. A claim that the input cannot fulfil is
+//! refused before anything is allocated. Writing: matches are found as in the LZF that Redis carries (same hash, same
+//! positions entered), so that equal values give equal payloads.
 
-/// What one byte of input can become at most: three bytes copy 264.
+/// The most output bytes per input byte: three bytes can copy 264.
 const EXPANSION_MAX: u64 = 88;
 const LITERALS_MAX: usize = 32;
 const COPY_MAX: usize = 264;
@@ -55,7 +55,7 @@ pub fn decompress(input: &[u8], len: u64) -> Option<Vec<u8>> {
     (out.len() == len).then_some(out)
 }
 
-/// Appends `count` bytes from `from` on, which may include bytes that this very copy appends.
+/// Appends `count` bytes from `from` on. The source may include bytes that this copy itself appends.
 fn copy_back(out: &mut Vec<u8>, from: usize, mut count: usize) {
     while count > 0 {
         let step = count.min(out.len() - from);
@@ -67,7 +67,7 @@ fn copy_back(out: &mut Vec<u8>, from: usize, mut count: usize) {
 /// Compresses, and keeps its table of positions between calls.
 #[derive(Default)]
 pub struct Compressor {
-    /// Where each hash was seen last, as `base` + position; what lies below `base` is of an earlier input.
+    /// Where each hash was last seen, as `base` + position. Numbers below `base` belong to an earlier input.
     seen: Vec<u32>,
     base: u32,
     /// The base of the next input.
@@ -119,7 +119,7 @@ impl Compressor {
 
     fn make_room(&mut self, len: u32) {
         if self.seen.is_empty() || self.next.checked_add(len).is_none() {
-            // Zeroed anew, not filled: a short input touches few pages of it.
+            // Allocated as zeros instead of filled, so that a short input touches few pages of it.
             self.seen = vec![0; 1 << HASH_BITS];
             self.next = 1;
         }
@@ -127,7 +127,7 @@ impl Compressor {
         self.next += len;
     }
 
-    /// Enters the three bytes at a position; gives where their hash was seen before in this input.
+    /// Enters the three bytes at a position. Returns where their hash was seen before in this input.
     fn enter(&mut self, input: &[u8], at: usize) -> Option<usize> {
         let hash = u32::from_be_bytes([0, input[at], input[at + 1], input[at + 2]]);
         let slot = (hash >> (24 - HASH_BITS)).wrapping_sub(hash.wrapping_mul(5)) & ((1 << HASH_BITS) - 1);
@@ -136,7 +136,7 @@ impl Compressor {
     }
 }
 
-/// The output; its last run of literals is open, and the byte before that run will hold its length.
+/// The output. Its last run of literals is open; the byte before that run will hold its length.
 struct Output {
     bytes: Vec<u8>,
     literals: usize,
@@ -152,7 +152,7 @@ impl Output {
         }
     }
 
-    /// Writes the length of the open run, or takes its place back if it is empty.
+    /// Writes the length of the open run, or removes its length byte if the run is empty.
     fn close_run(&mut self) {
         if self.literals == 0 {
             self.bytes.pop();
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_claim_at_the_bound_of_expansion_is_believed() {
-        // One literal, and then as often as it goes: three bytes that copy 264.
+        // One literal, and then as often as possible three bytes that copy 264.
         let mut input = vec![0, b'x'];
         let copies = 1000;
         (0..copies).for_each(|_| input.extend_from_slice(&[0xE0, 0xFF, 0]));
@@ -239,7 +239,7 @@ mod tests {
         fn what_was_compressed_comes_back(inputs in vec(vec(0_u8..4, 0..3000), 1..4)) {
             let mut compressor = Compressor::default();
             for input in inputs {
-                // What does not fit leaves its positions behind.
+                // An input that does not fit leaves its positions in the table.
                 prop_assert_eq!(compressor.compress(&input, 1), None);
                 if let Some(packed) = compressor.compress(&input, input.len()) {
                     prop_assert!(packed.len() < input.len());

@@ -1,10 +1,10 @@
-//! RDB, the format of Redis' snapshots, as far as one value goes: what DUMP gives and RESTORE takes.
+//! RDB, the format of Redis' snapshots, for single values: what DUMP gives and RESTORE takes.
 //!
-//! It is an import and export form; [`super::format`] draws the native one. Reading feeds an [`RdbSink`],
-//! writing takes pieces ([`DumpWriter`]); neither knows how values are kept in memory. For tests and tools
-//! there is a neutral value ([`RdbValue`], [`decode_dump`], [`encode_dump`]). Bytes come from clients: reading
-//! never panics, and holds no more at a time than one string of the payload, which LZF expands 88 times at
-//! most, and a stream's groups. What the sink keeps is the sink's.
+//! It is an import and export form; [`super::format`] draws the native one. Reading feeds an [`RdbSink`], writing
+//! takes pieces ([`DumpWriter`]); neither knows how values are kept in memory. Tests and tools use a neutral value
+//! ([`RdbValue`], [`decode_dump`], [`encode_dump`]). The bytes come from clients: reading never panics, and holds at
+//! most one string of the payload, which LZF expands 88 times at most, and a stream's groups. The sink accounts for
+//! what it keeps itself.
 //!
 //! # Payload
 //!
@@ -157,7 +157,7 @@ pub(crate) mod code {
     pub(crate) const NODE_PACKED: u64 = 2;
 }
 
-/// The types that are written: those that Redis 7.0 reads, and one more for what it has not.
+/// The types that are written: those that Redis 7.0 reads, and one more for hashes with expiring fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RdbType {
@@ -202,7 +202,7 @@ pub type RdbEntryFields = Vec<(Arc<[u8]>, Vec<u8>)>;
 /// A stream's entry.
 pub type RdbEntry = (RdbStreamId, RdbEntryFields);
 
-/// A value, as its type's commands see it. Collections are not empty and their members distinct.
+/// A value, as its type's commands see it. Collections are not empty, and their members are distinct.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RdbValue {
     /// Any bytes.
@@ -220,7 +220,7 @@ pub enum RdbValue {
 }
 
 impl RdbValue {
-    /// The same value with what has no order in one of its own: to be compared.
+    /// The same value with unordered parts sorted, for comparisons.
     pub fn sorted(mut self) -> Self {
         match &mut self {
             RdbValue::Set(members) => members.sort(),
@@ -237,11 +237,11 @@ impl RdbValue {
 pub struct RdbStream {
     /// By id, ascending.
     pub entries: Vec<RdbEntry>,
-    /// What is not in the entries.
+    /// Everything besides the entries.
     pub meta: RdbStreamMeta,
 }
 
-/// What a stream is beside its entries.
+/// A stream without its entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RdbStreamMeta {
     /// The highest id ever; at least that of the last entry.
@@ -263,10 +263,10 @@ pub struct RdbGroup {
     pub last_id: RdbStreamId,
     /// How many entries were read up to there, if that is known.
     pub entries_read: Option<u64>,
-    /// What is delivered and not acknowledged, by id, ascending. The entries themselves may be gone.
+    /// The entries delivered and not acknowledged, by ascending id. The entries themselves may be gone.
     pub pel: Vec<RdbPending>,
-    /// What consumers handed back with XNACK (Redis 8.8): pending for nobody, so its `consumer` means nothing.
-    /// It is never written.
+    /// The entries that consumers handed back with XNACK (Redis 8.8). They are pending for nobody, so `consumer`
+    /// means nothing. They are never written.
     pub released: Vec<RdbPending>,
     /// The consumers, their names distinct.
     pub consumers: Vec<RdbConsumer>,
@@ -279,7 +279,7 @@ pub struct RdbPending {
     pub id: RdbStreamId,
     /// When it was delivered last, unix ms.
     pub delivery_time_ms: u64,
-    /// How often.
+    /// How often it was delivered.
     pub delivery_count: u64,
     /// To whom: an index into the group's consumers.
     pub consumer: usize,
@@ -292,18 +292,18 @@ pub struct RdbConsumer {
     pub name: Vec<u8>,
     /// When it last tried to read, unix ms.
     pub seen_time_ms: u64,
-    /// When it last got something, if ever.
+    /// When it last received an entry, if ever.
     pub active_time_ms: Option<u64>,
 }
 
-/// Why a payload is refused. What is displayed follows `ERR ` in the reply of RESTORE.
+/// Why a payload is refused. The displayed text follows `ERR ` in the reply of RESTORE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RdbError {
     /// It is damaged, or of a version that is not known.
     Footer,
     /// The value in it is malformed.
     Format {
-        /// How far it was read.
+        /// The offset at which reading stopped.
         at: usize,
         /// What is wrong, for the operator who imports a file.
         what: &'static str,

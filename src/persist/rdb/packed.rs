@@ -5,7 +5,7 @@ use crate::base::format::parse_i64;
 
 const HEADER: usize = 6;
 
-/// A listpack being written.
+/// Writes a listpack.
 pub struct ListpackWriter {
     bytes: Vec<u8>,
     count: usize,
@@ -33,7 +33,7 @@ impl ListpackWriter {
         self.bytes.len() + 1
     }
 
-    /// Appends a string, as an integer if it spells one.
+    /// Appends a string; stores it as an integer if it spells one.
     pub fn push(&mut self, element: &[u8]) {
         if let Some(number) = parse_i64(element) {
             return self.push_int(number);
@@ -71,7 +71,7 @@ impl ListpackWriter {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes the length of the element that began at `start`, to be read from the right.
+    /// Writes the length of the element that began at `start`, encoded to be read from the right.
     fn close(&mut self, start: usize) {
         let len = self.bytes.len() - start;
         let digits = back_length_bytes(len);
@@ -99,7 +99,7 @@ impl ListpackWriter {
     }
 }
 
-/// The intset of ascending integers.
+/// Writes the intset of these ascending integers.
 pub fn intset(numbers: &[i64]) -> Vec<u8> {
     let fits = |bits: u32| numbers.iter().all(|number| (number << (64 - bits)) >> (64 - bits) == *number);
     let width = [2_u32, 4, 8].into_iter().find(|width| fits(width * 8)).unwrap_or(8);

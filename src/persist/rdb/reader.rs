@@ -1,19 +1,19 @@
 //! Reads the primitives of RDB from a slice: lengths, strings, doubles, ids.
 //!
-//! Nothing is allocated on the word of a length alone: a string must lie within the input, a compressed one
-//! within what its bytes can expand to, and a count within the bytes that its items need.
+//! No allocation trusts a length alone: a string must lie within the input, a compressed one must not exceed what its
+//! bytes can expand to, and a count must not exceed what the remaining bytes can hold.
 
 use std::borrow::Cow;
 
 use super::{RdbStreamId, lzf};
 use crate::base::format::{parse_double, write_i64};
 
-/// What was read, or what is wrong with it.
+/// A parsed item, or what is wrong with it.
 pub(super) type Parsed<T> = Result<T, &'static str>;
 
 const CUT: &str = "the payload ends too early";
 
-/// A place in a payload.
+/// A position in a payload.
 pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// A 64-bit number as the file format stores times: lowest byte first.
+    /// A 64-bit number, lowest byte first, as the format stores times.
     pub(super) fn i64(&mut self) -> Parsed<i64> {
         self.array().map(i64::from_le_bytes)
     }

@@ -1,8 +1,8 @@
 //! Reads a stream: nodes of entries, then the stream's counters, then its groups.
 //!
-//! A node is a listpack whose first elements name the fields of its first entry; entries with the same fields
-//! store their values alone, so the names are shared here too: a few bytes of payload must not become a
-//! copy of a long name.
+//! A node is a listpack whose first elements name the fields of its first entry. Entries with the same fields store
+//! only their values. The names are shared here too, so that a few bytes of payload do not become a copy of a long
+//! name.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) const ENTRY_SAME_FIELDS: i64 = 2;
 /// Elements of an entry besides its fields: flags, two differences.
 pub(super) const ENTRY_ELEMENTS: usize = 3;
 
-/// More fields than this in one entry are refused: LZF packs millions of them into a few kilobytes.
+/// An entry with more fields than this is refused, because LZF packs millions of them into a few kilobytes.
 const FIELDS_MAX: usize = 1 << 20;
 
 const ENDS_EARLY: &str = "a stream's node ends within an entry";
@@ -40,7 +40,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, version: u8, sink: &mut impl RdbSi
     }
     let mut meta = RdbStreamMeta { last_id, max_deleted_id: (0, 0), entries_added: seen.live, groups: Vec::new() };
     if version >= 2 {
-        // The first id, which the entries tell as well.
+        // The first id, which follows from the entries.
         reader.id()?;
         meta.max_deleted_id = reader.id()?;
         meta.entries_added = reader.length()?;
@@ -63,22 +63,22 @@ pub(super) fn decode(reader: &mut Reader<'_>, version: u8, sink: &mut impl RdbSi
     Ok(())
 }
 
-/// That no two have the same name.
+/// Checks that no two items have the same name.
 fn distinct<T>(items: &[T], name: impl Fn(&T) -> &[u8]) -> Parsed<()> {
     let mut seen = HashSet::with_capacity(items.len());
     if items.iter().all(|item| seen.insert(name(item))) { Ok(()) } else { Err(TWICE) }
 }
 
-/// What is known of the entries when they have been read.
+/// What the entries have shown once they are read.
 #[derive(Default)]
 struct Seen {
     live: u64,
     first_live: RdbStreamId,
-    /// Of all, deleted ones included.
+    /// The last id of all entries, deleted ones included.
     last: RdbStreamId,
 }
 
-/// The elements of a node, of which there must be as many as are asked for.
+/// The elements of a node. Running out of them is an error.
 struct Node<'a>(Listpack<'a>);
 
 impl<'a> Node<'a> {
@@ -163,7 +163,7 @@ fn skip_fields(node: &mut Node<'_>, flags: i64, names: usize) -> Parsed<()> {
     check_elements(node, elements)
 }
 
-/// The number of elements that closes an entry, so that it can be read backwards.
+/// The number of elements, which ends an entry so that it can be read backwards.
 fn check_elements(node: &mut Node<'_>, elements: usize) -> Parsed<()> {
     if node.count()? == elements { Ok(()) } else { Err("a stream's node does not read backwards") }
 }
@@ -198,7 +198,7 @@ fn read_group(reader: &mut Reader<'_>, version: u8) -> Parsed<RdbGroup> {
     Ok(RdbGroup { name, last_id, entries_read, pel, released, consumers })
 }
 
-/// While a group is read: an entry that no consumer has claimed yet.
+/// Marks an entry that no consumer has claimed yet, while a group is read.
 const UNOWNED: usize = usize::MAX;
 /// See [`RdbGroup::released`].
 pub(super) const RELEASED: usize = usize::MAX - 1;
@@ -221,12 +221,12 @@ fn read_consumers(reader: &mut Reader<'_>, version: u8, pending: &mut [RdbPendin
     Ok(consumers)
 }
 
-/// A time that is shown to clients; before 1970 is as good as 1970.
+/// A time that clients see. A time before 1970 becomes 1970.
 fn time_ms(reader: &mut Reader<'_>) -> Parsed<u64> {
     Ok(u64::try_from(reader.i64()?).unwrap_or(0))
 }
 
-/// Gives a pending entry its one owner.
+/// Assigns a pending entry its only owner.
 fn own(pending: &mut [RdbPending], id: RdbStreamId, owner: usize) -> Parsed<()> {
     let found = pending.binary_search_by_key(&id, |entry| entry.id).map_err(|_| "an entry is pending for one only")?;
     if pending[found].consumer != UNOWNED {
@@ -236,8 +236,8 @@ fn own(pending: &mut [RdbPending], id: RdbStreamId, owner: usize) -> Parsed<()> 
     Ok(())
 }
 
-/// How many entries a group has read that does not say so: known at the ends of a stream only. Nothing was ever
-/// added to such a stream that is not in it now.
+/// How many entries a group has read when the payload does not say so. This is known only at the ends of a stream.
+/// The entries of such a stream count as all that were ever added.
 fn estimate_read(seen: &Seen, last_id: RdbStreamId, id: RdbStreamId) -> Option<u64> {
     match id {
         _ if seen.live == 0 => Some(0),
@@ -249,7 +249,7 @@ fn estimate_read(seen: &Seen, last_id: RdbStreamId, id: RdbStreamId) -> Option<u
     }
 }
 
-/// What makes XADD idempotent in Redis 8.6; there is no such thing here.
+/// Skips the state that makes XADD idempotent in Redis 8.6, which has no counterpart here.
 fn skip_idempotency(reader: &mut Reader<'_>) -> Parsed<()> {
     // For how long and for how many entries.
     reader.id()?;
@@ -260,7 +260,7 @@ fn skip_idempotency(reader: &mut Reader<'_>) -> Parsed<()> {
             reader.id()?;
         }
     }
-    // How many were added, how many were duplicates.
+    // How many entries were added, and how many were duplicates.
     reader.id()?;
     Ok(())
 }

@@ -151,7 +151,7 @@ fn groups_have_distinct_names() {
     assert_eq!(refusal, Err("a member stands twice"));
 }
 
-/// Four bytes an entry that stand for a name of 100 kB each: a stored copy per entry would take 1 GB.
+/// Four bytes per entry, each standing for a name of 100 kB. A copy per entry would take 1 GB.
 #[test]
 fn a_long_name_is_kept_once_for_all_entries() {
     let count = 10_000;
@@ -173,7 +173,7 @@ fn a_long_name_is_kept_once_for_all_entries() {
     assert!(stream.entries.iter().all(|(_, fields)| Arc::ptr_eq(&fields[0].0, name)));
 }
 
-/// Version 1 does not say how far a group has read; at the ends of the stream it follows from its entries.
+/// Version 1 does not say how far a group has read. At the ends of the stream it follows from the entries.
 #[test]
 fn the_count_of_entries_read_is_known_at_the_ends_of_an_old_stream() {
     let seen = Seen { live: 3, first_live: (1, 0), last: (3, 0) };
@@ -182,7 +182,7 @@ fn the_count_of_entries_read_is_known_at_the_ends_of_an_old_stream() {
     assert_eq!(estimate_read(&Seen::default(), (4, 0), (5, 0)), Some(0));
 }
 
-/// What follows the groups from version 4 on is read to its end, or the payload is refused.
+/// From version 4 on, the part after the groups is read to its end, or the payload is refused.
 #[test]
 fn idempotency_is_skipped_to_its_end() {
     let path = format!("{}/data/rdb/made-27-stream.bin", env!("CARGO_MANIFEST_DIR"));

@@ -1,21 +1,21 @@
-//! Writes one value as the payload of DUMP, piece by piece, straight from whoever holds it.
+//! Writes one value as a payload of DUMP, piece by piece, directly from its owner.
 //!
-//! A payload is begun with its type and ended by [`DumpWriter::finish`], which adds the footer; what stands
-//! between, and in which order, is drawn in [`super`]. The writer does not check that order.
+//! A payload begins with its type and ends with [`DumpWriter::finish`], which adds the footer. [`super`] draws the
+//! parts between and their order. The writer does not check that order.
 
 use super::footer;
 use super::lzf::Compressor;
 use super::{RdbStreamId, RdbType};
 use crate::base::format::parse_i64;
 
-/// Shorter strings are stored as they are.
+/// Shorter strings are stored uncompressed.
 const COMPRESSED_LEN_MIN: usize = 21;
-/// What compression has to save.
+/// The least number of bytes that compression must save.
 const SAVED_MIN: usize = 4;
 /// No 32-bit integer is longer.
 const INTEGER_LEN_MAX: usize = 11;
 
-/// A payload of DUMP being written.
+/// Writes a payload of DUMP.
 pub struct DumpWriter {
     kind: RdbType,
     out: Vec<u8>,
@@ -67,7 +67,7 @@ impl DumpWriter {
         }
     }
 
-    /// Writes a string that is no text: a listpack, an intset, the id of a stream's node.
+    /// Writes a string that is not text: a listpack, an intset, the id of a stream's node.
     pub fn blob(&mut self, bytes: &[u8]) {
         if bytes.len() >= COMPRESSED_LEN_MIN
             && let Some(packed) = self.compressor.compress(bytes, bytes.len() - SAVED_MIN)
@@ -87,7 +87,7 @@ impl DumpWriter {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// Writes a point in time, or its absence.
+    /// Writes a time, or its absence.
     pub fn time_ms(&mut self, time_ms: Option<u64>) {
         self.out.extend_from_slice(&time_ms.unwrap_or(u64::MAX).to_le_bytes());
     }
@@ -103,18 +103,18 @@ impl DumpWriter {
         self.out.extend_from_slice(&id_bytes(id));
     }
 
-    /// Takes in what another writer wrote for the inside of this value.
+    /// Appends what another writer wrote for the inside of this value.
     pub(super) fn append(&mut self, inner: &[u8]) {
         self.out.extend_from_slice(inner);
     }
 
-    /// What was written after the type.
+    /// The bytes written after the type.
     pub(super) fn into_body(mut self) -> Vec<u8> {
         self.out.drain(..1);
         self.out
     }
 
-    /// Adds the footer and gives the payload.
+    /// Adds the footer and returns the payload.
     pub fn finish(mut self) -> Vec<u8> {
         footer::append(&mut self.out, self.kind.version());
         self.out
