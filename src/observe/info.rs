@@ -200,9 +200,7 @@ fn memory_section(out: &mut Lines<'_>) {
     out.zeros(&["used_memory_functions", "used_memory_scripts"]);
     out.field("used_memory_scripts_human", human_bytes(0));
     out.bytes("maxmemory", settings.maxmemory);
-    let policy = out.server.config.get(&[b"maxmemory-policy"]);
-    let policy = policy.first().map_or("".into(), |(_, value)| String::from_utf8_lossy(value));
-    out.field("maxmemory_policy", policy);
+    out.field("maxmemory_policy", settings.maxmemory_policy.name());
     let (ratio, excess) = (figures.fragmentation(), figures.fragmentation_bytes());
     out.fields(&[
         ("allocator_frag_ratio", &format!("{ratio:.2}")),

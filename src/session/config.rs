@@ -1,11 +1,15 @@
 //! CONFIG: the configuration of the running server, and putting changes of it into effect.
 //!
-//! Most directives are read where they matter, so storing them is enough; `apply` does the rest.
+//! Most directives are read where they matter, so storing them is enough. For the rest, [`APPLIED`] says what more
+//! there is to do.
+//!
+//! Invariants:
+//! - Storing a value never waits. Applying one may wait for the disk and for the closed gate: see [`apply_and_commit`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::base::config::{ConfigError, FsyncPolicy as Configured, Settings};
+use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Settings};
 use crate::base::{alloc, logging};
 use crate::core::server::SavePurpose;
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
@@ -75,11 +79,13 @@ fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let words: Vec<&[u8]> = call.args.from(2).collect();
     let (pairs, []) = words.as_chunks::<2>() else { return Err(CommandError::Syntax) };
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|[name, value]| (*name, *value)).collect();
-    let server = call.server;
-    server
-        .config
-        .set(&pairs, call.client.record.is_local(), |before, after, changed| apply(server, before, after, changed))
-        .map_err(refused)?;
+    let config = &call.server.config;
+    let is_local = call.client.record.is_local();
+    let change = config.prepare(&pairs, is_local).map_err(refused)?;
+    match needs_applying(&change) {
+        false => config.commit(change),
+        true => apply_and_commit(call.server, &pairs, is_local).map_err(refused)?,
+    }
     Ok(reply.ok())
 }
 
@@ -92,37 +98,66 @@ fn refused(error: ConfigError) -> CommandError {
     }
 }
 
-/// Puts new settings into effect where that takes more than storing them. Called with the two exchanged, it
-/// goes back.
-fn apply(
+/// What went wrong in applying: the directive at fault, and the reason.
+type NotApplied = (&'static str, String);
+
+/// Puts new settings into effect. Gets those before and after and the changed names; called with the first two
+/// exchanged, it goes back.
+type Apply = fn(&Arc<Server>, &Settings, &Settings, &[&'static str]) -> Result<(), NotApplied>;
+
+/// The directives for which storing the value is not enough, in the order in which they are applied.
+const APPLIED: &[(&[&str], Apply)] = &[
+    (&["tls-port"], refuse_tls),
+    (&["port", "bind"], listen_anew),
+    (&["loglevel"], set_loglevel),
+    (&["appendfsync"], set_log_policy),
+    (&["appendonly"], switch_log),
+];
+
+fn needs_applying(change: &Prepared) -> bool {
+    APPLIED.iter().any(|(names, _)| names.iter().any(|name| change.changed.contains(name)))
+}
+
+/// Changes directives that need more than being stored: all of them, or none. It waits for the disk, for whoever
+/// does the same, and for the log's writer, who may wait for the gate: never call it behind the closed gate.
+fn apply_and_commit(server: &Arc<Server>, pairs: &[(&[u8], &[u8])], is_local: bool) -> Result<(), ConfigError> {
+    let apply = |before: &Settings, after: &Settings, changed: &[&'static str]| {
+        let wanted = APPLIED.iter().filter(|(names, _)| names.iter().any(|name| changed.contains(name)));
+        wanted.into_iter().try_for_each(|(_, apply)| apply(server, before, after, changed))
+    };
+    server.config.set(pairs, is_local, apply).map(drop)
+}
+
+fn refuse_tls(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    match after.tls_port {
+        0 => Ok(()),
+        _ => Err(("tls-port", "TLS is not supported yet".into())),
+    }
+}
+
+fn listen_anew(
     server: &Arc<Server>,
-    before: &Settings,
+    _: &Settings,
     after: &Settings,
     changed: &[&'static str],
-) -> Result<(), (&'static str, String)> {
-    if changed.contains(&"tls-port") && after.tls_port != 0 {
-        return Err(("tls-port", "TLS is not supported yet".into()));
-    }
-    if let Some(listen_anew) = server.listen_anew.get()
-        && (before.port != after.port || before.bind != after.bind)
-    {
-        listen_anew(after).map_err(|error| {
-            logging::warning(format_args!("Could not create the TCP listening socket {error}"));
-            match changed.contains(&"port") {
-                true => ("port", "Unable to listen on this port. Check server logs.".to_owned()),
-                false => ("bind", "Failed to bind to specified addresses.".to_owned()),
-            }
-        })?;
-    }
-    if before.loglevel != after.loglevel {
-        logging::set_level(after.loglevel);
-    }
-    if before.appendfsync != after.appendfsync {
-        server.store.log().set_policy(log_policy(after.appendfsync));
-    }
-    if before.appendonly != after.appendonly {
-        switch_log(server, after.appendonly).map_err(|problem| ("appendonly", problem))?;
-    }
+) -> Result<(), NotApplied> {
+    let Some(listen_anew) = server.listen_anew.get() else { return Ok(()) };
+    listen_anew(after).map_err(|error| {
+        logging::warning(format_args!("Could not create the TCP listening socket {error}"));
+        match changed.contains(&"port") {
+            true => ("port", "Unable to listen on this port. Check server logs.".to_owned()),
+            false => ("bind", "Failed to bind to specified addresses.".to_owned()),
+        }
+    })
+}
+
+fn set_loglevel(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    logging::set_level(after.loglevel);
+    Ok(())
+}
+
+fn set_log_policy(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    server.store.log().set_policy(log_policy(after.appendfsync));
     Ok(())
 }
 
@@ -136,8 +171,9 @@ fn log_policy(configured: Configured) -> FsyncPolicy {
 }
 
 /// Switches the log on or off. A log that is switched on counts from the snapshot on that is begun here.
-fn switch_log(server: &Arc<Server>, on: bool) -> Result<(), String> {
-    let needs_snapshot = server.store.set_appendonly(on).map_err(|error| error.to_string())?;
+fn switch_log(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    let switched = server.store.set_appendonly(after.appendonly);
+    let needs_snapshot = switched.map_err(|error| ("appendonly", error.to_string()))?;
     if needs_snapshot {
         saving::request(server, SavePurpose::Rewrite, true, None);
     }

@@ -1,21 +1,25 @@
 //! The live configuration: what CONFIG GET, SET and REWRITE work on.
 //!
-//! Invariants: readers see one complete [`Settings`] or the next, never a mixture; `generation` grows
-//! after every change, so that a worker may cache the settings and look only at the number; a CONFIG
-//! SET that fails, in parsing or in being applied, changes nothing.
+//! Invariants:
+//! - Readers see one complete [`Settings`] or the next, never a mixture.
+//! - `generation` grows after every change, so that a worker may cache the settings and look only at the number.
+//! - A CONFIG SET that fails, in parsing or in being applied, changes nothing.
+//! - No reader waits for a directive that is being applied: that may take as long as the disk. A change is prepared
+//!   from a copy, applied with no lock held that a reader takes, and committed in an instant. [`Config::changing`]
+//!   makes the appliers go one at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::directive::{Change, Directive, Kind};
 use super::error::ConfigError;
 use super::file::{Loader, Source};
 use super::rewrite;
 use super::settings::Settings;
-use super::value;
+use super::value::{self, Value};
 use super::values::Values;
 use crate::base::config::directives;
 use crate::base::glob;
@@ -23,12 +27,34 @@ use crate::base::glob;
 /// The configuration of a running server.
 #[derive(Debug)]
 pub struct Config {
-    settings: RwLock<Arc<Settings>>,
+    /// Held only to copy two pointers, or to replace them.
+    current: RwLock<Current>,
     generation: AtomicU64,
-    /// Also makes changes one at a time.
-    values: Mutex<Values>,
+    /// Held by whoever applies a change, however long that takes.
+    changing: Mutex<()>,
+    /// Held by whoever rewrites the file, so that the last one to finish writes the newest values.
+    rewriting: Mutex<()>,
     /// The file to rewrite, made absolute at the start.
     file: Option<PathBuf>,
+}
+
+/// The values of all directives, and the settings made of them.
+#[derive(Clone, Debug)]
+struct Current {
+    settings: Arc<Settings>,
+    values: Arc<Values>,
+}
+
+/// A change that was read and found valid, and that is not in effect yet.
+#[derive(Debug)]
+pub struct Prepared {
+    new: Vec<(usize, Value)>,
+    /// The names of the directives whose value it changes.
+    pub changed: Vec<&'static str>,
+    /// The settings that it was prepared from.
+    pub before: Arc<Settings>,
+    /// The settings that it leads to.
+    pub after: Arc<Settings>,
 }
 
 impl Default for Config {
@@ -61,8 +87,14 @@ impl Config {
     }
 
     fn from_values(values: Values, file: Option<PathBuf>) -> Config {
-        let settings = RwLock::new(Arc::new(Settings::from_values(&values)));
-        Config { settings, generation: AtomicU64::new(0), values: Mutex::new(values), file }
+        let settings = Arc::new(Settings::from_values(&values));
+        Config {
+            current: RwLock::new(Current { settings, values: Arc::new(values) }),
+            generation: AtomicU64::new(0),
+            changing: Mutex::new(()),
+            rewriting: Mutex::new(()),
+            file,
+        }
     }
 
     /// Directives that exclude each other.
@@ -80,7 +112,11 @@ impl Config {
 
     /// The settings now: a cheap clone of a pointer.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.read().clone()
+        Arc::clone(&self.current.read().settings)
+    }
+
+    fn values(&self) -> Arc<Values> {
+        Arc::clone(&self.current.read().values)
     }
 
     /// Grows with every change; a cache of [`Config::settings`] is valid while it stays the same.
@@ -96,7 +132,7 @@ impl Config {
 
     /// CONFIG GET: names and values of all directives that match any of the patterns, each name once.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let values = self.values.lock();
+        let values = self.values();
         let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         for pattern in patterns {
             if !pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
@@ -124,23 +160,15 @@ impl Config {
         found
     }
 
-    /// CONFIG SET: all or nothing. Gives the names whose value changed.
+    /// The first half of CONFIG SET: reads the new values and checks them, and changes nothing.
     ///
-    /// `apply` puts the new settings into effect where storing them is not enough (sockets, files); it
-    /// gets the settings before and after, and the changed names, and its error names the directive at
-    /// fault and the reason. If it fails it is called once more with the two exchanged, to undo what it
-    /// had done. It must not call this object's `get`, `set` or `rewrite`.
-    pub fn set(
-        &self,
-        pairs: &[(&[u8], &[u8])],
-        is_local: bool,
-        mut apply: impl FnMut(&Settings, &Settings, &[&'static str]) -> Result<(), (&'static str, String)>,
-    ) -> Result<Vec<&'static str>, ConfigError> {
-        let mut values = self.values.lock();
-        let before = self.settings();
+    /// # Errors
+    /// A name or a value that is refused; then nothing of the rest is to be set either.
+    pub fn prepare(&self, pairs: &[(&[u8], &[u8])], is_local: bool) -> Result<Prepared, ConfigError> {
+        let Current { settings: before, values } = self.current.read().clone();
         let indexes = check_names(pairs, before.enable_protected_configs.allows(is_local))?;
-        let mut changed_values = values.clone();
-        let mut changed = Vec::new();
+        let mut changed_values = Values::clone(&values);
+        let (mut new, mut changed) = (Vec::with_capacity(pairs.len()), Vec::new());
         for (&index, (name, text)) in indexes.iter().zip(pairs) {
             let directive = directives::all()[index];
             let words: Vec<Vec<u8>> = match directive.kind.takes_words() {
@@ -149,32 +177,75 @@ impl Config {
                 false => vec![text.to_vec()],
             };
             let current = values.at(index);
-            let new = value::parse(directive, &words, current).map_err(|problem| {
+            let value = value::parse(directive, &words, current).map_err(|problem| {
                 let is_alias = name.eq_ignore_ascii_case(directive.alias.as_bytes());
                 failed(if is_alias { directive.alias } else { directive.name }, problem)
             })?;
-            if new != *current {
+            if value != *current {
                 changed.push(directive.name);
             }
-            changed_values.set(index, new);
+            changed_values.set(index, value.clone());
+            new.push((index, value));
         }
         let after = Arc::new(Settings::from_values(&changed_values));
-        if let Err((name, problem)) = apply(&before, &after, &changed) {
+        Ok(Prepared { new, changed, before, after })
+    }
+
+    /// The second half of CONFIG SET: readers see the new values from now on. What others have committed since
+    /// [`Config::prepare`] stays.
+    pub fn commit(&self, change: Prepared) {
+        let mut current = self.current.write();
+        let mut values = Values::clone(&current.values);
+        for (index, value) in change.new {
+            values.set(index, value);
+        }
+        let settings = Arc::new(Settings::from_values(&values));
+        *current = Current { settings, values: Arc::new(values) };
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The right to apply a change between [`Config::prepare`] and [`Config::commit`]. Nobody may ask for it behind
+    /// the closed gate: its holder may wait for the disk, and for who waits for the gate.
+    pub fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
+    /// CONFIG SET: all or nothing. Gives the names whose value changed.
+    ///
+    /// `apply` puts the new settings into effect where storing them is not enough (sockets, files); it
+    /// gets the settings before and after, and the changed names, and its error names the directive at
+    /// fault and the reason. If it fails it is called once more with the two exchanged, to undo what it
+    /// had done. It may read this object, and must not change it.
+    ///
+    /// # Errors
+    /// Those of [`Config::prepare`] and of `apply`.
+    pub fn set(
+        &self,
+        pairs: &[(&[u8], &[u8])],
+        is_local: bool,
+        mut apply: impl FnMut(&Settings, &Settings, &[&'static str]) -> Result<(), (&'static str, String)>,
+    ) -> Result<Vec<&'static str>, ConfigError> {
+        let _changing = self.changing();
+        let change = self.prepare(pairs, is_local)?;
+        if let Err((name, problem)) = apply(&change.before, &change.after, &change.changed) {
             // Undoing is done as well as it can be; the first error is the one to report.
-            let _ = apply(&after, &before, &changed);
+            let _ = apply(&change.after, &change.before, &change.changed);
             return Err(failed(name, problem));
         }
-        *values = changed_values;
-        *self.settings.write() = after;
-        self.generation.fetch_add(1, Ordering::Release);
+        let changed = change.changed.clone();
+        self.commit(change);
         Ok(changed)
     }
 
     /// CONFIG REWRITE. `users`, when given, are the words of each ACL user's line (without `user`), and
     /// replace the file's user lines.
+    ///
+    /// # Errors
+    /// There is no file, or it cannot be read or written; then the old one is untouched.
     pub fn rewrite(&self, users: Option<&[Vec<Vec<u8>>]>) -> Result<(), ConfigError> {
         let path = self.file.as_deref().ok_or(ConfigError::NoFile)?;
-        let values = self.values.lock();
+        let _rewriting = self.rewriting.lock();
+        let values = self.values();
         let old = match std::fs::read(path) {
             Ok(old) => old,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -344,6 +415,25 @@ mod tests {
         assert_eq!(calls, [(6379, 7000, vec!["port"]), (7000, 6379, vec!["port"])]);
         assert_eq!((config.settings().port, config.generation()), (6379, 0));
         assert_eq!(get(&config, &["port"]), ["port=6379"]);
+    }
+
+    #[test]
+    fn readers_do_not_wait_for_what_is_being_applied() {
+        let config = Config::default();
+        let inner = &config;
+        let applied = config.set(&[(b"appendonly", b"no")], true, |_, _, _| {
+            // Everything that a command behind the closed gate may ask for.
+            assert_eq!(get(inner, &["appendonly"]), ["appendonly=yes"]);
+            assert!(inner.settings().appendonly);
+            let change = inner.prepare(&[(b"maxmemory", b"5")], true).expect("valid");
+            assert_eq!((change.before.maxmemory, change.after.maxmemory), (0, 5));
+            inner.commit(change);
+            Ok(())
+        });
+        assert_eq!(applied.expect("valid"), ["appendonly"]);
+        let settings = config.settings();
+        assert_eq!((settings.appendonly, settings.maxmemory), (false, 5), "both changes stand");
+        assert_eq!(get(&config, &["appendonly", "maxmemory"]), ["appendonly=no", "maxmemory=5"]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub mod words;
 pub use cli::{Invocation, USAGE, parse_command_line};
 pub use error::ConfigError;
 pub use file::Source;
-pub use live::{Config, is_secret};
+pub use live::{Config, Prepared, is_secret};
 pub use notify::NotifyFlags;
 pub use print::print_default;
 pub use settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission, Settings};

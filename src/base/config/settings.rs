@@ -43,6 +43,20 @@ pub enum EvictionPolicy {
 }
 
 impl EvictionPolicy {
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EvictionPolicy::VolatileLru => "volatile-lru",
+            EvictionPolicy::VolatileLfu => "volatile-lfu",
+            EvictionPolicy::VolatileRandom => "volatile-random",
+            EvictionPolicy::VolatileTtl => "volatile-ttl",
+            EvictionPolicy::AllkeysLru => "allkeys-lru",
+            EvictionPolicy::AllkeysLfu => "allkeys-lfu",
+            EvictionPolicy::AllkeysRandom => "allkeys-random",
+            EvictionPolicy::NoEviction => "noeviction",
+        }
+    }
+
     /// Whether access fields count how often a key is used.
     pub fn is_lfu(self) -> bool {
         matches!(self, EvictionPolicy::VolatileLfu | EvictionPolicy::AllkeysLfu)
