@@ -22,7 +22,7 @@ use crate::core::{
 use crate::resp::{Elements, Reply};
 use crate::value::stream::{AnyStream, Entry, Stream, StreamId, StreamMut};
 use ids::Wanted;
-use trim::{Options, Trimmed};
+use trim::{Bound, Options, Trimmed};
 
 /// The commands of this folder.
 pub static COMMANDS: &[&Command] = &[
@@ -78,6 +78,7 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(word) => ids::wanted(word)?,
         None => return Err(CommandError::Arity(call.name().to_owned())),
     };
+    let mut bound = Bound::new();
     let fields = args.from(at + 1);
     if fields.len() == 0 || !fields.len().is_multiple_of(2) {
         return Err(CommandError::Arity(call.name().to_owned()));
@@ -97,12 +98,9 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((Some((id, trimmed)), 1))
     })?;
     let Some((id, trimmed)) = added else { return Ok(reply.null()) };
-    let (text, mut digits) = (id.text(), itoa::Buffer::new());
+    let text = id.text();
     let mut words: SmallVec<[&[u8]; 16]> = SmallVec::from_slice(&[b"XADD", key.bytes]);
-    if let Trimmed::ToLen(len, delref) = trimmed {
-        words.extend(delref);
-        words.extend([&b"MAXLEN"[..], digits.format(len).as_bytes()]);
-    }
+    words.extend(trimmed.option(&mut bound));
     words.push(text.as_bytes());
     words.extend(fields);
     call.db.log(key, &words);

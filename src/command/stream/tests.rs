@@ -115,7 +115,7 @@ fn trimming_spares_or_drops_what_groups_refer_to() {
     for (line, expected, logged) in [
         ("XTRIM s KEEPREF MAXLEN 3", "3 4 5 | 3 4 | 1 2 3 4", "XTRIM s MAXLEN 3"),
         ("XTRIM s MAXLEN 3 DELREF", "3 4 5 | 3 4 | 3 4", "XTRIM s DELREF MAXLEN 3"),
-        ("XTRIM s MINID ~ 4 DELREF", "4 5 | 4 | 4", "XTRIM s DELREF MAXLEN 2"),
+        ("XTRIM s MINID ~ 4 DELREF", "4 5 | 4 | 4", "XTRIM s DELREF MINID 4-0"),
         ("XTRIM s MAXLEN 0 DELREF", " |  | ", "XTRIM s DELREF MAXLEN 0"),
         ("XTRIM s MAXLEN 0 ACKED", "1 2 3 4 5 | 3 4 | 1 2 3 4", ""),
         ("XADD s DELREF MAXLEN 3 6-0 a 1", "4 5 6 | 4 | 4", "XADD s DELREF MAXLEN 3 6-0 a 1"),
@@ -144,6 +144,47 @@ fn trimming_spares_or_drops_what_groups_refer_to() {
         assert_eq!(left(&mut t), expected, "{line}");
         t.assert_replay_equals_live();
         assert_eq!(t.take_logged().split_off(TWO_GROUPS_LOGGED + 4).join(", "), logged, "{line}");
+    }
+}
+
+/// Trimming by DELREF used to look at live entries alone: what was pending of an entry that XDEL had deleted before
+/// stayed pending for ever, before the beginning of its stream.
+#[test]
+fn trimming_drops_what_groups_keep_of_entries_deleted_before() {
+    let deleted = |ids: &str| {
+        let mut t = two_groups();
+        t.run(&format!("XDEL s {ids}"));
+        t.take_logged();
+        t
+    };
+    for (ids, line, reply, expected, logged) in [
+        ("2-0 3-0", "XTRIM s MAXLEN 1 DELREF", ":2 ", "5 |  | ", "XTRIM s DELREF MAXLEN 1"),
+        ("2-0", "XTRIM s MAXLEN 3 DELREF", ":1 ", "3 4 5 | 3 4 | 3 4", "XTRIM s DELREF MAXLEN 3"),
+        ("2-0", "XTRIM s MAXLEN 4 DELREF", ":0 ", "1 3 4 5 | 3 4 | 1 2 3 4", ""),
+        ("5-0 4-0", "XTRIM s MAXLEN 0 DELREF", ":3 ", " |  | ", "XTRIM s DELREF MAXLEN 0"),
+        ("1-0 3-0", "XTRIM s MINID 4 DELREF", ":1 ", "4 5 | 4 | 4", "XTRIM s DELREF MINID 4-0"),
+        ("2-0 3-0 4-0", "XTRIM s MINID 3 DELREF", ":1 ", "5 | 3 4 | 3 4", "XTRIM s DELREF MINID 3-0"),
+        ("1-0 2-0 3-0", "XTRIM s MINID 4 DELREF", ":0 ", "4 5 | 4 | 4", "XTRIM s DELREF MINID 4-0"),
+        ("1-0 2-0 3-0", "XTRIM s MINID 4", ":0 ", "4 5 | 3 4 | 1 2 3 4", ""),
+        ("2-0", "XTRIM s MINID ~ 5 LIMIT 1 DELREF", ":1 ", "3 4 5 | 3 4 | 3 4", "XTRIM s DELREF MINID 3-0"),
+        ("1-0 2-0", "XADD s DELREF MAXLEN 2 6-0 a 1", "$3 6-0 ", "5 6 |  | ", "XADD s DELREF MAXLEN 2 6-0 a 1"),
+        (
+            "1-0 2-0",
+            "XADD s DELREF MINID 3 6-0 a 1",
+            "$3 6-0 ",
+            "3 4 5 6 | 3 4 | 3 4",
+            "XADD s DELREF MINID 3-0 6-0 a 1",
+        ),
+        ("2-0", "XTRIM s MAXLEN 1 ACKED", ":0 ", "1 3 4 5 | 3 4 | 1 2 3 4", ""),
+    ] {
+        let mut t = deleted(ids);
+        assert_eq!(t.run(line), reply, "{line}");
+        assert_eq!(left(&mut t), expected, "{line}");
+        assert_eq!(t.take_logged().join(", "), logged, "{line}");
+        let mut t = two_groups();
+        t.run(&format!("XDEL s {ids}"));
+        t.run(line);
+        t.assert_replay_equals_live();
     }
 }
 

@@ -25,8 +25,34 @@ pub(super) enum Trimmed {
     Nothing,
     /// The first entries, so that so many are left; and what groups referred to, if this is DELREF.
     ToLen(usize, Option<&'static [u8]>),
+    /// All below this id, and what groups referred to there: DELREF by MINID.
+    Below(StreamId),
     /// All that no group refers to, up to this id.
     AckedUpTo(StreamId),
+}
+
+/// The text of a length or an id.
+pub(super) type Bound = SmallVec<[u8; 48]>;
+
+impl Trimmed {
+    /// The words of the option that trims so again, its number in `bound`; none where a record of its own does that.
+    pub(super) fn option(self, bound: &mut Bound) -> SmallVec<[&[u8]; 3]> {
+        let mut words: SmallVec<[&[u8]; 3]> = SmallVec::new();
+        match self {
+            Trimmed::Nothing | Trimmed::AckedUpTo(_) => return words,
+            Trimmed::ToLen(len, delref) => {
+                bound.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+                words.extend(delref);
+                words.push(b"MAXLEN");
+            }
+            Trimmed::Below(id) => {
+                bound.extend_from_slice(id.text().as_bytes());
+                words.extend([&b"DELREF"[..], b"MINID"]);
+            }
+        }
+        words.push(bound);
+        words
+    }
 }
 
 /// The options of XADD and XTRIM.
@@ -131,20 +157,30 @@ impl Options {
         Ok(self)
     }
 
-    /// Trims a stream; returns how many entries went, and how to log that. Where a policy looks at every entry, an
-    /// approximate length spares none of a block for the sake of the block: `~` only brings its limit.
+    /// Trims a stream; returns how many entries went, and how to log what changed. Where a policy looks at every
+    /// entry, an approximate length spares none of a block for the sake of the block: `~` only brings its limit.
     pub(super) fn apply(&self, stream: &mut Stream) -> (u64, Trimmed) {
         let Some(trim) = self.trim else { return (0, Trimmed::Nothing) };
         let (policy, limit) = (self.policy.unwrap_or_default(), self.limit.unwrap_or(0));
-        let (gone, delref) = match policy {
-            RefPolicy::KeepRef => (stream.trim(trim, self.approximately, limit), None),
-            RefPolicy::DelRef => (stream.trim_with_references(trim, limit), Some(&b"DELREF"[..])),
+        match policy {
+            RefPolicy::KeepRef => {
+                let gone = stream.trim(trim, self.approximately, limit);
+                (gone, if gone > 0 { Trimmed::ToLen(stream.len(), None) } else { Trimmed::Nothing })
+            }
+            RefPolicy::DelRef => {
+                let (gone, dropped) = stream.trim_with_references(trim, limit);
+                let trimmed = match trim {
+                    _ if gone + dropped == 0 => Trimmed::Nothing,
+                    Trim::MaxLen(_) => Trimmed::ToLen(stream.len(), Some(b"DELREF")),
+                    Trim::MinId(min) => Trimmed::Below(stream.first().map_or(min, |first| first.id.min(min))),
+                };
+                (gone, trimmed)
+            }
             RefPolicy::Acked => {
                 let (gone, last) = stream.trim_acked(trim, limit);
-                return (gone, last.map_or(Trimmed::Nothing, Trimmed::AckedUpTo));
+                (gone, last.map_or(Trimmed::Nothing, Trimmed::AckedUpTo))
             }
-        };
-        (gone, if gone > 0 { Trimmed::ToLen(stream.len(), delref) } else { Trimmed::Nothing })
+        }
     }
 }
 
@@ -168,20 +204,25 @@ fn xtrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if call.db.peek_view::<AnyStream>(key)?.is_none() {
         return Ok(reply.int(0));
     }
-    let (gone, trimmed) = call.db.edit::<AnyStream, _>(key, |stream| {
+    let before = call.db.changes();
+    let (gone, trimmed) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let (gone, trimmed) = options.apply(stream);
-        Ok(((gone, trimmed), gone))
+        Ok(((gone, trimmed), u64::from(!matches!(trimmed, Trimmed::Nothing))))
     })?;
+    // That groups drop what they kept of entries deleted before is no change of the key, but is to be logged.
+    call.db.count_as(before, gone);
+    if gone > 0 {
+        call.db.note_watched(key);
+    }
     match trimmed {
         Trimmed::Nothing => {}
-        Trimmed::ToLen(len, delref) => {
-            let mut digits = itoa::Buffer::new();
+        Trimmed::AckedUpTo(id) => log_acked(&mut call.db, key, id),
+        trimmed => {
+            let mut bound = Bound::new();
             let mut words: SmallVec<[&[u8]; 5]> = SmallVec::from_slice(&[b"XTRIM", key.bytes]);
-            words.extend(delref);
-            words.extend([&b"MAXLEN"[..], digits.format(len).as_bytes()]);
+            words.extend(trimmed.option(&mut bound));
             call.db.log(key, &words);
         }
-        Trimmed::AckedUpTo(id) => log_acked(&mut call.db, key, id),
     }
     Ok(reply.int(gone as i64))
 }

@@ -10,7 +10,6 @@
 
 use std::ops::Range;
 
-use super::block::Block;
 use super::{Group, Pending, Stream, StreamId, Trim};
 use crate::value::tree::Leaf;
 
@@ -85,26 +84,35 @@ impl Stream {
         }
     }
 
-    /// Trims as [`Stream::trim`] does, by parts of blocks too, and drops what is pending of the entries that went; what
-    /// is pending of entries deleted before stays. Returns how many went.
-    pub fn trim_with_references(&mut self, trim: Trim, limit: u64) -> u64 {
+    /// Trims as [`Stream::trim`] does, by parts of blocks too, and drops what is pending of all entries before the new
+    /// beginning, whether they went now or were deleted before. With [`Trim::MinId`] that is what is below the id and
+    /// below every entry that stays; with [`Trim::MaxLen`] it is what is below the first entry that stays, and only
+    /// where an entry went. Returns how many entries went, and how many ids the groups dropped.
+    pub fn trim_with_references(&mut self, trim: Trim, limit: u64) -> (u64, u64) {
         let (going, blocks_going) = self.to_trim(trim, false, limit);
-        let ids: Vec<StreamId> = match self.groups_len() {
-            0 => Vec::new(),
-            _ => self.entries.leaves().flat_map(Block::live_ids).take(going as usize).collect(),
+        self.remove_first(going, blocks_going);
+        let first = self.first().map(|entry| entry.id);
+        let beginning = match trim {
+            Trim::MaxLen(_) if going == 0 => return (0, 0),
+            Trim::MaxLen(_) => first,
+            Trim::MinId(min) => Some(first.map_or(min, |first| first.min(min))),
         };
-        if let (Some(first), Some(last)) = (ids.first(), ids.last()) {
-            let went = |pending: &&Pending| ids.binary_search(&pending.id).is_ok();
-            let pending = |group: &Group| -> Vec<StreamId> {
-                let among = group.pending.iter_from(first).take_while(|pending| pending.id <= *last);
-                among.filter(went).map(|pending| pending.id).collect()
-            };
-            let dropped: Vec<_> = self.groups().map(|group| (group.name.clone(), pending(group))).collect();
-            for (name, ids) in dropped.iter().filter(|(_, ids)| !ids.is_empty()) {
-                self.edit_group(name, |group| ids.iter().filter(|id| group.acknowledge(**id)).count());
-            }
+        (going, self.drop_references_before(beginning))
+    }
+
+    /// What is below an id, or anything if that is `None`, is pending in no group any more. Returns how many ids the
+    /// groups dropped.
+    fn drop_references_before(&mut self, beginning: Option<StreamId>) -> u64 {
+        let is_before = |pending: &&Pending| beginning.is_none_or(|beginning| pending.id < beginning);
+        let before = |group: &Group| -> Vec<StreamId> {
+            group.pending.iter().take_while(is_before).map(|pending| pending.id).collect()
+        };
+        let dropped = self.groups().map(|group| (group.name.clone(), before(group)));
+        let dropped: Vec<_> = dropped.filter(|(_, ids)| !ids.is_empty()).collect();
+        for (name, ids) in &dropped {
+            self.edit_group(name, |group| ids.iter().filter(|id| group.acknowledge(**id)).count());
         }
-        self.remove_first(going, blocks_going)
+        dropped.iter().map(|(_, ids)| ids.len() as u64).sum()
     }
 
     /// Trims what no group refers to, block by block as Redis does: in a block that could go as a whole whatever

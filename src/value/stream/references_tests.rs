@@ -60,9 +60,13 @@ fn trim(stream: &mut Stream, model: &mut Model, trim: Trim, whole: bool, limit: 
     let gone = match policy {
         RefPolicy::KeepRef => stream.trim(trim, whole, limit),
         RefPolicy::DelRef => {
-            let gone = stream.trim_with_references(trim, limit);
-            let dropped: BTreeSet<u64> = before.entries.iter().copied().take(gone as usize).collect();
-            model.groups.values_mut().for_each(|(_, pending)| pending.retain(|ms| !dropped.contains(ms)));
+            let (gone, _) = stream.trim_with_references(trim, limit);
+            let first = before.entries.iter().copied().nth(gone as usize);
+            let is_dropped = |ms: u64| match trim {
+                Trim::MaxLen(_) => gone > 0 && first.is_none_or(|first| ms < first),
+                Trim::MinId(min) => ms < min.ms && first.is_none_or(|first| ms < first),
+            };
+            model.groups.values_mut().for_each(|(_, pending)| pending.retain(|ms| !is_dropped(*ms)));
             if limit == 0 && matches!(trim, Trim::MinId(_)) {
                 assert_eq!(gone as usize, before.entries.iter().filter(|ms| below(**ms)).count());
             }
