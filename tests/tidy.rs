@@ -2,7 +2,7 @@
 //!
 //! An exception stands here, by name and with its reason, or it does not exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may import from its own layer and from those before it.
@@ -33,6 +33,30 @@ const LONG_FILES: &[(&str, &str)] =
 const LONG_FUNCTIONS: &[(&str, &str)] =
     &[("src/base/config/settings.rs:from_values", "one line for each of the directives, in the order of the struct")];
 
+/// Files of one layer that import each other in circles, with the reason. A name that ends in `/` stands for all files
+/// of that folder. The list only gets shorter: a file that is in no circle any more must leave it.
+const CIRCLES: &[(&[&str], &str)] = &[
+    (&["src/base/config/settings.rs", "src/base/config/values.rs"], "the fields, and the types of some of them"),
+    (&["src/base/slab/mod.rs", "src/base/slab/notes.rs", "src/base/slab/pool.rs"], "one structure in three files"),
+    (&["src/value/"], "a record holds every type of collection, and large collections are maps of records"),
+    (
+        &["src/persist/log/mod.rs", "src/persist/log/segment_file.rs", "src/persist/fsync.rs"],
+        "the log owns the signal of the thread that syncs it",
+    ),
+    (&["src/persist/rdb/decode.rs", "src/persist/rdb/stream.rs"], "a stream is one of the types that are decoded"),
+    (&["src/core/"], "a call knows the server and the client, and their tables hold what is called"),
+    (
+        &["src/command/stream/mod.rs", "src/command/stream/delete.rs", "src/command/stream/trim.rs"],
+        "XADD trims, and trimming deletes",
+    ),
+    (&["src/exec/"], "the methods of one group stand in the files of its steps"),
+    (
+        &["src/session/client_commands.rs", "src/session/connection_commands.rs"],
+        "HELLO sets a client's name, and CLIENT closes connections",
+    ),
+    (&["src/server/"], "a worker owns its connections, and each of them borrows from its worker"),
+];
+
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 90;
 const LINE_CHARS_MAX: usize = 120;
@@ -48,21 +72,27 @@ const BANNED_WORDS: &[&str] = &[
 const BANNED_NAME_ENDS: &[&str] = &["Manager", "Helper", "Helpers", "Util", "Utils"];
 
 fn rust_files(dir: &str) -> BTreeMap<String, String> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    files(dir, "rs")
+}
+
+/// The files below a folder whose names end so, with their texts.
+fn files(dir: &str, end: &str) -> BTreeMap<String, String> {
+    fn walk(dir: &Path, end: &str, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).expect("a readable directory") {
             let path = entry.expect("a readable entry").path();
             if path.is_dir() {
-                if path.file_name().is_some_and(|name| name != "target" && name != "node_modules" && name != ".venv") {
-                    walk(&path, found);
+                const FOREIGN: [&str; 4] = ["target", "node_modules", ".venv", ".git"];
+                if path.file_name().is_some_and(|name| FOREIGN.iter().all(|foreign| name != *foreign)) {
+                    walk(&path, end, found);
                 }
-            } else if path.extension().is_some_and(|end| end == "rs") {
+            } else if path.extension().is_some_and(|own| own == end) {
                 found.push(path);
             }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    walk(&root.join(dir), &mut found);
+    walk(&root.join(dir), end, &mut found);
     found
         .into_iter()
         .map(|path| {
@@ -73,9 +103,9 @@ fn rust_files(dir: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The part of a file before its tests.
+/// The part of a file before the tests that stand in it.
 fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 /// Whether the whole file is tests.
@@ -231,5 +261,246 @@ fn files_are_touched_through_the_storage_trait_alone() {
             }
         }
     }
+    report(problems);
+}
+
+#[test]
+fn modules_and_test_files_have_one_style() {
+    let mut problems = Vec::new();
+    let sources: BTreeMap<String, String> = rust_files("src").into_iter().chain(rust_files("tests")).collect();
+    let is_folder = |name: &str| sources.range(format!("{name}/")..).next().is_some_and(|(at, _)| at.starts_with(name));
+    for (name, text) in &sources {
+        let stem = name.strip_suffix(".rs").expect("a Rust file");
+        if is_folder(&format!("{stem}/")) {
+            problems.push(format!("{name}: stands beside its folder; its place is {stem}/mod.rs"));
+        }
+        let (folder, file) = stem.rsplit_once('/').expect("a folder");
+        let is_of_a_layer = LAYERS.iter().any(|layer| folder == format!("src/{layer}"));
+        if let Some(tested) = file.strip_suffix("_tests")
+            && !sources.contains_key(&format!("{folder}/{tested}.rs"))
+            && !is_of_a_layer
+        {
+            problems.push(format!("{name}: tests no file beside it, and no layer as a whole"));
+        }
+        if file == "tests" && !sources.contains_key(&format!("{folder}/mod.rs")) {
+            problems.push(format!("{name}: no mod.rs beside it"));
+        }
+        if ["test", "test_"].iter().any(|word| file == *word || file.starts_with("test_")) || file.ends_with("_test") {
+            problems.push(format!("{name}: tests are named x_tests.rs, or tests.rs in the folder x"));
+        }
+        for (at, line) in text.lines().enumerate() {
+            let Some(path) = line.trim().strip_prefix("#[path = \"") else { continue };
+            let needed = [format!("{file}_tests.rs\"]"), "../support/mod.rs\"]".to_owned()];
+            if !needed.iter().any(|needed| path == needed) {
+                problems.push(format!("{name}:{}: a path that Rust does not need", at + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut problems = Vec::new();
+    let documents: Vec<(String, String)> = files("", "md").into_iter().collect();
+    let anchors = |text: &str| -> BTreeSet<String> {
+        let headings = text.lines().filter(|line| line.starts_with('#'));
+        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        let anchor = |line: &str| line.trim_start_matches('#').trim().chars().filter(kept).collect::<String>();
+        headings.map(|line| anchor(line).to_lowercase().replace(' ', "-")).collect()
+    };
+    for (name, text) in &documents {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let folder = folder.parent().expect("a folder");
+        for (at, _) in text.match_indices("](") {
+            let link = text[at + 2..].split([')', ' ', '\n']).next().unwrap_or("");
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { Some(text.clone()) } else { read_text(&folder.join(file)) };
+            match target {
+                None => problems.push(format!("{name}: {link} is not there")),
+                Some(text) if !anchor.is_empty() && !anchors(&text).contains(anchor) => {
+                    problems.push(format!("{name}: {link} names no heading"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    assert!(documents.len() > 5, "the documents are found");
+    report(problems);
+}
+
+/// What stands in a file; of a folder, nothing.
+fn read_text(path: &Path) -> Option<String> {
+    if path.is_dir() { Some(String::new()) } else { std::fs::read_to_string(path).ok() }
+}
+
+/// A module by the names that lead to it from `crate`.
+type Module = Vec<String>;
+
+/// The modules of the program, each with what its file imports.
+struct Modules {
+    files: BTreeMap<Module, String>,
+    imports: BTreeMap<Module, Vec<Import>>,
+}
+
+struct Import {
+    /// The path as it is written.
+    path: Module,
+    /// The name that it has in the module.
+    name: String,
+    /// Whether the module shows it to others: it then is not counted as used by the module itself.
+    is_shown: bool,
+}
+
+impl Modules {
+    fn read() -> Modules {
+        let (mut files, mut imports) = (BTreeMap::new(), BTreeMap::new());
+        for (file, text) in rust_files("src") {
+            let stem = file.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+            if stem == "main" || is_test_file(&file) {
+                continue;
+            }
+            let module: Module = if stem == "lib" { Vec::new() } else { stem.split('/').map(str::to_owned).collect() };
+            imports.insert(module.clone(), imports_of(without_tests(&text)));
+            files.insert(module, file);
+        }
+        Modules { files, imports }
+    }
+
+    /// A written path, from `crate` on. `None` if it leads out of the program.
+    fn absolute(&self, from: &[String], path: &[String]) -> Option<Module> {
+        let ups = path.iter().take_while(|word| *word == "super").count();
+        let (base, rest) = match path.first()?.as_str() {
+            "crate" => (&[][..], &path[1..]),
+            "self" => (from, &path[1..]),
+            "super" => (&from[..from.len().checked_sub(ups)?], &path[ups..]),
+            first => (self.files.contains_key(&[from, &[first.to_owned()]].concat()).then_some(from)?, path),
+        };
+        Some([base, rest].concat())
+    }
+
+    /// The module whose file holds what a path names, through the names that modules show.
+    fn home(&self, path: &[String], depth: usize) -> Module {
+        let mut at = Module::new();
+        for (index, word) in path.iter().enumerate() {
+            let next = [&at[..], std::slice::from_ref(word)].concat();
+            if self.files.contains_key(&next) {
+                at = next;
+                continue;
+            }
+            let shown = self.imports[&at].iter().find(|import| import.name == *word);
+            let shown = shown.and_then(|import| self.absolute(&at, &import.path)).filter(|to| *to != next);
+            return match shown {
+                Some(to) if depth < 8 => self.home(&[&to[..], &path[index + 1..]].concat(), depth + 1),
+                _ => at,
+            };
+        }
+        at
+    }
+
+    /// For each file the files of the same layer that it imports.
+    fn edges(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (module, imports) in self.imports.iter().filter(|(module, _)| !module.is_empty()) {
+            let own = edges.entry(&self.files[module]).or_default();
+            for import in imports.iter().filter(|import| !import.is_shown) {
+                let home = self.absolute(module, &import.path).map(|path| self.home(&path, 0)).unwrap_or_default();
+                if home.first() == module.first() && home != *module {
+                    own.insert(&self.files[&home]);
+                }
+            }
+        }
+        edges
+    }
+}
+
+/// What a text imports: its `use` lines, and the paths from `crate` or `super` within its code.
+fn imports_of(text: &str) -> Vec<Import> {
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or("").to_owned() + "\n").collect();
+    let mut imports = Vec::new();
+    for statement in code.split(';') {
+        let line = statement.rfind("\nuse ").or_else(|| statement.rfind("\npub")).map_or("", |at| &statement[at..]);
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (is_shown, tree) = match line.split_once("use ") {
+            Some(("", tree)) => (false, tree),
+            Some(("pub " | "pub(crate) " | "pub(super) ", tree)) => (true, tree),
+            _ => continue,
+        };
+        for path in expanded(tree) {
+            let (path, name) = path.split_once(" as ").unwrap_or((&path, ""));
+            let path: Module = path.trim_end_matches("::self").split("::").map(|word| word.trim().to_owned()).collect();
+            let name = if name.is_empty() { path.last().cloned().unwrap_or_default() } else { name.to_owned() };
+            imports.push(Import { path, name, is_shown });
+        }
+    }
+    let word_at = |at: usize| code[at..].split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').next();
+    for start in ["crate::", "super::"] {
+        let inside = |at: &usize| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+        for at in code.match_indices(start).map(|(at, _)| at).filter(inside) {
+            let line = code[..at].rsplit('\n').next().unwrap_or("").trim_start();
+            if !line.starts_with("use ") && !line.starts_with("pub") {
+                let path = word_at(at).unwrap_or("").trim_end_matches(':').split("::").map(str::to_owned).collect();
+                imports.push(Import { path, name: String::new(), is_shown: false });
+            }
+        }
+    }
+    imports
+}
+
+/// The paths of a `use` with braces.
+fn expanded(tree: &str) -> Vec<String> {
+    let Some((before, inner)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let inner = &inner[..inner.rfind('}').unwrap_or(inner.len())];
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in inner.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&inner[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&inner[start..]);
+    let parts = parts.into_iter().map(str::trim).filter(|part| !part.is_empty());
+    parts.flat_map(|part| expanded(part).into_iter().map(|path| before.trim().to_owned() + &path)).collect()
+}
+
+#[test]
+fn rooms_of_a_layer_do_not_import_each_other_in_circles() {
+    let modules = Modules::read();
+    let edges = modules.edges();
+    // What each file reaches; a file that reaches itself is in a circle.
+    let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for &from in edges.keys() {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = open.pop() {
+            open.extend(edges.get(file).into_iter().flatten().copied().filter(|next| seen.insert(*next)));
+        }
+        reached.insert(from, seen);
+    }
+    let mut problems = Vec::new();
+    let is_named = |names: &[&str], file: &str| {
+        names.iter().any(|name| file == *name || name.ends_with('/') && file.starts_with(name))
+    };
+    for (file, others) in reached.iter().filter(|(file, others)| others.contains(*file)) {
+        let circle = others.iter().filter(|other| reached[**other].contains(file));
+        let known = CIRCLES.iter().find(|(names, _)| is_named(names, file)).map_or(&[][..], |(names, _)| names);
+        for other in circle.filter(|other| !is_named(known, other)) {
+            problems.push(format!("{file} and {other} import each other, perhaps by way of others"));
+        }
+    }
+    for name in CIRCLES.iter().flat_map(|(names, _)| *names) {
+        let is_there = |file: &str| file == *name || name.ends_with('/') && file.starts_with(name);
+        if !reached.iter().any(|(file, others)| is_there(file) && others.contains(file)) {
+            problems.push(format!("{name} is in no circle any more: take it off the list"));
+        }
+    }
+    assert!(edges.values().map(BTreeSet::len).sum::<usize>() > 200, "imports are found");
     report(problems);
 }

@@ -1,4 +1,4 @@
-//! The table of commands in the README, made from the table of commands, and the test that keeps them one.
+//! Generates the table of commands in `docs/compatibility.md` from the table of commands, and tests that they agree.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ const FACTS: &str = include_str!("../../data/facts/commands.tsv");
 const BEGIN: &str = "<!-- commands:begin -->\n";
 const END: &str = "<!-- commands:end -->";
 
-/// What is there of each group of commands, and what of Redis 7.2 is not.
+/// The commands of each group that exist, and those of Redis 7.2 that do not.
 fn rendered() -> String {
     let table = table();
     let mut groups: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
@@ -24,7 +24,7 @@ fn rendered() -> String {
         let columns: Vec<&str> = line.split('\t').collect();
         let [name, "7.2", group, ..] = columns[..] else { continue };
         if table.by_full_name(name.replace(' ', "|").as_bytes()).is_none() {
-            // Of a container that is missing as a whole, its name says it all.
+            // A container that is missing as a whole is listed by its name alone.
             let container = name.split(' ').next().unwrap_or(name);
             if container == name || table.get(container.as_bytes()).is_some() {
                 groups.entry(group).or_default().1.push(format!("`{name}`"));
@@ -40,17 +40,17 @@ fn rendered() -> String {
 }
 
 #[test]
-fn the_readme_lists_the_commands_that_there_are() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).expect("a README");
-    let start = readme.find(BEGIN).expect("the first marker") + BEGIN.len();
-    let end = start + readme[start..].find(END).expect("the second marker");
+fn the_document_lists_the_commands_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/compatibility.md");
+    let document = std::fs::read_to_string(path).expect("docs/compatibility.md");
+    let start = document.find(BEGIN).expect("the first marker") + BEGIN.len();
+    let end = start + document[start..].find(END).expect("the second marker");
     let table = rendered();
-    if std::env::var_os("UPDATE_README").is_some() {
-        let updated = format!("{}{table}{}", &readme[..start], &readme[end..]);
-        std::fs::write(path, updated).expect("the README can be written");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let updated = format!("{}{table}{}", &document[..start], &document[end..]);
+        std::fs::write(path, updated).expect("the document can be written");
     } else {
-        let hint = "README.md's table of commands is out of date: UPDATE_README=1 cargo test --lib compatibility";
-        assert!(readme[start..end] == table, "{hint}");
+        let hint = "the table in docs/compatibility.md is out of date: UPDATE_DOCS=1 cargo test --lib compatibility";
+        assert!(document[start..end] == table, "{hint}");
     }
 }

@@ -1,12 +1,11 @@
 //! The clients that people use, end to end: work, `kill -9`, restart, and the data is there.
 //!
-//! node-redis and ioredis (`clients/node`), redis-py (`clients/python`), redis-cli, and the crate
+//! node-redis and ioredis (`node/`), redis-py (`python/`), redis-cli, and the crate
 //! `redis`. `tests/run` installs what is needed; without it these tests fail and say so.
 
-#[path = "clients/redis_cli.rs"]
 mod redis_cli;
-#[path = "clients/redis_rs.rs"]
 mod redis_rs;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
