@@ -1,11 +1,10 @@
-//! The counting allocator: small blocks from slabs, others from the system's allocator, and a count of what is really
-//! handed out.
+//! The counting allocator: small blocks come from slabs, others from the system's allocator, and the bytes really
+//! handed out are counted.
 //!
-//! Invariants: the sum over all slots is the number of live bytes (a block may be freed by another
-//! thread than its maker, so one slot alone may be negative). A thread that owns its slot updates it
-//! with a plain load and store: no contention and no locked instruction. Threads beyond the last own
-//! slot share one, with an atomic addition. Slots are never given back: thread ends are rare here, and
-//! giving back would need a destructor inside the allocator.
+//! Invariants: the sum over all slots is the number of live bytes. One slot alone may be negative, because a block
+//! may be freed by another thread than its maker. A thread that owns its slot updates it with a plain load and store:
+//! no contention and no locked instruction. Threads beyond the last own slot share one, with an atomic addition.
+//! Slots are never given back: threads rarely end here, and giving back would need a destructor inside the allocator.
 //!
 //! Must never allocate, panic or block.
 
@@ -32,20 +31,20 @@ static NEXT_SLOT: AtomicUsize = AtomicUsize::new(SHARED + 1);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    // Constant and without destructor: reading it neither allocates nor fails, even at thread end.
+    // Constant and without a destructor: reading it neither allocates nor fails, even at thread end.
     static OWN_SLOT: Cell<usize> = const { Cell::new(NONE) };
 }
 
 /// Bytes that are allocated now, each block with its overhead.
 pub fn used_memory() -> usize {
-    // Only slots that were claimed: this is asked before every command that needs memory, under `maxmemory`.
+    // Only claimed slots are read: under `maxmemory`, every command that needs memory asks for this.
     let claimed = NEXT_SLOT.load(Relaxed).min(SLOTS);
     let sum = COUNTS[..claimed].iter().fold(0_isize, |sum, slot| sum.wrapping_add(slot.0.load(Relaxed)));
-    // While other threads move bytes between slots the sum may be briefly off, even below zero.
+    // While other threads move bytes between slots, the sum may be off for a moment, and even negative.
     usize::try_from(sum).unwrap_or(0)
 }
 
-/// Takes a sample of [`used_memory`] and remembers the highest; gives the sample.
+/// Samples [`used_memory`], remembers the highest sample, and returns this one.
 pub fn sample_peak() -> usize {
     let used = used_memory();
     PEAK.fetch_max(used, Relaxed);
@@ -62,26 +61,26 @@ pub fn reset_peak() {
     PEAK.store(used_memory(), Relaxed);
 }
 
-/// What a block of `size` bytes really takes: that of its class, or in glibc, beyond those, 8 bytes of header and steps
-/// of 16 bytes.
+/// What a block of `size` bytes really takes: the size of its class, or, for larger blocks in glibc, 8 bytes of
+/// header and steps of 16 bytes.
 #[inline]
 pub const fn block_size(size: usize) -> usize {
     if size <= slab::BLOCK_MAX { slab::block_bytes(size) } else { size.saturating_add(8 + 15) & !15 }
 }
 
-/// How much of that can be used.
+/// How much of that is usable.
 #[inline]
 pub const fn usable_size(size: usize) -> usize {
     if size <= slab::BLOCK_MAX { slab::block_bytes(size) } else { block_size(size) - 8 }
 }
 
-/// The size to ask for, so that every block of its class has the alignment, or that with room to align it.
+/// The size to request: one whose class has the alignment, or one with room to align the block.
 #[inline]
 const fn padded(size: usize, align: usize) -> usize {
     if align <= 16 { size } else { size.saturating_add(align - 1) & !(align - 1) }
 }
 
-/// Whether a block of this layout comes from a slab, and the size to ask for.
+/// Whether a block of this layout comes from a slab, and the size to request.
 #[inline]
 const fn small(layout: &Layout) -> Option<usize> {
     let size = padded(layout.size(), layout.align());
@@ -94,13 +93,12 @@ const fn layout_size(layout: &Layout) -> usize {
     block_size(padded(layout.size(), layout.align()))
 }
 
-/// Gives memory that nobody uses back to the system: a part of what was not needed since the last call, or everything
-/// that can be given.
+/// Gives unused memory back to the system: part of what was not needed since the last call, or everything possible.
 pub fn purge(everything: bool) {
     slab::purge(everything);
     #[cfg(target_env = "gnu")]
     if everything {
-        // SAFETY: it takes no memory that is in use.
+        // SAFETY: it affects no memory in use.
         unsafe { libc::malloc_trim(0) };
     }
 }
@@ -126,8 +124,9 @@ fn claim_slot() -> usize {
     slot
 }
 
-// SAFETY: small blocks come from slabs and go back to them, all others to `System`, as the layout says, which is the
-// same at both ends. Counting touches only atomics and a constant thread-local, so it neither allocates nor unwinds.
+// SAFETY: small blocks come from slabs and go back to them, and all others to `System`. The layout decides, and it is
+// the same at both ends. Counting touches only atomics and a constant thread-local, so it neither allocates nor
+// unwinds.
 unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -164,7 +163,7 @@ unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-(layout_size(&layout) as isize));
-        // SAFETY: `block` came from this allocator with the same layout, so from where that says.
+        // SAFETY: `block` came from this allocator with the same layout, which tells where it came from.
         unsafe {
             match small(&layout) {
                 Some(size) => slab::free(block, size),
@@ -190,7 +189,8 @@ unsafe impl GlobalAlloc for Counting {
             }
             _ => {}
         }
-        // SAFETY: as for `alloc`; both blocks are at least as long as what is copied; the old one is not used again.
+        // SAFETY: as for `alloc`; both blocks are at least as long as the copied bytes; the old one is not used
+        // again.
         unsafe {
             let moved = self.alloc(new);
             if !moved.is_null() {
@@ -206,8 +206,8 @@ unsafe impl GlobalAlloc for Counting {
 mod tests {
     use super::*;
 
-    /// These tests call the allocator directly: they hold whether or not it is the global one, and
-    /// measure only their own thread's slot, because other tests run beside them.
+    /// These tests call the allocator directly, so they hold whether or not it is the global one. They measure only
+    /// their own thread's slot, because other tests run at the same time.
     fn own_count() -> isize {
         count(0);
         COUNTS[OWN_SLOT.with(Cell::get)].0.load(Relaxed)

@@ -1,10 +1,10 @@
 //! Byte strings.
 
-/// Whether two byte strings are the same, where they are short more often than not: up to 32 bytes are compared
-/// without a loop and without a call.
+/// Whether two byte strings are equal. It is made for short strings: up to 32 bytes are compared without a loop and
+/// without a call.
 #[inline]
 pub fn is_same(one: &[u8], other: &[u8]) -> bool {
-    // Two pieces that overlap cover every length between their own and twice as much.
+    // Two overlapping pieces cover every length from one piece to two.
     match one.len() {
         len if len != other.len() => false,
         0 => true,

@@ -1,7 +1,7 @@
 //! Time: the wall clock, a monotonic clock, and a [`Clock`] that tests can move.
 //!
-//! Handlers never call this file: they are given `now`. Wall time may jump; intervals (slow log,
-//! latency, timeouts) use [`monotonic_us`].
+//! Handlers never call this file; they receive `now`. Wall time may jump, so intervals (slow log, latency, timeouts)
+//! use [`monotonic_us`].
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -38,7 +38,7 @@ impl Clock {
         Clock { moved_by_hand_us: None }
     }
 
-    /// A clock that stands at `now_ms` until it is moved; clones share it.
+    /// A clock that stands at `now_ms` until a test moves it. Clones share it.
     pub fn manual(now_ms: i64) -> Clock {
         Clock { moved_by_hand_us: Some(Arc::new(AtomicI64::new(now_ms.saturating_mul(1000)))) }
     }
@@ -56,7 +56,7 @@ impl Clock {
         self.now_us().div_euclid(1000)
     }
 
-    /// Moves a manual clock; the system's clock is not moved.
+    /// Moves a manual clock. Has no effect on the system's clock.
     pub fn advance_ms(&self, by_ms: i64) {
         if let Some(time) = &self.moved_by_hand_us {
             time.fetch_add(by_ms.saturating_mul(1000), Ordering::Relaxed);

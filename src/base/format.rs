@@ -1,8 +1,8 @@
 //! Numbers as Redis reads and prints them.
 //!
-//! Reading is strict: what a client stores and what it gets back must be the same text, so `+5`,
-//! `007`, `-0` and ` 5` are no integers. Printing a double gives the shortest digits that read back
-//! as the same number, laid out by the rules of Redis 7.2. Never panics on bad bytes.
+//! Reading is strict: a client must get back the text that it stored, so `+5`, `007`, `-0` and ` 5` are not integers.
+//! A double is printed with the shortest digits that read back as the same number, laid out by the rules of Redis
+//! 7.2. Never panics on bad bytes.
 
 use super::long_double::{self, Number};
 
@@ -50,8 +50,8 @@ pub fn write_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Reads a double as `strtod` does over the whole text: decimal, hexadecimal, `inf`; never `nan`,
-/// no blanks, nothing that overflows or vanishes to zero.
+/// Reads a double as `strtod` does over the whole text: decimal, hexadecimal, `inf`. It refuses `nan`, blanks,
+/// overflow, and underflow to zero.
 pub fn parse_double(text: &[u8]) -> Option<f64> {
     match long_double::scan(text)? {
         Number::Infinity { negative: true } => Some(f64::NEG_INFINITY),
@@ -67,9 +67,9 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
     }
 }
 
-/// Appends a double as a reply shows it (ZSCORE, RESP3 doubles) and as it is stored in a string: `3`, `0.1`,
-/// `1e+20`, `-inf`, `nan`. A number that is an integer of 63 bits is printed as one, however long, as by Redis 8;
-/// Redis 7.2 alone shows `1e+8` for 100000000.
+/// Appends a double as replies show it (ZSCORE, RESP3 doubles) and as strings store it: `3`, `0.1`, `1e+20`, `-inf`,
+/// `nan`. A number that is an integer of 63 bits is printed as an integer, however long, as in Redis 8; only Redis
+/// 7.2 shows `1e+8` for 100000000.
 pub fn write_double(out: &mut Vec<u8>, value: f64) {
     const INTEGER_MAX: f64 = (i64::MAX / 2) as f64;
     let integer = value as i64;
@@ -93,7 +93,7 @@ pub fn write_double(out: &mut Vec<u8>, value: f64) {
     lay_out(out, digits.as_slice(), exponent, value.is_sign_negative());
 }
 
-/// Appends a double as C's `%.17g` does: ZSCAN of a large sorted set shows scores so.
+/// Appends a double as C's `%.17g` does. ZSCAN of a large sorted set shows scores this way.
 pub fn write_general(out: &mut Vec<u8>, value: f64) {
     if !value.is_finite() || value == 0.0 {
         return write_double(out, value);
@@ -124,7 +124,7 @@ impl Digits {
     }
 }
 
-/// Takes `12.5`, `1.25e-7` or `1e20` apart: the digits, and the power of ten of the last one.
+/// Splits `12.5`, `1.25e-7` or `1e20` into the digits and the power of ten of the last digit.
 fn shortest_digits(text: &str) -> (Digits, i32) {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let mut exponent: i32 = exponent.parse().unwrap_or(0);
@@ -148,7 +148,7 @@ fn shortest_digits(text: &str) -> (Digits, i32) {
     (digits, exponent)
 }
 
-/// The layout of Redis 7.2: plain where that is short, else with an exponent of at least one digit.
+/// The layout of Redis 7.2: plain where that is short, otherwise with an exponent of at least one digit.
 fn lay_out(out: &mut Vec<u8>, digits: &[u8], last_exponent: i32, negative: bool) {
     let count = digits.len() as i32;
     let exponent = last_exponent + count - 1;

@@ -1,4 +1,4 @@
-//! Glob patterns, with the meaning that Redis gives them (KEYS, SCAN MATCH, PSUBSCRIBE, ACL, CONFIG GET).
+//! Glob patterns with Redis' semantics (KEYS, SCAN MATCH, PSUBSCRIBE, ACL, CONFIG GET).
 //!
 //! | pattern | matches |
 //! |---|---|
@@ -7,21 +7,21 @@
 //! | `[abc]` `[a-z]` `[^x]` | one byte of a class; an unclosed class ends with the pattern |
 //! | `\x` | the byte x |
 //!
-//! Invariant: the time is at most pattern × string, and the stack is constant. Only the last `*` is
-//! ever taken back: if the rest cannot match behind it, no longer match of an earlier one helps.
-//! Never panics, whatever the bytes.
+//! Invariant: the time is at most pattern × string, and the stack is constant. Only the last `*` is ever backtracked:
+//! if the rest cannot match behind it, a longer match of an earlier one does not help. Never panics, whatever the
+//! bytes.
 
-/// Does `pattern` match the whole of `string`?
+/// Whether `pattern` matches the whole of `string`.
 pub fn matches(pattern: &[u8], string: &[u8]) -> bool {
     match_glob(pattern, string, false)
 }
 
-/// As [`matches()`], ASCII letters compared without case.
+/// As [`matches()`], ignoring the case of ASCII letters.
 pub fn matches_nocase(pattern: &[u8], string: &[u8]) -> bool {
     match_glob(pattern, string, true)
 }
 
-/// Has `pattern` any character with a special meaning? (If not, it is a plain name.)
+/// Whether `pattern` has a character with a special meaning. If not, it is a plain name.
 pub fn is_pattern(pattern: &[u8]) -> bool {
     pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
 }
@@ -67,12 +67,12 @@ fn match_glob(pattern: &[u8], string: &[u8], nocase: bool) -> bool {
     pattern.is_empty() && string.is_empty()
 }
 
-/// Nothing left of the string, and nothing but stars of the pattern.
+/// Whether the string is used up and only stars remain of the pattern.
 fn is_match_end(pattern: &[u8], string: &[u8]) -> bool {
     string.is_empty() && pattern.iter().all(|&byte| byte == b'*')
 }
 
-/// Matches one byte against the element at the head of `pattern` (not a star); the element's length.
+/// Matches one byte against the first element of `pattern` (not a star). Returns the element's length.
 fn match_one(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
     match pattern[0] {
         b'?' => Some(1),
@@ -86,7 +86,7 @@ fn same(a: u8, b: u8, nocase: bool) -> bool {
     if nocase { a.eq_ignore_ascii_case(&b) } else { a == b }
 }
 
-/// A `[...]` class; its length in the pattern if `byte` is in it.
+/// Matches a `[...]` class. Returns its length in the pattern if `byte` is in it.
 fn match_class(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
     let mut i = 1;
     let negated = pattern.get(i) == Some(&b'^');
@@ -98,7 +98,7 @@ fn match_class(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
         match &pattern[i..] {
             [] => break,
             [b'\\', escaped, ..] => {
-                found |= *escaped == byte; // Redis minds the case here even when told not to
+                found |= *escaped == byte; // Redis respects the case here even when told to ignore it
                 i += 2;
             }
             [b']', ..] => {

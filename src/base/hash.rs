@@ -5,7 +5,7 @@
 
 use siphasher::sip::SipHasher13;
 
-/// The 128-bit key of the hash; chosen once for a data directory.
+/// The 128-bit key of the hash, chosen once per data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HashSeed(pub [u8; 16]);
 

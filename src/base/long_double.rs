@@ -1,4 +1,4 @@
-//! The x87 `long double`, in which INCRBYFLOAT and HINCRBYFLOAT calculate.
+//! The x87 `long double`, which INCRBYFLOAT and HINCRBYFLOAT calculate with.
 //!
 //! Clients compare the text that comes back, so the arithmetic must have the same 64-bit mantissa and
 //! the same rounding as the C code of Redis on x86-64, on every machine. Reading and adding are
@@ -19,7 +19,7 @@ pub(super) enum Number<'a> {
     Infinity { negative: bool },
     /// Digits, point, exponent.
     Decimal { text: &'a str, is_zero: bool },
-    /// Hexadecimal, always with the binary exponent that C lets one leave out.
+    /// Hexadecimal, always with the binary exponent that is optional in C.
     Hexadecimal { text: String, is_zero: bool },
 }
 
@@ -103,18 +103,18 @@ impl LongDouble {
         sum.is_finite().then_some(LongDouble(sum))
     }
 
-    /// Multiplies; too much is infinity.
+    /// Multiplies. Overflow gives infinity.
     pub fn times(self, factor: i64) -> LongDouble {
         LongDouble((self.0 * LongDouble::from_i64(factor).0).value)
     }
 
-    /// The next integer at or above it, or the nearest that 64 bits hold.
+    /// The smallest integer at or above it, clamped to 64 bits.
     pub fn ceil(self) -> i64 {
         let integer = self.0.to_i128_r(64, Round::TowardPositive, &mut false).value;
         i64::try_from(integer).unwrap_or(if self.0.is_negative() { i64::MIN } else { i64::MAX })
     }
 
-    /// Is it neither infinite nor NaN?
+    /// Whether it is neither infinite nor NaN.
     pub fn is_finite(self) -> bool {
         self.0.is_finite()
     }
@@ -207,7 +207,7 @@ fn write_shifted(out: &mut Vec<u8>, mantissa: u64, shift: usize) {
 mod tests {
     use super::*;
 
-    /// Left, right, and what INCRBYFLOAT of a genuine Redis 7.0.15 on x86-64 answered.
+    /// Left, right, and the reply to INCRBYFLOAT of a genuine Redis 7.0.15 on x86-64.
     #[rustfmt::skip]
     const RECORDED: [(&str, &str, &str); 52] = [
         ("3.0e3", "5.0e3", "8000"),

@@ -1,6 +1,6 @@
-//! What everything else stands on; imports nothing of the project.
+//! The foundation of everything else. It imports nothing of the project.
 //!
-//! Each file is one small service without state of its own, or with state that it keeps to itself.
+//! Each file is one small service, without state or with private state.
 
 pub mod alloc;
 pub mod bytes;

@@ -1,6 +1,6 @@
-//! Fetching memory into the cache ahead of use.
+//! Fetches memory into the cache ahead of use.
 
-/// Has the processor fetch the cache line of an address. A hint that is never followed: the address need not be valid.
+/// Asks the processor to fetch the cache line of an address. The address is never dereferenced and need not be valid.
 #[inline]
 pub fn prefetch_line(address: *const u8) {
     #[cfg(target_arch = "x86_64")]

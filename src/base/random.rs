@@ -1,7 +1,7 @@
 //! Random numbers: a small fast generator (xoshiro256**) seeded by the operating system.
 //!
-//! Good for sampling, SPOP, skip decisions; **never** for secrets. Secrets and identifiers come from
-//! [`os_bytes`] directly.
+//! It is good for sampling, SPOP and probabilistic counters, and **never** for secrets. Secrets and identifiers come
+//! from [`os_bytes`] directly.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +14,7 @@ pub fn os_bytes<const N: usize>() -> [u8; N] {
         match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
             Ok(count) if count > 0 => filled += count,
             Err(rustix::io::Errno::INTR) => {}
-            // Without the call (a very old kernel), std's hash keys carry the system's randomness.
+            // Where the call is missing (a very old kernel), the hash keys of `std` provide the system's randomness.
             _ => {
                 for (index, byte) in bytes.iter_mut().enumerate().skip(filled) {
                     *byte = RandomState::new().hash_one(index) as u8;
@@ -31,7 +31,7 @@ pub fn run_id() -> String {
     os_bytes::<20>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A generator with a state of its own; the same seed gives the same numbers.
+/// A generator with its own state. The same seed gives the same numbers.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: [u64; 4],

@@ -1,5 +1,5 @@
-//! Numbers of few bytes while they are small (LEB128, the shortest form only), and byte strings behind their
-//! length. Persisted formats use them; they are drawn in `persist::format`.
+//! Variable-length numbers (LEB128, shortest form only), and byte strings with a length in front. Persisted formats
+//! use them; `persist::format` draws them.
 
 /// Appends a varint.
 #[inline]
@@ -17,7 +17,7 @@ pub fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Takes a varint off the front of a slice; `None` if it is cut, too long, or not the shortest form.
+/// Takes a varint from the front of a slice; `None` if it is cut, too long, or not in the shortest form.
 #[inline]
 pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
@@ -35,7 +35,7 @@ pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Takes `len` bytes off the front of a slice.
+/// Takes `len` bytes from the front of a slice.
 #[inline]
 pub fn take_bytes<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
     let len = usize::try_from(len).ok()?;
@@ -44,7 +44,7 @@ pub fn take_bytes<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Takes a varint length and that many bytes off the front of a slice.
+/// Takes a varint length and that many bytes from the front of a slice.
 #[inline]
 pub fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = take_varint(bytes)?;

@@ -1,9 +1,9 @@
 //! The reply writer: the one place where RESP2 and RESP3 differ.
 //!
 //! Invariants:
-//! - A handler gets one [`Reply`] by value and must return the [`Done`] that only a reply can make, so it
-//!   answers exactly once; an aggregate counts its elements and asserts the count.
-//! - Replies are written straight into the connection's [`Output`]; there is no tree of values.
+//! - A handler gets one [`Reply`] by value and must return the [`Done`] that only a reply can make, so it answers
+//!   exactly once. An aggregate counts its elements and asserts the count.
+//! - Replies are written directly into the connection's [`Output`]. There is no tree of values.
 //! - After a failure [`Output::truncate`] cuts back to a mark, so half a reply cannot leave.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use std::io::IoSlice;
 
 use crate::base::format;
 
-/// A value that is at least this long, in bytes, is sent from where it lies instead of being copied.
+/// A value of at least this many bytes is sent by reference instead of being copied.
 pub const BY_REFERENCE_MIN_BYTES: usize = 16 * 1024;
 
 /// The version of the protocol that a connection speaks.
@@ -24,7 +24,7 @@ pub enum Resp {
 }
 
 impl Resp {
-    /// The number that `HELLO` speaks of.
+    /// The version number, as in `HELLO`.
     pub fn number(self) -> i64 {
         match self {
             Resp::V2 => 2,
@@ -36,11 +36,11 @@ impl Resp {
 /// Bytes that live elsewhere and are sent in place.
 pub type SharedPayload = Box<dyn AsRef<[u8]> + Send + Sync>;
 
-/// What waits to be sent on one connection: bytes, with large values in between by reference.
+/// The pending output of one connection: bytes, and large values by reference between them.
 #[derive(Default)]
 pub struct Output {
     bytes: Vec<u8>,
-    /// Large values, each with its place: the count of `bytes` before it.
+    /// Large values, each with its position: the count of `bytes` before it.
     shared: Vec<(usize, SharedPayload)>,
     shared_len: usize,
 }
@@ -51,7 +51,7 @@ impl fmt::Debug for Output {
     }
 }
 
-/// A place in an [`Output`] to cut back to.
+/// A position in an [`Output`] to cut back to.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     bytes: usize,
@@ -59,7 +59,7 @@ pub struct Mark {
 }
 
 impl Output {
-    /// Nothing to send.
+    /// An empty output.
     pub fn new() -> Self {
         Self::default()
     }
@@ -74,17 +74,17 @@ impl Output {
         self.bytes.is_empty() && self.shared.is_empty()
     }
 
-    /// The bytes of memory it holds for itself.
+    /// The bytes of memory that it has allocated.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Where it ends now.
+    /// Its current end.
     pub fn mark(&self) -> Mark {
         Mark { bytes: self.bytes.len(), shared: self.shared.len() }
     }
 
-    /// Drops all that was written after `mark`.
+    /// Drops everything written after `mark`.
     pub fn truncate(&mut self, mark: Mark) {
         self.bytes.truncate(mark.bytes);
         for (_, payload) in self.shared.drain(mark.shared..) {
@@ -105,8 +105,7 @@ impl Output {
         self.shared_len += std::mem::take(&mut other.shared_len);
     }
 
-    /// Drops bytes that were sent, up to `sent`, off the front, and returns how many: a value by reference
-    /// goes as a whole.
+    /// Drops up to `sent` bytes from the front and returns how many. A value by reference is dropped only as a whole.
     pub fn drop_front(&mut self, sent: usize) -> usize {
         let (mut own, mut values, mut dropped) = (0, 0, 0);
         for (place, payload) in &self.shared {
@@ -117,7 +116,7 @@ impl Output {
             dropped += place - own + len;
             (own, values) = (*place, values + 1);
         }
-        // Of the bytes in front of the first value that stays, those that were sent.
+        // The sent bytes before the first value that remains.
         let end = self.shared.get(values).map_or(self.bytes.len(), |(place, _)| *place);
         let more = (sent - dropped).min(end - own);
         (own, dropped) = (own + more, dropped + more);
@@ -129,7 +128,7 @@ impl Output {
         dropped
     }
 
-    /// Drops everything, and the memory if it is much.
+    /// Drops everything, and frees the memory if there is much of it.
     pub fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > 64 * 1024 {
@@ -139,25 +138,25 @@ impl Output {
         self.shared_len = 0;
     }
 
-    /// Appends bytes as they are.
+    /// Appends raw bytes.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The bytes, where no value is by reference; used where replies are looked at and not sent.
+    /// The bytes of an output without values by reference, for code that inspects replies instead of sending them.
     pub fn as_bytes(&self) -> &[u8] {
         debug_assert!(self.shared.is_empty());
         &self.bytes
     }
 
-    /// Everything from byte `skip` on, if it is one piece.
+    /// Everything from byte `skip` on, if it is contiguous.
     #[inline]
     pub fn one_slice(&self, skip: usize) -> Option<&[u8]> {
         self.shared.is_empty().then(|| &self.bytes[skip..])
     }
 
-    /// Everything as slices for one vectored write, from byte `skip` on; at most `slices.len()` of them.
-    /// Returns how many were filled.
+    /// Everything from byte `skip` on, as at most `slices.len()` slices for one vectored write. Returns how many
+    /// slices were filled.
     pub fn slices<'a>(&'a self, mut skip: usize, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
         let mut put = |part: &'a [u8], filled: &mut usize| {
@@ -207,7 +206,7 @@ impl Output {
             self.bytes.push(b',');
             format::write_double(&mut self.bytes, value);
         } else {
-            // The length stands in front and is known behind: the two change places.
+            // The length comes first but is known last, so the two parts are swapped.
             let start = self.bytes.len();
             format::write_double(&mut self.bytes, value);
             let digits_end = self.bytes.len();
@@ -247,14 +246,14 @@ impl Output {
 #[must_use]
 pub struct Done(());
 
-/// The right, and the duty, to write exactly one reply.
+/// The right and the duty to write exactly one reply.
 #[derive(Debug)]
 pub struct Reply<'a> {
     out: &'a mut Output,
     resp: Resp,
 }
 
-/// Writes one element after the other of an aggregate, as many as were announced.
+/// Writes the elements of an aggregate, exactly as many as were announced.
 #[derive(Debug)]
 pub struct Elements<'a> {
     out: &'a mut Output,
@@ -285,7 +284,7 @@ macro_rules! scalars {
 }
 
 scalars! {
-    /// A simple string; must hold no line end.
+    /// A simple string, which must not contain a line end.
     simple(text: &str) = |out, _, text| {
         out.raw(b"+");
         out.raw(text.as_bytes());
@@ -299,13 +298,13 @@ scalars! {
     };
     /// A bulk string.
     bulk(value: &[u8]) = |out, _, value| out.bulk(value);
-    /// A bulk string that is sent from where it lies.
+    /// A bulk string that is sent by reference.
     shared(payload: SharedPayload) = |out, _, payload| out.shared(payload);
     /// Null: `$-1` in RESP2.
     null() = |out, resp| out.raw(if resp == Resp::V3 { b"_\r\n" } else { b"$-1\r\n" });
-    /// Null where an array is due: `*-1` in RESP2.
+    /// Null in place of an array: `*-1` in RESP2.
     null_array() = |out, resp| out.raw(if resp == Resp::V3 { b"_\r\n" } else { b"*-1\r\n" });
-    /// A truth value: an integer in RESP2.
+    /// A boolean: an integer in RESP2.
     boolean(truth: bool) = |out, resp, truth| out.raw(match (resp, truth) {
         (Resp::V3, true) => b"#t\r\n",
         (Resp::V3, false) => b"#f\r\n",
@@ -343,13 +342,13 @@ scalars! {
             out.raw(b"\r\n");
         }
     };
-    /// An error in the place of a value.
+    /// An error in place of a value.
     error(error: &dyn fmt::Display) = |out, _, error| out.error(error);
     /// The same, with a text that need not be UTF-8.
     error_bytes(text: &[u8]) = |out, _, text| out.error_bytes(text);
 }
 
-/// The aggregates of both writers: `$open(self)` gives the output, the version and nothing else.
+/// The aggregates of both writers. `$open(self)` returns the output and the version.
 impl<'a> Reply<'a> {
     /// The right to write one reply into `out`.
     pub fn new(out: &'a mut Output, resp: Resp) -> Self {
@@ -361,7 +360,7 @@ impl<'a> Reply<'a> {
         self.resp
     }
 
-    /// The same right in another version of the protocol: HELLO answers in the one that it has chosen.
+    /// The same right in another version of the protocol. HELLO answers in the version that it has chosen.
     pub fn in_version(self, resp: Resp) -> Self {
         Reply { resp, ..self }
     }
@@ -373,7 +372,8 @@ impl<'a> Reply<'a> {
         Done(())
     }
 
-    /// The same right, behind `len` attributes, whose names and values `fill` writes in turn. RESP2 has none.
+    /// Writes `len` attributes before the reply; `fill` writes their names and values alternately. RESP2 has no
+    /// attributes.
     pub fn with_attributes(self, len: usize, fill: impl FnOnce(&mut Elements<'_>)) -> Self {
         if self.resp == Resp::V3 {
             self.out.line(b'|', len as i64);
@@ -384,7 +384,7 @@ impl<'a> Reply<'a> {
         self
     }
 
-    /// The same right, behind a push of `len` elements, which is no reply.
+    /// Writes a push of `len` elements before the reply. A push is not a reply.
     ///
     /// # Panics
     /// In RESP2, which has no pushes.
@@ -397,12 +397,12 @@ impl<'a> Reply<'a> {
         self
     }
 
-    /// No reply now: the connection waits, and writes it later (or never will, as `CLIENT REPLY` asks).
+    /// No reply now. The connection waits and writes it later, or never, as `CLIENT REPLY` asks.
     pub fn withheld(self) -> Done {
         Done(())
     }
 
-    /// What was written elsewhere as one whole reply.
+    /// Appends one whole reply that was written elsewhere.
     pub fn prepared(self, prepared: &mut Output) -> Done {
         self.out.append(prepared);
         Done(())
@@ -418,12 +418,12 @@ impl<'a> Reply<'a> {
         open(self.out, self.resp, Shape::Set, len)
     }
 
-    /// A map of `len` pairs, whose keys and values follow in turn: a flat array in RESP2.
+    /// A map of `len` pairs, whose keys and values alternate: a flat array in RESP2.
     pub fn map(self, len: usize) -> Elements<'a> {
         open(self.out, self.resp, Shape::Map, len)
     }
 
-    /// An array whose length is known only at its end; `fill` writes the elements and says how many.
+    /// An array whose length is known only at the end. `fill` writes and counts the elements.
     pub fn array_of_unknown(self, fill: impl FnOnce(&mut UnknownElements<'_>)) -> Done {
         array_of_unknown(self.out, self.resp, fill);
         Done(())
@@ -442,7 +442,7 @@ impl<'a> Elements<'a> {
         self.resp
     }
 
-    /// An array of `len` elements as one element of this one; end it with [`Elements::end`].
+    /// An array of `len` elements as one element of this one. End it with [`Elements::end`].
     pub fn array(&mut self, len: usize) -> Elements<'_> {
         self.count();
         open(self.out, self.resp, Shape::Array, len)
@@ -460,13 +460,13 @@ impl<'a> Elements<'a> {
         open(self.out, self.resp, Shape::Map, len)
     }
 
-    /// An array whose length is known only at its end, as one element.
+    /// An array whose length is known only at the end, as one element.
     pub fn array_of_unknown(&mut self, fill: impl FnOnce(&mut UnknownElements<'_>)) {
         self.count();
         array_of_unknown(self.out, self.resp, fill);
     }
 
-    /// Ends the outermost aggregate: all that was announced must have been written.
+    /// Ends the outermost aggregate. All announced elements must have been written.
     pub fn done(self) -> Done {
         self.end();
         Done(())
@@ -503,24 +503,24 @@ pub struct UnknownElements<'a> {
 }
 
 impl UnknownElements<'_> {
-    /// One bulk string more.
+    /// Adds a bulk string.
     pub fn bulk(&mut self, value: &[u8]) {
         self.len += 1;
         self.out.bulk(value);
     }
 
-    /// One element more, whatever it is.
+    /// Adds an element of any type.
     pub fn element(&mut self) -> Reply<'_> {
         self.len += 1;
         Reply { out: self.out, resp: self.resp }
     }
 
-    /// How many so far.
+    /// The number of elements so far.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none so far.
+    /// Whether there are no elements so far.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -531,7 +531,7 @@ fn array_of_unknown(out: &mut Output, resp: Resp, fill: impl FnOnce(&mut Unknown
     let mut elements = UnknownElements { out, resp, len: 0 };
     fill(&mut elements);
     let len = elements.len;
-    // The header goes before what is written already: one move of the bytes.
+    // The header goes before the bytes that are already written: they are moved once.
     let mut header = Output::new();
     header.line(b'*', len as i64);
     let header = header.bytes;

@@ -1,12 +1,12 @@
 //! The request decoder: from received bytes to the arguments of one command.
 //!
 //! Invariants:
-//! - It never reads a byte twice for nothing: what was decoded of an incomplete command is kept in the
-//!   [`Request`], so a command of n arguments that arrives byte by byte costs O(n), not O(n²).
-//! - It allocates nothing on the word of a length: an argument is a [`Span`] of bytes that have arrived.
+//! - It never reads a byte twice needlessly. The [`Request`] keeps what was decoded of an incomplete command, so a
+//!   command of n arguments that arrives byte by byte costs O(n), not O(n²).
+//! - It never trusts a length with an allocation: an argument is a [`Span`] of bytes that have arrived.
 //! - "More bytes are needed" is not an error; every [`ProtocolError`] ends the connection.
 //!
-//! The texts of the errors, and the order in which mistakes are noticed, are those of Redis.
+//! The error texts, and the order in which mistakes are detected, are those of Redis.
 
 use std::fmt;
 use std::ops::Index;
@@ -19,11 +19,11 @@ use crate::base::config::words;
 pub const INLINE_MAX_BYTES: usize = 64 * 1024;
 /// The most arguments of one command.
 const ARGUMENTS_MAX: i64 = i32::MAX as i64;
-/// What a connection that has not authenticated may send: arguments, and bytes an argument.
+/// What an unauthenticated connection may send: arguments per command, and bytes per argument.
 const UNAUTHENTICATED_ARGUMENTS_MAX: i64 = 10;
 const UNAUTHENTICATED_BULK_MAX_BYTES: i64 = 16384;
 
-/// Where one argument lies in its buffer.
+/// The position of one argument in its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The first byte.
@@ -32,14 +32,14 @@ pub struct Span {
     pub len: usize,
 }
 
-/// The arguments of one command, the first being its name: spans of one buffer.
+/// The arguments of one command, as spans of one buffer. The first is the name.
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
     buffer: &'a [u8],
     spans: &'a [Span],
 }
 
-/// The arguments of one command, kept beyond the buffer that they arrived in.
+/// An owned copy of the arguments of one command, which outlives their buffer.
 #[derive(Clone, Debug)]
 pub struct OwnedArgs {
     buffer: Box<[u8]>,
@@ -47,7 +47,7 @@ pub struct OwnedArgs {
 }
 
 impl OwnedArgs {
-    /// A copy of these words.
+    /// Copies these words.
     pub fn new<'a>(words: impl Iterator<Item = &'a [u8]>) -> OwnedArgs {
         let (mut buffer, mut spans) = (Vec::new(), Vec::new());
         for word in words {
@@ -69,17 +69,17 @@ impl OwnedArgs {
 }
 
 impl<'a> Args<'a> {
-    /// No arguments, not even a name.
+    /// No arguments and no name.
     pub const NONE: Args<'static> = Args { buffer: &[], spans: &[] };
 
-    /// Arguments that lie at `spans` of `buffer`.
+    /// The arguments at `spans` of `buffer`.
     ///
-    /// A span outside the buffer makes the access to that argument panic.
+    /// Accessing an argument whose span is outside the buffer panics.
     pub fn new(buffer: &'a [u8], spans: &'a [Span]) -> Self {
         Args { buffer, spans }
     }
 
-    /// How many arguments, the name of the command included.
+    /// The number of arguments, including the name of the command.
     #[inline]
     pub fn len(&self) -> usize {
         self.spans.len()
@@ -97,7 +97,7 @@ impl<'a> Args<'a> {
         self.spans.get(index).map(|s| &self.buffer[s.start..s.start + s.len])
     }
 
-    /// The argument at `index`, which the arity promises; panics if there are fewer.
+    /// The argument at `index`, which the arity guarantees. Panics if there are fewer.
     #[inline]
     pub fn at(&self, index: usize) -> &'a [u8] {
         let span = self.spans[index];
@@ -124,7 +124,7 @@ impl Index<usize> for Args<'_> {
     }
 }
 
-/// What the decoder must know of the configuration and of the connection.
+/// What the decoder needs to know about the configuration and the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
     /// `proto-max-bulk-len`, in bytes.
@@ -133,31 +133,31 @@ pub struct RequestLimits {
     pub authenticated: bool,
 }
 
-/// A mistake in the protocol: its text goes to the client, then the connection is closed.
+/// A protocol error. Its text goes to the client, and the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// An inline command over 64 KiB.
     TooBigInline,
-    /// Quotes of an inline command that do not close.
+    /// Unbalanced quotes in an inline command.
     UnbalancedQuotes,
     /// No end of line within 64 KiB of a `*`.
     TooBigMultibulkCount,
-    /// A count that is no integer, or above 2^31-1.
+    /// A count that is not an integer, or is above 2^31-1.
     InvalidMultibulkLength,
     /// More than ten arguments before authentication.
     UnauthenticatedMultibulkLength,
-    /// No end of line within 64 KiB of where a `$` is due.
+    /// No end of line within 64 KiB of where a `$` is expected.
     TooBigBulkCount,
-    /// Another byte where a `$` is due.
+    /// Another byte where a `$` is expected.
     ExpectedDollar(u8),
-    /// A length that is no integer, negative, or above `proto-max-bulk-len`.
+    /// A length that is not an integer, is negative, or is above `proto-max-bulk-len`.
     InvalidBulkLength,
     /// An argument of more than 16 KiB before authentication.
     UnauthenticatedBulkLength,
 }
 
 impl ProtocolError {
-    /// The text as it is sent, which may repeat a byte of the client.
+    /// The text as it is sent. It may repeat a byte that the client sent.
     pub fn wire(&self) -> Vec<u8> {
         match self {
             ProtocolError::ExpectedDollar(got) => {
@@ -185,16 +185,16 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// How far [`Request::decode`] came.
+/// The progress of [`Request::decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// One command is complete; it took this many bytes. It may have no arguments (an empty line).
+    /// One command is complete and took this many bytes. It may have no arguments (an empty line).
     Complete(usize),
     /// More bytes must arrive.
     Incomplete,
 }
 
-/// One command being decoded, and then its arguments. Made to be used again and again.
+/// One command being decoded, and afterwards its arguments. It is made to be reused.
 #[derive(Debug, Default)]
 pub struct Request {
     spans: Vec<Span>,
@@ -203,9 +203,9 @@ pub struct Request {
     is_inline: bool,
     /// Bytes decoded so far.
     position: usize,
-    /// Arguments still due; `None` before the count is read.
+    /// Arguments still expected; `None` before the count is read.
     due: Option<usize>,
-    /// The length of the argument whose bytes are due.
+    /// The length of the argument whose bytes are expected next.
     bulk_len: Option<usize>,
 }
 
@@ -215,7 +215,7 @@ impl Request {
         Self::default()
     }
 
-    /// Forgets the command, keeps the memory.
+    /// Forgets the command and keeps the memory.
     pub fn reset(&mut self) {
         self.spans.clear();
         if self.spans.capacity() > 1024 {
@@ -236,18 +236,18 @@ impl Request {
         Args { buffer: if self.is_inline { &self.inline } else { buffer }, spans: &self.spans }
     }
 
-    /// How many bytes the buffer should hold for the next step to get anywhere, from what has been
-    /// announced and partly arrived; a hint for growing a buffer, never above twice `have`.
+    /// How many bytes the buffer should hold so that the next step makes progress, given what has been announced and
+    /// partly received. It is a hint for growing a buffer and never exceeds twice `have`.
     pub fn wanted(&self, have: usize) -> usize {
         let announced = self.bulk_len.map_or(0, |len| self.position.saturating_add(len).saturating_add(2));
         announced.min(have.saturating_mul(2))
     }
 
-    /// Decodes on from where it stopped. `buffer` starts at the first byte of this command, and holds at
-    /// least what it held at the call before.
+    /// Continues decoding where it stopped. `buffer` starts at the first byte of this command and holds at least what
+    /// it held at the previous call.
     ///
     /// # Errors
-    /// A [`ProtocolError`]; nothing more can be decoded of this connection then.
+    /// A [`ProtocolError`]. Nothing more can then be decoded from this connection.
     #[inline]
     pub fn decode(&mut self, buffer: &[u8], limits: RequestLimits) -> Result<Progress, ProtocolError> {
         if self.due.is_none() {
@@ -259,8 +259,8 @@ impl Request {
         self.decode_any(buffer, limits)
     }
 
-    /// Decodes the usual, a command that is there as a whole, with less than ten arguments of less than a
-    /// thousand bytes each: its length in bytes. `None`, and any spans, if it is something else.
+    /// Decodes the usual case: a command that has arrived as a whole, with fewer than ten arguments of fewer than a
+    /// thousand bytes each. Returns its length in bytes. `None` for anything else; the spans are then arbitrary.
     #[inline]
     fn decode_usual(&mut self, buffer: &[u8]) -> Option<usize> {
         let &[b'*', count @ b'1'..=b'9', b'\r', b'\n', ..] = buffer else { return None };
@@ -310,7 +310,7 @@ impl Request {
         Ok(Progress::Complete(self.position))
     }
 
-    /// The line at the position, without its first byte and its end; moves behind it.
+    /// The line at the position, without its first byte and its line end. Moves behind it.
     fn line<'a>(&mut self, buffer: &'a [u8], too_long: ProtocolError) -> Result<Option<&'a [u8]>, ProtocolError> {
         let rest = &buffer[self.position..];
         let Some(end) = line_end(b'\r', &rest[..rest.len().min(INLINE_MAX_BYTES + 1)]) else {
@@ -367,7 +367,7 @@ impl Request {
     }
 }
 
-/// A length of one to three digits between its `$` and its end of line: how many digits, and the length.
+/// A length of one to three digits between its `$` and its line end. Returns how many digits, and the length.
 #[inline]
 fn usual_length(bytes: &[u8; 6]) -> Option<(usize, usize)> {
     let digit = |byte: u8| usize::from(byte - b'0');
@@ -381,8 +381,8 @@ fn usual_length(bytes: &[u8; 6]) -> Option<(usize, usize)> {
     }
 }
 
-/// Where a line ends. As in Redis, whose lines are C strings, a line with a NUL never does: it waits for
-/// more bytes until it is too long.
+/// Where a line ends. As in Redis, whose lines are C strings, a line with a NUL never ends: it waits for more bytes
+/// until it is too long.
 fn line_end(end: u8, bytes: &[u8]) -> Option<usize> {
     memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }

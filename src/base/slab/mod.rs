@@ -1,5 +1,5 @@
-//! Small blocks of memory, out of slabs: 64 KB of blocks of one size each, or 1 MB for blocks of more than 8 KB. Any
-//! thread gives back any block without a lock, and slabs in which nothing lives go back to the system.
+//! Small blocks of memory from slabs. A slab is 64 KB of blocks of one size, or 1 MB for blocks of more than 8 KB.
+//! Any thread frees any block without a lock, and empty slabs go back to the system.
 //!
 //! ```text
 //!   region, 4 MB, aligned          ┌───────────────────┬────────┬────────┬─ … ─┬─────────┐
@@ -8,25 +8,25 @@
 //!   heap, one for each thread      224 classes of size: the slab that blocks are taken from, and others with room
 //! ```
 //!
-//! Address and size of a block say which slab it is of, and where the notes on that slab are. A slab belongs to one
-//! heap. The thread of that heap takes blocks from it and gives them back without any atomic operation. Another thread
-//! puts a block on the slab's second list, with one compare-and-swap, and the first to do so puts the slab on the list
-//! of those that the heap is to look at. So a million blocks that another thread has freed cost their owner one look at
-//! each slab, and never one at each block.
+//! The address and size of a block tell its slab, and where the notes on that slab are. A slab belongs to one heap.
+//! The thread of that heap takes and frees blocks without any atomic operation. Another thread puts a block on the
+//! slab's second list with one compare-and-swap; the first to do so puts the slab on the heap's list of pending
+//! slabs. A million blocks freed by another thread thus cost their owner one visit per slab, never one per block.
 //!
-//! The heap of a thread that has ended goes to the next thread that begins; until then others take slabs from it.
+//! The heap of a thread that has ended goes to the next new thread. Until then, other threads take slabs from it.
 //!
-//! A small slab is *sparse* while the little that lives in it would fit into other slabs of its class. Blocks are taken
-//! from sparse slabs last, and who can move what lives there ([`is_sparse`]) makes memory free by it.
+//! A small slab is *sparse* while its few live blocks would fit into other slabs of its class. Blocks are taken from
+//! sparse slabs last. Code that can move its blocks asks [`is_sparse`] and frees memory by moving them.
 //!
 //! Invariants:
-//! - `used` counts the blocks that are not on the slab's own list: one that another thread has freed counts as used
-//!   until the owner has looked, so a slab is never given away while anybody may still touch its notes.
-//! - `remote` is empty exactly while the slab is not, nor is about to be put, on a list of those to be looked at.
-//! - All but `owner`, `place`, `remote` and `next_pending` of a slab is touched by its owner alone: the thread whose
-//!   heap it belongs to, or whoever has locked the heap of a thread that has ended, or the pool.
+//! - `used` counts the blocks that are not on the slab's own list. A block that another thread has freed counts as
+//!   used until the owner has visited the slab, so a slab is never given away while another thread may still touch
+//!   its notes.
+//! - `remote` is empty exactly while the slab is neither on a list of pending slabs nor about to be put on one.
+//! - Every field of a slab except `owner`, `place`, `remote` and `next_pending` is touched by its owner alone: the
+//!   thread of its heap, the thread that has locked the heap of an ended thread, or the pool.
 //!
-//! Must never allocate by itself, nor panic.
+//! Must never allocate on its own, and must never panic.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -48,18 +48,18 @@ pub const BLOCK_MAX: usize = 128 * 1024;
 
 const SMALL_SLAB_BYTES: usize = 64 * 1024;
 const LARGE_SLAB_BYTES: usize = 1 << 20;
-/// Sizes go up by 16 bytes to 512, and from there by a 32nd of the last power of two, to 8 KB in small slabs;
+/// Sizes rise by 16 bytes up to 512, and from there by a 32nd of the last power of two, up to 8 KB in small slabs;
 const SMALL_CLASSES: usize = 160;
 const SMALL_BLOCK_MAX: usize = 8192;
 /// and in large ones by a sixteenth.
 const CLASSES: usize = SMALL_CLASSES + 64;
-/// How many slabs are looked at in one go, of those in which other threads have freed blocks.
+/// How many pending slabs are visited at once.
 const LOOKED_AT_MAX: usize = 64;
-/// The same, when there is time for it.
+/// The same when there is time.
 const LOOKED_AT_IN_TIME_MAX: usize = 256;
-/// After how many slabs the search for sparse ones pauses, at the end of a class.
+/// After how many slabs the search for sparse slabs pauses, at the end of a class.
 const SEARCHED_MAX: usize = 512;
-/// Of the slabs of a class this part may be empty altogether before some are called sparse.
+/// One of this many slabs of a class may be free in total before some count as sparse.
 const EMPTY_PART: usize = 32;
 
 /// The class of a size of at most [`BLOCK_MAX`] bytes.
@@ -87,68 +87,68 @@ const fn class_bytes(class: usize) -> usize {
     (class % 16 + 17) << ((class - SMALL_CLASSES) / 16 + 9)
 }
 
-/// The size of the slabs that hold blocks of so many bytes, in bytes.
+/// The size of the slabs that hold blocks of this size, in bytes.
 #[inline]
 const fn slab_bytes(block_bytes: usize) -> usize {
     if block_bytes <= SMALL_BLOCK_MAX { SMALL_SLAB_BYTES } else { LARGE_SLAB_BYTES }
 }
 
-/// The size of the block that a request for so many bytes gets, at most [`BLOCK_MAX`].
+/// The size of the block that a request for this many bytes gets; at most [`BLOCK_MAX`].
 #[inline]
 pub const fn block_bytes(bytes: usize) -> usize {
     class_bytes(class_of(bytes))
 }
 
-/// What a heap has of one size.
+/// A heap's slabs of one size.
 struct Class {
     /// The slab that blocks are taken from, or [`NO_SLAB`].
     current: Cell<*const Slab>,
     with_room: Slabs,
     sparse: Slabs,
-    /// How many slabs there are, wherever.
+    /// How many slabs there are, in any list.
     slabs: Cell<usize>,
 }
 
-/// What one thread takes blocks from.
+/// The slabs that one thread takes blocks from.
 #[repr(align(128))]
 struct Heap {
-    /// Slabs in which other threads have freed blocks since this was last looked at.
+    /// Pending slabs: other threads have freed blocks in them since the last visit.
     pending: AtomicPtr<Slab>,
     state: AtomicU8,
     /// The heap that was made before this one.
     next: Cell<*const Heap>,
-    /// What was taken from `pending` and is still to be looked at.
+    /// Slabs taken from `pending` that are still to be visited.
     to_look_at: Cell<*const Slab>,
-    /// The class with which the search for sparse slabs goes on.
+    /// The class where the search for sparse slabs continues.
     search_at: Cell<usize>,
     classes: [Class; CLASSES],
 }
 
-/// Whose a heap is: a thread's; nobody's; or for a moment that of a thread which takes slabs from nobody's.
+/// Who owns a heap: a thread; nobody; or, for a moment, a thread that takes slabs from a heap without an owner.
 const OWNED: u8 = 0;
 const LEFT: u8 = 1;
 const LOCKED: u8 = 2;
 
 /// The heap made last.
 static HEAPS: AtomicPtr<Heap> = AtomicPtr::new(null_mut());
-/// How many heaps are nobody's, so that who needs memory need not look at all of them in vain.
+/// How many heaps have no owner, so that a thread in need of memory does not search all heaps in vain.
 static LEFT_HEAPS: AtomicUsize = AtomicUsize::new(0);
-/// How many slabs are sparse, and how many ever became it.
+/// How many slabs are sparse, and how many ever became sparse.
 static SPARSE_NOW: AtomicUsize = AtomicUsize::new(0);
 static SPARSE_EVER: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    // Constant and without destructor: reading it neither allocates nor fails, even at thread end.
+    // Constant and without a destructor: reading it neither allocates nor fails, even at thread end.
     static HEAP: Cell<*const Heap> = const { Cell::new(ptr::null()) };
     static AT_END: AtEnd = const { AtEnd };
 }
 
-/// Leaves the thread's heap to others at its end.
+/// Leaves the thread's heap to others when the thread ends.
 struct AtEnd;
 
 impl Drop for AtEnd {
     fn drop(&mut self) {
-        // SAFETY: heaps stay for ever.
+        // SAFETY: heaps are never freed.
         if let Some(heap) = unsafe { HEAP.replace(ptr::null()).as_ref() } {
             heap.leave();
         }
@@ -158,7 +158,7 @@ impl Drop for AtEnd {
 fn all_heaps() -> impl Iterator<Item = &'static Heap> {
     let mut at: *const Heap = HEAPS.load(Acquire);
     std::iter::from_fn(move || {
-        // SAFETY: heaps stay for ever, and `next` is not written once the heap is in the list.
+        // SAFETY: heaps are never freed, and `next` is not written once the heap is in the list.
         let heap = unsafe { at.as_ref() }?;
         at = heap.next.get();
         Some(heap)
@@ -166,7 +166,7 @@ fn all_heaps() -> impl Iterator<Item = &'static Heap> {
 }
 
 impl Heap {
-    /// One that a thread has left, or a new one; null if the system has no memory.
+    /// A heap that a thread has left, or a new one; null if the system has no memory.
     fn find() -> *const Heap {
         if LEFT_HEAPS.load(Relaxed) > 0
             && let Some(heap) = all_heaps().find(|heap| heap.enter(OWNED))
@@ -193,7 +193,7 @@ impl Heap {
             search_at: Cell::new(0),
             classes: std::array::from_fn(|_| class()),
         };
-        // SAFETY: the memory is new and as large as a heap, and nobody else has it before it is in the list.
+        // SAFETY: the memory is new and as large as a heap, and private until it is in the list.
         unsafe {
             heap.write(new);
             while let Err(now) = HEAPS.compare_exchange((*heap).next.get().cast_mut(), heap, AcqRel, Acquire) {
@@ -203,7 +203,7 @@ impl Heap {
         heap
     }
 
-    /// Takes a heap that a thread has left, if it is one.
+    /// Takes the heap if a thread has left it.
     fn enter(&self, as_state: u8) -> bool {
         self.state.compare_exchange(LEFT, as_state, Acquire, Relaxed).is_ok()
     }
@@ -211,7 +211,7 @@ impl Heap {
     /// Leaves the heap to others.
     fn leave(&self) {
         for class in &self.classes {
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             let current = unsafe { &*class.current.replace(&NO_SLAB.0) };
             if !ptr::eq(current, &NO_SLAB.0) {
                 self.lay_aside(class, current);
@@ -221,7 +221,7 @@ impl Heap {
         LEFT_HEAPS.fetch_add(1, Relaxed);
     }
 
-    /// Puts a slab that blocks were taken from to where it belongs now.
+    /// Puts a slab that was the current one into the list where it belongs now.
     fn lay_aside(&self, class: &Class, slab: &Slab) {
         slab.place.store(FULL, Relaxed);
         if slab.used.get() < slab.capacity.get() {
@@ -229,7 +229,7 @@ impl Heap {
         }
     }
 
-    /// A slab that was full, or laid aside, has room.
+    /// Notes that a slab that was full, or laid aside, has room.
     fn has_room(&self, class: &Class, slab: &Slab) {
         slab.place.store(WITH_ROOM, Relaxed);
         class.with_room.push(slab);
@@ -248,7 +248,7 @@ impl Heap {
         }
     }
 
-    /// Gives a slab of a list in which nothing lives to the pool.
+    /// Gives an empty slab of a list to the pool.
     #[cold]
     fn give_away(&self, class: &Class, slab: &Slab) {
         self.unlist(class, slab);
@@ -256,7 +256,7 @@ impl Heap {
         Pool::of(slab_bytes(slab.block_bytes.get() as usize)).put(slab);
     }
 
-    /// A block of a slab that is not the current one was freed.
+    /// Notes that a block was freed whose slab is not the current one.
     #[inline]
     fn freed(&self, slab: &Slab) {
         let class = &self.classes[slab.class.get() as usize % CLASSES];
@@ -267,12 +267,12 @@ impl Heap {
         }
     }
 
-    /// Has the owner look at a slab of it in which another thread has freed the first block.
+    /// Makes a slab pending with its owner: another thread has freed the first block in it.
     fn look_at(&self, slab: &Slab) {
         let slab = ptr::from_ref(slab).cast_mut();
         let mut first = self.pending.load(Relaxed);
         loop {
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             unsafe { (*slab).next_pending.store(first, Relaxed) };
             match self.pending.compare_exchange_weak(first, slab, AcqRel, Relaxed) {
                 Ok(_) => return,
@@ -281,7 +281,7 @@ impl Heap {
         }
     }
 
-    /// Takes back what other threads have freed, in so many slabs at most. Returns whether that was all.
+    /// Takes back the blocks that other threads have freed, in at most this many slabs. Returns whether that was all.
     fn collect(&self, most: usize) -> bool {
         for _ in 0..most {
             if self.to_look_at.get().is_null() {
@@ -290,7 +290,7 @@ impl Heap {
                 }
                 self.to_look_at.set(self.pending.swap(null_mut(), AcqRel));
             }
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             let Some(slab) = (unsafe { self.to_look_at.get().as_ref() }) else { return true };
             self.to_look_at.set(slab.next_pending.load(Relaxed));
             let owner = slab.owner.load(Acquire);
@@ -298,7 +298,7 @@ impl Heap {
                 self.collect_from(slab);
             } else {
                 // Another heap has taken it since, and it is that one's to look at.
-                // SAFETY: heaps stay for ever.
+                // SAFETY: heaps are never freed.
                 unsafe { (*owner).look_at(slab) };
             }
         }
@@ -312,13 +312,13 @@ impl Heap {
         }
     }
 
-    /// A block of a class whose current slab has none.
+    /// Takes a block of a class whose current slab has none.
     #[cold]
     #[inline(never)]
     fn take_elsewhere(&self, class_at: usize) -> *mut u8 {
         let class = &self.classes[class_at];
         self.collect(LOOKED_AT_MAX);
-        // SAFETY: the notes on slabs stay for ever; this thread owns the heap.
+        // SAFETY: the notes on slabs are never freed; this thread owns the heap.
         let current = unsafe { &*class.current.get() };
         // SAFETY: as above.
         let block = unsafe { current.take() };
@@ -342,7 +342,7 @@ impl Heap {
         unsafe { next.take() }
     }
 
-    /// A slab with room of a heap that a thread has left.
+    /// Takes a slab with room from a heap that a thread has left.
     fn take_left<'a>(&self, class_at: usize) -> Option<&'a Slab> {
         if LEFT_HEAPS.load(Relaxed) == 0 {
             return None;
@@ -355,7 +355,7 @@ impl Heap {
             let left = &heap.classes[class_at];
             let found = left.with_room.first.get();
             let found = if found.is_null() { left.sparse.first.get() } else { found };
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             let found = unsafe { found.as_ref() };
             if let Some(slab) = found {
                 heap.unlist(left, slab);
@@ -372,7 +372,7 @@ impl Heap {
         None
     }
 
-    /// A slab in which nothing lives.
+    /// Takes an empty slab.
     fn take_new<'a>(&self, class_at: usize) -> Option<&'a Slab> {
         let bytes = class_bytes(class_at);
         let slab = Pool::of(slab_bytes(bytes)).take()?;
@@ -382,10 +382,10 @@ impl Heap {
         Some(slab)
     }
 
-    /// Gives away the slabs that blocks are taken from where nothing lives in them.
+    /// Gives away the current slabs that are empty.
     fn give_up_empty(&self) {
         for class in &self.classes {
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             let current = unsafe { &*class.current.get() };
             if current.used.get() == 0 && !ptr::eq(current, &NO_SLAB.0) {
                 class.current.set(&NO_SLAB.0);
@@ -394,7 +394,7 @@ impl Heap {
         }
     }
 
-    /// Decides which slabs are sparse, of some classes in turn.
+    /// Decides which slabs are sparse, for some classes at a time.
     fn find_sparse(&self) {
         let mut searched = 0;
         for _ in 0..SMALL_CLASSES {
@@ -410,8 +410,8 @@ impl Heap {
 }
 
 impl Class {
-    /// Decides which slabs are sparse: those in which least lives, as many as would be empty if what is free in all
-    /// were free in few.
+    /// Decides which slabs are sparse: the least filled ones, as many as would be empty if all free blocks of the
+    /// class were in few slabs.
     fn find_sparse(&self) {
         if self.with_room.len.get() < 2 {
             return;
@@ -426,7 +426,7 @@ impl Class {
         if empty <= self.sparse.len.get() {
             return;
         }
-        // All that are filled less than `limit`, and of those that are filled as much so many that it is enough.
+        // All slabs below the filling `limit`, and as many of those at it as are needed.
         let (mut limit, mut wanted) = (0, empty);
         while fillings[limit] < wanted {
             wanted -= fillings[limit];
@@ -434,7 +434,7 @@ impl Class {
         }
         let mut at = self.with_room.first.replace(ptr::null());
         self.with_room.len.set(0);
-        // SAFETY: the notes on slabs stay for ever.
+        // SAFETY: the notes on slabs are never freed.
         while let Some(slab) = unsafe { at.as_ref() } {
             at = slab.next.get();
             let filling = slab.filling();
@@ -451,12 +451,12 @@ impl Class {
     }
 }
 
-/// A block of at least so many bytes, at most [`BLOCK_MAX`]; null if the system has no memory. It is aligned to the
-/// largest power of two that divides [`block_bytes`], to 16 at least.
+/// Allocates a block of at least this many bytes, at most [`BLOCK_MAX`]; null if the system has no memory. It is
+/// aligned to the largest power of two that divides [`block_bytes`], and to 16 at least.
 #[inline]
 pub fn allocate(bytes: usize) -> *mut u8 {
     let class = class_of(bytes);
-    // SAFETY: heaps and the notes on slabs stay for ever, and the heap is this thread's.
+    // SAFETY: heaps and the notes on slabs are never freed, and the heap is this thread's.
     unsafe {
         let Some(heap) = HEAP.get().as_ref() else { return allocate_first(class) };
         let block = (*heap.classes[class].current.get()).take();
@@ -464,12 +464,12 @@ pub fn allocate(bytes: usize) -> *mut u8 {
     }
 }
 
-/// The first block of a thread, or one that it needs after the end of its heap.
+/// Allocates the first block of a thread, or one that it needs after it has left its heap.
 #[cold]
 #[inline(never)]
 fn allocate_first(class: usize) -> *mut u8 {
     let heap = Heap::find();
-    // SAFETY: heaps stay for ever.
+    // SAFETY: heaps are never freed.
     let Some(found) = (unsafe { heap.as_ref() }) else { return null_mut() };
     if AT_END.try_with(|_| ()).is_ok() {
         HEAP.set(heap);
@@ -481,16 +481,16 @@ fn allocate_first(class: usize) -> *mut u8 {
     }
 }
 
-/// Frees a block of so many bytes.
+/// Frees a block of this many bytes.
 ///
 /// # Safety
-/// It came from [`allocate`] for so many, and nobody uses it any more.
+/// It came from [`allocate`] for this size, and nothing uses it any more.
 #[inline]
 pub unsafe fn free(block: *mut u8, bytes: usize) {
     // SAFETY: as the caller promises.
     let slab = unsafe { Slab::of(block, slab_bytes(bytes)) };
     let heap = HEAP.get();
-    // A slab in use has an owner, so a thread without a heap is none.
+    // A slab in use has an owner, so a thread without a heap is not the owner.
     if !ptr::eq(slab.owner.load(Relaxed), heap) {
         // SAFETY: as the caller promises.
         return unsafe { slab.free_remotely(block) };
@@ -500,28 +500,28 @@ pub unsafe fn free(block: *mut u8, bytes: usize) {
     slab.free.set(slab.place_of(block));
     slab.used.set(slab.used.get() - 1);
     if slab.place.load(Relaxed) != CURRENT {
-        // SAFETY: heaps stay for ever, and this is the thread's own.
+        // SAFETY: heaps are never freed, and this is the thread's own.
         unsafe { (*heap).freed(slab) };
     }
 }
 
-/// Whether a block lives in a slab that would be free soon if it and a few others moved; false for what is not from a
-/// small slab.
+/// Whether a block lives in a slab that would be empty soon if it and a few others moved. False for a block that is
+/// not from a small slab.
 #[inline]
 pub fn is_sparse(address: usize) -> bool {
-    // SAFETY: a region of ours begins with the notes on its slabs, which stay for ever; zeroed while they are not used.
+    // SAFETY: a region of ours begins with the notes on its slabs, which are never freed and zeroed while unused.
     pool::is_in_small_slab(address)
         && unsafe { Slab::of(ptr::with_exposed_provenance_mut(address), SMALL_SLAB_BYTES) }.is_sparse()
 }
 
-/// How many slabs are sparse now, and how many ever became it.
+/// How many slabs are sparse now, and how many ever became sparse.
 pub fn sparse_slabs() -> (usize, usize) {
     (SPARSE_NOW.load(Relaxed), SPARSE_EVER.load(Relaxed))
 }
 
-/// Takes back what other threads have freed of this thread's blocks and of nobody's, gives up slabs in which nothing
-/// lives, and finds out which are sparse: to be called now and then by a thread that allocates much. Returns whether it
-/// is done; else it is to be called again soon.
+/// Takes back the blocks that other threads have freed in this thread's heap and in heaps without an owner, gives up
+/// empty slabs, and finds sparse ones. A thread that allocates much calls this now and then. Returns whether it is
+/// done; otherwise call it again soon.
 pub fn tidy() -> bool {
     let mut is_done = true;
     let tidy = |heap: &Heap| {
@@ -532,7 +532,7 @@ pub fn tidy() -> bool {
         }
         all
     };
-    // SAFETY: heaps stay for ever, and this is the thread's own.
+    // SAFETY: heaps are never freed, and this is the thread's own.
     if let Some(heap) = unsafe { HEAP.get().as_ref() } {
         is_done &= tidy(heap);
     }

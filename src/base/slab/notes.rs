@@ -1,4 +1,4 @@
-//! The notes on a slab: which of its blocks are free, whose it is, and where it stands.
+//! The notes on a slab: which of its blocks are free, who owns it, and which list it is in.
 
 use std::cell::Cell;
 use std::ptr::{self, null_mut};
@@ -7,29 +7,30 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64};
 
 use super::Heap;
 
-/// A region has room for several slabs, in the first of which are the notes on the others. In bytes.
+/// The size of a region in bytes. A region has room for several slabs; the first holds the notes on the others.
 pub(super) const REGION_BYTES: usize = 4 << 20;
-/// The end of a list of blocks, which are known by their distance from the slab's beginning.
+/// Ends a list of blocks, which are identified by their offset in the slab.
 const NO_BLOCK: u32 = u32::MAX;
-/// How finely slabs are told apart by how much lives in them.
+/// How many levels of filling are distinguished.
 pub(super) const FILLINGS: usize = 16;
-/// Where a slab is: blocks are taken from it; it has none; it is in one of the two lists of its class; or in the pool.
+/// Where a slab is: it is the current one; it is full; it is in one of the two lists of its class; or it is in the
+/// pool.
 pub(super) const CURRENT: u8 = 0;
 pub(super) const FULL: u8 = 1;
 pub(super) const WITH_ROOM: u8 = 2;
 pub(super) const SPARSE: u8 = 3;
 pub(super) const IN_POOL: u8 = 4;
 
-/// The notes on one slab. The second half is what other threads write.
+/// The notes on one slab. Other threads write the second half.
 #[repr(C, align(128))]
 pub(super) struct Slab {
     pub(super) owner: AtomicPtr<Heap>,
     pub(super) begin: Cell<*mut u8>,
     /// Free blocks, the last freed first.
     pub(super) free: Cell<u32>,
-    /// More of them, freed by other threads.
+    /// More free blocks, freed by other threads.
     more_free: Cell<u32>,
-    /// How many of the blocks were ever taken; those behind them were never touched.
+    /// How many of the blocks were ever taken. Those behind them were never touched.
     begun: Cell<u32>,
     pub(super) used: Cell<u32>,
     pub(super) capacity: Cell<u32>,
@@ -38,7 +39,7 @@ pub(super) struct Slab {
     pub(super) place: AtomicU8,
     pub(super) next: Cell<*const Slab>,
     previous: Cell<*const Slab>,
-    /// What other threads have freed: the last block, and in the upper half how many.
+    /// What other threads have freed: the last block, and their number in the upper half.
     remote: AtomicRemote,
     pub(super) next_pending: AtomicPtr<Slab>,
 }
@@ -47,13 +48,13 @@ pub(super) struct Slab {
 #[repr(align(64))]
 struct AtomicRemote(AtomicU64);
 
-/// No block of another thread's.
+/// No block freed by another thread.
 const NO_REMOTE: u64 = NO_BLOCK as u64;
 
-/// What a class has that has no slab: neither a free block nor one that was never taken.
+/// Stands for the slab of a class without one: it has neither a free block nor an untouched one.
 pub(super) struct NoSlab(pub(super) Slab);
 
-// SAFETY: nothing of it is ever written, for there is no block in it to take or to free.
+// SAFETY: nothing in it is ever written, because it has no block to take or to free.
 unsafe impl Sync for NoSlab {}
 
 pub(super) static NO_SLAB: NoSlab = NoSlab(Slab::new());
@@ -86,14 +87,14 @@ impl Slab {
     pub(super) unsafe fn of<'a>(block: *mut u8, slab_bytes: usize) -> &'a Slab {
         let index = block.addr() % REGION_BYTES / slab_bytes;
         let notes = block.map_addr(|address| address & !(REGION_BYTES - 1)).cast::<Slab>();
-        // SAFETY: a region begins with the notes on its slabs, which stay for ever.
+        // SAFETY: a region begins with the notes on its slabs, which are never freed.
         unsafe { &*notes.add(index) }
     }
 
-    /// Takes a block, if there is one.
+    /// Takes a free block, if there is one.
     ///
     /// # Safety
-    /// By the owner.
+    /// The caller is the owner.
     #[inline]
     pub(super) unsafe fn take(&self) -> *mut u8 {
         let mut free = self.free.get();
@@ -102,7 +103,7 @@ impl Slab {
         }
         let block;
         if free != NO_BLOCK {
-            // SAFETY: a free block begins with the place of the next one.
+            // SAFETY: a free block begins with the offset of the next one.
             unsafe {
                 block = self.begin.get().add(free as usize);
                 self.free.set(block.cast::<u32>().read());
@@ -120,16 +121,16 @@ impl Slab {
         block
     }
 
-    /// The place of a block, from the slab's beginning.
+    /// The offset of a block in the slab.
     #[inline]
     pub(super) fn place_of(&self, block: *mut u8) -> u32 {
         (block.addr() - self.begin.get().addr()) as u32
     }
 
-    /// Leaves a block to the owner, who is another thread.
+    /// Leaves a block to the owner, which is another thread.
     ///
     /// # Safety
-    /// The block is of this slab, and nobody uses it any more.
+    /// The block is of this slab, and nothing uses it any more.
     pub(super) unsafe fn free_remotely(&self, block: *mut u8) {
         let remote = &self.remote.0;
         let mut before = remote.load(Relaxed);
@@ -138,27 +139,27 @@ impl Slab {
             unsafe { block.cast::<u32>().write(before as u32) };
             let count = (before >> 32) + 1;
             let after = count << 32 | u64::from(self.place_of(block));
-            // Release: what was written to the block, by whomever, happens before the owner gives it out again.
+            // Release: every write to the block happens before the owner hands it out again.
             match remote.compare_exchange_weak(before, after, AcqRel, Relaxed) {
                 Ok(_) => break,
                 Err(now) => before = now,
             }
         }
         if before == NO_REMOTE {
-            // The slab stays what it is until the owner has looked, as this block counts as used.
-            // SAFETY: heaps stay for ever.
+            // The slab stays as it is until the owner has visited it, because this block counts as used. SAFETY:
+            // heaps are never freed.
             unsafe { (*self.owner.load(Acquire)).look_at(self) };
         }
     }
 
-    /// Makes it a slab of which no block was ever taken.
+    /// Makes it a slab without any block ever taken.
     fn forget_blocks(&self) {
         self.free.set(NO_BLOCK);
         self.more_free.set(NO_BLOCK);
         self.begun.set(0);
     }
 
-    /// Takes what other threads have freed among its own free blocks, and notes that it has been looked at.
+    /// Takes the blocks that other threads have freed into its own free blocks, and notes the visit.
     pub(super) fn take_back(&self) {
         let remote = self.remote.0.swap(NO_REMOTE, AcqRel);
         let (count, first) = ((remote >> 32) as u32, remote as u32);
@@ -170,17 +171,17 @@ impl Slab {
         if more_free == NO_BLOCK {
             return;
         }
-        // What was there goes behind it; its end must be found.
+        // The earlier blocks go behind it, so its end must be found.
         let mut last = first;
         for _ in 1..count {
-            // SAFETY: each of the blocks begins with the place of the next.
+            // SAFETY: each of the blocks begins with the offset of the next.
             last = unsafe { self.begin.get().add(last as usize).cast::<u32>().read() };
         }
         // SAFETY: the last of them is a free block of this slab.
         unsafe { self.begin.get().add(last as usize).cast::<u32>().write(more_free) };
     }
 
-    /// Makes it one of blocks of this class and size, for this heap.
+    /// Makes it a slab of blocks of this class and size, owned by this heap.
     pub(super) fn give_to(&self, heap: &Heap, class: usize, slab_bytes: usize, block_bytes: usize) {
         self.forget_blocks();
         self.used.set(0);
@@ -190,7 +191,7 @@ impl Slab {
         self.owner.store(ptr::from_ref(heap).cast_mut(), Release);
     }
 
-    /// How much lives here, of [`FILLINGS`].
+    /// Its filling, as one of [`FILLINGS`] levels.
     pub(super) fn filling(&self) -> usize {
         self.used.get() as usize * FILLINGS / (self.capacity.get() as usize + 1)
     }
@@ -215,7 +216,7 @@ impl Slabs {
         let first = self.first.replace(slab);
         slab.next.set(first);
         slab.previous.set(ptr::null());
-        // SAFETY: the notes on slabs stay for ever.
+        // SAFETY: the notes on slabs are never freed.
         if let Some(first) = unsafe { first.as_ref() } {
             first.previous.set(slab);
         }
@@ -224,7 +225,7 @@ impl Slabs {
 
     pub(super) fn remove(&self, slab: &Slab) {
         let (previous, next) = (slab.previous.get(), slab.next.get());
-        // SAFETY: the notes on slabs stay for ever.
+        // SAFETY: the notes on slabs are never freed.
         unsafe {
             match previous.as_ref() {
                 Some(previous) => previous.next.set(next),
@@ -238,7 +239,7 @@ impl Slabs {
     }
 
     pub(super) fn pop<'a>(&self) -> Option<&'a Slab> {
-        // SAFETY: the notes on slabs stay for ever.
+        // SAFETY: the notes on slabs are never freed.
         let slab = unsafe { self.first.get().as_ref() }?;
         self.remove(slab);
         Some(slab)
@@ -247,7 +248,7 @@ impl Slabs {
     pub(super) fn iter<'a>(&self) -> impl Iterator<Item = &'a Slab> {
         let mut at = self.first.get();
         std::iter::from_fn(move || {
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             let slab = unsafe { at.as_ref() }?;
             at = slab.next.get();
             Some(slab)

@@ -1,4 +1,4 @@
-//! Where slabs come from, and where they go to when nothing lives in them.
+//! The source of slabs, and the place where empty ones go.
 
 use std::ptr::{self, null_mut};
 use std::sync::Mutex;
@@ -10,12 +10,12 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use super::notes::{IN_POOL, REGION_BYTES, Slab, Slabs};
 use super::{LARGE_SLAB_BYTES, SMALL_SLAB_BYTES};
 
-/// More than a system gives to a process, unless it is asked for it.
+/// More addresses than a system gives to a process unless it is asked to.
 const ADDRESSES: usize = 1 << 48;
-/// How many slabs are taken out of a pool at a time, to be given back to the system.
+/// How many slabs are taken from a pool at once to be given back to the system.
 const PURGED_AT_ONCE: usize = 32;
 
-/// A bit for each place where a region may lie, set where one of small slabs does.
+/// A bit for each possible region, set for those of small slabs.
 static REGIONS: [AtomicU64; ADDRESSES / REGION_BYTES / 64] =
     [const { AtomicU64::new(0) }; ADDRESSES / REGION_BYTES / 64];
 
@@ -26,7 +26,7 @@ pub(super) fn is_in_small_slab(address: usize) -> bool {
     REGIONS.get(region / 64).is_some_and(|bits| bits.load(Relaxed) >> (region % 64) & 1 == 1)
 }
 
-/// Slabs of one size in which nothing lives.
+/// Empty slabs of one size.
 pub(super) struct Pool {
     slab_bytes: usize,
     pooled: Mutex<Pooled>,
@@ -39,7 +39,7 @@ struct Pooled {
     clean: Slabs,
     /// The least that `dirty` has held since memory was last given back.
     least_dirty: usize,
-    /// The region that slabs are taken from which were never used, and the next of them.
+    /// The region that provides unused slabs, and the next of them.
     region: *mut u8,
     next: usize,
 }
@@ -86,7 +86,7 @@ impl Pool {
         }
         let at = pooled.next;
         pooled.next += 1;
-        // SAFETY: the region begins with room for the notes on its slabs, zeroed, and nobody else has these.
+        // SAFETY: the region begins with zeroed room for the notes on its slabs, which nothing else uses.
         unsafe {
             let slab = pooled.region.cast::<Slab>().add(at);
             slab.write(Slab::new());
@@ -96,9 +96,9 @@ impl Pool {
     }
 }
 
-/// New memory for a region, without large pages: copies of segments get slower by them.
+/// New memory for a region, without huge pages, which make copies of segments slower.
 fn map_region(is_small: bool) -> Option<*mut u8> {
-    // SAFETY: a new mapping, of which the ends that are not needed are unmapped before anybody knows of it.
+    // SAFETY: a new mapping, whose unneeded ends are unmapped before any other code knows of it.
     unsafe {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         let mapped = mmap_anonymous(null_mut(), 2 * REGION_BYTES, ProtFlags::READ | ProtFlags::WRITE, flags);
@@ -119,7 +119,7 @@ fn map_region(is_small: bool) -> Option<*mut u8> {
     }
 }
 
-/// Gives memory back to the system in which nothing lives: a part of what nobody has needed since the last call, or
+/// Gives the memory of empty slabs back to the system: part of what was not needed since the last call, or
 /// everything. Returns how many bytes.
 pub fn purge(everything: bool) -> usize {
     SMALL.purge(everything) + LARGE.purge(everything)
@@ -145,11 +145,11 @@ impl Pool {
             }
             drop(pooled);
             for slab in &slabs[..taken] {
-                // SAFETY: the slab is out of the pool, and nothing lives in it.
+                // SAFETY: the slab is out of the pool and empty.
                 let _ = unsafe { madvise((**slab).begin.get().cast(), self.slab_bytes, Advice::LinuxDontNeed) };
             }
             pooled = self.lock();
-            // SAFETY: the notes on slabs stay for ever.
+            // SAFETY: the notes on slabs are never freed.
             slabs[..taken].iter().for_each(|slab| pooled.clean.push(unsafe { &**slab }));
             wanted -= taken;
             purged += taken * self.slab_bytes;

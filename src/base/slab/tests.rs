@@ -1,18 +1,18 @@
-//! Blocks by one thread and by several, slabs that change hands, and what becomes of empty and of sparse ones.
+//! Tests of blocks in one thread and in several, of slabs that change hands, and of empty and sparse slabs.
 
 use super::*;
 use std::collections::HashSet;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-/// A block filled with what says whose it is. Its drop finds it as it was, and frees it.
+/// A block filled with a mark. Its drop checks the mark and frees the block.
 struct Block {
     begin: *mut u8,
     bytes: usize,
     mark: u8,
 }
 
-// SAFETY: any thread may free a block, and nobody else has it.
+// SAFETY: any thread may free a block, and nothing else has it.
 unsafe impl Send for Block {}
 
 impl Block {
@@ -46,7 +46,7 @@ fn own() -> &'static Heap {
     if HEAP.get().is_null() {
         drop(Block::new(1, 0));
     }
-    // SAFETY: heaps stay for ever.
+    // SAFETY: heaps are never freed.
     unsafe { HEAP.get().as_ref() }.expect("the thread has had a block")
 }
 
@@ -55,10 +55,10 @@ fn slabs_of(bytes: usize) -> usize {
     own().classes[class_of(bytes)].slabs.get()
 }
 
-/// Only one of these tests at a time, so that nobody else takes or leaves slabs of the classes that they count.
+/// Runs one of these tests at a time, so that no other test takes or leaves slabs of the classes that they count.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs a test in a thread of its own, for they count what belongs to a thread, while no other has any slab.
+/// Runs a test in its own thread, because the tests count what belongs to a thread while no other has any slab.
 fn alone(run: impl FnOnce() + Send + 'static) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     in_a_thread(|| while !tidy() {});
@@ -69,7 +69,7 @@ fn in_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T
     thread::spawn(run).join().expect("its assertions hold")
 }
 
-/// What 100 slabs hold, and how many blocks that is.
+/// The contents of 100 slabs, and how many blocks that is.
 const BYTES: usize = 2048;
 const COUNT: usize = 100 * SMALL_SLAB_BYTES / BYTES;
 
@@ -153,7 +153,7 @@ fn blocks_freed_in_turns_come_back_once_each() {
     alone(|| {
         let mut blocks: Vec<Block> = (0..SMALL_SLAB_BYTES / BYTES).map(|n| Block::new(BYTES, n as u8)).collect();
         let mut begins: Vec<usize> = blocks.iter().map(|block| block.begin.addr()).collect();
-        // More than one list of others' is there when the next one comes, and one of this thread's own.
+        // The next list arrives when several lists of other threads exist, and one of this thread.
         for _ in 0..3 {
             let eight = blocks.split_off(blocks.len() - 8);
             in_a_thread(move || drop(eight));
@@ -205,11 +205,11 @@ fn four_threads(rounds: usize) {
 #[test]
 fn others_use_and_empty_what_a_thread_has_left() {
     alone(|| {
-        // This thread has a heap already, so the next one's is not its own.
+        // This thread already has a heap, so the next thread gets another.
         assert_eq!(slabs_of(BYTES), 0);
         let mut blocks = in_a_thread(hundred_slabs);
         let slabs: HashSet<*const Slab> = blocks.iter().map(|block| ptr::from_ref(block.slab())).collect();
-        // Every second block goes by a third thread, which has been there before the heap was left.
+        // A third thread, which existed before the heap was left, frees every second block.
         let going: Vec<Block> = blocks.extract_if(.., |block| block.mark % 2 == 0).collect();
         drop(going);
         let more: Vec<Block> = (0..COUNT / 4).map(|n| Block::new(BYTES, n as u8)).collect();
@@ -244,7 +244,7 @@ fn a_slab_changes_hands_while_a_block_of_it_is_freed() {
             own();
             let blocks = in_a_thread(|| (0..100).map(|n| Block::new(BYTES, n)).collect::<Vec<_>>());
             let freeing = thread::spawn(move || drop(blocks));
-            // Takes over what the first of these threads has left while the second one frees.
+            // Takes over what the first of these threads has left while the second one frees blocks.
             let more: Vec<Block> = (0..200).map(|n| Block::new(BYTES, n)).collect();
             freeing.join().expect("its assertions hold");
             drop(more);
@@ -271,7 +271,7 @@ fn what_lives_in_sparse_slabs_is_known_and_they_are_used_last() {
         assert!((80..98).contains(&sparse), "{sparse}");
         let (now, ever) = sparse_slabs();
         assert!(now >= sparse && ever >= sparse);
-        // What moves finds room elsewhere, and its slab goes.
+        // The moved blocks find room elsewhere, and their slab is freed.
         let is_sparse = |block: &Block| block.slab().is_sparse();
         let moved: Vec<Block> =
             blocks.iter().filter(|block| is_sparse(block)).map(|block| Block::new(BYTES, block.mark)).collect();
