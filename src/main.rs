@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ironkeep::base::alloc::Counting;
 use ironkeep::base::config::{Config, Invocation, USAGE, parse_command_line, print_default};
-use ironkeep::server::{daemon, startup};
+use ironkeep::server::{daemon, startup, supervisor};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -35,7 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
-    if config.settings().daemonize && !daemon::is_detached() {
+    let settings = config.settings();
+    // A service manager wants the process that it has started.
+    if settings.daemonize && !daemon::is_detached() && !supervisor::is_supervised(&settings) {
         return daemon::detach().unwrap_or_else(|error| fail(&error));
     }
     match startup::serve(config) {

@@ -3,17 +3,20 @@
 //! ```text
 //! 4711:M 22 Nov 2026 20:15:01.042 * Ready to accept connections tcp
 //! pid:role day month year time level message
+//!
+//! pid=4711 role=primary timestamp="22 Nov 2026 20:15:01.042" level=notice message="Ready to accept connections tcp"
+//! {"pid":4711,"role":"primary","timestamp":"22 Nov 2026 20:15:01.042","level":"notice","message":"Ready to …"}
 //! ```
 //!
 //! Invariants: a line is one `write`, so lines of several threads never interleave; control
 //! characters in the message are escaped, so that data cannot forge a line. A failure to write is
 //! ignored: the log must never stop the server. Never call this while holding a shard's lock.
 
-use std::fmt::Arguments;
+use std::fmt::{self, Arguments, Display, Formatter};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
@@ -42,11 +45,48 @@ impl Level {
             Level::Warning | Level::Nothing => '#',
         }
     }
+
+    /// The word of the forms that programs read. What `loglevel` calls verbose is information to them.
+    const fn word(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Verbose => "info",
+            Level::Notice => "notice",
+            Level::Warning | Level::Nothing => "warning",
+        }
+    }
+}
+
+/// The form of a line: `log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LineFormat {
+    /// For people, and for tools that know Redis.
+    Legacy,
+    /// `name=value` pairs.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The form of a line's time: `log-timestamp-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TimeFormat {
+    /// `22 Nov 2026 20:15:01.042`, local.
+    Legacy,
+    /// `2026-11-22T20:15:01.042+01:00`, local.
+    Iso8601,
+    /// Milliseconds since 1970.
+    Milliseconds,
 }
 
 static FILTER: AtomicU8 = AtomicU8::new(Level::Notice as u8);
+static LINE_FORMAT: AtomicU8 = AtomicU8::new(LineFormat::Legacy as u8);
+static TIME_FORMAT: AtomicU8 = AtomicU8::new(TimeFormat::Legacy as u8);
+static HIDES_USER_DATA: AtomicBool = AtomicBool::new(true);
 /// `None`: standard output.
-static FILE: Mutex<Option<File>> = Mutex::new(None);
+static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(None);
 
 /// Shows lines of this level and above from now on.
 pub fn set_level(level: Level) {
@@ -59,12 +99,59 @@ pub fn enabled(level: Level) -> bool {
     level != Level::Nothing && level as u8 >= FILTER.load(Ordering::Relaxed)
 }
 
+/// Writes lines and their times in these forms from now on.
+pub fn set_format(line: LineFormat, time: TimeFormat) {
+    LINE_FORMAT.store(line as u8, Ordering::Relaxed);
+    TIME_FORMAT.store(time as u8, Ordering::Relaxed);
+}
+
+/// Whether [`user_data`] hides what it is given: `hide-user-data-from-log`.
+pub fn set_hides_user_data(hides: bool) {
+    HIDES_USER_DATA.store(hides, Ordering::Relaxed);
+}
+
+/// A key, a value or an argument as a line may show it. Whatever comes from users goes through here.
+pub fn user_data<D: Display>(data: D) -> UserData<D> {
+    UserData(data)
+}
+
+/// See [`user_data`].
+#[derive(Debug)]
+pub struct UserData<D>(D);
+
+impl<D: Display> Display for UserData<D> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match HIDES_USER_DATA.load(Ordering::Relaxed) {
+            true => f.write_str("(hidden by hide-user-data-from-log)"),
+            false => self.0.fmt(f),
+        }
+    }
+}
+
 /// Appends to this file from now on; an empty path means standard output.
+///
+/// # Errors
+/// The file cannot be opened; lines go on where they went before.
 pub fn set_file(path: &Path) -> io::Result<()> {
-    let file =
-        if path.as_os_str().is_empty() { None } else { Some(OpenOptions::new().create(true).append(true).open(path)?) };
+    let file = match path.as_os_str().is_empty() {
+        true => None,
+        false => Some((path.to_owned(), open(path)?)),
+    };
     *FILE.lock() = file;
     Ok(())
+}
+
+/// Opens the file anew by its name, for the old one may have been renamed. Returns whether there is a file.
+///
+/// # Errors
+/// As [`set_file`].
+pub fn reopen() -> io::Result<bool> {
+    let path = FILE.lock().as_ref().map(|(path, _)| path.clone());
+    path.map_or(Ok(false), |path| set_file(&path).map(|()| true))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// Writes a line of level [`Level::Debug`].
@@ -91,10 +178,11 @@ fn write(level: Level, message: Arguments<'_>) {
     if !enabled(level) {
         return;
     }
-    let line = format_line(level, &timestamp(), &message.to_string());
+    let (format, time) = (LINE_FORMAT.load(Ordering::Relaxed), TIME_FORMAT.load(Ordering::Relaxed));
+    let line = format_line(format, level, &timestamp(time), &message.to_string());
     let mut file = FILE.lock();
     let _ = match &mut *file {
-        Some(file) => file.write_all(line.as_bytes()),
+        Some((_, file)) => file.write_all(line.as_bytes()),
         None => {
             let mut stdout = io::stdout().lock();
             stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush())
@@ -102,21 +190,63 @@ fn write(level: Level, message: Arguments<'_>) {
     };
 }
 
-/// Local time, as `22 Nov 2026 20:15:01.042`.
-fn timestamp() -> String {
-    jiff::Zoned::now().strftime("%d %b %Y %H:%M:%S.%3f").to_string()
+fn timestamp(format: u8) -> String {
+    const ISO_8601: u8 = TimeFormat::Iso8601 as u8;
+    const MILLISECONDS: u8 = TimeFormat::Milliseconds as u8;
+    let now = jiff::Zoned::now();
+    match format {
+        ISO_8601 => now.strftime("%Y-%m-%dT%H:%M:%S.%3f%:z").to_string(),
+        MILLISECONDS => now.timestamp().as_millisecond().to_string(),
+        _ => now.strftime("%d %b %Y %H:%M:%S.%3f").to_string(),
+    }
 }
 
-fn format_line(level: Level, timestamp: &str, message: &str) -> String {
-    let mut line = format!("{}:M {timestamp} {} ", std::process::id(), level.mark());
-    for character in message.trim_end_matches('\n').chars() {
+fn format_line(format: u8, level: Level, timestamp: &str, message: &str) -> String {
+    const LOGFMT: u8 = LineFormat::Logfmt as u8;
+    const JSON: u8 = LineFormat::Json as u8;
+    let (pid, message) = (std::process::id(), message.trim_end_matches('\n'));
+    match format {
+        LOGFMT => format!(
+            "pid={pid} role=primary timestamp=\"{timestamp}\" level={} message=\"{}\"\n",
+            level.word(),
+            quoted(message)
+        ),
+        JSON => format!(
+            "{{\"pid\":{pid},\"role\":\"primary\",\"timestamp\":\"{timestamp}\",\"level\":\"{}\",\
+             \"message\":\"{}\"}}\n",
+            level.word(),
+            quoted(message)
+        ),
+        _ => format!("{pid}:M {timestamp} {} {}\n", level.mark(), printable(message)),
+    }
+}
+
+/// The message with its control characters escaped as Rust writes them.
+fn printable(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
         if character.is_control() && character != '\t' {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
-    line.push('\n');
+    line
+}
+
+/// The message as the content of a JSON string, which is a quoted value of logfmt as well.
+fn quoted(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            '"' | '\\' => line.extend(['\\', character]),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            _ if character.is_control() => line.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ => line.push(character),
+        }
+    }
     line
 }
 
@@ -126,7 +256,7 @@ mod tests {
 
     #[test]
     fn line_has_redis_form() {
-        let line = format_line(Level::Notice, "22 Nov 2026 20:15:01.042", "Ready");
+        let line = format_line(LineFormat::Legacy as u8, Level::Notice, "22 Nov 2026 20:15:01.042", "Ready");
         assert_eq!(line, format!("{}:M 22 Nov 2026 20:15:01.042 * Ready\n", std::process::id()));
         assert_eq!(
             [Level::Debug, Level::Verbose, Level::Notice, Level::Warning].map(Level::mark),
@@ -136,7 +266,7 @@ mod tests {
 
     #[test]
     fn timestamp_has_redis_form() {
-        let stamp = timestamp();
+        let stamp = timestamp(TimeFormat::Legacy as u8);
         let shape: String = stamp
             .chars()
             .map(|c| {
@@ -153,8 +283,28 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_programs_read() {
+        let pid = std::process::id();
+        let line = |format, message| format_line(format as u8, Level::Verbose, "t", message);
+        assert_eq!(
+            line(LineFormat::Logfmt, "a \"b\"\n"),
+            format!("pid={pid} role=primary timestamp=\"t\" level=info message=\"a \\\"b\\\"\"\n")
+        );
+        assert_eq!(
+            line(LineFormat::Json, "a\\\u{1}\tü"),
+            format!(
+                "{{\"pid\":{pid},\"role\":\"primary\",\"timestamp\":\"t\",\"level\":\"info\",\
+                 \"message\":\"a\\\\\\u0001\\tü\"}}\n"
+            )
+        );
+        let iso: jiff::Timestamp = timestamp(TimeFormat::Iso8601 as u8).parse().expect("a time with its offset");
+        let ms: i64 = timestamp(TimeFormat::Milliseconds as u8).parse().expect("a number");
+        assert!((0..10_000).contains(&(ms - iso.as_millisecond())), "{iso} {ms}");
+    }
+
+    #[test]
     fn data_cannot_forge_a_line() {
-        let line = format_line(Level::Warning, "t", "user 'x\n1:M t # forged\r\u{1b}[2J'");
+        let line = format_line(LineFormat::Legacy as u8, Level::Warning, "t", "user 'x\n1:M t # forged\r\u{1b}[2J'");
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.contains(r"x\n1:M t # forged\r\u{1b}[2J"));
     }
@@ -176,5 +326,18 @@ mod tests {
         assert_eq!(ours.len(), 1, "{text}");
         assert!(ours[0].ends_with(" # shown 1"));
         assert!(set_file(&dir.path().join("missing/log")).is_err());
+
+        assert!(!reopen().expect("standard output stays"));
+        set_file(&path).expect("the file is there");
+        std::fs::rename(&path, dir.path().join("old")).expect("our own file");
+        assert!(reopen().expect("the file can be made"));
+        warning(format_args!("after the rotation"));
+        set_file(Path::new("")).expect("standard output needs no file");
+        assert!(std::fs::read_to_string(&path).expect("a new log").contains("after the rotation"));
+
+        assert_eq!(user_data("key").to_string(), "(hidden by hide-user-data-from-log)");
+        set_hides_user_data(false);
+        assert_eq!(user_data("key").to_string(), "key");
+        set_hides_user_data(true);
     }
 }

@@ -246,6 +246,8 @@ pub struct SavingState {
 pub struct Shutdown {
     /// Told of every request.
     pub requests: Mutex<Option<tokio::sync::mpsc::UnboundedSender<ShutdownRequest>>>,
+    /// Whether there was a request that has not failed.
+    pub asked: AtomicBool,
 }
 
 /// A request to end.
@@ -263,6 +265,7 @@ impl Shutdown {
     /// Asks the server to end.
     pub fn request(&self, request: ShutdownRequest) {
         if let Some(requests) = &*self.requests.lock() {
+            self.asked.store(true, Ordering::Relaxed);
             // Nobody listens any more once the server is ending, and then the wish is fulfilled.
             let _ = requests.send(request);
         }

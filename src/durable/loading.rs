@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use parking_lot::Mutex;
 
 use crate::core::Table;
+use crate::durable::pace::Pace;
 use crate::exec::{Replayer, replay};
 use crate::keyspace::{Directory, Keyspace, NewValue, SHARDS};
 use crate::persist::{PersistError, Record, Recovery, WireValue};
@@ -26,7 +27,7 @@ pub struct Loaded {
     pub records: u64,
 }
 
-/// Loads everything, on `threads` threads.
+/// Loads everything, on `threads` threads, at this pace.
 ///
 /// # Errors
 /// Whatever is wrong with the files; the keyspace is then good for nothing.
@@ -36,11 +37,12 @@ pub fn load(
     recovery: &Recovery,
     limits: Limits,
     threads: usize,
+    pace: Pace,
 ) -> Result<Loaded, PersistError> {
     let keys = Mutex::new(0);
     let shards: Vec<u16> = (0..SHARDS as u16).collect();
     in_parallel(&shards, threads, limits, |_, &shard| {
-        let loaded = load_shard(keyspace, recovery, &limits, shard)?;
+        let loaded = load_shard(keyspace, recovery, &limits, shard, pace)?;
         *keys.lock() += loaded;
         Ok(())
     })?;
@@ -75,10 +77,17 @@ pub fn load(
 ///
 /// # Errors
 /// The chunk is damaged.
-pub fn load_shard(keyspace: &Keyspace, recovery: &Recovery, limits: &Limits, shard: u16) -> Result<u64, PersistError> {
+pub fn load_shard(
+    keyspace: &Keyspace,
+    recovery: &Recovery,
+    limits: &Limits,
+    shard: u16,
+    pace: Pace,
+) -> Result<u64, PersistError> {
     let Some(chunk) = recovery.shard_chunk(shard)? else { return Ok(0) };
     let mut directories: Vec<(u32, Directory)> = Vec::new();
     for entry in chunk.iter() {
+        pace.pause();
         let entry = entry.map_err(|what| recovery.chunk_error(shard, what))?;
         let hash = keyspace.seed().hash(entry.key);
         if crate::keyspace::shard_of(hash) != shard {

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::base::{clock, logging};
 use crate::core::{CommandError, Server};
+use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
 use crate::keyspace::{Closed, Keyspace, SHARDS};
 use crate::persist::PersistError;
@@ -76,6 +77,7 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     let loaded = load(server).map_err(not_loaded)?;
     if let Reload::Snapshot { flush: false, merge, .. } = how {
         if !merge && let Some(key) = shared_key(&server.keyspace, &loaded) {
+            let key = logging::user_data(key);
             logging::warning(format_args!("Nothing is reloaded: the key '{key}' is in memory and on the disk"));
             return Err(NOT_LOADED);
         }
@@ -117,8 +119,9 @@ fn load(server: &Server) -> Result<Keyspace, PersistError> {
     let recovery = server.store.read_again()?;
     let loaded = Keyspace::new(server.keyspace.databases(), server.keyspace.seed());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let limits = crate::exec::limits_of(&server.config.settings(), loaded.seed());
-    loading::load(&loaded, &server.table, &recovery, limits, cores)?;
+    let settings = server.config.settings();
+    let limits = crate::exec::limits_of(&settings, loaded.seed());
+    loading::load(&loaded, &server.table, &recovery, limits, cores, Pace::of(settings.key_load_delay_us))?;
     Ok(loaded)
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use crate::base::{clock, logging};
 use crate::core::Server;
 use crate::core::server::{SavePurpose, Saving, SavingState};
+use crate::durable::pace::Pace;
 use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
 use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
 use crate::value::codec;
@@ -173,7 +174,8 @@ fn write(
     may_be_given_up: bool,
 ) -> Result<crate::persist::FinishedSnapshot, String> {
     let text = |error: PersistError| error.to_string();
-    let compress = server.config.settings().rdbcompression;
+    let settings = server.config.settings();
+    let (compress, pace) = (settings.rdbcompression, Pace::of(settings.rdb_key_save_delay_us));
     let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
     let mut body = Vec::new();
     for shard in 0..SHARDS {
@@ -181,7 +183,7 @@ fn write(
             return Err("given up, for the server is ending".into());
         }
         let fill = |chunk: &mut ChunkWriter<'_>| {
-            frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, directory, &mut body));
+            frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, directory, pace, &mut body));
         };
         writer.chunk(shard as u16, compress, fill).map_err(text)?;
         drop(frozen.release_shard(shard));
@@ -190,8 +192,9 @@ fn write(
 }
 
 /// Adds the keys of a database; `body` is room for the bytes of a value.
-fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, body: &mut Vec<u8>) {
+fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, pace: Pace, body: &mut Vec<u8>) {
     for entry in directory.iter() {
+        pace.pause();
         let (key, expiry, access) = (entry.key(), entry.expiry(), Some(entry.access()));
         let value = entry.value();
         match &value {

@@ -1,7 +1,7 @@
 //! The server around the commands: acceptor, workers, connections, start-up and shutdown.
 //!
 //! ```text
-//! main thread: listeners, signals, timer ──(sockets, round robin)──▶ worker threads, one per core
+//! main thread: listeners, timer ──(sockets, round robin)──▶ worker threads, one per core
 //! worker: tokio current_thread ─ a task per connection ─ one flusher: log, then all replies
 //! ```
 //!
@@ -14,8 +14,10 @@ pub mod flusher;
 pub mod limits;
 pub mod listeners;
 pub mod received;
+pub mod signals;
 pub mod socket;
 pub mod startup;
+pub mod supervisor;
 pub mod timer;
 pub mod waits;
 pub mod worker;

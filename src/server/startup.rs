@@ -13,18 +13,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Dealer};
 use super::listeners::{self, Listeners};
-use super::{daemon, limits, timer, worker};
+use super::supervisor::Supervisor;
+use super::{daemon, limits, signals, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::{alloc, clock, logging, random};
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::{Server, Table};
+use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::{RealStorage, Storage};
@@ -96,6 +97,8 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
     let settings = config.settings();
     refuse_what_is_not_enforced(&settings)?;
     logging::set_level(settings.loglevel);
+    logging::set_format(settings.log_format, settings.log_timestamp_format);
+    logging::set_hides_user_data(settings.hide_user_data_from_log);
     if daemon::is_detached() {
         daemon::leave_session().map_err(failed("a session of its own"))?;
     }
@@ -109,13 +112,17 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
 }
 
 async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
-    survive_file_size_limit()?;
+    let signals = signals::receive().map_err(failed("receiving signals"))?;
+    let supervisor = Supervisor::of(&settings);
     let bound = listeners::listen(&settings).map_err(failed("Could not create the TCP listening socket"))?;
     if bound.is_empty() && settings.unixsocket.as_os_str().is_empty() {
         let nowhere = io::Error::new(io::ErrorKind::InvalidInput, "neither 'port' nor 'unixsocket' is set");
         return Err(failed("Configured to not listen anywhere, exiting")(nowhere));
     }
-    let server = recover(config, &settings)?;
+    let server = {
+        let _more_time = supervisor.ask_for_time("Loading the data");
+        recover(config, &settings)?
+    };
     let pidfile = write_pidfile(&settings);
     let (requests, mut asked) = mpsc::unbounded_channel();
     *server.shutdown.requests.lock() = Some(requests);
@@ -132,13 +139,20 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     // Set once: the server has just been made.
     let _ = server.listen_anew.set(Box::new(move |settings| listeners.change(settings)));
     tokio::spawn(timer::run(Arc::clone(&server)));
-    tokio::spawn(watch_signals(Arc::clone(&server)));
+    signals.serve(&server);
     logging::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
     if daemon::is_detached() {
         daemon::ready().map_err(failed("the terminal cannot be left"))?;
     }
+    supervisor.ready();
+    tokio::spawn(supervisor.watchdog());
     while let Some(request) = asked.recv().await {
-        if let Some(code) = shut_down(&server, request).await {
+        let ended = {
+            let _more_time = supervisor.ask_for_time("Saving and ending");
+            shut_down(&server, request).await
+        };
+        if let Some(code) = ended {
+            supervisor.stopping();
             for path in [pidfile, Some(unix)].into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
                 // Left-overs do no harm: both are replaced at the next start.
                 let _ = std::fs::remove_file(path);
@@ -146,14 +160,10 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
             logging::notice(format_args!("Ironkeep is now ready to exit, bye bye..."));
             return Ok(code);
         }
+        server.shutdown.asked.store(false, Relaxed);
+        supervisor.goes_on();
     }
     Ok(0)
-}
-
-/// Has a write beyond `RLIMIT_FSIZE` fail with an error, which the log can deal with, instead of killing us.
-fn survive_file_size_limit() -> Result<(), StartError> {
-    // The signal stays caught when the stream is dropped.
-    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop).map_err(failed("catching SIGXFSZ"))
 }
 
 /// Opens the data directory and brings its content into a new server.
@@ -226,7 +236,8 @@ pub fn recover_from(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
     let before = alloc::used_memory();
-    let loaded = loading::load(&keyspace, &table, &recovery, limits, cores)?;
+    let pace = Pace::of(config.settings().key_load_delay_us);
+    let loaded = loading::load(&keyspace, &table, &recovery, limits, cores, pace)?;
     let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
@@ -337,27 +348,6 @@ fn write_pidfile(settings: &Settings) -> Option<PathBuf> {
             logging::warning(format_args!("Failed to write PID file {}: {error}", path.display()));
             None
         }
-    }
-}
-
-/// Turns SIGTERM and SIGINT into requests to end.
-async fn watch_signals(server: Arc<Server>) {
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return logging::warning(format_args!("Signals cannot be received; SHUTDOWN ends the server"));
-    };
-    loop {
-        let settings = server.config.settings();
-        let (name, flags) = tokio::select! {
-            _ = term.recv() => ("SIGTERM", &settings.shutdown_on_sigterm),
-            _ = interrupt.recv() => ("SIGINT", &settings.shutdown_on_sigint),
-        };
-        logging::warning(format_args!("Received {name} scheduling shutdown..."));
-        let save = match (flags.contains(&"save"), flags.contains(&"nosave")) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        };
-        server.shutdown.request(ShutdownRequest { save, force: flags.contains(&"force"), refused: None });
     }
 }
 

@@ -109,7 +109,7 @@ type Apply = fn(&Arc<Server>, &Settings, &Settings, &[&'static str]) -> Result<(
 const APPLIED: &[(&[&str], Apply)] = &[
     (&["tls-port"], refuse_tls),
     (&["port", "bind"], listen_anew),
-    (&["loglevel"], set_loglevel),
+    (&["loglevel", "log-format", "log-timestamp-format", "hide-user-data-from-log"], set_logging),
     (&["appendfsync"], set_log_policy),
     (&["appendonly"], switch_log),
 ];
@@ -151,8 +151,10 @@ fn listen_anew(
     })
 }
 
-fn set_loglevel(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+fn set_logging(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
     logging::set_level(after.loglevel);
+    logging::set_format(after.log_format, after.log_timestamp_format);
+    logging::set_hides_user_data(after.hide_user_data_from_log);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::notify::NotifyFlags;
 use super::value::{OutputLimit, SavePoint};
 use super::values::Values;
-use crate::base::logging::Level;
+use crate::base::logging::{Level, LineFormat, TimeFormat};
 
 /// When the log is forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,9 +162,9 @@ pub struct Settings {
     /// `logfile`.
     pub logfile: PathBuf,
     /// `log-format`.
-    pub log_format: &'static str,
+    pub log_format: LineFormat,
     /// `log-timestamp-format`.
-    pub log_timestamp_format: &'static str,
+    pub log_timestamp_format: TimeFormat,
     /// `hide-user-data-from-log`.
     pub hide_user_data_from_log: bool,
     /// `shutdown-on-sigint`.
@@ -338,8 +338,8 @@ impl Settings {
             pidfile: values.path("pidfile"),
             loglevel: values.level(),
             logfile: values.path("logfile"),
-            log_format: values.choice("log-format"),
-            log_timestamp_format: values.choice("log-timestamp-format"),
+            log_format: values.line_format("log-format"),
+            log_timestamp_format: values.time_format("log-timestamp-format"),
             hide_user_data_from_log: values.bool("hide-user-data-from-log"),
             shutdown_on_sigint: values.choices("shutdown-on-sigint"),
             shutdown_on_sigterm: values.choices("shutdown-on-sigterm"),

@@ -9,7 +9,7 @@ use super::notify::NotifyFlags;
 use super::settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission};
 use super::value::{self, OutputLimit, SavePoint, Value};
 use crate::base::config::directives;
-use crate::base::logging::Level;
+use crate::base::logging::{Level, LineFormat, TimeFormat};
 
 /// One value per row of the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,6 +121,22 @@ impl Values {
             "allkeys-lfu" => EvictionPolicy::AllkeysLfu,
             "allkeys-random" => EvictionPolicy::AllkeysRandom,
             _ => EvictionPolicy::NoEviction,
+        }
+    }
+
+    pub(super) fn line_format(&self, directive: &str) -> LineFormat {
+        match self.choice(directive) {
+            "logfmt" => LineFormat::Logfmt,
+            "json" => LineFormat::Json,
+            _ => LineFormat::Legacy,
+        }
+    }
+
+    pub(super) fn time_format(&self, directive: &str) -> TimeFormat {
+        match self.choice(directive) {
+            "iso8601" => TimeFormat::Iso8601,
+            "milliseconds" => TimeFormat::Milliseconds,
+            _ => TimeFormat::Legacy,
         }
     }
 

@@ -1,0 +1,244 @@
+//! `supervised`: the service manager is told when the server is ready, that it lives, and when it ends.
+//!
+//! systemd listens on the datagram socket that `NOTIFY_SOCKET` names, a path or, behind `@`, an abstract name. A
+//! message is a few lines `NAME=value`, as `sd_notify(3)` describes them. upstart waits for the process to stop
+//! itself. Loading and the final snapshot may take longer than the manager's patience: they ask for more.
+//!
+//! Invariant: what cannot be sent changes nothing. A server does not end because its manager is deaf.
+
+use std::ffi::{OsStr, OsString};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use std::{env, io, process, thread};
+
+use crate::base::config::Settings;
+use crate::base::logging;
+
+/// A request for more time is for so long,
+const EXTENSION: Duration = Duration::from_secs(60);
+/// and is repeated so often, or twice in a period of the watchdog.
+const EXTENSION_PERIOD: Duration = Duration::from_secs(20);
+
+/// The service manager of this process, if it has one.
+#[derive(Debug)]
+pub struct Supervisor {
+    manager: Service,
+}
+
+#[derive(Clone, Debug)]
+enum Service {
+    None,
+    Upstart,
+    Systemd(Arc<Notifier>),
+}
+
+/// The socket of systemd.
+#[derive(Debug)]
+struct Notifier {
+    socket: UnixDatagram,
+    address: SocketAddr,
+}
+
+/// What the environment says.
+#[derive(Debug, Default)]
+struct Environment {
+    upstart_job: Option<OsString>,
+    notify_socket: Option<OsString>,
+    watchdog_us: Option<u64>,
+    watchdog_pid: Option<u32>,
+}
+
+impl Environment {
+    fn of_process() -> Environment {
+        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        Environment {
+            upstart_job: env::var_os("UPSTART_JOB"),
+            notify_socket: env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+            watchdog_us: number("WATCHDOG_USEC").filter(|us| *us > 0),
+            watchdog_pid: number("WATCHDOG_PID").and_then(|pid| u32::try_from(pid).ok()),
+        }
+    }
+
+    /// The manager to talk to: the one that `supervised` names, if it has started us.
+    fn manager(&self, supervised: &str) -> Option<&'static str> {
+        match supervised {
+            "systemd" | "auto" if self.notify_socket.is_some() => Some("systemd"),
+            "upstart" | "auto" if self.upstart_job.is_some() => Some("upstart"),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a service manager has started this process and is to be told of it.
+pub fn is_supervised(settings: &Settings) -> bool {
+    Environment::of_process().manager(settings.supervised).is_some()
+}
+
+impl Supervisor {
+    /// The manager that has started this process, as far as `supervised` wants it to be told.
+    pub fn of(settings: &Settings) -> Supervisor {
+        let environment = Environment::of_process();
+        let manager = match (environment.manager(settings.supervised), &environment.notify_socket) {
+            (Some("systemd"), Some(name)) => match Notifier::to(name) {
+                Ok(notifier) => Service::Systemd(Arc::new(notifier)),
+                Err(error) => {
+                    logging::warning(format_args!("systemd cannot be notified at {}: {error}", name.display()));
+                    Service::None
+                }
+            },
+            (Some("upstart"), _) => Service::Upstart,
+            (None, _) if matches!(settings.supervised, "systemd" | "upstart") => {
+                let wanted = settings.supervised;
+                logging::warning(format_args!("{wanted} supervision requested, but {wanted} has not started this"));
+                Service::None
+            }
+            _ => Service::None,
+        };
+        Supervisor { manager }
+    }
+
+    /// Says that the server accepts connections.
+    pub fn ready(&self) {
+        match &self.manager {
+            Service::None => {}
+            Service::Systemd(notifier) => notifier.send("READY=1\nSTATUS=Ready to accept connections"),
+            Service::Upstart => {
+                logging::notice(format_args!("Supervised by upstart, will stop to signal readiness"));
+                let stopped = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                if let Err(error) = stopped {
+                    logging::warning(format_args!("upstart cannot be told: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Says that the server, which wanted to end, goes on.
+    pub fn goes_on(&self) {
+        if let Service::Systemd(notifier) = &self.manager {
+            notifier.send("STATUS=Ready to accept connections");
+        }
+    }
+
+    /// Says that the server ends, and will not go on.
+    pub fn stopping(&self) {
+        if let Service::Systemd(notifier) = &self.manager {
+            notifier.send("STOPPING=1");
+        }
+    }
+
+    /// Has the manager wait, for as long as the returned value lives.
+    pub fn ask_for_time(&self, status: &str) -> MoreTime {
+        let Service::Systemd(notifier) = &self.manager else { return MoreTime { _ended: None } };
+        let (ended, is_ended) = channel();
+        let notifier = Arc::clone(notifier);
+        let message = format!("EXTEND_TIMEOUT_USEC={}\nWATCHDOG=1\nSTATUS={status}", EXTENSION.as_micros());
+        let period = watchdog_period().map_or(EXTENSION_PERIOD, |period| period.min(EXTENSION_PERIOD));
+        let asking = move || notifier.repeat(&message, period, &is_ended);
+        // Without the thread the manager has the patience that it is configured to have.
+        let asked = thread::Builder::new().name("patience".into()).spawn(asking);
+        MoreTime { _ended: asked.is_ok().then_some(ended) }
+    }
+
+    /// Says twice in each period of systemd's watchdog that the server lives. Runs for ever, beside what the
+    /// server does by itself: if that hangs, the messages stop.
+    pub fn watchdog(&self) -> impl Future<Output = ()> + Send + 'static {
+        let manager = self.manager.clone();
+        async move {
+            let (Service::Systemd(notifier), Some(period)) = (manager, watchdog_period()) else { return };
+            let mut tick = tokio::time::interval(period);
+            loop {
+                tick.tick().await;
+                notifier.send("WATCHDOG=1");
+            }
+        }
+    }
+}
+
+/// How often the watchdog wants to hear of this process, if at all.
+fn watchdog_period() -> Option<Duration> {
+    let environment = Environment::of_process();
+    let is_ours = environment.watchdog_pid.is_none_or(|pid| pid == process::id());
+    let us = environment.watchdog_us.filter(|_| is_ours)?;
+    Some(Duration::from_micros(us / 2).max(Duration::from_millis(1)))
+}
+
+/// While this lives, the service manager is asked for patience.
+#[derive(Debug)]
+pub struct MoreTime {
+    // Its end tells the thread.
+    _ended: Option<Sender<()>>,
+}
+
+impl Notifier {
+    fn to(name: &OsStr) -> io::Result<Notifier> {
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            [b'/', ..] => SocketAddr::from_pathname(name)?,
+            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "neither a path nor an abstract name")),
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not read must not stop the server.
+        socket.set_nonblocking(true)?;
+        Ok(Notifier { socket, address })
+    }
+
+    fn send(&self, message: &str) {
+        if let Err(error) = self.socket.send_to_addr(message.as_bytes(), &self.address) {
+            logging::verbose(format_args!("systemd could not be notified: {error}"));
+        }
+    }
+
+    /// Sends a message at once and in every period, until the other end of the channel is dropped.
+    fn repeat(&self, message: &str, period: Duration, is_ended: &Receiver<()>) {
+        loop {
+            self.send(message);
+            if is_ended.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manager_is_the_one_that_is_wanted_and_there() {
+        let none = Environment::default();
+        let upstart = || Some(OsString::from("job"));
+        let socket = || Some(OsString::from("@name"));
+        let both = Environment { upstart_job: upstart(), notify_socket: socket(), ..Environment::default() };
+        let job = Environment { upstart_job: upstart(), ..Environment::default() };
+        for (environment, supervised, manager) in [
+            (&none, "auto", None),
+            (&none, "systemd", None),
+            (&both, "no", None),
+            (&both, "auto", Some("systemd")),
+            (&both, "upstart", Some("upstart")),
+            (&job, "auto", Some("upstart")),
+            (&job, "systemd", None),
+        ] {
+            assert_eq!(environment.manager(supervised), manager, "{environment:?} {supervised}");
+        }
+    }
+
+    #[test]
+    fn messages_reach_an_abstract_socket() {
+        let name = format!("ironkeep-test-{}", process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let manager = UnixDatagram::bind_addr(&address).expect("a free name");
+        let notifier = Notifier::to(OsStr::new(&format!("@{name}"))).expect("an address");
+        notifier.send("READY=1");
+        let mut message = [0; 100];
+        let length = manager.recv(&mut message).expect("a message");
+        assert_eq!(&message[..length], b"READY=1");
+        assert!(Notifier::to(OsStr::new("vsock:2:1")).is_err());
+        drop(manager);
+        notifier.send("READY=1"); // nobody hears it, and nothing happens
+    }
+}
