@@ -3,10 +3,7 @@
 //! They run alone. A flush takes directories out, a swap exchanges them: the work is per shard, not per
 //! key, and what was taken out is freed by another thread, whichever of SYNC and ASYNC was asked for.
 
-use smallvec::SmallVec;
-
-use crate::core::{Arity, Call, Command, CommandError, Db, Handler, LogRule, Outcome, args, categories, flags};
-use crate::keyspace::SHARDS;
+use crate::core::{Arity, Call, Command, CommandError, Handler, LogRule, Outcome, args, categories, flags};
 use crate::resp::Reply;
 
 /// The commands of this file.
@@ -46,7 +43,7 @@ static FLUSHALL: Command = Command {
 
 fn flushall(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_flush_mode(call)?;
-    flush(&mut call.db, |_| true);
+    call.db.flush(|_| true);
     Ok(reply.ok())
 }
 
@@ -60,7 +57,7 @@ static FLUSHDB: Command = Command {
 fn flushdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_flush_mode(call)?;
     let index = call.db.index();
-    flush(&mut call.db, |db| db == index);
+    call.db.flush(|db| db == index);
     Ok(reply.ok())
 }
 
@@ -69,25 +66,6 @@ fn check_flush_mode(call: &Call<'_>) -> Result<(), CommandError> {
         1 => Ok(()),
         2 if args::is(call.args.at(1), "SYNC") || args::is(call.args.at(1), "ASYNC") => Ok(()),
         _ => Err(CommandError::Syntax),
-    }
-}
-
-/// Empties the databases that `chosen` names. Every key counts as a change.
-fn flush(db: &mut Db<'_>, chosen: impl Fn(u32) -> bool) {
-    let (keyspace, now) = (db.keyspace(), db.facts().now);
-    for number in 0..SHARDS as u16 {
-        let shard = db.held().shard(number);
-        let filled: SmallVec<[u32; 16]> = shard.databases().map(|(db, _)| db).filter(|&db| chosen(db)).collect();
-        let mut retired = SmallVec::<[_; 1]>::new();
-        for emptied in filled {
-            shard.watched_replaced(emptied, None, now);
-            retired.extend(shard.replace_directory(emptied, None));
-        }
-        keyspace.renew_earliest_expiry(number, shard);
-        let scratch = db.scratch();
-        scratch.dirty += retired.iter().map(|directory| directory.len() as u64).sum::<u64>();
-        scratch.retired_directories.extend(retired);
-        db.release();
     }
 }
 
@@ -118,24 +96,14 @@ fn swapdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (Some(one), Some(other)) = (within(one), within(other)) else {
         return Err(CommandError::OutOfRange("DB index is out of range"));
     };
-    let now = call.db.facts().now;
-    if one != other {
-        for number in 0..SHARDS as u16 {
-            let shard = call.db.held().shard(number);
-            shard.watched_replaced(one, Some(other), now);
-            shard.watched_replaced(other, Some(one), now);
-            shard.swap(one, other);
-            call.db.release();
-        }
-    }
-    call.db.scratch().dirty += 1;
+    call.db.swap(one, other);
     Ok(reply.ok())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::exec::testing::Runner;
+    use crate::keyspace::SHARDS;
 
     /// Three keys in each of the databases 0, 1 and 2, one of the three volatile.
     fn filled() -> Runner {

@@ -131,11 +131,19 @@ impl<'a> Call<'a> {
 
     /// Writes the call itself as the record.
     pub fn log_verbatim(&mut self, key: Key<'_>) {
-        if !self.db.scratch().is_logging() {
+        if !self.db.unit().is_logging() {
             return;
         }
         let words: SmallVec<[&[u8]; 8]> = self.args.from(0).collect();
         self.db.log(key, &words);
+    }
+}
+
+impl Call<'_> {
+    /// Writes the call itself as an effect on several shards, or on all: behind what it has logged.
+    pub fn log_barrier(&mut self) {
+        let (db, args) = (self.db.index(), self.args);
+        self.db.unit().log_barrier(db, args);
     }
 }
 

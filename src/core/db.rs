@@ -6,25 +6,25 @@
 //!   counts changes, lowers expiry bounds and remembers what to undo.
 //! - An expired key is never seen: its removal is logged before whatever the command logs.
 //! - A single-key command changes its key as its last step that can fail; a command of several keys may
-//!   change them one by one, for each change is remembered and undone if the command does not succeed.
+//!   change them one by one, for each change is remembered and undone if the command does not succeed: `undo.rs`.
+//! - What becomes of all this is the matter of the [`Unit`] that the command is a part of.
 
 use smallvec::{SmallVec, smallvec};
 
+use super::undo::raise_version;
+use super::unit::{Event, Scratch, Unit};
+use crate::base::config::NotifyFlags;
 use crate::core::CommandError;
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, ValueRef};
 use crate::persist::record;
 use crate::value::entry::{BytesRef, EXPIRY_MAX, Heap, SharedBytes};
 use crate::value::hash::{AnyHash, HashMut};
-use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
+use crate::value::{Collection, Finished, Limits, Stored, codec};
 
 /// A heap value at least this large, in bytes, is freed by another thread, and is not written out where it only
 /// gets another name.
 pub const LARGE_MIN_BYTES: usize = 64 * 1024;
-
-/// Room that is kept for the next command: for so many changes, and so many bytes of keys and values.
-const CHANGES_KEPT: usize = 1024;
-const UNDO_BYTES_KEPT: usize = 256 * 1024;
 
 /// What does not change while a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -45,139 +45,14 @@ pub struct Facts {
     pub no_touch: bool,
 }
 
-/// What commands leave behind for the executor; one a worker, used again and again.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// Whether records are wanted.
-    pub logging: bool,
-    /// Whether each change must be remembered, so that it can be undone.
-    pub undoable: bool,
-    /// Encoded records of the log.
-    pub effects: Vec<u8>,
-    /// Whether the command is to be logged as it was received, as a barrier: see [`Db::log_as_received`].
-    as_received: bool,
-    /// The shard of each record.
-    sequenced: Vec<u16>,
-    /// Up to here effects and sequence numbers stand even if the command fails: expired keys.
-    firm: (usize, usize),
-    undo: Vec<Undo>,
-    /// Keys and short values that `undo` speaks of.
-    undo_bytes: Vec<u8>,
-    /// Room in which a small collection is edited.
-    spare: Vec<u8>,
-    /// Large values to be freed elsewhere.
-    pub retired: Vec<Heap>,
-    /// Whole directories to be freed elsewhere: flushed databases.
-    pub retired_directories: Vec<triomphe::Arc<crate::keyspace::Directory>>,
-    /// Changes made.
-    pub dirty: u64,
-    /// Lookups that found their key, and those that did not, for reads.
-    pub hits: u64,
-    /// See `hits`.
-    pub misses: u64,
-    /// Keys that have expired or were evicted although somebody waits for them, with their databases: those who
-    /// wait are to be told by whoever removed them.
-    pub vanished: Vec<(u32, Box<[u8]>)>,
-    /// Keys that had expired.
-    pub expired: u64,
-    /// Fields of hashes that had expired.
-    pub expired_fields: u64,
-}
-
-#[derive(Debug)]
-struct Undo {
-    db: u32,
-    hash: u64,
-    key: (usize, usize),
-    prior: Option<Prior>,
-}
-
-#[derive(Debug)]
-struct Prior {
-    body: PriorBody,
-    expiry: Option<u64>,
-    access: u32,
-}
-
-#[derive(Debug)]
-enum PriorBody {
-    Int(i64),
-    Inline((usize, usize)),
-    Packed(Packing, (usize, usize)),
-    Heap(Heap),
-}
-
-impl Scratch {
-    /// Makes ready for the next command.
-    #[inline]
-    pub fn begin(&mut self, logging: bool, undoable: bool) {
-        self.logging = logging;
-        self.undoable = undoable;
-        self.effects.clear();
-        self.as_received = false;
-        self.sequenced.clear();
-        self.firm = (0, 0);
-        self.forget_undo();
-    }
-
-    /// Forgets what is remembered to be undone: the command has ended. Else whoever frees what it has removed would
-    /// not be the last to hold it, and the next command would free it here.
-    #[inline]
-    pub fn forget_undo(&mut self) {
-        self.undo.clear();
-        self.undo_bytes.clear();
-        if self.undo.capacity().max(self.sequenced.capacity()) > CHANGES_KEPT
-            || self.undo_bytes.capacity() > UNDO_BYTES_KEPT
-        {
-            self.give_room_back();
-        }
-    }
-
-    /// A command of many keys has ended: what it needed for them is not kept for the next.
-    #[cold]
-    fn give_room_back(&mut self) {
-        (self.undo, self.undo_bytes, self.sequenced) = Default::default();
-    }
-
-    /// The room that is kept for the next command, in bytes.
-    #[cfg(test)]
-    pub fn room_bytes(&self) -> usize {
-        self.undo.capacity() * size_of::<Undo>()
-            + self.sequenced.capacity() * size_of::<u16>()
-            + self.undo_bytes.capacity()
-            + self.effects.capacity()
-    }
-
-    /// Whether nothing is remembered to be undone.
-    #[cfg(test)]
-    pub fn remembers_nothing(&self) -> bool {
-        self.undo.is_empty()
-    }
-
-    /// Whether the command is to be logged as it was received.
-    pub fn as_received(&self) -> bool {
-        self.as_received
-    }
-
-    /// Whether effects are wanted at all.
-    #[inline]
-    pub fn is_logging(&self) -> bool {
-        self.logging
-    }
-
-    /// The number of records among the effects.
-    pub fn records(&self) -> usize {
-        self.sequenced.len()
-    }
-}
-
 /// One database, seen by one command.
 #[derive(Debug)]
 pub struct Db<'a> {
-    held: Held<'a>,
+    pub(super) held: Held<'a>,
+    pub(super) unit: &'a mut Unit,
     scratch: &'a mut Scratch,
-    index: u32,
-    facts: &'a Facts,
+    pub(super) index: u32,
+    pub(super) facts: &'a Facts,
     /// Whether reads leave the access time alone.
     no_touch: bool,
     /// What is edited is no change for WATCH: see [`Db::edit_unwatched`].
@@ -187,8 +62,8 @@ pub struct Db<'a> {
 impl<'a> Db<'a> {
     /// The database `index` through the locks in `held`.
     #[inline]
-    pub fn new(held: Held<'a>, scratch: &'a mut Scratch, index: u32, facts: &'a Facts) -> Self {
-        Db { held, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
+    pub fn new(held: Held<'a>, unit: &'a mut Unit, scratch: &'a mut Scratch, index: u32, facts: &'a Facts) -> Self {
+        Db { held, unit, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
     }
 
     /// The same, for a command that leaves the access time of what it reads alone.
@@ -205,7 +80,12 @@ impl<'a> Db<'a> {
     /// A command of several keys has turned out to have one, which it changes as the last step that can fail:
     /// nothing is remembered to be undone.
     pub fn change_one(&mut self) {
-        self.scratch.undoable = false;
+        self.unit.set_undoable(false);
+    }
+
+    /// A command of one key has turned out to change it in several places: each of its changes is remembered.
+    pub fn change_several(&mut self) {
+        self.unit.set_undoable(true);
     }
 
     /// What does not change while the command runs.
@@ -334,7 +214,7 @@ impl<'a> Db<'a> {
 
     /// Lowers the bound of the key's shard to that of its directory.
     #[inline]
-    fn note_expiry(&self, key: Key<'_>, earliest: Option<u64>) {
+    pub(super) fn note_expiry(&self, key: Key<'_>, earliest: Option<u64>) {
         if let Some(at) = earliest {
             self.held.keyspace().note_expiry(key.shard(), at);
         }
@@ -366,9 +246,10 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// The string at a key that exists, as bytes to change in place. All checks must be over: this change
-    /// is not undone.
+    /// The string at a key that exists, as bytes to change in place. All checks must be over: a command of one key
+    /// takes this change back only with all of its unit.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
+        self.remember(key);
         self.changing(key).raw_mut(key.hash, key.bytes)
     }
 
@@ -455,7 +336,7 @@ impl<'a> Db<'a> {
                 Finished::Large(heap) => self.put(key, NewValue::Heap(heap)),
             }
             // The change of the key was counted as one.
-            self.scratch.dirty += changes - 1;
+            self.unit.dirty += changes - 1;
         } else if let Finished::Packed(_, bytes) = finished {
             self.scratch.spare = bytes;
         }
@@ -481,8 +362,10 @@ impl<'a> Db<'a> {
     /// A key is no longer what it was, for transactions that WATCH it: where [`Db::edit_unwatched`] has changed more
     /// than was expected.
     pub fn note_watched(&mut self, key: Key<'_>) {
-        let index = self.index;
-        self.held.shard(key.shard()).watched.changed(index, key.bytes);
+        let shard = self.held.shard(key.shard());
+        if shard.watched.is_any() {
+            raise_version(self.unit, shard, self.index, key);
+        }
     }
 
     /// Edits a large collection in its place.
@@ -494,6 +377,7 @@ impl<'a> Db<'a> {
         self.remember(key);
         let (limits, access) = (&self.facts.limits, self.facts.access.fresh());
         let index = self.index;
+        self.unit.note_changed();
         let shard = self.held.shard(key.shard());
         let directory = shard.directory_mut(index);
         let elements_expire = match directory.elementwise_len() {
@@ -504,18 +388,18 @@ impl<'a> Db<'a> {
         let heap = heap.expect("a large collection is a payload that can be changed");
         let mut edited = C::edit(Stored::Large(heap), limits).ok_or(CommandError::WrongType)?;
         // Counted beforehand: should the edit panic, what it has begun stands, and the log must hold it.
-        self.scratch.dirty += 1;
+        self.unit.dirty += 1;
         let edit = edit(&mut edited);
-        self.scratch.dirty -= 1;
+        self.unit.dirty -= 1;
         let (result, changes) = edit?;
         let finished = C::finish(edited);
         if changes == 0 {
             return Ok(result);
         }
-        if !self.unwatched || matches!(finished, Finished::Empty) {
-            shard.watched.changed(index, key.bytes);
+        if (!self.unwatched || matches!(finished, Finished::Empty)) && shard.watched.is_any() {
+            raise_version(self.unit, shard, index, key);
         }
-        self.scratch.dirty += changes;
+        self.unit.dirty += changes;
         let directory = shard.directory_mut(index);
         if let Some(place) = directory.find(key.hash, key.bytes) {
             directory.set_access_at(place, access);
@@ -552,33 +436,34 @@ impl<'a> Db<'a> {
 
     /// Writes a record of what happened to `key`: a command that replays without reading any other key.
     pub fn log(&mut self, key: Key<'_>, words: &[&[u8]]) {
-        if !self.scratch.logging {
+        self.unit.note_logged();
+        if !self.unit.is_logging() {
             return;
         }
         debug_assert!(words.iter().skip(1).take(2).any(|word| *word == key.bytes), "a record names its key first");
         let number = key.shard();
         let shard = self.held.shard(number);
         shard.sequence += 1;
-        record::put_record(&mut self.scratch.effects, number, shard.sequence, self.index, words);
-        self.scratch.sequenced.push(number);
+        record::put_record(&mut self.unit.records, number, shard.sequence, self.index, words);
+        self.unit.sequenced.push(number);
     }
 
     /// Has the command logged as it was received, as an effect on several shards, instead of by records of its
     /// keys. What carries a large value from one key to another does so: its state would take long to write,
     /// under the locks, and again to read. The replay then waits for all shards, as behind a flush.
     pub fn log_as_received(&mut self) {
-        self.scratch.as_received = self.scratch.logging;
+        self.unit.set_as_received();
     }
 
     /// Writes a record of the whole state of a key: its value and expiry, or that it is gone.
     pub fn log_state(&mut self, key: Key<'_>) {
+        if !self.unit.is_logging() {
+            return self.unit.note_logged();
+        }
         let Some(entry) = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
         else {
             return self.log(key, &[b"DEL", key.bytes]);
         };
-        if !self.scratch.logging {
-            return;
-        }
         let mut value = Vec::new();
         let tag = match entry.value() {
             ValueRef::Int(number) => {
@@ -606,23 +491,25 @@ impl<'a> Db<'a> {
     /// The directory of a key that is about to change, and everything that goes with a change.
     #[inline]
     fn changing(&mut self, key: Key<'_>) -> &mut crate::keyspace::Directory {
-        self.scratch.dirty += 1;
+        self.unit.dirty += 1;
+        self.unit.note_changed();
         let shard = self.held.shard(key.shard());
-        shard.watched.changed(self.index, key.bytes);
+        if shard.watched.is_any() {
+            raise_version(self.unit, shard, self.index, key);
+        }
         shard.directory_mut(self.index)
     }
 
-    fn retire(&mut self, heap: Heap) {
+    pub(super) fn retire(&mut self, heap: Heap) {
         if heap.bytes() >= LARGE_MIN_BYTES {
-            self.scratch.retired.push(heap);
+            self.unit.retired.push(heap);
         }
     }
 
     /// Removes a key because its time has come, and logs it, whatever becomes of the command. It counts as no
     /// change, for nobody made it.
     pub fn expire(&mut self, key: Key<'_>) {
-        let before = self.changes();
-        let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
+        let (marks, firm) = (self.unit.marks(), self.unit.is_firm());
         if !firm {
             self.remember(key);
         }
@@ -632,11 +519,26 @@ impl<'a> Db<'a> {
             self.retire(heap);
         }
         self.scratch.expired += 1;
-        self.count_as(before, 0);
         self.note_vanished(key);
+        self.notify(NotifyFlags::EXPIRED, "expired", key);
         self.log(key, &[b"DEL", key.bytes]);
+        self.end_expiry(marks, firm);
+    }
+
+    /// What has expired is gone: it is no change of the command, and if that has not begun to change anything, stands.
+    fn end_expiry(&mut self, marks: (bool, bool, u64), firm: bool) {
+        self.unit.set_marks(marks);
         if firm {
-            self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
+            self.unit.stand_firm();
+        }
+    }
+
+    /// Notes an event of a class of `notify-keyspace-events`, for those who listen: they are told once the unit is
+    /// committed.
+    #[inline]
+    pub fn notify(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>) {
+        if self.unit.wants().events {
+            self.unit.note_event(Event { class, name, db: self.index, key: key.bytes.into() });
         }
     }
 
@@ -644,47 +546,44 @@ impl<'a> Db<'a> {
     pub fn note_vanished(&mut self, key: Key<'_>) {
         let waiters = &self.held.shard(key.shard()).waiters;
         if !waiters.is_empty() && waiters.any(self.index, key.bytes) {
-            self.scratch.vanished.push((self.index, key.bytes.into()));
+            self.unit.vanished.push((self.index, key.bytes.into()));
         }
     }
 
     /// Removes elements of the hash at a key because their time has come, and logs it, whatever becomes of the
     /// command: those that `take` removes and gives. Returns how many they are.
     pub fn expire_fields(&mut self, key: Key<'_>, take: impl FnOnce(&mut HashMut<'_>, u64) -> Vec<Box<[u8]>>) -> usize {
-        let (now, before) = (self.facts.now.max(0) as u64, self.changes());
-        let firm = self.scratch.firm == (self.scratch.effects.len(), self.scratch.sequenced.len());
+        let now = self.facts.now.max(0) as u64;
+        let (marks, firm) = (self.unit.marks(), self.unit.is_firm());
         // What is firm is not undone: it would come back otherwise, and the log would not say so.
-        let undoable = self.scratch.undoable;
-        self.scratch.undoable = undoable && !firm;
+        let undoable = self.unit.is_undoable();
+        self.unit.set_undoable(undoable && !firm);
         let removed = self.edit::<AnyHash, _>(key, |hash| {
             let removed = take(hash, now);
             let changes = removed.len() as u64;
             Ok((removed, changes))
         });
-        self.scratch.undoable = undoable;
-        self.count_as(before, 0);
+        self.unit.set_undoable(undoable);
         let removed = removed.unwrap_or_default();
         if !removed.is_empty() {
             self.scratch.expired_fields += removed.len() as u64;
             let mut words: SmallVec<[&[u8]; 8]> = smallvec![&b"HDEL"[..], key.bytes];
             words.extend(removed.iter().map(|field| &field[..]));
             self.log(key, &words);
-            if firm {
-                self.scratch.firm = (self.scratch.effects.len(), self.scratch.sequenced.len());
-            }
         }
+        self.end_expiry(marks, firm);
         removed.len()
     }
 
     /// The changes counted so far, for [`Db::count_as`].
     pub fn changes(&self) -> u64 {
-        self.scratch.dirty
+        self.unit.dirty
     }
 
     /// Counts what was done since `before`, a reading of [`Db::changes`], as so many changes: what a command
     /// changes is not always one for each key that it touches.
     pub fn count_as(&mut self, before: u64, changes: u64) {
-        self.scratch.dirty = before + changes;
+        self.unit.dirty = before + changes;
     }
 
     /// Whether elements of the collection at `key` may have expired and not be removed yet.
@@ -693,73 +592,15 @@ impl<'a> Db<'a> {
         !self.facts.replaying && self.held.keyspace().earliest_expiry(key.shard()) <= self.facts.now.max(0) as u64
     }
 
-    /// Notes what a key is before it changes.
-    #[inline]
-    fn remember(&mut self, key: Key<'_>) {
-        if !self.scratch.undoable {
-            return;
-        }
-        let bytes = &mut self.scratch.undo_bytes;
-        let mut keep = |part: &[u8]| {
-            bytes.extend_from_slice(part);
-            (bytes.len() - part.len(), part.len())
-        };
-        let kept = keep(key.bytes);
-        let entry = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
-        let prior = entry.map(|entry| {
-            let body = match (entry.heap(), entry.value()) {
-                (Some(heap), _) => PriorBody::Heap(heap),
-                (None, ValueRef::Int(number)) => PriorBody::Int(number),
-                (None, ValueRef::Str(value) | ValueRef::Raw(value)) => PriorBody::Inline(keep(&value)),
-                (None, ValueRef::Packed(packing, value)) => PriorBody::Packed(packing, keep(&value)),
-                (None, _) => unreachable!("a large collection has a payload"),
-            };
-            Prior { body, expiry: entry.expiry(), access: entry.access() }
-        });
-        self.scratch.undo.push(Undo { db: self.index, hash: key.hash, key: kept, prior });
-    }
-
-    /// Takes back every change of this command but the removal of expired keys: it failed.
-    pub fn roll_back(&mut self) {
-        let (bytes, records) = self.scratch.firm;
-        self.scratch.as_received = false;
-        self.scratch.effects.truncate(bytes);
-        for number in self.scratch.sequenced.drain(records..).collect::<Vec<_>>() {
-            self.held.shard(number).sequence -= 1;
-        }
-        let arena = std::mem::take(&mut self.scratch.undo_bytes);
-        let part = |(start, len): (usize, usize)| &arena[start..start + len];
-        while let Some(undo) = self.scratch.undo.pop() {
-            let key = Key { bytes: part(undo.key), hash: undo.hash };
-            let directory = self.held.shard(key.shard()).directory_mut(undo.db);
-            match undo.prior {
-                None => drop(directory.remove(key.hash, key.bytes)),
-                Some(prior) => {
-                    let value = match prior.body {
-                        PriorBody::Int(number) => NewValue::Int(number),
-                        PriorBody::Inline(at) => NewValue::Bytes(part(at)),
-                        PriorBody::Packed(packing, at) => NewValue::Packed(packing, part(at)),
-                        PriorBody::Heap(heap) => NewValue::Heap(heap),
-                    };
-                    directory.set(key.hash, key.bytes, value, prior.expiry, prior.access);
-                }
-            }
-        }
-    }
-
-    /// Whether the command has changed something that it has not logged.
-    pub fn has_unlogged_change(&self, dirty_before: u64) -> bool {
-        self.scratch.dirty > dirty_before && self.scratch.sequenced.len() == self.scratch.firm.1
-    }
-
     /// The shards, for handlers that work on all of them behind the gate.
     pub fn held(&mut self) -> &mut Held<'a> {
         &mut self.held
     }
 
-    /// What the executor reads afterwards.
-    pub fn scratch(&mut self) -> &mut Scratch {
-        self.scratch
+    /// The unit of work that this is a part of.
+    #[inline]
+    pub fn unit(&mut self) -> &mut Unit {
+        self.unit
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`command`]: the declaration of a command; [`table`]: all of them, by name.
 //! - [`call`], [`db`], [`args`], [`error`]: what a handler is given, and how it fails.
+//! - [`unit`]: what a command does, until it is committed or taken back.
 //! - [`key_spec`]: where the keys of a command are.
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
 //! - [`waiting`]: commands that wait for a key.
@@ -17,6 +18,8 @@ pub mod key_spec;
 pub mod server;
 pub mod stats;
 pub mod table;
+mod undo;
+pub mod unit;
 pub mod waiting;
 
 pub use args::Words;
@@ -29,4 +32,5 @@ pub use help::help;
 pub use key_spec::{KeySpec, Keys};
 pub use server::Server;
 pub use table::Table;
+pub use unit::{Scratch, Unit, Wants};
 pub use waiting::{Block, BlockedOn};

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::data::append_effects;
+use super::data::{append, wants};
 use super::evict::{Choice, EvictDb};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
@@ -84,10 +84,11 @@ impl Group<'_> {
             tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
         };
         let inside = self.inside.is_none().then(|| server.gate.enter(self.worker));
-        self.scratch.begin(server.store.log().is_active(), false);
-        let mut world = EvictDb { keyspace: &server.keyspace, scratch: self.scratch, facts: self.facts };
-        let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |scratch| {
-            append_effects(server, self.worker, scratch);
+        self.unit.begin(wants(server), false);
+        let mut world =
+            EvictDb { keyspace: &server.keyspace, unit: self.unit, scratch: self.scratch, facts: self.facts };
+        let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |unit| {
+            append(server, self.worker, unit);
         });
         drop(inside);
         self.serve_vanished();

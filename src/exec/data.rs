@@ -5,17 +5,18 @@ use smallvec::SmallVec;
 use super::group::Group;
 use super::handler::run_handler;
 use super::serving::{is_waited_for, register};
-use super::transaction::Part;
 use crate::core::call::{HashedKey, HashedKeys};
 use crate::core::client::Client;
-use crate::core::db::{Db, Scratch};
+use crate::core::db::Db;
 use crate::core::table::CommandEntry;
-use crate::core::{Call, Command, LogRule, Outcome, Server, flags};
+use crate::core::unit::Barrier;
+use crate::core::{Call, Command, Outcome, Server, Unit, Wants, flags};
 use crate::keyspace::{Held, Keyspace};
+use crate::persist::log::Appender;
 use crate::resp::{Args, Output, Reply};
 
-/// Room for effects that a worker keeps for the next command, in bytes.
-const EFFECTS_KEPT_BYTES: usize = 1 << 20;
+/// Room for records that a worker keeps for the next unit, in bytes.
+const RECORDS_KEPT_BYTES: usize = 1 << 20;
 
 impl Group<'_> {
     /// Runs a data command under the locks of its keys.
@@ -56,27 +57,21 @@ impl Group<'_> {
             self.close();
             held = hold(&server.keyspace, command, keys);
         }
-        self.scratch.begin(server.store.log().is_active(), entry.only_key.is_none());
-        let mut db = Db::new(held, self.scratch, client.db, &self.facts);
+        match client.in_exec {
+            false => self.unit.begin(wants(server), entry.only_key.is_none()),
+            true => self.unit.begin_command(entry.only_key.is_none()),
+        }
+        let mut db = Db::new(held, self.unit, self.scratch, client.db, &self.facts);
         if command.flags.has(flags::NO_TOUCH) {
             db = db.without_touching();
         }
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
-        let barrier = outcome.is_ok() && (command.log == LogRule::Barrier || call.db.scratch().as_received());
-        let logged = !call.db.scratch().effects.is_empty() || barrier;
-        match &mut self.parts {
-            None => {
-                append_effects(server, worker, call.db.scratch());
-                if barrier {
-                    let words: SmallVec<[&[u8]; 4]> = args.from(0).collect();
-                    server.store.log().appender(worker).barrier(client.db, &words);
-                }
-            }
-            Some(parts) => {
-                let records = std::mem::take(&mut call.db.scratch().effects);
-                parts.extend((!records.is_empty()).then_some(Part::Records(records)));
-                parts.extend(barrier.then(|| Part::Barrier(client.db, args.from(0).map(<[u8]>::to_vec).collect())));
+        if !client.in_exec {
+            let block = append(server, worker, call.db.unit());
+            // An expired key that was removed is no write of this connection.
+            if call.db.unit().has_changed() {
+                client.last_write_block = block;
             }
         }
         if let Some(block) = call.block.take().filter(|_| outcome.is_ok()) {
@@ -91,32 +86,31 @@ impl Group<'_> {
             }
             self.open();
         }
-        // An expired key that a read has removed is no write of this connection.
-        if logged && command.flags.has(flags::WRITE) {
-            client.last_write_block = server.store.log().position();
-        }
         self.retire();
         outcome
     }
 
-    /// Has large values freed by another thread.
+    /// Ends a unit, or one of its commands, and has the large values that it has removed freed by another thread.
     #[inline]
     pub(super) fn retire(&mut self) {
-        self.scratch.forget_undo();
-        if !self.scratch.retired.is_empty() || !self.scratch.retired_directories.is_empty() {
+        self.unit.end(self.scratch);
+        if !self.unit.retired.is_empty() || !self.unit.retired_directories.is_empty() {
             self.retire_large();
         }
     }
 
     #[cold]
     pub(super) fn retire_large(&mut self) {
-        if !self.scratch.retired.is_empty() {
-            let values = std::mem::take(&mut self.scratch.retired);
+        if self.unit.is_held_whole() {
+            return;
+        }
+        if !self.unit.retired.is_empty() {
+            let values = std::mem::take(&mut self.unit.retired);
             let count = values.len() as u64;
             self.server.reclaim(Box::new(values), count);
         }
-        if !self.scratch.retired_directories.is_empty() {
-            let directories = std::mem::take(&mut self.scratch.retired_directories);
+        if !self.unit.retired_directories.is_empty() {
+            let directories = std::mem::take(&mut self.unit.retired_directories);
             let count = directories.iter().map(|directory| directory.len() as u64).sum();
             self.server.reclaim(Box::new(directories), count);
         }
@@ -147,19 +141,44 @@ pub(super) fn find_other_keys(keyspace: &Keyspace, command: &Command, args: Args
     }
 }
 
-/// Moves the effects of a command into the worker's log buffer. The caller holds the shards' locks.
+/// What is wanted of a unit now.
 #[inline]
-pub(super) fn append_effects(server: &Server, worker: usize, scratch: &mut Scratch) {
-    if !scratch.effects.is_empty() {
-        append(server, worker, &mut scratch.effects);
-    }
+pub(super) fn wants(server: &Server) -> Wants {
+    Wants { records: server.store.log().is_active(), events: false }
 }
 
-pub(super) fn append(server: &Server, worker: usize, effects: &mut Vec<u8>) {
-    server.store.log().appender(worker).encoded(effects);
-    if effects.capacity() > EFFECTS_KEPT_BYTES {
-        *effects = Default::default();
+/// Hands the records of a unit to the log: all of them inside one block, whose number it gives; without any, that of
+/// the last. The caller holds the shards' locks.
+#[inline]
+pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
+    let log = server.store.log();
+    if unit.has_records() {
+        let (records, barriers) = unit.records();
+        let mut appender = log.appender(worker);
+        if !barriers.is_empty() {
+            append_barriers(&mut appender, records, barriers);
+        }
+        appender.encoded(records);
+        if records.capacity() > RECORDS_KEPT_BYTES {
+            *records = Default::default();
+        }
     }
+    log.position()
+}
+
+/// Appends the barriers and the records before each of them; leaves those behind the last.
+#[cold]
+fn append_barriers(appender: &mut Appender<'_>, records: &mut Vec<u8>, barriers: &mut Vec<Barrier>) {
+    let mut appended = 0;
+    for Barrier { at, db, words } in barriers.drain(..) {
+        if at > appended {
+            appender.encoded(&mut records[appended..at].to_vec());
+            appended = at;
+        }
+        let words: SmallVec<[&[u8]; 4]> = words.args().from(0).collect();
+        appender.barrier(db, &words);
+    }
+    records.drain(..appended);
 }
 
 /// Locks what the command needs.

@@ -10,10 +10,10 @@
 //! - Eviction ends when the removed bytes are estimated to be enough. Memory that a snapshot or a segment still holds
 //!   must not cause the rest of the keyspace to be removed.
 
-use crate::base::config::EvictionPolicy;
+use crate::base::config::{EvictionPolicy, NotifyFlags};
 use crate::base::random::Random;
-use crate::core::Db;
-use crate::core::db::{Facts, Scratch};
+use crate::core::db::Facts;
+use crate::core::{Db, Scratch, Unit};
 use crate::keyspace::{Directory, EntryRef, Held, Keyspace, SHARDS};
 
 /// How many of the best candidates are kept from one round to the next.
@@ -77,7 +77,7 @@ impl Evictor {
         choice: Choice,
         bytes: u64,
         keys_max: usize,
-        publish: &mut dyn FnMut(&mut Scratch),
+        publish: &mut dyn FnMut(&mut Unit),
     ) -> Evicted {
         let mut evicted = Evicted::default();
         while evicted.bytes < bytes && evicted.keys < keys_max {
@@ -122,6 +122,8 @@ pub struct EvictDb<'a> {
     /// All keys.
     pub keyspace: &'a Keyspace,
     /// Collects the effects of the removals.
+    pub unit: &'a mut Unit,
+    /// See [`Scratch`].
     pub scratch: &'a mut Scratch,
     /// The time, and how access fields are read.
     pub facts: Facts,
@@ -163,23 +165,24 @@ fn offer(pool: &mut Vec<Candidate>, score: u64, db: u32, key: &[u8]) {
 }
 
 /// Removes a key if it still exists. Returns its approximate size in bytes.
-fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Scratch)) -> Option<u64> {
+fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Unit)) -> Option<u64> {
     let key = world.keyspace.key(&victim.key);
     let held = Held::one(world.keyspace, key.shard());
-    world.scratch.begin(world.scratch.logging, false);
-    let mut db = Db::new(held, world.scratch, victim.db, &world.facts);
+    world.unit.begin(world.unit.wants(), false);
+    let mut db = Db::new(held, world.unit, world.scratch, victim.db, &world.facts);
     let bytes = db.peek(key).map(|entry| entry.memory() as u64);
     let before = db.changes();
     if db.remove(key) {
         // No client made this change, so it is not counted.
         db.count_as(before, 0);
         db.note_vanished(key);
+        db.notify(NotifyFlags::EVICTED, "evicted", key);
         db.log(key, &[b"DEL", key.bytes]);
     }
-    publish(db.scratch());
+    publish(db.unit());
     drop(db);
     // Freed here and not on another thread, because memory is short now.
-    world.scratch.retired.clear();
+    world.unit.retired.clear();
     bytes
 }
 

@@ -13,14 +13,13 @@ use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::handler::{fail, internal_error};
 use super::reads::alike;
-use super::transaction::Part;
 use super::{Executor, GROUP_MAX};
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
-use crate::core::db::{Facts, Scratch};
+use crate::core::db::Facts;
 use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
-use crate::core::{Command, CommandError, Handler, Server, SessionCall, flags};
+use crate::core::{Command, CommandError, Handler, Scratch, Server, SessionCall, Unit, flags};
 use crate::keyspace::gate::Inside;
 use crate::keyspace::{Closed, Held};
 use crate::resp::reply::Mark;
@@ -31,6 +30,7 @@ pub(super) struct Group<'a> {
     pub(super) server: &'a Arc<Server>,
     pub(super) worker: usize,
     pub(super) stats: &'a WorkerStats,
+    pub(super) unit: &'a mut Unit,
     pub(super) scratch: &'a mut Scratch,
     pub(super) evictor: &'a mut Evictor,
     pub(super) facts: Facts,
@@ -44,8 +44,6 @@ pub(super) struct Group<'a> {
     pub(super) closed: Option<Closed<'a>>,
     /// The shards of a transaction that is not alone, for the next of its commands.
     pub(super) held: Option<Held<'a>>,
-    /// Inside a transaction, what is to be logged at its end.
-    pub(super) parts: Option<Vec<Part>>,
 }
 
 impl Executor {
@@ -134,11 +132,12 @@ impl Executor {
 
     /// A group of commands to be executed by these facts, room for their keys, and what was called before.
     pub(super) fn group(&mut self, facts: Facts) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
-        let Executor { server, worker, scratch, evictor, keys, last_named, settings, .. } = self;
+        let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, .. } = self;
         let group = Group {
             server,
             worker: *worker,
             stats: &server.workers[*worker],
+            unit,
             scratch,
             evictor,
             facts,
@@ -148,7 +147,6 @@ impl Executor {
             inside: None,
             closed: None,
             held: None,
-            parts: None,
         };
         (group, keys, last_named)
     }

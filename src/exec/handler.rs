@@ -24,17 +24,21 @@ pub(super) fn run_handler(
     reply: Reply<'_>,
 ) -> Outcome {
     let entry = call.entry;
-    let dirty_before = call.db.scratch().dirty;
     match catch_unwind(AssertUnwindSafe(|| handler(call, reply))) {
         Ok(Ok(done)) => {
-            if entry.command.log == LogRule::Verbatim && call.db.has_unlogged_change(dirty_before) {
-                let key = call.keys().next().expect("a command that is logged as received has a key");
-                call.log_verbatim(key);
+            match entry.command.log {
+                LogRule::Verbatim if call.db.unit().has_unlogged_change() => {
+                    let key = call.keys().next().expect("a command that is logged as received has a key");
+                    call.log_verbatim(key);
+                }
+                LogRule::Barrier => call.log_barrier(),
+                _ if call.db.unit().as_received() => call.log_barrier(),
+                _ => {}
             }
             Ok(done)
         }
-        Ok(Err(error)) => Err(failure(Ok(error), call, dirty_before)),
-        Err(panic) => Err(failure(Err(panic), call, dirty_before)),
+        Ok(Err(error)) => Err(failure(Ok(error), call)),
+        Err(panic) => Err(failure(Err(panic), call)),
     }
 }
 
@@ -55,31 +59,22 @@ pub(super) fn error_reply(server: &Server, error: &CommandError, out: &mut Outpu
 
 /// Takes back what a handler has done that ended with an error or a panic. Returns the error to be told.
 #[cold]
-pub(super) fn failure(
-    failed: Result<CommandError, Box<dyn Any + Send>>,
-    call: &mut Call<'_>,
-    dirty_before: u64,
-) -> CommandError {
+pub(super) fn failure(failed: Result<CommandError, Box<dyn Any + Send>>, call: &mut Call<'_>) -> CommandError {
     let panic = match failed {
         Ok(error) => {
-            undo(call, dirty_before);
+            call.db.roll_back();
             return error;
         }
         Err(panic) => panic,
     };
-    if call.db.scratch().undoable {
-        undo(call, dirty_before);
-    } else if call.db.has_unlogged_change(dirty_before) {
+    if call.db.unit().is_undoable() {
+        call.db.roll_back();
+    } else if call.db.unit().has_unlogged_change() {
         // One key, changed as the last step: the change stands, so the log must hold it.
         let keys: SmallVec<[_; 1]> = call.keys().collect();
         keys.iter().for_each(|key| call.db.log_state(*key));
     }
     internal_error(call.entry, &*panic)
-}
-
-fn undo(call: &mut Call<'_>, dirty_before: u64) {
-    call.db.roll_back();
-    call.db.scratch().dirty = dirty_before;
 }
 
 /// Reports a bug of ours that stopped a command.

@@ -32,10 +32,10 @@ use smallvec::SmallVec;
 
 use crate::base::clock;
 use crate::base::config::Settings;
-use crate::core::Server;
 use crate::core::call::HashedKeys;
-use crate::core::db::{Facts, Scratch};
+use crate::core::db::Facts;
 use crate::core::table::{CommandEntry, LastNamed};
+use crate::core::{Scratch, Server, Unit};
 use crate::keyspace::Relocation;
 use crate::resp::request::Progress;
 use crate::resp::{self, Request};
@@ -58,7 +58,7 @@ mod transaction;
 pub use replay::{Replayer, replay};
 
 use ahead::prefetch;
-use data::append_effects;
+use data::append;
 use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
@@ -71,6 +71,7 @@ pub const GROUP_MAX: usize = 16;
 pub struct Executor {
     server: Arc<Server>,
     worker: usize,
+    unit: Unit,
     scratch: Scratch,
     evictor: Evictor,
     relocation: Relocation,
@@ -95,6 +96,7 @@ impl Executor {
         Executor {
             server,
             worker,
+            unit: Unit::default(),
             scratch: Scratch::default(),
             evictor: Evictor::default(),
             relocation,
@@ -146,7 +148,7 @@ impl Executor {
     /// Runs the active expiry of this worker's part of the shards; returns whether more is due.
     pub fn sweep_expired(&mut self, budget: usize) -> bool {
         self.refresh_settings();
-        let Executor { server, worker, scratch, settings, .. } = self;
+        let Executor { server, worker, unit, scratch, settings, .. } = self;
         if server.active_expiry_off.load(Relaxed) {
             return false;
         }
@@ -155,11 +157,11 @@ impl Executor {
         let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let started = Instant::now();
         let inside = server.gate.enter(*worker);
-        scratch.begin(server.store.log().is_active(), false);
+        unit.begin(data::wants(server), false);
         let step = server.gate.workers();
         let shards = (*worker..crate::keyspace::SHARDS).step_by(step).map(|shard| shard as u16);
-        let more = crate::exec::sweep::sweep(&server.keyspace, scratch, facts, shards, budget, &mut |scratch| {
-            append_effects(server, *worker, scratch);
+        let more = crate::exec::sweep::sweep(&server.keyspace, unit, scratch, facts, shards, budget, &mut |unit| {
+            append(server, *worker, unit);
         });
         drop(inside);
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);

@@ -9,7 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Plan;
-use super::data::append_effects;
+use super::data::{append, wants};
 use super::group::Group;
 use super::handler::{fail, failure};
 use crate::core::call::HashedKeys;
@@ -38,11 +38,11 @@ impl Group<'_> {
     ) {
         let Handler::Data(handler) = entry.command.handler else { unreachable!("a read is a data command") };
         let (server, worker) = (self.server, self.worker);
-        let is_logging = server.store.log().is_active();
+        let wants = wants(server);
         self.enter();
-        self.scratch.begin(is_logging, false);
-        let (counters, dirty) = (&self.stats.commands[entry.index], self.scratch.dirty);
-        let db = Db::new(Held::none(&server.keyspace), self.scratch, client.db, &self.facts);
+        self.unit.begin(wants, false);
+        let counters = &self.stats.commands[entry.index];
+        let db = Db::new(Held::none(&server.keyspace), self.unit, self.scratch, client.db, &self.facts);
         let mut call = Call { args: Args::NONE, db, entry, frozen: None, keys: &keys[0], may_block: true, block: None };
         for (&args, keys) in calls.iter().zip(keys) {
             let mark = out.mark();
@@ -50,12 +50,12 @@ impl Group<'_> {
             call.db.hold_one(keys.named[0].shard());
             let error = match catch_unwind(AssertUnwindSafe(|| handler(&mut call, Reply::new(out, client.resp)))) {
                 Ok(Ok(_done)) => None,
-                Ok(Err(error)) => Some(failure(Ok(error), &mut call, dirty)),
-                Err(panic) => Some(failure(Err(panic), &mut call, dirty)),
+                Ok(Err(error)) => Some(failure(Ok(error), &mut call)),
+                Err(panic) => Some(failure(Err(panic), &mut call)),
             };
-            if !call.db.scratch().effects.is_empty() {
-                append_effects(server, worker, call.db.scratch());
-                call.db.scratch().begin(is_logging, false);
+            if call.db.unit().has_records() {
+                append(server, worker, call.db.unit());
+                call.db.unit().begin(wants, false);
             }
             if let Some(error) = error {
                 fail(server, counters, &error, mark, out);

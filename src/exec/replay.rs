@@ -4,8 +4,8 @@ use super::data::{find_keys, hold};
 use super::handler::run_handler;
 use crate::base::clock;
 use crate::core::call::HashedKeys;
-use crate::core::db::{Db, Facts, Scratch};
-use crate::core::{Call, Handler};
+use crate::core::db::{Db, Facts};
+use crate::core::{Call, Handler, Scratch, Unit, Wants};
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::AccessClock;
 use crate::resp::{Args, Output, Reply, Resp};
@@ -26,11 +26,11 @@ pub fn replay(
     let Handler::Data(handler) = entry.command.handler else {
         return Err(format!("the command '{}' cannot be replayed", entry.full_name));
     };
-    let Replayer { limits, scratch, keys, out } = replayer;
+    let Replayer { limits, unit, scratch, keys, out } = replayer;
     keys.clear();
     find_keys(keyspace, entry, args, keys);
     let held = hold(keyspace, entry.command, keys);
-    scratch.begin(false, false);
+    unit.begin(Wants::default(), false);
     let facts = Facts {
         now: 0,
         access: AccessClock { seconds: replayer_seconds(), lfu: None },
@@ -41,13 +41,14 @@ pub fn replay(
         replaying: true,
         no_touch: true,
     };
-    let db = Db::new(held, scratch, db, &facts);
+    let db = Db::new(held, unit, scratch, db, &facts);
     let mut call = Call { args, db, entry, frozen: None, keys, may_block: false, block: None };
     let outcome = run_handler(handler, &mut call, Reply::new(out, Resp::V2));
     drop(call);
     out.clear();
-    scratch.retired.clear();
-    scratch.retired_directories.clear();
+    unit.end(scratch);
+    unit.retired.clear();
+    unit.retired_directories.clear();
     outcome.map(|_| ()).map_err(|error| error.to_string())
 }
 
@@ -60,6 +61,7 @@ fn replayer_seconds() -> u64 {
 #[derive(Debug)]
 pub struct Replayer {
     limits: Limits,
+    unit: Unit,
     scratch: Scratch,
     keys: HashedKeys,
     out: Output,
@@ -68,6 +70,12 @@ pub struct Replayer {
 impl Replayer {
     /// One that makes collections by these limits.
     pub fn new(limits: Limits) -> Replayer {
-        Replayer { limits, scratch: Scratch::default(), keys: HashedKeys::default(), out: Output::default() }
+        Replayer {
+            limits,
+            unit: Unit::default(),
+            scratch: Scratch::default(),
+            keys: HashedKeys::default(),
+            out: Output::default(),
+        }
     }
 }

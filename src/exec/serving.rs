@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::data::{append_effects, find_keys, hold};
+use super::data::{append, find_keys, hold, wants};
 use super::group::Group;
 use super::handler::{error_reply, run_handler};
 use crate::core::call::{HashedKeys, Wait};
@@ -87,7 +87,7 @@ impl Group<'_> {
     /// Serves those who wait for keys that have expired or were evicted.
     #[inline]
     pub(super) fn serve_vanished(&mut self) {
-        if !self.scratch.vanished.is_empty() {
+        if !self.unit.vanished.is_empty() {
             self.serve_alone();
         }
     }
@@ -104,7 +104,7 @@ impl Group<'_> {
     pub(super) fn serve(&mut self, mut ready: Vec<ReadyKey>) {
         let mut next = 0;
         loop {
-            ready.append(&mut self.scratch.vanished);
+            ready.append(&mut self.unit.vanished);
             let Some((db, key)) = ready.get(next).cloned() else { break };
             next += 1;
             let hash = self.server.keyspace.seed().hash(&key);
@@ -139,11 +139,11 @@ impl Group<'_> {
         let (mut keys, mut out) = (HashedKeys::default(), Output::new());
         find_keys(&server.keyspace, entry, args, &mut keys);
         let held = hold(&server.keyspace, entry.command, &keys);
-        self.scratch.begin(server.store.log().is_active(), entry.command.keys.only().is_none());
-        let db = Db::new(held, self.scratch, waiter.db, &self.facts);
+        self.unit.begin(wants(server), entry.command.keys.only().is_none());
+        let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
-        append_effects(server, self.worker, call.db.scratch());
+        append(server, self.worker, call.db.unit());
         let waits_on = call.block.is_some();
         drop(call);
         self.retire();

@@ -10,8 +10,8 @@
 
 use smallvec::SmallVec;
 
-use crate::core::Db;
-use crate::core::db::{Facts, Scratch};
+use crate::core::db::Facts;
+use crate::core::{Db, Scratch, Unit};
 use crate::keyspace::{Directory, Held, Key, Keyspace};
 use crate::value::directory::ExpiredKey;
 
@@ -20,15 +20,16 @@ const REMOVED_PER_LOCK_MAX: usize = 64;
 
 /// Removes about `budget` expired keys and fields at most from these shards. Returns whether more may be due now.
 ///
-/// `scratch` says whether to log. `publish` is called with it under the lock of each shard that changed, and carries
-/// the effects to the log.
+/// `unit` says what is wanted. `publish` is called with it under the lock of each shard that changed, and carries the
+/// records to the log.
 pub fn sweep(
     keyspace: &Keyspace,
+    unit: &mut Unit,
     scratch: &mut Scratch,
     facts: Facts,
     shards: impl Iterator<Item = u16>,
     budget: usize,
-    publish: &mut dyn FnMut(&mut Scratch),
+    publish: &mut dyn FnMut(&mut Unit),
 ) -> bool {
     let mut budget = budget;
     let mut expired = Vec::new();
@@ -38,7 +39,7 @@ pub fn sweep(
                 return true;
             }
             let limit = budget.min(REMOVED_PER_LOCK_MAX);
-            let removed = sweep_shard(keyspace, scratch, facts, shard, limit, &mut expired, publish);
+            let removed = sweep_shard(keyspace, unit, scratch, facts, shard, limit, &mut expired, publish);
             budget -= removed;
             if removed < limit {
                 break;
@@ -52,15 +53,16 @@ pub fn sweep(
 /// how many it removed. `expired` is a reused buffer.
 fn sweep_shard(
     keyspace: &Keyspace,
+    unit: &mut Unit,
     scratch: &mut Scratch,
     facts: Facts,
     shard: u16,
     limit: usize,
     expired: &mut Vec<ExpiredKey>,
-    publish: &mut dyn FnMut(&mut Scratch),
+    publish: &mut dyn FnMut(&mut Unit),
 ) -> usize {
-    scratch.begin(scratch.logging, false);
-    let mut db = Db::new(Held::one(keyspace, shard), scratch, 0, &facts);
+    unit.begin(unit.wants(), false);
+    let mut db = Db::new(Held::one(keyspace, shard), unit, scratch, 0, &facts);
     let now = facts.now.max(0) as u64;
     let due = |(index, directory): (u32, &Directory)| {
         directory.earliest_expiry().is_some_and(|at| at <= now).then_some(index)
@@ -92,7 +94,7 @@ fn sweep_shard(
         }
     }
     keyspace.renew_earliest_expiry(shard, db.held().shard(shard));
-    publish(db.scratch());
+    publish(db.unit());
     removed
 }
 

@@ -8,7 +8,7 @@ use crate::base::hash::HashSeed;
 use crate::base::random::Random;
 use crate::core::call::HashedKey;
 use crate::core::db::Db;
-use crate::core::{Call, Handler, LogRule, Table, flags};
+use crate::core::{Call, Handler, Table, Unit, Wants, flags};
 use crate::exec::data::{find_keys, hold};
 use crate::exec::evict::{Choice, EvictDb, Evicted};
 use crate::exec::handler::run_handler;
@@ -19,12 +19,15 @@ use crate::resp::{Args, Output, Reply, Resp, Span};
 use crate::value::Limits;
 use crate::value::codec::{canonical, check_invariants};
 
+/// The log is wanted.
+const WANTS: Wants = Wants { records: true, events: false };
 const SEED: HashSeed = HashSeed(*b"a seed for tests");
 
 /// See the module.
 pub struct Runner {
     table: Table,
     keyspace: Keyspace,
+    unit: Unit,
     scratch: Scratch,
     gate: crate::keyspace::Gate,
     now: i64,
@@ -46,12 +49,12 @@ impl Executor {
     /// The room that is kept for the next commands, in bytes.
     pub fn room_bytes(&self) -> usize {
         let keys = self.keys.iter().map(|keys| keys.named.capacity() * size_of::<HashedKey>());
-        self.scratch.room_bytes() + keys.sum::<usize>()
+        self.unit.room_bytes() + keys.sum::<usize>()
     }
 
     /// Whether nothing of the last command is held to be undone.
     pub fn remembers_nothing(&self) -> bool {
-        self.scratch.remembers_nothing()
+        self.unit.remembers_nothing()
     }
 }
 
@@ -83,6 +86,7 @@ impl Runner {
         Runner {
             table: Table::new(crate::command::GROUPS, crate::command::state::RECORDS),
             keyspace: Keyspace::new(16, SEED),
+            unit: Unit::default(),
             scratch: Scratch::default(),
             gate: crate::keyspace::Gate::new(1),
             now: 1_700_000_000_000,
@@ -159,34 +163,35 @@ impl Runner {
 
     /// Runs the active expiry over all shards.
     pub fn sweep(&mut self, budget: usize) -> bool {
-        self.scratch.begin(true, false);
+        self.unit.begin(WANTS, false);
         let facts = self.facts();
         let logged = &mut self.logged;
         crate::exec::sweep::sweep(
             &self.keyspace,
+            &mut self.unit,
             &mut self.scratch,
             facts,
             0..crate::keyspace::SHARDS as u16,
             budget,
-            &mut |scratch| keep(&mut scratch.effects, logged),
+            &mut |unit| keep(unit, logged),
         )
     }
 
     /// Evicts as the executor does.
     pub fn evict(&mut self, choice: Choice, bytes: u64, keys_max: usize) -> Evicted {
-        self.scratch.begin(true, false);
+        self.unit.begin(WANTS, false);
         let facts = self.facts();
-        let Runner { keyspace, scratch, logged, .. } = self;
-        let mut world = EvictDb { keyspace, scratch, facts };
+        let Runner { keyspace, unit, scratch, logged, .. } = self;
+        let mut world = EvictDb { keyspace, unit, scratch, facts };
         // The choices of a test are always the same: what it asserts is a matter of chance otherwise.
         let mut evictor = Evictor::new(Random::from_seed(11));
-        evictor.evict(&mut world, choice, bytes, keys_max, &mut |scratch| keep(&mut scratch.effects, logged))
+        evictor.evict(&mut world, choice, bytes, keys_max, &mut |unit| keep(unit, logged))
     }
 
     fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Output::new();
         let (resp, db, facts) = (self.resp, self.db, self.facts());
-        let Runner { table, keyspace, scratch, gate, logged, .. } = self;
+        let Runner { table, keyspace, unit, scratch, gate, logged, .. } = self;
         with_args(words, |args| {
             let entry = match table.resolve(args) {
                 Ok(entry) => entry,
@@ -197,23 +202,17 @@ impl Runner {
             find_keys(keyspace, entry, args, &mut keys);
             let closed = gate.close();
             let frozen = entry.command.flags.has(flags::FROZEN).then(|| keyspace.freeze(&closed));
-            scratch.begin(true, entry.command.keys.only().is_none());
+            unit.begin(WANTS, entry.command.keys.only().is_none());
             let held = hold(keyspace, entry.command, &keys);
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
             let facts = Facts { no_touch, ..facts };
-            let db_view = Db::new(held, scratch, db, &facts);
+            let db_view = Db::new(held, unit, scratch, db, &facts);
             let mut call = Call { args, db: db_view, entry, frozen, keys: &keys, may_block: false, block: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
-            keep(&mut call.db.scratch().effects, logged);
-            match outcome {
-                Ok(_) if entry.command.log == LogRule::Barrier || call.db.scratch().as_received() => {
-                    logged.push((db, words.to_vec()));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    out = Output::new();
-                    out.error_bytes(&error.wire());
-                }
+            keep(call.db.unit(), logged);
+            if let Err(error) = outcome {
+                out = Output::new();
+                out.error_bytes(&error.wire());
             }
         });
         let mut slices = [std::io::IoSlice::new(&[]); 16];
@@ -264,10 +263,22 @@ pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
     all
 }
 
-fn keep(effects: &mut Vec<u8>, logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {
+fn keep(unit: &mut Unit, logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {
+    let (records, barriers) = unit.records();
+    let mut kept = 0;
+    for barrier in barriers.drain(..) {
+        keep_records(&records[kept..barrier.at], logged);
+        kept = barrier.at;
+        logged.push((barrier.db, barrier.words.args().from(0).map(<[u8]>::to_vec).collect()));
+    }
+    keep_records(&records[kept..], logged);
+    records.clear();
+}
+
+fn keep_records(records: &[u8], logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {
     let mut payload = Vec::new();
     crate::persist::record::put_epoch(&mut payload, 0);
-    payload.append(effects);
+    payload.extend_from_slice(records);
     for item in Items::new(&payload) {
         let (_, record) = item.expect("a record that was just written");
         logged.push((record.db, record.args.map(<[u8]>::to_vec).collect()));

@@ -10,7 +10,7 @@
 
 use smallvec::SmallVec;
 
-use super::data::{append_effects, find_keys};
+use super::data::{append, find_keys, wants};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use crate::core::call::HashedKeys;
@@ -21,15 +21,6 @@ use crate::core::{CommandError, Flags, Handler, Outcome, Step, flags};
 use crate::keyspace::{Held, Key, SHARDS, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
-
-/// A part of what a transaction has to log, in order.
-#[derive(Debug)]
-pub(super) enum Part {
-    /// Encoded records.
-    Records(Vec<u8>),
-    /// An effect on all shards, in a database.
-    Barrier(u32, Vec<Vec<u8>>),
-}
 
 impl<'a> Group<'a> {
     /// Puts a command into the queue of its connection's transaction.
@@ -99,10 +90,10 @@ impl<'a> Group<'a> {
 
     /// Whether a key of the shard held exists; removes it if its time has come.
     fn exists(&mut self, held: Held<'_>, db: u32, key: Key<'_>) -> bool {
-        self.scratch.begin(self.server.store.log().is_active(), false);
-        let mut db = Db::new(held, self.scratch, db, &self.facts);
+        self.unit.begin(wants(self.server), false);
+        let mut db = Db::new(held, self.unit, self.scratch, db, &self.facts);
         let exists = db.exists(key);
-        append_effects(self.server, self.worker, db.scratch());
+        append(self.server, self.worker, db.unit());
         exists
     }
 
@@ -182,7 +173,7 @@ impl<'a> Group<'a> {
     /// Runs what was queued, alone or with the shards of all its keys held, and logs it as one.
     fn run_queue(&mut self, transaction: &Transaction, client: &mut Client, out: &mut Output) {
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
-        self.parts = Some(Vec::new());
+        self.unit.begin_spanning(wants(self.server), false);
         client.in_exec = true;
         let (mut ready, mut keys) = (Vec::new(), HashedKeys::default());
         for queued in &transaction.queue {
@@ -202,31 +193,17 @@ impl<'a> Group<'a> {
             }
         }
         client.in_exec = false;
-        self.append_parts();
+        let block = append(self.server, self.worker, self.unit);
+        if self.unit.has_changed() {
+            client.last_write_block = block;
+        }
+        self.unit.end_spanning(self.scratch);
+        self.retire();
         self.held = None;
-        client.last_write_block = self.server.store.log().position();
         if !ready.is_empty() {
             // For those who are served it is later: what was pushed may have expired within the transaction.
             self.renew_facts(client);
             self.serve(ready);
-        }
-    }
-
-    /// Appends what the transaction has to log: inside one block.
-    fn append_parts(&mut self) {
-        let parts = self.parts.take().unwrap_or_default();
-        if parts.is_empty() || !self.server.store.log().is_active() {
-            return;
-        }
-        let mut appender = self.server.store.log().appender(self.worker);
-        for part in parts {
-            match part {
-                Part::Records(mut records) => appender.encoded(&mut records),
-                Part::Barrier(db, words) => {
-                    let words: SmallVec<[&[u8]; 4]> = words.iter().map(Vec::as_slice).collect();
-                    appender.barrier(db, &words);
-                }
-            }
         }
     }
 

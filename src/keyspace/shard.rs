@@ -75,6 +75,11 @@ impl Shard {
         std::mem::replace(self.place_made(db), directory.map(Arc::new))
     }
 
+    /// Puts back a directory that [`Shard::replace_directory`] took out. Returns what has been there since.
+    pub fn restore_directory(&mut self, db: u32, directory: Option<Arc<Directory>>) -> Option<Arc<Directory>> {
+        std::mem::replace(self.place_made(db), directory)
+    }
+
     /// Raises the versions of watched keys in a database that is about to be emptied, or replaced by another: keys
     /// that exist now, and unexpired keys of the other database. A key that is missing before and after has not
     /// changed.

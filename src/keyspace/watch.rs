@@ -49,6 +49,29 @@ impl WatchedKeys {
         Some(version)
     }
 
+    /// Whether any key of the shard is watched.
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The version of a key; `None` if it is not watched.
+    pub fn version(&self, db: u32, key: &[u8]) -> Option<u64> {
+        Some(self.0.as_ref()?.get(&(db, key.into()))?.version)
+    }
+
+    /// All keys with their databases and versions.
+    pub fn versions(&self) -> impl Iterator<Item = (u32, &[u8], u64)> {
+        self.0.iter().flat_map(|keys| keys.iter()).map(|((db, key), watched)| (*db, &**key, watched.version))
+    }
+
+    /// Restores the version of a key, if it is watched: its change was taken back.
+    pub fn set_version(&mut self, db: u32, key: &[u8], version: u64) {
+        if let Some(watched) = self.0.as_mut().and_then(|keys| keys.get_mut(&(db, key.into()))) {
+            watched.version = version;
+        }
+    }
+
     /// Raises the version of a key that has changed.
     #[inline]
     pub fn changed(&mut self, db: u32, key: &[u8]) {

@@ -99,7 +99,7 @@ fn remove_source(db: &mut Db<'_>, key: Key<'_>) {
     let before = db.changes();
     db.remove(key);
     db.count_as(before, 0);
-    if !db.scratch().as_received() {
+    if !db.unit().as_received() {
         db.log(key, &[b"DEL", key.bytes]);
     }
 }
@@ -310,7 +310,7 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let key = call.key(1);
     // One name, but two keys change: should the second change fail, the first is undone.
-    call.db.scratch().undoable = true;
+    call.db.change_several();
     let Some(carried) = call.db.peek(key).map(Carried::of) else { return Ok(reply.int(0)) };
     call.db.select(target_db);
     let free = !call.db.exists(key);

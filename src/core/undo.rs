@@ -1,0 +1,284 @@
+//! What a unit remembers of the keyspace, and how it is taken back.
+//!
+//! Each change is remembered by a step: what a key was, the version of a key under WATCH, a database that was flushed,
+//! two that were exchanged. To take changes back is to go through the steps from the last to the first.
+//!
+//! A large value costs its step one counted pointer, and the change that follows a copy of the nodes on its path; only
+//! a growable string that is changed in place is copied, once a unit.
+//!
+//! Invariants:
+//! - The steps are complete for whatever can be taken back: all changes of a command that is undoable; the first
+//!   change of each key, at least, since a unit began that can be taken back as a whole.
+//! - A key's name stands for the same entry between two exchanges or flushes of databases: what is known to be
+//!   remembered is forgotten with each.
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
+use super::unit::{Savepoint, Unit};
+use crate::core::Db;
+use crate::keyspace::{Directory, Key, NewValue, SHARDS, Shard, ValueRef};
+use crate::value::Packing;
+use crate::value::entry::Heap;
+
+/// Room that is kept for the next unit: for so many steps, and so many bytes of keys and values.
+const STEPS_KEPT: usize = 1024;
+const BYTES_KEPT: usize = 256 * 1024;
+
+/// A part of [`UndoLog::bytes`]: where it begins, and its length.
+type Part = (usize, usize);
+
+/// The steps of a unit.
+#[derive(Debug, Default)]
+pub(super) struct UndoLog {
+    steps: Vec<Step>,
+    /// Keys and short values that the steps speak of.
+    bytes: Vec<u8>,
+    /// The step that remembers what a key was, by database and hash: only where a unit can be taken back as a whole.
+    names: HashMap<(u32, u64), usize>,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// A key is about to change.
+    Key { db: u32, hash: u64, key: Part, prior: Option<Prior> },
+    /// The version of a key under WATCH is about to rise.
+    Version { shard: u16, db: u32, key: Part, version: u64 },
+    /// The directory of a database in a shard was taken out.
+    Flush { shard: u16, db: u32, directory: Option<triomphe::Arc<Directory>> },
+    /// Two databases were exchanged.
+    Swap { one: u32, other: u32 },
+}
+
+/// What a key was.
+#[derive(Debug)]
+struct Prior {
+    body: PriorBody,
+    expiry: Option<u64>,
+    access: u32,
+}
+
+#[derive(Debug)]
+enum PriorBody {
+    Int(i64),
+    Inline(Part),
+    Packed(Packing, Part),
+    Heap(Heap),
+}
+
+impl UndoLog {
+    /// How many steps there are.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Forgets all steps.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.steps.clear();
+        self.bytes.clear();
+        if self.steps.capacity() > STEPS_KEPT || self.bytes.capacity() > BYTES_KEPT || !self.names.is_empty() {
+            self.give_room_back();
+        }
+    }
+
+    /// What a unit of many keys needed is not kept for the next.
+    #[cold]
+    fn give_room_back(&mut self) {
+        *self = UndoLog::default();
+    }
+
+    /// From now on every key is remembered anew.
+    pub(super) fn forget_names(&mut self) {
+        self.names.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn room_bytes(&self) -> usize {
+        self.steps.capacity() * size_of::<Step>() + self.bytes.capacity()
+    }
+
+    fn keep(&mut self, part: &[u8]) -> Part {
+        self.bytes.extend_from_slice(part);
+        (self.bytes.len() - part.len(), part.len())
+    }
+
+    fn part(&self, (start, len): Part) -> &[u8] {
+        &self.bytes[start..start + len]
+    }
+
+    /// Whether a step remembers what the key was.
+    fn has_name(&self, db: u32, key: Key<'_>) -> bool {
+        let step = self.names.get(&(db, key.hash)).and_then(|&at| self.steps.get(at));
+        matches!(step, Some(Step::Key { key: kept, .. }) if self.part(*kept) == key.bytes)
+    }
+}
+
+/// A key of a shard with keys under WATCH changes.
+#[cold]
+pub(super) fn raise_version(unit: &mut Unit, shard: &mut Shard, db: u32, key: Key<'_>) {
+    if unit.remembers()
+        && let Some(version) = shard.watched.version(db, key.bytes)
+    {
+        let kept = unit.undo.keep(key.bytes);
+        unit.undo.steps.push(Step::Version { shard: key.shard(), db, key: kept, version });
+    }
+    shard.watched.changed(db, key.bytes);
+}
+
+impl Db<'_> {
+    /// Notes what a key is before it changes.
+    #[inline]
+    pub(super) fn remember(&mut self, key: Key<'_>) {
+        if self.unit.remembers() {
+            self.remember_key(key);
+        }
+    }
+
+    fn remember_key(&mut self, key: Key<'_>) {
+        let is_whole = self.unit.is_held_whole();
+        if is_whole && !self.unit.is_undoable() && self.unit.undo.has_name(self.index, key) {
+            return;
+        }
+        let undo = &mut self.unit.undo;
+        let kept = undo.keep(key.bytes);
+        let entry = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        let prior = entry.map(|entry| {
+            let body = match (entry.heap(), entry.value()) {
+                (Some(heap), _) => PriorBody::Heap(heap),
+                (None, ValueRef::Int(number)) => PriorBody::Int(number),
+                (None, ValueRef::Str(value) | ValueRef::Raw(value)) => PriorBody::Inline(undo.keep(&value)),
+                (None, ValueRef::Packed(packing, value)) => PriorBody::Packed(packing, undo.keep(&value)),
+                (None, _) => unreachable!("a large collection has a payload"),
+            };
+            Prior { body, expiry: entry.expiry(), access: entry.access() }
+        });
+        if is_whole {
+            undo.names.insert((self.index, key.hash), undo.steps.len());
+        }
+        undo.steps.push(Step::Key { db: self.index, hash: key.hash, key: kept, prior });
+    }
+
+    /// Remembers the versions of all keys under WATCH of a shard.
+    fn remember_versions(&mut self, number: u16) {
+        let undo = &mut self.unit.undo;
+        for (db, key, version) in self.held.shard(number).watched.versions() {
+            let key = undo.keep(key);
+            undo.steps.push(Step::Version { shard: number, db, key, version });
+        }
+    }
+
+    /// Empties the databases that `chosen` names. Every key counts as a change. The caller is alone behind the gate.
+    pub fn flush(&mut self, chosen: impl Fn(u32) -> bool) {
+        self.unit.note_changed();
+        self.unit.undo.forget_names();
+        let (keyspace, now, remembers) = (self.keyspace(), self.facts.now, self.unit.remembers());
+        for number in 0..SHARDS as u16 {
+            let shard = self.held.shard(number);
+            let filled: SmallVec<[u32; 16]> = shard.databases().map(|(db, _)| db).filter(|&db| chosen(db)).collect();
+            if remembers && !filled.is_empty() {
+                self.remember_versions(number);
+            }
+            for db in filled {
+                let shard = self.held.shard(number);
+                shard.watched_replaced(db, None, now);
+                let Some(directory) = shard.replace_directory(db, None) else { continue };
+                self.unit.dirty += directory.len() as u64;
+                if remembers {
+                    let directory = Some(triomphe::Arc::clone(&directory));
+                    self.unit.undo.steps.push(Step::Flush { shard: number, db, directory });
+                }
+                self.unit.retired_directories.push(directory);
+            }
+            keyspace.renew_earliest_expiry(number, self.held.shard(number));
+            self.held.release();
+        }
+    }
+
+    /// Exchanges two databases, which counts as one change. The caller is alone behind the gate.
+    pub fn swap(&mut self, one: u32, other: u32) {
+        self.unit.dirty += 1;
+        self.unit.note_changed();
+        if one == other {
+            return;
+        }
+        self.unit.undo.forget_names();
+        let (now, remembers) = (self.facts.now, self.unit.remembers());
+        if remembers {
+            (0..SHARDS as u16).for_each(|number| {
+                self.remember_versions(number);
+                self.held.release();
+            });
+            self.unit.undo.steps.push(Step::Swap { one, other });
+        }
+        for number in 0..SHARDS as u16 {
+            let shard = self.held.shard(number);
+            shard.watched_replaced(one, Some(other), now);
+            shard.watched_replaced(other, Some(one), now);
+            shard.swap(one, other);
+            self.held.release();
+        }
+    }
+
+    /// Takes back every change of the running command but the removal of expired keys: it failed.
+    pub fn roll_back(&mut self) {
+        self.roll_back_to(self.unit.start());
+    }
+
+    /// Takes back everything that was done since the savepoint, and forgets what was recorded and noted of it. The
+    /// shards of all its keys are held.
+    pub fn roll_back_to(&mut self, savepoint: Savepoint) {
+        for number in self.unit.truncate(savepoint) {
+            self.held.shard(number).sequence -= 1;
+        }
+        let mut undo = std::mem::take(&mut self.unit.undo);
+        while undo.len() > savepoint.undo {
+            if let Some(step) = undo.steps.pop() {
+                self.take_back(&undo, step);
+            }
+        }
+        undo.names.clear();
+        self.unit.undo = undo;
+    }
+
+    fn take_back(&mut self, undo: &UndoLog, step: Step) {
+        match step {
+            Step::Key { db, hash, key, prior } => {
+                let key = Key { bytes: undo.part(key), hash };
+                let directory = self.held.shard(key.shard()).directory_mut(db);
+                let displaced = match prior {
+                    None => directory.remove(key.hash, key.bytes),
+                    Some(Prior { body, expiry, access }) => {
+                        let value = match body {
+                            PriorBody::Int(number) => NewValue::Int(number),
+                            PriorBody::Inline(part) => NewValue::Bytes(undo.part(part)),
+                            PriorBody::Packed(packing, part) => NewValue::Packed(packing, undo.part(part)),
+                            PriorBody::Heap(heap) => NewValue::Heap(heap),
+                        };
+                        directory.set(key.hash, key.bytes, value, expiry, access)
+                    }
+                };
+                let earliest = directory.earliest_expiry();
+                if let Some(heap) = displaced.and_then(|displaced| displaced.heap) {
+                    self.retire(heap);
+                }
+                self.note_expiry(key, earliest);
+            }
+            Step::Version { shard, db, key, version } => {
+                self.held.shard(shard).watched.set_version(db, undo.part(key), version);
+            }
+            Step::Flush { shard: number, db, directory } => {
+                let keyspace = self.keyspace();
+                let shard = self.held.shard(number);
+                let displaced = shard.restore_directory(db, directory);
+                keyspace.renew_earliest_expiry(number, shard);
+                self.unit.retired_directories.extend(displaced);
+            }
+            Step::Swap { one, other } => {
+                (0..SHARDS as u16).for_each(|number| self.held.shard(number).swap(one, other));
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! A unit of work: everything that one command, one transaction or one script does to the keyspace, until it is
+//! committed or taken back.
+//!
+//! ```text
+//! begin(wants) ── command ── command ── … ── commit: records to the log under the locks, in one block;
+//!                    │                               then, after the unlock, events to those who listen
+//!                    ├─ fails or panics: back to the savepoint at its beginning
+//!                    └─ or the whole unit: back to where it began
+//! ```
+//!
+//! A unit holds what to undo, the records and barriers for the log in their order, the events, the count of changes,
+//! and what was taken out of the keyspace and is to be freed. What a worker only uses again and again, or adds up,
+//! stands apart from it: [`Scratch`]. How changes are remembered and taken back: `undo.rs`.
+//!
+//! Invariants:
+//! - What is wanted is said at the beginning: see [`Wants`]. Nothing that is not wanted is encoded or kept. Whether
+//!   anything has changed is a flag of its own, and never asked of a buffer.
+//! - What a savepoint goes back behind is neither logged nor told.
+//! - The removal of a key whose time has come, before a command has changed anything, stands though the command
+//!   fails: the savepoint at the command's beginning moves behind it. Only a unit that can be taken back as a whole
+//!   takes it back too. The key is as invisible then as it was before.
+//! - A command of one key changes it as the last step that can fail, and remembers nothing. In a unit that can be
+//!   taken back as a whole, it remembers what the key was when the unit began.
+
+use crate::base::config::NotifyFlags;
+use crate::core::undo::UndoLog;
+use crate::keyspace::Directory;
+use crate::resp::Args;
+use crate::resp::request::OwnedArgs;
+use crate::value::entry::Heap;
+
+/// Room for so many records that is kept for the next unit.
+const RECORDS_KEPT: usize = 1024;
+
+/// What is wanted of a unit beside the change itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Records for the log.
+    pub records: bool,
+    /// Keyspace events.
+    pub events: bool,
+}
+
+/// How far a unit has come: what [`crate::core::Db::roll_back_to`] goes back to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Savepoint {
+    /// Bytes and number of the records, and the number of barriers.
+    pub(super) record_bytes: usize,
+    pub(super) records: usize,
+    pub(super) barriers: usize,
+    pub(super) events: usize,
+    pub(super) undo: usize,
+    pub(super) vanished: usize,
+    pub(super) dirty: u64,
+    changed: bool,
+}
+
+/// Something that happened to a key, for those who listen for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What kind of event it is: one class of `notify-keyspace-events`.
+    pub class: NotifyFlags,
+    /// Its name: `set`, `expired`.
+    pub name: &'static str,
+    /// The database.
+    pub db: u32,
+    /// The key.
+    pub key: Box<[u8]>,
+}
+
+/// An effect on several shards, or on all, among the records of a unit.
+#[derive(Debug)]
+pub struct Barrier {
+    /// How many bytes of records go before it.
+    pub at: usize,
+    /// The database.
+    pub db: u32,
+    /// The command.
+    pub words: OwnedArgs,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Unit {
+    wants: Wants,
+    /// Whether the running command can be taken back alone: then each of its changes is remembered.
+    undoable: bool,
+    /// Whether the unit can be taken back as a whole: then what it changes first of each key is.
+    is_whole: bool,
+    /// Whether the unit spans several commands, and is open.
+    spans: bool,
+    /// Whether the running command has changed something, expiry apart,
+    changed: bool,
+    /// and whether it has said what the log is to hold of that.
+    logged: bool,
+    /// Whether one of the commands before it has done either.
+    changed_before: bool,
+    /// See [`crate::core::Db::log_as_received`].
+    as_received: bool,
+    /// Where the running command has begun.
+    start: Savepoint,
+    /// Encoded records.
+    pub(super) records: Vec<u8>,
+    /// The shard of each record.
+    pub(super) sequenced: Vec<u16>,
+    pub(super) undo: UndoLog,
+    /// Changes made.
+    pub(super) dirty: u64,
+    barriers: Vec<Barrier>,
+    events: Vec<Event>,
+    /// Large values to be freed elsewhere.
+    pub retired: Vec<Heap>,
+    /// Whole directories to be freed elsewhere: flushed databases.
+    pub retired_directories: Vec<triomphe::Arc<Directory>>,
+    /// Keys that have expired or were evicted although somebody waits for them, with their databases: those who
+    /// wait are to be told by whoever removed them.
+    pub vanished: Vec<(u32, Box<[u8]>)>,
+}
+
+/// What a worker uses again and again, and what it adds up: apart from the units that it runs.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Room in which a small collection is edited.
+    pub spare: Vec<u8>,
+    /// Changes of the units that have ended.
+    pub dirty: u64,
+    /// Lookups that found their key, and those that did not, for reads.
+    pub hits: u64,
+    /// See `hits`.
+    pub misses: u64,
+    /// Keys that had expired.
+    pub expired: u64,
+    /// Fields of hashes that had expired.
+    pub expired_fields: u64,
+}
+
+impl Unit {
+    /// Begins a unit of one command; `undoable` says whether it can be taken back.
+    #[inline]
+    pub fn begin(&mut self, wants: Wants, undoable: bool) {
+        if self.spans || !self.barriers.is_empty() || !self.events.is_empty() {
+            self.clear_rare();
+        }
+        self.wants = wants;
+        self.records.clear();
+        self.sequenced.clear();
+        self.undo.clear();
+        self.dirty = 0;
+        self.start = Savepoint { vanished: self.vanished.len(), ..Savepoint::default() };
+        self.set_out(undoable);
+    }
+
+    #[cold]
+    fn clear_rare(&mut self) {
+        (self.spans, self.is_whole, self.changed_before) = (false, false, false);
+        self.barriers.clear();
+        self.events.clear();
+    }
+
+    /// Begins a unit of several commands, each of which begins with [`Unit::begin_command`]. `is_whole` says whether
+    /// the unit can be taken back as a whole.
+    pub fn begin_spanning(&mut self, wants: Wants, is_whole: bool) {
+        self.begin(wants, false);
+        self.clear_rare();
+        (self.spans, self.is_whole) = (true, is_whole);
+    }
+
+    /// Begins the next command of a unit of several.
+    pub fn begin_command(&mut self, undoable: bool) {
+        debug_assert!(self.spans, "a unit of several commands");
+        self.changed_before = self.has_changed();
+        if !self.is_whole {
+            self.undo.clear();
+        }
+        self.start = self.position();
+        self.set_out(undoable);
+    }
+
+    #[inline]
+    fn set_out(&mut self, undoable: bool) {
+        self.undoable = undoable;
+        self.changed = false;
+        self.logged = false;
+        self.as_received = false;
+    }
+
+    /// Ends the unit, or one of its commands: what is remembered to be undone is forgotten, unless the unit can be
+    /// taken back as a whole. Else whoever frees what was removed would not be the last to hold it, and the next
+    /// command would free it here.
+    #[inline]
+    pub fn end(&mut self, scratch: &mut Scratch) {
+        if self.spans {
+            if !self.is_whole {
+                self.undo.clear();
+            }
+            return;
+        }
+        scratch.dirty += std::mem::take(&mut self.dirty);
+        self.undo.clear();
+        if self.sequenced.capacity() > RECORDS_KEPT {
+            self.sequenced = Vec::new();
+        }
+    }
+
+    /// Ends a unit of several commands, which is committed or taken back.
+    pub fn end_spanning(&mut self, scratch: &mut Scratch) {
+        self.clear_rare();
+        self.end(scratch);
+    }
+
+    /// Whether more commands may follow that could take back what was done: nothing is to be freed yet.
+    #[inline]
+    pub fn is_held_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// A point of this unit to which [`crate::core::Db::roll_back_to`] can go back: one that can be taken back as a
+    /// whole.
+    pub fn savepoint(&mut self) -> Savepoint {
+        debug_assert!(self.is_whole, "changes are remembered");
+        // What has changed before must be remembered anew.
+        self.undo.forget_names();
+        self.position()
+    }
+
+    /// How far the unit has come.
+    pub(super) fn position(&self) -> Savepoint {
+        Savepoint {
+            record_bytes: self.records.len(),
+            records: self.sequenced.len(),
+            barriers: self.barriers.len(),
+            events: self.events.len(),
+            undo: self.undo.len(),
+            vanished: self.vanished.len(),
+            dirty: self.dirty,
+            changed: self.has_changed(),
+        }
+    }
+
+    /// Where the running command has begun.
+    pub(super) fn start(&self) -> Savepoint {
+        self.start
+    }
+
+    /// Whether the running command has changed nothing yet, so that what expires now stands whatever becomes of it.
+    #[inline]
+    pub(super) fn is_firm(&self) -> bool {
+        !self.changed && !self.is_whole
+    }
+
+    /// What was done so far stands, whatever becomes of the running command.
+    pub(super) fn stand_firm(&mut self) {
+        self.start = self.position();
+    }
+
+    /// Forgets what was recorded behind a savepoint; gives the shards whose sequence numbers go back by one each.
+    pub(super) fn truncate(&mut self, to: Savepoint) -> Vec<u16> {
+        self.records.truncate(to.record_bytes);
+        self.barriers.truncate(to.barriers);
+        self.events.truncate(to.events);
+        self.vanished.truncate(to.vanished);
+        self.dirty = to.dirty;
+        self.changed_before = to.changed;
+        self.start = to;
+        self.set_out(self.undoable);
+        self.sequenced.drain(to.records..).collect()
+    }
+
+    /// What is wanted of it.
+    #[inline]
+    pub fn wants(&self) -> Wants {
+        self.wants
+    }
+
+    /// Whether records are wanted.
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.wants.records
+    }
+
+    /// Whether the running command can be taken back alone.
+    pub fn is_undoable(&self) -> bool {
+        self.undoable
+    }
+
+    /// Says whether the running command can be taken back alone: from now on.
+    pub(super) fn set_undoable(&mut self, undoable: bool) {
+        self.undoable = undoable;
+    }
+
+    /// Whether changes are to be remembered.
+    #[inline]
+    pub(super) fn remembers(&self) -> bool {
+        self.undoable || self.is_whole
+    }
+
+    /// Whether the running command, or one before it, has changed something, expiry apart.
+    pub fn has_changed(&self) -> bool {
+        self.changed_before || self.changed || self.logged
+    }
+
+    /// Whether the running command has changed something, expiry apart.
+    pub fn command_has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether the running command has counted changes and not said what the log is to hold of them.
+    #[inline]
+    pub fn has_unlogged_change(&self) -> bool {
+        self.dirty > self.start.dirty && !self.logged
+    }
+
+    /// Something has changed.
+    #[inline]
+    pub(super) fn note_changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// The command has said what the log is to hold.
+    #[inline]
+    pub(super) fn note_logged(&mut self) {
+        self.logged = true;
+    }
+
+    /// Whether something has changed and was logged, for [`Unit::set_marks`]: what expires is no change of a command.
+    pub(super) fn marks(&self) -> (bool, bool, u64) {
+        (self.changed, self.logged, self.dirty)
+    }
+
+    /// See [`Unit::marks`].
+    pub(super) fn set_marks(&mut self, (changed, logged, dirty): (bool, bool, u64)) {
+        (self.changed, self.logged, self.dirty) = (changed, logged, dirty);
+    }
+
+    /// Whether the running command is to be logged as it was received.
+    pub fn as_received(&self) -> bool {
+        self.as_received
+    }
+
+    pub(super) fn set_as_received(&mut self) {
+        self.as_received = true;
+    }
+
+    /// Puts an effect on several shards, or on all, behind the records so far.
+    pub fn log_barrier(&mut self, db: u32, words: Args<'_>) {
+        self.logged = true;
+        if self.wants.records {
+            self.barriers.push(Barrier { at: self.records.len(), db, words: OwnedArgs::new(words.from(0)) });
+        }
+    }
+
+    /// Whether there is anything to hand to the log.
+    #[inline]
+    pub fn has_records(&self) -> bool {
+        !self.records.is_empty() || !self.barriers.is_empty()
+    }
+
+    /// The encoded records, and the barriers among them: to be taken by the log.
+    #[inline]
+    pub fn records(&mut self) -> (&mut Vec<u8>, &mut Vec<Barrier>) {
+        (&mut self.records, &mut self.barriers)
+    }
+
+    /// Notes an event.
+    pub(super) fn note_event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// The events, in their order: for those who listen, once the locks are given back.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The room that is kept for the next unit, in bytes.
+    #[cfg(test)]
+    pub fn room_bytes(&self) -> usize {
+        self.undo.room_bytes() + self.sequenced.capacity() * size_of::<u16>() + self.records.capacity()
+    }
+
+    /// Whether nothing is remembered to be undone.
+    #[cfg(test)]
+    pub fn remembers_nothing(&self) -> bool {
+        self.undo.len() == 0
+    }
+}
