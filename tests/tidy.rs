@@ -238,6 +238,26 @@ fn nothing_is_left_undone_or_vaguely_named() {
 }
 
 #[test]
+fn every_lock_knows_its_rank() {
+    /// An allocator cannot keep lists, and a simulated disk is a leaf that only tests use.
+    const ALLOWED: &[&str] = &["src/base/lock.rs", "src/base/slab/", "src/persist/storage/sim.rs"];
+    let mut problems = Vec::new();
+    for (name, text) in rust_files("src") {
+        if is_test_file(&name) || ALLOWED.iter().any(|allowed| name.starts_with(allowed)) {
+            continue;
+        }
+        for (at, line) in without_tests(&text).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or(line);
+            let sync = code.contains("std::sync") && (code.contains("Mutex") || code.contains("RwLock"));
+            if sync || code.contains("parking_lot") {
+                problems.push(format!("{name}:{}: a lock without a rank", at + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
 fn files_are_touched_through_the_storage_trait_alone() {
     // Configuration, the operator's log, the pid file and sockets are no data; /proc is no disk.
     const ALLOWED: &[&str] = &[

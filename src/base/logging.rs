@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use parking_lot::Mutex;
+use super::lock::{Mutex, Rank};
 
 /// How much a line matters; the order is that of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +86,7 @@ static LINE_FORMAT: AtomicU8 = AtomicU8::new(LineFormat::Legacy as u8);
 static TIME_FORMAT: AtomicU8 = AtomicU8::new(TimeFormat::Legacy as u8);
 static HIDES_USER_DATA: AtomicBool = AtomicBool::new(true);
 /// `None`: standard output.
-static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(None);
+static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(Rank::OperatorLog, None);
 
 /// Shows lines of this level and above from now on.
 pub fn set_level(level: Level) {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod format;
 pub mod glob;
 pub mod hash;
+pub mod lock;
 pub mod logging;
 pub mod long_double;
 pub mod prefetch;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use crate::base::lock::{Mutex, Rank};
 
 use crate::base::config::{Config, Settings};
 use crate::core::client::Clients;
@@ -205,7 +205,7 @@ impl Default for Saving {
     fn default() -> Self {
         Saving {
             changes: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(Rank::Saving, SavingState::default()),
             last_save: AtomicI64::new(crate::base::clock::now_ms() / 1000),
             last_save_ok: AtomicBool::new(true),
             last_save_seconds: AtomicI64::new(-1),

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::base::lock::{Mutex, Rank};
 use crate::base::long_double::LongDouble;
 use crate::core::{CommandError, Server};
 use crate::keyspace::Keyspace;
@@ -140,13 +140,24 @@ pub struct Waiter {
 }
 
 /// All commands that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Blocking {
     next: AtomicU64,
     count: AtomicUsize,
     /// How many of them are to be told although their key is gone.
     group_readers: AtomicUsize,
     waiters: Mutex<HashMap<Ticket, Arc<Waiter>>>,
+}
+
+impl Default for Blocking {
+    fn default() -> Self {
+        Blocking {
+            next: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            group_readers: AtomicUsize::new(0),
+            waiters: Mutex::new(Rank::Waiters, HashMap::new()),
+        }
+    }
 }
 
 impl Blocking {

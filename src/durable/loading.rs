@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use parking_lot::Mutex;
+use crate::base::lock::{Mutex, Rank};
 
 use crate::core::Table;
 use crate::durable::pace::Pace;
@@ -39,7 +39,7 @@ pub fn load(
     threads: usize,
     pace: Pace,
 ) -> Result<Loaded, PersistError> {
-    let keys = Mutex::new(0);
+    let keys = Mutex::new(Rank::Register, 0);
     let shards: Vec<u16> = (0..SHARDS as u16).collect();
     in_parallel(&shards, threads, limits, |_, &shard| {
         let loaded = load_shard(keyspace, recovery, &limits, shard, pace)?;
@@ -163,7 +163,7 @@ fn in_parallel<T: Sync>(
         return items.iter().try_for_each(|item| work(&mut replayer, item));
     }
     let next = AtomicU16::new(0);
-    let failed = Mutex::new(None);
+    let failed = Mutex::new(Rank::Register, None);
     std::thread::scope(|scope| {
         for _ in 0..threads.min(items.len()) {
             scope.spawn(|| {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::base::{clock, logging};
+use crate::base::{clock, lock, logging};
 use crate::core::{CommandError, Server};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
@@ -69,6 +69,7 @@ pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(
 /// Loads anew, in the turn of a snapshot.
 fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     let started = clock::monotonic_us();
+    let _order = lock::out_of_order("only a snapshot holds the writer and wants the gate, and this is its turn");
     let closed = settle(server, how)?;
     let not_loaded = |error: PersistError| {
         logging::warning(format_args!("Nothing is reloaded, the keys stay as they are: {error}"));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
+use crate::base::lock::MutexGuard;
 use tokio::sync::oneshot;
 
 use crate::base::{clock, logging};

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::data::{append, find_keys, hold, wants};
 use super::group::Group;
 use super::handler::{error_reply, run_handler};
+use crate::base::lock::{Mutex, Rank};
 use crate::core::call::{HashedKeys, Wait};
 use crate::core::client::Client;
 use crate::core::db::Db;
@@ -55,7 +55,7 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
         on: block.on,
         null: block.null,
         keys: keys.iter().map(|key| (key.hash, key.bytes.into())).collect(),
-        state: Mutex::new(Some(sender)),
+        state: Mutex::new(Rank::WaiterState, Some(sender)),
     });
     for (at, key) in keys.iter().enumerate() {
         // The same key twice is one place in its queue.

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::base::lock::{Alone, Mutex, MutexGuard, Rank, alone};
 
 /// For how long the workers that are stopped already wait for another one that is not,
 const PATIENCE: Duration = Duration::from_micros(200);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_micros(200);
 const ATTEMPTS: usize = 16;
 
 #[repr(align(128))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Padded(Mutex<()>);
 
 /// One lock a worker; see the module.
@@ -41,13 +41,15 @@ pub struct Inside<'a> {
 /// The right to be alone with the keyspace.
 #[derive(Debug)]
 pub struct Closed<'a> {
+    _alone: Alone,
     _locks: Vec<MutexGuard<'a, ()>>,
 }
 
 impl Gate {
     /// A gate for this many workers, at least one.
     pub fn new(workers: usize) -> Self {
-        Gate { workers: (0..workers.max(1)).map(|_| Padded::default()).collect() }
+        let lock = |worker| Padded(Mutex::indexed(Rank::Gate, worker as u32, ()));
+        Gate { workers: (0..workers.max(1)).map(lock).collect() }
     }
 
     /// The number of workers.
@@ -67,10 +69,10 @@ impl Gate {
             self.workers.iter().filter(|worker| worker.0.is_locked()).for_each(|worker| drop(worker.0.lock()));
             let locks: Option<Vec<_>> = self.workers.iter().map(|worker| worker.0.try_lock_for(PATIENCE)).collect();
             if let Some(locks) = locks {
-                return Closed { _locks: locks };
+                return Closed { _alone: alone(), _locks: locks };
             }
         }
-        Closed { _locks: self.workers.iter().map(|w| w.0.lock()).collect() }
+        Closed { _alone: alone(), _locks: self.workers.iter().map(|w| w.0.lock()).collect() }
     }
 }
 
@@ -83,9 +85,14 @@ mod tests {
     #[test]
     fn the_others_go_on_while_one_is_slow() {
         let gate = Gate::new(3);
-        let slow = gate.enter(1);
-        let closed = AtomicBool::new(false);
+        let (slow, closed) = (std::sync::Barrier::new(2), AtomicBool::new(false));
         std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _slow = gate.enter(1);
+                slow.wait();
+                slow.wait();
+            });
+            slow.wait();
             scope.spawn(|| {
                 let _alone = gate.close();
                 closed.store(true, Ordering::SeqCst);
@@ -96,7 +103,7 @@ mod tests {
                 std::thread::sleep(Duration::from_micros(200));
             }
             assert!(!closed.load(Ordering::SeqCst));
-            drop(slow);
+            slow.wait();
         });
         assert!(closed.load(Ordering::SeqCst));
     }

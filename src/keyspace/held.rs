@@ -1,6 +1,6 @@
 //! The shards that one command, or one transaction, has locked.
 
-use parking_lot::MutexGuard;
+use crate::base::lock::MutexGuard;
 use smallvec::SmallVec;
 
 use super::{Keyspace, Shard};

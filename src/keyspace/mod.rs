@@ -24,7 +24,7 @@ pub mod watch;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::base::lock::{Mutex, MutexGuard, Rank};
 
 pub use crate::value::directory::{Directory, Place, Spine};
 pub use crate::value::entry::{EntryRef, NewValue, ValueRef};
@@ -55,6 +55,7 @@ struct Slot {
 }
 
 /// A read finds all it needs of its shard on the first line, a write on both.
+#[cfg(not(debug_assertions))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
 /// All keys of all databases.
@@ -96,12 +97,12 @@ pub fn shard_of(hash: u64) -> u16 {
 impl Keyspace {
     /// An empty keyspace of so many databases, placed by `seed`.
     pub fn new(databases: u32, seed: HashSeed) -> Self {
-        let slot = |_| Slot {
+        let slot = |shard| Slot {
             earliest_expiry: AtomicU64::new(u64::MAX),
             hint_directory: AtomicUsize::new(0),
             hint_spine: AtomicUsize::new(0),
             hint_segments: AtomicUsize::new(1),
-            shard: Mutex::new(Shard::new(seed)),
+            shard: Mutex::indexed(Rank::Shard, shard as u32, Shard::new(seed)),
         };
         Keyspace { seed, databases, slots: (0..SHARDS).map(slot).collect() }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::base::lock::{Condvar, Mutex, Rank};
 
 use super::log::{FsyncPolicy, Log};
 
@@ -17,12 +17,22 @@ use super::log::{FsyncPolicy, Log};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How the thread is woken.
-#[derive(Default)]
 pub struct Signal {
     kicked: AtomicBool,
     stop: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Signal {
+            kicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            lock: Mutex::new(Rank::Signal, ()),
+            wake: Condvar::default(),
+        }
+    }
 }
 
 impl Signal {
@@ -39,7 +49,7 @@ impl Signal {
     fn wait(&self, deadline: Instant) {
         let mut guard = self.lock.lock();
         while !self.kicked.load(Ordering::Acquire) {
-            if self.wake.wait_until(&mut guard, deadline).timed_out() {
+            if self.wake.wait_until(&mut guard, deadline) {
                 break;
             }
         }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use crate::base::lock::{Mutex, Rank};
 
 use super::block::{is_end_mark, read_segment_header};
 use super::error::PersistError;
@@ -169,7 +169,7 @@ impl Store {
             base_bytes: AtomicU64::new(recovery.summary.snapshot_bytes),
             storage,
             log,
-            manifest: Mutex::new(manifest),
+            manifest: Mutex::new(Rank::Manifest, manifest),
             next_snapshot: AtomicU64::new(next_snapshot),
             appendonly: AtomicBool::new(options.appendonly),
             busy: Arc::new(AtomicBool::new(false)),

@@ -7,7 +7,6 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -15,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::acceptor::{Dealer, accept_tcp};
 use crate::base::config::Settings;
+use crate::base::lock::{Mutex, Rank};
 use crate::base::logging;
 
 /// The listening sockets of a server that accepts connections.
@@ -52,7 +52,7 @@ impl Listeners {
     /// Those of the system.
     pub fn new(dealer: Dealer, settings: &Settings, bound: Vec<Bound>) -> io::Result<Listeners> {
         let (runtime, backlog) = (Handle::current(), settings.tcp_backlog);
-        let listeners = Listeners { runtime, dealer, backlog, open: Mutex::default() };
+        let listeners = Listeners { runtime, dealer, backlog, open: Mutex::new(Rank::Listeners, Vec::new()) };
         *listeners.open.lock() = listeners.accept(bound)?;
         Ok(listeners)
     }

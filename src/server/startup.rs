@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Dealer};
@@ -21,7 +20,8 @@ use super::supervisor::Supervisor;
 use super::{daemon, limits, signals, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
-use crate::base::{alloc, clock, logging, random};
+use crate::base::lock::Mutex;
+use crate::base::{alloc, clock, lock, logging, random};
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::{Server, Table};
@@ -365,8 +365,8 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
     while server.saving.state.lock().running.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // No snapshot runs and none begins, so nobody waits for the gate with the log's writer in hand. From the
-    // closing of the gate on no command runs any more.
+    // No snapshot runs and none begins. From the closing of the gate on no command runs any more.
+    let _order = lock::out_of_order("nobody makes a snapshot, so nobody wants the gate with the log's writer in hand");
     let (mut outcome, closed) = match save {
         true => {
             logging::notice(format_args!("Saving the final snapshot before exiting."));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use crate::base::lock::{Mutex, MutexGuard, Rank, RwLock};
 
 use super::directive::{Change, Directive, Kind};
 use super::error::ConfigError;
@@ -89,10 +89,10 @@ impl Config {
     fn from_values(values: Values, file: Option<PathBuf>) -> Config {
         let settings = Arc::new(Settings::from_values(&values));
         Config {
-            current: RwLock::new(Current { settings, values: Arc::new(values) }),
+            current: RwLock::new(Rank::Settings, Current { settings, values: Arc::new(values) }),
             generation: AtomicU64::new(0),
-            changing: Mutex::new(()),
-            rewriting: Mutex::new(()),
+            changing: Mutex::new(Rank::ConfigChange, ()),
+            rewriting: Mutex::new(Rank::ConfigFile, ()),
             file,
         }
     }

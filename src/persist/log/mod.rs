@@ -24,7 +24,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::base::lock::{Mutex, MutexGuard, Rank};
 
 use super::block::{BlockHeader, finish_block};
 use super::error::PersistError;
@@ -136,38 +136,44 @@ struct Writer {
 
 impl Log {
     pub(crate) fn new(setup: LogSetup) -> Self {
-        let buffer = || Padded(Mutex::new(Buffer { bytes: Vec::new(), epoch: NO_EPOCH }));
+        let buffer = |worker| {
+            let empty = Buffer { bytes: Vec::new(), epoch: NO_EPOCH };
+            Padded(Mutex::indexed(Rank::JournalBuffer, worker as u32, empty))
+        };
         let workers = setup.workers.max(1);
         Self {
-            buffers: (0..workers).map(|_| buffer()).collect(),
+            buffers: (0..workers).map(buffer).collect(),
             position: AtomicU64::new(setup.last_block << 1),
             epoch: AtomicU64::new(0),
             active: AtomicBool::new(false),
-            writer: Mutex::new(Writer {
-                maker: SegmentMaker {
-                    storage: setup.storage,
-                    hash_seed: setup.hash_seed,
-                    generation: setup.generation,
+            writer: Mutex::new(
+                Rank::LogWriter,
+                Writer {
+                    maker: SegmentMaker {
+                        storage: setup.storage,
+                        hash_seed: setup.hash_seed,
+                        generation: setup.generation,
+                    },
+                    current: None,
+                    spare: None,
+                    retired: None,
+                    next_segment: setup.next_segment,
+                    taken: setup.last_block,
+                    last_written: setup.last_block,
+                    prev_crc: setup.last_crc,
+                    swapped: vec![Vec::new(); workers],
+                    block: Vec::new(),
                 },
-                current: None,
-                spare: None,
-                retired: None,
-                next_segment: setup.next_segment,
-                taken: setup.last_block,
-                last_written: setup.last_block,
-                prev_crc: setup.last_crc,
-                swapped: vec![Vec::new(); workers],
-                block: Vec::new(),
-            }),
-            syncing: Mutex::new(()),
-            poison: Mutex::new(None),
+            ),
+            syncing: Mutex::new(Rank::Syncing, ()),
+            poison: Mutex::new(Rank::Poison, None),
             poisoned: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             written: AtomicU64::new(setup.last_block),
             synced: AtomicU64::new(setup.last_block),
             bytes: AtomicU64::new(setup.bytes),
             policy: AtomicU8::new(setup.policy as u8),
-            subscribers: Mutex::new(Vec::new()),
+            subscribers: Mutex::default(),
             signal: Signal::default(),
             clock: setup.clock,
         }

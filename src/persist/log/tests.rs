@@ -236,7 +236,7 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     let thread = StoreOptions { fsync_thread: true, policy: FsyncPolicy::Always, workers: 4, ..options(1, true) };
     let (store, _) = open(&storage, thread);
     let log = store.log();
-    let (lock, wake) = (Arc::new(Mutex::new(())), Arc::new(parking_lot::Condvar::new()));
+    let (lock, wake) = (Arc::new(parking_lot::Mutex::new(())), Arc::new(parking_lot::Condvar::new()));
     let (signal_lock, signal) = (Arc::clone(&lock), Arc::clone(&wake));
     log.on_progress(Box::new(move || {
         drop(signal_lock.lock());

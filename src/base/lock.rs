@@ -1,0 +1,473 @@
+//! Locks that know their rank, so that a wrong order is found by a test and not by a deadlock.
+//!
+//! Every lock of the server has a [`Rank`]. A thread that holds a lock may wait only for locks of a higher rank, or for
+//! one of the same rank with a higher index (workers of the gate, shards, journal buffers). Debug builds keep the locks
+//! of each thread and panic where the order is broken; release builds keep nothing, and a lock costs what
+//! `parking_lot`'s costs.
+//!
+//! Invariants:
+//! - Waiting is checked, trying is not: `try_lock` cannot be part of a deadlock. What was taken by trying counts as
+//!   held.
+//! - Who is [`alone`] behind the closed gate may lock shards in any order among themselves: nobody else holds one for
+//!   longer than a moment, and never two.
+//! - A guard is not held across an `await`: see `.clippy.toml`.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// The order in which locks are taken, outermost first. This list is its one home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Rank {
+    /// The listening sockets, while they change.
+    Listeners,
+    /// One CONFIG SET at a time.
+    ConfigChange,
+    /// One CONFIG REWRITE at a time.
+    ConfigFile,
+    /// Which snapshot is being made, and what follows it.
+    Saving,
+    /// The manifest.
+    Manifest,
+    /// The writer of the log's file.
+    LogWriter,
+    /// The gate: one lock a worker, by its number. Nothing above this line is waited for behind the closed gate.
+    Gate,
+    /// Whether a waiting command has been answered.
+    WaiterState,
+    /// The shards of the keyspace, by their number.
+    Shard,
+    /// The register of waiting commands.
+    Waiters,
+    /// The buffers of the journal, one a worker, by its number.
+    JournalBuffer,
+    /// One fsync at a time.
+    Syncing,
+    /// Why the log has failed.
+    Poison,
+    /// Short registers that lead to no other lock: clients, errors, labels, subscribers, mailboxes.
+    Register,
+    /// The settings: held to clone or exchange a pointer.
+    Settings,
+    /// The wake-up of a thread.
+    Signal,
+    /// The operator's log.
+    OperatorLog,
+}
+
+/// What a thread holds; only in debug builds.
+#[cfg(debug_assertions)]
+mod held {
+    use std::cell::{Cell, RefCell};
+
+    use super::Rank;
+
+    thread_local! {
+        static HELD: RefCell<Vec<(Rank, u32)>> = const { RefCell::new(Vec::new()) };
+        static ALONE: Cell<u32> = const { Cell::new(0) };
+        static EXEMPT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Panics if the thread must not wait for this lock now.
+    #[track_caller]
+    pub(super) fn check(rank: Rank, index: u32) {
+        // A thread that is ending has no list any more, and holds nothing.
+        if EXEMPT.try_with(Cell::get).unwrap_or(1) > 0 {
+            return;
+        }
+        let _ = HELD.try_with(|held| {
+            let Ok(held) = held.try_borrow() else { return };
+            let wrong = held.iter().find(|(other, at)| match other.cmp(&rank) {
+                std::cmp::Ordering::Less => false,
+                std::cmp::Ordering::Greater => true,
+                std::cmp::Ordering::Equal => *at >= index && !(rank == Rank::Shard && is_alone() && *at != index),
+            });
+            if let Some((other, at)) = wrong
+                && !std::thread::panicking()
+            {
+                panic!("lock order: {rank:?} {index} is waited for while {other:?} {at} is held");
+            }
+        });
+    }
+
+    pub(super) fn add(rank: Rank, index: u32) {
+        let _ = HELD.try_with(|held| held.borrow_mut().push((rank, index)));
+    }
+
+    pub(super) fn remove(rank: Rank, index: u32) {
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            if let Some(at) = held.iter().rposition(|entry| *entry == (rank, index)) {
+                held.remove(at);
+            }
+        });
+    }
+
+    pub(super) fn count() -> usize {
+        HELD.try_with(|held| held.borrow().len()).unwrap_or(0)
+    }
+
+    pub(super) fn is_alone() -> bool {
+        ALONE.try_with(Cell::get).unwrap_or(0) > 0
+    }
+
+    pub(super) fn step_exempt(by: i32) {
+        let _ = EXEMPT.try_with(|exempt| exempt.set(exempt.get().wrapping_add_signed(by)));
+    }
+
+    pub(super) fn step_alone(by: i32) {
+        let _ = ALONE.try_with(|alone| alone.set(alone.get().wrapping_add_signed(by)));
+    }
+}
+
+/// The right to lock shards in any order, for as long as it lives: its thread has closed the gate.
+#[derive(Debug)]
+pub struct Alone(());
+
+/// Notes that this thread is alone behind the closed gate; see the module.
+pub fn alone() -> Alone {
+    #[cfg(debug_assertions)]
+    held::step_alone(1);
+    Alone(())
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        held::step_alone(-1);
+    }
+}
+
+/// The right to take locks against their order, for as long as it lives.
+#[derive(Debug)]
+pub struct OutOfOrder(());
+
+/// Lets this thread take locks against their order; `reason` says why nobody can wait the other way round. A reader of
+/// the source is to find every such place by this name.
+pub fn out_of_order(reason: &'static str) -> OutOfOrder {
+    debug_assert!(!reason.is_empty());
+    #[cfg(debug_assertions)]
+    held::step_exempt(1);
+    OutOfOrder(())
+}
+
+impl Drop for OutOfOrder {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        held::step_exempt(-1);
+    }
+}
+
+/// Checks, in debug builds, that the thread holds no lock: where it is about to wait for something else.
+#[track_caller]
+pub fn assert_none_held(before: &str) {
+    #[cfg(debug_assertions)]
+    assert!(held::count() == 0, "a lock is held at {before}");
+    #[cfg(not(debug_assertions))]
+    let _ = before;
+}
+
+/// A lock with its rank and, among those of one rank, its index.
+pub struct Mutex<T> {
+    #[cfg(debug_assertions)]
+    place: (Rank, u32),
+    inner: parking_lot::Mutex<T>,
+}
+
+/// The right to use what a [`Mutex`] guards.
+pub struct MutexGuard<'a, T> {
+    inner: parking_lot::MutexGuard<'a, T>,
+    #[cfg(debug_assertions)]
+    _place: Place,
+}
+
+/// An entry in the thread's list; leaves it when dropped.
+#[cfg(debug_assertions)]
+struct Place(Rank, u32);
+
+#[cfg(debug_assertions)]
+impl Place {
+    fn new((rank, index): (Rank, u32)) -> Place {
+        held::add(rank, index);
+        Place(rank, index)
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Place {
+    fn drop(&mut self) {
+        held::remove(self.0, self.1);
+    }
+}
+
+impl<T> Mutex<T> {
+    /// A lock of this rank, the only one of its rank that a thread holds at a time.
+    pub const fn new(rank: Rank, value: T) -> Mutex<T> {
+        Mutex::indexed(rank, 0, value)
+    }
+
+    /// One of several locks of a rank, which are taken with ascending index.
+    pub const fn indexed(rank: Rank, index: u32, value: T) -> Mutex<T> {
+        #[cfg(not(debug_assertions))]
+        let _ = (rank, index);
+        Mutex {
+            #[cfg(debug_assertions)]
+            place: (rank, index),
+            inner: parking_lot::Mutex::new(value),
+        }
+    }
+
+    fn guard<'a>(&self, inner: parking_lot::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        MutexGuard {
+            inner,
+            #[cfg(debug_assertions)]
+            _place: Place::new(self.place),
+        }
+    }
+
+    /// Waits for the lock.
+    #[inline]
+    #[track_caller]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(debug_assertions)]
+        held::check(self.place.0, self.place.1);
+        self.guard(self.inner.lock())
+    }
+
+    /// Takes the lock if it is free.
+    #[inline]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.inner.try_lock().map(|guard| self.guard(guard))
+    }
+
+    /// Waits for the lock for at most so long. A bounded wait is checked like an unbounded one.
+    #[track_caller]
+    pub fn try_lock_for(&self, time: Duration) -> Option<MutexGuard<'_, T>> {
+        #[cfg(debug_assertions)]
+        held::check(self.place.0, self.place.1);
+        self.inner.try_lock_for(time).map(|guard| self.guard(guard))
+    }
+
+    /// Whether somebody holds it at this moment.
+    pub fn is_locked(&self) -> bool {
+        self.inner.is_locked()
+    }
+
+    /// What it guards, of a lock that nobody can hold.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
+    }
+
+    /// What it guards.
+    pub fn into_inner(self) -> T {
+        self.inner.into_inner()
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    /// A register: see [`Rank::Register`].
+    fn from(value: T) -> Self {
+        Mutex::new(Rank::Register, value)
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    /// A register: see [`Rank::Register`].
+    fn default() -> Self {
+        Mutex::new(Rank::Register, T::default())
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// A lock for many readers or one writer, with its rank.
+pub struct RwLock<T> {
+    #[cfg(debug_assertions)]
+    rank: Rank,
+    inner: parking_lot::RwLock<T>,
+}
+
+/// The right to read what a [`RwLock`] guards.
+pub struct ReadGuard<'a, T> {
+    inner: parking_lot::RwLockReadGuard<'a, T>,
+    #[cfg(debug_assertions)]
+    _place: Place,
+}
+
+/// The right to change what a [`RwLock`] guards.
+pub struct WriteGuard<'a, T> {
+    inner: parking_lot::RwLockWriteGuard<'a, T>,
+    #[cfg(debug_assertions)]
+    _place: Place,
+}
+
+impl<T> RwLock<T> {
+    /// A lock of this rank.
+    pub const fn new(rank: Rank, value: T) -> RwLock<T> {
+        #[cfg(not(debug_assertions))]
+        let _ = rank;
+        RwLock {
+            #[cfg(debug_assertions)]
+            rank,
+            inner: parking_lot::RwLock::new(value),
+        }
+    }
+
+    /// Waits until nobody writes.
+    #[track_caller]
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        #[cfg(debug_assertions)]
+        held::check(self.rank, 0);
+        ReadGuard {
+            inner: self.inner.read(),
+            #[cfg(debug_assertions)]
+            _place: Place::new((self.rank, 0)),
+        }
+    }
+
+    /// Waits until nobody reads or writes.
+    #[track_caller]
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        #[cfg(debug_assertions)]
+        held::check(self.rank, 0);
+        WriteGuard {
+            inner: self.inner.write(),
+            #[cfg(debug_assertions)]
+            _place: Place::new((self.rank, 0)),
+        }
+    }
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// Where a thread sleeps until another wakes it.
+#[derive(Debug, Default)]
+pub struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    /// Gives the lock back and sleeps until woken, at most until the deadline. Returns whether that has passed.
+    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: std::time::Instant) -> bool {
+        self.0.wait_until(&mut guard.inner, deadline).timed_out()
+    }
+
+    /// Gives the lock back and sleeps until woken.
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.0.wait(&mut guard.inner);
+    }
+
+    /// Wakes one that sleeps.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes all that sleep.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    fn panics(f: impl FnOnce() + std::panic::UnwindSafe) -> bool {
+        std::panic::catch_unwind(f).is_err()
+    }
+
+    #[test]
+    fn a_wrong_order_panics_and_leaves_nothing_held() {
+        let (writer, gate) = (Mutex::new(Rank::LogWriter, ()), Mutex::new(Rank::Gate, ()));
+        drop((writer.lock(), gate.lock()));
+        let wrong = std::panic::AssertUnwindSafe(|| {
+            let _gate = gate.lock();
+            let _writer = writer.lock();
+        });
+        assert!(panics(wrong));
+        assert_none_held("the end of a panic");
+        assert!(writer.try_lock().is_some(), "the wrong lock was not taken");
+    }
+
+    #[test]
+    fn among_one_rank_the_index_ascends_unless_alone() {
+        let shards: Vec<_> = (0..3).map(|index| Mutex::indexed(Rank::Shard, index, ())).collect();
+        drop((shards[0].lock(), shards[2].lock()));
+        let wrong = |first: usize, second: usize| {
+            panics(std::panic::AssertUnwindSafe(|| drop((shards[first].lock(), shards[second].lock()))))
+        };
+        assert!(wrong(1, 0));
+        assert!(wrong(1, 1));
+        let alone = alone();
+        drop((shards[2].lock(), shards[0].lock(), shards[1].lock()));
+        drop(alone);
+        assert!(wrong(1, 0));
+    }
+
+    #[test]
+    fn trying_is_not_checked_but_counts() {
+        let (poison, writer) = (Mutex::new(Rank::Poison, ()), Mutex::new(Rank::LogWriter, ()));
+        let held = poison.lock();
+        let tried = writer.try_lock();
+        assert!(tried.is_some());
+        assert_eq!(held::count(), 2);
+        drop(held);
+        assert_eq!(held::count(), 1);
+        let gate = RwLock::new(Rank::Settings, 7);
+        assert_eq!(*gate.read(), 7);
+        *gate.write() = 8;
+        drop(tried);
+        assert_none_held("the end");
+    }
+}
