@@ -1,12 +1,12 @@
-//! Values as bytes, for snapshots and for records of the log that hold a key's whole state.
+//! Encodes values as bytes, for snapshots and for log records that hold a key's whole state.
 //!
-//! A small collection is stored as the bytes that it is in memory; they are those of Redis' listpack and
-//! intset. A large one is stored as its elements, one after the other: drawn in `persist::format`.
+//! A small collection is stored as its bytes in memory, which are those of Redis' listpack and intset. A large one is
+//! stored element by element, as drawn in `persist::format`.
 //!
 //! Invariants:
-//! - Tags are numbers of the persisted format: they are added to and never change.
-//! - [`decode`] takes any bytes and gives a sound value or an error; it allocates no more than a small
-//!   multiple of what it is given.
+//! - Tags are numbers of the persisted format: they are append-only and never change.
+//! - [`decode`] takes any bytes and returns a sound value or an error. It allocates at most a small multiple of its
+//!   input.
 
 use super::collection::Collection;
 use super::entry::{Heap, NewValue, Packing, ValueRef};
@@ -45,13 +45,13 @@ pub mod tags {
     pub const STREAM: u8 = 13;
 }
 
-/// Is shown what has been encoded so far, between two elements, and may take it away.
+/// Called between two elements with what has been encoded so far, which it may take away.
 pub type Spill<'a> = dyn FnMut(&mut Vec<u8>) + 'a;
 
 /// Appends the bytes of a collection and returns its tag; `None` for a string.
 pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
-    // Room for all of a large one at once: were it to grow by doubling, the system would move megabytes of it to
-    // another address at a time, and every thread that needs more memory waits meanwhile.
+    // Reserves room for all of a large collection at once. If it grew by doubling, the system would move megabytes to
+    // another address at a time, and every thread that needs memory would wait meanwhile.
     out.reserve(match value {
         ValueRef::List(list) => list.bytes(),
         ValueRef::Set(set) => set.bytes(),
@@ -63,7 +63,7 @@ pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
     encode_in_steps(value, out, &mut |_| ())
 }
 
-/// The same for a large collection whose bytes are not wanted all at once.
+/// The same, in steps, for a large collection.
 pub fn encode_in_steps(value: ValueRef<'_>, out: &mut Vec<u8>, spill: &mut Spill<'_>) -> Option<u8> {
     match value {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => return None,
@@ -97,7 +97,7 @@ fn tag_of(packing: Packing) -> u8 {
     }
 }
 
-/// The collection that [`encode`] wrote.
+/// Decodes the collection that [`encode`] wrote.
 ///
 /// # Errors
 /// What is wrong with the bytes.
@@ -155,7 +155,7 @@ pub fn check_invariants(value: ValueRef<'_>, limits: &Limits) {
     }
 }
 
-/// The same bytes for equal values, whatever their form in memory: for comparisons.
+/// Gives equal values the same bytes, whatever their form in memory, for comparisons.
 pub fn canonical(value: ValueRef<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     match value {

@@ -1,38 +1,38 @@
-//! What all types of collection have in common for those who store them: a form to read, a form to edit, and
-//! what is to be stored when an edit ends.
+//! What all types of collection have in common for the code that stores them: a form to read, a form to edit, and
+//! what to store when an edit ends.
 
 use super::Limits;
 use super::entry::{Heap, HeapMut, Kind, Packing, ValueRef};
 
-/// What stands at a key that is about to be edited.
+/// The value of a key that is about to be edited.
 #[derive(Debug)]
 pub enum Stored<'a> {
-    /// Nothing; with an empty buffer to begin in.
+    /// No value, and an empty buffer to begin in.
     Missing(Vec<u8>),
     /// A small collection: a copy of its bytes.
     Packed(Packing, Vec<u8>),
-    /// A large collection, in its place.
+    /// A large collection, in place.
     Large(HeapMut<'a>),
 }
 
-/// What is to be stored after an edit.
+/// What to store after an edit.
 #[derive(Debug)]
 pub enum Finished {
-    /// Nothing: the collection is empty, so its key goes.
+    /// Nothing: the collection is empty, so its key is removed.
     Empty,
-    /// What was edited in its place.
+    /// Nothing new: the value was edited in place.
     InPlace,
-    /// A small collection; the buffer is used again.
+    /// A small collection; the buffer is reused.
     Packed(Packing, Vec<u8>),
-    /// A large one: it has grown out of its small form.
+    /// A large collection, which has outgrown its small form.
     Large(Heap),
 }
 
-/// A type of collection, named by a type without values.
+/// A type of collection, represented by a type without values.
 pub trait Collection {
     /// The collection, for reading.
     type Ref<'a>;
-    /// The collection, for editing: it changes its form by itself when it must.
+    /// The collection, for editing. It changes its form by itself when necessary.
     type Mut<'a>;
 
     /// Whether values of this kind are of this type.
@@ -44,6 +44,6 @@ pub trait Collection {
     /// The value for editing; `None` if it is of another type.
     fn edit<'a>(stored: Stored<'a>, limits: &Limits) -> Option<Self::Mut<'a>>;
 
-    /// What an edit has come to.
+    /// Ends an edit and says what to store.
     fn finish(edited: Self::Mut<'_>) -> Finished;
 }

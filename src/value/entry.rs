@@ -13,12 +13,12 @@
 //! This layout lives in memory only; it is never persisted. Invariants:
 //!
 //! - klen and vlen are the lengths *in the record*: 8 where a pointer stands for the bytes.
-//! - A pointer was made by `Heap::into_raw` (a key: of a [`SharedBytes`]) and owns one reference.
-//! - An `Int` is always in the record; a `Raw` and a large collection always a pointer; a `Str` and a packed
-//!   collection a pointer only when it is longer than [`INLINE_VALUE_MAX`]. So the form of a value follows
-//!   from what it is.
+//! - A pointer was made by `Heap::into_raw` (for a key, of a [`SharedBytes`]) and owns one reference.
+//! - An `Int` is always in the record. A `Raw` and a large collection are always pointers. A `Str` and a packed
+//!   collection are pointers only when longer than [`INLINE_VALUE_MAX`]. The form of a value thus follows from the
+//!   value.
 //!
-//! A reader never allocates. Records are written here and nowhere else, into room that the segment made.
+//! A reader never allocates. Records are written only here, into room that the segment has made.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -60,7 +60,7 @@ pub enum NewValue<'a> {
     Raw(Vec<u8>),
     /// A small collection: its bytes are copied, as those of a string are.
     Packed(Packing, &'a [u8]),
-    /// A payload as it came out of another record.
+    /// A payload taken from another record.
     Heap(Heap),
 }
 
@@ -100,7 +100,7 @@ impl Body<'_> {
 }
 
 impl NewValue<'_> {
-    /// A time before which no element of this collection expires; `None` if none ever does.
+    /// A lower bound of the expiries of this collection's elements; `None` if none expires.
     #[inline]
     pub fn expiry(&self) -> Option<u64> {
         match self {
@@ -113,7 +113,7 @@ impl NewValue<'_> {
 
     /// Calls `store` with the form that the record will hold.
     ///
-    /// A reference held by a pointer form passes to whoever stores it.
+    /// A reference held by a pointer form passes to the caller that stores it.
     #[inline]
     pub(super) fn with_body<R>(self, store: impl FnOnce(Body<'_>) -> R) -> R {
         let shared = match self {
@@ -163,8 +163,8 @@ impl<'a> BytesRef<'a> {
         self.bytes
     }
 
-    /// A reference of one's own to the bytes, where they are a sealed payload: so that a large
-    /// reply is sent without a copy. `None` for bytes in the record and for growable ones.
+    /// A new reference to the bytes of a sealed payload, so that a large reply is sent without a copy. `None` for
+    /// bytes in the record and for growable ones.
     #[inline]
     pub fn share(&self) -> Option<SharedBytes> {
         if self.sealed.is_null() {
@@ -312,7 +312,8 @@ impl<'a> EntryRef<'a> {
         (self.flags() & FLAG_VALUE_SPILLED != 0).then(|| self.pointer(HEAD_LEN + self.key_len()))
     }
 
-    /// The pointers to sealed bytes, each with its place in the record: of the key, and of a value that is no more.
+    /// The pointers to sealed bytes, each with its offset in the record: that of the key, and that of a value of
+    /// sealed bytes.
     pub(super) fn string_pointers(&self) -> impl Iterator<Item = (usize, *const ())> {
         let is_string = self.kind() == Kind::Str || self.kind().packing().is_some();
         let value = self.value_pointer().filter(|_| is_string).map(|raw| (HEAD_LEN + self.key_len(), raw));
@@ -402,7 +403,7 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// The value in a form to store elsewhere (RENAME, COPY): a payload is shared, not copied.
+    /// The value, ready to be stored elsewhere (RENAME, COPY). A payload is shared, not copied.
     pub fn to_new_value(&self) -> NewValue<'a> {
         match self.heap() {
             Some(heap) => NewValue::Heap(heap),
@@ -415,7 +416,7 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// One more reference to the payload, if the value is outside the record.
+    /// A new reference to the payload, if the value is outside the record.
     pub fn heap(&self) -> Option<Heap> {
         let raw = self.value_pointer()?;
         // SAFETY: the pointer is of a payload of the record's kind; its reference is alive.
@@ -434,8 +435,8 @@ impl<'a> EntryRef<'a> {
         Some(u64::from_le_bytes(word))
     }
 
-    /// A time before which no element of the collection expires, in unix milliseconds; `None` if none ever
-    /// does, or the value is no collection.
+    /// A lower bound of the expiries of the collection's elements, in unix milliseconds; `None` if none expires, or
+    /// the value is not a collection.
     #[inline]
     pub fn value_expiry(&self) -> Option<u64> {
         match self.kind() {
@@ -454,7 +455,7 @@ impl<'a> EntryRef<'a> {
         u32::from_le_bytes([self.byte(3), self.byte(4), self.byte(5), 0])
     }
 
-    /// The bytes of memory that the entry takes, about: record, slot and payloads.
+    /// An estimate of the memory that the entry takes, in bytes: record, slot and payloads.
     pub fn memory(&self) -> usize {
         let key = match self.key_pointer() {
             Some(_) => self.key().len() + 2 * size_of::<usize>(),
@@ -480,10 +481,10 @@ pub(super) fn record_len(key_len: usize, value_len: usize, expiry: Option<u64>) 
     HEAD_LEN + key_len + value_len + if expiry.is_some() { EXPIRY_LEN } else { 0 }
 }
 
-/// Writes all of a record but its key.
+/// Writes all of a record except its key.
 ///
 /// # Safety
-/// `record` has room for `record_len(key_len, body.len(), expiry)` bytes, which nobody reads now.
+/// `record` has room for `record_len(key_len, body.len(), expiry)` bytes, which nothing reads now.
 #[inline]
 pub(super) unsafe fn write_head_and_value(
     record: *mut u8,
@@ -514,7 +515,7 @@ pub(super) unsafe fn write_head_and_value(
 }
 
 /// # Safety
-/// `record` is a record's start, and nobody reads it now.
+/// `record` is the start of a record, and nothing reads it now.
 #[inline]
 pub(super) unsafe fn write_access(record: *mut u8, access: u32) {
     let [low, middle, high, _] = access.min(ACCESS_MAX).to_le_bytes();

@@ -5,8 +5,8 @@
 //!   cell    the first 2 × step bits                   a box; its scores are neighbours
 //! ```
 //!
-//! Longitudes are within ±180 and latitudes within ±85.05112878 degrees, as in web maps. Distances are those on
-//! a sphere; the formulas keep Redis' order of operations, since results must be equal to the last digit.
+//! Longitudes are within ±180 and latitudes within ±85.05112878 degrees, as in web maps. Distances are those on a
+//! sphere. The formulas keep Redis' order of operations, because results must be equal to the last digit.
 
 use std::f64::consts::PI;
 
@@ -61,7 +61,7 @@ fn gather(bits: u64) -> u64 {
     bits
 }
 
-/// The bits of a place at some step, with latitudes up to `latitude_max`.
+/// The bits of a place at this step, with latitudes up to `latitude_max`.
 fn encode(place: Place, latitude_max: f64, step: u32) -> u64 {
     let scale = (1_u64 << step) as f64;
     let latitude = (place.latitude + latitude_max) / (latitude_max + latitude_max) * scale;
@@ -70,7 +70,7 @@ fn encode(place: Place, latitude_max: f64, step: u32) -> u64 {
 }
 
 impl Place {
-    /// Whether a sorted set can hold it.
+    /// Whether it is within the bounds.
     pub fn is_valid(self) -> bool {
         (-LONGITUDE_MAX..=LONGITUDE_MAX).contains(&self.longitude)
             && (-LATITUDE_MAX..=LATITUDE_MAX).contains(&self.latitude)
@@ -81,7 +81,7 @@ impl Place {
         encode(self, LATITUDE_MAX, STEP_MAX)
     }
 
-    /// The middle of what a score stands for.
+    /// The center of the cell of a score.
     pub fn of_score(score: f64) -> Place {
         let area = Cell { bits: score as u64, step: STEP_MAX }.area();
         let longitude = (area.west + area.east) / 2.0;
@@ -92,7 +92,7 @@ impl Place {
         }
     }
 
-    /// The standard geohash: 11 letters, of which the last says nothing.
+    /// The standard geohash: 11 characters, of which the last carries no information.
     pub fn geohash(self) -> [u8; 11] {
         let bits = encode(self, 90.0, STEP_MAX);
         std::array::from_fn(|at| match at {
@@ -119,7 +119,7 @@ fn latitude_distance(one: f64, other: f64) -> f64 {
     EARTH_RADIUS_METERS * (other * DEGREE - one * DEGREE).abs()
 }
 
-/// What a search covers, in meters.
+/// The shape that a search covers, in meters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     /// All within a distance.
@@ -150,7 +150,7 @@ impl Shape {
         }
     }
 
-    /// The ranges of scores where all places are that the shape covers around a center, each from its first
+    /// The ranges of scores that contain every place which the shape covers around a center. Each goes from its first
     /// score to the one behind its last.
     pub fn score_ranges(self, center: Place) -> Vec<(u64, u64)> {
         let bounds = self.bounds(center);
@@ -172,7 +172,7 @@ impl Shape {
                     || (north > 0 && area.north > bounds.north)
                     || (east < 0 && area.west < bounds.west)
                     || (east > 0 && area.east > bounds.east));
-            // Of few large cells, neighbours on both sides are the same.
+            // With few large cells, the neighbours on both sides are the same.
             let range = cell.neighbour(east, north).score_range();
             if !useless && ranges.last() != Some(&range) {
                 ranges.push(range);
@@ -181,7 +181,7 @@ impl Shape {
         ranges
     }
 
-    /// The box around it, in degrees.
+    /// Its bounding box, in degrees.
     fn bounds(self, center: Place) -> Area {
         let (width, height) = match self {
             Shape::Circle { radius } => (radius, radius),
@@ -200,7 +200,7 @@ impl Shape {
     }
 }
 
-/// How fine the cells are of which nine cover a circle.
+/// The finest step at which nine cells cover a circle.
 fn step_for(mut radius: f64, latitude: f64) -> u32 {
     if radius == 0.0 {
         return STEP_MAX;
@@ -211,7 +211,7 @@ fn step_for(mut radius: f64, latitude: f64) -> u32 {
         step += 1;
     }
     step -= 2;
-    // Towards the poles cells get narrow.
+    // Cells get narrow towards the poles.
     if latitude.abs() > 66.0 {
         step -= 1 + i32::from(latitude.abs() > 80.0);
     }
@@ -245,8 +245,8 @@ impl Cell {
         }
     }
 
-    /// The cell so many to the east and to the north, around the earth. The largest coordinates make a cell
-    /// that is one too far, and so has no places itself.
+    /// The cell this many cells to the east and north, wrapping around the earth. The largest coordinates give a cell
+    /// that is one too far and so has no places.
     fn neighbour(self, east: i64, north: i64) -> Cell {
         let moved = |index: u64, by: i64| match by {
             0 => index,
@@ -256,7 +256,7 @@ impl Cell {
         Cell { bits: spread(latitude) | spread(longitude) << 1, step: self.step }
     }
 
-    /// Whether it and its neighbours reach to the bounds.
+    /// Whether it and its neighbours reach the bounds.
     fn reaches(self, bounds: &Area) -> bool {
         let around = |east, north| self.neighbour(east, north).area();
         around(0, 1).north >= bounds.north
@@ -307,7 +307,7 @@ mod tests {
         fn what_a_shape_covers_is_in_its_ranges(
             center in place(), other in place(), reach in 0.0..3e6_f64, tall in 0.0..3e6_f64
         ) {
-            // Away from the poles and the date line, where nine cells are known not to be enough.
+            // Stays away from the poles and the date line, where nine cells are known to be too few.
             prop_assume!(center.latitude.abs() < 55.0 && center.longitude.abs() < 130.0);
             let near = Place {
                 longitude: center.longitude + other.longitude / 40.0,

@@ -1,8 +1,8 @@
-//! The payloads of values that live outside their record, behind one thin, counted pointer each.
+//! The payloads of values outside their record, each behind one thin, counted pointer.
 //!
 //! Invariants:
-//! - A pointer that `Heap::into_raw` gave owns one reference; the kind that is kept beside it says of what.
-//! - A payload that anyone else shares is never changed.
+//! - A pointer from `Heap::into_raw` owns one reference. The kind that is stored beside it tells the type.
+//! - A shared payload is never changed.
 
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -22,7 +22,7 @@ impl SharedBytes {
         SharedBytes(ThinArc::from_header_and_slice((), bytes))
     }
 
-    /// How many owners the bytes have now.
+    /// The current number of owners.
     pub fn strong_count(&self) -> usize {
         ThinArc::strong_count(&self.0)
     }
@@ -40,7 +40,7 @@ impl SharedBytes {
         SharedBytes(unsafe { ThinArc::from_raw(raw.cast()) })
     }
 
-    /// The bytes behind a pointer that keeps its reference.
+    /// The bytes behind a pointer, which keeps its reference.
     ///
     /// # Safety
     /// `raw` came from `into_raw`, and its reference outlives `'a`.
@@ -75,7 +75,7 @@ impl From<&[u8]> for SharedBytes {
     }
 }
 
-/// A payload outside the record, owned. One variant for each kind that can be a pointer.
+/// An owned payload outside the record. There is one variant for each kind that can be a pointer.
 ///
 /// A new kind needs a variant here, and an arm in `kind`, `into_raw`, `from_raw` and `bytes`.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ pub enum Heap {
     Stream(Arc<Stream>),
 }
 
-/// A payload that may be changed where it is: no frozen view shares it any more.
+/// A payload that may be changed in place: no frozen view shares it.
 #[derive(Debug)]
 pub enum HeapMut<'a> {
     /// A growable string.
@@ -130,8 +130,8 @@ impl Heap {
         }
     }
 
-    /// The heap bytes that the payload holds, about: for `MEMORY USAGE`, and to decide whether it
-    /// is worth freeing elsewhere.
+    /// An estimate of the heap bytes that the payload holds, for `MEMORY USAGE` and for the decision to free it on
+    /// another thread.
     pub fn bytes(&self) -> usize {
         match self {
             Heap::Str(bytes) | Heap::Packed(_, bytes) => bytes.len() + 2 * size_of::<usize>(),
@@ -144,7 +144,7 @@ impl Heap {
         }
     }
 
-    /// Gives the payload up for a thin pointer that owns its reference.
+    /// Turns the payload into a thin pointer that owns its reference.
     #[inline]
     pub(super) fn into_raw(self) -> *const () {
         match self {

@@ -1,5 +1,5 @@
-//! HyperLogLog: how many different elements were seen, within a standard error of 0.81 %, in a string of at
-//! most 12 KB. Byte for byte the representation of Redis, so that GET, SET and files carry it between servers.
+//! HyperLogLog: counts different elements with a standard error of 0.81 %, in a string of at most 12 KB. The
+//! representation is that of Redis, byte for byte, so that GET, SET and files carry it between servers.
 //!
 //! ```text
 //!   0        4          5        8                        16
@@ -14,12 +14,12 @@
 //!             1vvvvvll           VAL    l + 1 registers of v + 1
 //! ```
 //!
-//! All integers are little-endian, but the length in XZERO. An element chooses its register by 14 bits of its
-//! hash; the register keeps the largest rank seen: one more than the zero bits in front of the first one.
+//! All integers are little-endian, except the length in XZERO. An element chooses its register by 14 bits of its
+//! hash. The register keeps the largest rank seen: the number of zero bits before the first one bit, plus one.
 //!
 //! Invariants:
-//! - The functions take any string that [`encoding`] recognises. What its registers hold is anyone's guess,
-//!   for a client may have written it: runs that do not add up are [`Corrupt`], never a panic.
+//! - The functions take any string that [`encoding`] recognises. Its registers may hold anything, because a client
+//!   may have written it. Runs that do not add up are [`Corrupt`], never a panic.
 //! - [`observe`] on a dense value cannot fail.
 
 use std::fmt;
@@ -30,7 +30,7 @@ pub const REGISTERS: usize = 1 << REGISTER_BITS;
 const REGISTER_BITS: u32 = 14;
 /// The bits of the hash that give the rank.
 const RANK_BITS: u32 = 64 - REGISTER_BITS;
-/// The largest rank that a register can hold, whatever wrote it.
+/// The largest rank that a register can hold, even one that a client wrote.
 const VALUE_MAX: usize = 63;
 
 const MAGIC: &[u8; 4] = b"HYLL";
@@ -38,7 +38,7 @@ const HEADER_LEN: usize = 16;
 const ENCODING_AT: usize = 4;
 const CACHE_AT: usize = 8;
 const DENSE_LEN: usize = HEADER_LEN + REGISTERS * 6 / 8;
-/// In the last byte of the cached count: the count is out of date.
+/// Set in the last byte of the cached count when the count is out of date.
 const STALE: u8 = 0x80;
 
 /// The largest value of a VAL run, and its longest length.
@@ -64,7 +64,7 @@ impl fmt::Display for Corrupt {
 /// How the registers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// Each in its 6 bits.
+    /// Every register in 6 bits.
     Dense,
     /// In runs.
     Sparse,
@@ -73,7 +73,7 @@ pub enum Encoding {
 /// All registers, one byte each.
 pub type Registers = [u8; REGISTERS];
 
-/// What one element tells: its register has seen at least this rank.
+/// The observation of one element: its register has seen at least this rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// Which register.
@@ -87,7 +87,7 @@ impl Observation {
     pub fn of(element: &[u8]) -> Observation {
         let hash = murmur64a(element, HASH_SEED);
         let register = (hash as usize) & (REGISTERS - 1);
-        // The bit behind the last makes sure that there is a one.
+        // The bit behind the last ensures that there is a one bit.
         let rank = (hash >> REGISTER_BITS | 1 << RANK_BITS).trailing_zeros() + 1;
         Observation { register, rank: rank as u8 }
     }
@@ -141,13 +141,13 @@ fn is_dense(hll: &[u8]) -> bool {
     hll[ENCODING_AT] == 0
 }
 
-/// The count that was stored, unless something was seen since.
+/// The stored count, unless something was observed since.
 pub fn cached_count(hll: &[u8]) -> Option<u64> {
     let bytes: [u8; 8] = hll[CACHE_AT..HEADER_LEN].try_into().ok()?;
     (bytes[7] & STALE == 0).then_some(u64::from_le_bytes(bytes))
 }
 
-/// Stores the count. Gives where, and the bytes that stand there now.
+/// Stores the count. Returns the offset and the bytes now stored there.
 pub fn cache_count(hll: &mut [u8], count: u64) -> (usize, [u8; 8]) {
     hll[CACHE_AT..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
     (CACHE_AT, count.to_le_bytes())
@@ -170,8 +170,8 @@ pub fn would_change(hll: &[u8], observation: Observation) -> Result<bool, Corrup
     Ok(value < observation.rank)
 }
 
-/// Takes in an observation. A sparse value becomes dense where the rank does not fit a run, or where it would
-/// grow beyond `sparse_len_max` bytes. Returns whether a register changed; the cached count is then stale.
+/// Adds an observation. A sparse value becomes dense if the rank does not fit a run, or if it would grow beyond
+/// `sparse_len_max` bytes. Returns whether a register changed; the cached count is then stale.
 ///
 /// # Errors
 /// [`Corrupt`], with the value as it was.
@@ -236,7 +236,7 @@ pub fn merge(registers: &mut Registers, hll: &[u8]) -> Result<(), Corrupt> {
     })
 }
 
-/// The number of different elements seen, about.
+/// The estimated number of different elements.
 ///
 /// # Errors
 /// [`Corrupt`].
@@ -252,7 +252,7 @@ pub fn count(hll: &[u8]) -> Result<u64, Corrupt> {
     Ok(estimate(&histogram))
 }
 
-/// The same, of registers merged before.
+/// The same for merged registers.
 pub fn count_registers(registers: &Registers) -> u64 {
     let mut histogram = [0; VALUE_MAX + 1];
     registers.iter().for_each(|&value| histogram[value as usize & VALUE_MAX] += 1);
@@ -275,7 +275,7 @@ fn estimate(histogram: &[u32; VALUE_MAX + 1]) -> u64 {
     (ALPHA_INFINITY * m * m / z).round() as u64
 }
 
-/// The share of registers that have overflowed.
+/// Accounts for the share of registers that have overflowed.
 fn tau(mut x: f64) -> f64 {
     if x == 0.0 || x == 1.0 {
         return 0.0;
@@ -292,7 +292,7 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// The share of registers that nothing has reached.
+/// Accounts for the share of registers that nothing has reached.
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -309,13 +309,13 @@ fn sigma(mut x: f64) -> f64 {
     }
 }
 
-/// Four dense registers out of their three bytes.
+/// Unpacks four dense registers from their three bytes.
 fn unpacked(packed: &[u8]) -> [u8; 4] {
     let [a, b, c] = [packed[0], packed[1], packed[2]];
     [a & 63, (a >> 6 | b << 2) & 63, (b >> 4 | c << 4) & 63, c >> 2]
 }
 
-/// The byte that a dense register begins in, and the bits in front of it there.
+/// The byte where a dense register begins, and the number of bits before it there.
 fn dense_place(register: usize) -> (usize, u32) {
     let bit = register * 6;
     (bit / 8, (bit % 8) as u32)
@@ -351,7 +351,7 @@ pub enum Run {
 }
 
 impl Run {
-    /// The run that `bytes` begin with.
+    /// The run at the start of `bytes`.
     fn read(bytes: &[u8]) -> Option<Run> {
         let first = *bytes.first()?;
         Some(match first >> 6 {
@@ -389,7 +389,7 @@ fn val(value: u8, len: usize) -> u8 {
     0x80 | (value - 1) << 2 | (len - 1) as u8
 }
 
-/// Appends a run of zeros in its shortest form; none for no register.
+/// Appends a run of zeros in its shortest form; nothing for no register.
 fn put_zeros(out: &mut impl Extend<u8>, len: usize) {
     debug_assert!(len <= XZERO_LEN_MAX);
     match len {
@@ -446,9 +446,9 @@ fn locate(hll: &[u8], register: usize) -> Result<Located, Corrupt> {
     }
 }
 
-/// What became of a sparse value.
+/// The result of an observation on a sparse value.
 enum Observed {
-    /// The register has seen as much before.
+    /// The register already had this rank or a higher one.
     Nothing,
     /// The register was raised.
     More,
@@ -456,7 +456,7 @@ enum Observed {
     TooMuch,
 }
 
-/// Raises one register of a sparse value, splitting the run that it is in.
+/// Raises one register of a sparse value and splits the run that contains it.
 fn observe_sparse(hll: &mut Vec<u8>, observation: Observation, len_max: usize) -> Result<Observed, Corrupt> {
     let Observation { register, rank } = observation;
     if rank > VAL_VALUE_MAX {
@@ -489,8 +489,8 @@ fn observe_sparse(hll: &mut Vec<u8>, observation: Observation, len_max: usize) -
     Ok(Observed::More)
 }
 
-/// Joins neighbours of the same value, from the run at `at` on, as far as a change of one register can have
-/// made some: five steps, like Redis, for else the bytes would differ.
+/// Joins neighbours of the same value, from the run at `at` on, as far as a change of one register can have created
+/// them: five steps as in Redis, because otherwise the bytes would differ.
 fn join_values(hll: &mut Vec<u8>, mut at: usize) {
     for _ in 0..5 {
         let Some(run) = Run::read(&hll[at..]) else { return };
@@ -508,8 +508,8 @@ fn join_values(hll: &mut Vec<u8>, mut at: usize) {
 /// The largest number of elements that [`self_test`] counts.
 const SELF_TEST_ELEMENTS: u64 = 1_000_000;
 
-/// Checks, on random numbers, that registers keep what they are given, that both encodings agree, and that the
-/// estimate is as near as it should be.
+/// Checks on random numbers that registers keep their values, that both encodings agree, and that the estimate is
+/// accurate.
 ///
 /// # Errors
 /// What is wrong.

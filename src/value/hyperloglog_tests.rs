@@ -97,7 +97,7 @@ fn neighbours_of_one_value_share_a_run() {
 #[test]
 fn the_estimate_is_near() {
     assert_eq!(self_test(1), Ok(()));
-    // Registers that no hash can make end in some number too.
+    // Registers that no hash can produce give some number, too.
     let mut dense = empty();
     make_dense(&mut dense).expect("a sound value");
     dense[HEADER_LEN..].fill(0xff);

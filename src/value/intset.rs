@@ -5,14 +5,14 @@
 //! ```
 //!
 //! Invariants:
-//! - The bytes are Redis': DUMP emits them as they are, and RESTORE takes them once [`Intset::parse`] has
-//!   read every one.
-//! - Each integer stands once. The width holds them all; it grows with the first that needs more, and
-//!   does not shrink when that one goes, as in Redis.
-//! - Reading allocates nothing and stays inside the bytes, whatever they are.
+//! - The bytes are those of Redis: DUMP emits them unchanged, and RESTORE accepts them once [`Intset::parse`] has
+//!   checked each.
+//! - Each integer occurs once. The width fits all of them. It grows with the first integer that needs more and does
+//!   not shrink when that one is removed, as in Redis.
+//! - Reading allocates nothing and stays within the bytes, whatever they are.
 
 const HEADER_LEN: usize = 8;
-/// The narrowest width, and no integer.
+/// The narrowest width and no integers.
 const EMPTY: [u8; HEADER_LEN] = [2, 0, 0, 0, 0, 0, 0, 0];
 
 /// The bytes that an integer needs in an intset.
@@ -25,7 +25,7 @@ fn width_of(value: i64) -> usize {
     }
 }
 
-/// Reads one integer; `None` if the slot has none of the three widths.
+/// Reads one integer; `None` if the slot does not have one of the three widths.
 #[inline]
 fn decode(slot: &[u8]) -> Option<i64> {
     match *slot {
@@ -36,7 +36,7 @@ fn decode(slot: &[u8]) -> Option<i64> {
     }
 }
 
-/// An intset to read: bytes that are known to be one.
+/// A read-only view of bytes that are known to be an intset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intset<'a>(&'a [u8]);
 
@@ -44,8 +44,8 @@ impl<'a> Intset<'a> {
     /// The intset without integers.
     pub const EMPTY: Intset<'static> = Intset(&EMPTY);
 
-    /// Reads every byte. `None` unless the width is one of the three, the length fits the count, and the
-    /// integers ascend. An empty one is good here: no key may hold it, as with every collection.
+    /// Checks every byte. `None` unless the width is one of the three, the length fits the count, and the integers
+    /// ascend. An empty intset is valid here, although no key may hold one.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let width = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
         let count = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
@@ -57,8 +57,8 @@ impl<'a> Intset<'a> {
         set.iter().is_sorted_by(|one, two| one < two).then_some(set)
     }
 
-    /// Takes bytes that this module made, or has parsed, without reading them again. Anything else shows
-    /// wrong integers, or fewer of them.
+    /// Takes bytes that this module made or has parsed, without checking them again. Other bytes show wrong or
+    /// missing integers.
     #[inline]
     pub fn trusted(bytes: &'a [u8]) -> Self {
         debug_assert!(Intset::parse(bytes).is_some(), "no intset: {bytes:?}");
@@ -77,7 +77,7 @@ impl<'a> Intset<'a> {
         self.0.get(HEADER_LEN..).unwrap_or(&[])
     }
 
-    /// The width of an integer in bytes: never 0, so that one can divide by it.
+    /// The width of an integer in bytes; never 0, so that it can be a divisor.
     #[inline]
     fn width(self) -> usize {
         self.0.first().map_or(2, |width| usize::from(*width).max(1))
@@ -108,10 +108,10 @@ impl<'a> Intset<'a> {
         self.search(value).is_ok()
     }
 
-    /// The index of an integer, or the one at which it would be put.
+    /// The index of an integer, or the index at which it would be inserted.
     pub fn search(self, value: i64) -> Result<usize, usize> {
         let (mut low, mut high) = (0, self.len());
-        // What the width cannot hold lies outside all that are here.
+        // A value that the width cannot hold is outside the range of the present ones.
         if width_of(value) > self.width() {
             return Err(if value < 0 { low } else { high });
         }
@@ -138,7 +138,7 @@ impl<'a> Intset<'a> {
         self.get(self.len().checked_sub(1)?)
     }
 
-    /// All integers, ascending; from either end.
+    /// All integers, ascending; iterable from either end.
     #[inline]
     pub fn iter(self) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator + Clone + 'a {
         self.body().chunks_exact(self.width()).map(|slot| decode(slot).unwrap_or_default())

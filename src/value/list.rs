@@ -1,11 +1,11 @@
 //! Lists: a listpack while they are small, else a tree of listpacks by position.
 //!
-//! The form changes as in Redis 7.2: a list becomes large when what is about to come would pass
-//! `list-max-listpack-size`, and small again when a removal or a replacement has left half of that.
+//! The form changes as in Redis 7.2. A list becomes large when the elements about to be added would exceed
+//! `list-max-listpack-size`. It becomes small again when a removal or a replacement has left half of that.
 //!
 //! Invariants:
-//! - Whoever adds to a list has announced it by [`ListMut::expect`]; what was not announced is judged at the end.
-//! - No leaf holds more than 16 KiB, but for a single longer element; no leaf keeps much more memory than it uses.
+//! - Additions are announced by [`ListMut::expect`]. The form after unannounced ones is decided at the end.
+//! - No leaf holds more than 16 KiB, except for a single longer element. No leaf keeps much more memory than it uses.
 
 use super::codec::Spill;
 use std::ops::Range;
@@ -17,11 +17,11 @@ use super::listpack::{self, Item, Listpack, ListpackBuf};
 use super::tree::{Cursor, Leaf, Tree, Where};
 use crate::base::varint::{put_varint, take_string};
 
-/// The bytes of a leaf, in all but the case of one element that is longer: what an allocation of 16 KiB holds.
+/// The most bytes of a leaf, except when a single element is longer: what an allocation of 16 KiB holds.
 const LEAF_BYTES_MAX: usize = 16384 - 16;
-/// How many leaves a list has whose next leaf does not grow step by step.
+/// From this many leaves on, a new leaf gets all its room at once.
 const LEAVES_OF_A_LONG_LIST: usize = 16;
-/// No listpack of a small list becomes larger than this where the directive counts elements.
+/// The most bytes of a small list's listpack where the directive counts elements.
 const SAFE_BYTES_MAX: usize = 8192;
 
 /// A leaf of a large list.
@@ -62,7 +62,7 @@ impl Leaf for Chunk {
         };
         let place = self.0.as_listpack().seek(index as i64).expect("a leaf that is split has elements on both sides");
         let mut upper = self.0.split_off(place);
-        // A leaf that is left full grows no more, and one that is cut in two has room for twice what it holds.
+        // A leaf that is left full does not grow any more. One that is cut in two has room for twice its content.
         match at {
             Where::Front => upper.shrink_to_fit(),
             Where::Back | Where::Middle => self.0.shrink_to_fit(),
@@ -95,7 +95,7 @@ impl Chunk {
     }
 }
 
-/// Removes elements equal to one, of those in a range: so many from the side where the search begins.
+/// Removes elements equal to a given one within a range: at most this many, from the side where the search begins.
 fn remove_equal(elements: &mut ListpackBuf, range: Range<usize>, element: Item<'_>, most: usize, from: End) -> usize {
     let among = elements.as_listpack().iter().take(range.end).skip(range.start);
     let passed_over = match from {
@@ -147,8 +147,8 @@ impl List {
             (has_room, place)
         });
         if pushed != Some(true) {
-            // A full leaf stays as it is: were it to grow and be split, it would be copied twice and leave holes.
-            // Where a leaf is little beside the others it has all its room from the start, for the same reason.
+            // A full leaf stays as it is. If it grew and was split, it would be copied twice and leave holes. In a
+            // long list a leaf gets all its room from the start, for the same reason.
             let is_long = self.bytes() >= LEAVES_OF_A_LONG_LIST * LEAF_BYTES_MAX;
             let mut next = Chunk(ListpackBuf::with_capacity(if is_long { LEAF_BYTES_MAX } else { 0 }));
             if !next.push(element, size, end) {
@@ -158,12 +158,12 @@ impl List {
         }
     }
 
-    /// The bytes that it takes: without a walk.
+    /// The bytes that it takes, without a walk.
     pub fn bytes(&self) -> usize {
         self.chunks.bytes()
     }
 
-    /// How many chunks it has, and the bytes of their elements: by a walk over the chunks.
+    /// How many chunks it has, and the bytes of their elements. Walks over the chunks.
     pub fn chunks(&self) -> (usize, usize) {
         self.chunks.leaves().fold((0, 0), |(chunks, bytes), chunk| (chunks + 1, bytes + chunk.0.as_bytes().len()))
     }
@@ -188,7 +188,7 @@ impl List {
                 chunks.extend(List::of(elements).chunks.leaves().cloned());
                 continue;
             }
-            // Many tiny leaves would take many times the bytes that they are read from.
+            // Many tiny leaves would take many times the bytes that they were read from.
             match chunks.last_mut().filter(|last| chunk.is_sparse() && last.fits_with(&chunk)) {
                 Some(last) => last.append(&chunk),
                 None => chunks.push(chunk),
@@ -208,7 +208,7 @@ impl List {
     }
 }
 
-/// A small list from bytes of any origin; large if it is beyond the limits.
+/// Decodes a small list from bytes of any origin. It becomes large if it exceeds the limits.
 ///
 /// # Errors
 /// What is wrong with the bytes.
@@ -257,7 +257,7 @@ impl<'a> ListRef<'a> {
         self.len() == 0
     }
 
-    /// The index that a client means, from the end if negative; `None` if there is no such element.
+    /// Resolves a client's index, which counts from the end if negative; `None` if there is no such element.
     pub fn index(&self, index: i64) -> Option<usize> {
         let len = self.len() as i64;
         let index = if index < 0 { index.checked_add(len)? } else { index };
@@ -286,7 +286,7 @@ impl<'a> ListRef<'a> {
         };
         let inside = match towards {
             End::Right => elements.seek(at as i64).map(|place| elements.iter_from(place)),
-            // What stands behind the place is not to be seen: it ends where the next element begins.
+            // The elements behind the place must not be seen: the range ends where the next element begins.
             End::Left => elements.seek(at as i64).map(|place| elements.iter_to(place)),
         };
         Elements { cursor, inside, towards }
@@ -341,9 +341,9 @@ impl<'a> Iterator for Elements<'a> {
 pub struct ListMut<'a> {
     form: Form<'a>,
     limits: Limits,
-    /// The form for all that came was chosen before it came: see [`ListMut::expect`].
+    /// Whether the form was chosen for all additions in advance: see [`ListMut::expect`].
     announced: bool,
-    /// Something was removed or replaced: a large form may be one no longer.
+    /// Whether something was removed or replaced, so that a large list may have become small.
     reduced: bool,
 }
 
@@ -361,7 +361,7 @@ impl<'a> ListMut<'a> {
 }
 
 impl ListMut<'_> {
-    /// An empty list that stands at no key.
+    /// An empty list that belongs to no key.
     pub fn new(limits: &Limits) -> ListMut<'static> {
         ListMut::of(Form::Packed(ListpackBuf::new()), limits)
     }
@@ -376,9 +376,9 @@ impl ListMut<'_> {
         }
     }
 
-    /// So many elements, whose texts have so many bytes, are about to come: takes the form for them.
+    /// Announces this many elements with this many bytes of text, and takes the form for them.
     pub fn expect(&mut self, elements: usize, bytes: usize) {
-        // As in Redis, an element's head and back length are not foreseen, and may carry it beyond the limit.
+        // As in Redis, the heads and back lengths of the elements are not counted here and may exceed the limit.
         self.announced = true;
         if let Form::Packed(packed) = &self.form
             && !fits(&self.limits, packed.encoded_len() + bytes, packed.len() + elements)
@@ -398,7 +398,7 @@ impl ListMut<'_> {
         }
     }
 
-    /// Removes the element at an end, having shown it.
+    /// Removes the element at an end after passing it to `show`.
     pub fn pop<R>(&mut self, end: End, show: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         let index = match end {
             End::Left => 0,
@@ -447,7 +447,7 @@ impl ListMut<'_> {
         }
     }
 
-    /// Puts another element in the place of the one at an index.
+    /// Replaces the element at an index.
     pub fn set(&mut self, index: usize, element: &[u8]) {
         self.reduced = true;
         let put = |elements: &mut ListpackBuf, at: usize| {
@@ -474,8 +474,8 @@ impl ListMut<'_> {
         }
     }
 
-    /// Removes elements equal to one, so many from the left or from the right, and says how many there were. Leaf
-    /// by leaf: those without such an element stay as they are, and shared.
+    /// Removes at most this many elements equal to a given one, from the left or from the right. Returns how many
+    /// were removed. It works leaf by leaf: leaves without such an element stay as they are, and shared.
     pub fn remove_equal(&mut self, element: &[u8], most: usize, from: End) -> usize {
         self.reduced = true;
         let element = Item::canonical(element);
@@ -487,7 +487,7 @@ impl ListMut<'_> {
         while !rest.is_empty() && removed < most {
             let index = if from == End::Left { rest.start } else { rest.end - 1 };
             let Some((chunk, at)) = list.chunks.locate(index) else { break };
-            // The elements of this leaf that are yet to be looked at.
+            // The elements of this leaf that are still to be examined.
             let here = match from {
                 End::Left => at..chunk.len(),
                 End::Right => 0..at + 1,
@@ -533,16 +533,16 @@ fn bounds(limits: &Limits) -> (usize, usize) {
     }
 }
 
-/// Whether a small list may have so many bytes and elements.
+/// Whether a small list may have this many bytes and elements.
 fn fits(limits: &Limits, bytes: usize, elements: usize) -> bool {
     let (bytes_max, elements_max) = bounds(limits);
     bytes <= bytes_max && elements <= elements_max
 }
 
-/// The small form of a list that was large, if it takes half of what that may.
+/// The small form of a large list, if it takes at most half of what a small list may.
 fn shrunk(list: &List, limits: &Limits) -> Option<ListpackBuf> {
     let (bytes_max, elements_max) = bounds(limits);
-    // Most lists are far too large: this asks no leaf.
+    // Most lists are far too large. This test reads no leaf.
     if list.len() > elements_max / 2 || list.bytes() > bytes_max + LEAF_BYTES_MAX {
         return None;
     }

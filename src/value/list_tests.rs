@@ -1,4 +1,4 @@
-//! Tests of lists: against a vector, through both forms, and of the rules by which the forms change.
+//! Tests of lists against a vector, in both forms, and of the rules by which the forms change.
 
 use proptest::prelude::*;
 
@@ -166,7 +166,7 @@ fn a_large_list_takes_little_more_than_its_elements() {
     assert!(bytes < 1.02, "{bytes}");
 }
 
-/// Edits a list as stored; the same list stored again.
+/// Edits a stored list and stores it again.
 fn edited(value: Finished, limits: &Limits, edit: impl FnOnce(&mut ListMut<'_>)) -> Finished {
     match value {
         Finished::Large(Heap::List(mut list)) => {

@@ -1,13 +1,12 @@
 //! The large form of hashes and sets, and of sorted sets by member: a map of byte strings to values.
 //!
-//! It is made of [`Directory`]s, the same packed copy-on-write segments that keys live in. A small map is one
-//! directory; from `PARTED_LEN` members on it becomes `PARTS` of them, chosen by the top bits of the hash, so
-//! that what one clone and the first change after it must copy stays small: a few hundred counted pointers,
-//! then one part's. The parts come one by one, by linear hashing as in a directory, for to part a map at once would
-//! take most of a millisecond.
+//! It is made of [`Directory`]s, the same packed copy-on-write segments that hold keys. A small map is one directory.
+//! From `PARTED_LEN` members on it becomes `PARTS` directories, chosen by the top bits of the hash. A clone and the
+//! first change after it then copy little: a few hundred counted pointers, and those of one part. Parts are added one
+//! by one, by linear hashing as in a directory, because parting a map at once would take most of a millisecond.
 //!
 //! Invariants:
-//! - There are 1 to `PARTS` parts, never fewer than there were; every member is in the part of its hash.
+//! - There are 1 to `PARTS` parts, and their number never falls. Every member is in the part of its hash.
 //! - `len` is the sum over the parts.
 
 use triomphe::Arc;
@@ -19,11 +18,11 @@ use crate::base::hash::HashSeed;
 /// How many parts a map of many members has; a power of two.
 const PARTS: usize = 128;
 const PART_BITS: u32 = PARTS.trailing_zeros();
-/// The part of a hash is in its top bits.
+/// The top bits of a hash choose its part.
 const PART_SHIFT: u32 = u64::BITS - PART_BITS;
-/// From so many members on a map is parted,
+/// From this many members on, a map is parted,
 const PARTED_LEN: usize = 2048;
-/// until its parts have so many each, or are all there.
+/// until its parts have this many each, or all parts exist.
 const PART_LEN: usize = 32;
 
 /// See the module. A clone shares everything.
@@ -40,10 +39,10 @@ impl Map {
         Map::with_capacity(seed, 0)
     }
 
-    /// An empty map with the form for so many members.
+    /// An empty map with the form for this many members.
     pub fn with_capacity(seed: HashSeed, len: usize) -> Map {
-        // As many as one that has grown to it: else the first insert would part all that was loaded, and a scan that
-        // began before would go on in other parts.
+        // As many parts as a map that has grown to this size. Otherwise the first insert would part everything
+        // loaded, and a scan that began earlier would continue in other parts.
         let parts = if len > PARTED_LEN { (len - 1) / PART_LEN + 1 } else { 1 }.min(PARTS);
         let part = |_| Arc::new(Directory::with_capacity(seed, len / parts, 0));
         Map { parts: (0..parts).map(part).collect(), len: 0, seed }
@@ -66,12 +65,12 @@ impl Map {
         self.parts.iter().map(|part| part.volatile_len()).sum()
     }
 
-    /// A time before which no member expires, Unix ms; `None` if none ever does.
+    /// A lower bound of the members' expiries, Unix ms; `None` if none expires.
     pub fn earliest_expiry(&self) -> Option<u64> {
         self.parts.iter().filter_map(|part| part.earliest_expiry()).min()
     }
 
-    /// The bytes that it takes, about: without reading its segments.
+    /// An estimate of the bytes that it takes, without reading its segments.
     pub fn bytes(&self) -> usize {
         const PER_MEMBER_BYTES: usize = 6;
         let live: usize = self.parts.iter().map(|part| part.live_bytes()).sum();
@@ -106,19 +105,19 @@ impl Map {
         self.get(member).is_some()
     }
 
-    /// Has the processor fetch the segment of a member's hash: some time before `prefetch_record`.
+    /// Prefetches the segment of a member's hash. Call it some time before `prefetch_record`.
     #[inline]
     pub fn prefetch_segment(&self, hash: u64) {
         self.parts[self.part(hash)].prefetch_segment(hash);
     }
 
-    /// Has the processor fetch the record of a member's hash: some time before the look-up.
+    /// Prefetches the record of a member's hash. Call it some time before the look-up.
     #[inline]
     pub fn prefetch_record(&self, hash: u64) {
         self.parts[self.part(hash)].prefetch_record(hash);
     }
 
-    /// Stores a member with its value and expiry (Unix ms), whatever it was before; gives what it displaced.
+    /// Stores a member with its value and expiry (Unix ms). Returns what it displaced.
     #[inline]
     pub fn set(&mut self, member: &[u8], value: NewValue<'_>, expiry: Option<u64>) -> Option<Displaced> {
         if self.parts.len() < PARTS && self.len >= PARTED_LEN.max(self.parts.len() * PART_LEN) {
@@ -131,7 +130,7 @@ impl Map {
         displaced
     }
 
-    /// Stores a member that may be there already, in which case nothing changes. Returns whether it is new.
+    /// Stores a member unless it exists. Returns whether it is new.
     #[inline]
     pub fn insert(&mut self, member: &[u8], value: NewValue<'_>) -> bool {
         if self.contains(member) {
@@ -148,7 +147,7 @@ impl Map {
         Arc::make_mut(&mut self.parts[part]).set_expiry(hash, member, expiry)
     }
 
-    /// Removes a member; gives what it held, `None` if it was not there.
+    /// Removes a member. Returns what it held, or `None` if it did not exist.
     pub fn remove(&mut self, member: &[u8]) -> Option<Displaced> {
         let hash = self.seed.hash(member);
         let part = self.part(hash);
@@ -168,12 +167,12 @@ impl Map {
         self.parts.iter().flat_map(|part| part.iter())
     }
 
-    /// A member at random, near uniformly; `random` is the source of all choices made.
+    /// A nearly uniform random member. `random` is the source of all choices.
     pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
         if self.is_empty() {
             return None;
         }
-        // A part is chosen by how many members it has.
+        // A part is chosen in proportion to its members.
         let mut at = ((u128::from(random) * self.len as u128) >> 64) as usize;
         let part = self.parts.iter().find(|part| {
             let here = at < part.len();
@@ -183,21 +182,21 @@ impl Map {
         part?.random(random.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ random.rotate_left(32))
     }
 
-    /// Visits the members from a position on, until about `budget` are visited; gives the position to go on
-    /// from, or `None` at the end. Positions begin at 0 and are below 2^[`Map::POSITION_BITS`].
+    /// Visits about `budget` members from a position on. Returns the next position, or `None` at the end. Positions
+    /// begin at 0 and are below 2^[`Map::POSITION_BITS`].
     ///
-    /// Every member that is there from the first call to the last is visited at least once, also when the map
-    /// is parted in between.
+    /// Every member that exists from the first call to the last is visited at least once, even if the map is parted
+    /// in between.
     pub fn scan(&self, position: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<u64> {
         let (mut part, mut within) = ((position >> POSITION_BITS) as usize, position & ((1 << POSITION_BITS) - 1));
         if part >= self.parts.len() {
-            // It had more parts when the scan began: begin again.
+            // The map had more parts when the scan began: start again.
             (part, within) = (0, 0);
         }
         let mut visited = 0;
         while let Some(directory) = self.parts.get(part) {
             let mut count = 0;
-            // A part that has come since the scan began is behind all others: what was visited before is visited again.
+            // A part added since the scan began comes after all others, so that some members are visited again.
             let next = directory.scan(within, budget - visited, &mut |entry| {
                 count += 1;
                 visit(entry);
@@ -214,9 +213,9 @@ impl Map {
         None
     }
 
-    /// The same with a cursor as clients see it: 0 to begin with, and at the end.
+    /// The same with a cursor as clients see it: 0 at the beginning and at the end.
     pub fn scan_cursor(&self, cursor: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> u64 {
-        // A position is not zero but at the beginning, so it can be the cursor.
+        // A position is zero only at the beginning, so it can serve as the cursor.
         self.scan(cursor & ((1 << Map::POSITION_BITS) - 1), budget, visit).unwrap_or(0)
     }
 
@@ -231,8 +230,8 @@ impl Map {
         }
     }
 
-    /// Moves segments that are sparse, from a part and a segment in it on: see [`Directory::relocate`]. Gives the part
-    /// and the segment to go on from, or `None` at the end. A part that a clone shares stays where it is.
+    /// Moves sparse segments, from a part and a segment in it on: see [`Directory::relocate`]. Returns the part and
+    /// the segment where the next step continues, or `None` at the end. A part that a clone shares stays where it is.
     pub(super) fn relocate(
         &mut self,
         from: (usize, usize),
@@ -249,7 +248,7 @@ impl Map {
             {
                 return Some((part, next.segment()));
             }
-            // Afterwards, so that even the smallest budget gets somewhere.
+            // Counted afterwards, so that even the smallest budget makes progress.
             budget.look(1);
             (part, segment) = (part + 1, 0);
         }
@@ -268,7 +267,7 @@ impl Map {
         self.parts.iter().map(|part| part.empty_segments()).sum()
     }
 
-    /// Adds one part, and moves to it what is its own.
+    /// Adds one part and moves its members to it.
     #[cold]
     fn part_up(&mut self) {
         let new = self.parts.len();
@@ -360,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_loaded_map_has_the_parts_of_one_that_has_grown() {
-        // Just above `PARTED_LEN` the parts of the grown one are still coming, one with each insert.
+        // Just above `PARTED_LEN`, a grown map is still adding parts, one with each insert.
         for len in [1, 100, 2048, 2200, 3000, 3001, 4095, 4096, 5000] {
             let mut grown = Map::new(SEED);
             fill(&mut grown, len);

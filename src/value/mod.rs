@@ -1,5 +1,5 @@
-//! What a key can hold, in memory: strings, the small and the large forms of the collections, and the map
-//! that keys, and the fields of large hashes, live in.
+//! What a key can hold, in memory: strings, the small and large forms of the collections, and the map that holds keys
+//! and the fields of large hashes.
 //!
 //! ```text
 //! directory ─ segment × n ─ entry ─┬ bytes in the record: a number, a short string, a small collection
@@ -8,12 +8,12 @@
 //! ```
 //!
 //! Invariants:
-//! - A small collection is sealed bytes ([`entry::Packing`]): it is replaced as a string is. A large one is
-//!   built of shared, copy-on-write pieces: a clone of it is cheap at any size, and a change after that
-//!   copies only the pieces that it touches.
-//! - Nothing here knows a key's shard, the log, a command, the clock or the configuration: sizes at which
-//!   forms change come as [`Limits`].
-//! - Bytes from outside (a snapshot, a record of the log, RESTORE) become values by [`codec::decode`] alone.
+//! - A small collection is sealed bytes ([`entry::Packing`]) and is replaced like a string. A large one is built of
+//!   shared, copy-on-write pieces: cloning it is cheap at any size, and a later change copies only the pieces that it
+//!   touches.
+//! - Nothing here knows a key's shard, the log, a command, the clock or the configuration. The sizes at which forms
+//!   change come as [`Limits`].
+//! - Bytes from outside (a snapshot, a record of the log, RESTORE) become values only through [`codec::decode`].
 
 pub mod codec;
 pub mod collection;
@@ -45,11 +45,11 @@ pub use zset::Zset;
 
 use crate::base::hash::HashSeed;
 
-/// The sizes at which a collection changes its form, as the directives of the same names say, and what else
-/// the making of a collection needs.
+/// The sizes at which a collection changes its form, named after their directives, and what else is needed to make a
+/// collection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// `list-max-listpack-size`: elements if positive; -1 to -5 mean 4 to 64 KiB.
+    /// `list-max-listpack-size`: a number of elements if positive; -1 to -5 mean 4 to 64 KiB.
     pub list_max_listpack_size: i32,
     /// `hash-max-listpack-entries`.
     pub hash_max_listpack_entries: usize,

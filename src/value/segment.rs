@@ -7,20 +7,19 @@
 //!   0            28          28 + slots            arena start                      used   capacity
 //! ```
 //!
-//! A slot is one tag (8 bits of the key's hash) and one offset (from the start of the allocation).
-//! The first `len` slots are in use, in no order. Records are only appended; a record that moves,
-//! shrinks or goes leaves a hole, and all holes together are `garbage`. Nothing walks the arena:
-//! records are found through the slots. Offsets are u32 in a segment of more than 64 KiB, which
-//! only a crowd of colliding hashes can make.
+//! A slot is one tag (8 bits of the key's hash) and one offset (from the start of the allocation). The first `len`
+//! slots are in use, in no order. Records are only appended. A record that moves, shrinks or is removed leaves a
+//! hole; `garbage` counts all holes. Nothing walks the arena: records are found through the slots. Offsets are u32 in
+//! a segment of more than 64 KiB, which only many colliding hashes can produce.
 //!
 //! Invariants:
 //!
 //! - Live records and garbage fill the arena: their lengths sum to `used - arena start`.
 //! - `spills` is the number of counted pointers in the live records; each owns one reference.
-//! - Whoever changes anything but the reference count holds `&mut Segment` *and* has seen a count
-//!   of one since. A shared segment is copied first, with one more reference to each payload.
+//! - A change of anything except the reference count needs `&mut Segment` *and* a count of one, seen since. A shared
+//!   segment is copied first, with one more reference to each payload.
 //!
-//! It knows nothing of hashes beyond the tag that it is given, and never reads a clock.
+//! It knows nothing about hashes beyond the tag that it receives, and never reads a clock.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
@@ -56,11 +55,11 @@ const ALIGN: usize = 8;
 const NARROW_MAX: usize = 65_528;
 /// What a slot costs in a segment of usual size.
 pub(super) const SLOT_LEN: usize = 3;
-/// More owners than this can only be a leak, which must not wrap round into a use after free.
+/// More owners than this can only be a leak. The count must not wrap around into a use after free.
 const REFS_MAX: u32 = u32::MAX / 2;
 
-/// What every empty segment points at. The static owns one reference itself, so that the count
-/// never falls to the one that would allow a change, nor to zero.
+/// Every empty segment points here. The static itself owns one reference, so that the count never falls to zero, nor
+/// to the one that would allow a change.
 static EMPTY: Header = Header {
     refs: AtomicU32::new(1),
     capacity: HEADER_LEN as u32,
@@ -85,7 +84,7 @@ unsafe impl Sync for Segment {}
 impl Clone for Segment {
     #[inline]
     fn clone(&self) -> Segment {
-        // Relaxed: a new owner is made from one that exists, which orders it already.
+        // Relaxed: a new owner comes from an existing one, which orders it already.
         let before = self.header().refs.fetch_add(1, Ordering::Relaxed);
         if before > REFS_MAX {
             std::process::abort();
@@ -99,7 +98,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         // Release: what this owner read happens before another frees it.
         if self.header().refs.fetch_sub(1, Ordering::Release) == 1 {
-            // Acquire: and what all the others did happens before this frees it.
+            // Acquire: everything that the other owners did happens before this frees it.
             fence(Ordering::Acquire);
             // SAFETY: the count is zero, so no one else can reach the allocation.
             unsafe { self.free() }
@@ -115,8 +114,8 @@ struct Shape {
 }
 
 impl Shape {
-    /// Room for `slots` slots and `bytes` of records, and `slack` more bytes if they fit a narrow
-    /// segment. Rounded to what the allocator hands out anyway.
+    /// Room for `slots` slots and `bytes` of records, and for `slack` more bytes if they fit a narrow segment.
+    /// Rounded up to what the allocator hands out anyway.
     fn new(slots: usize, bytes: usize, slack: usize) -> Shape {
         let slots = slots.next_multiple_of(8);
         let narrow = HEADER_LEN + slots * 3 + bytes;
@@ -135,11 +134,11 @@ impl Shape {
 
 #[inline]
 fn round_capacity(bytes: usize) -> usize {
-    // Steps of a sixteenth: the fewer sizes segments have, the fewer slabs are half empty.
+    // Steps of a sixteenth: the fewer sizes segments have, the fewer slabs are partly empty.
     usable_size(bytes.next_multiple_of((bytes.next_power_of_two() / 32).max(16)))
 }
 
-/// Lengths in a segment are u32; forty-odd million colliding keys would be needed to pass that.
+/// Lengths in a segment are u32. It would take some forty million colliding keys to exceed that.
 #[inline]
 fn narrow_u32(length: usize) -> u32 {
     u32::try_from(length).expect("a segment is smaller than 4 GiB")
@@ -181,7 +180,7 @@ impl Segment {
     /// Frees the allocation and the references in its records.
     ///
     /// # Safety
-    /// No one else has the segment, and it is not used again.
+    /// Nothing else has the segment, and it is not used again.
     #[cold]
     #[inline(never)]
     unsafe fn free(&mut self) {
@@ -195,10 +194,10 @@ impl Segment {
         unsafe { self.free_memory() }
     }
 
-    /// Frees the allocation alone: its records' references have gone elsewhere.
+    /// Frees the allocation alone. The references of its records have moved elsewhere.
     ///
     /// # Safety
-    /// As `free`. The static empty segment never gets here, as it holds a count of its own.
+    /// As for `free`. The static empty segment never gets here, because it holds a count of its own.
     unsafe fn free_memory(&mut self) {
         let shape = Shape { slots: 0, capacity: self.capacity() };
         // SAFETY: the capacity is the one that the memory was allocated with.
@@ -211,7 +210,7 @@ impl Segment {
         unsafe { self.header.as_ref() }
     }
 
-    /// The header, to change. Only after `is_unique`.
+    /// The header, mutable. Call it only after `is_unique`.
     #[inline]
     fn header_mut(&mut self) -> &mut Header {
         debug_assert!(self.is_unique(), "a shared segment must not change");
@@ -256,10 +255,10 @@ impl Segment {
         self.header().spills as usize
     }
 
-    /// Whether nobody shares the segment, so that it may be changed in place.
+    /// Whether the segment is not shared, so that it may be changed in place.
     #[inline]
     pub(super) fn is_unique(&self) -> bool {
-        // Acquire: pairs with the Release of an owner that has let go.
+        // Acquire: pairs with the Release of an owner that has dropped it.
         self.header().refs.load(Ordering::Acquire) == 1
     }
 
@@ -346,7 +345,7 @@ impl Segment {
         (0..self.len()).map(|slot| self.entry(slot))
     }
 
-    /// The bits of the slots from `from` (a multiple of 16) on whose tag is this one.
+    /// A bit for each of the slots from `from` (a multiple of 16) on that has this tag.
     #[inline]
     fn matches(&self, from: usize, tag: u8) -> u32 {
         debug_assert!(from < self.len());
@@ -376,13 +375,13 @@ impl Segment {
         None
     }
 
-    /// Has the processor fetch the reference count.
+    /// Prefetches the reference count.
     #[inline]
     pub(super) fn prefetch_count(&self) {
         prefetch_line(self.memory());
     }
 
-    /// Has the processor fetch the header and slots.
+    /// Prefetches the header and the slots.
     #[inline]
     pub(super) fn prefetch(&self) {
         for line in 0..3 {
@@ -390,14 +389,14 @@ impl Segment {
         }
     }
 
-    /// Has the processor fetch the records that a look-up of this tag will read, or where a new one would be written.
+    /// Prefetches the records that a look-up of this tag will read, or the place where a new one would be written.
     #[inline]
     pub(super) fn prefetch_record(&self, tag: u8) {
         let fetch = |offset: usize| {
             let record = self.memory().wrapping_add(offset);
             prefetch_line(record);
             prefetch_line(record.wrapping_add(64));
-            // Where the usual record is longer than a line, this one probably reaches into a third.
+            // Where records are usually longer than a cache line, this one probably reaches into a third.
             if self.live_bytes() > self.len() * 64 {
                 prefetch_line(record.wrapping_add(96));
             }
@@ -445,7 +444,7 @@ impl Segment {
         *self = copy;
     }
 
-    /// Takes one more reference for each pointer in the records: for a copy of them.
+    /// Takes one more reference for each pointer in the records, on behalf of a copy.
     fn clone_pointers(&self) {
         if self.header().spills > 0 {
             for entry in self.entries() {
@@ -461,8 +460,8 @@ impl Segment {
             return false;
         }
         let new = Segment::allocate(Shape { slots: 0, capacity: self.capacity() });
-        // SAFETY: both allocations have this capacity, which is at least `used`, and are not the same one. The count
-        // that is copied with the rest is one, which is right for the new one.
+        // SAFETY: both allocations have this capacity, which is at least `used`, and are distinct. The copied count
+        // is one, which is right for the new one.
         unsafe { self.memory().copy_to_nonoverlapping(new.memory(), self.header().used as usize) };
         let mut old = ManuallyDrop::new(std::mem::replace(self, new));
         // SAFETY: this was the only owner, and the references of the records have moved along.
@@ -485,7 +484,7 @@ impl Segment {
     #[inline(never)]
     fn rebuild(&mut self, slots: usize, bytes: usize) {
         let live = self.live_bytes() + bytes;
-        // Growth by a tenth or so, with what the allocator rounds up: more costs memory, less costs moves.
+        // Growth by about a tenth, including what the allocator rounds up: more costs memory, less costs moves.
         let (slack, spare) = if bytes == 0 { (0, 0) } else { ((live / 16).max(48), self.len() / 8) };
         let mut new = Segment::allocate(Shape::new(self.len() + slots + spare, live, slack));
         if self.header().garbage == 0 {
@@ -499,8 +498,8 @@ impl Segment {
         *self = new;
     }
 
-    /// Takes all of another segment's records at once; it has no holes. Their references are not
-    /// counted yet: `hand_over` follows.
+    /// Takes all records of another segment at once; that segment has no holes. Their references are not counted yet:
+    /// `hand_over` follows.
     fn append_arena(&mut self, from: &Segment) {
         let (start, used) = (from.arena_start(), from.header().used as usize);
         let to = self.header().used as usize;
@@ -547,8 +546,8 @@ impl Segment {
         header.spills += entry.spills();
     }
 
-    /// Ends a move of all records to new segments: if this was the only owner, its references have
-    /// moved along and only its memory is freed; else the copies take references of their own.
+    /// Ends a move of all records to new segments. If this was the only owner, its references have moved along and
+    /// only its memory is freed. Otherwise the copies take references of their own.
     fn hand_over(&mut self) {
         let mut old = ManuallyDrop::new(std::mem::replace(self, Segment::empty()));
         if old.is_unique() {
@@ -560,7 +559,7 @@ impl Segment {
         }
     }
 
-    /// Adds a record of a key that is not here.
+    /// Adds a record of a key that the segment does not hold.
     #[inline]
     pub(super) fn insert(&mut self, tag: u8, key: &[u8], body: &Body<'_>, expiry: Option<u64>, access: u32) {
         let key_len = if key.len() > INLINE_KEY_MAX { POINTER_LEN } else { key.len() };
@@ -588,7 +587,7 @@ impl Segment {
         header.spills += spills;
     }
 
-    /// Replaces value, expiry and access of a slot's record; gives the old payload, if any.
+    /// Replaces value, expiry and access of a slot's record. Returns the old payload, if any.
     #[inline]
     pub(super) fn replace(&mut self, slot: usize, body: &Body<'_>, expiry: Option<u64>, access: u32) -> Option<Heap> {
         let entry = self.entry(slot);
@@ -605,8 +604,8 @@ impl Segment {
             let record = self.memory().add(self.offset(slot));
             write_head_and_value(record, flags, key_len, body, expiry, access);
         }
-        // The header and the slot are left alone where they need no change: a store to them would
-        // delay the tag scan of the next look-up.
+        // The header and the slot are not written where they need no change: a store would delay the tag scan of the
+        // next look-up.
         if body.is_spilled() {
             self.header_mut().spills += 1;
         }
@@ -644,26 +643,26 @@ impl Segment {
         payload
     }
 
-    /// Takes the payload out of a slot's record, which must get a new value, or go, at once.
+    /// Takes the payload out of a slot's record. The record must get a new value or be removed at once.
     #[inline]
     fn take_payload(&mut self, slot: usize) -> Option<Heap> {
         let entry = self.entry(slot);
         let raw = entry.value_pointer()?;
-        // SAFETY: the pointer owns a reference to a payload of the record's kind; the caller
-        // overwrites the record or drops its slot, so that nobody takes the reference again.
+        // SAFETY: the pointer owns a reference to a payload of the record's kind; the caller overwrites the record or
+        // drops its slot, so that the reference is not taken twice.
         let payload = unsafe { Heap::from_raw(entry.kind(), raw) };
         self.header_mut().spills -= 1;
         Some(payload)
     }
 
-    /// Removes a slot's record; gives its payload, if any. The last slot takes its number.
+    /// Removes a slot's record. Returns its payload, if any. The last slot takes its number.
     pub(super) fn remove(&mut self, slot: usize) -> Option<Heap> {
         self.make_unique();
         let payload = self.take_payload(slot);
         let entry = self.entry(slot);
         let (length, at) = (entry.len(), self.offset(slot));
         if let Some(raw) = entry.key_pointer() {
-            // SAFETY: the record owns this reference, and is gone in a moment.
+            // SAFETY: the record owns this reference and is removed right after.
             drop(unsafe { SharedBytes::from_raw(raw) });
             self.header_mut().spills -= 1;
         }
@@ -685,7 +684,7 @@ impl Segment {
         payload
     }
 
-    /// Gives unused memory back when a quarter of the allocation is holes or room after a removal.
+    /// Gives memory back after a removal when a quarter of the allocation is unused.
     #[inline]
     fn compact_if_wasteful(&mut self) {
         let header = self.header();
@@ -743,7 +742,7 @@ impl Segment {
         header.garbage += if in_place { 0 } else { old_len as u32 };
     }
 
-    /// Notes an access, unless the segment is shared: a copy is not worth it.
+    /// Records an access unless the segment is shared, because that is not worth a copy.
     #[inline]
     pub(super) fn set_access(&mut self, slot: usize, access: u32) {
         if self.is_unique() {
@@ -753,8 +752,8 @@ impl Segment {
         }
     }
 
-    /// The growable string or large collection of a slot, copied first if anyone shares it (of a large
-    /// collection only its root). `None` for other kinds.
+    /// The growable string or large collection of a slot. It is copied first if it is shared (of a large collection,
+    /// only the root). `None` for other kinds.
     pub(super) fn heap_mut(&mut self, slot: usize) -> Option<HeapMut<'_>> {
         let kind = self.entry(slot).kind();
         if kind != Kind::Raw && (kind as u8) < Kind::List as u8 {
@@ -779,8 +778,8 @@ impl Segment {
         }
     }
 
-    /// The map of the large collection of a slot; `None` if it has none, or anyone shares the collection or the
-    /// segment: for changes that may be left out.
+    /// The map of the large collection of a slot, for optional changes; `None` if it has none, or if the collection
+    /// or the segment is shared.
     pub(super) fn map_unshared(&mut self, slot: usize) -> Option<&mut Map> {
         if !self.is_unique() {
             return None;
@@ -799,8 +798,8 @@ impl Segment {
         }
     }
 
-    /// Moves sealed bytes outside the records, those that are sparse and nobody else has. Returns how many. A shared
-    /// segment stays as it is.
+    /// Moves sealed bytes outside the records that are sparse and unshared. Returns how many. A shared segment stays
+    /// as it is.
     pub(super) fn relocate_strings(&mut self, is_sparse: fn(usize) -> bool) -> usize {
         let mut moved = 0;
         for slot in 0..if self.is_unique() { self.len() } else { 0 } {
@@ -821,7 +820,7 @@ impl Segment {
         moved
     }
 
-    /// Keeps the records that do not go high, and gives the others in a segment of their own.
+    /// Keeps the records for which `goes_high` is false, and returns the others in a segment of their own.
     pub(super) fn split(&mut self, goes_high: impl Fn(&[u8]) -> bool) -> Segment {
         let mut sides: smallvec::SmallVec<[bool; 128]> = smallvec::SmallVec::new();
         let (mut counts, mut bytes) = ([0; 2], [0; 2]);
@@ -874,10 +873,10 @@ impl Segment {
         self.entries().flat_map(|entry| entry.expiry().into_iter().chain(entry.value_expiry())).min()
     }
 
-    /// Checks everything that the header of this file promises.
+    /// Checks all invariants in this file's header.
     ///
     /// # Panics
-    /// If a promise is broken.
+    /// If one is broken.
     pub(super) fn check_invariants(&self, tag_of: impl Fn(&[u8]) -> u8) {
         let header = self.header();
         assert!(header.refs.load(Ordering::Acquire) >= 1, "somebody owns the segment");
@@ -927,7 +926,7 @@ unsafe fn make_payload_unique<'a, T: Clone>(place: *mut *const ()) -> &'a mut T 
     }
 }
 
-/// The payload behind a pointer, if nobody shares it.
+/// The payload behind a pointer, if it is not shared.
 ///
 /// # Safety
 /// `raw` is the pointer of an `Arc<T>`, whose owner keeps the reference and lets nobody else use it during `'a`.
@@ -1040,7 +1039,7 @@ mod tests {
         assert!(segment.relocate() && segment.address() != address);
         assert_eq!((look(&segment), segment.capacity(), long.strong_count()), (before, capacity, 2));
         assert!(segment.is_unique() && segment.find(b'k', &key).is_some());
-        // It can be changed as before, and frees all with it.
+        // It can be changed as before, and frees everything with it.
         segment.insert(b'c', b"c", &Body { kind: Kind::Int, form: Form::Int(1) }, None, 0);
         segment.check_invariants(|key| key[0]);
         assert_eq!((segment.len(), segment.spills()), (21, 2));

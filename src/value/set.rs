@@ -1,7 +1,7 @@
 //! Sets: an intset while all members are integers and few, a listpack while they are few and short, else a map.
 //!
-//! The forms change as in Redis 7.2, from the smaller to the larger and never back: an intset becomes a listpack
-//! when a member that is no integer comes and a map when it has too many, a listpack becomes a map.
+//! The forms change as in Redis 7.2, from the smaller to the larger and never back. An intset becomes a listpack when
+//! a member that is not an integer is added, and a map when it has too many members. A listpack becomes a map.
 
 use super::codec::Spill;
 use super::collection::{Collection, Finished, Stored};
@@ -29,7 +29,7 @@ impl Set {
         &self.members
     }
 
-    /// The same, to move what it is made of.
+    /// The same, mutable, to move its segments.
     pub(super) fn map_mut(&mut self) -> &mut Map {
         &mut self.members
     }
@@ -38,7 +38,7 @@ impl Set {
         self.members.insert(member, NewValue::Bytes(b""))
     }
 
-    /// The bytes that it takes, about, without a walk: to decide whether it is worth freeing elsewhere.
+    /// An estimate of its bytes, without a walk, for the decision to free it on another thread.
     pub fn bytes(&self) -> usize {
         self.members.bytes()
     }
@@ -57,7 +57,7 @@ impl Set {
     pub fn decode(bytes: &[u8], limits: &Limits) -> Option<Set> {
         let mut rest = bytes;
         let count = usize::try_from(take_varint(&mut rest)?).ok()?;
-        // A member takes a byte at least, so the claim is bounded before anything is made for it.
+        // A member takes at least one byte, so the claim is bounded before anything is allocated for it.
         if count == 0 || count > rest.len() {
             return None;
         }
@@ -126,7 +126,7 @@ impl<'a> SetRef<'a> {
         }
     }
 
-    /// All members, in no order that means anything.
+    /// All members, in arbitrary order.
     pub fn iter(&self) -> Members<'a> {
         match self {
             SetRef::Ints(ints) => Members::Ints { ints: *ints, next: 0 },
@@ -144,8 +144,8 @@ impl<'a> SetRef<'a> {
         }
     }
 
-    /// Visits members from a cursor on, about `budget` of them, and gives the cursor to go on from, 0 at the
-    /// end. A small set is visited whole.
+    /// Visits about `budget` members from a cursor on. Returns the next cursor, 0 at the end. A small set is visited
+    /// as a whole.
     pub fn scan(&self, cursor: u64, budget: usize, visit: &mut dyn FnMut(&[u8])) -> u64 {
         match self {
             SetRef::Large(set) => set.members.scan_cursor(cursor, budget, &mut |entry| visit(entry.key())),
@@ -206,7 +206,7 @@ enum Form<'a> {
 }
 
 impl SetMut<'_> {
-    /// An empty set that stands at no key.
+    /// An empty set that belongs to no key.
     pub fn new(limits: &Limits) -> SetMut<'static> {
         SetMut { form: Form::Empty(Vec::new()), limits: *limits }
     }
@@ -222,7 +222,7 @@ impl SetMut<'_> {
         }
     }
 
-    /// Up to so many members are about to come, the first of them being `first`: takes the form for them.
+    /// Announces up to this many members, of which `first` is the first, and takes the form for them.
     pub fn expect(&mut self, members: usize, first: &[u8]) {
         let limits = self.limits;
         match &mut self.form {
@@ -248,7 +248,7 @@ impl SetMut<'_> {
         };
     }
 
-    /// Adds a member; returns whether it is new.
+    /// Adds a member. Returns whether it is new.
     pub fn add(&mut self, member: &[u8]) -> bool {
         if let Form::Empty(_) = self.form {
             self.begin(1, member);
@@ -304,7 +304,7 @@ impl SetMut<'_> {
         }
     }
 
-    /// Turns integers into a listpack, if it can hold them and the member that comes, else into a map.
+    /// Turns integers into a listpack if that can hold them and the new member, otherwise into a map.
     fn leave_integers(&mut self, coming: &[u8]) {
         let Form::Ints(ints) = &self.form else { return };
         let ints = ints.as_intset();
@@ -319,7 +319,7 @@ impl SetMut<'_> {
         self.form = Form::Packed(members);
     }
 
-    /// Turns a small form into a map with room for so many members, or for those that are there.
+    /// Turns a small form into a map with room for this many members, or for the present ones if they are more.
     fn enlarge(&mut self, members: usize) {
         let mut large = Set::with_capacity(&self.limits, members.max(self.view().len()));
         for member in self.view().iter() {
@@ -398,7 +398,7 @@ mod tests {
         member.to_vec()
     }
 
-    /// Stores what an edit has come to, and takes it up again.
+    /// Stores the result of an edit and opens it again.
     fn through_store(set: SetMut<'_>) -> SetMut<'static> {
         let limits = set.limits;
         let stored = match AnySet::finish(set) {

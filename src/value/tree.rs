@@ -8,13 +8,13 @@
 //!   leaf leaf leaf                 items packed as the user of the tree likes: see `Leaf`
 //! ```
 //!
-//! A clone shares everything. A change copies the nodes on the path to the leaf that it touches, and only those
-//! that are shared.
+//! A clone shares everything. A change copies the shared nodes on the path to the leaf that it touches, and no
+//! others.
 //!
 //! Invariants:
-//! - All leaves are equally deep; no node is empty; the root has no single child.
-//! - What a node says of a child (items, bytes, first key) is so.
-//! - No leaf of more than one item is overfull.
+//! - All leaves are equally deep. No node is empty. The root never has a single child.
+//! - What a node records of a child (items, bytes, first key) is correct.
+//! - No leaf with more than one item is overfull.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ const CHILDREN_SPARSE: usize = 8;
 /// Deeper than any tree grows: 32^8 leaves.
 const DEPTH: usize = 8;
 
-/// Where an edit has put or taken items: so that a leaf at an end of the tree is left full when it is split.
+/// Where an edit has added or removed items. It lets a leaf at an end of the tree stay full when it is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
     /// At the very beginning of the leaf.
@@ -40,15 +40,15 @@ pub enum Where {
 }
 
 /// A packed run of items: what a tree is made of.
-#[allow(clippy::len_without_is_empty)] // one in a tree is never empty
+#[allow(clippy::len_without_is_empty)] // a leaf in a tree is never empty
 pub trait Leaf: Clone + std::fmt::Debug {
-    /// What the order of items is by; `()` if it is by position.
+    /// The key that orders the items; `()` if they are ordered by position.
     type Key: Clone + std::fmt::Debug;
 
     /// The key of the first item.
     fn first_key(&self) -> Self::Key;
 
-    /// Makes `key` the key of the first item; one that can be changed in place needs no allocation.
+    /// Makes `key` the key of the first item. Changing it in place can avoid an allocation.
     fn renew_key(&self, key: &mut Self::Key) {
         *key = self.first_key();
     }
@@ -65,13 +65,13 @@ pub trait Leaf: Clone + std::fmt::Debug {
     /// Whether it should be merged with a neighbour.
     fn is_sparse(&self) -> bool;
 
-    /// Whether it and the leaf behind it would make one that is not overfull.
+    /// Whether it and the next leaf together would not be overfull.
     fn fits_with(&self, next: &Self) -> bool;
 
-    /// Splits off the upper part; both parts hold something. `Front` keeps little below, `Back` little above.
+    /// Splits off the upper part. Neither part is empty. `Front` leaves little below, `Back` little above.
     fn split(&mut self, at: Where) -> Self;
 
-    /// Adds the items of the leaf behind.
+    /// Appends the items of the next leaf.
     fn append(&mut self, next: &Self);
 
     /// Removes the items in this range.
@@ -110,7 +110,7 @@ impl<L: Leaf> Child<L> {
         Child { node: Arc::new(node), len, bytes, key }
     }
 
-    /// Says again what is so, after the node has changed.
+    /// Updates the record after the node has changed.
     fn refresh(&mut self) {
         (self.len, self.bytes) = self.node.size();
         match &*self.node {
@@ -188,7 +188,7 @@ trait Way<L: Leaf> {
     fn rank(&self) -> usize;
 }
 
-/// By the number of an item; the end belongs to the last leaf.
+/// By the index of an item. The end belongs to the last leaf.
 struct ByIndex {
     left: usize,
     rank: usize,
@@ -213,7 +213,7 @@ impl<L: Leaf> Way<L> for ByIndex {
     }
 }
 
-/// By key: the last leaf whose first key is not above what is looked for.
+/// By key: the last leaf whose first key is not above the searched one.
 struct ByKey<F> {
     not_above: F,
     rank: usize,
@@ -238,12 +238,12 @@ impl<L: Leaf> Tree<L> {
         Self::default()
     }
 
-    /// A tree of these leaves, in their order; empty ones are left out.
+    /// A tree of these leaves, in this order, without the empty ones.
     pub fn from_leaves(leaves: impl IntoIterator<Item = L>) -> Self {
         let leaves = leaves.into_iter().filter(|leaf| leaf.len() > 0);
         let mut level: Vec<Child<L>> = leaves.map(|leaf| Child::of(Node::Leaf(leaf))).collect();
         while level.len() > 1 {
-            // Full nodes but for the last two, which share what is left.
+            // All nodes are full except the last two, which share the rest.
             let mut above = Vec::with_capacity(level.len() / CHILDREN_MAX + 1);
             let mut rest = level.into_iter().peekable();
             while rest.peek().is_some() {
@@ -281,8 +281,8 @@ impl<L: Leaf> Tree<L> {
         (way.left < leaf.len()).then_some((leaf, way.left))
     }
 
-    /// The last leaf whose first key is `not_above` what is looked for (the first leaf if none is), and the
-    /// rank of its first item. `None` of an empty tree.
+    /// The last leaf whose first key is `not_above` the searched one (the first leaf if none is), and the rank of its
+    /// first item. `None` for an empty tree.
     #[inline]
     pub fn locate_by(&self, not_above: impl FnMut(&L::Key) -> bool) -> Option<(&L, usize)> {
         let mut way = ByKey { not_above, rank: 0 };
@@ -301,15 +301,15 @@ impl<L: Leaf> Tree<L> {
         }
     }
 
-    /// Edits the leaf of the item at `index`; an index at the end means the last leaf. `edit` is given the
-    /// leaf and the place in it, and returns where it has put something. Of an empty tree, `None`.
+    /// Edits the leaf of the item at `index`; an index at the end means the last leaf. `edit` receives the leaf and
+    /// the place in it, and returns where it has put something. `None` for an empty tree.
     pub fn edit_at<R>(&mut self, index: usize, edit: impl FnOnce(&mut L, usize) -> (R, Where)) -> Option<R> {
         let mut way = ByIndex { left: index, rank: 0 };
         self.edit(&mut way, |leaf, way| edit(leaf, way.left))
     }
 
-    /// Edits the leaf that [`Tree::locate_by`] gives for the same function. `edit` is given the leaf and the
-    /// rank of its first item.
+    /// Edits the leaf that [`Tree::locate_by`] finds with the same function. `edit` receives the leaf and the rank of
+    /// its first item.
     pub fn edit_by<R>(
         &mut self,
         not_above: impl FnMut(&L::Key) -> bool,
@@ -319,7 +319,7 @@ impl<L: Leaf> Tree<L> {
         self.edit(&mut way, |leaf, way| edit(leaf, Way::<L>::rank(way)))
     }
 
-    /// Makes this leaf the first, or the last if `back`: for the first item of a tree, and for whole leaves.
+    /// Adds this leaf as the first, or as the last if `back`. Serves the first item of a tree, and whole leaves.
     pub fn add_leaf(&mut self, leaf: L, back: bool) {
         if leaf.len() == 0 {
             return;
@@ -345,13 +345,13 @@ impl<L: Leaf> Tree<L> {
         self.shrink();
     }
 
-    /// The leaves from that of the item at `index` on, in both directions; an index at the end means the last
-    /// leaf. `None` of an empty tree.
+    /// A cursor at the leaf of the item at `index`, movable in both directions; an index at the end means the last
+    /// leaf. `None` for an empty tree.
     pub fn cursor(&self, index: usize) -> Option<Cursor<'_, L>> {
         Cursor::new(self, ByIndex { left: index, rank: 0 })
     }
 
-    /// The same from the leaf that [`Tree::locate_by`] gives for the same function.
+    /// The same from the leaf that [`Tree::locate_by`] finds with the same function.
     pub fn cursor_by(&self, not_above: impl FnMut(&L::Key) -> bool) -> Option<Cursor<'_, L>> {
         Cursor::new(self, ByKey { not_above, rank: 0 })
     }
@@ -377,7 +377,7 @@ impl<L: Leaf> Tree<L> {
         Some(result)
     }
 
-    /// Puts a new root above what the root was split into.
+    /// Puts a new root above the parts of the old one.
     fn grow(&mut self, split: Split<L>) {
         if split.is_empty() {
             return;
@@ -392,7 +392,7 @@ impl<L: Leaf> Tree<L> {
         self.root = level.pop();
     }
 
-    /// Takes away a root that holds nothing, or a single child.
+    /// Removes a root that is empty or has a single child.
     fn shrink(&mut self) {
         while let Some(root) = &self.root {
             match &*root.node {
@@ -403,7 +403,7 @@ impl<L: Leaf> Tree<L> {
         }
     }
 
-    /// Checks all invariants; the leaves' own are the caller's.
+    /// Checks all invariants. Those inside the leaves are the caller's.
     ///
     /// # Panics
     /// If one is broken.
@@ -437,7 +437,7 @@ impl<L: Leaf> Tree<L> {
     }
 }
 
-/// What a node was split into, behind itself; nearly always nothing or one.
+/// The new nodes behind a node that was split; nearly always none or one.
 type Split<L> = SmallVec<[Child<L>; 1]>;
 
 /// Edits a leaf below a child and repairs everything above it. `ends` says whether the child is the first and
@@ -448,7 +448,7 @@ fn edit_child<L: Leaf, R, W: Way<L>>(
     edit: impl FnOnce(&mut L, &W) -> (R, Where),
     ends: (bool, bool),
 ) -> (R, Split<L>) {
-    // A copy of a shared node has only the slots that it needs, so they are counted before it is made.
+    // A copy of a shared node has only the slots that it needs, so they are counted before the copy is made.
     let slots = child.node.slot_bytes();
     let (result, split) = match Arc::make_mut(&mut child.node) {
         Node::Leaf(leaf) => {
@@ -472,7 +472,7 @@ fn edit_child<L: Leaf, R, W: Way<L>>(
             if !split.is_empty() {
                 children.insert_many_at(at + 1, split);
             } else if !repair(children, at) {
-                // The usual case, and the reason for the sums: the brothers of the edited child need no look.
+                // The usual case, and the reason for the sums: the siblings of the edited child are not read.
                 let now = &children[at];
                 child.len = child.len - was.0 + now.len;
                 child.bytes = child.bytes - was.1 + now.bytes - slots + slot_bytes(children);
@@ -488,7 +488,7 @@ fn edit_child<L: Leaf, R, W: Way<L>>(
     (result, split)
 }
 
-/// Splits a leaf until no part is overfull; the parts behind the first are added to `parts`.
+/// Splits a leaf until no part is overfull. The parts behind the first are added to `parts`.
 fn split_leaf<L: Leaf>(leaf: &mut L, at: Where, parts: &mut Vec<L>) {
     let mut upper = leaf.split(at);
     if leaf.is_overfull() && leaf.len() > 1 {
@@ -501,7 +501,7 @@ fn split_leaf<L: Leaf>(leaf: &mut L, at: Where, parts: &mut Vec<L>) {
     parts.insert(start, upper);
 }
 
-/// Inserting several at once, without shifting the rest for each.
+/// Inserts several items at once, shifting the rest once.
 trait InsertMany<T> {
     fn insert_many_at(&mut self, at: usize, items: impl IntoIterator<Item = T>);
 }
@@ -512,7 +512,8 @@ impl<T> InsertMany<T> for Vec<T> {
     }
 }
 
-/// Splits a node of too many children into as many as it takes; at the end of a level full ones are left behind.
+/// Splits a node with too many children into as many nodes as needed. At the end of a level, full ones are left
+/// behind.
 fn split_children<L: Leaf>(children: &mut Vec<Child<L>>, is_last: bool) -> Split<L> {
     let mut split = Split::new();
     if children.len() <= CHILDREN_MAX {
@@ -521,7 +522,7 @@ fn split_children<L: Leaf>(children: &mut Vec<Child<L>>, is_last: bool) -> Split
     let nodes = children.len().div_ceil(CHILDREN_MAX);
     let each = if is_last { CHILDREN_MAX } else { children.len().div_ceil(nodes) };
     let mut rest = children.split_off(each);
-    // The one child too many had doubled the room.
+    // The extra child had doubled the room.
     children.shrink_to(CHILDREN_MAX);
     while !rest.is_empty() {
         let behind = rest.split_off(each.min(rest.len()));
@@ -532,7 +533,7 @@ fn split_children<L: Leaf>(children: &mut Vec<Child<L>>, is_last: bool) -> Split
     split
 }
 
-/// Removes an empty child, or merges a sparse one with a neighbour; says whether it did.
+/// Removes an empty child, or merges a sparse one with a neighbour. Returns whether it did.
 fn repair<L: Leaf>(children: &mut Vec<Child<L>>, at: usize) -> bool {
     if children[at].len == 0 {
         children.remove(at);
@@ -554,8 +555,8 @@ fn repair<L: Leaf>(children: &mut Vec<Child<L>>, at: usize) -> bool {
 
 fn insert_leaf<L: Leaf>(child: &mut Child<L>, leaf: L, back: bool) -> Split<L> {
     if matches!(&*child.node, Node::Leaf(_)) {
-        // The new leaf becomes a neighbour, and a shared one need not be copied for that. Who stands first is
-        // settled by an exchange.
+        // The new leaf is added as a neighbour, so that a shared one need not be copied. An exchange puts the two in
+        // order.
         let mut new = Child::of(Node::Leaf(leaf));
         if !back {
             std::mem::swap(child, &mut new);
@@ -638,7 +639,7 @@ impl<'a, L: Leaf> Cursor<'a, L> {
         self.rank
     }
 
-    /// Goes to the next leaf; false, and nothing changes, at the last.
+    /// Moves to the next leaf. At the last leaf it returns false and does not move.
     pub fn forward(&mut self) -> bool {
         let Some(level) = self.path.iter().rposition(|(children, at)| at + 1 < children.len()) else { return false };
         self.rank += self.leaf.len();
@@ -647,7 +648,7 @@ impl<'a, L: Leaf> Cursor<'a, L> {
         true
     }
 
-    /// Goes to the leaf before; false, and nothing changes, at the first.
+    /// Moves to the previous leaf. At the first leaf it returns false and does not move.
     pub fn backward(&mut self) -> bool {
         let Some(level) = self.path.iter().rposition(|(_, at)| *at > 0) else { return false };
         self.path[level].1 -= 1;
@@ -656,7 +657,7 @@ impl<'a, L: Leaf> Cursor<'a, L> {
         true
     }
 
-    /// Goes down from a level to the first leaf, or the last.
+    /// Descends from a level to the first leaf, or to the last.
     fn fall(&mut self, level: usize, last: bool) {
         self.path.truncate(level + 1);
         let (children, at) = self.path[level];

@@ -1,4 +1,4 @@
-//! Tests of the tree, with a leaf of a few numbers so that it gets deep.
+//! Tests of the tree, with leaves of a few numbers so that it gets deep.
 
 use proptest::prelude::*;
 
@@ -134,7 +134,7 @@ proptest! {
                 Edit::Clone => frozen.push((tree.clone(), model.clone())),
             }
             prop_assert_eq!(tree.len(), model.len());
-            // After each edit: a sum that has drifted would be put right by the next split.
+            // Checked after each edit, because the next split would correct a wrong sum.
             tree.check_invariants();
         }
         prop_assert_eq!(all(&tree), model.clone());
