@@ -1,25 +1,25 @@
-//! The map of keys to values, one for each (shard, database), and of the members of large collections:
+//! The map of keys to values, one for each shard and database, and the map of the members of large collections:
 //! linear hashing over copy-on-write segments.
 //!
-//! With `n` segments and `2^L <= n < 2^(L+1)`, a key lives in segment `hash mod 2^(L+1)` if there
-//! is one, else in `hash mod 2^L`. Growing adds segment `n`, which takes its keys from segment
-//! `n - 2^L`; shrinking is the reverse. So one insert moves one segment's records, never all.
+//! With `n` segments and `2^L <= n < 2^(L+1)`, a key lives in segment `hash mod 2^(L+1)` if it exists, otherwise in
+//! `hash mod 2^L`. Growing adds segment `n`, which takes its keys from segment `n - 2^L`. Shrinking is the reverse.
+//! One insert therefore moves the records of one segment, never all.
 //!
 //! ```text
 //!   hash: │ 10 bits: shard │ 6 bits │ 8 bits: tag │ 2 bits │ 38 bits: segment, lowest first │
 //! ```
 //!
-//! SCAN walks the segments by their index *with the bits reversed*. A segment at level L holds one
-//! interval of reversed hashes, and a split cuts the interval in two: whatever splits and merges
-//! happen between two calls, what lies before the cursor has been visited.
+//! SCAN walks the segments by their index *with the bits reversed*. A segment at level L holds one interval of
+//! reversed hashes, and a split cuts the interval in two. Whatever splits and merges happen between two calls,
+//! everything before the cursor has been visited.
 //!
 //! Invariants:
 //!
-//! - Every hash that a caller gives is the seed's hash of the key.
+//! - Every hash that a caller passes is the seed's hash of the key.
 //! - `len`, `volatile`, `elementwise` and `live` are the sums over the segments.
-//! - `bounds[i]` is at or before every expiry in segment `i`, those of the elements of collections
-//!   included, and `earliest` at or before every bound. No bounds are kept while nothing can expire.
-//! - A clone shares all segments; a change after that copies only the segment that it touches.
+//! - `bounds[i]` is at or before every expiry in segment `i`, including those of elements of collections. `earliest`
+//!   is at or before every bound. No bounds are kept while nothing can expire.
+//! - A clone shares all segments. A later change copies only the segment that it touches.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,12 +48,12 @@ const MERGE_BYTES: usize = 900;
 const CROWDED_BYTES: usize = 60_000;
 /// Merging never makes a segment larger than this.
 const MERGED_BYTES_MAX: usize = CROWDED_BYTES / 2;
-/// How far a crowd of colliding hashes may push the splitting: this many times the usual number.
+/// How far colliding hashes may push the splitting: to this many times the usual number of segments.
 const CROWDED_SPLITS_MAX: usize = 64;
 /// The bound of a segment in which nothing expires.
 const NEVER: u64 = u64::MAX;
 
-/// What a record held before it was replaced or removed.
+/// The content of a record that was replaced or removed.
 #[derive(Debug)]
 #[must_use = "a large payload should be freed off the worker's thread"]
 pub struct Displaced {
@@ -63,18 +63,18 @@ pub struct Displaced {
     pub heap: Option<Heap>,
 }
 
-/// A key found to have expired, or to hold elements that have.
+/// A key that has expired, or that holds expired elements.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ExpiredKey {
     /// Its hash.
     pub hash: u64,
     /// Its bytes.
     pub key: Box<[u8]>,
-    /// Whether the key itself has expired; if not, elements of its collection may have.
+    /// Whether the key itself has expired. If not, elements of its collection may have.
     pub whole: bool,
 }
 
-/// When a key expires, and when the first of the elements that it holds may.
+/// When a key expires, and a lower bound for the expiries of its elements.
 #[derive(Clone, Copy, Default)]
 struct Expiries {
     own: Option<u64>,
@@ -94,14 +94,14 @@ impl Expiries {
     }
 }
 
-/// Where an entry stands, until the next change of its directory.
+/// The place of an entry, valid until the next change of its directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     segment: usize,
     slot: usize,
 }
 
-/// What of a directory may be known without its lock: addresses to prefetch, never to follow.
+/// What may be known of a directory without its lock: addresses to prefetch, never to follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spine {
     /// The address of the first segment's pointer.
@@ -111,7 +111,7 @@ pub struct Spine {
 }
 
 impl Spine {
-    /// Has the processor fetch the pointer to the segment of a hash.
+    /// Prefetches the pointer to the segment of a hash.
     #[inline]
     pub fn prefetch(self, hash: u64) {
         let at = index_of(hash, mask_of(self.len), self.len);
@@ -133,11 +133,10 @@ pub struct Directory {
     mask: usize,
     len: usize,
     volatile: usize,
-    /// Keys that hold elements with an expiry.
+    /// How many keys hold elements with an expiry.
     elementwise: usize,
     live: usize,
-    /// Parallel to `segments`, or empty while nothing can expire. Atomic only so that a look that
-    /// changes nothing else may tighten them.
+    /// Parallel to `segments`, or empty while nothing can expire. Atomic only so that a read may tighten them.
     bounds: Vec<AtomicU64>,
     earliest: AtomicU64,
     seed: HashSeed,
@@ -148,7 +147,7 @@ impl Clone for Directory {
         const AHEAD: usize = 8;
         let mut segments = Vec::with_capacity(self.segments.len());
         for (at, segment) in self.segments.iter().enumerate() {
-            // Every count is a cache miss: have several under way.
+            // Every count is a cache miss, so several are in flight.
             if let Some(ahead) = self.segments.get(at + AHEAD) {
                 ahead.prefetch_count();
             }
@@ -170,13 +169,13 @@ impl Clone for Directory {
 }
 
 impl Directory {
-    /// An empty directory; `seed` is the one of all hashes to come.
+    /// An empty directory. `seed` makes all hashes that it will receive.
     pub fn new(seed: HashSeed) -> Directory {
         Directory::with_capacity(seed, 0, 0)
     }
 
-    /// An empty directory with the right number of segments for so many entries that take so many
-    /// bytes in all (see `live_bytes`; 0 if unknown): loading them splits nothing.
+    /// An empty directory with the right number of segments for this many entries of this many bytes in total (see
+    /// `live_bytes`; 0 if unknown), so that loading them splits nothing.
     pub fn with_capacity(seed: HashSeed, entries: usize, live_bytes: usize) -> Directory {
         let count = entries.div_ceil(SPLIT_ENTRIES).max(live_bytes.div_ceil(SPLIT_BYTES)).max(1);
         Directory {
@@ -210,7 +209,7 @@ impl Directory {
         self.volatile
     }
 
-    /// How many keys hold elements with an expiry of their own.
+    /// How many keys hold elements with their own expiry.
     #[inline]
     pub fn elementwise_len(&self) -> usize {
         self.elementwise
@@ -237,14 +236,14 @@ impl Directory {
         Some(segment.entry(slot))
     }
 
-    /// Where the entry of a key stands.
+    /// The place of the entry of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
         let segment = self.index(hash);
         Some(Place { segment, slot: self.segments[segment].find(tag_of(hash), key)? })
     }
 
-    /// The entry at a place that [`Directory::find`] gave, the directory being unchanged since.
+    /// The entry at a place from [`Directory::find`]. The directory must be unchanged since.
     #[inline]
     pub fn entry_at(&self, place: Place) -> EntryRef<'_> {
         self.segments[place.segment].entry(place.slot)
@@ -256,13 +255,13 @@ impl Directory {
         self.segments[place.segment].set_access(place.slot, access);
     }
 
-    /// What may be known of it without its lock.
+    /// What may be known of it without a lock.
     #[inline]
     pub fn spine(&self) -> Spine {
         Spine { address: self.segments.as_ptr().addr(), len: self.segments.len() }
     }
 
-    /// Stores a key: value, expiry and access, whatever it was before.
+    /// Stores a key: value, expiry and access. Replaces any previous content.
     #[inline]
     pub fn set(
         &mut self,
@@ -275,7 +274,7 @@ impl Directory {
         self.write(hash, key, value, NewExpiry::Set(expiry), access)
     }
 
-    /// Stores a key's value, and leaves its expiry as it is.
+    /// Stores a key's value and keeps its expiry.
     #[inline]
     pub fn set_value(&mut self, hash: u64, key: &[u8], value: NewValue<'_>, access: u32) -> Option<Displaced> {
         self.write(hash, key, value, NewExpiry::Keep, access)
@@ -325,8 +324,8 @@ impl Directory {
         Some(Displaced { expiry: old.own, heap })
     }
 
-    /// Takes away every key whose hash has this bit, which is none of those that choose a segment, and gives them in
-    /// a directory of their own.
+    /// Removes every key whose hash has this bit, which must not be one that chooses a segment, and returns those
+    /// keys in a directory of their own.
     pub fn split_off(&mut self, bit: u64) -> Directory {
         let mut high = Directory { segments: Vec::with_capacity(self.segments.len()), ..Directory::new(self.seed) };
         high.mask = self.mask;
@@ -359,8 +358,8 @@ impl Directory {
         true
     }
 
-    /// A key's string, to be changed in place: it becomes growable if it is not yet, and is copied
-    /// first if a frozen view shares it. `None` if there is no such key, or it is no string.
+    /// A key's string, to be changed in place. It becomes growable if it is not yet, and is copied first if a frozen
+    /// view shares it. `None` if there is no such key, or it is not a string.
     pub fn raw_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Vec<u8>> {
         let entry = self.get(hash, key)?;
         let raw = match entry.value() {
@@ -371,7 +370,7 @@ impl Directory {
         };
         if let Some(raw) = raw {
             let access = entry.access();
-            // The old payload is dropped here: this path has just copied all of it anyway.
+            // The old payload is dropped here, because this path has just copied all of it anyway.
             let _ = self.set_value(hash, key, NewValue::Raw(raw), access);
         }
         match self.heap_mut(hash, key)? {
@@ -380,16 +379,16 @@ impl Directory {
         }
     }
 
-    /// A growable string or large collection, to be changed in place; a frozen view keeps what it shares.
-    /// `None` if there is no such key, or its value is of another kind.
+    /// A growable string or large collection, to be changed in place. A frozen view keeps what it shares. `None` if
+    /// there is no such key, or its value is of another kind.
     pub fn heap_mut(&mut self, hash: u64, key: &[u8]) -> Option<HeapMut<'_>> {
         let at = self.index(hash);
         let slot = self.segments[at].find(tag_of(hash), key)?;
         self.segments[at].heap_mut(slot)
     }
 
-    /// Takes note of when the elements of a collection expire, that was changed by [`Directory::heap_mut`];
-    /// `before` is what [`EntryRef::value_expiry`] said of it until then.
+    /// Records when the elements of a collection expire after [`Directory::heap_mut`] has changed it. `before` is
+    /// what [`EntryRef::value_expiry`] returned before the change.
     #[inline]
     pub fn note_elements(&mut self, place: Place, before: Option<u64>) {
         let entry = self.segments[place.segment].entry(place.slot);
@@ -397,29 +396,29 @@ impl Directory {
         self.note_expiry(place.segment, Expiries { elements: before, ..now }, now);
     }
 
-    /// Has the processor fetch the segment of a hash: some time before `prefetch_record`.
+    /// Prefetches the segment of a hash. Call it some time before `prefetch_record`.
     #[inline]
     pub fn prefetch_segment(&self, hash: u64) {
         self.segments[self.index(hash)].prefetch();
     }
 
-    /// Has the processor fetch the record of a hash: some time before the look-up.
+    /// Prefetches the record of a hash. Call it some time before the look-up.
     #[inline]
     pub fn prefetch_record(&self, hash: u64) {
         self.segments[self.index(hash)].prefetch_record(tag_of(hash));
     }
 
-    /// A time before which no key expires; `None` if none ever does.
+    /// A lower bound of the keys' expiries; `None` if none expires.
     #[inline]
     pub fn earliest_expiry(&self) -> Option<u64> {
         Some(self.earliest.load(Ordering::Relaxed)).filter(|&at| at != NEVER)
     }
 
-    /// Adds up to `limit` keys that have expired at `now` to `out`, or whose elements may have; the caller
-    /// removes them.
+    /// Adds to `out` up to `limit` keys that have expired at `now`, or whose elements may have. The caller removes
+    /// them.
     ///
-    /// Segments in which nothing can have expired are skipped. A segment looked at gets an exact
-    /// bound, so that the look after the removal makes the next ones cheap.
+    /// Segments in which nothing can have expired are skipped. An examined segment gets an exact bound, so that the
+    /// pass after the removal makes later ones cheap.
     pub fn collect_expired(&self, now: u64, limit: usize, out: &mut Vec<ExpiredKey>) {
         let end = out.len().saturating_add(limit);
         if self.earliest.load(Ordering::Relaxed) > now || limit == 0 {
@@ -456,10 +455,10 @@ impl Directory {
         entries.filter(|entry| entry.expiry().is_some_and(|at| at <= now)).count()
     }
 
-    /// Visits the entries from a position on, whole segments at a time, until about `budget` are
-    /// visited; gives the position to go on from, or `None` at the end. Positions begin at 0.
+    /// Visits about `budget` entries from a position on, whole segments at a time. Returns the next position, or
+    /// `None` at the end. Positions begin at 0.
     ///
-    /// Every key that is there from the first call to the last is visited at least once.
+    /// Every key that exists from the first call to the last is visited at least once.
     pub fn scan(&self, position: u64, budget: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<u64> {
         let end = 1 << POSITION_BITS;
         let (mut position, mut visited) = (position, 0);
@@ -477,7 +476,7 @@ impl Directory {
         (position < end).then_some(position)
     }
 
-    /// An entry at random, near uniformly; `random` is the source of all choices made.
+    /// A nearly uniform random entry. `random` is the source of all choices.
     pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
         const TRIES: usize = 128;
         if self.len == 0 {
@@ -487,8 +486,8 @@ impl Directory {
         let spread = 4 * self.len.div_ceil(self.segments.len()) + 16;
         for _ in 0..TRIES {
             let segment = &self.segments[below(&mut state, self.segments.len())];
-            // Rejection gives every record the same chance, but those of a segment four times as
-            // full as the mean.
+            // Rejection gives every record the same chance, except in segments more than four times as full as the
+            // mean.
             let slot = below(&mut state, spread);
             if segment.len() > spread {
                 return Some(segment.entry(below(&mut state, segment.len())));
@@ -503,8 +502,8 @@ impl Directory {
         Some(segment.entry(below(&mut state, segment.len())))
     }
 
-    /// An entry with an expiry, at random: the first behind a random place, so that one among many without
-    /// is less than uniform, and found.
+    /// A random entry with an expiry: the first behind a random place. This is not uniform, but it finds one among
+    /// many entries without expiry.
     pub fn random_volatile(&self, random: u64) -> Option<EntryRef<'_>> {
         if self.volatile == 0 {
             return None;
@@ -548,7 +547,7 @@ impl Directory {
         self.seed.hash(key)
     }
 
-    /// Keeps count of the keys with an expiry, and the bounds.
+    /// Updates the count of keys with an expiry, and the bounds.
     #[inline]
     fn note_expiry(&mut self, at: usize, old: Expiries, new: Expiries) {
         let (before, after) = (old.earliest(), new.earliest());
@@ -571,7 +570,7 @@ impl Directory {
         }
     }
 
-    /// Splits a segment or two after an insert into segment `at`, if there is need.
+    /// Splits a segment or two after an insert into segment `at`, if needed.
     #[inline]
     fn grow(&mut self, at: usize) {
         let count = self.segments.len();
@@ -583,7 +582,7 @@ impl Directory {
         }
     }
 
-    /// Splits on until the crowded segment's turn comes, a few at each insert.
+    /// Continues splitting, a little with each insert, until it is the crowded segment's turn.
     #[cold]
     fn spread_crowd(&mut self, at: usize) {
         let usual = (self.len / SPLIT_ENTRIES).max(self.live / SPLIT_BYTES) + 1;
@@ -595,7 +594,7 @@ impl Directory {
         }
     }
 
-    /// Adds one segment, and moves to it what is its own.
+    /// Adds one segment and moves its records to it.
     #[cold]
     #[inline(never)]
     fn split(&mut self) {
@@ -633,7 +632,7 @@ impl Directory {
         }
     }
 
-    /// Merges segments until each has its fill.
+    /// Merges segments until they are properly filled.
     fn shrink_to_fit(&mut self) {
         let mut before = usize::MAX;
         while self.segments.len() < before {
@@ -642,7 +641,7 @@ impl Directory {
         }
     }
 
-    /// Counts again what there is, and when the first of it expires, if any of it may.
+    /// Recomputes the counts, and the bounds if anything may expire.
     fn add_up(&mut self, any_expires: bool) {
         self.len = self.segments.iter().map(Segment::len).sum();
         self.live = self.segments.iter().map(Segment::live_bytes).sum();
@@ -658,7 +657,7 @@ impl Directory {
         }
     }
 
-    /// Takes the last segment away: the reverse of `split`.
+    /// Removes the last segment: the reverse of `split`.
     #[cold]
     #[inline(never)]
     fn merge(&mut self) {
@@ -729,26 +728,26 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// An expiry as a record can hold it: a time beyond the last becomes the last, for the bounds as well.
+/// Clamps an expiry to the latest that a record can hold, for the bounds as well.
 #[inline]
 fn storable(expiry: u64) -> u64 {
     expiry.min(EXPIRY_MAX)
 }
 
-/// As many ones as choose among so many segments.
+/// The mask that chooses among this many segments.
 #[inline]
 fn mask_of(segments: usize) -> usize {
     segments.next_power_of_two() - 1
 }
 
-/// The segment of a hash among so many.
+/// The segment of a hash among this many.
 #[inline]
 fn index_of(hash: u64, mask: usize, segments: usize) -> usize {
     let at = hash as usize & mask;
     if at < segments { at } else { at & (mask >> 1) }
 }
 
-/// The bits of a hash that a slot keeps.
+/// The tag: the bits of a hash that a slot stores.
 #[inline]
 fn tag_of(hash: u64) -> u8 {
     (hash >> 40) as u8

@@ -1,10 +1,10 @@
-//! Moving segments, and the sealed bytes of their records, out of sparse slabs, a few at a time.
+//! Moves segments, and the sealed bytes of their records, out of sparse slabs, a few at a time.
 //!
-//! The allocator's slabs become sparse as segments grow out of one size class into the next. What still lives in such
-//! a slab keeps all of it; once moved elsewhere, the slab can be given back.
+//! The allocator's slabs become sparse as segments grow from one size class into the next. The blocks left in such a
+//! slab keep all of it in use. Once they are moved, the slab can be given back.
 //!
-//! A walk looks at all segments in turn, and before each at what its records point to: strings and small collections,
-//! which move together, and the segments inside large collections:
+//! A walk visits all segments in turn. Before each segment it visits what the records point to: strings and small
+//! collections, which move together, and the segments inside large collections:
 //!
 //! ```text
 //! Position { segment, map, part, inner }
@@ -15,24 +15,24 @@
 //! ```
 //!
 //! Invariants:
-//! - What anyone shares (segment, part, collection) stays where it is.
+//! - Anything shared (segment, part, collection) stays where it is.
 //! - Nothing but addresses changes: no content, no count, no order.
-//! - Whatever has changed since a position was given, to go on from there is safe: at worst the walk passes over
-//!   something until the next one.
-//! - Where no record points to anything, a segment that is not sparse is not touched beyond its header.
-//! - A walk gets on with any budget that is not spent, and exceeds none by more than what one segment points to.
+//! - Continuing from a position is safe, whatever has changed since. At worst the walk skips something until the next
+//!   walk.
+//! - If no record points to anything, only the header of a segment that is not sparse is touched.
+//! - A walk makes progress with any budget that is not spent, and exceeds it at most by what one segment points to.
 
 use super::Directory;
 use crate::value::segment::Segment;
 
 /// All maps of a segment are done.
 const MAPS_DONE: usize = usize::MAX;
-/// So many records are looked at for the price of one look at a segment.
+/// This many records count as one look at a segment.
 const RECORDS_PER_LOOK: usize = 8;
-/// So many segments ahead, a header is fetched where it will be read.
+/// Headers are prefetched this many segments ahead.
 const AHEAD: usize = 8;
 
-/// Where a walk goes on; the default is where it begins.
+/// The position where a walk continues. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     segment: usize,
@@ -53,10 +53,10 @@ impl Position {
     }
 }
 
-/// How much a walk may do before it pauses.
+/// How much work a walk may do before it pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// How many segments may be looked at. Maps, their parts and the records of a segment count as well.
+    /// How many segments may be visited. Maps, their parts and the records of a segment count, too.
     pub looks: usize,
     /// How many segments, or strings of theirs, may be moved.
     pub moves: usize,
@@ -69,7 +69,7 @@ impl Budget {
         self.looks == 0 || self.moves == 0
     }
 
-    /// Takes so many looks off.
+    /// Spends this many looks.
     #[inline]
     pub fn look(&mut self, times: usize) {
         self.looks = self.looks.saturating_sub(times);
@@ -77,10 +77,10 @@ impl Budget {
 }
 
 impl Directory {
-    /// Moves segments that are unshared and sparse, and those inside the large collections held here, from a position
-    /// on, until the budget is spent; gives the position to go on from, or `None` at the end.
+    /// Moves unshared, sparse segments, here and inside large collections, from a position on until the budget is
+    /// spent. Returns the position where the next step continues, or `None` at the end.
     ///
-    /// `is_sparse` says of an address whether what is allocated there should be moved.
+    /// `is_sparse` says whether the block at an address should be moved.
     pub fn relocate(&mut self, from: Position, budget: &mut Budget, is_sparse: fn(usize) -> bool) -> Option<Position> {
         let mut at = from;
         while at.segment < self.segments.len() {
@@ -120,10 +120,11 @@ impl Directory {
     }
 }
 
-/// Does the same inside the maps that the records of a segment hold. Gives the position to go on from, in this segment.
+/// Does the same inside the maps that the records of a segment hold. Returns the position where the next step
+/// continues, in this segment.
 fn relocate_maps(segment: &mut Segment, from: Position, budget: &mut Budget, is_sparse: fn(usize) -> bool) -> Position {
     let done = Position { map: MAPS_DONE, part: 0, inner: 0, ..from };
-    // What is in a shared segment is shared.
+    // The content of a shared segment is shared.
     if from.map == MAPS_DONE || !segment.is_unique() {
         return done;
     }

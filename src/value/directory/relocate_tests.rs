@@ -1,4 +1,4 @@
-//! Tests of moving segments, of directories and of the collections in them.
+//! Tests of moving the segments of directories and of the collections in them.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,19 +22,19 @@ thread_local! {
     pub(crate) static ASKED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Has everything moved.
+/// Asks to move everything.
 pub(crate) fn everything(_address: usize) -> bool {
     ASKED.set(ASKED.get() + 1);
     true
 }
 
-/// Has nothing moved.
+/// Asks to move nothing.
 pub(crate) fn nothing(_address: usize) -> bool {
     ASKED.set(ASKED.get() + 1);
     false
 }
 
-/// A quarter of all allocations, by chance.
+/// Asks to move a random quarter of all allocations.
 fn some(address: usize) -> bool {
     (address >> 4).is_multiple_of(4)
 }
@@ -48,7 +48,7 @@ fn member(number: usize) -> Vec<u8> {
     format!("member {number}").into_bytes()
 }
 
-/// A large set, hash or sorted set of so many members.
+/// A large set, hash or sorted set of this many members.
 fn large(kind: Kind, members: usize) -> Heap {
     let (limits, mut bytes) = (Limits::defaults(SEED), Vec::new());
     put_varint(&mut bytes, members as u64);
@@ -92,7 +92,7 @@ fn plain(keys: usize) -> Directory {
     directory
 }
 
-/// Everything that is seen of a directory, in its order.
+/// Everything that can be seen of a directory, in its order.
 fn seen(directory: &Directory) -> Vec<String> {
     let entry = |entry: crate::value::entry::EntryRef<'_>| {
         let members = entry.value().map().map(|map| map.iter().map(|member| format!("{member:?}")).collect::<Vec<_>>());
@@ -108,13 +108,13 @@ fn map_of<'a>(directory: &'a Directory, key: &[u8]) -> &'a Map {
     directory.get(SEED.hash(key), key).and_then(|entry| entry.value().map()).expect("a large collection")
 }
 
-/// A whole pass by steps of this budget; gives how many there were. Each is checked to keep to its budget.
+/// A whole pass in steps of this budget. Returns how many steps there were, and checks that each keeps to its budget.
 fn pass(directory: &mut Directory, budget: Budget, is_sparse: fn(usize) -> bool) -> usize {
     let (mut at, mut steps) = (Position::default(), 0);
     loop {
         let (mut left, asked) = (budget, ASKED.get());
         let next = directory.relocate(at, &mut left, is_sparse);
-        // The strings of one segment are no steps of their own.
+        // The strings of one segment are not steps of their own.
         let most = budget.looks.saturating_add(if strings(directory).is_empty() { 0 } else { STRINGS_MAX });
         assert!(ASKED.get() - asked <= most && left.moves <= budget.moves);
         steps += 1;
@@ -128,7 +128,7 @@ fn pass(directory: &mut Directory, budget: Budget, is_sparse: fn(usize) -> bool)
     }
 }
 
-/// How many of the addresses are others.
+/// How many of the addresses differ.
 fn moved(before: &[usize], after: &[usize]) -> usize {
     before.iter().zip(after).filter(|(before, after)| before != after).count()
 }
@@ -171,7 +171,7 @@ fn what_is_shared_stays_where_it_is() {
     assert_eq!((directory.addresses(), frozen.addresses()), (addresses.clone(), addresses.clone()));
     assert_eq!(map_of(&directory, b"set").addresses(), inside);
 
-    // A change makes one segment its own, and not the collections in it.
+    // A change unshares one segment, but not the collections in it.
     put(&mut directory, b"set2", NewValue::Int(5));
     put(&mut directory, b"set", NewValue::Heap(frozen.get(SEED.hash(b"set"), b"set").unwrap().heap().unwrap()));
     let changed = directory.addresses();
@@ -180,7 +180,7 @@ fn what_is_shared_stays_where_it_is() {
     assert_eq!(map_of(&directory, b"set").addresses(), inside);
     assert_eq!(frozen.addresses(), addresses);
 
-    // As soon as the other is gone, all of it moves.
+    // Once the other is gone, all of it moves.
     drop(frozen);
     let before = seen(&directory);
     pass(&mut directory, AMPLE, everything);
@@ -277,7 +277,7 @@ fn a_position_that_points_nowhere_any_more_does_no_harm() {
     assert_eq!(Directory::new(SEED).relocate(Position::default(), &mut AMPLE.clone(), everything), None);
 }
 
-/// Where the strings are that stand outside the records.
+/// The addresses of the strings outside the records.
 fn strings(directory: &Directory) -> Vec<usize> {
     let pointers = |entry: crate::value::entry::EntryRef<'_>| entry.string_pointers().collect::<Vec<_>>();
     directory.iter().flat_map(pointers).map(|(_, raw)| raw.addr()).collect()
@@ -297,7 +297,7 @@ fn strings_move_unless_somebody_else_has_them() {
     let stayed: Vec<_> = at.iter().zip(&moved).filter(|(before, after)| before == after).collect();
     assert_eq!(stayed.len(), 1, "the shared one");
     assert_eq!(shared.strong_count(), 2);
-    // A view of the whole has the strings as well.
+    // A view of the whole holds the strings, too.
     let view = directory.clone();
     pass(&mut directory, AMPLE, everything);
     assert_eq!((strings(&directory), strings(&view)), (moved.clone(), moved.clone()));
@@ -310,7 +310,7 @@ fn strings_move_unless_somebody_else_has_them() {
     directory.check_invariants();
 }
 
-/// What a test makes of a directory and its model.
+/// An operation on a directory and its model.
 #[derive(Clone, Debug)]
 enum Edit {
     Set(usize, usize),

@@ -119,7 +119,7 @@ impl Dice {
     }
 }
 
-/// One random operation, on the directory and on the model; both must answer alike.
+/// One random operation on the directory and on the model. Both must give the same answer.
 fn step(directory: &mut Directory, model: &mut Model, dice: &mut Dice, keys: usize, deletes: usize) {
     let key = dice.key(keys);
     let hash = hash(&key);
@@ -141,7 +141,7 @@ fn step(directory: &mut Directory, model: &mut Model, dice: &mut Dice, keys: usi
         }
         2..4 => {
             let access = dice.below(1 << 24) as u32;
-            // Exclusive here unless a frozen view shares the segment: then nothing may change.
+            // Exclusive here unless a frozen view shares the segment, in which case nothing may change.
             let before = directory.get(hash, &key).map(|entry| entry.access());
             if let Some(place) = directory.find(hash, &key) {
                 directory.set_access_at(place, access);
@@ -320,7 +320,7 @@ fn payloads_are_counted_exactly() {
         let new = NewValue::Shared(payload.clone());
         let _ = directory.set(hash(&key(number)), &key(number), new, None, 0);
     }
-    // Splits have moved them about meanwhile.
+    // Splits have moved them meanwhile.
     assert_eq!(payload.strong_count(), 501);
     let frozen = directory.clone();
     assert_eq!(payload.strong_count(), 501, "a clone shares segments, not payloads");
@@ -386,7 +386,7 @@ fn a_value_moves_to_another_key_without_a_copy() {
 
 #[test]
 fn a_crowd_in_one_segment_is_split_apart_in_the_end() {
-    // All keys share their 8 low bits: usual splitting would leave them all in one segment.
+    // All keys share their 8 low bits, so that usual splitting would leave them all in one segment.
     let _reset = Forged::by_last_bytes();
     let key = |number: u64| (number << 8 | 5 | (number & 0xff) << 40).to_be_bytes();
     let mut directory = Directory::new(SEED);

@@ -1,4 +1,4 @@
-//! The same bytes for equal hashes, whatever their form.
+//! Gives equal hashes the same bytes, whatever their form.
 
 use super::HashRef;
 

@@ -9,18 +9,18 @@ use crate::value::entry::{EXPIRY_MAX, Heap, Packing};
 use crate::value::listpack::{self, Item, Listpack, ListpackBuf, Pos, item_size};
 use triomphe::Arc;
 
-/// What becomes of the expiry of a field that is stored.
+/// The expiry of a field that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewExpiry {
     /// It has none.
     Clear,
-    /// It keeps what it had; a new field has none.
+    /// It keeps the old one; a new field has none.
     Keep,
     /// It expires at this time, in Unix milliseconds, not 0.
     At(u64),
 }
 
-/// A hash, to edit. Expired fields are fields like others here: see the module's invariants.
+/// A hash, for editing. Expired fields count as fields here: see the module's invariants.
 #[derive(Debug)]
 pub struct HashMut<'a> {
     form: Form<'a>,
@@ -31,11 +31,11 @@ pub struct HashMut<'a> {
 
 #[derive(Debug)]
 enum Form<'a> {
-    /// Fields and values, and expiries if the flag says so.
+    /// Fields and values, with expiries if the flag says so.
     Packed(ListpackBuf, bool),
-    /// A large hash in its place.
+    /// A large hash, in place.
     InPlace(&'a mut Hash),
-    /// A large hash that has yet to be stored.
+    /// A large hash that is still to be stored.
     Own(Hash),
 }
 
@@ -92,8 +92,8 @@ impl<'a> HashMut<'a> {
         }
     }
 
-    /// Makes ready for so many fields to be stored at once: as in Redis, more than a small hash may have make
-    /// it a large one, whether they are new or not.
+    /// Prepares for storing this many fields at once. As in Redis, more fields than a small hash may have make it
+    /// large, whether they are new or not.
     pub fn reserve(&mut self, fields: usize) {
         if fields > self.entries_max && matches!(self.form, Form::Packed(..)) {
             self.enlarge(fields);
@@ -142,7 +142,7 @@ impl<'a> HashMut<'a> {
         }
     }
 
-    /// Sets the expiry of a field that is there (Unix milliseconds, not 0), or clears it.
+    /// Sets the expiry of an existing field (Unix milliseconds, not 0), or clears it.
     pub fn set_expiry(&mut self, field: &[u8], expiry: Option<u64>) {
         let expiry = expiry.map(|at| at.min(EXPIRY_MAX));
         if expiry.is_some() && matches!(self.form, Form::Packed(_, false)) {
@@ -162,7 +162,7 @@ impl<'a> HashMut<'a> {
         }
     }
 
-    /// Removes fields that have expired, at most `limit` of them, and gives them.
+    /// Removes at most `limit` expired fields and returns them.
     pub fn remove_expired(&mut self, now: u64, limit: usize) -> Vec<Box<[u8]>> {
         match &mut self.form {
             Form::Packed(list, expiring) => {
@@ -190,7 +190,7 @@ impl<'a> HashMut<'a> {
         }
     }
 
-    /// Makes a small hash a large one, for so many fields at least.
+    /// Makes a small hash large, with room for at least this many fields.
     #[cold]
     fn enlarge(&mut self, fields: usize) {
         if let Form::Packed(list, expiring) = &self.form {
@@ -233,8 +233,8 @@ fn set_packed(list: &mut ListpackBuf, expiring: bool, field: &[u8], value: Item<
     false
 }
 
-/// Puts a field into a listpack with expiries, where its expiry belongs: before those that expire no earlier,
-/// and at the end if it does not expire. `old` is where it stood until now.
+/// Puts a field into a listpack with expiries at the place of its expiry: before fields that do not expire earlier,
+/// and at the end if it does not expire. `old` is its previous place.
 fn place(list: &mut ListpackBuf, old: Option<Pos>, field: &[u8], value: Item<'_>, expiry: Option<u64>) {
     if let Some(old) = old {
         list.remove(old, 3);

@@ -1,10 +1,10 @@
-//! The large form of a hash: a map of fields, and what is counted over all of them.
+//! The large form of a hash: a map of fields, and counts over all of them.
 //!
 //! The bytes of [`Hash::encode`] are drawn in `persist::format`.
 //!
 //! Invariants:
-//! - `volatile` is the number of fields with an expiry, and `earliest` at or before each of them.
-//! - `spilled` is about the bytes of values that lie outside the map's segments.
+//! - `volatile` is the number of fields with an expiry. `earliest` is at or before each of their expiries.
+//! - `spilled` estimates the bytes of values outside the map's segments.
 
 use super::{Field, Value};
 use crate::base::hash::HashSeed;
@@ -17,7 +17,7 @@ use crate::value::{Limits, Map};
 
 /// The bound of a hash in which nothing expires.
 const NEVER: u64 = u64::MAX;
-/// What a counted pointer's payload takes beyond its bytes.
+/// What the payload of a counted pointer takes beyond its bytes.
 const PAYLOAD_OVERHEAD_BYTES: usize = 2 * size_of::<usize>();
 
 /// Flag of an encoded field: its value is an integer.
@@ -25,7 +25,7 @@ const FIELD_INT: u8 = 1;
 /// Flag of an encoded field: it expires.
 const FIELD_EXPIRY: u8 = 2;
 const FIELD_FLAGS: u8 = FIELD_INT | FIELD_EXPIRY;
-/// Flags, the length of the name, and a value: no encoded field takes less.
+/// Flags, the length of the name, and a value: the least that an encoded field takes.
 const FIELD_BYTES_MIN: usize = 3;
 
 /// See the module. A clone shares everything.
@@ -42,7 +42,7 @@ impl Hash {
         Hash { map: Map::with_capacity(seed, len), volatile: 0, earliest: NEVER, spilled: 0 }
     }
 
-    /// A hash of these fields, about `len`.
+    /// A hash of these fields; `len` is an estimate of their number.
     pub(super) fn of_fields<'a>(len: usize, fields: impl Iterator<Item = Field<'a>>, seed: HashSeed) -> Hash {
         let mut hash = Hash::with_capacity(seed, len);
         let mut digits = itoa::Buffer::new();
@@ -56,7 +56,7 @@ impl Hash {
         &self.map
     }
 
-    /// The same, to move what it is made of.
+    /// The same, mutable, to move its segments.
     pub(in crate::value) fn map_mut(&mut self) -> &mut Map {
         &mut self.map
     }
@@ -66,18 +66,18 @@ impl Hash {
         self.map.len()
     }
 
-    /// A time before which no field expires, in Unix milliseconds; `None` if none ever does.
+    /// A lower bound of the fields' expiries, in Unix milliseconds; `None` if none expires.
     #[inline]
     pub fn earliest_expiry(&self) -> Option<u64> {
         Some(self.earliest).filter(|&at| at != NEVER)
     }
 
-    /// The bytes that it takes, about, without a walk over its fields.
+    /// An estimate of its bytes, without a walk over its fields.
     pub fn bytes(&self) -> usize {
         size_of::<Hash>() + self.map.bytes() + self.spilled
     }
 
-    /// Stores a field with its expiry, whatever it was. Returns whether it is new.
+    /// Stores a field with its expiry. Returns whether the field is new.
     #[inline]
     pub(super) fn set(&mut self, field: &[u8], value: Item<'_>, expiry: Option<u64>) -> bool {
         let value = match value {
@@ -106,26 +106,26 @@ impl Hash {
         was_there
     }
 
-    /// Sets or clears the expiry of a field that is there.
+    /// Sets or clears the expiry of an existing field.
     pub(super) fn set_expiry(&mut self, field: &[u8], expiry: Option<u64>) {
         let Some(old) = self.map.get(field).map(|entry| entry.expiry()) else { return };
         self.map.set_expiry(field, expiry);
         self.settle(Some(Displaced { expiry: old, heap: None }), expiry);
     }
 
-    /// The expiry of a field that is there.
+    /// The expiry of an existing field.
     #[inline]
     pub(super) fn expiry(&self, field: &[u8]) -> Option<u64> {
         if self.volatile == 0 { None } else { self.map.get(field)?.expiry() }
     }
 
-    /// Removes fields that have expired, at most `limit`, and gives them.
+    /// Removes at most `limit` expired fields and returns them.
     pub(super) fn remove_expired(&mut self, now: u64, limit: usize) -> Vec<Box<[u8]>> {
         let (mut removed, mut found) = (Vec::new(), Vec::new());
         while removed.len() < limit {
             self.map.collect_expired(now, limit - removed.len(), &mut found);
             if found.is_empty() {
-                // The look that finds nothing has made the map's bounds exact.
+                // The pass that found nothing has made the map's bounds exact.
                 self.earliest = self.map.earliest_expiry().unwrap_or(NEVER);
                 break;
             }
@@ -137,7 +137,7 @@ impl Hash {
         removed
     }
 
-    /// Keeps the counts when a field has changed.
+    /// Updates the counts when a field has changed.
     #[inline]
     fn settle(&mut self, old: Option<Displaced>, new: Option<u64>) {
         let old_expiry = match old {

@@ -1,4 +1,4 @@
-//! Hashes: fields with values, and for each field a time at which it expires, if it does.
+//! Hashes: fields with values, and an optional expiry for each field.
 //!
 //! ```text
 //! small: a listpack     field | value | field | value | …
@@ -8,11 +8,11 @@
 //! ```
 //!
 //! Invariants:
-//! - A field stands once. A small hash is within the limits; it becomes large when it outgrows them, and a
-//!   large one never becomes small again.
-//! - The listpacks are Redis' bytes; that with expiries is made by the first expiry, and stays.
-//! - Nothing here removes a field because of the time: readers give the time and do not see what has
-//!   expired, and whoever edits has the expired fields that it names removed before.
+//! - A field occurs once. A small hash is within the limits and becomes large when it outgrows them. A large one
+//!   never becomes small again.
+//! - The listpacks are Redis' bytes. The first expiry creates the form with expiries, which then stays.
+//! - Nothing here removes a field because of the time. Readers pass the time and do not see expired fields. Before
+//!   editing, the caller removes the expired fields that it names.
 
 mod canonical;
 mod edit;
@@ -76,9 +76,9 @@ impl Collection for AnyHash {
 /// A value of a field.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
-    /// As it stands in a listpack, or as a number.
+    /// An element of a listpack, or a number.
     Item(Item<'a>),
-    /// The bytes of a large hash's value, which a reply may share.
+    /// The bytes of a value in a large hash, which a reply may share.
     Bytes(BytesRef<'a>),
 }
 
@@ -130,8 +130,8 @@ fn value_of(entry: EntryRef<'_>) -> Value<'_> {
     }
 }
 
-/// A hash, to read. `now` is the time in Unix milliseconds: what has expired by then is not seen. A replay
-/// gives 0 and sees everything.
+/// A hash, for reading. `now` is the time in Unix milliseconds: fields that have expired by then are not seen. A
+/// replay passes 0 and sees everything.
 #[derive(Clone, Copy, Debug)]
 pub enum HashRef<'a> {
     /// In one listpack.
@@ -140,7 +140,7 @@ pub enum HashRef<'a> {
     Large(&'a Hash),
 }
 
-/// A small hash, to read.
+/// A small hash, for reading.
 #[derive(Clone, Copy, Debug)]
 pub struct Small<'a>(Packed<'a>);
 
@@ -162,7 +162,7 @@ impl<'a> HashRef<'a> {
         }
     }
 
-    /// How many fields it holds, those included that have expired and are not removed yet.
+    /// How many fields it holds, including expired ones that are not removed yet.
     #[inline]
     pub fn stored_len(self) -> usize {
         match self {
@@ -208,7 +208,7 @@ impl<'a> HashRef<'a> {
         self.get_with_expiry(field, now).is_some()
     }
 
-    /// All fields: a small hash's in its order, a large one's in none.
+    /// All fields: those of a small hash in its order, those of a large one in none.
     pub fn iter(self, now: u64) -> impl Iterator<Item = Field<'a>> {
         let (small, large) = match self {
             HashRef::Small(Small(packed)) => (Some(packed.iter()), None),
@@ -218,7 +218,7 @@ impl<'a> HashRef<'a> {
         all.filter(move |field| field.is_alive(now))
     }
 
-    /// A field at random, near uniformly; `random` gives the numbers for it. `None` if all have expired.
+    /// A nearly uniform random field. `random` provides the numbers. `None` if all have expired.
     pub fn random(self, now: u64, random: &mut dyn FnMut() -> u64) -> Option<Field<'a>> {
         const EXPIRED_TRIES: usize = 16;
         let expired = self.earliest_expiry().is_some_and(|at| at <= now);
@@ -237,14 +237,14 @@ impl<'a> HashRef<'a> {
             }
             HashRef::Small(_) => {}
         }
-        // Some, or nearly all, wait to be removed: choose among the others.
+        // Some fields, perhaps nearly all, wait to be removed: choose among the others.
         let alive = self.len(now);
         let at = (u128::from(random()) * alive as u128) >> u64::BITS;
         self.iter(now).nth(at as usize)
     }
 
-    /// Visits fields from a position on, about `count` of them; gives the position to go on from, `None` at
-    /// the end. A small hash is visited as a whole. See [`super::Map::scan`].
+    /// Visits about `count` fields from a position on. Returns the next position, or `None` at the end. A small hash
+    /// is visited as a whole. See [`super::Map::scan`].
     pub fn scan(self, position: u64, count: usize, now: u64, visit: &mut dyn FnMut(Field<'_>)) -> Option<u64> {
         match self {
             HashRef::Small(_) => {

@@ -1,4 +1,4 @@
-//! The small forms of a hash: reading a listpack as fields, and checking one that comes from outside.
+//! The small forms of a hash: reads a listpack as fields, and checks one that comes from outside.
 
 use std::collections::HashSet;
 
@@ -29,7 +29,7 @@ impl<'a> Packed<'a> {
         self.list.len() / self.width()
     }
 
-    /// Where a field stands.
+    /// The position of a field.
     #[inline]
     pub(super) fn find(self, field: &[u8]) -> Option<Pos> {
         self.list.find(field, self.list.first()?, self.width() - 1)
@@ -65,7 +65,7 @@ impl<'a> Packed<'a> {
         Some(Field { name, value, expiry })
     }
 
-    /// The fields that have expired: they stand first.
+    /// The expired fields, which come first.
     pub(super) fn expired(self, now: u64) -> impl Iterator<Item = Field<'a>> {
         self.iter().take_while(move |field| field.expiry.is_some_and(|at| at <= now))
     }
@@ -80,13 +80,13 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// When the first field of a hash with expiries expires, which is given as its listpack.
+/// When the first field expires, given the listpack of a hash with expiries.
 #[inline]
 pub(in crate::value) fn packed_earliest(bytes: &[u8]) -> Option<u64> {
     Packed { list: Listpack::trusted(bytes), expiring: true }.earliest_expiry()
 }
 
-/// An expiry as it stands in a listpack.
+/// An expiry, as stored in a listpack.
 #[inline]
 fn expiry_of(item: Item<'_>) -> Option<u64> {
     match item {
@@ -95,7 +95,7 @@ fn expiry_of(item: Item<'_>) -> Option<u64> {
     }
 }
 
-/// A small hash from bytes of any origin; large if it is beyond the limits.
+/// Decodes a small hash from bytes of any origin. It becomes large if it exceeds the limits.
 ///
 /// # Errors
 /// What is wrong with the bytes.
@@ -108,7 +108,7 @@ pub fn decode_packed<'a>(bytes: &'a [u8], expiring: bool, limits: &Limits) -> Re
     if expiring && !expiries_are_sound(list) {
         return Err("the expiries of a hash's fields are malformed or out of order");
     }
-    // Elements are equal by their text: an integer may be written as one, or as its digits.
+    // Elements are compared by their text: an integer may be stored as a number or as its digits.
     let mut names = HashSet::with_capacity(packed.len());
     if !packed.iter().all(|field| names.insert(field.name.to_vec())) {
         return Err("a hash has a field twice");
@@ -120,7 +120,7 @@ pub fn decode_packed<'a>(bytes: &'a [u8], expiring: bool, limits: &Limits) -> Re
     Ok(NewValue::Packed(if expiring { Packing::HashEx } else { Packing::Hash }, bytes))
 }
 
-/// Whether every third element is an expiry, or 0, and they ascend, with those of 0 last.
+/// Whether every third element is an expiry or 0, ascending, with zeros last.
 fn expiries_are_sound(list: Listpack<'_>) -> bool {
     let mut last = 0;
     list.iter().skip(2).step_by(3).all(|item| {

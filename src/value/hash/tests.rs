@@ -1,4 +1,4 @@
-//! Small and large hashes against a plain map, and bytes of any origin.
+//! Tests of small and large hashes against a plain map, and of bytes of any origin.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::value::listpack::ListpackBuf;
 
 const SEED: HashSeed = HashSeed(*b"seed of the test");
 
-/// Limits at which both forms are met within a few edits.
+/// Limits that lead to both forms within a few edits.
 fn tiny() -> Limits {
     Limits { hash_max_listpack_entries: 6, hash_max_listpack_value: 12, ..Limits::defaults(SEED) }
 }

@@ -1,12 +1,12 @@
-//! One element of a listpack: what it means, its head and back length, and its shortest form.
+//! One element of a listpack: its meaning, its head and back length, and its shortest form.
 //!
-//! The bytes are drawn in the parent's header. Reading never leaves the bytes that it is given.
+//! The parent's header draws the bytes. Reading stays within the bytes that it receives.
 
 use super::HEADER_LEN;
 use crate::base::format;
 use std::cmp::Ordering;
 
-/// One element, as it is read or is to be written. Equality is that of the texts.
+/// One element, read or about to be written. Elements are equal if their texts are.
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     /// An integer: its text is its decimal form.
@@ -16,7 +16,7 @@ pub enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// The element with this text, as a listpack holds it: to be compared with many.
+    /// The element with this text in the form of a listpack, for comparison with many.
     #[inline]
     pub fn canonical(text: &'a [u8]) -> Item<'a> {
         format::parse_i64(text).map_or(Item::Str(text), Item::Int)
@@ -50,7 +50,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The text; that of an integer is made in the buffer.
+    /// The text. That of an integer is written into the buffer.
     #[inline]
     pub fn as_bytes<'b>(self, buffer: &'b mut itoa::Buffer) -> &'b [u8]
     where
@@ -127,7 +127,7 @@ impl<'a> From<&'a Vec<u8>> for Item<'a> {
     }
 }
 
-/// What the head of an element says.
+/// The decoded head of an element.
 #[derive(Clone, Copy)]
 pub(super) enum Head {
     /// The integer itself, and the bytes that head and content take.
@@ -137,14 +137,14 @@ pub(super) enum Head {
 }
 
 impl Head {
-    /// Reads a head. `None`: no element begins here, or it would not end inside the bytes.
+    /// Reads a head. `None` if no element begins here, or if it would not end within the bytes.
     #[inline]
     pub(super) fn read(bytes: &[u8], at: usize) -> Option<Head> {
         let rest = bytes.get(at..)?;
         let head = match *rest {
             [byte @ 0..=0x7F, ..] => Head::Int(i64::from(byte), 1),
             [byte @ 0x80..=0xBF, ..] => Head::Str(1, usize::from(byte & 0x3F)),
-            // Shifting up and down again spreads the sign of the 13 bits.
+            // Shifting up and down again extends the sign of the 13 bits.
             [high @ 0xC0..=0xDF, low, ..] => Head::Int(i64::from(i16::from_be_bytes([high, low]) << 3 >> 3), 2),
             [high @ 0xE0..=0xEF, low, ..] => Head::Str(2, usize::from(u16::from_be_bytes([high & 0x0F, low]))),
             [0xF0, a, b, c, d, ..] => Head::Str(5, u32::from_le_bytes([a, b, c, d]) as usize),
@@ -183,8 +183,8 @@ impl Head {
     }
 }
 
-/// The bytes that the back length of an element of `len` bytes takes. Redis leaves the last value of each
-/// size but the first to the next one.
+/// The size of the back length of an element of `len` bytes. As in Redis, the last value of each size except the
+/// first takes the next size.
 #[inline]
 fn back_size(len: usize) -> usize {
     match len {
@@ -208,7 +208,7 @@ pub(super) fn back_bytes(len: usize) -> ([u8; 5], usize) {
     (bytes, size)
 }
 
-/// Where the element that ends at `end` begins. `None` if the bytes there are no back length.
+/// Where the element that ends at `end` begins. `None` if the bytes there are not a back length.
 #[inline]
 pub(super) fn start_before(bytes: &[u8], end: usize) -> Option<usize> {
     let mut len = 0;
@@ -223,7 +223,7 @@ pub(super) fn start_before(bytes: &[u8], end: usize) -> Option<usize> {
     None
 }
 
-/// The shortest form of an element, in parts: nothing is copied before its place is ready.
+/// The shortest form of an element, in parts, so that nothing is copied before its place is ready.
 pub(super) struct Encoded<'a> {
     head: [u8; 9],
     head_len: usize,

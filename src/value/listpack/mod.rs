@@ -17,12 +17,12 @@
 //! ```
 //!
 //! Invariants:
-//! - The bytes are Redis': DUMP emits them as they are, and RESTORE takes them once [`Listpack::parse`] has
-//!   read every one. A count of 65535 means "unknown: count them"; such a list never counts again.
-//! - A string that is the canonical text of an `i64` is written as an integer, in the shortest form that
-//!   holds it. Bytes from outside may have longer forms; readers compare by meaning, never by form.
-//! - Reading allocates nothing and stays inside the bytes, whatever they are.
-//! - An edit moves the tail once. A [`Pos`] before the edited place stays good, any other is stale.
+//! - The bytes are those of Redis: DUMP emits them unchanged, and RESTORE accepts them once [`Listpack::parse`] has
+//!   checked each. A count of 65535 means "unknown: count them". Such a list stays without a count.
+//! - A string that is the canonical text of an `i64` is written as an integer, in the shortest form that fits. Bytes
+//!   from outside may have longer forms, so readers compare by meaning, never by form.
+//! - Reading allocates nothing and stays within the bytes, whatever they are.
+//! - An edit moves the tail once. A [`Pos`] before the edited place stays valid; any other becomes stale.
 //!
 //! The limits of the collections are not known here: see [`item_size`] and [`BYTES_MAX`].
 
@@ -40,14 +40,14 @@ const END: u8 = 0xFF;
 /// Header and end mark, no element.
 const EMPTY: [u8; HEADER_LEN + 1] = [HEADER_LEN as u8 + 1, 0, 0, 0, 0, 0, END];
 
-/// Redis lets no listpack grow beyond this: its owner turns it into another form first.
+/// Redis does not let a listpack grow beyond this. Its owner turns it into another form first.
 pub const BYTES_MAX: usize = 1 << 30;
 
-/// Where an element begins. Good for the bytes it was taken from, until they change at or before it.
+/// Where an element begins. Valid for the bytes that it was taken from, until they change at or before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pos(usize);
 
-/// A listpack to read: bytes that are known to be one.
+/// A read-only view of bytes that are known to be a listpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listpack<'a>(&'a [u8]);
 
@@ -55,8 +55,8 @@ impl<'a> Listpack<'a> {
     /// The listpack without elements.
     pub const EMPTY: Listpack<'static> = Listpack(&EMPTY);
 
-    /// Reads every byte. `None` unless lengths, heads, back lengths, count and end mark all agree. An
-    /// empty listpack is a good one, and nothing is said of what the elements mean.
+    /// Checks every byte. `None` unless lengths, heads, back lengths, count and end mark all agree. An empty listpack
+    /// is valid, and the meaning of the elements is not checked.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let total = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
         if total != bytes.len() || total <= HEADER_LEN || bytes.last() != Some(&END) {
@@ -72,13 +72,13 @@ impl<'a> Listpack<'a> {
             at += len + back_len;
             count += 1;
         }
-        // The end mark is no part of an element.
+        // The end mark is not part of an element.
         let list = Listpack(bytes);
         (at == total - 1 && list.known_len().is_none_or(|known| known == count)).then_some(list)
     }
 
-    /// Takes bytes that this module made, or has parsed, without reading them again. Anything else shows
-    /// wrong elements, fewer of them, or panics where a position is used.
+    /// Takes bytes that this module made or has parsed, without checking them again. Other bytes show wrong or
+    /// missing elements, or panic where a position is used.
     #[inline]
     pub fn trusted(bytes: &'a [u8]) -> Self {
         debug_assert!(Listpack::parse(bytes).is_some(), "no listpack: {bytes:?}");
@@ -134,7 +134,7 @@ impl<'a> Listpack<'a> {
         Iter { bytes: self.0, front: pos.0, back: self.end() }
     }
 
-    /// The elements up to that at a position, it included: to be taken from the back.
+    /// The elements up to the one at a position, inclusive; to be iterated from the back.
     #[inline]
     pub fn iter_to(self, pos: Pos) -> Iter<'a> {
         let mut all = self.iter();
@@ -142,7 +142,7 @@ impl<'a> Listpack<'a> {
         all
     }
 
-    /// The elements two by two, from either end: fields with values, members with scores.
+    /// The elements in pairs, from either end: fields with values, members with scores.
     #[inline]
     pub fn pairs(self) -> Pairs<'a> {
         Pairs(self.iter())
@@ -207,7 +207,7 @@ impl<'a> Listpack<'a> {
         Some(Head::read(self.0, pos.0)?.item(self.0, pos.0))
     }
 
-    /// Where the first element with this text is, looking at `from` and at every `skip + 1`th behind it.
+    /// The position of the first element with this text, among `from` and every `skip + 1`th element after it.
     pub fn find(self, needle: &[u8], from: Pos, skip: usize) -> Option<Pos> {
         let number = format::parse_i64(needle);
         let mut iter = self.iter_from(from);
@@ -306,7 +306,7 @@ impl<'a> DoubleEndedIterator for Iter<'a> {
     }
 }
 
-/// The elements of a [`Listpack`], two by two. An odd one at the end is left out.
+/// The elements of a [`Listpack`] in pairs. An odd one at the end is left out.
 #[derive(Clone, Debug)]
 pub struct Pairs<'a>(Iter<'a>);
 
@@ -327,11 +327,12 @@ impl DoubleEndedIterator for Pairs<'_> {
     }
 }
 
-/// A listpack to edit. Behind it, and on request before it, there is room: edits at either end move nothing else.
+/// A listpack, for editing. There is room behind it, and on request before it, so that edits at either end move
+/// nothing else.
 #[derive(Clone, Debug)]
 pub struct ListpackBuf {
     bytes: Vec<u8>,
-    /// Where the listpack begins; it ends with the bytes.
+    /// Where the listpack begins. It ends with the bytes.
     start: usize,
 }
 
@@ -359,7 +360,7 @@ impl ListpackBuf {
         ListpackBuf { bytes: EMPTY.to_vec(), start: 0 }
     }
 
-    /// One with room for so many bytes, header and end mark included.
+    /// An empty listpack with room for this many bytes, header and end mark included.
     pub fn with_capacity(bytes: usize) -> Self {
         let mut own = Vec::with_capacity(bytes.max(EMPTY.len()));
         own.extend_from_slice(&EMPTY);
@@ -372,7 +373,7 @@ impl ListpackBuf {
         ListpackBuf { bytes, start: 0 }
     }
 
-    /// Gives back the memory that edits to come would use.
+    /// Gives back the memory reserved for future edits.
     pub fn shrink_to_fit(&mut self) {
         self.drop_front_room();
         self.bytes.shrink_to_fit();
@@ -382,8 +383,8 @@ impl ListpackBuf {
         self.bytes.drain(..std::mem::take(&mut self.start));
     }
 
-    /// Makes room for an element of `size` bytes at the end, in no more than `most` bytes of memory in all. False if
-    /// there is none, or so little that making it again and again would move the whole for each element.
+    /// Makes room for an element of `size` bytes at the end, within `most` bytes of memory in total. False if there
+    /// is no room, or so little that every element would move the whole listpack again.
     #[inline]
     pub fn make_room_back(&mut self, size: usize, most: usize) -> bool {
         if self.bytes.capacity() - self.bytes.len() >= size {
@@ -412,8 +413,8 @@ impl ListpackBuf {
         if !grows && !self.is_worth_moving(size, most) {
             return false;
         }
-        // Without new memory some of the old room stays behind: what comes at both ends in turn would otherwise move
-        // everything each time.
+        // Without new memory, some of the old room stays at the other end. Otherwise additions at both ends in turn
+        // would move everything each time.
         let free = capacity - len;
         let start = if grows || self.is_empty() { free } else { (free / 2).max(size) };
         let mut moved = Vec::with_capacity(capacity);
@@ -423,17 +424,17 @@ impl ListpackBuf {
         true
     }
 
-    /// Twice the memory that it has, though not beyond `most` where that is enough for what is `needed`.
+    /// Twice its memory, but not beyond `most` if that is enough for `needed`.
     fn next_capacity(&self, needed: usize, most: usize) -> usize {
         (self.bytes.capacity() * 2).min(most).max(needed)
     }
 
-    /// Whether moving everything makes enough room, for more than a few elements.
+    /// Whether moving everything makes room for more than a few elements.
     fn is_worth_moving(&self, size: usize, most: usize) -> bool {
         most.saturating_sub(self.encoded_len()) >= size.max(most / 4)
     }
 
-    /// Gives back the memory that edits to come would use, if it is more than an eighth: no edit is expected.
+    /// Gives back the memory reserved for future edits if it is more than an eighth, because no edit is expected.
     pub fn settle(&mut self) {
         if self.bytes.capacity() - self.encoded_len() > self.bytes.capacity() / 8 {
             self.shrink_to_fit();
@@ -516,7 +517,7 @@ impl ListpackBuf {
         self.set_header(1, 0);
     }
 
-    /// Lets the listpack begin elsewhere: its header moves.
+    /// Moves the beginning of the listpack and its header.
     fn move_start(&mut self, to: usize) {
         self.bytes.copy_within(self.start..self.start + HEADER_LEN, to);
         self.start = to;
@@ -529,7 +530,7 @@ impl ListpackBuf {
         }
     }
 
-    /// Adds the elements of another listpack at the end, as they are.
+    /// Adds the elements of another listpack at the end, unchanged.
     pub fn append(&mut self, other: Listpack<'_>) {
         let added = other.len();
         let elements = other.0.get(HEADER_LEN..other.end()).unwrap_or(&[]);
@@ -541,28 +542,28 @@ impl ListpackBuf {
         self.set_header(added, 0);
     }
 
-    /// Puts an element before another, and says where it is now.
+    /// Inserts an element before another. Returns its position.
     pub fn insert_before<'i>(&mut self, pos: Pos, item: impl Into<Item<'i>>) -> Pos {
         self.splice(pos.0, 0, &Encoded::new(item.into()));
         self.set_header(1, 0);
         pos
     }
 
-    /// Puts an element behind another, and says where it is now.
+    /// Inserts an element behind another. Returns its position.
     pub fn insert_after<'i>(&mut self, pos: Pos, item: impl Into<Item<'i>>) -> Pos {
         let behind = Pos(pos.0 + self.size_at(pos.0));
         self.insert_before(behind, item)
     }
 
-    /// Puts another element in the place of one, whose position it takes.
+    /// Replaces an element. The new one has the same position.
     pub fn replace<'i>(&mut self, pos: Pos, item: impl Into<Item<'i>>) {
         let old = self.size_at(pos.0);
         self.splice(pos.0, old, &Encoded::new(item.into()));
         self.set_header(0, 0);
     }
 
-    /// Removes an element and those behind it, so many in all or as many as there are. The position is
-    /// then that of what stood behind them: `None` if nothing did.
+    /// Removes an element and those behind it, `how_many` in total or as many as there are. Returns the position of
+    /// the next element, or `None` if there is none.
     pub fn remove(&mut self, pos: Pos, how_many: usize) -> Option<Pos> {
         let end = self.as_listpack().end();
         let (mut to, mut removed) = (pos.0, 0);
@@ -593,8 +594,8 @@ impl ListpackBuf {
         tail
     }
 
-    /// Keeps the groups of so many elements whose first one is to be kept: 1 for single elements, 2 for
-    /// pairs. One pass; returns how many groups went.
+    /// Keeps the groups of `group` elements (1 for single elements, 2 for pairs) for whose first element `keep` is
+    /// true. Works in one pass. Returns how many groups were removed.
     pub fn retain(&mut self, group: usize, mut keep: impl FnMut(Item<'_>) -> bool) -> usize {
         let (mut from, mut to, mut groups, mut removed) = (HEADER_LEN, HEADER_LEN, 0, 0);
         loop {
@@ -630,13 +631,13 @@ impl ListpackBuf {
         head.size()
     }
 
-    /// The length field has 32 bits. Owners keep far below it ([`BYTES_MAX`]); checked before a change.
+    /// The length field has 32 bits. Owners stay far below that ([`BYTES_MAX`]). Checked before a change.
     #[inline]
     fn check_room(&self, added: usize) {
         assert!(self.encoded_len() + added <= u32::MAX as usize, "a listpack beyond 4 GiB");
     }
 
-    /// Puts an element over `old` bytes, moving what stands behind once.
+    /// Writes an element over `old` bytes and moves the tail once.
     fn splice(&mut self, at: usize, old: usize, encoded: &Encoded<'_>) {
         let (new, len) = (encoded.size(), self.bytes.len());
         assert!(at >= HEADER_LEN && at + old < self.encoded_len(), "a position of this listpack");
@@ -652,7 +653,7 @@ impl ListpackBuf {
         encoded.write(&mut self.bytes[at..at + new]);
     }
 
-    /// Writes the length, and the count as it is after a change; once unknown, it stays so.
+    /// Writes the length, and the count after a change. An unknown count stays unknown.
     #[inline]
     fn set_header(&mut self, added: usize, removed: usize) {
         let known = self.as_listpack().known_len();

@@ -1,4 +1,4 @@
-//! The listpack against bytes that Redis 7.0.15 wrote, against a `Vec` of texts, and against any bytes.
+//! Tests of the listpack against bytes that Redis 7.0.15 wrote, a `Vec` of texts, and arbitrary bytes.
 
 use super::*;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn build(items: &[&[u8]]) -> ListpackBuf {
     list
 }
 
-/// The texts around every change of form, and some that only look like integers.
+/// Texts around every change of form, and some that only look like integers.
 const EDGES: &[&str] = &[
     "0",
     "127",
@@ -203,7 +203,7 @@ fn items_speak_as_texts_and_as_numbers() {
     assert_ne!(Item::Int(1), Item::Str(b"01"));
 }
 
-/// Every reader; what it says must agree with the list that is read forwards.
+/// Calls every reader. Each must agree with the list as it is read forwards.
 fn read_all(list: Listpack<'_>) {
     let items: Vec<Item<'_>> = list.iter().collect();
     assert_eq!(list.len(), items.len());
@@ -236,7 +236,7 @@ fn read_all(list: Listpack<'_>) {
     );
 }
 
-/// Reads bytes that are no listpack: anything may be answered, but every reader ends.
+/// Reads bytes that are not a listpack. Any answer is allowed, but every reader must end.
 fn read_garbage(list: Listpack<'_>) {
     let (mut forwards, mut backwards) = (list.iter(), list.iter());
     while let (Some(pos), Some(item)) = (forwards.front_pos(), forwards.next()) {
@@ -350,7 +350,7 @@ proptest! {
             prop_assert!(list.as_listpack().iter().map(Item::to_vec).eq(model.iter().cloned()));
         }
         read_all(list.as_listpack());
-        // Edits leave no trace: the same texts, pushed anew, give the same bytes.
+        // Edits leave no trace: the same texts, pushed into a new list, give the same bytes.
         let anew = build(&model.iter().map(Vec::as_slice).collect::<Vec<_>>());
         prop_assert_eq!(anew.as_bytes(), list.as_bytes());
         let sizes: usize = model.iter().map(item_size).sum();
@@ -382,7 +382,7 @@ proptest! {
     }
 }
 
-/// Elements come and go at both ends of a buffer that may take so much memory and no more.
+/// Elements come and go at both ends of a buffer of bounded memory.
 #[test]
 fn room_at_either_end_is_made_within_the_memory_that_is_allowed() {
     const MOST: usize = 1000;
@@ -449,7 +449,7 @@ fn elements_that_come_at_both_ends_in_turn_seldom_move_the_others() {
     }
 }
 
-/// Takes an element off an end.
+/// Removes an element from an end.
 fn pop(list: &mut ListpackBuf, front: bool) -> Option<Vec<u8>> {
     let elements = list.as_listpack();
     let pos = if front { elements.first()? } else { elements.last()? };

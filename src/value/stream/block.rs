@@ -8,14 +8,14 @@
 //! flags    1 deleted, 2 its names are those of the master (the second form), which is the block's first entry
 //! ```
 //!
-//! Each part between bars is an element. Differences are modulo 2^64. The last element of an entry counts
-//! those before it, so that entries can be read backwards.
+//! Each part between bars is an element. Differences are modulo 2^64. The last element of an entry is the number of
+//! elements before it, so that entries can be read backwards.
 //!
 //! Invariants:
-//! - At least one entry is live, or the block is about to go.
-//! - Ids rise from entry to entry, those of deleted ones included, and none is below the master's.
-//! - A deleted entry keeps its bytes until the whole block goes: what approximate trimming removes, and when
-//!   a new block begins, depend on them, as in Redis.
+//! - At least one entry is live, or the block is about to be removed.
+//! - Ids rise from entry to entry, deleted ones included, and none is below the master's.
+//! - A deleted entry keeps its bytes until the whole block is removed. As in Redis, the effect of approximate
+//!   trimming and the start of a new block depend on them.
 
 use std::ops::Range;
 
@@ -35,21 +35,21 @@ const OWN_NAMES_ELEMENTS: usize = ENTRY_ELEMENTS + 1;
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     master: StreamId,
-    /// Its first element is the number of live entries: kept there only, for there are many blocks.
+    /// Its first element is the number of live entries, which is stored only there, because there are many blocks.
     list: ListpackBuf,
 }
 
-/// What the master says, and where the entries begin.
+/// The content of the master entry, and where the entries begin.
 struct Master<'a> {
     deleted: i64,
     names: listpack::Iter<'a>,
     names_len: usize,
-    /// Where the element that ends the master is.
+    /// The position of the element that ends the master entry.
     end: Pos,
     first: Option<Pos>,
 }
 
-/// One entry as it stands in its block.
+/// One entry, as stored in its block.
 #[derive(Clone, Debug)]
 pub(super) struct Raw<'a> {
     flags: i64,
@@ -73,7 +73,7 @@ pub struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// How many fields it has.
-    #[allow(clippy::len_without_is_empty)] // there is always one
+    #[allow(clippy::len_without_is_empty)] // there is always a field
     pub fn len(&self) -> usize {
         self.fields.left
     }
@@ -108,7 +108,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 impl Block {
-    /// A block of one entry, whose fields are names and values in turn.
+    /// A block of one entry, whose fields are alternating names and values.
     pub(super) fn new<'f>(id: StreamId, fields: impl Iterator<Item = &'f [u8]> + Clone) -> Block {
         let count = fields.clone().count() / 2;
         let mut list = ListpackBuf::new();
@@ -132,7 +132,7 @@ impl Block {
         self.list.as_bytes()
     }
 
-    /// Whether another entry of so many bytes of names and values belongs into it.
+    /// Whether another entry with this many bytes of names and values belongs into it.
     pub(super) fn has_room(&self, text_bytes: usize, limits: &Limits) -> bool {
         let bytes_max = match limits.stream_node_max_bytes {
             0 => listpack::BYTES_MAX,
@@ -143,7 +143,7 @@ impl Block {
             && (entries_max == 0 || self.live() + (self.master_entry().deleted as usize) < entries_max)
     }
 
-    /// Gives back what was reserved for more entries: none will come.
+    /// Gives back the memory reserved for more entries: no more will be added.
     pub(super) fn shrink(&mut self) {
         self.list.shrink_to_fit();
     }
@@ -177,7 +177,7 @@ impl Block {
         self.list.as_listpack().iter().next().and_then(Item::to_i64).map_or(0, |live| live as usize)
     }
 
-    /// Writes how many entries are live, and so many more that are deleted.
+    /// Writes how many entries are live, and adds to the number of deleted ones.
     fn write_counts(&mut self, live: usize, deleted_more: usize) {
         let Some(first) = self.list.as_listpack().first() else { return };
         self.list.replace(first, live as i64);
@@ -235,12 +235,12 @@ impl Block {
             (None, count, count.checked_mul(2)?)
         };
         let fields = Fields { names, rest: rest.clone(), left };
-        // What ends the entry is stepped over too.
+        // The element that ends the entry is skipped, too.
         rest.nth(elements)?;
         Some(Raw { flags, entry: Entry { id, fields }, next: rest.front_pos() })
     }
 
-    /// The places of all entries, with what stands there.
+    /// The positions of all entries, with the entries.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Pos, Raw<'_>)> {
         let mut next = self.first();
         std::iter::from_fn(move || {
@@ -261,7 +261,7 @@ impl Block {
         self.entries().filter(|(_, raw)| raw.is_live()).map(|(_, raw)| raw.entry.id)
     }
 
-    /// Whether all of it may be trimmed from a stream of which so many entries are left.
+    /// Whether all of it may be trimmed from a stream with this many entries left.
     pub(super) fn may_go_whole(&self, trim: Trim, left: u64) -> bool {
         match trim {
             Trim::MaxLen(max) => left - self.live() as u64 >= max,
@@ -276,8 +276,8 @@ impl Block {
         self.write_counts(self.live() - 1, 1);
     }
 
-    /// Takes a block's bytes from outside; `None` if they are not one. Nothing in it may come after what is
-    /// before, or have no fields.
+    /// Takes a block's bytes from outside; `None` if they are not a block. Ids must rise, and every entry must have
+    /// fields.
     pub(super) fn parse(master: StreamId, bytes: &[u8]) -> Option<Block> {
         let list = Listpack::parse(bytes)?;
         let head = read_master(list)?;
@@ -344,7 +344,7 @@ impl Leaf for Block {
         self.list.encoded_len()
     }
 
-    // Blocks are never split or merged: their borders show in what approximate trimming removes.
+    // Blocks are never split or merged, because approximate trimming reveals their borders.
     fn is_overfull(&self) -> bool {
         false
     }
@@ -370,7 +370,7 @@ impl Leaf for Block {
         let going: Vec<Pos> = live.skip(range.start).take(range.len()).collect();
         let deleted = going.len();
         for at in going {
-            // Flags take one byte whatever they are, so places stay good.
+            // Flags always take one byte, so positions stay valid.
             let flags = self.list.as_listpack().get_at(at).to_i64().unwrap_or(0);
             self.list.replace(at, flags | DELETED);
         }

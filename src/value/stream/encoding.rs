@@ -1,7 +1,7 @@
 //! A stream as bytes, as `persist::format` draws it.
 //!
-//! [`Stream::decode`] takes any bytes: every block is read to its end, ids must rise, every pending entry must
-//! have an owner, and no memory is taken for a number that the bytes do not bear out.
+//! [`Stream::decode`] takes any bytes. Every block is read to its end, ids must rise, every pending entry must have
+//! an owner, and no memory is allocated for a count that the bytes do not support.
 
 use super::block::Block;
 use super::group::{Consumer, Group, Owned, Pending};
@@ -36,7 +36,7 @@ fn take_signed(rest: &mut &[u8]) -> Option<i64> {
     Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
 }
 
-/// A number of things that take a byte each at least.
+/// Takes a count of items of at least one byte each.
 fn take_count(rest: &mut &[u8]) -> Option<usize> {
     usize::try_from(take_varint(rest)?).ok().filter(|count| *count <= rest.len())
 }
@@ -54,8 +54,8 @@ impl Stream {
         self.encode_groups(out, |consumer| consumer.seen, spill);
     }
 
-    /// The same bytes for equal streams, however their entries are spread over blocks, and whenever consumers
-    /// have asked in vain: that is in no log.
+    /// Gives equal streams the same bytes, however their entries are spread over blocks, and whenever consumers have
+    /// asked in vain, which is not logged.
     pub fn canonical(&self, out: &mut Vec<u8>) {
         self.encode_counters(out);
         for entry in self.range(StreamId::MIN, StreamId::MAX) {
@@ -164,7 +164,7 @@ fn decode_group(rest: &mut &[u8]) -> Option<Group> {
     Some(group)
 }
 
-/// Reads a consumer, and adds what is pending for it.
+/// Reads a consumer and adds its pending entries.
 fn decode_consumer(rest: &mut &[u8], all: &mut Vec<Pending>) -> Option<Consumer> {
     let name = SharedBytes::new(take_string(rest)?);
     let (seen, active) = (take_signed(rest)?, take_signed(rest)?);

@@ -1,8 +1,8 @@
-//! Consumer groups: what was delivered to whom and is not acknowledged yet.
+//! Consumer groups: the entries that were delivered and not acknowledged yet, and their consumers.
 //!
 //! Invariants:
-//! - What is pending in a group is pending for exactly one of its consumers, and what is pending for a consumer
-//!   is pending in its group.
+//! - An entry that is pending in a group is pending for exactly one of its consumers, and an entry that is pending
+//!   for a consumer is pending in its group.
 
 use std::cmp::Ordering;
 
@@ -17,13 +17,13 @@ pub struct Pending {
     pub id: StreamId,
     /// When it was last delivered, Unix ms.
     pub delivered: i64,
-    /// How often.
+    /// How often it was delivered.
     pub count: u64,
-    /// The name of the consumer whose it is.
+    /// The name of the consumer that owns it.
     pub consumer: SharedBytes,
 }
 
-/// An id by itself: what a consumer has of a pending entry.
+/// A bare id: what a consumer stores of a pending entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Owned(pub StreamId);
 
@@ -32,11 +32,11 @@ pub struct Owned(pub StreamId);
 pub struct Consumer {
     /// Its name.
     pub name: SharedBytes,
-    /// When it last tried to get something, Unix ms.
+    /// When it last tried to read, Unix ms.
     pub seen: i64,
-    /// When it last got something, Unix ms; -1 for never.
+    /// When it last received an entry, Unix ms; -1 for never.
     pub active: i64,
-    /// What is pending for it.
+    /// The entries pending for it.
     pub pending: Ordered<Owned>,
 }
 
@@ -47,9 +47,9 @@ pub struct Group {
     pub name: SharedBytes,
     /// The last entry delivered.
     pub last_id: StreamId,
-    /// How many entries were delivered, of all that were ever added; `None` if that is not known.
+    /// How many of all entries ever added were delivered; `None` if unknown.
     pub entries_read: Option<u64>,
-    /// What is pending.
+    /// All pending entries.
     pub pending: Ordered<Pending>,
     /// Its consumers.
     pub consumers: Ordered<Consumer>,
@@ -138,7 +138,7 @@ impl Keyed for Group {
 /// How a claim changes the number of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// It is one more.
+    /// It rises by one.
     OneMore,
     /// It stays.
     Same,
@@ -151,16 +151,16 @@ pub enum Count {
 pub struct Claim {
     /// The time, Unix ms.
     pub now: i64,
-    /// What becomes the time of their last delivery.
+    /// The new time of their last delivery.
     pub delivered: i64,
-    /// What becomes of the number of deliveries.
+    /// How the number of deliveries changes.
     pub count: Count,
-    /// Whether what is not pending becomes so.
+    /// Whether entries that are not pending become pending.
     pub force: bool,
 }
 
 impl Group {
-    /// A group of nobody.
+    /// A group without consumers.
     pub(super) fn new(name: &[u8], last_id: StreamId, entries_read: Option<u64>) -> Group {
         Group {
             name: SharedBytes::new(name),
@@ -207,7 +207,7 @@ impl Group {
         self.consumers.get(name)
     }
 
-    /// Adds a consumer, unless it is there already.
+    /// Adds a consumer unless it exists.
     pub fn add_consumer(&mut self, name: &[u8], now: i64) -> bool {
         if self.consumers.get(name).is_some() {
             return false;
@@ -217,14 +217,14 @@ impl Group {
         true
     }
 
-    /// Notes that a consumer, which is added if need be, tries to get something now.
+    /// Records that a consumer tries to read now; adds the consumer if it does not exist.
     pub fn see(&mut self, name: &[u8], now: i64) {
         if !self.add_consumer(name, now) {
             self.consumers.edit(name, |consumer| consumer.seen = now);
         }
     }
 
-    /// Removes a consumer with what is pending for it; gives how much that was.
+    /// Removes a consumer with its pending entries. Returns how many those were.
     pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let consumer = self.consumers.remove(name)?;
         for Owned(id) in consumer.pending.iter() {
@@ -233,8 +233,8 @@ impl Group {
         Some(consumer.pending.len())
     }
 
-    /// Makes entries pending for a consumer that is there: they are delivered for the first time, whoever may
-    /// have them. Ids rise.
+    /// Makes entries pending for an existing consumer as if delivered for the first time, whoever owns them. Ids
+    /// rise.
     pub(super) fn give(&mut self, consumer: &[u8], ids: &[StreamId], now: i64) {
         let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return };
         let Some(first) = ids.first() else { return };
@@ -258,22 +258,22 @@ impl Group {
         }
     }
 
-    /// A consumer no longer has an entry.
+    /// Removes an entry from a consumer.
     fn disown(&mut self, consumer: &[u8], id: &StreamId) {
         self.consumers.edit(consumer, |consumer| {
             consumer.pending.remove(id);
         });
     }
 
-    /// Nobody waits for an entry to be acknowledged any more. Returns whether anybody did.
+    /// Acknowledges an entry. Returns whether it was pending.
     pub fn acknowledge(&mut self, id: StreamId) -> bool {
         let Some(pending) = self.pending.remove(&id) else { return false };
         self.disown(&pending.consumer, &id);
         true
     }
 
-    /// Gives a consumer that is there an entry that somebody has, or nobody if the claim is by force. Returns
-    /// whether it has it now.
+    /// Gives an existing consumer an entry that is pending, or, if the claim is forced, one that is not. Returns
+    /// whether the consumer owns it now.
     pub(super) fn claim(&mut self, consumer: &[u8], id: StreamId, claim: &Claim) -> bool {
         let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return false };
         let update = |pending: &mut Pending| {
@@ -305,7 +305,7 @@ impl Group {
         true
     }
 
-    /// Delivers what a consumer has once more.
+    /// Delivers a pending entry once more.
     pub(super) fn deliver_again(&mut self, id: StreamId, now: i64) {
         self.pending.edit(&id, |pending| {
             pending.delivered = now;

@@ -22,7 +22,7 @@ impl StreamId {
         StreamId { ms, seq }
     }
 
-    /// The id behind this one; `None` of the largest.
+    /// The next id; `None` for the largest.
     pub fn next(self) -> Option<StreamId> {
         match self.seq.checked_add(1) {
             Some(seq) => Some(StreamId { seq, ..self }),
@@ -30,7 +30,7 @@ impl StreamId {
         }
     }
 
-    /// The id before this one; `None` of the smallest.
+    /// The previous id; `None` for the smallest.
     pub fn previous(self) -> Option<StreamId> {
         match self.seq.checked_sub(1) {
             Some(seq) => Some(StreamId { seq, ..self }),

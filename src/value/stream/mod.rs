@@ -6,13 +6,13 @@
 //!                           └ consumers by name ─ the ids of those that are theirs
 //! ```
 //!
-//! All of it is copy-on-write: a clone is cheap at any size, and an XADD or XACK after it copies one block or
-//! run and the nodes above it.
+//! All of it is copy-on-write. A clone is cheap at any size, and a later XADD or XACK copies one block or run and the
+//! nodes above it.
 //!
 //! Invariants:
-//! - The ids of entries rise over all blocks and are not above `last_id`.
-//! - `blocks` is how many blocks there are.
-//! - A stream may be empty: its key stays.
+//! - The ids of entries rise over all blocks and do not exceed `last_id`.
+//! - `blocks` is the number of blocks.
+//! - A stream may be empty; its key stays.
 
 mod block;
 mod encoding;
@@ -37,12 +37,12 @@ use super::entry::{Heap, HeapMut, Kind, ValueRef};
 use super::listpack;
 use super::tree::{Leaf, Tree, Where};
 
-/// How a stream is cut at its beginning.
+/// How a stream is trimmed at its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
-    /// Until so many entries are left.
+    /// Until this many entries are left.
     MaxLen(u64),
-    /// Until none is left that is below this id.
+    /// Until no entry below this id is left.
     MinId(StreamId),
 }
 
@@ -57,11 +57,11 @@ pub struct Stream {
     groups: Ordered<Group>,
 }
 
-/// How many blocks [`Stream::radix_nodes`] looks at.
+/// How many blocks [`Stream::radix_nodes`] counts.
 const NODES_COUNTED: usize = 4096;
 
-/// The nodes of a radix tree that joins chains of single children: one for each key, one where keys part, and
-/// one for each chain in between.
+/// The number of nodes of a radix tree that joins chains of single children: one for each key, one for each branch,
+/// and one for each chain in between.
 fn radix_nodes(mut keys: impl Iterator<Item = StreamId>) -> usize {
     const KEY_BYTES: u32 = 16;
     let bits = |id: StreamId| u128::from(id.ms) << 64 | u128::from(id.seq);
@@ -89,7 +89,7 @@ fn radix_nodes(mut keys: impl Iterator<Item = StreamId>) -> usize {
     nodes + shared_before.map_or(1, |shared| chain(shared, KEY_BYTES))
 }
 
-/// What the counters of groups are reckoned with.
+/// The figures that group counters are computed from.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     len: u64,
@@ -105,7 +105,7 @@ impl Extent {
         self.len > 0 && self.max_deleted != StreamId::MIN && start <= self.max_deleted
     }
 
-    /// How many entries were ever added up to this one, if that can be told.
+    /// How many entries were ever added up to this one, if that is known.
     fn count_up_to(&self, id: StreamId) -> Option<u64> {
         if self.added == 0 {
             return Some(0);
@@ -159,13 +159,13 @@ impl Stream {
         self.entries.is_empty()
     }
 
-    /// The largest id that was ever given.
+    /// The largest id ever used.
     #[inline]
     pub fn last_id(&self) -> StreamId {
         self.last_id
     }
 
-    /// The largest id that was deleted one by one.
+    /// The largest id that was deleted individually.
     pub fn max_deleted_id(&self) -> StreamId {
         self.max_deleted_id
     }
@@ -180,13 +180,13 @@ impl Stream {
         self.blocks
     }
 
-    /// The blocks: the id that each begins with, and the bytes of its listpack, which are those of Redis' nodes.
+    /// The blocks: the first id of each, and the bytes of its listpack, which are those of Redis' nodes.
     pub fn blocks(&self) -> impl Iterator<Item = (StreamId, &[u8])> {
         self.entries.leaves().map(|block| (block.master(), block.as_bytes()))
     }
 
     /// How many nodes Redis' radix tree of the blocks would have: counted for the first `NODES_COUNTED` blocks,
-    /// estimated for those behind.
+    /// estimated for the rest.
     pub fn radix_nodes(&self) -> usize {
         if self.blocks == 0 {
             return 1;
@@ -196,12 +196,12 @@ impl Stream {
         if self.blocks <= NODES_COUNTED { counted } else { counted * self.blocks / NODES_COUNTED }
     }
 
-    /// The bytes that it takes, about, without a walk: to decide whether it is worth freeing elsewhere.
+    /// An estimate of its bytes, without a walk, for the decision to free it on another thread.
     pub fn bytes(&self) -> usize {
         size_of::<Stream>() + self.entries.bytes() + self.groups.bytes()
     }
 
-    /// The first entry, if it is there.
+    /// The first entry, if there is one.
     pub fn first(&self) -> Option<Entry<'_>> {
         self.range(StreamId::MIN, StreamId::MAX).next()
     }
@@ -217,7 +217,7 @@ impl Stream {
         block.find(id).map(|(_, raw)| raw.entry)
     }
 
-    /// The entries from one id to another, both included.
+    /// The entries from one id to another, inclusive.
     pub fn range(&self, start: StreamId, end: StreamId) -> Forward<'_> {
         Forward::new(&self.entries, start, end)
     }
@@ -227,8 +227,8 @@ impl Stream {
         Backward::new(&self.entries, start, end)
     }
 
-    /// Adds an entry whose id is above all others; its fields are names and values in turn. False, and nothing
-    /// happens, if it is too large.
+    /// Adds an entry whose id is above all others. Its fields are alternating names and values. Returns false and
+    /// does nothing if the entry is too large.
     pub fn append<'f>(
         &mut self,
         id: StreamId,
@@ -258,7 +258,7 @@ impl Stream {
         true
     }
 
-    /// Deletes an entry; returns whether it was there.
+    /// Deletes an entry. Returns whether it existed.
     pub fn delete(&mut self, id: StreamId) -> bool {
         let Some((block, _)) = self.entries.locate_by(|master| *master <= id) else { return false };
         let Some((at, _)) = block.find(id) else { return false };
@@ -274,14 +274,15 @@ impl Stream {
         true
     }
 
-    /// Cuts the stream at its beginning, only by whole blocks if `whole_blocks`, and then by no more than about
-    /// `limit` entries unless that is 0. Returns how many entries went.
+    /// Trims the stream at its beginning. With `whole_blocks`, only whole blocks are removed, and at most about
+    /// `limit` entries unless that is 0. Returns how many entries were removed.
     pub fn trim(&mut self, trim: Trim, whole_blocks: bool, limit: u64) -> u64 {
         let (going, blocks_going) = self.to_trim(trim, whole_blocks, limit);
         self.remove_first(going, blocks_going)
     }
 
-    /// Removes the first entries, so many whole blocks among them. Returns how many entries went.
+    /// Removes the first `going` entries, among them `blocks_going` whole blocks. Returns how many entries were
+    /// removed.
     fn remove_first(&mut self, going: u64, blocks_going: usize) -> u64 {
         if going > 0 {
             self.entries.remove_range(0..going as usize);
@@ -323,7 +324,7 @@ impl Stream {
         (going, blocks_going)
     }
 
-    /// Sets what XSETID sets: what is `None` stays.
+    /// Sets what XSETID sets. A `None` leaves the old value.
     pub fn set_ids(&mut self, last_id: StreamId, entries_added: Option<u64>, max_deleted_id: Option<StreamId>) {
         self.last_id = last_id;
         self.entries_added = entries_added.unwrap_or(self.entries_added);
@@ -363,7 +364,7 @@ impl Stream {
         self.groups.edit(name, edit)
     }
 
-    /// Adds a group, unless there is one of that name.
+    /// Adds a group unless one of that name exists.
     pub fn add_group(&mut self, name: &[u8], last_id: StreamId, entries_read: Option<u64>) -> bool {
         if self.groups.get(name).is_some() {
             return false;
@@ -372,9 +373,9 @@ impl Stream {
         true
     }
 
-    /// Adds a group with all that it holds: consumers by distinct names, each with when it was seen and active;
-    /// and pending entries by rising ids, each with when and how often it was delivered and the index of its
-    /// consumer. False, and nothing happens, if that does not fit together.
+    /// Adds a group with all its content: consumers with distinct names, each with its times of being seen and
+    /// active, and pending entries by rising ids, each with time and number of deliveries and the index of its
+    /// consumer. Returns false and does nothing if the parts contradict each other.
     pub fn restore_group<'n>(
         &mut self,
         (name, last_id, entries_read): (&[u8], StreamId, Option<u64>),
@@ -395,8 +396,8 @@ impl Stream {
         self.groups.remove(name).is_some()
     }
 
-    /// How many entries a group has yet to read, if that can be told. Counters that were set by hand can make
-    /// it negative.
+    /// How many entries a group has yet to read, if that is known. Counters that a client has set can make it
+    /// negative.
     pub fn lag(&self, group: &Group) -> Option<i64> {
         let extent = self.extent();
         if extent.added == 0 || extent.len == 0 {
@@ -409,8 +410,9 @@ impl Stream {
         Some(extent.added.wrapping_sub(read.or_else(|| extent.count_up_to(group.last_id))?) as i64)
     }
 
-    /// Delivers the next entries of a group to a consumer, which is added if need be: up to `count`, or all if
-    /// that is `None`. They become pending for it if `keep`. Gives the id behind which they are, and how many.
+    /// Delivers the next entries of a group to a consumer, which is added if it does not exist: up to `count`, or all
+    /// if that is `None`. With `keep` they become pending for it. Returns the id before the first of them, and their
+    /// number.
     pub fn deliver(
         &mut self,
         group: &[u8],
@@ -437,8 +439,8 @@ impl Stream {
         (after, ids.len())
     }
 
-    /// Delivers to a consumer once more what is pending for it behind an id: up to `count`, or all. Gives the
-    /// ids; an entry of one that is gone stays as it was.
+    /// Delivers to a consumer again what is pending for it after an id: up to `count` entries, or all. Returns the
+    /// ids. A pending entry whose stream entry is gone stays unchanged.
     pub fn deliver_again(
         &mut self,
         group: &[u8],
@@ -462,9 +464,9 @@ impl Stream {
         self.groups.edit(group, again).unwrap_or_default()
     }
 
-    /// Gives entries to a consumer, which is added if need be. What is pending although its entry is gone is
-    /// pending no more. `claims` says of each pending entry whether it may be taken. Gives the ids that the
-    /// consumer has now, and those that went.
+    /// Gives entries to a consumer, which is added if it does not exist. An entry that is pending although it was
+    /// deleted ceases to be pending. `claims` says for each pending entry whether it may be taken. Returns the ids
+    /// that the consumer owns now, and the ids that were dropped.
     pub fn claim(
         &mut self,
         group: &[u8],
@@ -510,9 +512,9 @@ impl Stream {
 /// A stream, for editing.
 #[derive(Debug)]
 pub enum StreamMut<'a> {
-    /// One that is new.
+    /// A new stream.
     Fresh(Box<Stream>),
-    /// One that stands at a key.
+    /// A stream stored at a key.
     Large(&'a mut Stream),
 }
 

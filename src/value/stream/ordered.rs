@@ -1,7 +1,7 @@
-//! A copy-on-write ordered map on [`Tree`]: what is pending by id, consumers and groups by name.
+//! A copy-on-write ordered map on [`Tree`]: pending entries by id, consumers and groups by name.
 //!
-//! Items stand in short sorted runs, the leaves of the tree. A clone is cheap at any size, and a change copies
-//! one run and the nodes above it, if somebody shares them.
+//! Items are stored in short sorted runs, the leaves of the tree. A clone is cheap at any size. A change copies one
+//! run and the nodes above it, if they are shared.
 //!
 //! Invariants:
 //! - Keys rise strictly from item to item, over all runs.
@@ -12,11 +12,11 @@ use std::ops::Range;
 
 use crate::value::tree::{Cursor, Leaf, Tree, Where};
 
-/// An item that is found by a part of itself.
+/// An item that contains its key.
 pub trait Keyed: Clone + Debug {
-    /// The part that it is found by, as the nodes of the tree keep it.
+    /// The key, as the nodes of the tree store it.
     type Key: Clone + Debug + PartialEq;
-    /// The same as it is asked for.
+    /// The key, as a search passes it.
     type Query: ?Sized;
 
     /// How many items a run holds.
@@ -25,13 +25,13 @@ pub trait Keyed: Clone + Debug {
     /// The key.
     fn key(&self) -> Self::Key;
 
-    /// How a key compares with what is asked for.
+    /// Compares a key with a searched one.
     fn order(key: &Self::Key, query: &Self::Query) -> Ordering;
 
-    /// How the item's own key compares with what is asked for.
+    /// Compares the item's own key with a searched one.
     fn order_own(&self, query: &Self::Query) -> Ordering;
 
-    /// The heap bytes that it takes besides itself, where it is worth asking.
+    /// The heap bytes that the items of a run own, where that matters.
     fn heap_bytes(_run: &[Self]) -> usize {
         0
     }
@@ -70,7 +70,7 @@ impl<T: Keyed> Leaf for Run<T> {
     }
 
     fn fits_with(&self, next: &Self) -> bool {
-        // Not to the brim, or the next item would split it again.
+        // Not completely full, or the next item would split it again.
         self.0.len() + next.0.len() <= T::RUN_MAX * 3 / 4
     }
 
@@ -115,7 +115,7 @@ impl<T: Keyed> Ordered<T> {
         self.0.is_empty()
     }
 
-    /// The bytes that it takes, about.
+    /// An estimate of its bytes.
     pub fn bytes(&self) -> usize {
         self.0.bytes()
     }
@@ -137,9 +137,9 @@ impl<T: Keyed> Ordered<T> {
         self.0.locate(self.len().checked_sub(1)?).map(|(run, at)| &run.0[at])
     }
 
-    /// Changes an item in its place; its key stays.
+    /// Changes an item in place. Its key must stay the same.
     pub fn edit<R>(&mut self, query: &T::Query, edit: impl FnOnce(&mut T) -> R) -> Option<R> {
-        // Who is not there must not cost a copy.
+        // A missing item must not cost a copy.
         self.get(query)?;
         self.0.edit_by(
             |key| T::order(key, query).is_le(),
@@ -150,7 +150,7 @@ impl<T: Keyed> Ordered<T> {
         )
     }
 
-    /// Adds an item, or replaces the one of the same key, which it gives back.
+    /// Adds an item, or replaces and returns the one with the same key.
     pub fn insert(&mut self, query: &T::Query, item: T) -> Option<T> {
         if self.is_empty() {
             self.0.add_leaf(Run(vec![item]), true);
@@ -180,7 +180,7 @@ impl<T: Keyed> Ordered<T> {
         )?
     }
 
-    /// Adds items behind all others, in their order.
+    /// Appends items behind all others, in their order.
     pub fn extend_back(&mut self, items: impl IntoIterator<Item = T>) {
         let mut items = items.into_iter().peekable();
         if !self.is_empty() {

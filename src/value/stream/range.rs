@@ -1,4 +1,4 @@
-//! Walking over the entries of a stream, in both directions.
+//! Iterators over the entries of a stream, in both directions.
 
 use super::block::{Block, Entry};
 use super::id::StreamId;

@@ -1,4 +1,4 @@
-//! The large form of a sorted set: a map from members to scores, and all of it once more in order.
+//! The large form of a sorted set: a map from members to scores, and a tree of the same members in order.
 //!
 //! ```text
 //!   map                       tree of runs, by score and then member
@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants:
-//! - Both hold the same members with the same scores, but that -0 is 0 in the order: they are equal there.
+//! - Both hold the same members with the same scores, except that -0 is stored as 0 in the tree, where the two are
+//!   equal.
 //! - No score is NaN.
 
 use crate::value::codec::Spill;
@@ -21,7 +22,7 @@ use crate::value::entry::{EntryRef, NewValue, ValueRef};
 use crate::value::tree::{Cursor, Leaf, Tree, Where};
 use crate::value::{Limits, Map};
 
-/// So many neighbours are removed one by one; more are cut out of the tree together.
+/// Up to this many neighbours are removed one by one. More are cut out of the tree together.
 const ONE_BY_ONE_MAX: usize = 4;
 
 /// See the module. A clone shares everything.
@@ -29,7 +30,7 @@ const ONE_BY_ONE_MAX: usize = 4;
 pub struct Zset {
     members: Map,
     order: Tree<Run>,
-    /// Whether a score of -0 may be among them: it is told from 0 by the map alone.
+    /// Whether a score of -0 may be among them. Only the map distinguishes it from 0.
     negative_zeros: bool,
 }
 
@@ -54,17 +55,17 @@ impl Zset {
         &self.members
     }
 
-    /// The same, to move what it is made of.
+    /// The same, mutable, to move its segments.
     pub(in crate::value) fn map_mut(&mut self) -> &mut Map {
         &mut self.members
     }
 
-    /// An empty one with room for so many members.
+    /// An empty sorted set with room for this many members.
     pub(super) fn with_capacity(limits: &Limits, len: usize) -> Zset {
         Zset { members: Map::with_capacity(limits.seed, len), order: Tree::new(), negative_zeros: false }
     }
 
-    /// Makes one of items that stand in order; `None` if they do not, or if one is no number.
+    /// Makes a sorted set of sorted items. `None` if they are not sorted, or if a score is not a number.
     pub(super) fn from_sorted<'i>(
         limits: &Limits,
         len: usize,
@@ -97,7 +98,7 @@ impl Zset {
         self.members.len()
     }
 
-    /// The bytes that it takes, about, without a walk: to decide whether it is worth freeing elsewhere.
+    /// An estimate of its bytes, without a walk, for the decision to free it on another thread.
     pub fn bytes(&self) -> usize {
         self.members.bytes() + self.order.bytes()
     }
@@ -118,7 +119,7 @@ impl Zset {
         const ITEM_MIN: usize = 9;
         let mut rest = bytes;
         let count = usize::try_from(take_varint(&mut rest)?).ok()?;
-        // The claim is bounded before anything is made for it.
+        // The claim is bounded before anything is allocated for it.
         if count == 0 || count > rest.len() / ITEM_MIN {
             return None;
         }
@@ -130,7 +131,7 @@ impl Zset {
         (zset.len() == count && rest.is_empty()).then_some(zset)
     }
 
-    /// The score as it is in the order.
+    /// The score as the tree stores it.
     fn ordered(&mut self, score: f64) -> f64 {
         if score == 0.0 {
             self.negative_zeros |= score.is_sign_negative();
@@ -145,7 +146,7 @@ impl Zset {
         self.members.get(member).map(|entry| score_of(&entry))
     }
 
-    /// Adds a member that is not there yet.
+    /// Adds a member that does not exist yet.
     pub(super) fn insert(&mut self, member: &[u8], score: f64) {
         let _ = self.members.set(member, NewValue::Int(score.to_bits() as i64), None);
         let score = self.ordered(score);
@@ -159,7 +160,7 @@ impl Zset {
         }
     }
 
-    /// Gives a member that is there another score.
+    /// Changes the score of an existing member.
     pub(super) fn update(&mut self, member: &[u8], old: f64, new: f64) {
         let _ = self.members.set(member, NewValue::Int(new.to_bits() as i64), None);
         let new = self.ordered(new);
@@ -167,7 +168,7 @@ impl Zset {
             if let (Ok(index), offset) = run.find(old, member) {
                 run.remove(index, offset);
             }
-            // Most changes are small: it finds its new place in the same run.
+            // Most changes are small, so the member stays in the same run.
             let last = Leaf::len(run).checked_sub(1);
             let stays = last.is_some_and(|last| run.score(0) < new && new < run.score(last));
             if stays { (true, run.insert(new, member)) } else { (false, Where::Middle) }
@@ -177,7 +178,7 @@ impl Zset {
         }
     }
 
-    /// Removes a member; returns whether it was there.
+    /// Removes a member. Returns whether it existed.
     pub(super) fn remove(&mut self, member: &[u8]) -> bool {
         let Some(score) = self.score(member) else { return false };
         let _ = self.members.remove(member);
@@ -209,7 +210,7 @@ impl Zset {
         }
     }
 
-    /// How many members are in front of one that has this score.
+    /// The rank of a member that has this score.
     #[inline]
     pub(super) fn rank(&self, member: &[u8], score: f64) -> Option<usize> {
         let (run, first) = self.order.locate_by(|key| not_above(key, score, member))?;
@@ -227,7 +228,7 @@ impl Zset {
         Ordered::new(&self.order, range, backward).map(|(member, score)| (member, self.exact(member, score)))
     }
 
-    /// The score of a member, which the order says is this one.
+    /// The score of a member, given the one that the tree stores.
     #[inline]
     pub(super) fn exact(&self, member: &[u8], score: f64) -> f64 {
         if score == 0.0 && self.negative_zeros { self.score(member).unwrap_or(score) } else { score }
@@ -262,11 +263,11 @@ impl Zset {
     }
 }
 
-/// The members in a range of ranks, in order or against it, with their scores in the order.
+/// The members in a range of ranks, ascending or descending, with the scores that the tree stores.
 #[derive(Clone, Debug)]
 pub struct Ordered<'a> {
     cursor: Option<Cursor<'a, Run>>,
-    /// The item to come, or the one behind it if `backward`, and where its member is in the run.
+    /// The next item, or the one after it if `backward`, and the offset of its member in the run.
     index: usize,
     offset: usize,
     left: usize,

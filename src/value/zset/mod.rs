@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Invariants:
-//! - Members stand by score and, among equal scores, byte by byte. No score is NaN.
-//! - In the small form a score that is an integer is one, so -0 becomes 0 there, as in Redis since 7.2.
-//! - The forms change as in Redis 7.2, from the small to the large and never back; what is made at once by a
-//!   STORE command takes the form that fits it.
+//! - Members are ordered by score and, among equal scores, byte by byte. No score is NaN.
+//! - In the small form, integral scores are stored as integers, so -0 becomes 0 there, as in Redis since 7.2.
+//! - The forms change as in Redis 7.2, from the small to the large and never back. A set made at once by a STORE
+//!   command takes the form that fits it.
 
 mod large;
 mod run;
@@ -28,25 +28,25 @@ use super::listpack::{self, Item, Listpack, ListpackBuf, Pos};
 use crate::base::format;
 use crate::base::random::Random;
 
-/// A place between the members of a sorted set, or at an end of it: ranges go from one to another.
+/// A boundary between the members of a sorted set, or one of its ends. A range goes from one to another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Edge<'a> {
-    /// In front of everything.
+    /// Before everything.
     Start,
     /// Behind everything.
     End,
-    /// In front of what has this score.
+    /// Before the members with this score.
     BeforeScore(f64),
-    /// Behind what has this score.
+    /// Behind the members with this score.
     AfterScore(f64),
-    /// In front of this member, of a set where all scores are equal.
+    /// Before this member, in a set where all scores are equal.
     BeforeMember(&'a [u8]),
-    /// Behind this member, of a set where all scores are equal.
+    /// Behind this member, in a set where all scores are equal.
     AfterMember(&'a [u8]),
 }
 
 impl Edge<'_> {
-    /// Whether a member stands below.
+    /// Whether a member is below the edge.
     #[inline]
     pub fn has_below(&self, score: f64, member: &[u8]) -> bool {
         match *self {
@@ -60,38 +60,38 @@ impl Edge<'_> {
     }
 }
 
-/// When a member is added or changed, and how: the options of ZADD.
+/// The options of ZADD: when and how a member is added or changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// Only members that are not there yet.
+    /// Only new members.
     pub only_new: bool,
-    /// Only members that are there.
+    /// Only existing members.
     pub only_old: bool,
-    /// Of those that are there, only to a higher score.
+    /// Existing members only to a higher score.
     pub only_up: bool,
-    /// Of those that are there, only to a lower score.
+    /// Existing members only to a lower score.
     pub only_down: bool,
-    /// The score is added to what is there.
+    /// The score is added to the existing one.
     pub increment: bool,
 }
 
-/// What became of a member that was to be added.
+/// The result of adding a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Added {
     /// It is new.
     New(f64),
     /// It has another score now.
     Changed(f64),
-    /// It has the score that it had.
+    /// It keeps its score.
     Same(f64),
-    /// The rule forbade it.
+    /// The rule forbids it.
     Refused,
-    /// The sum would be no number; nothing was changed.
+    /// The sum would not be a number. Nothing was changed.
     NotANumber,
 }
 
 impl Rule {
-    /// What becomes of a member that has the score `old`.
+    /// Applies the rule to a member with the score `old`.
     fn apply(self, old: Option<f64>, given: f64) -> Added {
         let Some(old) = old else {
             return if self.only_old { Added::Refused } else { Added::New(given) };
@@ -110,7 +110,7 @@ impl Rule {
     }
 }
 
-/// Appends a score as the small form holds it and calls `with` with the element.
+/// Calls `with` with a score as an element of the small form.
 fn with_score<R>(score: f64, with: impl FnOnce(Item<'_>) -> R) -> R {
     const HALF: f64 = (i64::MAX / 2) as f64;
     let integer = score as i64;
@@ -127,7 +127,7 @@ fn score_of(item: Item<'_>) -> f64 {
     item.to_f64().unwrap_or(0.0)
 }
 
-/// How a member of the small form stands to a score and a member.
+/// Compares a member of the small form with a score and a member.
 #[inline]
 fn compare(item: (Item<'_>, Item<'_>), score: f64, member: &[u8]) -> Ordering {
     score_of(item.1).partial_cmp(&score).unwrap_or(Ordering::Equal).then_with(|| item.0.cmp_text(member))
@@ -189,7 +189,7 @@ impl<'a> ZsetRef<'a> {
         }
     }
 
-    /// How many members are in front of a member, and its score.
+    /// The rank of a member, and its score.
     #[inline]
     pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
         match self {
@@ -257,8 +257,8 @@ impl<'a> ZsetRef<'a> {
         }
     }
 
-    /// Visits members from a cursor on, about `budget` of them, and gives the cursor to go on from, 0 at the
-    /// end. A small set is visited whole; its scores are visited as they are stored.
+    /// Visits about `budget` members from a cursor on. Returns the next cursor, 0 at the end. A small set is visited
+    /// as a whole, with its scores as they are stored.
     pub fn scan(&self, cursor: u64, budget: usize, visit: &mut dyn FnMut(&[u8], Scanned<'_>)) -> u64 {
         match self {
             ZsetRef::Packed(pack) => {
@@ -274,28 +274,28 @@ impl<'a> ZsetRef<'a> {
     }
 }
 
-/// A score that a scan has come to.
+/// A score that a scan has visited.
 #[derive(Clone, Copy, Debug)]
 pub enum Scanned<'a> {
-    /// As the small form holds it.
+    /// As the small form stores it.
     Stored(Item<'a>),
-    /// Of the large form.
+    /// A score of the large form.
     Number(f64),
 }
 
 /// Members with their scores.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // it lives on the stack for one reply: a box would be one allocation more
+#[allow(clippy::large_enum_variant)] // it lives on the stack for one reply; a box would cost an allocation
 pub enum Members<'a> {
     /// Of a listpack.
     Packed {
         /// The listpack.
         pack: Listpack<'a>,
-        /// The member to come, or its score if `backward`.
+        /// The next member, or its score if `backward`.
         next: Option<Pos>,
-        /// How many are to come.
+        /// How many are left.
         left: usize,
-        /// Whether from the highest.
+        /// Whether to iterate from the highest.
         backward: bool,
     },
     /// Of a large one.
@@ -346,7 +346,7 @@ enum Form<'a> {
 }
 
 impl ZsetMut<'_> {
-    /// An empty sorted set that stands at no key.
+    /// An empty sorted set that belongs to no key.
     pub fn new(limits: &Limits) -> ZsetMut<'static> {
         ZsetMut { form: Form::Packed(ListpackBuf::new()), limits: *limits }
     }
@@ -361,7 +361,7 @@ impl ZsetMut<'_> {
         }
     }
 
-    /// Up to so many members are about to come, the first of them being `first`: takes the form for them.
+    /// Announces up to this many members, of which `first` is the first, and takes the form for them.
     pub fn expect(&mut self, members: usize, first: &[u8]) {
         let too_long = self.view().is_empty() && first.len() > self.limits.zset_max_listpack_value;
         if matches!(self.form, Form::Packed(_)) && (too_long || members > self.limits.zset_max_listpack_entries) {
@@ -369,7 +369,7 @@ impl ZsetMut<'_> {
         }
     }
 
-    /// Adds a member, or gives it another score, as far as the rule allows. The score is no NaN.
+    /// Adds a member or changes its score, as far as the rule allows. The score is not NaN.
     pub fn add(&mut self, member: &[u8], score: f64, rule: Rule) -> Added {
         let pack = match &mut self.form {
             Form::Fresh(zset) => return add_to_large(zset, member, score, rule),
@@ -408,13 +408,13 @@ impl ZsetMut<'_> {
         pack.encoded_len() + listpack::item_size(member) + SCORE_MAX <= listpack::BYTES_MAX
     }
 
-    /// Puts a member that is not there in its place.
+    /// Inserts a new member at its place.
     fn insert_packed(&mut self, member: &[u8], score: f64) {
         let Form::Packed(pack) = &mut self.form else { return };
         let list = pack.as_listpack();
         let mut items = list.iter();
         let mut at = None;
-        // Most come behind the last: looked at first.
+        // Most members belong behind the last, which is therefore compared first.
         let last = list.pairs().next_back();
         if last.is_some_and(|last| compare(last, score, member) == Ordering::Greater) {
             loop {
@@ -437,7 +437,7 @@ impl ZsetMut<'_> {
         });
     }
 
-    /// Removes a member; returns whether it was there.
+    /// Removes a member. Returns whether it existed.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match &mut self.form {
             Form::Packed(pack) => {
@@ -464,7 +464,8 @@ impl ZsetMut<'_> {
         }
     }
 
-    /// Turns the small form into a large one with room for so many members, or for those that are there.
+    /// Turns the small form into a large one with room for this many members, or for the present ones if they are
+    /// more.
     #[cold]
     fn enlarge(&mut self, members: usize) {
         let mut large = Zset::with_capacity(&self.limits, members.max(self.view().len()));
@@ -486,7 +487,7 @@ fn add_to_large(zset: &mut Zset, member: &[u8], score: f64, rule: Rule) -> Added
     added
 }
 
-/// Makes a sorted set of members that stand in no order, each once and none with NaN, in the form that fits them.
+/// Makes a sorted set of unsorted members in the form that fits them. Each member occurs once, and no score is NaN.
 pub fn collect<M: AsRef<[u8]>>(mut members: Vec<(f64, M)>, limits: &Limits) -> Finished {
     if members.is_empty() {
         return Finished::Empty;

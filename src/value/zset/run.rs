@@ -1,4 +1,4 @@
-//! A leaf of the order of a large sorted set: members that follow each other, with their scores, packed.
+//! A leaf in the tree of a large sorted set: consecutive members with their scores, packed.
 //!
 //! ```text
 //!   0                     len × score_width      + len × length_width
@@ -8,13 +8,13 @@
 //!   └─────────────────────┴──────────────────────┴───────────────────────────────────┘
 //! ```
 //!
-//! A score is stored as its ordinal, an unsigned number in the same order: of integers, the integer itself; of
-//! all doubles, their bits. Neighbours have scores that are near, so what is left without the base takes a byte
-//! or two, and none where all scores are equal.
+//! A score is stored as its ordinal, an unsigned number in the same order: for integers the integer itself, for other
+//! doubles their bits. Neighbours have close scores, so the difference to the base takes a byte or two, and none
+//! where all scores are equal.
 //!
 //! Invariants:
-//! - Items stand by score and then by member; no score is NaN or -0.
-//! - Widths are the same throughout a run, and wide enough for its largest ordinal and its longest member.
+//! - Items are ordered by score and then by member. No score is NaN or -0.
+//! - Widths are uniform within a run, and wide enough for its largest ordinal and its longest member.
 //! - This layout lives in memory only; it is never persisted.
 
 use std::cmp::Ordering;
@@ -25,17 +25,17 @@ use smallvec::SmallVec;
 use super::Edge;
 use crate::value::tree::{Leaf, Where};
 
-/// A run of more than one item and more than so many bytes is split.
+/// A run of more than one item and more than this many bytes is split.
 const BYTES_MAX: usize = if cfg!(test) { 96 } else { 1536 };
-/// One of fewer bytes is merged with a neighbour, if both together keep below [`MERGED_MAX`].
+/// A run of fewer bytes is merged with a neighbour if both together stay below [`MERGED_MAX`].
 const BYTES_SPARSE: usize = BYTES_MAX / 3;
 const MERGED_MAX: usize = BYTES_MAX * 7 / 8;
-/// Room is made by so many bytes at a time: little is wasted, and not every insert moves the run.
+/// Room is made in steps of this many bytes: little is wasted, and not every insert moves the run.
 const ROOM_STEP: usize = 128;
-/// Integers beyond this may stand for several.
+/// A double beyond this may stand for several integers.
 const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The first item of a run: what the nodes above compare with.
+/// The first item of a run, which the nodes above compare with.
 #[derive(Debug, PartialEq)]
 pub(super) struct Key {
     pub(super) score: f64,
@@ -56,7 +56,7 @@ impl Clone for Key {
     }
 }
 
-/// Which ordinals stand for the scores.
+/// How scores map to ordinals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scale {
     Integers,
@@ -95,12 +95,12 @@ impl Scale {
     }
 }
 
-/// How many bytes hold this number; none hold zero.
+/// How many bytes hold this number; zero takes none.
 fn width_of(number: u64) -> u8 {
     (u64::BITS - number.leading_zeros()).div_ceil(8) as u8
 }
 
-/// The largest number in so many bytes.
+/// The largest number in this many bytes.
 fn largest(width: u8) -> u64 {
     u64::MAX.checked_shr(u64::BITS - 8 * u32::from(width)).unwrap_or(0)
 }
@@ -116,7 +116,7 @@ pub(super) struct Run {
     length_width: u8,
 }
 
-/// What the widths of a run follow from.
+/// The layout of a run.
 #[derive(Clone, Copy)]
 struct Form {
     base: u64,
@@ -126,7 +126,7 @@ struct Form {
 }
 
 impl Form {
-    /// The form for items of this scale, with scores between these two and members of up to so many bytes.
+    /// The form for items of this scale, with scores between these two and members of up to this many bytes.
     fn spanning(scale: Scale, first: f64, last: f64, longest: usize) -> Form {
         let base = scale.ordinal(first);
         let score_width = width_of(scale.ordinal(last) - base);
@@ -239,7 +239,7 @@ impl Run {
         low
     }
 
-    /// Where an item is, or would be, and the offset there.
+    /// The index of an item, or the one where it would be inserted, and the offset there.
     pub(super) fn find(&self, score: f64, member: &[u8]) -> (Result<usize, usize>, usize) {
         let mut index = self.count_below(Edge::BeforeScore(score));
         let mut offset = self.offset(index);
@@ -255,7 +255,7 @@ impl Run {
         (Err(index), offset)
     }
 
-    /// Adds an item that is not there yet, and says where.
+    /// Adds a new item. Returns where.
     pub(super) fn insert(&mut self, score: f64, member: &[u8]) -> Where {
         self.widen(score, member.len());
         let (place, offset) = self.find(score, member);
@@ -273,7 +273,7 @@ impl Run {
         self.put(self.count(), self.members_len(), score, member);
     }
 
-    /// Puts an item that fits the form in front of another, or at the end.
+    /// Inserts an item that fits the form before another, or at the end.
     fn put(&mut self, index: usize, offset: usize, score: f64, member: &[u8]) {
         let (score_width, length_width) = (usize::from(self.score_width), usize::from(self.length_width));
         let score_at = index * score_width;
@@ -281,7 +281,7 @@ impl Run {
         let member_at = self.members_at() + offset;
         let old = self.bytes.len();
         self.make_room(score_width + length_width + member.len());
-        // From the back: the members behind, then what is before them, then the scores behind.
+        // From the back: the members behind the item, then the lengths, then the scores behind it.
         let at = member_at + score_width + length_width;
         self.bytes.copy_within(member_at..old, at + member.len());
         self.bytes[at..at + member.len()].copy_from_slice(member);
@@ -303,14 +303,14 @@ impl Run {
         self.bytes.resize(len, 0);
     }
 
-    /// Takes the form that an item to come needs as well.
+    /// Takes a form that fits a new item, too.
     fn widen(&mut self, score: f64, length: usize) {
         if let Some(form) = self.wider_form(score, length) {
             *self = self.with_form(form, 0..self.count());
         }
     }
 
-    /// The form that an item to come needs as well, if it is another.
+    /// The form that fits a new item, too, if it is a different one.
     fn wider_form(&self, score: f64, length: usize) -> Option<Form> {
         let scale = self.scale.join(Scale::of(score));
         let length_width = self.length_width.max(width_of(length as u64));
@@ -324,13 +324,13 @@ impl Run {
         let (first, last) = (self.score(0).min(score), self.score(self.count() - 1).max(score));
         let mut form = Form { length_width, ..Form::spanning(scale, first, last, 0) };
         if score == first {
-            // Others may come in front of it: the base is as low as the width allows.
+            // Others may be inserted before it, so the base is as low as the width allows.
             form.base = scale.ordinal(last).saturating_sub(largest(form.score_width));
         }
         Some(form)
     }
 
-    /// Whether an item more would not make it overfull.
+    /// Whether it would not be overfull with one more item.
     pub(super) fn has_room_for(&self, score: f64, member: &[u8]) -> bool {
         let (score_width, length_width) = match self.wider_form(score, member.len()) {
             Some(form) => (form.score_width, form.length_width),
@@ -351,14 +351,14 @@ impl Run {
         Form::spanning(scale, first, last, longest)
     }
 
-    /// A copy of some items in another form that holds them.
+    /// A copy of some items in another form that fits them.
     fn with_form(&self, form: Form, range: Range<usize>) -> Run {
         let mut run = Run::empty(form);
         run.fill(self.items(range));
         run
     }
 
-    /// Adds items that fit the form behind those that are there.
+    /// Appends items that fit the form.
     fn fill<'a>(&mut self, items: impl Iterator<Item = (f64, &'a [u8])> + Clone) {
         let old = self.with_room_for(items.clone());
         let Some((old_lengths, old_members, old_end)) = old else { return };
@@ -381,7 +381,7 @@ impl Run {
         }
     }
 
-    /// Counts items in and makes their room at the end; gives where lengths, members and all ended before.
+    /// Makes room for items at the end and counts them. Returns where lengths, members and the whole ended before.
     fn with_room_for<'a>(&mut self, items: impl Iterator<Item = (f64, &'a [u8])>) -> Option<(usize, usize, usize)> {
         let before = (self.lengths_at(), self.members_at(), self.bytes.len());
         let (mut count, mut bytes) = (0, 0);
@@ -426,7 +426,7 @@ impl Run {
         }
     }
 
-    /// The form for the items of two runs that follow each other.
+    /// The form for the items of two consecutive runs.
     fn joint_form(&self, next: &Run) -> Form {
         let scale = self.scale.join(next.scale);
         let form = Form::spanning(scale, self.score(0), next.score(next.count() - 1), 0);
@@ -487,7 +487,7 @@ impl Leaf for Run {
             Where::Front => 1,
             Where::Back => last,
             Where::Middle => {
-                // Where half of the members' bytes are below, but not all items on one side.
+                // Splits at half of the members' bytes, but leaves items on both sides.
                 let (mut index, mut below) = (1, self.member_len(0));
                 while index < last && below + self.member_len(index) <= self.members_len() / 2 {
                     below += self.member_len(index);

@@ -1,4 +1,4 @@
-//! Tests of sorted sets against a plain map, with limits so small that both forms are met.
+//! Tests of sorted sets against a plain map, with limits so small that both forms occur.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn check(zset: &ZsetMut<'_>) {
     }
 }
 
-/// Stores what an edit has come to, and takes it up again; a large form goes through its bytes.
+/// Stores the result of an edit and opens it again. A large form goes through its bytes.
 fn through_store(zset: ZsetMut<'_>) -> ZsetMut<'static> {
     let limits = zset.limits;
     let stored = match AnyZset::finish(zset) {
@@ -97,7 +97,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(edit, 1..250)
 }
 
-/// Does an edit to both, and compares what each says.
+/// Applies an edit to both and compares the answers.
 fn edit_both(zset: &mut ZsetMut<'_>, model: &mut Model, edit: Edit) {
     match edit {
         Edit::Add(member, score) => {
