@@ -26,8 +26,6 @@ pub enum Rank {
     ConfigChange,
     /// One CONFIG REWRITE at a time.
     ConfigFile,
-    /// Which snapshot is being made, and what follows it.
-    Saving,
     /// The manifest.
     Manifest,
     /// The writer of the log's file.
@@ -46,6 +44,8 @@ pub enum Rank {
     Syncing,
     /// Why the log has failed.
     Poison,
+    /// Which snapshot is being made, and what follows it.
+    Saving,
     /// Short registers that lead to no other lock: clients, errors, labels, subscribers, mailboxes.
     Register,
     /// The settings: held to clone or exchange a pointer.
