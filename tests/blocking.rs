@@ -1,7 +1,7 @@
-//! Commands that wait, and transactions, with many clients on several threads and through `kill -9`.
+//! Blocking commands and transactions, with many clients on several threads and through `kill -9`.
 //!
-//! The promises under test: an element goes to one who waits, and to him who came first; who has gone takes
-//! nothing; a transaction is seen, and kept, as a whole or not at all.
+//! The promises under test: an element goes to exactly one waiting client, and to the first in line; a client that
+//! has left takes nothing; a transaction is seen, and persisted, as a whole or not at all.
 
 mod support;
 
@@ -17,7 +17,7 @@ fn recipe() -> Recipe {
     Recipe::under_test().with("io-threads", "4")
 }
 
-/// Waits until so many connections wait.
+/// Waits until this many connections are blocked.
 fn await_blocked(server: &Server, expected: usize) {
     let mut client = server.client();
     for _ in 0..5000 {
@@ -31,7 +31,7 @@ fn await_blocked(server: &Server, expected: usize) {
     panic!("never were {expected} connections blocked");
 }
 
-/// Sends a command that is to wait.
+/// Sends a command that will wait.
 fn begin(client: &mut Client, words: &[&str]) {
     client.send(&encode(words)).expect("the connection holds");
 }
@@ -155,7 +155,7 @@ fn client_unblock_ends_a_wait_for_replicas_and_for_the_disk() {
             assert_eq!(waiting.ok("PING").string(), "PONG");
         }
     }
-    // One who has gone leaves nothing behind that could be ended.
+    // A client that has left leaves nothing behind that could be unblocked.
     begin(&mut waiting, &["WAIT", "1", "0"]);
     await_blocked(&server, 1);
     drop(waiting);
@@ -163,7 +163,7 @@ fn client_unblock_ends_a_wait_for_replicas_and_for_the_disk() {
     assert_eq!(client.ok(&format!("CLIENT UNBLOCK {id}")).integer(), 0);
 }
 
-/// Whoever is told that a wait was ended by him has ended it, whatever else ends at that moment.
+/// A client that is told that it ended a wait has really ended it, whatever else ends at that moment.
 #[test]
 fn client_unblock_and_a_timeout_at_the_same_moment_agree() {
     let server = recipe().start();
@@ -178,7 +178,8 @@ fn client_unblock_and_a_timeout_at_the_same_moment_agree() {
     }
 }
 
-/// How a stream may go while somebody waits for a group of it: what is done before and after he begins to wait.
+/// How a stream may disappear while a client waits for one of its groups: what happens before and after the wait
+/// begins.
 const STREAM_GOES: &[(&str, &[&str], &[&str])] = &[
     ("DEL", &[], &["DEL s"]),
     ("UNLINK", &[], &["UNLINK s"]),
@@ -212,11 +213,11 @@ const STREAM_GOES: &[(&str, &[&str], &[&str])] = &[
     ("the group goes", &[], &["XGROUP DESTROY s g"]),
 ];
 
-/// What puts something else in the stream's place.
+/// Commands that replace the stream by something else.
 const STREAM_CHANGES: &[&str] =
     &["SET s 1", "RPUSH t 1 | RENAME t s", "SADD t 1 | SUNIONSTORE s t", "SET t 1 | COPY t s REPLACE"];
 
-/// What leaves him waiting.
+/// Commands that leave the client waiting.
 const STREAM_STAYS: &[&[&str]] = &[
     &["SELECT 1", "FLUSHDB", "SELECT 0"],
     &["XGROUP CREATE s h $", "XGROUP DESTROY s h"],
@@ -273,7 +274,7 @@ fn who_waits_for_a_group_is_told_when_its_stream_goes_however_it_goes() {
     }
 }
 
-/// Consumers poll all day: what finds nothing must not make the log grow.
+/// Consumers poll all day. A poll that finds nothing must not make the log grow.
 #[test]
 fn a_poll_that_finds_nothing_leaves_the_log_as_it_is() {
     let server = recipe().with("appendonly", "yes").start();
@@ -296,7 +297,7 @@ fn a_poll_that_finds_nothing_leaves_the_log_as_it_is() {
     assert_ne!(size(&mut client), before, "a consumer that was not there before is kept");
 }
 
-/// Many streams that expire at about the same time, each with several who wait, on several threads.
+/// Many streams that expire at about the same time, each with several waiting clients, on several threads.
 #[test]
 fn all_who_wait_for_streams_that_expire_are_told() {
     const STREAMS: usize = 40;
@@ -370,7 +371,7 @@ fn a_pipeline_behind_a_waiting_command_waits_too() {
     assert_eq!(waiting.receive().expect("a reply"), b"$5\r\nafter\r\n");
 }
 
-/// The keys of `INFO` that are waited for, and those of them whose end is waited for too.
+/// The numbers in `INFO` of keys that are waited for, and of those whose disappearance is waited for, too.
 fn waited_for(server: &Server) -> [String; 2] {
     let info = server.client().ok("INFO clients").string();
     ["total_blocking_keys:", "total_blocking_keys_on_nokey:"]

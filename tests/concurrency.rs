@@ -1,7 +1,7 @@
-//! Many clients at once on several threads: every command must stay atomic, as if alone.
+//! Many clients at once on several threads: every command must stay atomic, as if it ran alone.
 //!
-//! These properties need no reference server; each would break if a command's locks were taken late,
-//! given back early, or taken for the wrong keys.
+//! These properties need no reference server. Each would break if a command's locks were taken late, released early,
+//! or taken for the wrong keys.
 
 mod support;
 
@@ -100,7 +100,7 @@ fn mset_is_seen_whole_or_not_at_all() {
             for round in 0..500 {
                 let value = format!("{name}:{round}");
                 let mut command = vec!["MSET".to_owned()];
-                // Not always in the same order: locks must not depend on it.
+                // The order varies, because locks must not depend on it.
                 for index in 0..KEYS.len() {
                     command.extend([KEYS[(index + round) % KEYS.len()].to_owned(), value.clone()]);
                 }
@@ -180,7 +180,7 @@ fn only_one_wins_a_lock() {
     assert_eq!(server.client().ok("DBSIZE").integer(), (ROUNDS + ROUNDS / 3) as i64);
 }
 
-/// One token is renamed, copied over, moved and swapped about: it is never doubled and never lost.
+/// One token is renamed, copied, moved and swapped. It is never duplicated and never lost.
 #[test]
 fn a_token_is_in_one_place() {
     let server = start();
@@ -189,7 +189,7 @@ fn a_token_is_in_one_place() {
         &server,
         |name, client| {
             for _ in 0..400 {
-                // Either may come too late: then there is no such key.
+                // Either may come too late, when the key no longer exists.
                 client.line(if name % 2 == 0 { "RENAME one two" } else { "RENAME two one" });
                 client.line(if name % 2 == 0 { "RENAMENX two three" } else { "RENAMENX three one" });
             }
@@ -237,7 +237,7 @@ fn swapdb_and_move_are_atomic() {
     assert_eq!(count, 1);
 }
 
-/// Every reply of FLUSHALL, SWAPDB and snapshots amid writers; the server must neither stop nor mix replies.
+/// FLUSHALL, SWAPDB and snapshots among writers: the server must neither stop nor mix up replies.
 #[test]
 fn a_storm_of_everything() {
     let server = start();
@@ -273,7 +273,7 @@ fn a_storm_of_everything() {
     );
 }
 
-/// SCAN gives every key that is there from start to end, whatever else comes and goes.
+/// SCAN returns every key that exists from start to end, whatever else comes and goes.
 #[test]
 fn scan_misses_no_steady_key() {
     const STEADY: usize = 3000;
@@ -313,8 +313,8 @@ fn scan_misses_no_steady_key() {
     );
 }
 
-/// Transactions hold the shards of their keys, or run alone behind the gate; both must be atomic beside each other,
-/// beside single commands, and in the log.
+/// Transactions hold the shards of their keys, or run alone behind the gate. Both kinds must be atomic beside each
+/// other, beside single commands, and in the log.
 #[test]
 fn transactions_lose_nothing_whichever_way_they_run() {
     const KEYS: usize = 5;
@@ -337,7 +337,7 @@ fn transactions_lose_nothing_whichever_way_they_run() {
                     format!("INCRBY {} 7", names[to]),
                     format!("RPUSH moves {name}:{round}"),
                 ];
-                // Without a key, so that it is alone.
+                // A command without a key makes the transaction run alone.
                 lines.extend(random.one_in(4).then(|| "PING".to_owned()));
                 lines.push("EXEC".to_owned());
                 let bytes: Vec<u8> =
@@ -352,7 +352,7 @@ fn transactions_lose_nothing_whichever_way_they_run() {
             let seen = texts(&client.call(&all));
             let sum: i64 = seen.iter().flatten().map(|text| text.parse::<i64>().expect("a number")).sum();
             assert_eq!(sum, KEYS as i64 * 100, "{seen:?}");
-            // Somebody who waits has the next transaction run alone, in the middle of the others.
+            // A waiting client makes the next transaction run alone, in the middle of the others.
             client.call(&["BLPOP", "moves", "0.001"]);
         },
     );

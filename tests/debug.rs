@@ -1,4 +1,4 @@
-//! DEBUG on a real server: loading anew while clients go on, and `kill -9` right behind it.
+//! DEBUG on a real server: reloading while clients continue, and `kill -9` right after it.
 
 mod support;
 
@@ -48,7 +48,7 @@ fn fill(client: &mut Client) {
     }
 }
 
-/// What tells one keyspace from another.
+/// Everything that tells one keyspace from another.
 fn look(server: &Server) -> Vec<String> {
     let mut client = server.client();
     let keys = ["list", "set", "ints", "hash", "zset", "stream"].map(str::to_owned);
@@ -107,7 +107,7 @@ fn without_a_log_a_reload_saves_all_there_is() {
     assert_eq!(look(&server), before);
 }
 
-/// Counts up on a connection of its own until told to stop or the server goes; notes what was acknowledged.
+/// Counts up on its own connection until it is told to stop or the server ends, and records what was acknowledged.
 fn count_up(server: &Server, key: usize, acknowledged: &AtomicU64, over: &AtomicBool) {
     let mut client = server.client();
     let key = format!("counter:{key}");
@@ -174,7 +174,7 @@ fn it_is_for_those_only_whom_the_directive_names() {
     assert!(reply.starts_with(b"-ERR CONFIG SET failed"), "{}", reply.escape_ascii());
 }
 
-/// The keys that a start loads are data, not what the server takes for itself.
+/// The keys that a start loads count as data, not as the server's own memory.
 #[test]
 fn what_was_loaded_counts_as_data() {
     let mut server = recipe().start();

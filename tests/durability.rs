@@ -1,8 +1,8 @@
-//! What a crash may not take away: real processes, real `kill -9`, real files.
+//! What a crash must not take away: real processes, real `kill -9`, real files.
 //!
-//! The promise under test: whatever was acknowledged before the process died is there after the
-//! restart, with every `appendfsync` policy (the machine lives on, so what was written stays); and
-//! nothing is there that was never sent. Snapshots and log rewrites at any moment change nothing.
+//! The promise under test: everything acknowledged before the process died is there after the restart, with every
+//! `appendfsync` policy (the machine lives on, so written data stays). Nothing is there that was never sent.
+//! Snapshots and log rewrites at any moment change nothing about that.
 
 mod support;
 
@@ -21,7 +21,7 @@ const POLICIES: [&str; 3] = ["always", "everysec", "no"];
 const DATABASES: usize = 16;
 
 fn recipe(policy: &str, threads: usize) -> Recipe {
-    // Redis puts off the write itself while an fsync runs: there `everysec` may lose what it acknowledged.
+    // Redis delays the write itself while an fsync runs, so its `everysec` may lose acknowledged changes.
     let policy = if Recipe::is_stand_in() && policy == "everysec" { "always" } else { policy };
     Recipe::under_test()
         .with("save", "")
@@ -48,7 +48,7 @@ fn dump(server: &Server) -> Dump {
     dump
 }
 
-/// What a key holds, as bytes that are the same for the same value.
+/// A key's value, as bytes that are equal for equal values.
 fn value_of(client: &mut Client, key: &[u8]) -> Vec<u8> {
     let kind = client.call(&[b"TYPE", key]);
     let (words, any_order): (&[&[u8]], bool) = match &kind[..] {
@@ -163,7 +163,7 @@ impl Ledger {
         }
     }
 
-    /// Looks at every key, and takes what is there as the new truth.
+    /// Checks every key and takes its value as the new truth.
     fn check(&mut self, client: &mut Client, round: &str) {
         let keys: Vec<String> = self.sent.keys().cloned().collect();
         for keys in keys.chunks(1000) {
@@ -202,7 +202,7 @@ impl Ledger {
     }
 }
 
-/// The ledger must notice a loss: here the server is a Redis that keeps nothing on disk.
+/// The ledger must notice a loss. Here the server is a Redis that stores nothing on disk.
 #[test]
 #[should_panic(expected = "acknowledged Some")]
 fn a_loss_is_noticed() {
@@ -269,7 +269,8 @@ fn acknowledged_writes_survive_kill_nine_under_load() {
         }
         let expected: usize = ledgers.iter().map(|ledger| ledger.sent.len()).sum();
         assert_eq!(client.ok("DBSIZE").integer(), expected as i64, "round {round}: keys that nobody sent");
-        // Not to grow without end; the numbers go on, so that an old value cannot pass for a new one.
+        // Keeps the data from growing without end. The numbers continue, so that an old value cannot pass for a new
+        // one.
         if round % 6 == 5 {
             client.ok("FLUSHALL");
             ledgers.iter_mut().for_each(|ledger| *ledger = Ledger::default());
@@ -405,7 +406,7 @@ fn commands_on_many_keys_survive_kill_nine() {
     assert_eq!(dump(&server).len(), 1);
 }
 
-/// A snapshot right before, amid or after such commands changes nothing either.
+/// A snapshot right before, during or after such commands changes nothing, either.
 #[test]
 fn barriers_beside_snapshots_survive_kill_nine() {
     let mut server = recipe("no", 2).start();
@@ -565,7 +566,7 @@ fn write_until_refused(client: &mut Client, random: &mut Random) -> Vec<(String,
         match client.try_call(&["SET", &key, &value]) {
             Ok(reply) if reply == b"+OK\r\n" => acknowledged.push((key, value)),
             Ok(reply) => panic!("{}", reply.escape_ascii()),
-            // Nobody can say what became of this one.
+            // The outcome of this one is unknown.
             Err(_) => return acknowledged,
         }
     }
@@ -590,7 +591,7 @@ fn a_disk_that_takes_no_more_loses_nothing_acknowledged() {
                 assert_eq!(client.ok(&format!("GET {key}")).string(), *value, "{policy}, {when}: {key}");
             }
         };
-        // For a while: attempts to heal the log by a snapshot come and go meanwhile.
+        // Lasts a while, so that attempts to heal the log by a snapshot happen meanwhile.
         for _ in 0..20 {
             let mut client = server.client();
             for line in ["SET k:0 new", "MSET k:0 a k:1 b", "DEL k:1", "FLUSHALL", "PING"] {
@@ -611,7 +612,7 @@ fn a_disk_that_takes_no_more_loses_nothing_acknowledged() {
             server.set_recipe(recipe(policy, 2));
             assert_survives_kill(&mut server, policy);
         } else {
-            // Nothing can be saved, so it stays; unless it is told that nothing need be.
+            // Nothing can be saved, so the server stays up, unless it is told not to save.
             let reply = server.client().call(&["SHUTDOWN"]);
             assert!(reply.starts_with(b"-ERR Errors trying to SHUTDOWN"), "{policy}: {}", reply.escape_ascii());
             check(&server, "still there");
@@ -678,7 +679,7 @@ fn the_data_moves_to_another_server() {
     assert_same(&before, &dump(&second), "another server");
 }
 
-/// A large value that gets another name is not written out again: its record speaks of two shards at once.
+/// A renamed large value is not written again: its record names two shards at once.
 #[test]
 fn large_values_keep_their_names_through_kill_nine() {
     let mut server = recipe("everysec", 4).start();

@@ -1,7 +1,6 @@
 //! The server against clients that misbehave, operators in a hurry, and a disk that fails.
 //!
-//! Each test tells what went wrong, or could. None looks at a clock: a hang is what a read that times out
-//! shows.
+//! Each test tells what went wrong, or could. None measures time: a read that times out shows a hang.
 
 mod support;
 
@@ -22,7 +21,7 @@ fn info(client: &mut Client, field: &str) -> String {
     line.unwrap_or_else(|| panic!("INFO lacks {field}")).to_owned()
 }
 
-/// Waits until a field of INFO is as it should be.
+/// Waits until a field of INFO has the wanted value.
 fn wait_for(client: &mut Client, field: &str, wanted: impl Fn(&str) -> bool) -> String {
     for _ in 0..6000 {
         let value = info(client, field);
@@ -34,7 +33,7 @@ fn wait_for(client: &mut Client, field: &str, wanted: impl Fn(&str) -> bool) -> 
     panic!("{field} stays {}", info(client, field));
 }
 
-/// Replies to a pipeline that is sent by another thread, so that neither side can block the other.
+/// Checks the replies to a pipeline that another thread sends, so that neither side can block the other.
 fn pipeline(server: &Server, bytes: &[u8], replies: usize, mut check: impl FnMut(usize, Vec<u8>)) {
     let mut client = server.client();
     client.send(b"PING\r\n").expect("it is connected");
@@ -98,8 +97,8 @@ fn replies_come_although_the_client_has_finished_sending() {
     }
 }
 
-/// SAVE waits for its snapshot without holding the server up. The end of what the client sends ended the wait,
-/// and the reply never came: `echo SAVE | nc -N` must work as with Redis.
+/// SAVE waits for its snapshot without holding up the server. The end of the client's input used to end the wait, and
+/// the reply never came. `echo SAVE | nc -N` must work as with Redis.
 #[test]
 fn save_is_answered_although_the_client_has_finished_sending() {
     let server = start();
@@ -109,7 +108,7 @@ fn save_is_answered_although_the_client_has_finished_sending() {
     assert_eq!(client.receive_until_close().expect("it closes"), b"+OK\r\n+OK\r\n$1\r\nv\r\n");
 }
 
-/// What arrived during a wait was executed in one go, in which no other connection was served.
+/// Commands that arrived during a wait used to be executed all at once, while no other connection was served.
 #[test]
 fn a_pipeline_behind_a_wait_is_executed_in_order() {
     let server = start();
@@ -127,7 +126,7 @@ fn a_pipeline_behind_a_wait_is_executed_in_order() {
     });
 }
 
-/// While a command waited nobody sent what the socket had not taken of the replies before it.
+/// While a command waited, the rest of the earlier replies, which the socket had not taken, was not sent.
 #[test]
 fn a_wait_does_not_hold_back_the_replies_before_it() {
     let server = start();
@@ -137,7 +136,7 @@ fn a_wait_does_not_hold_back_the_replies_before_it() {
     client.send(b"GET big\r\nWAIT 1 0\r\n").expect("it is connected");
     let reply = client.receive().expect("the value comes, though WAIT lasts for ever");
     assert!(reply.len() > value.len() && reply.ends_with(b"vv\r\n"));
-    // It still waits, and it can be left.
+    // It still waits, and the client can leave.
     assert_eq!(info(&mut server.client(), "blocked_clients"), "1");
     drop(client);
     wait_for(&mut server.client(), "blocked_clients", |count| count == "0");
@@ -167,7 +166,7 @@ fn a_client_that_does_not_read_cannot_fill_the_memory() {
     wait_for(&mut other, "connected_clients", |count| count == "1");
 }
 
-/// Without a limit nothing held back who asked on and on: megabytes of replies for a few bytes each.
+/// Without a limit, nothing stopped a client that kept asking: megabytes of replies for a few bytes each.
 #[test]
 fn much_unread_holds_back_what_is_asked_for_further() {
     const ASKED: usize = 10_000;
@@ -189,8 +188,8 @@ fn much_unread_holds_back_what_is_asked_for_further() {
     assert_eq!(other.ok("GET n").string(), ASKED.to_string());
 }
 
-/// What was held back when its client went was lost, although the server had taken it: Redis executes it as it comes.
-/// And who had only finished sending was dropped before it had read its replies.
+/// Commands held back when their client left were lost, although the server had received them; Redis executes them on
+/// arrival. And a client that had only finished sending was dropped before it had read its replies.
 #[test]
 fn what_was_held_back_is_executed_though_the_client_has_finished_or_gone() {
     const ASKED: usize = 10_000;
@@ -202,7 +201,7 @@ fn what_was_held_back_is_executed_though_the_client_has_finished_or_gone() {
         let before: usize = info(&mut other, "total_net_input_bytes").parse().expect("a number");
         let commands = b"INCR n\r\nGET v\r\n".repeat(ASKED);
         client.send(&commands).expect("it is connected");
-        // What is still in its socket is lost with a client that goes.
+        // Bytes still in the socket are lost when the client leaves.
         let all_arrived = |bytes: &str| bytes.parse::<usize>().unwrap() >= before + commands.len();
         wait_for(&mut other, "total_net_input_bytes", all_arrived);
         let executed: usize = other.ok("GET n").string().parse().expect("a number");
@@ -223,7 +222,7 @@ fn what_was_held_back_is_executed_though_the_client_has_finished_or_gone() {
     assert_eq!(other.ok("GET n").string(), (2 * ASKED).to_string());
 }
 
-/// Only commands that may need memory made room, so replies that were not read took all there is.
+/// Only commands that may need memory made room, so unread replies took all memory.
 #[test]
 fn reads_evict_when_their_replies_have_filled_the_memory() {
     let server = Recipe::under_test().with("maxmemory", "12mb").with("maxmemory-policy", "allkeys-random").start();
@@ -237,13 +236,13 @@ fn reads_evict_when_their_replies_have_filled_the_memory() {
     wait_for(&mut other, "evicted_keys", |keys| keys != "0");
 }
 
-/// A slow reader that never caught up made the server keep all that it had been sent.
+/// For a slow reader that never caught up, the server kept everything that it had sent.
 #[test]
 fn what_was_sent_is_given_back() {
     let server = Recipe::under_test().with("io-threads", "1").start();
     let mut client = server.client();
     client.call(&[&b"SET"[..], b"v", &vec![b'v'; 10_000]]);
-    // Always more than the sockets hold is on its way, for 400 MB in all.
+    // There is always more in flight than the sockets hold, for 400 MB in total.
     let turn = b"GET v\r\n".repeat(1000);
     (0..2).for_each(|_| client.send(&turn).expect("it is connected"));
     for _ in 0..40 {
@@ -255,7 +254,7 @@ fn what_was_sent_is_given_back() {
     assert!(peak < 150 << 20, "{peak}");
 }
 
-/// Each read of a large value cleared as much memory as had arrived already.
+/// Each read of a large value zeroed as much memory as had already arrived.
 #[test]
 fn a_large_value_arrives_while_others_are_served() {
     let server = Recipe::under_test().with("io-threads", "1").start();
@@ -273,11 +272,11 @@ fn a_large_value_arrives_while_others_are_served() {
         let reply = sending.join().expect("it is answered");
         assert!(reply[12..].starts_with(&value), "the value comes back");
     });
-    // The log has it in hand until the disk has taken it.
+    // The log holds it until the disk has taken it.
     wait_for(&mut other, "used_memory", |used| used.parse::<u64>().expect("a number") < 260 << 20);
 }
 
-/// What was freed stayed resident, for something always lived near by that did not move.
+/// Freed memory stayed resident, because something nearby always lived on and did not move.
 #[test]
 fn memory_that_is_free_goes_back_to_the_system() {
     const KEYS: usize = 300_000;
@@ -298,7 +297,7 @@ fn memory_that_is_free_goes_back_to_the_system() {
         each(&mut (0..KEYS), &|n| encode(&["HSET", "hash", &format!("field:{n}"), "value"]));
         let full = resident(&mut other);
         assert!(full > begin + 50 * MB, "{full}");
-        // One of ten is left, everywhere.
+        // One of ten keys is left, everywhere.
         each(&mut (0..KEYS).filter(|n| n % 10 != 0), &|n| encode(&["DEL", &format!("key:{n}")]));
         each(&mut (0..KEYS).filter(|n| n % 10 != 0), &|n| encode(&["HDEL", "hash", &format!("field:{n}")]));
         falls_below(&mut other, begin + (full - begin) / 3);
@@ -313,8 +312,8 @@ fn memory_that_is_free_goes_back_to_the_system() {
     }
 }
 
-/// The rest of a command is read behind what was kept of it, if that is little, in the buffer that all connections of
-/// a worker share.
+/// The rest of a command is read behind its kept beginning, if that is short, in the buffer that all connections of a
+/// worker share.
 #[test]
 fn commands_in_parts_from_many_clients_are_not_mixed_up() {
     let server = Recipe::under_test().with("io-threads", "1").start();
@@ -362,7 +361,7 @@ fn commands_in_parts_from_many_clients_are_not_mixed_up() {
 fn a_client_that_wants_no_reply_gets_none() {
     let server = start();
     let mut client = server.client();
-    // The reply of a command that waits comes late: SKIP was over by then.
+    // The reply of a waiting command comes late: SKIP had ended by then.
     client.send(b"CLIENT REPLY SKIP\r\nWAIT 1 10\r\nPING\r\n").expect("it is connected");
     assert_eq!(client.receive().expect("it is answered"), b"+PONG\r\n");
     client.send(b"CLIENT REPLY SKIP\r\nNOSUCH\r\nGET\r\n").expect("it is connected");
@@ -414,7 +413,7 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     assert_eq!(info(&mut client, "blocked_clients"), "0");
 }
 
-/// A reply that waited for an fsync when the policy stopped asking for one never came.
+/// A reply that waited for an fsync never came if the policy stopped asking for one.
 #[test]
 fn the_fsync_policy_changes_under_load() {
     let mut server = Recipe::under_test().with("io-threads", "3").with("appendfsync", "always").start();
@@ -449,8 +448,8 @@ fn the_fsync_policy_changes_under_load() {
     }
 }
 
-/// Switched off, the log keeps what was acknowledged before; switched on, it holds everything from the reply
-/// to the end of its snapshot on.
+/// A log that is switched off keeps what was acknowledged before. One that is switched on holds everything once its
+/// snapshot has ended.
 #[test]
 fn the_log_is_switched_under_load() {
     let mut server = Recipe::under_test().with("io-threads", "2").with("save", "").start();
@@ -489,8 +488,8 @@ fn the_log_is_switched_under_load() {
     assert_eq!(server.client().ok("EXISTS n:0 lost"), support::reply::Reply::Integer(1));
 }
 
-/// Where the log could not be written, reads lost their connections, for the replies waited for a block that
-/// was never to come.
+/// When the log could not be written, reads lost their connections, because their replies waited for a block that
+/// never came.
 #[test]
 fn a_full_disk_refuses_writes_and_serves_reads() {
     for policy in ["always", "everysec"] {
@@ -500,7 +499,7 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
         let mut writer = server.client();
         let value = "v".repeat(1000);
         let mut acknowledged = 0;
-        // The write that fails is not answered; the next one is refused.
+        // The write that fails is not answered. The next one is refused.
         while writer.try_call(&["SET", &format!("k:{acknowledged}"), &value]).is_ok_and(|reply| reply == b"+OK\r\n") {
             acknowledged += 1;
             assert!(acknowledged < 1000, "the limit does not work");
@@ -523,8 +522,8 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     }
 }
 
-/// The end of the server, a snapshot and the log each waited for another's lock; and the last snapshot missed
-/// what was written while it was made.
+/// Shutdown, a snapshot and the log each waited for a lock of another, and the last snapshot missed what was written
+/// while it was made.
 #[test]
 fn the_server_ends_under_load_whatever_it_is_doing() {
     for round in 0..8 {

@@ -20,7 +20,7 @@ fn program() -> Command {
     command
 }
 
-/// How the program ended, and all that it said.
+/// The exit status of the program, and all its output.
 fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
     let mut child = command.spawn().expect("the program starts");
     let status = wait(&mut child).expect("it ends by itself");
@@ -41,7 +41,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits until something listens there.
+/// Waits until something listens on the port.
 fn connect(port: u16) -> Client {
     let start = Instant::now();
     loop {
@@ -114,7 +114,7 @@ fn a_bad_configuration_is_refused_by_name() {
         ("port 0\nmaxmemory-policy sometimes\n", "maxmemory-policy"),
         ("port 0\nrequirepass \"unbalanced\n", "requirepass"),
         ("port 99999\n", "port"),
-        // What guards access and is not built yet must not be ignored.
+        // A directive that guards access and is not built yet must not be ignored.
         ("port 0\nuser default on >secret ~* +@all\n", "user"),
         ("port 0\nrename-command FLUSHALL \"\"\n", "rename-command"),
         ("port 0\naclfile users.acl\n", "aclfile"),
@@ -265,7 +265,7 @@ fn no_more_clients_than_allowed() {
     let refused = server.client().receive_until_close().expect("it closes");
     assert_eq!(refused.escape_ascii().to_string(), r"-ERR max number of clients reached\r\n");
     clients[0].ok("PING");
-    // A place that is given back can be taken, if not in the same instant.
+    // A released place can be taken, though perhaps not in the same instant.
     clients.pop();
     let start = Instant::now();
     while server.client().try_call(&["PING"]).is_ok_and(|reply| reply != b"+PONG\r\n") {
@@ -292,7 +292,7 @@ fn memory_is_limited() {
         let reply = client.line(line);
         assert!(reply.is_error() && reply.string().starts_with("OOM command not allowed"), "{line}: {reply:?}");
     }
-    // What frees memory, or needs none, goes on.
+    // Commands that free memory, or need none, still work.
     assert_eq!(client.ok("GET before").string(), "v");
     assert_eq!(client.ok("EXPIRE before 100").integer(), 1);
     assert_eq!(client.ok("DEL before").integer(), 1);
@@ -321,7 +321,7 @@ fn eviction_keeps_memory_below_the_limit() {
     assert!((500..4000).contains(&left), "{left} keys are left");
 }
 
-/// Ends a server that is no child of the test, and waits until it has gone.
+/// Ends a server that is not a child of the test, and waits for its end.
 fn end_detached(client: &mut Client) {
     let _ = client.try_call(&["SHUTDOWN", "NOSAVE"]);
 }
@@ -348,7 +348,7 @@ fn a_daemon_is_ready_when_its_parent_exits() {
         .expect("INFO has it");
     let noted = std::fs::read_to_string(home.path().join("pid")).expect("the pid file is there");
     assert_eq!(noted.trim(), id.to_string());
-    // The second one cannot have the port: whoever started it is told.
+    // The second one cannot have the port, and its parent learns that.
     let (status, output) = run_to_end(&mut daemon());
     assert!(!status.success());
     assert!(output.contains(&format!("{port}")), "{output}");

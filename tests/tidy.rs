@@ -11,7 +11,7 @@ const LAYERS: &[&str] = &[
     "server",
 ];
 
-/// The only files that may hold `unsafe`, each with what it is for.
+/// The only files that may hold `unsafe`, each with its purpose.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/alloc.rs", "the counting allocator"),
     ("src/base/slab/mod.rs", "small blocks of memory"),
@@ -33,8 +33,8 @@ const LONG_FILES: &[(&str, &str)] =
 const LONG_FUNCTIONS: &[(&str, &str)] =
     &[("src/base/config/settings.rs:from_values", "one line for each of the directives, in the order of the struct")];
 
-/// Files of one layer that import each other in circles, with the reason. A name that ends in `/` stands for all files
-/// of that folder. The list only gets shorter: a file that is in no circle any more must leave it.
+/// Files of one layer that import each other in circles, with the reason. A name that ends in `/` stands for all
+/// files of that folder. The list only gets shorter: a file that is no longer in a circle must leave it.
 const CIRCLES: &[(&[&str], &str)] = &[
     (&["src/base/config/settings.rs", "src/base/config/values.rs"], "the fields, and the types of some of them"),
     (&["src/base/slab/mod.rs", "src/base/slab/notes.rs", "src/base/slab/pool.rs"], "one structure in three files"),
@@ -61,7 +61,7 @@ const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 90;
 const LINE_CHARS_MAX: usize = 120;
 
-/// Written in two parts, so that this file does not find itself.
+/// Written in two parts so that this file does not find itself.
 const BANNED_WORDS: &[&str] = &[
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
@@ -75,7 +75,7 @@ fn rust_files(dir: &str) -> BTreeMap<String, String> {
     files(dir, "rs")
 }
 
-/// The files below a folder whose names end so, with their texts.
+/// The files below a folder with this extension, with their texts.
 fn files(dir: &str, end: &str) -> BTreeMap<String, String> {
     fn walk(dir: &Path, end: &str, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).expect("a readable directory") {
@@ -103,7 +103,7 @@ fn files(dir: &str, end: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The part of a file before the tests that stand in it.
+/// The part of a file before its inline tests.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
@@ -259,7 +259,7 @@ fn every_lock_knows_its_rank() {
 
 #[test]
 fn files_are_touched_through_the_storage_trait_alone() {
-    // Configuration, the operator's log, the pid file and sockets are no data; /proc is no disk.
+    // Configuration, the operator's log, the pid file and sockets are not data; /proc is not a disk.
     const ALLOWED: &[&str] = &[
         "src/persist/storage/real.rs",
         "src/base/config/",
@@ -352,15 +352,15 @@ fn links_in_documents_lead_somewhere() {
     report(problems);
 }
 
-/// What stands in a file; of a folder, nothing.
+/// The text of a file; empty for a folder.
 fn read_text(path: &Path) -> Option<String> {
     if path.is_dir() { Some(String::new()) } else { std::fs::read_to_string(path).ok() }
 }
 
-/// A module by the names that lead to it from `crate`.
+/// A module, as the names that lead to it from `crate`.
 type Module = Vec<String>;
 
-/// The modules of the program, each with what its file imports.
+/// The modules of the program, each with the imports of its file.
 struct Modules {
     files: BTreeMap<Module, String>,
     imports: BTreeMap<Module, Vec<Import>>,
@@ -369,9 +369,9 @@ struct Modules {
 struct Import {
     /// The path as it is written.
     path: Module,
-    /// The name that it has in the module.
+    /// Its name in the module.
     name: String,
-    /// Whether the module shows it to others: it then is not counted as used by the module itself.
+    /// Whether the module re-exports it. It then does not count as used by the module itself.
     is_shown: bool,
 }
 
@@ -390,7 +390,7 @@ impl Modules {
         Modules { files, imports }
     }
 
-    /// A written path, from `crate` on. `None` if it leads out of the program.
+    /// Resolves a written path from `crate` on. `None` if it leads out of the program.
     fn absolute(&self, from: &[String], path: &[String]) -> Option<Module> {
         let ups = path.iter().take_while(|word| *word == "super").count();
         let (base, rest) = match path.first()?.as_str() {
@@ -402,7 +402,7 @@ impl Modules {
         Some([base, rest].concat())
     }
 
-    /// The module whose file holds what a path names, through the names that modules show.
+    /// The module whose file defines what a path names, followed through re-exports.
     fn home(&self, path: &[String], depth: usize) -> Module {
         let mut at = Module::new();
         for (index, word) in path.iter().enumerate() {
@@ -421,7 +421,7 @@ impl Modules {
         at
     }
 
-    /// For each file the files of the same layer that it imports.
+    /// For each file, the files of the same layer that it imports.
     fn edges(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (module, imports) in self.imports.iter().filter(|(module, _)| !module.is_empty()) {
@@ -437,7 +437,7 @@ impl Modules {
     }
 }
 
-/// What a text imports: its `use` lines, and the paths from `crate` or `super` within its code.
+/// The imports of a text: its `use` lines, and the paths from `crate` or `super` within its code.
 fn imports_of(text: &str) -> Vec<Import> {
     let code: String = text.lines().map(|line| line.split("//").next().unwrap_or("").to_owned() + "\n").collect();
     let mut imports = Vec::new();
@@ -470,7 +470,7 @@ fn imports_of(text: &str) -> Vec<Import> {
     imports
 }
 
-/// The paths of a `use` with braces.
+/// Expands the paths of a `use` with braces.
 fn expanded(tree: &str) -> Vec<String> {
     let Some((before, inner)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
     let inner = &inner[..inner.rfind('}').unwrap_or(inner.len())];
@@ -495,7 +495,7 @@ fn expanded(tree: &str) -> Vec<String> {
 fn rooms_of_a_layer_do_not_import_each_other_in_circles() {
     let modules = Modules::read();
     let edges = modules.edges();
-    // What each file reaches; a file that reaches itself is in a circle.
+    // The files that each file reaches. A file that reaches itself is in a circle.
     let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for &from in edges.keys() {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);

@@ -1,5 +1,5 @@
-//! Any bytes as a configuration file: an error or settings, never a panic; and what is accepted is
-//! accepted again when CONFIG SET is given the values that CONFIG GET shows.
+//! Any bytes as a configuration file: an error or settings, never a panic. CONFIG SET must accept the values that
+//! CONFIG GET shows.
 #![no_main]
 
 use ironkeep::base::config::Config;

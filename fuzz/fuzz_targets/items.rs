@@ -1,5 +1,5 @@
-//! Any bytes as the payload of a block: items or an error with its place, and what is read says the same
-//! when it is written anew.
+//! Any bytes as the payload of a block: items or an error with its place. Items that were read must mean the same
+//! when they are written again.
 #![no_main]
 
 use ironkeep::persist::record::{Items, put_barrier, put_epoch, put_record};

@@ -1,5 +1,5 @@
-//! Any bytes as a listpack and as an intset: refused, or every reader agrees with reading forwards and
-//! edits leave good bytes. The first byte chooses the edit and its place.
+//! Any bytes as a listpack and as an intset: they are refused, or every reader agrees with reading forwards and edits
+//! leave valid bytes. The first byte chooses the edit and its place.
 #![no_main]
 
 use ironkeep::value::intset::{Intset, IntsetBuf};

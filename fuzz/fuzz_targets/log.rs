@@ -1,7 +1,7 @@
-//! Any bytes as a log: a whole segment, the payloads of blocks that are right otherwise, or damage to
-//! such blocks. Replay of records is the same path as that of commands.
+//! Any bytes as a log: a whole segment, the payloads of otherwise valid blocks, or damage to such blocks. Records are
+//! replayed on the path of commands.
 //!
-//! The first byte chooses; payloads follow each other, each behind its length of two bytes.
+//! The first byte chooses. Payloads follow, each behind its length of two bytes.
 #![no_main]
 
 mod support;

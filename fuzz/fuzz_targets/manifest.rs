@@ -1,4 +1,4 @@
-//! Any bytes as the manifest of a store, with or without a right frame around them.
+//! Any bytes as the manifest of a store, with or without a valid frame around them.
 #![no_main]
 
 mod support;

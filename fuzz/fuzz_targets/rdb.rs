@@ -1,5 +1,5 @@
-//! Any bytes as a payload of DUMP, with the footer that makes them count: a value or an error, and a value
-//! says the same when it is written anew. The first byte says whose type codes they are.
+//! Any bytes as a payload of DUMP, with a valid footer: a value or an error. A value must mean the same when it is
+//! written again. The first byte chooses the dialect of the type codes.
 #![no_main]
 
 use ironkeep::persist::rdb::{RdbError, RdbValue, decode_dump, encode_dump, footer};

@@ -1,7 +1,7 @@
-//! Any bytes from a client: the decoder gives the same commands, and the same error, however the bytes
-//! are cut on their way.
+//! Any bytes from a client: the decoder gives the same commands and the same error, however the bytes are split in
+//! transit.
 //!
-//! The first byte chooses the limits, the second one the cuts; the rest is what the client sends.
+//! The first byte chooses the limits, the second one the splits. The rest is the client's input.
 #![no_main]
 
 use ironkeep::resp::request::{Progress, ProtocolError};

@@ -1,8 +1,8 @@
-//! Any bytes as a payload of DUMP, with the footer that makes them count: RESTORE refuses them, or makes a
-//! value that commands of all types can work on.
+//! Any bytes as a payload of DUMP, with a valid footer: RESTORE refuses them, or makes a value that commands of all
+//! types can work on.
 //!
-//! The first byte chooses whose type codes they are, the sizes at which values change their form, and the
-//! protocol; the second one the order of the commands.
+//! The first byte chooses the dialect of the type codes, the sizes at which values change their form, and the
+//! protocol; the second one chooses the order of the commands.
 #![no_main]
 
 mod battery;

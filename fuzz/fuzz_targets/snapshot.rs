@@ -1,4 +1,4 @@
-//! Any bytes as a snapshot: a whole file, or entries of one shard in a file that is right otherwise.
+//! Any bytes as a snapshot: a whole file, or the entries of one shard in an otherwise valid file.
 #![no_main]
 
 mod support;

@@ -1,8 +1,8 @@
-//! Any bytes as a collection in a snapshot or in a record of the log: an error, or a value that says the same
-//! when it is written anew, and that commands of all types can work on.
+//! Any bytes as a collection in a snapshot or in a log record: an error, or a value that means the same when it is
+//! written again and that commands of all types can work on.
 //!
-//! The first byte chooses the sizes at which values change their form, the second one the order of the
-//! commands, the third one is the tag.
+//! The first byte chooses the sizes at which values change their form, the second one the order of the commands. The
+//! third one is the tag.
 #![no_main]
 
 mod battery;

@@ -1,4 +1,4 @@
-//! A client that sends bytes and gives back the bytes of each reply.
+//! A client that sends bytes and returns the bytes of each reply.
 //!
 //! Every read ends after `PATIENCE`: a server that hangs fails the test.
 
@@ -65,7 +65,7 @@ impl Client {
         Client { stream, received: Vec::new(), taken: 0 }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
@@ -104,29 +104,29 @@ impl Client {
         Ok(self.received.split_off(self.taken))
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub(crate) fn finish_sending(&mut self) {
-        // The server may have closed already: then there is nothing to say.
+        // The server may have closed already, which is fine.
         let _ = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
     }
 
-    /// Sends one command and gives the bytes of its reply; an I/O error fails the test.
+    /// Sends one command and returns the bytes of its reply. An I/O error fails the test.
     pub(crate) fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Vec<u8> {
         self.try_call(args).unwrap_or_else(|error| {
             panic!("no reply to {}: {error}", show(args));
         })
     }
 
-    /// Sends one command and gives the bytes of its reply.
+    /// Sends one command and returns the bytes of its reply.
     pub(crate) fn try_call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<Vec<u8>> {
         self.send(&encode(args))?;
         self.receive()
     }
 
-    /// Sends a command written as one line, and gives the parsed reply.
+    /// Sends a command written as one line, and returns the parsed reply.
     pub(crate) fn line(&mut self, line: &str) -> Reply {
         reply::parse(&self.call(&super::words::split(line)))
     }

@@ -36,7 +36,7 @@ const NUMBERS: &[&str] = &[
 ];
 const SMALL: &[&str] =
     &["0", "1", "2", "3", "5", "-1", "-2", "-5", "10", "43", "44", "45", "126", "127", "128", "200", "-200", "abc"];
-// Sums of these are exact, whichever order they come in: what is compared is the logic, not the rounding.
+// Sums of these are exact in any order: the logic is compared, not the rounding.
 const FLOATS: &[&str] =
     &["0", "0.5", "-0.5", "1.25", "-3", "10", "1e3", "abc", "inf", "nan", "", "+2.5", "0.125", "-100.75"];
 // Some are keys of strings, too.
@@ -144,12 +144,12 @@ impl Generator<'_> {
             14 | 15 => self.stream(),
             _ => self.look(),
         };
-        // Of these Redis 7.0 overlooks malformed arguments where there is no key, or has other texts for them.
+        // For these, Redis 7.0 overlooks malformed arguments when the key is missing, or has other error texts.
         const UNSPOILT: &[&[u8]] = &[b"BITCOUNT", b"BITPOS", b"ZRANK", b"ZREVRANK", b"XREAD", b"XREADGROUP"];
         if UNSPOILT.contains(&command[0].as_slice()) {
             return command;
         }
-        // Now and then one argument too few or too many, or a lower-case name.
+        // Occasionally one argument too few or too many, or a lower-case name.
         match self.random.below(60) {
             0 => drop(command.pop()),
             1 => command.push(self.value()),
@@ -260,7 +260,7 @@ impl Generator<'_> {
             1 => self.words("DECR", [key]),
             2 => {
                 let number = self.pick(FLOATS);
-                // On keys of its own: rounding of huge numbers has its cases elsewhere.
+                // Uses its own keys: the rounding of huge numbers has its cases elsewhere.
                 let key = [b"float:".to_vec(), key].concat();
                 self.words("INCRBYFLOAT", [key, number])
             }
@@ -340,7 +340,7 @@ impl Generator<'_> {
     }
 
     fn hyperloglog(&mut self) -> Command {
-        // Now and then a string of another kind.
+        // Occasionally a string of another kind.
         let key = if self.random.one_in(12) { self.key() } else { self.pick(HYPERLOGLOGS) };
         let other = self.pick(HYPERLOGLOGS);
         match self.random.below(10) {
@@ -385,8 +385,8 @@ impl Generator<'_> {
         }
     }
 
-    /// On small hashes alone: the order of a large one is nobody's promise.
-    /// The id of an entry that may be there: entries get theirs as the next number of the time 2.
+    /// Only on small hashes: the order of a large one is not guaranteed. The id of an entry that may exist: entries
+    /// get the next number of the time 2.
     fn stream_id(&mut self) -> Vec<u8> {
         match self.random.below(12) {
             0 => self.pick(&["0", "1", "2", "3", "0-1", "abc", "", "2-*", "$"]),
@@ -467,7 +467,7 @@ impl Generator<'_> {
                 self.words("XGROUP", [create, key, group, from, b"MKSTREAM".to_vec()])
             }
             1 => {
-                // No CREATECONSUMER: in Redis 7.0 claims that claim nothing do not make the consumer.
+                // No CREATECONSUMER, because in Redis 7.0 claims that claim nothing do not create the consumer.
                 let what = self.pick(&["DELCONSUMER", "SETID"]);
                 self.words("XGROUP", [what, key, group, consumer])
             }
@@ -539,7 +539,7 @@ impl Generator<'_> {
                 self.words(name, [key])
             }
             10 => {
-                // What is drawn at random is compared only where there is no choice.
+                // Random draws are compared only where there is no choice.
                 let count = self.pick(&["0", "1000", "abc", "9223372036854775807"]);
                 let arguments = match self.random.below(3) {
                     0 => vec![b"no such hash".to_vec(), self.pick(&["-1", "5", "abc"])],
@@ -608,7 +608,7 @@ impl Generator<'_> {
     fn zset_slice(&mut self, key: Vec<u8>) -> Command {
         let mut arguments = vec![key];
         let name = match self.random.below(3) {
-            // Between members of unequal scores nothing is promised: only that the words are understood.
+            // Between members of unequal scores nothing is guaranteed, except that the words are understood.
             0 => {
                 arguments[0] = b"none".to_vec();
                 arguments.extend([self.pick(LEX_EDGES), self.pick(LEX_EDGES)]);

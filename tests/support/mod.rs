@@ -1,12 +1,12 @@
-//! What the tests of the whole server share: starting servers, speaking to them in raw bytes.
+//! Shared by the tests of the whole server: starts servers and speaks to them in raw bytes.
 //!
-//! - Nothing here interprets a reply beyond its framing: tests compare the very bytes.
+//! - Nothing here interprets a reply beyond its framing: tests compare the exact bytes.
 //! - Every wait ends: a server that hangs fails the test.
-//! - A server started here dies with its `Server` value, also when the test panics.
+//! - A server started here dies with its `Server` value, even when the test panics.
 //!
-//! The server under test is the `ironkeep` binary of this build. `IRONKEEP_TEST_SERVER` may name
-//! another program with its arguments (`IRONKEEP_TEST_SERVER=redis-server`): the tests then check
-//! themselves against a server known to be right.
+//! The server under test is the `ironkeep` binary of this build. `IRONKEEP_TEST_SERVER` may name another program with
+//! its arguments (`IRONKEEP_TEST_SERVER=redis-server`). The tests then check themselves against a server known to be
+//! right.
 
 // Each test program uses its own part of this module.
 #![allow(dead_code)]

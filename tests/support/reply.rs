@@ -1,9 +1,9 @@
-//! Finds where a reply ends, in RESP2 and RESP3, and takes it apart for the tests that must look inside.
+//! Finds the end of a reply, in RESP2 and RESP3, and parses it for the tests that must look inside.
 //!
-//! - `end` says the length of the first reply in a buffer, or that more bytes are needed.
-//! - `parse` gives a tree; it is only for normalising replies that may differ in order or in number.
+//! - `end` returns the length of the first reply in a buffer, or that more bytes are needed.
+//! - `parse` returns a tree. It only serves to normalise replies that may differ in order or in number.
 
-/// One reply, taken apart. Text keeps its type byte, so that `+x`, `$x` and `=x` stay apart.
+/// One parsed reply. Text keeps its type byte, so that `+x`, `$x` and `=x` stay distinct.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reply {
     /// Anything that is not an integer or an aggregate: the type byte and its bytes.
@@ -72,7 +72,7 @@ pub(crate) fn end(bytes: &[u8]) -> Option<usize> {
             for _ in 0..count {
                 at += end(&bytes[at..])?;
             }
-            // Attributes stand before the reply that they describe.
+            // Attributes precede the reply that they describe.
             if *kind == b'|' {
                 at += end(&bytes[at..])?;
             }

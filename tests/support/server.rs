@@ -1,4 +1,4 @@
-//! Starts servers in directories of their own, and ends them: politely, with a signal, or with `kill -9`.
+//! Starts servers in their own directories and ends them: in order, with a signal, or with `kill -9`.
 //!
 //! - The server's output goes to `server.log` beside its data and is shown when a start fails.
 //! - Dropping a `Server` kills it: no test leaves a process behind.
@@ -26,7 +26,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The server under test, as its defaults have it.
+    /// The server under test, with its defaults.
     pub(crate) fn under_test() -> Recipe {
         let program = match std::env::var("IRONKEEP_TEST_SERVER") {
             Ok(line) => line.split_whitespace().map(str::to_owned).collect(),
@@ -55,8 +55,8 @@ impl Recipe {
         Recipe { program, arguments, unix: false }
     }
 
-    /// A newer server than the reference, if `IRONKEEP_TEST_PEER` names one. It has a log, as Ironkeep has: WAITAOF
-    /// shows it.
+    /// A newer server than the reference, if `IRONKEEP_TEST_PEER` names one. It keeps a log, as Ironkeep does,
+    /// because WAITAOF shows it.
     pub(crate) fn peer() -> Option<Recipe> {
         let program = std::env::var("IRONKEEP_TEST_PEER").ok()?;
         let arguments = ["--save", "", "--appendonly", "yes"].map(str::to_owned).to_vec();
@@ -70,8 +70,8 @@ impl Recipe {
         self
     }
 
-    /// No file may grow beyond so many blocks of `ulimit -f`: half a KiB or one, as the shell has it.
-    /// The limit is a soft one, which [`Server::lift_file_size_limit`] takes away.
+    /// No file may grow beyond this many blocks of `ulimit -f`: half a KiB or one, depending on the shell. The limit
+    /// is a soft one, which [`Server::lift_file_size_limit`] removes.
     pub(crate) fn with_file_size_limit(self, blocks: u32) -> Recipe {
         self.through_shell(&format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\""))
     }
@@ -81,7 +81,7 @@ impl Recipe {
         self.through_shell(&format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""))
     }
 
-    /// Has a shell start the program: `"$0"` with `"$@"`.
+    /// Starts the program through a shell: `"$0"` with `"$@"`.
     pub(crate) fn through_shell(mut self, script: &str) -> Recipe {
         let shell = ["bash", "-c", script].map(str::to_owned);
         self.program = shell.into_iter().chain(self.program).collect();
@@ -101,7 +101,7 @@ impl Recipe {
         self.start_as(directory, Some(home))
     }
 
-    /// Starts in a directory that exists already; it stays when the server goes.
+    /// Starts in an existing directory, which stays when the server ends.
     pub(crate) fn start_in(self, directory: &Path) -> Server {
         self.start_as(directory.to_owned(), None)
     }
@@ -191,7 +191,7 @@ impl Server {
     /// Starts on the directory as it is, and waits for the first PONG.
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "the server is still running");
-        // Another process may take the free port between our look and the server's bind.
+        // Another process may take the free port between our check and the server's bind.
         for _ in 0..5 {
             self.port = free_port();
             self.spawn();
@@ -230,7 +230,7 @@ impl Server {
             if let Ok(mut client) = Client::connect(&self.address) {
                 match client.try_call(&["PING"]) {
                     Ok(reply) if reply.starts_with(b"+PONG") => return true,
-                    // A password is asked for: it is up.
+                    // It asks for a password, so it is up.
                     Ok(reply) if reply.starts_with(b"-NOAUTH") => return true,
                     _ => {}
                 }
@@ -240,7 +240,7 @@ impl Server {
         panic!("the server did not answer:\n{}", self.log());
     }
 
-    /// `kill -9`: nothing is saved, nothing is said.
+    /// `kill -9`: nothing is saved and nothing is logged.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("the server can be killed");
@@ -255,7 +255,7 @@ impl Server {
         self.wait_for_exit()
     }
 
-    /// Waits for a server that was told to go.
+    /// Waits for a server that was told to end.
     pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the server is running");
         let status = wait(&mut child).unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
@@ -290,7 +290,7 @@ pub(crate) fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     Err(io::Error::other("the process did not end"))
 }
 
-/// A port that was free a moment ago, and that no other test of this process has been given.
+/// A port that was free a moment ago and that no other test of this process has received.
 pub(crate) fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {

@@ -1,6 +1,6 @@
 //! Splits a line into arguments with the quoting of redis-cli: `"\x00\n"` with escapes, `'raw'`, bare words.
 //!
-//! `"text"*1000` repeats the text that often: cases can name long values.
+//! `"text"*1000` repeats the text, so that cases can name long values.
 
 /// The words of a line, as bytes. Panics on unbalanced quotes: case files are ours.
 pub(crate) fn split(line: &str) -> Vec<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! The commands of the battery: `base` is read, `k` and `dst` are copies of it that may change.
+//! The commands of the battery. `base` is only read; `k` and `dst` are copies of it that may change.
 //!
 //! `{a}`, `{b}`, `{c}` are elements of the value, `{g}` and `{n}` a group and a consumer.
 

@@ -1,4 +1,4 @@
-//! One server on a simulated disk, and its replies, read as a client does.
+//! One server on a simulated disk, whose replies are read as a client reads them.
 
 #[path = "../support/keys.rs"]
 mod keys;

@@ -1,5 +1,5 @@
-//! A value of unknown content under commands of every type: each must give one whole reply, keep the value
-//! sound and agree with the others; DUMP and RESTORE keep it; and the log gives back what is there.
+//! Runs commands of every type on a value of unknown content. Each must give one whole reply, keep the value sound
+//! and agree with the others. DUMP and RESTORE must keep the value, and the log must restore it.
 
 mod families;
 mod live;

@@ -1,4 +1,4 @@
-//! What a keyspace holds, to be compared.
+//! The content of a keyspace, for comparisons.
 
 use ironkeep::keyspace::{Gate, Keyspace};
 use ironkeep::value::codec::canonical;

@@ -1,5 +1,5 @@
-//! Stores around fuzzed bytes: a start on a simulated disk must end in an error or in a sound keyspace,
-//! and what was recovered once is recovered again.
+//! Stores around fuzzed bytes: a start on a simulated disk must end in an error or in a sound keyspace, and what was
+//! recovered once must be recovered again.
 
 mod keys;
 

@@ -1,42 +1,42 @@
-//! What groups still refer to, and deleting entries with regard to that.
+//! References of groups to entries, and deletion that respects them.
 //!
-//! A group refers to an entry that it has delivered and nobody has acknowledged, and to one that it has yet to
-//! deliver. The first kind can outlive the entry: it stays pending until it is acknowledged.
+//! A group refers to entries that it has delivered and that are not acknowledged, and to entries that it has yet to
+//! deliver. A reference of the first kind can outlive the entry: it stays pending until it is acknowledged.
 //!
 //! Invariants:
-//! - What a group refers to is looked up in each group by the id: never by a walk over all that is pending.
-//! - Trimming does not raise `max_deleted_id`, whatever it leaves in between: what it removes no group has yet to
-//!   read, so no count of a group is wrong for it.
+//! - References are looked up by id in each group, never by a walk over all pending entries.
+//! - Trimming does not raise `max_deleted_id`, whatever it leaves in between. No group has yet to read what it
+//!   removes, so no count of a group becomes wrong.
 
 use std::ops::Range;
 
 use super::{Group, Pending, Stream, StreamId, Trim};
 use crate::value::tree::Leaf;
 
-/// What becomes of an entry, and of what groups refer to, when it is to be deleted.
+/// What a deletion does to an entry and to the references of groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefPolicy {
-    /// It goes, and what is pending of it stays so.
+    /// The entry is removed. Where it is pending, it stays so.
     #[default]
     KeepRef,
-    /// It goes, and is pending nowhere any more.
+    /// The entry is removed, also from all pending lists.
     DelRef,
-    /// It stays as long as any group refers to it.
+    /// The entry stays as long as any group refers to it.
     Acked,
 }
 
-/// What a wish to delete an entry came to.
+/// The result of deleting an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
     /// There is no such entry.
     Missing,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
     /// Some group still refers to its id.
     Referenced,
 }
 
-/// What trimming removes, by places among all entries.
+/// What trimming removes, by positions among all entries.
 #[derive(Debug, Default)]
 struct Going {
     runs: Vec<Range<usize>>,
@@ -62,7 +62,7 @@ impl Stream {
         self.groups().any(|group| id > group.last_id || group.pending.get(&id).is_some())
     }
 
-    /// An entry of this id is pending in no group any more. Returns whether it was in any.
+    /// Removes an entry of this id from the pending lists of all groups. Returns whether it was in any.
     fn drop_references(&mut self, id: StreamId) -> bool {
         let holds = |group: &&Group| group.pending.get(&id).is_some();
         let names: Vec<_> = self.groups().filter(holds).map(|group| group.name.clone()).collect();
@@ -72,7 +72,7 @@ impl Stream {
         !names.is_empty()
     }
 
-    /// Deletes an entry by a policy. Gives what that came to, and whether anything has changed.
+    /// Deletes an entry by a policy. Returns the result, and whether anything has changed.
     pub fn delete_by(&mut self, id: StreamId, policy: RefPolicy) -> (Deletion, bool) {
         if policy == RefPolicy::Acked && self.is_referenced(id) {
             return (Deletion::Referenced, false);
@@ -84,10 +84,11 @@ impl Stream {
         }
     }
 
-    /// Trims as [`Stream::trim`] does, by parts of blocks too, and drops what is pending of all entries before the new
-    /// beginning, whether they went now or were deleted before. With [`Trim::MinId`] that is what is below the id and
-    /// below every entry that stays; with [`Trim::MaxLen`] it is what is below the first entry that stays, and only
-    /// where an entry went. Returns how many entries went, and how many ids the groups dropped.
+    /// Trims like [`Stream::trim`], including parts of blocks, and drops all pending entries before the new
+    /// beginning, whether they were removed now or deleted earlier. With [`Trim::MinId`] those are the entries below
+    /// the id and below every remaining entry. With [`Trim::MaxLen`] they are the entries below the first remaining
+    /// one, and only if an entry was removed. Returns how many entries were removed, and how many ids the groups
+    /// dropped.
     pub fn trim_with_references(&mut self, trim: Trim, limit: u64) -> (u64, u64) {
         let (going, blocks_going) = self.to_trim(trim, false, limit);
         self.remove_first(going, blocks_going);
@@ -100,8 +101,8 @@ impl Stream {
         (going, self.drop_references_before(beginning))
     }
 
-    /// What is below an id, or anything if that is `None`, is pending in no group any more. Returns how many ids the
-    /// groups dropped.
+    /// Removes entries below an id, or all if that is `None`, from the pending lists of all groups. Returns how many
+    /// ids the groups dropped.
     fn drop_references_before(&mut self, beginning: Option<StreamId>) -> u64 {
         let is_before = |pending: &&Pending| beginning.is_none_or(|beginning| pending.id < beginning);
         let before = |group: &Group| -> Vec<StreamId> {
@@ -115,9 +116,10 @@ impl Stream {
         dropped.iter().map(|(_, ids)| ids.len() as u64).sum()
     }
 
-    /// Trims what no group refers to, block by block as Redis does: in a block that could go as a whole whatever
-    /// may go, and the search goes on behind it; in the first other one what is too much. Returns how many went, and
-    /// the last of them: all up to it went that no group refers to.
+    /// Trims entries that no group refers to, block by block as Redis does. In a block that could be removed as a
+    /// whole, every unreferenced entry is removed, and the search continues behind it. In the first other block, only
+    /// the excess is removed. Returns how many entries were removed, and the last of them: every unreferenced entry
+    /// up to it was removed.
     pub fn trim_acked(&mut self, trim: Trim, limit: u64) -> (u64, Option<StreamId>) {
         let going = self.to_trim_acked(trim, limit);
         for run in going.runs.into_iter().rev() {
