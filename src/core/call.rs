@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::core::db::StringRef;
+use crate::core::stored_string::{StringRef, shareable};
 use crate::core::table::CommandEntry;
 use crate::core::waiting::{Block, Blocked};
 use crate::core::{Client, CommandError, Db, Outcome, Server};
@@ -150,7 +150,7 @@ impl Call<'_> {
 /// Writes a string value: a large one by reference, an integer in digits.
 #[inline]
 pub fn string_reply(reply: Reply<'_>, value: StringRef<'_>) -> Done {
-    if let Some(shared) = crate::core::db::shareable(&value) {
+    if let Some(shared) = shareable(&value) {
         return reply.shared(Box::new(shared));
     }
     match value {

@@ -15,10 +15,12 @@ use super::undo::raise_version;
 use super::unit::{Event, Scratch, Unit};
 use crate::base::config::NotifyFlags;
 use crate::core::CommandError;
+use crate::core::stored_string::{StringRef, string_of};
 use crate::keyspace::access::AccessClock;
-use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, ValueRef};
+use crate::keyspace::counts::DirectoryMut;
+use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, Shard, ValueRef};
 use crate::persist::record;
-use crate::value::entry::{BytesRef, EXPIRY_MAX, Heap, SharedBytes};
+use crate::value::entry::{EXPIRY_MAX, Heap};
 use crate::value::hash::{AnyHash, HashMut};
 use crate::value::{Collection, Finished, Limits, Stored, codec};
 
@@ -192,7 +194,7 @@ impl<'a> Db<'a> {
 
     /// Sets the access field of a key that exists.
     pub fn set_access(&mut self, key: Key<'_>, access: u32) {
-        let directory = self.held.shard(key.shard()).directory_mut(self.index);
+        let directory = self.held.shard(key.shard()).values_mut(self.index);
         if let Some(place) = directory.find(key.hash, key.bytes) {
             directory.set_access_at(place, access);
         }
@@ -203,9 +205,10 @@ impl<'a> Db<'a> {
         self.remember(key);
         let access = self.facts.access.fresh();
         let expiry = expiry.map(expiry_bits);
-        let directory = self.changing(key);
-        let previous = directory.set(key.hash, key.bytes, value, expiry, access);
-        let earliest = directory.earliest_expiry();
+        let (previous, earliest) = {
+            let mut directory = self.changing(key);
+            (directory.set(key.hash, key.bytes, value, expiry, access), directory.earliest_expiry())
+        };
         if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
             self.retire(heap);
         }
@@ -228,9 +231,8 @@ impl<'a> Db<'a> {
     /// Removes a key that is known to be there.
     fn remove_known(&mut self, key: Key<'_>) -> bool {
         self.remember(key);
-        if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
-            && let Some(heap) = removed.heap
-        {
+        let removed = self.changing(key).remove(key.hash, key.bytes);
+        if let Some(heap) = removed.and_then(|removed| removed.heap) {
             self.retire(heap);
         }
         true
@@ -250,13 +252,14 @@ impl<'a> Db<'a> {
     /// takes this change back only with all of its unit.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
         self.remember(key);
-        self.changing(key).raw_mut(key.hash, key.bytes)
+        let index = self.index;
+        self.changing_shard(key).values_mut(index).raw_mut(key.hash, key.bytes)
     }
 
     /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
     /// value, and so neither counted nor logged.
     pub fn make_growable(&mut self, key: Key<'_>) {
-        self.held.shard(key.shard()).directory_mut(self.index).raw_mut(key.hash, key.bytes);
+        self.held.shard(key.shard()).values_mut(self.index).raw_mut(key.hash, key.bytes);
     }
 
     /// The collection at a key, for reading.
@@ -379,7 +382,7 @@ impl<'a> Db<'a> {
         let index = self.index;
         self.unit.note_changed();
         let shard = self.held.shard(key.shard());
-        let directory = shard.directory_mut(index);
+        let directory = shard.values_mut(index);
         let elements_expire = match directory.elementwise_len() {
             0 => None,
             _ => directory.get(key.hash, key.bytes).and_then(|entry| entry.value_expiry()),
@@ -400,7 +403,7 @@ impl<'a> Db<'a> {
             raise_version(self.unit, shard, index, key);
         }
         self.unit.dirty += changes;
-        let directory = shard.directory_mut(index);
+        let mut directory = shard.directory_mut(index);
         if let Some(place) = directory.find(key.hash, key.bytes) {
             directory.set_access_at(place, access);
             directory.note_elements(place, elements_expire);
@@ -414,6 +417,7 @@ impl<'a> Db<'a> {
             Finished::Large(heap) => directory.set_value(key.hash, key.bytes, NewValue::Heap(heap), access),
         };
         let earliest = directory.earliest_expiry();
+        drop(directory);
         if let Some(heap) = displaced.and_then(|displaced| displaced.heap) {
             self.retire(heap);
         }
@@ -425,9 +429,10 @@ impl<'a> Db<'a> {
     fn put(&mut self, key: Key<'_>, value: NewValue<'_>) {
         self.remember(key);
         let access = self.facts.access.fresh();
-        let directory = self.changing(key);
-        let previous = directory.set_value(key.hash, key.bytes, value, access);
-        let earliest = directory.earliest_expiry();
+        let (previous, earliest) = {
+            let mut directory = self.changing(key);
+            (directory.set_value(key.hash, key.bytes, value, access), directory.earliest_expiry())
+        };
         self.note_expiry(key, earliest);
         if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
             self.retire(heap);
@@ -490,14 +495,21 @@ impl<'a> Db<'a> {
 
     /// The directory of a key that is about to change, and everything that goes with a change.
     #[inline]
-    fn changing(&mut self, key: Key<'_>) -> &mut crate::keyspace::Directory {
+    fn changing(&mut self, key: Key<'_>) -> DirectoryMut<'_> {
+        let index = self.index;
+        self.changing_shard(key).directory_mut(index)
+    }
+
+    /// The same for its shard.
+    #[inline]
+    fn changing_shard(&mut self, key: Key<'_>) -> &mut Shard {
         self.unit.dirty += 1;
         self.unit.note_changed();
         let shard = self.held.shard(key.shard());
         if shard.watched.is_any() {
             raise_version(self.unit, shard, self.index, key);
         }
-        shard.directory_mut(self.index)
+        shard
     }
 
     pub(super) fn retire(&mut self, heap: Heap) {
@@ -513,9 +525,8 @@ impl<'a> Db<'a> {
         if !firm {
             self.remember(key);
         }
-        if let Some(removed) = self.changing(key).remove(key.hash, key.bytes)
-            && let Some(heap) = removed.heap
-        {
+        let removed = self.changing(key).remove(key.hash, key.bytes);
+        if let Some(heap) = removed.and_then(|removed| removed.heap) {
             self.retire(heap);
         }
         self.scratch.expired += 1;
@@ -607,34 +618,4 @@ impl<'a> Db<'a> {
 /// An expiry as entries hold it: 48 bits, from 0 on. A time beyond (after the year 10889) becomes the last.
 fn expiry_bits(at: i64) -> u64 {
     u64::try_from(at).unwrap_or(0).min(EXPIRY_MAX)
-}
-
-/// A string, as it is stored.
-#[derive(Clone, Copy, Debug)]
-pub enum StringRef<'a> {
-    /// An integer.
-    Int(i64),
-    /// Sealed bytes.
-    Str(BytesRef<'a>),
-    /// Growable bytes.
-    Raw(BytesRef<'a>),
-}
-
-/// The value of an entry that must be a string.
-#[inline]
-pub fn string_of(entry: EntryRef<'_>) -> Result<StringRef<'_>, CommandError> {
-    match entry.value() {
-        ValueRef::Int(number) => Ok(StringRef::Int(number)),
-        ValueRef::Str(bytes) => Ok(StringRef::Str(bytes)),
-        ValueRef::Raw(bytes) => Ok(StringRef::Raw(bytes)),
-        _ => Err(CommandError::WrongType),
-    }
-}
-
-/// A value for a string reply: a large sealed one by reference.
-pub fn shareable(value: &StringRef<'_>) -> Option<SharedBytes> {
-    match value {
-        StringRef::Str(bytes) if bytes.len() >= crate::resp::reply::BY_REFERENCE_MIN_BYTES => bytes.share(),
-        _ => None,
-    }
 }

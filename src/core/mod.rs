@@ -17,6 +17,7 @@ pub mod help;
 pub mod key_spec;
 pub mod server;
 pub mod stats;
+pub mod stored_string;
 pub mod table;
 mod undo;
 pub mod unit;

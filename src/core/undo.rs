@@ -247,7 +247,7 @@ impl Db<'_> {
         match step {
             Step::Key { db, hash, key, prior } => {
                 let key = Key { bytes: undo.part(key), hash };
-                let directory = self.held.shard(key.shard()).directory_mut(db);
+                let mut directory = self.held.shard(key.shard()).directory_mut(db);
                 let displaced = match prior {
                     None => directory.remove(key.hash, key.bytes),
                     Some(Prior { body, expiry, access }) => {
@@ -261,6 +261,7 @@ impl Db<'_> {
                     }
                 };
                 let earliest = directory.earliest_expiry();
+                drop(directory);
                 if let Some(heap) = displaced.and_then(|displaced| displaced.heap) {
                     self.retire(heap);
                 }
@@ -272,7 +273,7 @@ impl Db<'_> {
             Step::Flush { shard: number, db, directory } => {
                 let keyspace = self.keyspace();
                 let shard = self.held.shard(number);
-                let displaced = shard.restore_directory(db, directory);
+                let displaced = shard.put_directory(db, directory);
                 keyspace.renew_earliest_expiry(number, shard);
                 self.unit.retired_directories.extend(displaced);
             }

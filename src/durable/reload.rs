@@ -86,9 +86,9 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     }
     exchange(server, &loaded, &closed);
     drop(closed);
-    let keys: usize = (0..loaded.databases()).map(|db| server.keyspace.count(db).0).sum();
+    let keys: usize = server.keyspace.counts().filled().map(|(_, census)| census.keys).sum();
     // What we had is what `loaded` holds now.
-    let removed: usize = (0..loaded.databases()).map(|db| loaded.count(db).0).sum();
+    let removed: usize = loaded.counts().filled().map(|(_, census)| census.keys).sum();
     server.reclaim(Box::new(loaded), removed as u64);
     let seconds = (clock::monotonic_us() - started) as f64 / 1e6;
     logging::warning(format_args!("DB reloaded from the disk: {keys} keys in {seconds:.3} seconds"));
@@ -147,7 +147,7 @@ fn add_missing(ours: &Keyspace, loaded: &Keyspace) {
         for (db, directory) in ours.databases() {
             for entry in directory.iter() {
                 let key = loaded.key(entry.key());
-                let into = loaded_shard.directory_mut(db);
+                let mut into = loaded_shard.directory_mut(db);
                 if into.get(key.hash, key.bytes).is_none() {
                     into.set(key.hash, key.bytes, entry.to_new_value(), entry.expiry(), entry.access());
                 }

@@ -12,6 +12,7 @@ use crate::core::{Call, Handler, Table, Unit, Wants, flags};
 use crate::exec::data::{find_keys, hold};
 use crate::exec::evict::{Choice, EvictDb, Evicted};
 use crate::exec::handler::run_handler;
+use crate::keyspace::Census;
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::persist::record::Items;
@@ -244,8 +245,9 @@ impl Runner {
 /// One key of a dump: database, key, value, expiry.
 pub type Dumped = (u32, Vec<u8>, Vec<u8>, Option<u64>);
 
-/// Everything in a keyspace.
+/// Everything in a keyspace, whose counts are checked.
 pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
+    assert_counted(keyspace);
     let gate = crate::keyspace::Gate::new(1);
     let frozen = keyspace.freeze(&gate.close());
     let limits = Limits::defaults(keyspace.seed());
@@ -261,6 +263,22 @@ pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
     }
     all.sort();
     all
+}
+
+/// Asserts that the counts of all databases are what a walk finds.
+pub fn assert_counted(keyspace: &Keyspace) {
+    let mut walked = std::collections::BTreeMap::new();
+    for shard in 0..crate::keyspace::SHARDS as u16 {
+        for (db, directory) in keyspace.lock(shard).databases() {
+            let sum: &mut Census = walked.entry(db).or_default();
+            let found = directory.census();
+            sum.keys += found.keys;
+            sum.volatile += found.volatile;
+            sum.elementwise += found.elementwise;
+        }
+    }
+    walked.retain(|_, census| *census != Census::default());
+    assert_eq!(keyspace.counts().filled().collect::<std::collections::BTreeMap<_, _>>(), walked);
 }
 
 fn keep(unit: &mut Unit, logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {

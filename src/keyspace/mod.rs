@@ -13,6 +13,7 @@
 //! - Nothing here writes the log or a reply, or knows a command.
 
 pub mod access;
+pub mod counts;
 pub mod frozen;
 pub mod gate;
 pub mod held;
@@ -26,13 +27,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::lock::{Mutex, MutexGuard, Rank};
 
-pub use crate::value::directory::{Directory, Place, Spine};
+pub use crate::value::directory::{Census, Directory, Place, Spine};
 pub use crate::value::entry::{EntryRef, NewValue, ValueRef};
+pub use counts::Counts;
 pub use frozen::Frozen;
 pub use gate::{Closed, Gate};
 pub use held::Held;
 pub use relocate::Relocation;
 pub use shard::Shard;
+use shard::Shared;
 
 use crate::base::hash::HashSeed;
 use crate::base::prefetch::prefetch_line;
@@ -61,6 +64,7 @@ const _: () = assert!(size_of::<Slot>() == 128);
 /// All keys of all databases.
 pub struct Keyspace {
     seed: HashSeed,
+    shared: triomphe::Arc<Shared>,
     databases: u32,
     slots: Box<[Slot]>,
 }
@@ -97,14 +101,16 @@ pub fn shard_of(hash: u64) -> u16 {
 impl Keyspace {
     /// An empty keyspace of so many databases, placed by `seed`.
     pub fn new(databases: u32, seed: HashSeed) -> Self {
+        let shared = triomphe::Arc::new(Shared { seed, counts: Counts::new() });
         let slot = |shard| Slot {
             earliest_expiry: AtomicU64::new(u64::MAX),
             hint_directory: AtomicUsize::new(0),
             hint_spine: AtomicUsize::new(0),
             hint_segments: AtomicUsize::new(1),
-            shard: Mutex::indexed(Rank::Shard, shard as u32, Shard::new(seed)),
+            shard: Mutex::indexed(Rank::Shard, shard as u32, Shard::new(shared.clone())),
         };
-        Keyspace { seed, databases, slots: (0..SHARDS).map(slot).collect() }
+        let slots = (0..SHARDS).map(slot).collect();
+        Keyspace { seed, shared, databases, slots }
     }
 
     /// The number of databases.
@@ -127,6 +133,12 @@ impl Keyspace {
     #[inline]
     pub fn lock(&self, shard: u16) -> MutexGuard<'_, Shard> {
         self.slots[usize::from(shard)].shard.lock()
+    }
+
+    /// The same, unless somebody holds it.
+    #[inline]
+    pub fn try_lock(&self, shard: u16) -> Option<MutexGuard<'_, Shard>> {
+        self.slots[usize::from(shard)].shard.try_lock()
     }
 
     /// First wave of fetching ahead of use: the shard itself.
@@ -214,13 +226,9 @@ impl Keyspace {
         Frozen::new(self.slots.iter().map(|slot| slot.shard.lock().freeze()).collect())
     }
 
-    /// The keys, and the keys with an expiry, of one database. Exact if the gate is closed.
-    pub fn count(&self, db: u32) -> (usize, usize) {
-        self.slots.iter().fold((0, 0), |(keys, volatile), slot| {
-            let shard = slot.shard.lock();
-            let of = shard.directory(db).map_or((0, 0), |d| (d.len(), d.volatile_len()));
-            (keys + of.0, volatile + of.1)
-        })
+    /// How many keys there are, by database; read without a lock.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
     }
 
     /// Bytes that the directories hold, values behind pointers left out; an estimate for reports.

@@ -5,14 +5,16 @@
 //! - Every reader and writer of a shard holds its lock.
 //! - A change copies the pieces that a frozen view shares, and no others: [`Arc::make_mut`] at the directory, and
 //!   likewise inside it at the segment.
+//! - Every change of how many keys there are is noted in the keyspace's [`Counts`].
 //! - `sequence` rises by one with each record of the log that names a key of this shard.
 
 use triomphe::Arc;
 
+use super::counts::{Counts, DirectoryMut};
 use super::waiters::Waiters;
 use super::watch::WatchedKeys;
 use crate::base::hash::HashSeed;
-use crate::value::directory::Directory;
+use crate::value::directory::{Census, Directory};
 use crate::value::entry::EntryRef;
 
 /// The part of the keyspace behind one lock.
@@ -29,18 +31,25 @@ pub struct Shard {
     pub watched: WatchedKeys,
     /// The blocking commands that wait for a key.
     pub waiters: Waiters,
-    seed: HashSeed,
+    shared: Arc<Shared>,
+}
+
+/// What all shards of a keyspace share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) seed: HashSeed,
+    pub(super) counts: Counts,
 }
 
 impl Shard {
-    pub(super) fn new(seed: HashSeed) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Shard {
-            seed,
             first: None,
             others: Box::default(),
             sequence: 0,
             watched: WatchedKeys::default(),
             waiters: Waiters::default(),
+            shared,
         }
     }
 
@@ -52,12 +61,22 @@ impl Shard {
 
     /// The directory of a database, for writing. It is created if missing and copied if a frozen view shares it.
     #[inline]
-    pub fn directory_mut(&mut self, db: u32) -> &mut Directory {
-        let seed = self.seed;
-        Arc::make_mut(self.place_made(db).get_or_insert_with(|| Arc::new(Directory::new(seed))))
+    pub fn directory_mut(&mut self, db: u32) -> DirectoryMut<'_> {
+        let shared = &*self.shared;
+        let place = place_mut(&mut self.first, &mut self.others, db);
+        let directory = place.get_or_insert_with(|| Arc::new(Directory::new(shared.seed)));
+        DirectoryMut::new(Arc::make_mut(directory), db, &shared.counts)
     }
 
-    /// The same, but only if it exists and no frozen view shares it: for optional changes.
+    /// The same, for changing a value in place: the caller adds and removes no key and sets no expiry.
+    #[inline]
+    pub fn values_mut(&mut self, db: u32) -> &mut Directory {
+        let seed = self.shared.seed;
+        let place = place_mut(&mut self.first, &mut self.others, db);
+        Arc::make_mut(place.get_or_insert_with(|| Arc::new(Directory::new(seed))))
+    }
+
+    /// The same again, but only if it exists and no frozen view shares it: for optional changes.
     #[inline]
     pub fn directory_unshared(&mut self, db: u32) -> Option<&mut Directory> {
         let place = match db {
@@ -72,19 +91,23 @@ impl Shard {
         if place(&self.first, &self.others, db).is_none() {
             directory.as_ref()?;
         }
-        std::mem::replace(self.place_made(db), directory.map(Arc::new))
+        self.put_directory(db, directory.map(Arc::new))
     }
 
-    /// Puts back a directory that [`Shard::replace_directory`] took out. Returns what has been there since.
-    pub fn restore_directory(&mut self, db: u32, directory: Option<Arc<Directory>>) -> Option<Arc<Directory>> {
-        std::mem::replace(self.place_made(db), directory)
+    /// The same for a directory that [`Shard::replace_directory`] took out, or for none.
+    pub fn put_directory(&mut self, db: u32, directory: Option<Arc<Directory>>) -> Option<Arc<Directory>> {
+        let after = census(&directory);
+        let replaced = std::mem::replace(self.place_mut(db), directory);
+        self.shared.counts.note(db, census(&replaced), after);
+        replaced
     }
 
     /// Raises the versions of watched keys in a database that is about to be emptied, or replaced by another: keys
     /// that exist now, and unexpired keys of the other database. A key that is missing before and after has not
     /// changed.
     pub fn watched_replaced(&mut self, db: u32, by: Option<u32>, now: i64) {
-        let Shard { seed, first, others, watched, .. } = self;
+        let Shard { shared, first, others, watched, .. } = self;
+        let seed = shared.seed;
         let find = |db: u32, key: &[u8]| place(first, others, db)?.as_ref()?.get(seed.hash(key), key);
         let alive = |entry: EntryRef<'_>| entry.expiry().is_none_or(|at| at as i64 > now);
         watched.all_changed(|of, key| {
@@ -94,20 +117,28 @@ impl Shard {
 
     /// Swaps two databases.
     pub fn swap(&mut self, one: u32, other: u32) {
-        let directory = self.place_made(one).take();
-        let directory = std::mem::replace(self.place_made(other), directory);
-        *self.place_made(one) = directory;
+        let of_one = self.put_directory(one, None);
+        let of_other = self.put_directory(other, of_one);
+        self.put_directory(one, of_other);
     }
 
     /// Swaps all databases with those of the same shard of another keyspace. A watched key that exists in either has
     /// changed.
     pub fn exchange(&mut self, other: &mut Shard) {
-        let Shard { seed, first, others, watched, .. } = self;
+        let Shard { shared, first, others, watched, .. } = self;
+        let seed = shared.seed;
         let holds = |directory: Option<&Directory>, key: &[u8]| {
             directory.is_some_and(|directory| directory.get(seed.hash(key), key).is_some())
         };
         let own = |db: u32| place(first, others, db)?.as_deref();
         watched.all_changed(|db, key| holds(own(db), key) || holds(other.directory(db), key));
+        let databases = 1 + others.len().max(other.others.len()) as u32;
+        for db in 0..databases {
+            let own = place(first, others, db).map(census).unwrap_or_default();
+            let foreign = place(&other.first, &other.others, db).map(census).unwrap_or_default();
+            shared.counts.note(db, own, foreign);
+            other.shared.counts.note(db, foreign, own);
+        }
         std::mem::swap(first, &mut other.first);
         std::mem::swap(others, &mut other.others);
     }
@@ -139,22 +170,8 @@ impl Shard {
 
     /// The slot for the directory of a database, created if missing.
     #[inline]
-    fn place_made(&mut self, db: u32) -> &mut Option<Arc<Directory>> {
-        if db == 0 {
-            return &mut self.first;
-        }
-        let index = db as usize - 1;
-        if self.others.len() <= index {
-            self.make_places(index + 1);
-        }
-        &mut self.others[index]
-    }
-
-    #[cold]
-    fn make_places(&mut self, count: usize) {
-        let mut others = std::mem::take(&mut self.others).into_vec();
-        others.resize_with(count, || None);
-        self.others = others.into_boxed_slice();
+    fn place_mut(&mut self, db: u32) -> &mut Option<Arc<Directory>> {
+        place_mut(&mut self.first, &mut self.others, db)
     }
 
     /// The earliest time at which a key may expire, in Unix milliseconds: a lower bound.
@@ -174,4 +191,33 @@ fn place<'a>(
         0 => Some(first),
         _ => others.get(db as usize - 1),
     }
+}
+
+/// The same, created if missing.
+#[inline]
+fn place_mut<'a>(
+    first: &'a mut Option<Arc<Directory>>,
+    others: &'a mut Box<[Option<Arc<Directory>>]>,
+    db: u32,
+) -> &'a mut Option<Arc<Directory>> {
+    if db == 0 {
+        return first;
+    }
+    let index = db as usize - 1;
+    if others.len() <= index {
+        make_places(others, index + 1);
+    }
+    &mut others[index]
+}
+
+#[cold]
+fn make_places(others: &mut Box<[Option<Arc<Directory>>]>, count: usize) {
+    let mut longer = std::mem::take(others).into_vec();
+    longer.resize_with(count, || None);
+    *others = longer.into_boxed_slice();
+}
+
+/// What a directory holds, if there is one.
+fn census(directory: &Option<Arc<Directory>>) -> Census {
+    directory.as_ref().map(|directory| directory.census()).unwrap_or_default()
 }

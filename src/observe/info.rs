@@ -13,7 +13,7 @@ use crate::core::Server;
 use crate::core::server::SavePurpose;
 use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
 use crate::core::table::CommandEntry;
-use crate::keyspace::SHARDS;
+use crate::keyspace::{Census, Keyspace, SHARDS};
 
 /// The version of Redis whose commands, replies and errors are offered: for clients that look at it.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -400,43 +400,41 @@ fn errorstats_section(out: &mut Lines<'_>) {
     }
 }
 
-/// What one database holds.
-#[derive(Clone, Default)]
-struct DatabaseCount {
-    keys: usize,
-    volatile: usize,
-    elementwise: usize,
-    /// Times to live of a few keys, drawn at random, in ms.
-    sampled: Vec<u64>,
-}
-
 /// How many times to live stand for all of a database.
 const TTL_SAMPLES: usize = 128;
 
-/// Counts one shard after the other, so the numbers of a busy server are near, not exact.
+/// What each database holds.
 fn keyspace_section(out: &mut Lines<'_>) {
     let keyspace = &out.server.keyspace;
-    let mut counts = vec![DatabaseCount::default(); keyspace.databases() as usize];
-    for shard in 0..SHARDS {
-        for (db, directory) in keyspace.lock(shard as u16).databases() {
-            let count = &mut counts[db as usize];
-            count.keys += directory.len();
-            count.volatile += directory.volatile_len();
-            count.elementwise += directory.elementwise_len();
-            if count.sampled.len() < TTL_SAMPLES {
-                let entry = directory.random_volatile(random::with(|random| random.next_u64()));
-                let expiry = entry.and_then(|entry| entry.expiry());
-                count.sampled.extend(expiry.map(|expiry| expiry.saturating_sub(out.now as u64)));
-            }
-        }
-    }
-    for (db, count) in counts.iter().enumerate().filter(|(_, count)| count.keys > 0) {
-        let average = count.sampled.iter().sum::<u64>() / count.sampled.len().max(1) as u64;
-        let mut line = format!("keys={},expires={},avg_ttl={average}", count.keys, count.volatile);
+    let filled: Vec<(u32, Census)> = keyspace.counts().filled().collect();
+    let averages = average_ttls(keyspace, &filled, out.now);
+    for ((db, census), average) in filled.into_iter().zip(averages) {
+        let mut line = format!("keys={},expires={},avg_ttl={average}", census.keys, census.volatile);
         // Redis 8 says how many hashes have expiring fields; clients of 7.2 do not expect it.
-        if count.elementwise > 0 {
-            line.push_str(&format!(",subexpiry={}", count.elementwise));
+        if census.elementwise > 0 {
+            line.push_str(&format!(",subexpiry={}", census.elementwise));
         }
         out.field(&format!("db{db}"), line);
     }
+}
+
+/// The mean time to live of a few keys of each database, drawn at random, in ms. A shard that somebody holds is passed
+/// over: a report waits for nobody.
+fn average_ttls(keyspace: &Keyspace, filled: &[(u32, Census)], now: i64) -> Vec<u64> {
+    let mut sampled = vec![Vec::new(); filled.len()];
+    let is_wanted = |(_, census): &(u32, Census), sampled: &Vec<u64>| sampled.len() < census.volatile.min(TTL_SAMPLES);
+    let first = random::with(|random| random.index(SHARDS));
+    for shard in (0..SHARDS).map(|at| ((first + at) % SHARDS) as u16) {
+        if !filled.iter().zip(&sampled).any(|(of, sampled)| is_wanted(of, sampled)) {
+            break;
+        }
+        let Some(shard) = keyspace.try_lock(shard) else { continue };
+        for (of, sampled) in filled.iter().zip(&mut sampled).filter(|(of, sampled)| is_wanted(of, sampled)) {
+            let random = random::with(|random| random.next_u64());
+            let entry = shard.directory(of.0).and_then(|directory| directory.random_volatile(random));
+            let expiry = entry.and_then(|entry| entry.expiry());
+            sampled.extend(expiry.map(|expiry| expiry.saturating_sub(now as u64)));
+        }
+    }
+    sampled.iter().map(|sampled| sampled.iter().sum::<u64>() / sampled.len().max(1) as u64).collect()
 }

@@ -7,7 +7,7 @@ use super::testing::{Caller, Dump, start, start_with, state};
 use crate::command::GROUPS as DATA_GROUPS;
 use crate::core::Server;
 use crate::core::call::string_reply;
-use crate::core::db::StringRef;
+use crate::core::stored_string::StringRef;
 use crate::core::{
     Arity, Call, Command, Handler, KeySpec, Keys, LogRule, Outcome, SessionCall, Table, categories, flags,
 };

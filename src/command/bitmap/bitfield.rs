@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use super::{BITMAP, bit_offset, text, with_room};
 use crate::base::format;
 use crate::core::args::{Words, integer, is};
-use crate::core::db::StringRef;
 use crate::core::error::until_nul;
+use crate::core::stored_string::StringRef;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::resp::{Args, Reply};
 

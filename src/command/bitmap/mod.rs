@@ -19,7 +19,7 @@ mod search;
 use super::string::{room_for, text};
 use crate::base::format;
 use crate::core::args::{integer, is};
-use crate::core::db::StringRef;
+use crate::core::stored_string::StringRef;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;

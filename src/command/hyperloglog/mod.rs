@@ -9,7 +9,7 @@
 
 mod pfdebug;
 
-use crate::core::db::{StringRef, string_of};
+use crate::core::stored_string::{StringRef, string_of};
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;

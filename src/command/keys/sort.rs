@@ -7,8 +7,9 @@ use std::cmp::Ordering;
 
 use crate::base::format;
 use crate::command::string::text;
-use crate::core::db::{Db, string_of};
+use crate::core::Db;
 use crate::core::key_spec::Look;
+use crate::core::stored_string::string_of;
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
 };

@@ -8,7 +8,7 @@
 use super::{STRING, WRITE_FAST, store, string_and_expiry};
 use crate::base::long_double::LongDouble;
 use crate::core::args::integer;
-use crate::core::db::StringRef;
+use crate::core::stored_string::StringRef;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::keyspace::NewValue;
 use crate::resp::Reply;

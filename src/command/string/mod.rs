@@ -21,8 +21,8 @@ pub(super) use range::room_for;
 
 use crate::base::format;
 use crate::core::call::string_reply;
-use crate::core::db::StringRef;
-use crate::core::db::{shareable, string_of};
+use crate::core::stored_string::StringRef;
+use crate::core::stored_string::{shareable, string_of};
 use crate::core::{
     Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags,
 };

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, text};
 use crate::core::args::integer;
 use crate::core::call::string_reply;
-use crate::core::db::shareable;
+use crate::core::stored_string::shareable;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;

@@ -23,6 +23,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use census::Census;
 #[cfg(test)]
 pub(crate) use relocate::tests as relocate_tests;
 pub use relocate::{Budget, Position};
@@ -32,6 +33,7 @@ use super::segment::Segment;
 use crate::base::hash::HashSeed;
 use crate::base::prefetch::prefetch_line;
 
+mod census;
 mod relocate;
 
 /// SCAN positions are below `2^POSITION_BITS`.

@@ -1,0 +1,36 @@
+//! The value of a key that must be a string.
+
+use crate::core::CommandError;
+use crate::keyspace::{EntryRef, ValueRef};
+use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
+use crate::value::entry::{BytesRef, SharedBytes};
+
+/// A string, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum StringRef<'a> {
+    /// An integer.
+    Int(i64),
+    /// Sealed bytes.
+    Str(BytesRef<'a>),
+    /// Growable bytes.
+    Raw(BytesRef<'a>),
+}
+
+/// The value of an entry that must be a string.
+#[inline]
+pub fn string_of(entry: EntryRef<'_>) -> Result<StringRef<'_>, CommandError> {
+    match entry.value() {
+        ValueRef::Int(number) => Ok(StringRef::Int(number)),
+        ValueRef::Str(bytes) => Ok(StringRef::Str(bytes)),
+        ValueRef::Raw(bytes) => Ok(StringRef::Raw(bytes)),
+        _ => Err(CommandError::WrongType),
+    }
+}
+
+/// A value for a string reply: a large sealed one by reference.
+pub fn shareable(value: &StringRef<'_>) -> Option<SharedBytes> {
+    match value {
+        StringRef::Str(bytes) if bytes.len() >= BY_REFERENCE_MIN_BYTES => bytes.share(),
+        _ => None,
+    }
+}
