@@ -249,6 +249,14 @@ impl<T> Mutex<T> {
         self.inner.try_lock_for(time).map(|guard| self.guard(guard))
     }
 
+    /// Waits for the lock until that time. A bounded wait is checked like an unbounded one.
+    #[track_caller]
+    pub fn try_lock_until(&self, deadline: std::time::Instant) -> Option<MutexGuard<'_, T>> {
+        #[cfg(debug_assertions)]
+        held::check(self.place.0, self.place.1);
+        self.inner.try_lock_until(deadline).map(|guard| self.guard(guard))
+    }
+
     /// Whether somebody holds it at this moment.
     pub fn is_locked(&self) -> bool {
         self.inner.is_locked()

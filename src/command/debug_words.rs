@@ -191,10 +191,9 @@ fn populate(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 static SLEEP: Command = Command {
     name: "SLEEP",
     arity: Arity::Exactly(3),
-    flags: WORD.flags.or(flags::GATE),
     handler: Handler::Data(sleep),
     syntax: "seconds",
-    summary: "Stops the server for a while.",
+    summary: "Keeps its worker from doing anything else for a while; in a transaction that is alone, the server.",
     ..WORD
 };
 

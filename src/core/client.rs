@@ -230,8 +230,16 @@ impl Client {
         self.transaction.take()
     }
 
-    /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`].
-    pub fn unwatch(&mut self, keyspace: &Keyspace) -> bool {
+    /// Watches no key any more, whatever has become of them. Waits for nobody.
+    pub fn unwatch(&mut self, keyspace: &Keyspace) {
+        for watched in self.watched.drain(..) {
+            keyspace.unwatch(watched.db, &watched.key, watched.hash);
+        }
+        self.record.watching.store(0, Ordering::Relaxed);
+    }
+
+    /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`]. Behind the closed gate.
+    pub fn unwatch_alone(&mut self, keyspace: &Keyspace) -> bool {
         self.unwatch_by(|watched| keyspace.lock(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
     }
 

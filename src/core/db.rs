@@ -105,12 +105,6 @@ impl<'a> Db<'a> {
         self.index = index;
     }
 
-    /// Works on another shard, for the next of several commands: gives back the locks and takes that of this shard.
-    #[inline]
-    pub fn hold_one(&mut self, shard: u16) {
-        self.held.hold_one(shard);
-    }
-
     /// Gives back the locks taken on demand, for a walk over shards.
     pub fn release(&mut self) {
         self.held.release();
@@ -604,6 +598,7 @@ impl<'a> Db<'a> {
     }
 
     /// The shards, for handlers that work on all of them behind the gate.
+    #[inline]
     pub fn held(&mut self) -> &mut Held<'a> {
         &mut self.held
     }

@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::keyspace::Busy;
+
 /// No error text repeats more bytes of a word.
 const REPEATED_MAX: usize = 128;
 
@@ -64,6 +66,8 @@ pub enum CommandError {
     Echo(Vec<u8>),
     /// A bug of ours stopped the command; its changes were undone.
     Internal,
+    /// No error and never sent: what the command needs is not to be had at once. It has done nothing and is run again.
+    Busy(Busy),
 }
 
 impl CommandError {
@@ -143,6 +147,7 @@ impl fmt::Display for CommandError {
             CommandError::Text(text) => text,
             CommandError::Message(text) => text,
             CommandError::Internal => "ERR internal error, the command was undone",
+            CommandError::Busy(_) => "BUSY what the command needs is in use",
         };
         f.write_str(text)
     }

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - A waiter is answered once: by who serves it, by its timeout, or by CLIENT UNBLOCK; its state decides.
-//! - A waiter that is answered, or whose connection ends, is in no queue any more.
+//! - A waiter that is answered, or whose connection ends, is in the register no more, and in no queue as soon as the
+//!   shards of its keys are free.
 //! - Lock order: a waiter's state, then shards, then the register of waiters.
 
 use std::collections::{HashMap, HashSet};
@@ -20,7 +21,6 @@ use crate::base::lock::{Mutex, Rank};
 use crate::base::long_double::LongDouble;
 use crate::core::{CommandError, Server};
 use crate::keyspace::Keyspace;
-use crate::keyspace::shard_of;
 use crate::keyspace::waiters::Ticket;
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Done, Output, Reply, Resp};
@@ -205,10 +205,10 @@ impl Blocking {
         self.waiters.lock().values().find(|waiter| waiter.client == client).cloned()
     }
 
-    /// Takes a waiter out of all queues.
+    /// Takes a waiter out of all queues; out of one whose shard is busy somewhat later.
     pub fn leave(&self, keyspace: &Keyspace, waiter: &Waiter) {
         for (hash, key) in &waiter.keys {
-            keyspace.lock(shard_of(*hash)).waiters.leave(waiter.db, key, waiter.ticket);
+            keyspace.leave(waiter.db, key, *hash, waiter.ticket);
         }
         if self.waiters.lock().remove(&waiter.ticket).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);

@@ -83,14 +83,17 @@ impl Group<'_> {
             100.. => usize::MAX,
             tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
         };
-        let inside = self.inside.is_none().then(|| server.gate.enter(self.worker));
+        let was_inside = self.inside.is_some();
+        self.enter().map_err(CommandError::Busy)?;
         self.unit.begin(wants(server), false);
         let mut world =
             EvictDb { keyspace: &server.keyspace, unit: self.unit, scratch: self.scratch, facts: self.facts };
         let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |unit| {
             append(server, self.worker, unit);
         });
-        drop(inside);
+        if !was_inside {
+            self.inside = None;
+        }
         self.serve_vanished();
         self.stats.counters.evicted.add_alone(evicted.keys as u64);
         if in_snapshot {

@@ -1,5 +1,7 @@
 //! A data command under the locks of its keys: lock, run, log, unlock, and wake who waits.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use super::group::Group;
@@ -10,8 +12,8 @@ use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
-use crate::core::{Call, Command, Outcome, Server, Unit, Wants, flags};
-use crate::keyspace::{Held, Keyspace};
+use crate::core::{Call, Command, CommandError, Outcome, Server, Unit, Wants, flags};
+use crate::keyspace::{Busy, Held, Keyspace};
 use crate::persist::log::Appender;
 use crate::resp::{Args, Output, Reply};
 
@@ -34,7 +36,7 @@ impl Group<'_> {
         let command = entry.command;
         let was_alone = self.closed.is_some();
         if keys.any || command.flags.has(flags::FROZEN) {
-            self.close();
+            self.close().map_err(CommandError::Busy)?;
         }
         let frozen = self.closed.as_ref().filter(|_| command.flags.has(flags::FROZEN));
         let frozen = frozen.map(|closed| server.keyspace.freeze(closed));
@@ -45,7 +47,8 @@ impl Group<'_> {
         let in_transaction = self.held.is_some();
         let mut held = match &mut self.held {
             Some(held) => held.lend(keys.named.iter().map(HashedKey::shard)),
-            None => hold(&server.keyspace, command, keys),
+            None => hold(&server.keyspace, command, keys, self.closed.is_none().then_some(self.patience))
+                .map_err(CommandError::Busy)?,
         };
         if command.flags.has(flags::WRITE)
             && self.closed.is_none()
@@ -54,8 +57,8 @@ impl Group<'_> {
             && is_waited_for(&mut held, args, keys)
         {
             drop(held);
-            self.close();
-            held = hold(&server.keyspace, command, keys);
+            self.close().map_err(CommandError::Busy)?;
+            held = hold(&server.keyspace, command, keys, None).map_err(CommandError::Busy)?;
         }
         match client.in_exec {
             false => self.unit.begin(wants(server), entry.only_key.is_none()),
@@ -181,9 +184,28 @@ fn append_barriers(appender: &mut Appender<'_>, records: &mut Vec<u8>, barriers:
     records.drain(..appended);
 }
 
-/// Locks what the command needs.
+/// Locks what the command needs; without patience for who is alone, and so waits for nobody for long.
+///
+/// # Errors
+/// A shard is busy for longer than `patience`.
 #[inline]
-pub(super) fn hold<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
+pub(super) fn hold<'a>(
+    keyspace: &'a Keyspace,
+    command: &Command,
+    keys: &HashedKeys,
+    patience: Option<Duration>,
+) -> Result<Held<'a>, Busy> {
+    let Some(patience) = patience else { return Ok(hold_alone(keyspace, command, keys)) };
+    match &keys.named[..] {
+        _ if command.flags.has(flags::WALKS) => Ok(Held::walking(keyspace)),
+        [] => Ok(Held::none(keyspace)),
+        [key] => Held::try_one(keyspace, key.shard(), patience),
+        several => Held::try_several(keyspace, &mut several.iter().map(HashedKey::shard).collect(), patience),
+    }
+}
+
+/// The same behind the closed gate, or where nobody else is.
+pub(super) fn hold_alone<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
     match &keys.named[..] {
         _ if keys.any || command.flags.has(flags::WALKS) => Held::on_demand(keyspace),
         [] => Held::none(keyspace),

@@ -5,10 +5,13 @@
 //! after it, so that a keyspace of any size yields its samples.
 //!
 //! Invariants:
-//! - The caller is inside the gate and holds no shard. One shard is locked at a time.
+//! - The caller is inside the gate and holds no shard. One shard is locked at a time, and none is
+//!   waited for.
 //! - Each removal reaches the log under the lock of its shard.
 //! - Eviction ends when the removed bytes are estimated to be enough. Memory that a snapshot or a segment still holds
 //!   must not cause the rest of the keyspace to be removed.
+
+use std::time::Duration;
 
 use crate::base::config::{EvictionPolicy, NotifyFlags};
 use crate::base::random::Random;
@@ -102,7 +105,7 @@ impl Evictor {
         let first = self.random.index(SHARDS);
         let mut drawn = 0;
         for step in 0..SHARDS {
-            let shard = db.keyspace.lock(((first + step) % SHARDS) as u16);
+            let Some(shard) = db.keyspace.try_lock(((first + step) % SHARDS) as u16) else { continue };
             for (index, directory) in shard.databases() {
                 let Some(entry) = draw(directory, choice.policy, self.random.next_u64()) else { continue };
                 drawn += 1;
@@ -164,10 +167,10 @@ fn offer(pool: &mut Vec<Candidate>, score: u64, db: u32, key: &[u8]) {
     pool.insert(at, Candidate { score, db, key: key.to_vec() });
 }
 
-/// Removes a key if it still exists. Returns its approximate size in bytes.
+/// Removes a key if it still exists and its shard is free. Returns its approximate size in bytes.
 fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Unit)) -> Option<u64> {
     let key = world.keyspace.key(&victim.key);
-    let held = Held::one(world.keyspace, key.shard());
+    let held = Held::try_one(world.keyspace, key.shard(), Duration::ZERO).ok()?;
     world.unit.begin(world.unit.wants(), false);
     let mut db = Db::new(held, world.unit, world.scratch, victim.db, &world.facts);
     let bytes = db.peek(key).map(|entry| entry.memory() as u64);

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -21,7 +21,7 @@ use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Command, CommandError, Handler, Scratch, Server, SessionCall, Unit, flags};
 use crate::keyspace::gate::Inside;
-use crate::keyspace::{Closed, Held};
+use crate::keyspace::{Busy, Closed, Closing, Held};
 use crate::resp::reply::Mark;
 use crate::resp::{Args, Output, Reply};
 
@@ -44,22 +44,35 @@ pub(super) struct Group<'a> {
     pub(super) closed: Option<Closed<'a>>,
     /// The shards of a transaction that is not alone, for the next of its commands.
     pub(super) held: Option<Held<'a>>,
+    /// How long to wait for a lock that somebody else has;
+    pub(super) patience: Duration,
+    /// and how often this worker has tried to close the gate.
+    pub(super) closing: &'a mut Closing,
+}
+
+/// What became of the commands given to [`Executor::run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// How many were executed: fewer than given if the connection must wait, close, or park.
+    pub executed: usize,
+    /// What the next command needs and cannot have: it has done nothing and is to be run again later.
+    pub parked: Option<Busy>,
 }
 
 impl Executor {
     /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
     ///
-    /// Returns how many were executed: fewer if the connection must wait or close.
-    pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output) -> usize {
+    /// None waits longer than about `patience` for a lock that others have: see [`Ran::parked`].
+    pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output, patience: Duration) -> Ran {
         self.refresh_settings();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
         let facts = facts_now(&self.settings, limits, client);
-        let (mut group, all_keys, last_named) = self.group(facts);
+        let (mut group, all_keys, last_named) = self.group(facts, patience);
         let (server, stats) = (group.server, group.stats);
         let started = Instant::now();
         let plans = plan(server, client.db, calls, all_keys, last_named);
         let keys = &*all_keys;
-        let mut executed = 0;
+        let (mut executed, mut parked) = (0, None);
         // The quick commands, each with how many of it followed each other, and the time of the others.
         let (mut quick, mut timed): (SmallVec<[(&CommandEntry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
         while executed < calls.len() {
@@ -68,6 +81,10 @@ impl Executor {
             let entry = plans[at].map_or_else(|| server.table.resolve(args), Ok);
             let entry = match entry.and_then(|entry| group.check(entry, client).map(|()| entry)) {
                 Ok(entry) => entry,
+                Err(CommandError::Busy(busy)) => {
+                    (executed, parked) = (at, Some(busy));
+                    break;
+                }
                 Err(error) => {
                     group.refuse(&error, args, client, out);
                     if client.closing {
@@ -82,31 +99,36 @@ impl Executor {
                 continue;
             }
             if entry.is_plain_read && client.reply_mode == ReplyMode::On {
-                executed = at + alike(&plans[at..], entry);
-                group.reads(entry, &calls[at..executed], &keys[at..executed], client, out);
-                let times = (executed - at) as u64;
-                quick.push((entry, times));
-                stats.commands[entry.index].calls.add_alone(times);
+                let end = at + alike(&plans[at..], entry);
+                let (times, busy) = group.reads(entry, &calls[at..end], &keys[at..end], client, out);
+                executed = at + times;
+                if times > 0 {
+                    quick.push((entry, times as u64));
+                    stats.commands[entry.index].calls.add_alone(times as u64);
+                }
+                if busy.is_some() {
+                    parked = busy;
+                    break;
+                }
                 continue;
             }
             let keys = &keys[at];
-            if alone(entry.command, keys) {
-                group.inside = None;
-            } else {
-                group.enter();
+            let before = (!entry.is_quick).then(Instant::now);
+            let ran = group.take_place(entry, keys).and_then(|()| group.one(entry, args, keys, client, out));
+            if let Err(busy) = ran {
+                (executed, parked) = (at, Some(busy));
+                break;
             }
-            if entry.is_quick {
-                group.one(entry, args, keys, client, out);
-                match quick.last_mut() {
+            match before {
+                None => match quick.last_mut() {
                     Some((last, times)) if std::ptr::eq(*last, entry) => *times += 1,
                     _ => quick.push((entry, 1)),
+                },
+                Some(before) => {
+                    let took = before.elapsed().as_nanos() as u64;
+                    timed += took;
+                    group.count_time(entry, 1, took);
                 }
-            } else {
-                let before = Instant::now();
-                group.one(entry, args, keys, client, out);
-                let took = before.elapsed().as_nanos() as u64;
-                timed += took;
-                group.count_time(entry, 1, took);
             }
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
@@ -127,12 +149,12 @@ impl Executor {
         }
         group.account(executed as u64, client);
         all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
-        executed
+        Ran { executed, parked }
     }
 
     /// A group of commands to be executed by these facts, room for their keys, and what was called before.
-    pub(super) fn group(&mut self, facts: Facts) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
-        let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, .. } = self;
+    pub(super) fn group(&mut self, facts: Facts, patience: Duration) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
+        let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, closing, .. } = self;
         let group = Group {
             server,
             worker: *worker,
@@ -147,6 +169,8 @@ impl Executor {
             inside: None,
             closed: None,
             held: None,
+            patience,
+            closing,
         };
         (group, keys, last_named)
     }
@@ -154,6 +178,9 @@ impl Executor {
 
 impl Group<'_> {
     /// Runs one command that passed the checks.
+    ///
+    /// # Errors
+    /// What it needs is busy: it has done nothing and is to be run again later. Never inside a transaction.
     #[inline]
     pub(super) fn one(
         &mut self,
@@ -162,7 +189,7 @@ impl Group<'_> {
         keys: &HashedKeys,
         client: &mut Client,
         out: &mut Output,
-    ) {
+    ) -> Result<(), Busy> {
         let mark = out.mark();
         let outcome = match entry.command.handler {
             Handler::Data(handler) => self.data(handler, entry, args, keys, client, out),
@@ -177,9 +204,14 @@ impl Group<'_> {
             Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
         };
         if let Err(error) = outcome {
+            if let CommandError::Busy(busy) = error {
+                out.truncate(mark);
+                return Err(busy);
+            }
             fail(self.server, &self.stats.commands[entry.index], &error, mark, out);
         }
         settle_reply_mode(client, mark, out);
+        Ok(())
     }
 
     /// Runs one command and counts it and its time.
@@ -192,7 +224,9 @@ impl Group<'_> {
         out: &mut Output,
     ) {
         let before = Instant::now();
-        self.one(entry, args, keys, client, out);
+        if let Err(busy) = self.one(entry, args, keys, client, out) {
+            unreachable!("a transaction has all that its commands need: {busy:?}");
+        }
         self.count_time(entry, 1, before.elapsed().as_nanos() as u64);
         self.stats.commands[entry.index].calls.add_alone(1);
         if !matches!(entry.command.handler, Handler::Data(_)) {
@@ -208,20 +242,43 @@ impl Group<'_> {
         self.maxmemory = settings.maxmemory;
     }
 
-    /// Enters the gate, if this group is not inside already.
+    /// Enters the gate for a command that needs keys, and leaves it before one that must run outside.
     #[inline]
-    pub(super) fn enter(&mut self) {
-        if self.inside.is_none() {
-            self.inside = Some(self.server.gate.enter(self.worker));
+    fn take_place(&mut self, entry: &CommandEntry, keys: &HashedKeys) -> Result<(), Busy> {
+        if alone(entry.command, keys) {
+            self.inside = None;
+        } else if !keys.named.is_empty() || entry.command.flags.has(flags::WALKS) {
+            return self.enter();
+        } else if !entry.is_quick {
+            // Whoever closes the gate need not wait for a command without keys, however long it takes.
+            self.inside = None;
         }
+        Ok(())
+    }
+
+    /// Enters the gate, if this group is not inside already.
+    ///
+    /// # Errors
+    /// Somebody is alone.
+    #[inline]
+    pub(super) fn enter(&mut self) -> Result<(), Busy> {
+        if self.inside.is_none() {
+            self.inside = Some(self.server.gate.try_enter(self.worker, self.patience).ok_or(Busy::Gate)?);
+        }
+        Ok(())
     }
 
     /// Closes the gate, if it is not closed by this group already.
-    pub(super) fn close(&mut self) {
+    ///
+    /// # Errors
+    /// Another worker executes something.
+    pub(super) fn close(&mut self) -> Result<(), Busy> {
         if self.closed.is_none() {
             self.inside = None;
-            self.closed = Some(self.server.gate.close());
+            let closed = self.server.gate.try_close_for(self.closing, self.patience);
+            self.closed = Some(closed.ok_or(Busy::Workers)?);
         }
+        Ok(())
     }
 
     /// Opens the gate; the next command that needs it enters again.

@@ -26,7 +26,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -36,7 +36,7 @@ use crate::core::call::HashedKeys;
 use crate::core::db::Facts;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Scratch, Server, Unit};
-use crate::keyspace::Relocation;
+use crate::keyspace::{Busy, Closing, Relocation};
 use crate::resp::request::Progress;
 use crate::resp::{self, Request};
 
@@ -62,10 +62,13 @@ use data::append;
 use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
-pub use group::settle_reply_mode;
+pub use group::{Ran, settle_reply_mode};
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
+/// How long a command waits for a lock that others have, before it is parked.
+pub const PATIENCE: Duration = Duration::from_millis(1);
+
 /// What a worker needs to execute commands.
 #[derive(Debug)]
 pub struct Executor {
@@ -81,6 +84,8 @@ pub struct Executor {
     request: Request,
     settings: Arc<Settings>,
     settings_generation: u64,
+    /// How often this worker has tried in vain to close the gate.
+    closing: Closing,
 }
 
 /// The command of one call of a group, found before any is run; `None` for a mistake, which is told in its turn.
@@ -105,6 +110,7 @@ impl Executor {
             request: Request::new(),
             settings,
             settings_generation,
+            closing: Closing::default(),
         }
     }
 
@@ -145,18 +151,29 @@ impl Executor {
         prefetch(&server.keyspace, keys.iter().copied());
     }
 
-    /// Runs the active expiry of this worker's part of the shards; returns whether more is due.
+    /// Whether a command that was parked over this may be worth another try.
+    pub fn may_retry(&self, busy: Busy) -> bool {
+        match busy {
+            Busy::Gate => self.server.gate.is_open(self.worker),
+            Busy::Workers => self.server.gate.have_passed(&self.closing),
+            Busy::Shard(shard) => self.server.keyspace.is_free(shard),
+        }
+    }
+
+    /// Runs the active expiry of this worker's part of the shards; returns whether more is due. Nothing is waited for.
     pub fn sweep_expired(&mut self, budget: usize) -> bool {
         self.refresh_settings();
         let Executor { server, worker, unit, scratch, settings, .. } = self;
         if server.active_expiry_off.load(Relaxed) {
             return false;
         }
+        server.keyspace.catch_up();
         let stats = &server.workers[*worker];
         let limits = limits_of(settings, server.keyspace.seed());
         let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let started = Instant::now();
-        let inside = server.gate.enter(*worker);
+        // While somebody is alone there is nothing to do here: the next sweep comes soon.
+        let Some(inside) = server.gate.try_enter(*worker, Duration::ZERO) else { return false };
         unit.begin(data::wants(server), false);
         let step = server.gate.workers();
         let shards = (*worker..crate::keyspace::SHARDS).step_by(step).map(|shard| shard as u16);
@@ -165,7 +182,7 @@ impl Executor {
         });
         drop(inside);
         stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
-        let (mut group, ..) = self.group(Facts { no_touch: false, ..facts });
+        let (mut group, ..) = self.group(Facts { no_touch: false, ..facts }, Duration::ZERO);
         group.serve_vanished();
         group.retire();
         group.add_up();
@@ -176,7 +193,7 @@ impl Executor {
     /// over them.
     pub fn relocate(&mut self, is_sparse: fn(usize) -> bool) -> bool {
         let started = Instant::now();
-        let _inside = self.server.gate.enter(self.worker);
+        let Some(_inside) = self.server.gate.try_enter(self.worker, Duration::ZERO) else { return true };
         let is_end = self.relocation.step(&self.server.keyspace, is_sparse);
         let counters = &self.server.workers[self.worker].counters;
         counters.relocation_us.add_alone(started.elapsed().as_micros() as u64);

@@ -17,7 +17,7 @@ use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::table::CommandEntry;
 use crate::core::{Call, Handler};
-use crate::keyspace::Held;
+use crate::keyspace::{Busy, Held};
 use crate::resp::{Args, Output, Reply};
 
 /// How many plans from the first on are for this command.
@@ -27,7 +27,8 @@ pub(super) fn alike(plans: &[Plan<'_>], entry: &CommandEntry) -> usize {
 }
 
 impl Group<'_> {
-    /// Runs calls of one command that only looks at one key.
+    /// Runs calls of one command that only looks at one key. Returns how many, and what the next one needs that is
+    /// busy.
     pub(super) fn reads(
         &mut self,
         entry: &CommandEntry,
@@ -35,11 +36,14 @@ impl Group<'_> {
         keys: &[HashedKeys],
         client: &Client,
         out: &mut Output,
-    ) {
+    ) -> (usize, Option<Busy>) {
         let Handler::Data(handler) = entry.command.handler else { unreachable!("a read is a data command") };
         let (server, worker) = (self.server, self.worker);
         let wants = wants(server);
-        self.enter();
+        if let Err(busy) = self.enter() {
+            return (0, Some(busy));
+        }
+        let (mut times, mut parked) = (0, None);
         self.unit.begin(wants, false);
         let counters = &self.stats.commands[entry.index];
         let db = Db::new(Held::none(&server.keyspace), self.unit, self.scratch, client.db, &self.facts);
@@ -47,7 +51,11 @@ impl Group<'_> {
         for (&args, keys) in calls.iter().zip(keys) {
             let mark = out.mark();
             (call.args, call.keys) = (args, keys);
-            call.db.hold_one(keys.named[0].shard());
+            if let Err(busy) = call.db.held().hold_one(keys.named[0].shard(), self.patience) {
+                parked = Some(busy);
+                break;
+            }
+            times += 1;
             let error = match catch_unwind(AssertUnwindSafe(|| handler(&mut call, Reply::new(out, client.resp)))) {
                 Ok(Ok(_done)) => None,
                 Ok(Err(error)) => Some(failure(Ok(error), &mut call)),
@@ -64,5 +72,6 @@ impl Group<'_> {
         drop(call);
         self.retire();
         self.serve_vanished();
+        (times, parked)
     }
 }

@@ -1,6 +1,6 @@
 //! Replay: the handlers that clients' commands run, applied to the records of the log.
 
-use super::data::{find_keys, hold};
+use super::data::{find_keys, hold_alone};
 use super::handler::run_handler;
 use crate::base::clock;
 use crate::core::call::HashedKeys;
@@ -29,7 +29,7 @@ pub fn replay(
     let Replayer { limits, unit, scratch, keys, out } = replayer;
     keys.clear();
     find_keys(keyspace, entry, args, keys);
-    let held = hold(keyspace, entry.command, keys);
+    let held = hold_alone(keyspace, entry.command, keys);
     unit.begin(Wants::default(), false);
     let facts = Facts {
         now: 0,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::data::{append, find_keys, hold, wants};
+use super::data::{append, find_keys, hold_alone, wants};
 use super::group::Group;
 use super::handler::{error_reply, run_handler};
 use crate::base::lock::{Mutex, Rank};
@@ -92,11 +92,15 @@ impl Group<'_> {
         }
     }
 
+    /// If the gate cannot be closed just now, what has vanished is kept, and the next sweep tries again.
     #[cold]
     fn serve_alone(&mut self) {
-        self.close();
-        self.serve(Vec::new());
-        self.open();
+        let patience = std::mem::take(&mut self.patience);
+        if self.close().is_ok() {
+            self.serve(Vec::new());
+            self.open();
+        }
+        self.patience = patience;
     }
 
     /// Serves those who wait for these keys or for what has vanished, in the order of their arrival, and those
@@ -138,7 +142,7 @@ impl Group<'_> {
         let (Some(_), Handler::Data(handler)) = (&*state, entry.command.handler) else { return };
         let (mut keys, mut out) = (HashedKeys::default(), Output::new());
         find_keys(&server.keyspace, entry, args, &mut keys);
-        let held = hold(&server.keyspace, entry.command, &keys);
+        let held = hold_alone(&server.keyspace, entry.command, &keys);
         self.unit.begin(wants(server), entry.command.keys.only().is_none());
         let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };

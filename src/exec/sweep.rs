@@ -8,6 +8,8 @@
 //! - A shard's lock is held for a bounded number of removals. Their records are published before it is released.
 //! - The caller is inside the gate.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use crate::core::db::Facts;
@@ -62,7 +64,9 @@ fn sweep_shard(
     publish: &mut dyn FnMut(&mut Unit),
 ) -> usize {
     unit.begin(unit.wants(), false);
-    let mut db = Db::new(Held::one(keyspace, shard), unit, scratch, 0, &facts);
+    // A command that holds the shard is not waited for: the next sweep comes soon.
+    let Ok(held) = Held::try_one(keyspace, shard, Duration::ZERO) else { return 0 };
+    let mut db = Db::new(held, unit, scratch, 0, &facts);
     let now = facts.now.max(0) as u64;
     let due = |(index, directory): (u32, &Directory)| {
         directory.earliest_expiry().is_some_and(|at| at <= now).then_some(index)

@@ -9,7 +9,7 @@ use crate::base::random::Random;
 use crate::core::call::HashedKey;
 use crate::core::db::Db;
 use crate::core::{Call, Handler, Table, Unit, Wants, flags};
-use crate::exec::data::{find_keys, hold};
+use crate::exec::data::{find_keys, hold_alone};
 use crate::exec::evict::{Choice, EvictDb, Evicted};
 use crate::exec::handler::run_handler;
 use crate::keyspace::Census;
@@ -204,7 +204,7 @@ impl Runner {
             let closed = gate.close();
             let frozen = entry.command.flags.has(flags::FROZEN).then(|| keyspace.freeze(&closed));
             unit.begin(WANTS, entry.command.keys.only().is_none());
-            let held = hold(keyspace, entry.command, &keys);
+            let held = hold_alone(keyspace, entry.command, &keys);
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
             let facts = Facts { no_touch, ..facts };
             let db_view = Db::new(held, unit, scratch, db, &facts);

@@ -5,6 +5,7 @@
 //!   commands and their effects in the log's buffer.
 //! - Where that is not enough, it runs alone behind the gate: if a command names no key or may use others than it
 //!   names, or somebody waits for a key of these shards, who is then served before anyone else runs.
+//! - Until it has all of that, nothing of it has happened: EXEC that is parked still has its transaction.
 //! - Its effects enter the log through one appender: they are inside one block, all of them or none.
 //! - A command that fails inside changes nothing and does not stop the others, as in Redis.
 
@@ -18,7 +19,7 @@ use crate::core::client::{Client, Transaction, WatchedKey};
 use crate::core::db::Db;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Outcome, Step, flags};
-use crate::keyspace::{Held, Key, SHARDS, shard_of};
+use crate::keyspace::{Busy, Held, Key, SHARDS, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
 
@@ -63,17 +64,18 @@ impl<'a> Group<'a> {
             Step::Discard if client.end_transaction().is_none() => {
                 return Err(CommandError::Text("ERR DISCARD without MULTI"));
             }
-            Step::Discard | Step::Unwatch => drop(client.unwatch(&self.server.keyspace)),
+            Step::Discard | Step::Unwatch => client.unwatch(&self.server.keyspace),
             Step::Watch if client.transaction.is_some() => {
                 return Err(CommandError::Text("ERR WATCH inside MULTI is not allowed"));
             }
-            Step::Watch => self.watch(args, keys, client),
+            Step::Watch => self.watch(args, keys, client).map_err(CommandError::Busy)?,
             Step::Exec => return self.exec(client, out),
         }
         Ok(Reply::new(out, client.resp).ok())
     }
 
-    fn watch(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client) {
+    /// Watches keys. If the shard of one is busy, those before it stay watched: watching them again changes nothing.
+    fn watch(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client) -> Result<(), Busy> {
         let db = client.db;
         for named in &keys.named {
             let key = named.of(args);
@@ -81,11 +83,13 @@ impl<'a> Group<'a> {
                 continue;
             }
             // A key whose time has come is no change that happens later.
-            let existed = self.exists(Held::one(&self.server.keyspace, key.shard()), db, key);
-            let version = self.server.keyspace.lock(key.shard()).watched.watch(db, key.bytes);
+            let existed = self.exists(Held::try_one(&self.server.keyspace, key.shard(), self.patience)?, db, key);
+            let mut held = Held::try_one(&self.server.keyspace, key.shard(), self.patience)?;
+            let version = held.shard(key.shard()).watched.watch(db, key.bytes);
             client.watched.push(WatchedKey { db, key: key.bytes.into(), hash: key.hash, version, existed });
         }
         client.record.watching.store(client.watched.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether a key of the shard held exists; removes it if its time has come.
@@ -98,18 +102,25 @@ impl<'a> Group<'a> {
     }
 
     fn exec(&mut self, client: &mut Client, out: &mut Output) -> Outcome {
-        let Some(transaction) = client.end_transaction() else {
+        let keyspace = &self.server.keyspace;
+        let Some(transaction) = &client.transaction else {
             return Err(CommandError::Text("ERR EXEC without MULTI"));
         };
-        let keyspace = &self.server.keyspace;
         if transaction.aborted {
+            client.end_transaction();
             client.unwatch(keyspace);
             return Err(CommandError::Text("EXECABORT Transaction discarded because of previous errors."));
         }
-        let mut held = self.hold_all(&transaction, client);
-        if held.is_none() {
-            self.close();
+        let held = self.hold_all(transaction, client).map_err(CommandError::Busy);
+        if held.is_err() || matches!(held, Ok(None)) {
+            // Nothing is kept while the command is parked.
+            self.inside = None;
         }
+        let mut held = held?;
+        if held.is_none() {
+            self.close().map_err(CommandError::Busy)?;
+        }
+        let transaction = client.end_transaction().expect("it was just there");
         for watched in &client.watched {
             let key = Key { bytes: &watched.key, hash: watched.hash };
             // An expired key where none was, brought by SWAPDB, is no change.
@@ -123,7 +134,7 @@ impl<'a> Group<'a> {
         }
         let has_changed = match &mut held {
             Some(held) => client.unwatch_held(held),
-            None => client.unwatch(keyspace),
+            None => client.unwatch_alone(keyspace),
         };
         if has_changed {
             self.open();
@@ -136,11 +147,14 @@ impl<'a> Group<'a> {
     }
 
     /// Locks the shards of all keys that a transaction names or watches; `None` if it has to be alone.
-    fn hold_all(&mut self, transaction: &Transaction, client: &Client) -> Option<Held<'a>> {
+    ///
+    /// # Errors
+    /// The gate is closed, or a shard is busy.
+    fn hold_all(&mut self, transaction: &Transaction, client: &Client) -> Result<Option<Held<'a>>, Busy> {
         let server = self.server;
         if server.gate.workers() == 1 {
             // There is nobody else: to be alone costs less.
-            return None;
+            return Ok(None);
         }
         let (mut is_wanted, mut shards) = ([false; SHARDS], SmallVec::new());
         let mut want = |shard: u16| {
@@ -151,7 +165,7 @@ impl<'a> Group<'a> {
         let mut keys = HashedKeys::default();
         for queued in &transaction.queue {
             let args = queued.args();
-            let entry = server.table.resolve(args).ok()?;
+            let Ok(entry) = server.table.resolve(args) else { return Ok(None) };
             keys.clear();
             find_keys(&server.keyspace, entry, args, &mut keys);
             let needs_more = !matches!(entry.command.handler, Handler::Data(_))
@@ -159,15 +173,15 @@ impl<'a> Group<'a> {
                 || keys.named.is_empty()
                 || entry.command.flags.has(flags::FROZEN.or(flags::WALKS));
             if needs_more {
-                return None;
+                return Ok(None);
             }
             keys.named.iter().for_each(|key| want(key.shard()));
         }
         client.watched.iter().for_each(|watched| want(shard_of(watched.hash)));
-        self.enter();
-        let held = Held::several(&server.keyspace, &mut shards);
+        self.enter()?;
+        let held = Held::try_several(&server.keyspace, &mut shards, self.patience)?;
         // Nobody else begins to wait for a key of a shard that is held.
-        (!held.is_waited_for()).then_some(held)
+        Ok((!held.is_waited_for()).then_some(held))
     }
 
     /// Runs what was queued, alone or with the shards of all its keys held, and logs it as one.

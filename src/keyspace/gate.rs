@@ -4,8 +4,13 @@
 //! takes all of them, in ascending order. That costs as many uncontended locks as there are workers,
 //! not as many as there are shards.
 //!
-//! A worker may be executing something slow. Whoever closes the gate waits for it first, while the others go on, and
-//! only then stops them; should something slow begin just then, it lets them go once more.
+//! A worker may be executing something slow. Nobody stops the others meanwhile: a closer first waits until every worker
+//! was between two groups at some time since it began, and only then takes all the locks. Should something slow begin
+//! just then, it lets the others go and begins again.
+//!
+//! A worker's thread never waits long for the gate. [`Gate::try_enter`] and [`Gate::try_close`] give up after the
+//! patience that they are given; the command is parked and tried again. Only threads that are no workers call
+//! [`Gate::close`].
 //!
 //! Invariants:
 //! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
@@ -13,18 +18,23 @@
 //!   the writer only where nobody else can be about to make a snapshot: at the end, and in `durable::reload`.
 //! - Between two groups a worker holds nothing.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use crate::base::lock::{Alone, Mutex, MutexGuard, Rank, alone};
 
-/// For how long the workers that are stopped already wait for another one that is not,
+/// For how long the workers that are stopped already wait for another one that is not, at first.
 const PATIENCE: Duration = Duration::from_micros(200);
-/// and how often they are let go again for that.
-const ATTEMPTS: usize = 16;
+/// After so many attempts in vain this patience doubles, so that nobody is kept from closing the gate for ever.
+const ATTEMPTS_PER_DOUBLING: u32 = 16;
 
 #[repr(align(128))]
 #[derive(Debug)]
-struct Padded(Mutex<()>);
+struct Padded {
+    lock: Mutex<()>,
+    /// How often the worker has entered; only the worker itself writes it.
+    entries: AtomicU64,
+}
 
 /// One lock a worker; see the module.
 #[derive(Debug)]
@@ -45,10 +55,19 @@ pub struct Closed<'a> {
     _locks: Vec<MutexGuard<'a, ()>>,
 }
 
+/// One worker's wish to close the gate, over as many attempts as it takes.
+#[derive(Debug, Default)]
+pub struct Closing {
+    /// How often each worker had entered when the attempt began; empty for no attempt.
+    entries: Vec<u64>,
+    /// Attempts that found every worker between two groups, but not all at one time.
+    failures: u32,
+}
+
 impl Gate {
     /// A gate for this many workers, at least one.
     pub fn new(workers: usize) -> Self {
-        let lock = |worker| Padded(Mutex::indexed(Rank::Gate, worker as u32, ()));
+        let lock = |worker| Padded { lock: Mutex::indexed(Rank::Gate, worker as u32, ()), entries: AtomicU64::new(0) };
         Gate { workers: (0..workers.max(1)).map(lock).collect() }
     }
 
@@ -60,19 +79,103 @@ impl Gate {
     /// Waits until nobody is alone, and keeps it so while the worker executes.
     #[inline]
     pub fn enter(&self, worker: usize) -> Inside<'_> {
-        Inside { _lock: self.workers[worker].0.lock() }
+        self.workers[worker].entered(self.workers[worker].lock.lock())
     }
 
-    /// Waits until every worker is between two groups, and keeps them there.
+    /// The same, unless somebody is alone for longer than `patience`.
+    #[inline]
+    pub fn try_enter(&self, worker: usize, patience: Duration) -> Option<Inside<'_>> {
+        let worker = &self.workers[worker];
+        match worker.lock.try_lock() {
+            Some(lock) => Some(worker.entered(lock)),
+            None => worker.wait_for(patience).map(|lock| worker.entered(lock)),
+        }
+    }
+
+    /// Whether the worker could enter now.
+    pub fn is_open(&self, worker: usize) -> bool {
+        !self.workers[worker].lock.is_locked()
+    }
+
+    /// Waits until every worker is between two groups, and keeps them there. For threads that are no workers.
     pub fn close(&self) -> Closed<'_> {
-        for _ in 0..ATTEMPTS {
-            self.workers.iter().filter(|worker| worker.0.is_locked()).for_each(|worker| drop(worker.0.lock()));
-            let locks: Option<Vec<_>> = self.workers.iter().map(|worker| worker.0.try_lock_for(PATIENCE)).collect();
-            if let Some(locks) = locks {
-                return Closed { _alone: alone(), _locks: locks };
+        for attempt in 0.. {
+            self.workers.iter().filter(|w| w.lock.is_locked()).for_each(|worker| drop(worker.lock.lock()));
+            let patience =
+                PATIENCE.saturating_mul(1_u32.checked_shl(attempt / ATTEMPTS_PER_DOUBLING).unwrap_or(u32::MAX));
+            if let Some(closed) = self.take_all(patience) {
+                return closed;
             }
         }
-        Closed { _alone: alone(), _locks: self.workers.iter().map(|w| w.0.lock()).collect() }
+        unreachable!("the last of 2^32 attempts waits for days")
+    }
+
+    /// Closes the gate if that takes no longer than `patience`: for who holds what others wait for, and lets go of
+    /// it before another attempt.
+    pub fn try_close(&self, patience: Duration) -> Option<Closed<'_>> {
+        let until = Instant::now() + patience;
+        // Who is slow is waited for before anybody is stopped.
+        for worker in self.workers.iter().filter(|worker| worker.lock.is_locked()) {
+            drop(worker.lock.try_lock_until(until)?);
+        }
+        self.take_all(until.saturating_duration_since(Instant::now()).max(PATIENCE.min(patience)))
+    }
+
+    /// Closes the gate for a worker that is not inside, if that takes no longer than about `patience`, which grows
+    /// with the attempts that have failed.
+    pub fn try_close_for(&self, closing: &mut Closing, patience: Duration) -> Option<Closed<'_>> {
+        if closing.entries.is_empty() {
+            closing.entries.extend(self.workers.iter().map(|worker| worker.entries.load(Relaxed)));
+        }
+        if !self.have_passed(closing) {
+            let until = Instant::now() + patience;
+            for (worker, entries) in self.workers.iter().zip(&closing.entries) {
+                if !worker.has_passed(*entries) {
+                    drop(worker.lock.try_lock_until(until)?);
+                }
+            }
+        }
+        let doublings = closing.failures / ATTEMPTS_PER_DOUBLING;
+        let closed = self.take_all(PATIENCE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)));
+        closing.entries.clear();
+        closing.failures = if closed.is_some() { 0 } else { closing.failures.saturating_add(1) };
+        closed
+    }
+
+    /// Whether every worker was between two groups at some time since the attempt began.
+    pub fn have_passed(&self, closing: &Closing) -> bool {
+        self.workers.iter().zip(&closing.entries).all(|(worker, entries)| worker.has_passed(*entries))
+    }
+
+    fn take_all(&self, patience: Duration) -> Option<Closed<'_>> {
+        let until = Instant::now().checked_add(patience);
+        let mut locks = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            locks.push(match until {
+                Some(until) => worker.lock.try_lock_until(until)?,
+                None => worker.lock.lock(),
+            });
+        }
+        Some(Closed { _alone: alone(), _locks: locks })
+    }
+}
+
+impl Padded {
+    /// Notes that its worker has entered.
+    #[inline]
+    fn entered<'a>(&self, lock: MutexGuard<'a, ()>) -> Inside<'a> {
+        self.entries.store(self.entries.load(Relaxed) + 1, Relaxed);
+        Inside { _lock: lock }
+    }
+
+    #[cold]
+    fn wait_for(&self, patience: Duration) -> Option<MutexGuard<'_, ()>> {
+        if patience.is_zero() { None } else { self.lock.try_lock_for(patience) }
+    }
+
+    /// Whether the worker is between two groups, or was since it had entered this often.
+    fn has_passed(&self, entries: u64) -> bool {
+        !self.lock.is_locked() || self.entries.load(Relaxed) != entries
     }
 }
 
@@ -81,6 +184,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
+    use crate::base::lock::out_of_order;
 
     #[test]
     fn the_others_go_on_while_one_is_slow() {
@@ -106,6 +210,33 @@ mod tests {
             slow.wait();
         });
         assert!(closed.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_worker_does_not_wait_for_a_slow_one_and_stops_nobody_meanwhile() {
+        let _order = out_of_order("one thread plays all workers, and none of its waits is without end");
+        let gate = Gate::new(3);
+        let slow = gate.enter(1);
+        let mut closing = Closing::default();
+        for _ in 0..50 {
+            assert!(gate.try_close_for(&mut closing, Duration::from_micros(50)).is_none());
+            assert!(gate.try_close(Duration::from_micros(50)).is_none());
+            assert!(gate.try_enter(0, Duration::ZERO).is_some());
+        }
+        assert_eq!(closing.failures, 0, "a slow command costs no patience");
+        drop(slow);
+        assert!(gate.have_passed(&closing));
+        // It goes on with the next command, which is slow as well: it has passed all the same.
+        let slow = gate.enter(1);
+        assert!(gate.have_passed(&closing));
+        assert!(gate.try_close_for(&mut closing, Duration::from_micros(50)).is_none());
+        assert_eq!(closing.failures, 1);
+        drop(slow);
+        let alone = gate.try_close_for(&mut closing, Duration::ZERO);
+        assert!(alone.is_some() && closing.failures == 0);
+        assert!(!gate.is_open(2) && gate.try_enter(2, Duration::from_micros(50)).is_none());
+        drop(alone);
+        assert!(gate.is_open(2) && gate.try_close(Duration::ZERO).is_some());
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! The shards that one command, or one transaction, has locked.
 
+use std::time::Duration;
+
 use crate::base::lock::MutexGuard;
 use smallvec::SmallVec;
 
-use super::{Keyspace, Shard};
+use super::{Busy, Keyspace, Shard};
+
+/// How long a walk waits for a shard.
+const WALK_PATIENCE: Duration = Duration::from_micros(500);
 
 /// What is wrong with a command that asks for a shard that it does not hold.
 const UNNAMED_KEY: &str = "a command used a key that its specification does not name";
@@ -42,6 +47,32 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::One(shard, keyspace.lock(shard)) }
     }
 
+    /// One shard, unless somebody keeps it for longer than `patience`.
+    ///
+    /// # Errors
+    /// The shard is busy.
+    #[inline]
+    pub fn try_one(keyspace: &'a Keyspace, shard: u16, patience: Duration) -> Result<Self, Busy> {
+        let guard = keyspace.lock_for(shard, patience).ok_or(Busy::Shard(shard))?;
+        Ok(Held { keyspace, locks: Locks::One(shard, guard) })
+    }
+
+    /// Several shards; sorts them and locks each once. Those that it has are given back if another one is busy.
+    ///
+    /// # Errors
+    /// Somebody keeps this shard for longer than `patience`.
+    pub fn try_several(
+        keyspace: &'a Keyspace,
+        shards: &mut SmallVec<[u16; 8]>,
+        patience: Duration,
+    ) -> Result<Self, Busy> {
+        shards.sort_unstable();
+        shards.dedup();
+        let lock = |&shard: &u16| Ok((shard, keyspace.lock_for(shard, patience).ok_or(Busy::Shard(shard))?));
+        let guards = shards.iter().map(lock).collect::<Result<_, Busy>>()?;
+        Ok(Held { keyspace, locks: Locks::Several { guards, on_demand: false } })
+    }
+
     /// Several shards; sorts them and locks each once.
     pub fn several(keyspace: &'a Keyspace, shards: &mut SmallVec<[u16; 8]>) -> Self {
         shards.sort_unstable();
@@ -50,8 +81,12 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::Several { guards, on_demand: false } }
     }
 
-    /// No shard yet, any on demand. The caller is alone behind the gate, or will need one at a time and
-    /// calls [`Held::release`] in between.
+    /// No shard yet, for a command that needs one after the other: see [`Held::walk_to`].
+    pub fn walking(keyspace: &'a Keyspace) -> Self {
+        Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: false } }
+    }
+
+    /// No shard yet, any on demand. The caller is alone behind the gate.
     pub fn on_demand(keyspace: &'a Keyspace) -> Self {
         Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: true } }
     }
@@ -91,10 +126,14 @@ impl<'a> Held<'a> {
     }
 
     /// Unlocks what is held and locks one shard.
+    ///
+    /// # Errors
+    /// Somebody keeps it for longer than `patience`.
     #[inline]
-    pub fn hold_one(&mut self, shard: u16) {
+    pub fn hold_one(&mut self, shard: u16, patience: Duration) -> Result<(), Busy> {
         self.locks = Locks::None;
-        self.locks = Locks::One(shard, self.keyspace.lock(shard));
+        self.locks = Locks::One(shard, self.keyspace.lock_for(shard, patience).ok_or(Busy::Shard(shard))?);
+        Ok(())
     }
 
     /// The keyspace that the shards are of.
@@ -160,6 +199,19 @@ impl<'a> Held<'a> {
             }
             Locks::None => None,
         }
+    }
+
+    /// Unlocks what is held and locks the next shard of a walk.
+    ///
+    /// # Errors
+    /// Somebody keeps it for longer than a walk waits. Never behind the closed gate.
+    pub fn walk_to(&mut self, shard: u16) -> Result<&mut Shard, Busy> {
+        self.release();
+        let Locks::Several { guards, on_demand } = &mut self.locks else { unreachable!("it was just released") };
+        if !*on_demand {
+            guards.push((shard, self.keyspace.lock_for(shard, WALK_PATIENCE).ok_or(Busy::Shard(shard))?));
+        }
+        Ok(Self::among(self.keyspace, guards, *on_demand, shard))
     }
 
     /// Unlocks everything, for a walk that needs one shard after the other.

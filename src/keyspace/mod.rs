@@ -13,6 +13,7 @@
 //! - Nothing here writes the log or a reply, or knows a command.
 
 pub mod access;
+pub mod busy;
 pub mod counts;
 pub mod frozen;
 pub mod gate;
@@ -24,14 +25,16 @@ pub mod watch;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::base::lock::{Mutex, MutexGuard, Rank};
 
 pub use crate::value::directory::{Census, Directory, Place, Spine};
 pub use crate::value::entry::{EntryRef, NewValue, ValueRef};
+pub use busy::Busy;
 pub use counts::Counts;
 pub use frozen::Frozen;
-pub use gate::{Closed, Gate};
+pub use gate::{Closed, Closing, Gate};
 pub use held::Held;
 pub use relocate::Relocation;
 pub use shard::Shard;
@@ -67,6 +70,8 @@ pub struct Keyspace {
     shared: triomphe::Arc<Shared>,
     databases: u32,
     slots: Box<[Slot]>,
+    /// What waits for a shard to be free.
+    later: Mutex<Vec<busy::Later>>,
 }
 
 impl fmt::Debug for Keyspace {
@@ -110,7 +115,7 @@ impl Keyspace {
             shard: Mutex::indexed(Rank::Shard, shard as u32, Shard::new(shared.clone())),
         };
         let slots = (0..SHARDS).map(slot).collect();
-        Keyspace { seed, shared, databases, slots }
+        Keyspace { seed, shared, databases, slots, later: Mutex::default() }
     }
 
     /// The number of databases.
@@ -141,6 +146,25 @@ impl Keyspace {
         self.slots[usize::from(shard)].shard.try_lock()
     }
 
+    /// Locks one shard unless somebody keeps it for longer than `patience`.
+    #[inline]
+    pub fn lock_for(&self, shard: u16, patience: Duration) -> Option<MutexGuard<'_, Shard>> {
+        match self.try_lock(shard) {
+            None => self.wait_for(shard, patience),
+            locked => locked,
+        }
+    }
+
+    #[cold]
+    fn wait_for(&self, shard: u16, patience: Duration) -> Option<MutexGuard<'_, Shard>> {
+        if patience.is_zero() { None } else { self.slots[usize::from(shard)].shard.try_lock_for(patience) }
+    }
+
+    /// Whether nobody holds the shard just now.
+    pub fn is_free(&self, shard: u16) -> bool {
+        !self.slots[usize::from(shard)].shard.is_locked()
+    }
+
     /// First wave of fetching ahead of use: the shard itself.
     #[inline]
     pub fn prefetch_shard(&self, hash: u64) {
@@ -161,7 +185,8 @@ impl Keyspace {
     #[inline]
     pub fn prefetch_segment(&self, db: u32, hash: u64) {
         let slot = &self.slots[usize::from(shard_of(hash))];
-        if let Some(directory) = slot.shard.lock().directory(db) {
+        let Some(shard) = slot.shard.try_lock() else { return };
+        if let Some(directory) = shard.directory(db) {
             directory.prefetch_segment(hash);
             let spine = directory.spine();
             if slot.hint_spine.load(Ordering::Relaxed) != spine.address
@@ -177,7 +202,8 @@ impl Keyspace {
     /// Fourth wave: the record of the key; the segment should be there by now.
     #[inline]
     pub fn prefetch_record(&self, db: u32, hash: u64) {
-        if let Some(directory) = self.lock(shard_of(hash)).directory(db) {
+        let Some(shard) = self.try_lock(shard_of(hash)) else { return };
+        if let Some(directory) = shard.directory(db) {
             directory.prefetch_record(hash);
         }
     }
@@ -185,7 +211,7 @@ impl Keyspace {
     /// Fifth wave: the segment where a member of the large collection at a key would be. False if the key holds
     /// none that is a map.
     pub fn prefetch_member_segment(&self, db: u32, key: Key<'_>, member: u64) -> bool {
-        let shard = self.lock(key.shard());
+        let Some(shard) = self.try_lock(key.shard()) else { return false };
         let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
         let map = entry.and_then(|entry| entry.value().map());
         map.map(|map| map.prefetch_segment(member)).is_some()
@@ -193,7 +219,7 @@ impl Keyspace {
 
     /// Sixth wave: the record of the member.
     pub fn prefetch_member_record(&self, db: u32, key: Key<'_>, member: u64) {
-        let shard = self.lock(key.shard());
+        let Some(shard) = self.try_lock(key.shard()) else { return };
         let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
         if let Some(map) = entry.and_then(|entry| entry.value().map()) {
             map.prefetch_record(member);
@@ -231,8 +257,10 @@ impl Keyspace {
         &self.shared.counts
     }
 
-    /// Bytes that the directories hold, values behind pointers left out; an estimate for reports.
+    /// Bytes that the directories hold, values behind pointers left out; an estimate for reports, without the shards
+    /// that a command holds just now.
     pub fn memory(&self) -> usize {
-        self.slots.iter().map(|slot| slot.shard.lock().databases().map(|(_, d)| d.memory()).sum::<usize>()).sum()
+        let shards = self.slots.iter().filter_map(|slot| slot.shard.try_lock());
+        shards.map(|shard| shard.databases().map(|(_, d)| d.memory()).sum::<usize>()).sum()
     }
 }

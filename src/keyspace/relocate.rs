@@ -52,7 +52,8 @@ impl Relocation {
 
     /// Continues in the shard. Returns whether the shard is done.
     fn relocate_shard(&mut self, keyspace: &Keyspace, budget: &mut Budget, is_sparse: fn(usize) -> bool) -> bool {
-        let mut shard = keyspace.lock(self.shard as u16);
+        // What a command holds is left to the next pass.
+        let Some(mut shard) = keyspace.try_lock(self.shard as u16) else { return true };
         while let Some(db) = shard.database_from(self.db) {
             if db != self.db {
                 (self.db, self.position) = (db, Position::default());

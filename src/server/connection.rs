@@ -27,7 +27,8 @@ use super::worker::Worker;
 use crate::base::{clock, logging};
 use crate::core::client::{ClientRecord, ReplyMode};
 use crate::core::{Client, Server, Wait};
-use crate::exec::{GROUP_MAX, settle_reply_mode};
+use crate::exec::{GROUP_MAX, PATIENCE, Ran, settle_reply_mode};
+use crate::keyspace::Busy;
 use crate::resp::request::Progress;
 use crate::resp::{Args, Output, Reply, Request};
 use crate::server::socket::Stream;
@@ -61,6 +62,8 @@ pub struct Connection {
     received: RefCell<Received>,
     decoding: RefCell<Request>,
     unexecuted: Cell<bool>,
+    /// What its next command waits for, if that is a lock: see `parking`.
+    parked: Cell<Option<Busy>>,
     /// The block of the log that must be safe before `output` may leave.
     needs_block: Cell<u64>,
     /// Whether the log had failed all the while that the last commands ran: then no write is among them.
@@ -108,6 +111,7 @@ impl Connection {
             received: RefCell::default(),
             decoding: RefCell::default(),
             unexecuted: Cell::new(false),
+            parked: Cell::new(None),
             needs_block: Cell::new(0),
             writes_refused: Cell::new(false),
             unreleased: Cell::new(false),
@@ -128,7 +132,13 @@ impl Connection {
 
     /// When it last sent a command, Unix ms; now, if it waits in a command.
     pub fn idle_since_ms(&self) -> u64 {
-        if self.record.blocked.load(Relaxed) { u64::MAX } else { self.record.active_ms.load(Relaxed) }
+        let waits = self.record.blocked.load(Relaxed) || self.parked.get().is_some();
+        if waits { u64::MAX } else { self.record.active_ms.load(Relaxed) }
+    }
+
+    /// The lock that its next command waits for.
+    pub fn parked(&self) -> Option<Busy> {
+        self.parked.get()
     }
 
     /// Ends it: its task will notice.
@@ -241,7 +251,8 @@ impl Connection {
         if self.client.borrow().wait.is_some() {
             return Poll::Ready(Event::Waiting);
         }
-        if self.unreleased.get() || self.staged.get() || self.client.borrow().closing {
+        let may_execute = !self.unreleased.get() && !self.staged.get() && self.parked.get().is_none();
+        if !may_execute || self.client.borrow().closing {
             // Register for the next bytes all the same, so that a release need not wake us for nothing.
             return match self.stream.borrow().poll_read_ready(cx) {
                 Poll::Ready(Err(_)) => Poll::Ready(Event::Closed),
@@ -357,8 +368,28 @@ impl Connection {
         self.received.borrow_mut().extend(&bytes[consumed..], 0);
         self.note_received(worker);
         self.queue_replies(worker);
+        self.park(worker);
         let waits = self.client.borrow().wait.is_some();
         if waits || self.closed.get() || !self.unreleased.get() {
+            self.wake();
+        }
+    }
+
+    /// Has it wait among those that are parked, if its next command is.
+    fn park(self: &Rc<Self>, worker: &Worker) {
+        if let Some(busy) = self.parked.get() {
+            worker.parking.park(self, busy);
+        }
+    }
+
+    /// Tries again what is parked; see [`Connection::parked`] for whether it ran.
+    pub fn execute_parked(self: &Rc<Self>, worker: &Worker) {
+        if self.closed.get() {
+            return;
+        }
+        self.execute_received(worker);
+        self.queue_replies(worker);
+        if self.parked.get().is_none() {
             self.wake();
         }
     }
@@ -397,6 +428,7 @@ impl Connection {
     /// Executes what was received, or a turn's part of it.
     fn execute_received(&self, worker: &Worker) {
         self.unexecuted.set(false);
+        self.parked.set(None);
         let consumed = self.execute(worker, self.received.borrow().as_slice());
         self.received.borrow_mut().consume(consumed);
         self.note_received(worker);
@@ -404,6 +436,9 @@ impl Connection {
 
     /// Executes what a client that has gone sent before it went.
     async fn execute_rest(&self, worker: &Worker) {
+        if let Some(busy) = self.parked.get() {
+            worker.parking.leave(self, busy);
+        }
         while self.unexecuted.get() {
             self.output.borrow_mut().clear();
             self.sent.set(0);
@@ -415,7 +450,10 @@ impl Connection {
             if self.client.borrow().closing || self.client.borrow().wait.is_some() {
                 break;
             }
-            tokio::task::yield_now().await;
+            match self.parked.get() {
+                Some(_) => tokio::time::sleep(PATIENCE).await,
+                None => tokio::task::yield_now().await,
+            }
         }
     }
 
@@ -482,8 +520,15 @@ impl Connection {
             for ((call, request), &begin) in calls.iter_mut().zip(requests.iter()).zip(&begins[..decoded]) {
                 *call = request.args(&bytes[begin..]);
             }
-            let executed = if decoded == 0 { 0 } else { executor.run(&mut client, &calls[..decoded], &mut output) };
-            let stopped = client.wait.is_some() || client.closing;
+            let Ran { executed, parked } = match decoded {
+                0 => Ran { executed: 0, parked: None },
+                _ => executor.run(&mut client, &calls[..decoded], &mut output, worker.parking.patience()),
+            };
+            if parked.is_some() {
+                self.parked.set(parked);
+                self.unexecuted.set(true);
+            }
+            let stopped = client.wait.is_some() || client.closing || parked.is_some();
             consumed = if executed < decoded { begins[executed] } else { at };
             if stopped {
                 requests.iter_mut().for_each(Request::reset);
@@ -590,6 +635,9 @@ struct Registered<'a> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
+        if let Some(busy) = self.connection.parked.take() {
+            self.worker.parking.leave(self.connection, busy);
+        }
         self.worker.remove(self.connection);
     }
 }
@@ -614,6 +662,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
             }
         }
         connection.queue_replies(&worker);
+        connection.park(&worker);
         // A statement of its own: an `if let` would keep the client borrowed during the wait.
         let wait = connection.client.borrow_mut().wait.take();
         if let Some(wait) = wait {

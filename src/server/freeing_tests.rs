@@ -2,6 +2,7 @@
 //! keys needed.
 
 use super::testing::{Caller, start};
+use crate::exec::PATIENCE;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 use crate::resp::Output;
@@ -58,7 +59,7 @@ fn a_command_of_many_keys_leaves_no_room_behind() {
     // Behind others of its pipeline too.
     let command = OwnedArgs::new(format!("EXISTS {keys}").split(' ').map(str::as_bytes));
     let mut out = Output::new();
-    let executed = caller.executor.run(&mut caller.client, &[command.args(); 16], &mut out);
+    let executed = caller.executor.run(&mut caller.client, &[command.args(); 16], &mut out, PATIENCE).executed;
     assert_eq!((executed, out.as_bytes()), (16, &b":0\r\n".repeat(16)[..]));
     assert!(caller.executor.room_bytes() < 512 << 10);
 }

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod flusher;
 pub mod limits;
 pub mod listeners;
+pub mod parking;
 pub mod received;
 pub mod signals;
 pub mod socket;

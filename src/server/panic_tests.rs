@@ -12,6 +12,7 @@ use crate::core::{
     Arity, Call, Command, Handler, KeySpec, Keys, LogRule, Outcome, SessionCall, Table, categories, flags,
 };
 use crate::exec::testing::words;
+use crate::exec::{PATIENCE, Ran};
 use crate::keyspace::NewValue;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
@@ -197,7 +198,8 @@ impl Faulty {
             lines.iter().map(|line| OwnedArgs::new(words(line).iter().map(|word| &word[..]))).collect();
         let calls: Vec<Args<'_>> = commands.iter().map(OwnedArgs::args).collect();
         let mut out = Output::new();
-        assert_eq!(self.caller.executor.run(&mut self.caller.client, &calls, &mut out), lines.len());
+        let ran = self.caller.executor.run(&mut self.caller.client, &calls, &mut out, PATIENCE);
+        assert_eq!(ran, Ran { executed: lines.len(), parked: None });
         String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
     }
 

@@ -9,8 +9,8 @@ use crate::base::logging::{self, Level};
 use crate::base::random::Random;
 use crate::core::{Client, Server, Table};
 use crate::durable::saving;
-use crate::exec::Executor;
 use crate::exec::testing::{dump, with_args, words};
+use crate::exec::{Executor, PATIENCE};
 use crate::keyspace::SHARDS;
 use crate::persist::storage::SimStorage;
 use crate::persist::{FsyncPolicy, StoreOptions};
@@ -80,7 +80,9 @@ impl Caller {
     /// Runs one command line; the reply with spaces for its line ends.
     pub(super) fn run(&mut self, line: &str) -> String {
         let mut out = Output::new();
-        with_args(&words(line), |args| self.executor.run(&mut self.client, &[args], &mut out));
+        with_args(&words(line), |args| {
+            while self.executor.run(&mut self.client, &[args], &mut out, PATIENCE).parked.is_some() {}
+        });
         String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 
 use super::connection::{self, Connection};
 use super::flusher;
+use super::parking::{self, Parking};
 use crate::base::{clock, logging, slab};
 use crate::core::Server;
 use crate::core::client::ClientRecord;
@@ -86,6 +87,8 @@ pub struct Worker {
     staged: RefCell<Staged>,
     /// Whether the flusher is executing them.
     pub executing_staged: Cell<bool>,
+    /// Connections whose next command waits for a lock.
+    pub parking: Parking,
     /// Connections with replies that wait for the log.
     pub flush_list: RefCell<Vec<Rc<Connection>>>,
     /// Tells the flusher that the list is not empty any more.
@@ -185,6 +188,7 @@ pub fn run(
         requests: RefCell::new((0..GROUP_MAX).map(|_| Request::new()).collect()),
         staged: RefCell::default(),
         executing_staged: Cell::new(false),
+        parking: Parking::default(),
         flush_list: RefCell::default(),
         flush_wanted: Notify::new(),
         log_progress,
@@ -193,6 +197,7 @@ pub fn run(
     });
     let tasks = LocalSet::new();
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "parking", parking::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "relocation", relocate));
@@ -309,5 +314,6 @@ async fn keep_running<F: Future<Output = ()> + 'static>(worker: Rc<Worker>, name
         let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
         connections.iter().filter(|c| c.is_unreleased()).for_each(|connection| worker.want_flush(connection));
         worker.flush_wanted.notify_one();
+        worker.parking.rebuild(&connections);
     }
 }

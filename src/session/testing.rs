@@ -9,8 +9,8 @@ use crate::base::hash::HashSeed;
 use crate::core::client::{Client, ClientRecord};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::{Server, server};
-use crate::exec::Executor;
 use crate::exec::testing::{with_args, words};
+use crate::exec::{Executor, PATIENCE};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::persist::storage::SimStorage;
 use crate::persist::{FsyncPolicy, Store, StoreOptions};
@@ -49,7 +49,9 @@ impl Runner {
     /// Runs one command line and returns the reply with spaces for its line ends.
     pub(super) fn run(&mut self, line: &str) -> String {
         let mut out = Output::new();
-        with_args(&words(line), |args| self.executor.run(&mut self.client, &[args], &mut out));
+        with_args(&words(line), |args| {
+            while self.executor.run(&mut self.client, &[args], &mut out, PATIENCE).parked.is_some() {}
+        });
         String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
     }
 }

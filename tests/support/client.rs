@@ -91,6 +91,26 @@ impl Client {
         }
     }
 
+    /// How many replies have arrived that nobody has received; waits for none.
+    pub(crate) fn arrived(&mut self) -> usize {
+        self.set_nonblocking(true);
+        while self.read_more().is_ok_and(|count| count > 0) {}
+        self.set_nonblocking(false);
+        let (mut count, mut at) = (0, self.taken);
+        while let Some(length) = reply::end(&self.received[at..]) {
+            (count, at) = (count + 1, at + length);
+        }
+        count
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Stream::Unix(stream) => stream.set_nonblocking(nonblocking),
+        }
+        .expect("a socket has modes");
+    }
+
     /// Everything until the server closes. A reset counts as a close.
     pub(crate) fn receive_until_close(&mut self) -> io::Result<Vec<u8>> {
         loop {

@@ -94,7 +94,7 @@ impl Live {
     pub fn run_words(&mut self, words: &[&[u8]]) -> Reply {
         let args = OwnedArgs::new(words.iter().copied());
         let mut out = Output::new();
-        self.executor.run(&mut self.client, &[args.args()], &mut out);
+        self.executor.run(&mut self.client, &[args.args()], &mut out, ironkeep::exec::PATIENCE);
         let (mut bytes, mut slices) = (Vec::with_capacity(out.len()), [IoSlice::new(&[]); 16]);
         loop {
             match out.slices(bytes.len(), &mut slices) {

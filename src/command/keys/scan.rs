@@ -12,7 +12,9 @@
 //! Invariants:
 //! - A key that is there from the first call of a walk to the last is returned at least once, for shards
 //!   never exchange keys and a directory's order survives its growing and shrinking.
-//! - One shard is locked at a time. An expired key is passed over and left for others to remove.
+//! - One shard is locked at a time. One that another command holds for long is not waited for: SCAN returns with
+//!   what it has, and a command that has nothing yet is run again later. An expired key is passed over and left for
+//!   others to remove.
 
 use crate::base::glob;
 use crate::base::random::{self, Random};
@@ -91,7 +93,7 @@ fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if filter.keeps(&entry) {
             page.push(entry.key());
         }
-    });
+    })?;
     Ok(page.reply(reply, next))
 }
 
@@ -234,16 +236,31 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// The directory of the database in the next shard of a walk, whose lock alone is held then.
+///
+/// # Errors
+/// [`CommandError::Busy`] if the shard is: the command ends, and is run again later.
+fn directory<'a>(db: &'a mut Db<'_>, shard: u16) -> Result<Option<&'a Directory>, CommandError> {
+    let index = db.index();
+    Ok(db.held().walk_to(shard).map_err(CommandError::Busy)?.directory(index))
+}
+
 /// Visits about `count` entries from `cursor` on, over as many shards as that takes. Returns the cursor to
 /// go on from, 0 at the end.
-fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> u64 {
-    let index = db.index();
+///
+/// # Errors
+/// The first shard is busy. Before another one that is, the walk ends.
+fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Result<u64, CommandError> {
+    let first = cursor >> POSITION_BITS;
     let (mut shard, mut position) = (cursor >> POSITION_BITS, cursor & ((1 << POSITION_BITS) - 1));
     let mut budget = count;
     // A cursor that was never given out may lie behind the last shard.
     while shard < SHARDS as u64 && budget > 0 {
         let mut visited = 0;
-        let directory = db.held().shard(shard as u16).directory(index).filter(|directory| !directory.is_empty());
+        let directory = match directory(db, shard as u16) {
+            Err(_) if shard > first => break,
+            directory => directory?.filter(|directory| !directory.is_empty()),
+        };
         let rest = directory.and_then(|directory| {
             directory.scan(position, budget, &mut |entry| {
                 visited += 1;
@@ -253,12 +270,12 @@ fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryR
         db.release();
         // A directory that stops before its end has spent the budget.
         if let Some(position) = rest {
-            return shard << POSITION_BITS | position;
+            return Ok(shard << POSITION_BITS | position);
         }
         budget = budget.saturating_sub(visited);
         (shard, position) = (shard + 1, 0);
     }
-    if shard < SHARDS as u64 { shard << POSITION_BITS } else { 0 }
+    Ok(if shard < SHARDS as u64 { shard << POSITION_BITS } else { 0 })
 }
 
 static RANDOMKEY: Command = Command {
@@ -274,7 +291,7 @@ static RANDOMKEY: Command = Command {
 
 fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut random = Random::from_seed(random::with(|thread| thread.next_u64()));
-    let key = random_key(&mut call.db, &mut random);
+    let key = random_key(&mut call.db, &mut random)?;
     call.db.release();
     Ok(match key {
         None => reply.null(),
@@ -283,35 +300,45 @@ fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 }
 
 /// A key that is alive, at random; `None` if there is none.
-fn random_key(db: &mut Db<'_>, random: &mut Random) -> Option<Vec<u8>> {
-    let (index, now) = (db.index(), db.facts().now);
+///
+/// # Errors
+/// None was found, and a shard is busy.
+fn random_key(db: &mut Db<'_>, random: &mut Random) -> Result<Option<Vec<u8>>, CommandError> {
+    let now = db.facts().now;
     for _ in 0..EXPIRED_TRIES {
-        let shard = random_shard(db, random)?;
-        db.release();
-        let drawn = db.held().shard(shard).directory(index).and_then(|directory| directory.random(random.next_u64()));
+        let Some(shard) = random_shard(db, random)? else { return Ok(None) };
+        let drawn = directory(db, shard)?.and_then(|directory| directory.random(random.next_u64()));
         if let Some(entry) = drawn.filter(|entry| is_alive(entry, now)) {
-            return Some(entry.key().to_vec());
+            return Ok(Some(entry.key().to_vec()));
         }
     }
     // Nearly everything has expired and waits for the sweep: whatever is left will do.
-    (0..SHARDS as u16).find_map(|shard| {
-        db.release();
-        let mut entries = db.held().shard(shard).directory(index).into_iter().flat_map(Directory::iter);
-        entries.find(|entry| is_alive(entry, now)).map(|entry| entry.key().to_vec())
-    })
+    for shard in 0..SHARDS as u16 {
+        let mut entries = directory(db, shard)?.into_iter().flat_map(Directory::iter);
+        if let Some(entry) = entries.find(|entry| is_alive(entry, now)) {
+            return Ok(Some(entry.key().to_vec()));
+        }
+    }
+    Ok(None)
 }
 
-/// A shard, each as likely as it has keys; `None` if there is no key.
-fn random_shard(db: &mut Db<'_>, random: &mut Random) -> Option<u16> {
-    let index = db.index();
-    let mut keys = |shard: u16| {
-        db.release();
-        db.held().shard(shard).directory(index).map_or(0, |directory| directory.len() as u64)
+/// A shard, each as likely as it has keys, those that are busy left out; `None` if there is no key.
+///
+/// # Errors
+/// None was found, and a shard is busy.
+fn random_shard(db: &mut Db<'_>, random: &mut Random) -> Result<Option<u16>, CommandError> {
+    let mut busy = None;
+    let mut keys = |shard: u16| match directory(db, shard) {
+        Ok(directory) => directory.map_or(0, |directory| directory.len() as u64),
+        Err(error) => {
+            busy = Some(error);
+            0
+        }
     };
     for _ in 0..LARGE_SHARD_TRIES {
         let shard = random.below(SHARDS as u64) as u16;
         if keys(shard) >= LARGE_SHARD {
-            return Some(shard);
+            return Ok(Some(shard));
         }
     }
     let total: u64 = (0..SHARDS as u16).map(&mut keys).sum();
@@ -322,7 +349,10 @@ fn random_shard(db: &mut Db<'_>, random: &mut Random) -> Option<u16> {
         left = left.saturating_sub(here);
         found
     });
-    chosen.filter(|_| total > 0)
+    match (chosen.filter(|_| total > 0), busy) {
+        (None, Some(busy)) => Err(busy),
+        (chosen, _) => Ok(chosen),
+    }
 }
 
 #[cfg(test)]

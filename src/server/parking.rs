@@ -1,0 +1,126 @@
+//! Connections whose next command cannot have its locks: another worker's command has closed the gate, is inside
+//! while this one wants to close it, or holds a shard.
+//!
+//! ```text
+//! execute ── busy ──▶ the connection is parked, in a queue for the gate or the shard
+//!                     its replies so far leave; others go on
+//! every millisecond while any is parked: whose lock is free? ── the first of the queue runs, then the next, until
+//!                                                               one finds it busy again
+//! ```
+//!
+//! Nobody who unlocks anything knows of this: a lock without contention costs what it always did. Only the first of a
+//! queue tries, so that ten thousand parked connections cost as little as one.
+//!
+//! Invariants:
+//! - A parked command has done nothing, and its bytes are kept by its connection, unexecuted.
+//! - Commands of one connection run in their order; of several connections that wait for the same lock, who came first
+//!   is tried first.
+//! - A worker's thread waits for a lock for at most [`PATIENCE`], and not at all while anything is parked.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::connection::Connection;
+use super::worker::Worker;
+use crate::exec::PATIENCE;
+use crate::keyspace::Busy;
+
+/// How often the locks that are waited for are looked at.
+const RETRY_PERIOD: Duration = Duration::from_millis(1);
+/// After how many that ran other connections have their turn.
+const RUNS_PER_TURN: usize = 16;
+
+/// The parked connections of one worker.
+#[derive(Debug, Default)]
+pub struct Parking {
+    queues: RefCell<BTreeMap<Busy, VecDeque<Rc<Connection>>>>,
+    wanted: Notify,
+}
+
+impl Parking {
+    /// How long a command may wait for a lock now.
+    pub fn patience(&self) -> Duration {
+        if self.queues.borrow().is_empty() { PATIENCE } else { Duration::ZERO }
+    }
+
+    /// Has a connection wait for its locks, behind the others.
+    pub fn park(&self, connection: &Rc<Connection>, busy: Busy) {
+        let mut queues = self.queues.borrow_mut();
+        if queues.is_empty() {
+            self.wanted.notify_one();
+        }
+        queues.entry(busy).or_default().push_back(Rc::clone(connection));
+    }
+
+    /// Forgets a connection that has ended.
+    pub fn leave(&self, connection: &Connection, busy: Busy) {
+        let mut queues = self.queues.borrow_mut();
+        let Some(queue) = queues.get_mut(&busy) else { return };
+        queue.retain(|parked| !std::ptr::eq(&**parked, connection));
+        if queue.is_empty() {
+            queues.remove(&busy);
+        }
+    }
+
+    /// Makes the queues anew of these: after a panic in between.
+    pub fn rebuild(&self, connections: &[Rc<Connection>]) {
+        self.queues.borrow_mut().clear();
+        for connection in connections {
+            if let Some(busy) = connection.parked() {
+                self.park(connection, busy);
+            }
+        }
+        self.wanted.notify_one();
+    }
+
+    /// What is waited for.
+    fn wanted_locks(&self) -> Vec<Busy> {
+        self.queues.borrow().keys().copied().collect()
+    }
+
+    /// The first of a queue. It stays there while it runs, so that nobody overtakes it.
+    fn first(&self, busy: Busy) -> Option<Rc<Connection>> {
+        self.queues.borrow().get(&busy).and_then(VecDeque::front).cloned()
+    }
+}
+
+/// Tries the commands that are parked, while there are any.
+pub async fn run(worker: Rc<Worker>) {
+    loop {
+        if worker.parking.queues.borrow().is_empty() {
+            worker.parking.wanted.notified().await;
+        }
+        tokio::time::sleep(RETRY_PERIOD).await;
+        for busy in worker.parking.wanted_locks() {
+            retry(&worker, busy).await;
+        }
+    }
+}
+
+/// Runs those that wait for one lock, as long as it is to be had.
+async fn retry(worker: &Rc<Worker>, busy: Busy) {
+    let mut ran = 0;
+    while let Some(connection) = worker.parking.first(busy) {
+        // A statement of its own, so that the executor is not borrowed while the command runs.
+        let may_retry = worker.executor.borrow().may_retry(busy);
+        if !may_retry {
+            return;
+        }
+        connection.execute_parked(worker);
+        if connection.parked() == Some(busy) {
+            return;
+        }
+        worker.parking.leave(&connection, busy);
+        if let Some(other) = connection.parked() {
+            worker.parking.park(&connection, other);
+        }
+        ran += 1;
+        if ran % RUNS_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
