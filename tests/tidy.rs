@@ -524,3 +524,21 @@ fn rooms_of_a_layer_do_not_import_each_other_in_circles() {
     assert!(edges.values().map(BTreeSet::len).sum::<usize>() > 200, "imports are found");
     report(problems);
 }
+
+#[test]
+fn the_architecture_names_every_layer_and_the_locks_in_their_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = read_text(&root.join("docs/architecture.md")).expect("the document");
+    let drawing = document.split("## The house in one drawing").nth(1).and_then(|text| text.split("```").nth(1));
+    let drawing = drawing.expect("a drawing");
+    for layer in LAYERS {
+        assert!(drawing.contains(&format!(" {layer}/ ")), "the drawing lacks {layer}/");
+    }
+    let source = read_text(&root.join("src/base/lock.rs")).expect("the source");
+    let ranks = source.split("pub enum Rank {").nth(1).and_then(|text| text.split("\n}").next()).expect("the ranks");
+    let ranks: Vec<&str> = ranks.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
+    let ranks: Vec<&str> = ranks.into_iter().filter(|line| !line.starts_with("//")).collect();
+    let table = document.split("<!-- ranks:begin -->").nth(1).and_then(|text| text.split("<!-- ranks:end -->").next());
+    let listed = table.expect("the markers").lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(listed.collect::<Vec<_>>(), ranks, "docs/architecture.md lists the ranks of src/base/lock.rs");
+}
