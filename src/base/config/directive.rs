@@ -13,14 +13,14 @@ pub struct Directive {
     pub default: &'static str,
     /// Whether CONFIG SET may change it.
     pub change: Change,
-    /// What it does here.
-    pub support: Support,
+    /// Whether it has an effect.
+    pub works: bool,
     /// Found only by its exact name, never by a pattern.
     pub hidden: bool,
     /// Not to be shown in logs.
     pub secret: bool,
-    /// A value that is refused, with the reason.
-    pub refused: Option<(&'static str, &'static str)>,
+    /// The reason why any value but the default is refused.
+    pub only_default: Option<&'static str>,
     /// For people, in our own words. May be empty where there is no effect.
     pub doc: &'static str,
 }
@@ -92,71 +92,54 @@ pub enum Change {
     Protected,
 }
 
-/// What a directive does here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Support {
-    /// It works, and users rely on it.
-    Core,
-    /// It works.
-    Useful,
-    /// It is accepted and reported, and has no effect.
-    Ignored,
-}
-
 /// Directives that belong together.
 #[derive(Debug)]
 pub struct Group {
-    /// The heading in the printed configuration.
+    /// The heading in the printed configuration, or why the rows have no effect.
     pub title: &'static str,
     /// The rows.
     pub directives: &'static [Directive],
 }
 
-/// The least that every row says; the rest is chained.
-pub(super) const fn directive(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Directive {
+/// The least that every row says; name and documentation come from the list, and the rest is chained.
+pub(super) const fn of(kind: Kind, default: &'static str) -> Directive {
     Directive {
-        name,
+        name: "",
         alias: "",
         kind,
         default,
         change: Change::Live,
-        support: Support::Core,
+        works: true,
         hidden: false,
         secret: false,
-        refused: None,
-        doc,
+        only_default: None,
+        doc: "",
     }
 }
 
-pub(super) const fn bool(name: &'static str, default: &'static str, doc: &'static str) -> Directive {
-    directive(name, Kind::Bool, default, doc)
+pub(super) const fn bool(default: &'static str) -> Directive {
+    of(Kind::Bool, default)
 }
 
-pub(super) const fn int(name: &'static str, default: &'static str, min: i64, max: i64, doc: &'static str) -> Directive {
-    directive(name, Kind::Int(min, max), default, doc)
+pub(super) const fn int(default: &'static str, min: i64, max: i64) -> Directive {
+    of(Kind::Int(min, max), default)
 }
 
-pub(super) const fn memory(
-    name: &'static str,
-    default: &'static str,
-    min: u64,
-    max: u64,
-    doc: &'static str,
-) -> Directive {
-    directive(name, Kind::Memory(min, max), default, doc)
+pub(super) const fn memory(default: &'static str, min: u64, max: u64) -> Directive {
+    of(Kind::Memory(min, max), default)
 }
 
-pub(super) const fn choice(
-    name: &'static str,
-    default: &'static str,
-    words: &'static [&'static str],
-    doc: &'static str,
-) -> Directive {
-    directive(name, Kind::Choice(words), default, doc)
+pub(super) const fn choice(default: &'static str, words: &'static [&'static str]) -> Directive {
+    of(Kind::Choice(words), default)
 }
 
-pub(super) const fn text(name: &'static str, default: &'static str, doc: &'static str) -> Directive {
-    directive(name, Kind::Text, default, doc)
+pub(super) const fn text(default: &'static str) -> Directive {
+    of(Kind::Text, default)
+}
+
+/// The text of documentation lines, each of which begins with a blank, as `///` has it.
+pub(super) const fn trimmed(doc: &'static str) -> &'static str {
+    doc.trim_ascii()
 }
 
 impl Directive {
@@ -172,14 +155,6 @@ impl Directive {
         Directive { change: Change::Protected, ..self }
     }
 
-    pub(super) const fn useful(self) -> Directive {
-        Directive { support: Support::Useful, ..self }
-    }
-
-    pub(super) const fn ignored(self) -> Directive {
-        Directive { support: Support::Ignored, ..self }
-    }
-
     pub(super) const fn hidden(self) -> Directive {
         Directive { hidden: true, ..self }
     }
@@ -188,8 +163,8 @@ impl Directive {
         Directive { secret: true, ..self }
     }
 
-    pub(super) const fn refuse(self, value: &'static str, reason: &'static str) -> Directive {
-        Directive { refused: Some((value, reason)), ..self }
+    pub(super) const fn only_default(self, reason: &'static str) -> Directive {
+        Directive { only_default: Some(reason), ..self }
     }
 
     /// Is `name` this directive's name or alias?

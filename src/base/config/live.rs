@@ -18,10 +18,10 @@ use super::directive::{Change, Directive, Kind};
 use super::error::ConfigError;
 use super::file::{Loader, Source};
 use super::rewrite;
-use super::settings::Settings;
+use super::settings::Setting;
 use super::value::{self, Value};
 use super::values::Values;
-use crate::base::config::directives;
+use crate::base::config::directives::{self, Settings};
 use crate::base::glob;
 
 /// The configuration of a running server.
@@ -87,7 +87,7 @@ impl Config {
     }
 
     fn from_values(values: Values, file: Option<PathBuf>) -> Config {
-        let settings = Arc::new(Settings::from_values(&values));
+        let settings = Arc::new(values.settings());
         Config {
             current: RwLock::new(Rank::Settings, Current { settings, values: Arc::new(values) }),
             generation: AtomicU64::new(0),
@@ -187,7 +187,7 @@ impl Config {
             changed_values.set(index, value.clone());
             new.push((index, value));
         }
-        let after = Arc::new(Settings::from_values(&changed_values));
+        let after = Arc::new(changed_values.settings());
         Ok(Prepared { new, changed, before, after })
     }
 
@@ -199,7 +199,7 @@ impl Config {
         for (index, value) in change.new {
             values.set(index, value);
         }
-        let settings = Arc::new(Settings::from_values(&values));
+        let settings = Arc::new(values.settings());
         *current = Current { settings, values: Arc::new(values) };
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -271,7 +271,7 @@ fn shown_value(values: &Values, index: usize) -> Vec<u8> {
         Kind::Octal => values.at(index).octal_text(),
         // As Redis, which shows its working directory here: tools join it with a file's name.
         _ if directive.name == "dir" => {
-            let dir = values.path("dir");
+            let dir = PathBuf::of(values.at(index));
             let absolute = std::path::absolute(&dir).unwrap_or(dir);
             absolute.components().collect::<PathBuf>().into_os_string().into_vec()
         }
@@ -397,7 +397,7 @@ mod tests {
         let pair: &[(&[u8], &[u8])] = &[(b"dbfilename", b"x.rdb")];
         assert!(config.set(pair, false, |_, _, _| Ok(())).is_err());
         assert!(config.set(pair, true, |_, _, _| Ok(())).is_ok());
-        assert_eq!(config.settings().dbfilename, "x.rdb");
+        assert_eq!(get(&config, &["dbfilename"]), ["dbfilename=x.rdb"]);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`directive`], [`table`] | what a directive is; all of them |
+//! | [`directive`], [`directives`], [`without_effect`] | what a directive is; those that work, those that do nothing |
 //! | [`value`], [`words`], [`notify`] | values and their texts |
-//! | [`settings`] | the typed fields that the server reads |
+//! | [`settings`] | types of the fields that the server reads |
 //! | [`mod@file`], [`cli`], [`mod@print`] | redis.conf, the command line, the printed defaults |
 //! | [`live`] | CONFIG GET, SET and REWRITE |
 //! | [`error`] | what can be wrong |
@@ -12,7 +12,6 @@
 pub mod cli;
 pub mod directive;
 pub mod directives;
-mod directives_ignored;
 pub mod error;
 pub mod file;
 pub mod live;
@@ -22,13 +21,15 @@ mod rewrite;
 pub mod settings;
 pub mod value;
 mod values;
+pub mod without_effect;
 pub mod words;
 
 pub use cli::{Invocation, USAGE, parse_command_line};
+pub use directives::Settings;
 pub use error::ConfigError;
 pub use file::Source;
 pub use live::{Config, Prepared, is_secret};
 pub use notify::NotifyFlags;
 pub use print::print_default;
-pub use settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission, Settings};
+pub use settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission};
 pub use value::{OutputLimit, SavePoint};

@@ -5,7 +5,8 @@
 use super::directive::{Directive, Kind};
 use super::value::{self, Value};
 use super::words;
-use crate::base::config::directives::{self, GROUPS};
+use crate::base::config::directives::GROUPS;
+use crate::base::config::without_effect::WITHOUT_EFFECT;
 
 const WIDTH: usize = 96;
 
@@ -21,12 +22,17 @@ pub fn print_default(out: &mut Vec<u8>) {
             print_directive(out, directive);
         }
     }
-    out.extend_from_slice(b"\n## Accepted and reported, so that existing files keep working; without effect\n\n");
-    for directive in directives::IGNORED.iter().filter(|directive| !directive.hidden) {
-        for line in lines(directive, &value::default(directive)) {
-            out.extend_from_slice(b"# ");
-            out.extend_from_slice(&line);
-            out.push(b'\n');
+    let heading = "\n## Accepted without effect, so that existing files keep working; each with the reason\n";
+    out.extend_from_slice(heading.as_bytes());
+    for group in WITHOUT_EFFECT {
+        out.push(b'\n');
+        print_comment(out, group.title);
+        for directive in group.directives.iter().filter(|directive| !directive.hidden) {
+            for line in lines(directive, &value::default(directive)) {
+                out.extend_from_slice(b"# ");
+                out.extend_from_slice(&line);
+                out.push(b'\n');
+            }
         }
     }
 }
@@ -40,6 +46,18 @@ fn print_directive(out: &mut Vec<u8>, directive: &Directive) {
     if !directive.alias.is_empty() {
         comment.push_str(&format!(" Also called {}.", directive.alias));
     }
+    print_comment(out, &comment);
+    if matches!(directive.kind, Kind::FileOnly) {
+        return out.extend_from_slice(format!("# {} ...\n", directive.name).as_bytes());
+    }
+    for line in lines(directive, &value::default(directive)) {
+        out.extend_from_slice(&line);
+        out.push(b'\n');
+    }
+}
+
+/// Appends a text as comment lines of bounded width.
+fn print_comment(out: &mut Vec<u8>, comment: &str) {
     let mut width = 0;
     for word in comment.split(' ') {
         if width == 0 || width + 1 + word.len() > WIDTH {
@@ -51,13 +69,6 @@ fn print_directive(out: &mut Vec<u8>, directive: &Directive) {
         width += 1 + word.len();
     }
     out.push(b'\n');
-    if matches!(directive.kind, Kind::FileOnly) {
-        return out.extend_from_slice(format!("# {} ...\n", directive.name).as_bytes());
-    }
-    for line in lines(directive, &value::default(directive)) {
-        out.extend_from_slice(&line);
-        out.push(b'\n');
-    }
 }
 
 /// The lines that give a directive this value in a file.
@@ -90,6 +101,7 @@ fn line(name: &str, words: &[Vec<u8>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::config::directives;
     use crate::base::config::live::Config;
 
     #[test]
@@ -102,8 +114,14 @@ mod tests {
 
         // The commented lines of the last part are valid as well, once they are uncommented.
         let text = String::from_utf8(out).expect("ASCII");
-        let (_, ignored) = text.split_once("without effect\n").expect("the last heading");
-        let lines = ignored.replace("# ", "");
+        let (_, ignored) = text.split_once("Accepted without effect").expect("the last heading");
+        let is_directive = |line: &&str| {
+            let name = line.strip_prefix("# ").and_then(|line| line.split(' ').next()).unwrap_or_default();
+            directives::find(name.as_bytes()).is_some()
+        };
+        let lines: Vec<&str> = ignored.lines().filter(is_directive).map(|line| &line[2..]).collect();
+        assert!(lines.len() > 100, "{lines:?}");
+        let lines = lines.join("\n");
         assert_eq!(Config::from_text(lines.as_bytes()).expect("valid").settings(), config.settings());
         assert!(text.lines().all(|line| line.len() <= WIDTH + 4), "{text}");
         assert!(text.contains("\nsave 3600 1\nsave 300 100\nsave 60 10000\n"));

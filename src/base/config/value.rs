@@ -63,8 +63,11 @@ pub enum Value {
     /// Of `Percentiles`.
     Percentiles(Vec<f64>),
     /// Of `FileOnly`: the words of each line.
-    Lines(Vec<Vec<Vec<u8>>>),
+    Lines(Lines),
 }
+
+/// The lines of a directive that stands in a file only, and the words of each.
+pub type Lines = Vec<Vec<Vec<u8>>>;
 
 /// The default value of a directive.
 pub fn default(directive: &Directive) -> Value {
@@ -76,16 +79,19 @@ pub fn default(directive: &Directive) -> Value {
         split = vec![directive.default.as_bytes().to_vec()];
     }
     let empty = Value::OutputLimits([OutputLimit::default(); 3]);
-    parse(directive, &split, &empty).expect("the defaults of the table are valid, as a test checks")
+    parse_any(directive, &split, &empty).expect("the defaults of the table are valid, as a test checks")
 }
 
 /// Reads a value. `current` is what the directive has now: output limits change class by class.
 pub fn parse(directive: &Directive, words: &[Vec<u8>], current: &Value) -> Result<Value, String> {
-    if let (Some((value, reason)), [word]) = (directive.refused, words)
-        && word.eq_ignore_ascii_case(value.as_bytes())
-    {
-        return Err(reason.to_owned());
+    let value = parse_any(directive, words, current)?;
+    match directive.only_default {
+        Some(reason) if value != default(directive) => Err(reason.to_owned()),
+        _ => Ok(value),
     }
+}
+
+fn parse_any(directive: &Directive, words: &[Vec<u8>], current: &Value) -> Result<Value, String> {
     match directive.kind {
         Kind::Choices(known) => parse_choices(words, known),
         Kind::Addresses => parse_addresses(words),

@@ -1,0 +1,260 @@
+//! The directives that are accepted without effect, each with the reason; and those that do not apply.
+//!
+//! The first are read, checked and reported, so that an existing configuration file and the tools that read the
+//! configuration keep working. This is the one list of them: what is not on it works, and a test looks for its reader.
+//! A value that promises safety, and that nothing would keep, is refused. The second are refused by name: whoever sets
+//! them expects something that this store does not do.
+
+use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, text, trimmed};
+
+const I64_MAX: u64 = i64::MAX as u64;
+const INT_MAX: i64 = i32::MAX as i64;
+
+const SYSLOG_FACILITIES: &[&str] =
+    &["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
+
+macro_rules! without_effect {
+    ($($reason:literal { $($(#[doc = $doc:literal])* $name:literal = $row:expr;)* })*) => {
+        &[$(Group {
+            title: $reason,
+            directives: &[$(Directive { name: $name, doc: trimmed(concat!($($doc),*)), works: false, ..$row }),*],
+        }),*]
+    };
+}
+
+/// Accepted and reported. The title of a group is the reason.
+pub static WITHOUT_EFFECT: &[Group] = without_effect! {
+    "There is no cluster: this is a single-node store." {
+        "cluster-announce-hostname" = text("");
+        "cluster-announce-ip" = text("");
+        "cluster-announce-port" = int("0", 0, 65535);
+        "cluster-config-file" = text("nodes.conf").fixed();
+        "cluster-enabled" =
+            bool("no").fixed().only_default("Ironkeep is a single-node store: cluster mode is not supported");
+        "cluster-node-timeout" = int("15000", 0, i64::MAX);
+        "cluster-require-full-coverage" = bool("yes");
+        "availability-zone" = text("");
+    }
+    "There are no replicas yet, and this server is none." {
+        /// The address that outgoing connections leave from.
+        "bind-source-addr" = text("");
+        "dual-channel-replication-enabled" = bool("no");
+        "masterauth" = text("").alias("primaryauth").secret();
+        "masteruser" = text("").alias("primaryuser");
+        "min-replicas-max-lag" = int("10", 0, INT_MAX).alias("min-slaves-max-lag");
+        "propagation-error-behavior" = choice("ignore", &["ignore", "panic", "panic-on-replicas"]);
+        "repl-backlog-size" = memory("1048576", 1, I64_MAX);
+        "repl-backlog-ttl" = int("3600", 0, i64::MAX);
+        "repl-disable-tcp-nodelay" = bool("no");
+        "repl-diskless-load" = choice("disabled", &["disabled", "on-empty-db", "swapdb", "flush-before-load"]);
+        "repl-diskless-sync" = bool("yes");
+        "repl-diskless-sync-delay" = int("5", 0, INT_MAX);
+        "repl-diskless-sync-max-replicas" = int("0", 0, INT_MAX);
+        "repl-mptcp" = bool("no").fixed();
+        "repl-ping-replica-period" = int("10", 1, INT_MAX).alias("repl-ping-slave-period");
+        "repl-timeout" = int("60", 1, INT_MAX);
+        "replica-announce-ip" = text("").alias("slave-announce-ip");
+        "replica-announce-port" = int("0", 0, 65535).alias("slave-announce-port");
+        "replica-announced" = bool("yes");
+        "replica-full-sync-buffer-limit" = memory("0", 0, u64::MAX);
+        "replica-ignore-disk-write-errors" = bool("no");
+        "replica-ignore-maxmemory" = bool("yes").alias("slave-ignore-maxmemory");
+        "replica-lazy-flush" = bool("no").alias("slave-lazy-flush");
+        "replica-priority" = int("100", 0, INT_MAX).alias("slave-priority");
+        "replica-read-only" = bool("yes").alias("slave-read-only");
+        "replica-serve-stale-data" = bool("yes").alias("slave-serve-stale-data");
+        "replicaof" = of(Kind::ReplicaOf, "").alias("slaveof").fixed();
+        "rdb-del-sync-files" = bool("no");
+        "shutdown-timeout" = int("10", 0, INT_MAX);
+    }
+    "TLS is not built yet. A tls-port is refused, so that nobody takes a connection for protected." {
+        /// The server's certificate chain, PEM.
+        "tls-cert-file" = text("");
+        /// The server's private key, PEM.
+        "tls-key-file" = text("");
+        /// The pass phrase of the private key.
+        "tls-key-file-pass" = text("").secret();
+        /// The authorities that client certificates are checked against, PEM.
+        "tls-ca-cert-file" = text("");
+        /// A directory of such authorities.
+        "tls-ca-cert-dir" = text("");
+        /// Must clients show a valid certificate?
+        "tls-auth-clients" = choice("yes", &["no", "yes", "optional"]);
+        /// Log a client in as the user its certificate names.
+        "tls-auth-clients-user" = choice("off", &["CN", "URI", "off"]);
+        /// The TLS versions to offer, as "TLSv1.2 TLSv1.3"; empty means both.
+        "tls-protocols" = text("");
+        /// The cipher suites of TLS 1.2.
+        "tls-ciphers" = text("");
+        /// The cipher suites of TLS 1.3.
+        "tls-ciphersuites" = text("");
+        /// The server's order of cipher suites decides.
+        "tls-prefer-server-ciphers" = bool("no");
+        /// Read the certificates again every so many seconds; 0: never.
+        "tls-auto-reload-interval" = int("0", 0, INT_MAX);
+        "tls-client-cert-file" = text("");
+        "tls-client-key-file" = text("");
+        "tls-client-key-file-pass" = text("").secret();
+        "tls-cluster" = bool("no").only_default("There is no cluster to speak TLS in");
+        "tls-dh-params-file" = text("");
+        "tls-replication" = bool("no").only_default("There are no replicas to speak TLS with");
+        "tls-session-cache-size" = int("20480", 0, INT_MAX);
+        "tls-session-cache-timeout" = int("300", 0, INT_MAX);
+        "tls-session-caching" = bool("yes");
+        "max-new-tls-connections-per-cycle" = int("1", 1, 1000);
+    }
+    "Users and their rules are not built yet. user lines, aclfile and rename-command are refused." {
+        /// The number of entries that ACL LOG keeps.
+        "acllog-max-len" = int("128", 0, i64::MAX);
+        /// The channels that a new user may use.
+        "acl-pubsub-default" = choice("resetchannels", &["allchannels", "resetchannels"]);
+    }
+    "Scripts, channels and client-side caching are not built yet." {
+        /// Milliseconds after which a running script is called busy.
+        "busy-reply-threshold" = int("5000", 0, i64::MAX).alias("lua-time-limit");
+        "lua-enable-insecure-api" = bool("no").fixed();
+        /// The events to publish: K and/or E, and classes of g$lshzxetdmn, or A.
+        "notify-keyspace-events" = of(Kind::Notify, "");
+        /// Keys remembered for client-side caching; 0: no limit.
+        "tracking-table-max-keys" = int("1000000", 0, i64::MAX);
+    }
+    "SLOWLOG, COMMANDLOG and LATENCY are not built yet." {
+        /// Microseconds; slower commands go to SLOWLOG. -1: none.
+        "slowlog-log-slower-than" = int("10000", -1, i64::MAX).alias("commandlog-execution-slower-than");
+        /// The number of entries that SLOWLOG keeps.
+        "slowlog-max-len" = int("128", 0, i64::MAX).alias("commandlog-slow-execution-max-len");
+        /// Bytes; larger requests are recorded. -1: none.
+        "commandlog-request-larger-than" = int("1048576", -1, i64::MAX);
+        /// The number of large requests kept.
+        "commandlog-large-request-max-len" = int("128", 0, i64::MAX);
+        /// Bytes; larger replies are recorded. -1: none.
+        "commandlog-reply-larger-than" = int("1048576", -1, i64::MAX);
+        /// The number of large replies kept.
+        "commandlog-large-reply-max-len" = int("128", 0, i64::MAX);
+        /// Milliseconds; slower events go to LATENCY. 0: none.
+        "latency-monitor-threshold" = int("0", 0, i64::MAX);
+    }
+    "Redis' own files are neither imported nor exported yet." {
+        /// Write the time into exported append-only files.
+        "aof-timestamp-enabled" = bool("no");
+        /// The name of Redis' own log, when it is imported.
+        "appendfilename" = of(Kind::FileName, "appendonly.aof").fixed();
+        /// The directory of Redis' own log, for the import.
+        "appenddirname" = of(Kind::FileName, "appendonlydir").fixed();
+        /// The name of an RDB file in dir, for import and export.
+        "dbfilename" = of(Kind::FileName, "dump.rdb").protected();
+        /// Check the sums of imported RDB files. Our own files always have them.
+        "rdbchecksum" = bool("yes").fixed();
+    }
+    "Every payload of RESTORE is checked deeply, and one of an unknown version is refused, whoever sends it." {
+        /// Check deeply what RESTORE is given.
+        "sanitize-dump-payload" = choice("no", &["no", "yes", "clients"]);
+        /// Refuse RDB files of newer versions, or try.
+        "rdb-version-check" = choice("strict", &["strict", "relaxed"]);
+    }
+    "Log and snapshots are written in another way: without a fork, in one format, with checksums." {
+        "aof-disable-auto-gc" = bool("no");
+        "aof-rewrite-cpulist" = text("").alias("aof_rewrite_cpulist").fixed();
+        "aof-rewrite-incremental-fsync" = bool("yes");
+        "aof-use-rdb-preamble" = bool("yes");
+        "bgsave-cpulist" = text("").alias("bgsave_cpulist").fixed();
+        "no-appendfsync-on-rewrite" = bool("no");
+        "rdb-save-incremental-fsync" = bool("yes");
+        "loading-process-events-interval-bytes" = int("2097152", 1024, INT_MAX).hidden();
+    }
+    "Memory is always freed in the background and always relocated, in small steps." {
+        "activedefrag" = bool("no");
+        "active-defrag-cycle-max" = int("25", 1, 99);
+        "active-defrag-cycle-min" = int("1", 1, 99);
+        "active-defrag-cycle-us" = int("500", 0, 100000);
+        "active-defrag-ignore-bytes" = memory("104857600", 1, I64_MAX);
+        "active-defrag-max-scan-fields" = int("1000", 1, i64::MAX);
+        "active-defrag-threshold-lower" = int("10", 0, 1000);
+        "active-defrag-threshold-upper" = int("100", 0, 1000);
+        "activerehashing" = bool("yes");
+        "bio-cpulist" = text("").alias("bio_cpulist").fixed();
+        "disable-thp" = bool("yes").fixed();
+        "jemalloc-bg-thread" = bool("yes");
+        "lazyfree-lazy-eviction" = bool("no");
+        "lazyfree-lazy-expire" = bool("no");
+        "lazyfree-lazy-server-del" = bool("no");
+        "lazyfree-lazy-user-del" = bool("no");
+        /// FLUSHALL and FLUSHDB free in the background unless told otherwise.
+        "lazyfree-lazy-user-flush" = bool("no");
+        "list-compress-depth" = int("0", 0, INT_MAX);
+    }
+    "Threads and their periods adapt by themselves." {
+        "dynamic-hz" = bool("yes");
+        "events-per-io-thread" = int("2", 0, INT_MAX).hidden();
+        "hz" = int("10", 0, INT_MAX);
+        "io-threads-do-reads" = bool("no").fixed();
+        "max-new-connections-per-cycle" = int("10", 1, 1000);
+        "prefetch-batch-max-size" = int("16", 0, 128);
+    }
+    "The name of the process, a logo, a seed of hashes and an order of words are not to be chosen." {
+        "always-show-logo" = bool("no").fixed();
+        "extended-redis-compatibility" = bool("no");
+        "hash-seed" = text("").fixed();
+        "import-mode" = bool("no").only_default("Keys expire and are evicted whatever a client imports");
+        "locale-collate" = text("");
+        "mptcp" = bool("no").fixed();
+        "proc-title-template" = text("{title} {listen-addr} {server-mode}");
+        "set-proc-title" = bool("yes").fixed();
+        "socket-mark-id" =
+            int("0", 0, 4294967295).fixed().only_default("Sockets cannot be marked: filter by port or address");
+    }
+    "The operator's log goes to a file or to standard output, from where journald takes it; a bug is always reported." {
+        "crash-log-enabled" = bool("yes");
+        "ignore-warnings" = text("");
+        "syslog-enabled" = bool("no").fixed();
+        "syslog-facility" = choice("local0", SYSLOG_FACILITIES).fixed();
+        "syslog-ident" = text("ironkeep").fixed();
+    }
+    "There are no modules." {
+        "enable-module-command" = choice("no", &["no", "yes", "local"]).fixed();
+    }
+};
+
+/// Refused with the words "does not apply".
+pub(super) const NOT_APPLICABLE: &[&str] = &[
+    "cluster-allow-pubsubshard-when-down",
+    "cluster-allow-reads-when-down",
+    "cluster-allow-replica-migration",
+    "cluster-announce-bus-port",
+    "cluster-announce-client-ipv4",
+    "cluster-announce-client-ipv6",
+    "cluster-announce-client-port",
+    "cluster-announce-client-tls-port",
+    "cluster-announce-human-nodename",
+    "cluster-announce-tls-port",
+    "cluster-blacklist-ttl",
+    "cluster-compatibility-sample-ratio",
+    "cluster-config-save-behavior",
+    "cluster-databases",
+    "cluster-link-sendbuf-limit",
+    "cluster-manual-failover-timeout",
+    "cluster-migration-barrier",
+    "cluster-port",
+    "cluster-preferred-endpoint-type",
+    "cluster-replica-no-failover",
+    "cluster-slave-no-failover",
+    "cluster-replica-validity-factor",
+    "cluster-slave-validity-factor",
+    "cluster-slot-migration-log-max-len",
+    "cluster-slot-stats-enabled",
+    "slot-migration-max-failover-repl-bytes",
+    "crash-memcheck-enabled",
+    "client-default-resp",
+    "cluster-ping-interval",
+    "debug-context",
+    "enable-debug-assert",
+    "req-res-logfile",
+    "use-exit-on-panic",
+    "watchdog-period",
+    "loadmodule",
+    "rdma-bind",
+    "rdma-completion-vector",
+    "rdma-port",
+    "rdma-rx-size",
+    "sentinel",
+];
