@@ -522,6 +522,65 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     }
 }
 
+/// A waiting command told its client what it had taken, although the log had not taken that change: it was acknowledged,
+/// and after a restart it had never happened.
+#[test]
+fn a_served_pop_that_the_log_did_not_take_is_not_answered() {
+    for policy in ["always", "everysec"] {
+        let recipe = Recipe::under_test().with("appendfsync", policy).with("save", "").with("io-threads", "2");
+        let server = recipe.with_file_limit_kib(256).start();
+        let (mut pusher, mut popper, mut asking) = (server.client(), server.client(), server.client());
+        let value = "v".repeat(1000);
+        let mut pushed = 0;
+        loop {
+            assert!(pushed < 1000, "the limit does not work");
+            popper.send(&encode(&["BLPOP", "l", "0"])).expect("it is connected");
+            while info(&mut asking, "blocked_clients") != "1" {
+                std::thread::yield_now();
+            }
+            let is_pushed = pusher.try_call(&["RPUSH", "l", &value]).is_ok_and(|reply| reply == b":1\r\n");
+            let is_popped = popper.receive().is_ok_and(|reply| reply.starts_with(b"*2"));
+            // The pop is in the block of the push, or in a later one.
+            assert!(is_pushed || !is_popped, "{policy}: the pop is answered, and the push before it is not");
+            if !is_popped {
+                break;
+            }
+            pushed += 1;
+        }
+        assert!(pushed > 50, "{policy}: {pushed}");
+        assert_eq!(info(&mut asking, "aof_last_write_status"), "err");
+    }
+}
+
+/// WAITAOF looked at the last write that the connection had made itself, and took what a waiting command had done,
+/// served by the write of another, for synced.
+#[test]
+fn waitaof_waits_for_what_a_served_command_has_done() {
+    let server = Recipe::under_test().with("appendfsync", "no").with("save", "").with("io-threads", "2").start();
+    let (mut writer, mut asking) = (server.client(), server.client());
+    writer.ok("XGROUP CREATE stream g $ MKSTREAM");
+    writer.ok("RPUSH from 1");
+    for (blocking, write) in [
+        ("BLPOP list 0", "RPUSH list a"),
+        ("BLMOVE list to LEFT LEFT 0", "RPUSH list a"),
+        ("BZPOPMIN zset 0", "ZADD zset 1 a"),
+        ("BLMPOP 0 1 list LEFT", "LMOVE from list LEFT LEFT"),
+        ("XREADGROUP GROUP g c BLOCK 0 STREAMS stream >", "XADD stream * f v"),
+    ] {
+        let mut waiting = server.client();
+        // Whatever was written before it began is synced, as far as it is concerned.
+        assert_eq!(waiting.ok("WAITAOF 1 0 0").elements()[0].integer(), 1);
+        waiting.send(&encode(&support::words::split(blocking))).expect("it is connected");
+        while info(&mut asking, "blocked_clients") != "1" {
+            std::thread::yield_now();
+        }
+        writer.ok(write);
+        assert!(waiting.receive().expect("it is served").starts_with(b"*") || blocking.starts_with("BLMOVE"));
+        let waited = waiting.ok("WAITAOF 1 0 10");
+        assert_eq!(waited.elements()[0].integer(), 0, "{blocking}: nothing is ever synced");
+    }
+}
+
 /// Shutdown, a snapshot and the log each waited for a lock of another, and the last snapshot missed what was written
 /// while it was made.
 #[test]

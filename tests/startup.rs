@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use support::client::{Address, Client};
+use support::reply::Reply;
 use support::server::{Recipe, free_port, wait};
 
 /// The program under test without any arguments.
@@ -298,6 +299,46 @@ fn memory_is_limited() {
     assert_eq!(client.ok("DEL before").integer(), 1);
     client.ok("CONFIG SET maxmemory 0");
     client.ok("SET k v");
+}
+
+/// Whatever was queued above `maxmemory` was refused, so that a transaction could not even make room.
+#[test]
+fn above_maxmemory_a_transaction_is_refused_only_what_may_take_memory() {
+    if Recipe::is_stand_in() {
+        println!("not checked: Redis refuses whatever is queued");
+        return;
+    }
+    let server = Recipe::under_test().start();
+    let (mut client, mut other) = (server.client(), server.client());
+    client.ok("MSET a 1 b 2");
+    client.ok("CONFIG SET maxmemory 1");
+    client.ok("WATCH a");
+    for line in ["DEL a", "GET b", "EXPIRE b 100", "PING", "UNWATCH"] {
+        client.ok("MULTI");
+        assert_eq!(client.ok(line).string(), "QUEUED", "{line}");
+        assert_eq!(client.ok("EXEC").elements().len(), 1, "{line}");
+    }
+    assert_eq!(client.ok("EXISTS a b").integer(), 1);
+    let refused = |reply: Reply, text: &str| assert!(reply.is_error() && reply.string().starts_with(text), "{reply:?}");
+    client.ok("MULTI");
+    client.ok("DEL b");
+    refused(client.line("SET c 1"), "OOM command not allowed when used memory > 'maxmemory'.");
+    refused(client.line("EXEC"), "EXECABORT Transaction discarded because of previous errors.");
+    client.ok("MULTI");
+    refused(client.line("SET c 1"), "OOM command not allowed");
+    client.ok("DISCARD");
+    // What was queued while there was room is executed without it if none of it may take memory.
+    for (line, executed) in [("SET c 1", false), ("DEL b", true)] {
+        other.ok("CONFIG SET maxmemory 0");
+        client.ok("MULTI");
+        client.ok(line);
+        other.ok("CONFIG SET maxmemory 1");
+        match executed {
+            true => assert_eq!(client.ok("EXEC").elements().len(), 1),
+            false => refused(client.line("EXEC"), "EXECABORT Transaction discarded because of: OOM"),
+        }
+    }
+    assert_eq!(client.ok("EXISTS b c").integer(), 0);
 }
 
 #[test]

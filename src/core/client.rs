@@ -3,7 +3,7 @@
 //! A [`Client`] belongs to the worker that serves it. What others may ask of it (`CLIENT LIST`) stands in
 //! its [`ClientRecord`]: plain atomics, and a lock around what changes rarely.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +16,10 @@ use crate::core::call::Wait;
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{RequestLimits, Resp};
+
+/// What a key under WATCH takes beside its name and what is remembered of it, about, in bytes: its count and version in
+/// the shard, and the room that maps keep free.
+const WATCHED_MORE_BYTES: usize = 64;
 
 /// What of a connection any thread may read.
 #[derive(Debug, Default)]
@@ -62,6 +66,10 @@ pub struct ClientRecord {
     pub queued: AtomicU64,
     /// How many keys it watches.
     pub watching: AtomicU64,
+    /// The memory that they take, about, in bytes.
+    pub watched_bytes: AtomicU64,
+    /// The memory that a transaction's queue takes, in bytes.
+    pub queued_bytes: AtomicU64,
     /// What the client says of itself.
     pub labels: Mutex<Labels>,
 }
@@ -164,8 +172,8 @@ pub struct Client {
     pub last_write_block: u64,
     /// What MULTI has begun.
     pub transaction: Option<Box<Transaction>>,
-    /// The keys under WATCH.
-    pub watched: Vec<WatchedKey>,
+    /// The keys under WATCH, each with its database.
+    pub watched: HashMap<(u32, Box<[u8]>), WatchedKey>,
     /// Whether EXEC is executing its commands, which may not wait for anything then.
     pub in_exec: bool,
 }
@@ -183,14 +191,10 @@ pub struct Transaction {
     pub aborted: bool,
 }
 
-/// A key under WATCH.
+/// What is remembered of a key under WATCH.
 #[derive(Debug)]
 pub struct WatchedKey {
-    /// The database.
-    pub db: u32,
-    /// The key.
-    pub key: Box<[u8]>,
-    /// Its hash.
+    /// The hash of the key.
     pub hash: u64,
     /// The version that EXEC must still find.
     pub version: u64,
@@ -213,7 +217,7 @@ impl Client {
             aborted: false,
             last_write_block: 0,
             transaction: None,
-            watched: Vec::new(),
+            watched: HashMap::new(),
             in_exec: false,
         }
     }
@@ -227,34 +231,48 @@ impl Client {
     /// Ends the transaction, if there is one, and gives what it has queued.
     pub fn end_transaction(&mut self) -> Option<Box<Transaction>> {
         self.record.queued.store(0, Ordering::Relaxed);
+        self.record.queued_bytes.store(0, Ordering::Relaxed);
         self.transaction.take()
     }
 
     /// Watches no key any more, whatever has become of them. Waits for nobody.
     pub fn unwatch(&mut self, keyspace: &Keyspace) {
-        for watched in self.watched.drain(..) {
-            keyspace.unwatch(watched.db, &watched.key, watched.hash);
-        }
-        self.record.watching.store(0, Ordering::Relaxed);
+        self.unwatch_by(|db, key, hash| {
+            keyspace.unwatch(db, key, hash);
+            None
+        });
     }
 
     /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`]. Behind the closed gate.
     pub fn unwatch_alone(&mut self, keyspace: &Keyspace) -> bool {
-        self.unwatch_by(|watched| keyspace.lock(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
+        self.unwatch_by(|db, key, hash| keyspace.lock(shard_of(hash)).watched.unwatch(db, key))
     }
 
     /// The same, if all their shards are held.
     pub fn unwatch_held(&mut self, held: &mut Held<'_>) -> bool {
-        self.unwatch_by(|watched| held.shard(shard_of(watched.hash)).watched.unwatch(watched.db, &watched.key))
+        self.unwatch_by(|db, key, hash| held.shard(shard_of(hash)).watched.unwatch(db, key))
     }
 
-    fn unwatch_by(&mut self, mut unwatch: impl FnMut(&WatchedKey) -> Option<u64>) -> bool {
+    fn unwatch_by(&mut self, mut unwatch: impl FnMut(u32, &[u8], u64) -> Option<u64>) -> bool {
+        if self.watched.is_empty() {
+            return false;
+        }
         let mut changed = false;
-        for watched in self.watched.drain(..) {
-            changed |= unwatch(&watched) != Some(watched.version);
+        for ((db, key), watched) in std::mem::take(&mut self.watched) {
+            changed |= unwatch(db, &key, watched.hash) != Some(watched.version);
         }
         self.record.watching.store(0, Ordering::Relaxed);
+        self.record.watched_bytes.store(0, Ordering::Relaxed);
         changed
+    }
+
+    /// Watches one key more, which it does not watch yet.
+    pub fn watch(&mut self, db: u32, key: &[u8], watched: WatchedKey) {
+        self.watched.insert((db, key.into()), watched);
+        // The shard keeps the key once more, for all who watch it.
+        let bytes = 2 * (key.len() + size_of::<(u32, Box<[u8]>)>()) + size_of::<WatchedKey>() + WATCHED_MORE_BYTES;
+        self.record.watching.fetch_add(1, Ordering::Relaxed);
+        self.record.watched_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Back to the state of a new connection: RESET. Its name goes; what it said of its library stays.

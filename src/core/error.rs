@@ -64,10 +64,21 @@ pub enum CommandError {
     Message(String),
     /// The same, repeating a word of the client.
     Echo(Vec<u8>),
-    /// A bug of ours stopped the command; its changes were undone.
-    Internal,
+    /// A bug of ours stopped the command.
+    Internal(Remains),
     /// No error and never sent: what the command needs is not to be had at once. It has done nothing and is run again.
     Busy(Busy),
+}
+
+/// What is left of a command that a bug of ours stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Nothing: its changes were undone, or it had made none.
+    Nothing,
+    /// Its change of its one key, which it makes as its last step. The log holds it, if there is one.
+    Change,
+    /// Nobody knows: it is no data command, and nothing of it is undone.
+    Unknown,
 }
 
 impl CommandError {
@@ -146,7 +157,9 @@ impl fmt::Display for CommandError {
             CommandError::Unblocked => "UNBLOCKED client unblocked via CLIENT UNBLOCK",
             CommandError::Text(text) => text,
             CommandError::Message(text) => text,
-            CommandError::Internal => "ERR internal error, the command was undone",
+            CommandError::Internal(Remains::Nothing) => "ERR internal error, the command was undone",
+            CommandError::Internal(Remains::Change) => "ERR internal error, what the command had changed stands",
+            CommandError::Internal(Remains::Unknown) => "ERR internal error, the command was stopped where it was",
             CommandError::Busy(_) => "BUSY what the command needs is in use",
         };
         f.write_str(text)

@@ -136,7 +136,16 @@ pub struct Waiter {
     /// Its keys with their hashes.
     pub keys: Vec<(u64, Box<[u8]>)>,
     /// Who takes the reply; `None` once it is answered.
-    pub state: Mutex<Option<oneshot::Sender<Output>>>,
+    pub state: Mutex<Option<oneshot::Sender<Served>>>,
+}
+
+/// What ends the wait of a command.
+#[derive(Debug)]
+pub struct Served {
+    /// The reply.
+    pub output: Output,
+    /// The block of the log that holds what the command has changed; `None` if it changed nothing.
+    pub block: Option<u64>,
 }
 
 /// All commands that wait.
@@ -223,7 +232,7 @@ impl Blocking {
         let mut out = Output::new();
         let _done = write(Reply::new(&mut out, waiter.resp));
         // Who has gone away need not be told.
-        let _ = sender.send(out);
+        let _ = sender.send(Served { output: out, block: None });
         true
     }
 }
@@ -236,7 +245,7 @@ pub struct Blocked {
     /// The waiter.
     pub waiter: Arc<Waiter>,
     /// Brings the reply.
-    pub answer: oneshot::Receiver<Output>,
+    pub answer: oneshot::Receiver<Served>,
     /// For how long; `None` for ever.
     pub timeout: Option<Duration>,
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::base::{clock, lock, logging};
+use crate::core::error::Remains;
 use crate::core::{CommandError, Server};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
@@ -54,7 +55,7 @@ pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(
             true => {
                 let outcome = catch_unwind(AssertUnwindSafe(|| reload(&shared, how)));
                 saving::end_turn(&shared);
-                outcome.unwrap_or(Err(CommandError::Internal))
+                outcome.unwrap_or(Err(CommandError::Internal(Remains::Unknown)))
             }
             false => Err(ENDING),
         };

@@ -41,9 +41,8 @@ impl Group<'_> {
         if self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
             // Whatever is executed makes room, for replies take memory too; what needs more is refused without it.
             let made = self.make_room();
-            // What is queued takes memory, whatever it is.
-            let is_queued = client.transaction.is_some() && !flags.has(flags::NOT_QUEUED);
-            if flags.has(flags::DENYOOM) || is_queued {
+            // In a transaction too: what is queued is bounded like all that a client sends before it is executed.
+            if flags.has(flags::DENYOOM) {
                 made?;
             }
         }

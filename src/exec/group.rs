@@ -17,6 +17,7 @@ use super::{Executor, GROUP_MAX};
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::db::Facts;
+use crate::core::error::Remains;
 use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Command, CommandError, Handler, Scratch, Server, SessionCall, Unit, flags};
@@ -197,7 +198,7 @@ impl Group<'_> {
                 let (server, now) = (self.server, self.facts.now);
                 let reply = Reply::new(out, client.resp);
                 catch_unwind(AssertUnwindSafe(|| handler(&mut SessionCall { args, entry, server, client, now }, reply)))
-                    .unwrap_or_else(|panic| Err(internal_error(entry, &*panic)))
+                    .unwrap_or_else(|panic| Err(internal_error(entry, Remains::Unknown, &*panic)))
             }
             Handler::Transaction(step) => self.step(step, args, keys, client, out),
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use smallvec::SmallVec;
 
 use crate::base::logging;
+use crate::core::error::Remains;
 use crate::core::stats::CommandCounters;
 use crate::core::table::CommandEntry;
 use crate::core::{Call, CommandError, LogRule, Outcome, Server};
@@ -67,24 +68,34 @@ pub(super) fn failure(failed: Result<CommandError, Box<dyn Any + Send>>, call: &
         }
         Err(panic) => panic,
     };
-    if call.db.unit().is_undoable() {
+    let unit = call.db.unit();
+    let stands = unit.command_has_changed() && !unit.is_undoable();
+    if !stands {
         call.db.roll_back();
-    } else if call.db.unit().has_unlogged_change() {
+        return internal_error(call.entry, Remains::Nothing, &*panic);
+    }
+    if unit.has_unlogged_change() {
         // One key, changed as the last step: the change stands, so the log must hold it.
         let keys: SmallVec<[_; 1]> = call.keys().collect();
         keys.iter().for_each(|key| call.db.log_state(*key));
     }
-    internal_error(call.entry, &*panic)
+    internal_error(call.entry, Remains::Change, &*panic)
 }
 
 /// Reports a bug of ours that stopped a command.
 #[cold]
-pub(super) fn internal_error(entry: &CommandEntry, panic: &(dyn Any + Send)) -> CommandError {
+pub(super) fn internal_error(entry: &CommandEntry, remains: Remains, panic: &(dyn Any + Send)) -> CommandError {
     let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    logging::warning(format_args!(
-        "BUG: the command '{}' panicked and was undone: {}",
-        entry.full_name,
-        what.unwrap_or("no message")
-    ));
-    CommandError::Internal
+    let what = what.unwrap_or("no message");
+    logging::warning(format_args!("BUG: the command '{}' panicked{}: {what}", entry.full_name, ending(remains)));
+    CommandError::Internal(remains)
+}
+
+/// What became of a command that panicked, as the operator's log has it.
+fn ending(remains: Remains) -> &'static str {
+    match remains {
+        Remains::Nothing => " and was undone",
+        Remains::Change => "; its key stays as it was by then, in the log too",
+        Remains::Unknown => " and was stopped where it was",
+    }
 }

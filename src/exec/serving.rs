@@ -17,7 +17,7 @@ use crate::core::call::{HashedKeys, Wait};
 use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::table::CommandEntry;
-use crate::core::waiting::{Block, Blocked, Waiter};
+use crate::core::waiting::{Block, Blocked, Served, Waiter};
 use crate::core::{Call, Handler, Server, flags};
 use crate::keyspace::{Held, Key};
 use crate::resp::request::OwnedArgs;
@@ -147,7 +147,8 @@ impl Group<'_> {
         let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
-        append(server, self.worker, call.db.unit());
+        let block = append(server, self.worker, call.db.unit());
+        let block = call.db.unit().has_changed().then_some(block);
         let waits_on = call.block.is_some();
         drop(call);
         self.retire();
@@ -164,7 +165,7 @@ impl Group<'_> {
         server.blocking.leave(&server.keyspace, waiter);
         if let Some(sender) = sender {
             // Who has gone away since need not be told: what was taken is as lost as a reply on its way.
-            let _ = sender.send(out);
+            let _ = sender.send(Served { output: out, block });
         }
         self.add_ready(entry, args, &keys, ready);
     }

@@ -9,6 +9,8 @@
 //! - Its effects enter the log through one appender: they are inside one block, all of them or none.
 //! - A command that fails inside changes nothing and does not stop the others, as in Redis.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use smallvec::SmallVec;
 
 use super::data::{append, find_keys, wants};
@@ -36,7 +38,8 @@ impl<'a> Group<'a> {
         transaction.flags = transaction.flags.or(entry.command.flags);
         transaction.queue.push(args);
         let (queued, bytes) = (transaction.queue.len() as u64, transaction.bytes as u64);
-        client.record.queued.store(queued + 1, std::sync::atomic::Ordering::Relaxed);
+        client.record.queued.store(queued + 1, Relaxed);
+        client.record.queued_bytes.store(bytes, Relaxed);
         if bytes > self.queue_bytes_max {
             // What a client may have sent without its being executed is bounded, transaction or not.
             client.end_transaction();
@@ -76,19 +79,20 @@ impl<'a> Group<'a> {
 
     /// Watches keys. If the shard of one is busy, those before it stay watched: watching them again changes nothing.
     fn watch(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client) -> Result<(), Busy> {
+        // Not while a transaction runs alone: a version that it takes back would be given to another change.
+        self.enter()?;
         let db = client.db;
         for named in &keys.named {
             let key = named.of(args);
-            if client.watched.iter().any(|watched| watched.db == db && *watched.key == *key.bytes) {
+            if client.watched.contains_key(&(db, key.bytes.into())) {
                 continue;
             }
             // A key whose time has come is no change that happens later.
             let existed = self.exists(Held::try_one(&self.server.keyspace, key.shard(), self.patience)?, db, key);
             let mut held = Held::try_one(&self.server.keyspace, key.shard(), self.patience)?;
             let version = held.shard(key.shard()).watched.watch(db, key.bytes);
-            client.watched.push(WatchedKey { db, key: key.bytes.into(), hash: key.hash, version, existed });
+            client.watch(db, key.bytes, WatchedKey { hash: key.hash, version, existed });
         }
-        client.record.watching.store(client.watched.len() as u64, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 
@@ -121,15 +125,15 @@ impl<'a> Group<'a> {
             self.close().map_err(CommandError::Busy)?;
         }
         let transaction = client.end_transaction().expect("it was just there");
-        for watched in &client.watched {
-            let key = Key { bytes: &watched.key, hash: watched.hash };
+        for ((db, bytes), watched) in &client.watched {
+            let key = Key { bytes, hash: watched.hash };
             // An expired key where none was, brought by SWAPDB, is no change.
             if watched.existed {
                 let held = match &mut held {
                     Some(held) => held.lend(std::iter::once(key.shard())),
                     None => Held::one(keyspace, key.shard()),
                 };
-                self.exists(held, watched.db, key);
+                self.exists(held, *db, key);
             }
         }
         let has_changed = match &mut held {
@@ -177,7 +181,7 @@ impl<'a> Group<'a> {
             }
             keys.named.iter().for_each(|key| want(key.shard()));
         }
-        client.watched.iter().for_each(|watched| want(shard_of(watched.hash)));
+        client.watched.values().for_each(|watched| want(shard_of(watched.hash)));
         self.enter()?;
         let held = Held::try_several(&server.keyspace, &mut shards, self.patience)?;
         // Nobody else begins to wait for a key of a shard that is held.

@@ -691,7 +691,12 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         let mut client = connection.client.borrow_mut();
         let mut output = connection.output.borrow_mut();
         let mark = output.mark();
-        let _done = finish(Reply::new(&mut output, client.resp));
+        if let Some(block) = finish.block {
+            client.last_write_block = block;
+            // Whatever the log was like when it began to wait: a write is among these commands now.
+            connection.writes_refused.set(false);
+        }
+        let _done = (finish.reply)(Reply::new(&mut output, client.resp));
         settle_reply_mode(&mut client, mark, &mut output);
     }
     let unexecuted = !connection.received.borrow().is_empty();

@@ -7,11 +7,24 @@ use tokio::sync::oneshot;
 
 use super::worker::Worker;
 use crate::core::client::ClientRecord;
+use crate::core::error::Remains;
 use crate::core::{CommandError, Wait};
 use crate::resp::{Done, Reply};
 
-/// Writes the reply once the wait is over.
-pub type Finish = Box<dyn FnOnce(Reply<'_>) -> Done>;
+/// How a wait has ended.
+pub struct Finish {
+    /// Writes the reply.
+    pub reply: Box<dyn FnOnce(Reply<'_>) -> Done>,
+    /// The block of the log that holds what the command has changed while it waited, if it has: for its connection,
+    /// that is its last write.
+    pub block: Option<u64>,
+}
+
+impl Finish {
+    fn by(reply: impl FnOnce(Reply<'_>) -> Done + 'static) -> Finish {
+        Finish { reply: Box::new(reply), block: None }
+    }
+}
 
 /// Lets CLIENT UNBLOCK end a wait that no key ends.
 #[derive(Debug)]
@@ -71,18 +84,18 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
         },
         Wait::Replicas { timeout } => match unblock.or(sleep(timeout)).await {
             true => unblocked(),
-            false => Box::new(|reply| reply.int(0)),
+            false => Finish::by(|reply| reply.int(0)),
         },
         Wait::Snapshot(done) => {
             let outcome = done.await;
-            Box::new(move |reply| match outcome {
+            Finish::by(move |reply| match outcome {
                 Ok(Ok(())) => reply.ok(),
                 _ => reply.error(&"ERR"),
             })
         }
         Wait::Reload(done) => {
-            let outcome = done.await.unwrap_or(Err(CommandError::Internal));
-            Box::new(move |reply| match outcome {
+            let outcome = done.await.unwrap_or(Err(CommandError::Internal(Remains::Unknown)));
+            Finish::by(move |reply| match outcome {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error_bytes(&error.wire()),
             })
@@ -93,19 +106,21 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
                 () = sleep(blocked.timeout) => {
                     let null = blocked.waiter.null;
                     if blocked.give_up() {
-                        return Box::new(move |reply| null.write(reply));
+                        return Finish::by(move |reply| null.write(reply));
                     }
                     // It is being served just now.
                     (&mut blocked.answer).await
                 }
             };
-            Box::new(move |reply| match answer {
-                Ok(mut answer) => reply.prepared(&mut answer),
-                Err(_) => reply.error(&CommandError::Internal),
-            })
+            let block = answer.as_ref().ok().and_then(|served| served.block);
+            let reply = move |reply: Reply<'_>| match answer {
+                Ok(mut served) => reply.prepared(&mut served.output),
+                Err(_) => reply.error(&CommandError::Internal(Remains::Unknown)),
+            };
+            Finish { block, ..Finish::by(reply) }
         }
         Wait::Shutdown(refused) => match refused.await {
-            Ok(text) => Box::new(move |reply| reply.error(&text)),
+            Ok(text) => Finish::by(move |reply| reply.error(&text)),
             // The server is ending: there is nothing to say.
             Err(_) => pending().await,
         },
@@ -122,13 +137,13 @@ async fn synced(worker: &Worker, block: u64) {
 }
 
 fn unblocked() -> Finish {
-    Box::new(|reply| reply.error(&CommandError::Unblocked))
+    Finish::by(|reply| reply.error(&CommandError::Unblocked))
 }
 
 /// Whether the log is synced up to a block, and how many replicas have it.
 fn local_and_replicas(worker: &Worker, block: u64) -> Finish {
     let local = i64::from(worker.server.store.log().synced() >= block);
-    Box::new(move |reply| {
+    Finish::by(move |reply| {
         let mut counts = reply.array(2);
         counts.int(local);
         counts.int(0);

@@ -134,6 +134,47 @@ mod tests {
         assert!(list.contains("multi=-1 watch=0"), "{list}");
     }
 
+    /// A field of CLIENT LIST.
+    fn listed(t: &mut Runner, field: &str) -> usize {
+        let list = t.run("CLIENT LIST");
+        let value = list.split(' ').find_map(|word| word.strip_prefix(field)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).expect("the field is there")
+    }
+
+    /// Each new key was compared with all that were watched before, and nothing was counted for it.
+    #[test]
+    fn a_hundred_thousand_keys_are_watched_at_little_cost_which_is_counted() {
+        let mut t = Runner::new();
+        let before = listed(&mut t, "tot-mem");
+        for round in 0..100 {
+            let keys: Vec<_> = (0..1000).map(|key| format!("key:{}", round * 1000 + key)).collect();
+            t.run(&format!("WATCH {} key:0", keys.join(" ")));
+        }
+        assert_eq!(listed(&mut t, "watch"), 100_000);
+        let more = listed(&mut t, "tot-mem") - before;
+        assert!((10_000_000..40_000_000).contains(&more), "{more} bytes");
+        t.run("MULTI");
+        t.run("SET key:99999 v");
+        assert_eq!(t.run("EXEC"), "*1 +OK ");
+        assert_eq!((listed(&mut t, "watch"), listed(&mut t, "tot-mem")), (0, before));
+        t.run("WATCH key:7 key:99998");
+        t.run("SET key:7 v");
+        t.run("MULTI");
+        assert_eq!(t.run("EXEC"), "*-1 ");
+    }
+
+    #[test]
+    fn what_is_queued_is_counted() {
+        let mut t = Runner::new();
+        t.run("MULTI");
+        t.run(&format!("SET k {}", "x".repeat(10_000)));
+        let queued = t.server.clients.list()[0].queued_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((10_000..11_000).contains(&queued), "{queued}");
+        t.run("CLIENT LIST");
+        assert!(t.run("EXEC").contains(" multi-mem=0 "));
+        assert_eq!(t.server.clients.list()[0].queued_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+
     #[test]
     fn what_is_queued_is_bounded() {
         let mut t = Runner::new();

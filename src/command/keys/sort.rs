@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use crate::base::format;
 use crate::command::string::text;
 use crate::core::Db;
+use crate::core::error::Remains;
 use crate::core::key_spec::Look;
 use crate::core::stored_string::string_of;
 use crate::core::{
@@ -287,7 +288,7 @@ fn store(call: &mut Call<'_>, destination: &[u8], results: &[Option<Vec<u8>>], r
     match AnyList::finish(list) {
         Finished::Packed(packing, bytes) => call.db.set(key, NewValue::Packed(packing, &bytes), None),
         Finished::Large(heap) => call.db.set(key, NewValue::Heap(heap), None),
-        Finished::Empty | Finished::InPlace => return Err(CommandError::Internal),
+        Finished::Empty | Finished::InPlace => return Err(CommandError::Internal(Remains::Nothing)),
     }
     call.db.count_as(before, results.len() as u64);
     call.db.log_state(key);

@@ -1,6 +1,7 @@
 //! Pushing to and popping from the ends of a list.
 
 use super::{ONE_LIST, write, write_one};
+use crate::core::error::Remains;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Elements, Reply};
@@ -111,7 +112,7 @@ fn pop_one(call: &mut Call<'_>, key: Key<'_>, end: End, reply: Reply<'_>) -> Out
     Ok(match (done, reply) {
         (Some(done), _) => done,
         (None, Some(reply)) => reply.null(),
-        (None, None) => return Err(CommandError::Internal),
+        (None, None) => return Err(CommandError::Internal(Remains::Nothing)),
     })
 }
 
