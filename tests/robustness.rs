@@ -522,8 +522,8 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     }
 }
 
-/// A waiting command told its client what it had taken, although the log had not taken that change: it was acknowledged,
-/// and after a restart it had never happened.
+/// A waiting command told its client what it had taken, although the log had not taken that change: it was
+/// acknowledged, and after a restart it had never happened.
 #[test]
 fn a_served_pop_that_the_log_did_not_take_is_not_answered() {
     for policy in ["always", "everysec"] {

@@ -81,6 +81,7 @@ impl Group<'_> {
             register(server, &mut call, block, client);
         }
         drop(call);
+        self.retire();
         if self.closed.is_some() && !was_alone {
             if command.flags.has(flags::WRITE) && server.blocking.is_any() {
                 let mut ready = Vec::new();
@@ -89,7 +90,6 @@ impl Group<'_> {
             }
             self.open();
         }
-        self.retire();
         outcome
     }
 
