@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::core::Flags;
 use crate::core::call::Wait;
+use crate::core::user::User;
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{RequestLimits, Resp};
@@ -158,8 +159,8 @@ pub struct Client {
     pub db: u32,
     /// The version of the protocol.
     pub resp: Resp,
-    /// Whether it has given the password, where one is asked for.
-    pub authenticated: bool,
+    /// For whom it acts; `None` until it has authenticated.
+    pub user: Option<Arc<User>>,
     /// What is sent back.
     pub reply_mode: ReplyMode,
     /// Why it waits, if it does.
@@ -204,13 +205,13 @@ pub struct WatchedKey {
 
 impl Client {
     /// A new connection.
-    pub fn new(record: Arc<ClientRecord>, authenticated: bool) -> Self {
+    pub fn new(record: Arc<ClientRecord>, user: Option<Arc<User>>) -> Self {
         record.resp.store(2, Ordering::Relaxed);
         Client {
             record,
             db: 0,
             resp: Resp::V2,
-            authenticated,
+            user,
             reply_mode: ReplyMode::On,
             wait: None,
             closing: false,
@@ -276,10 +277,10 @@ impl Client {
     }
 
     /// Back to the state of a new connection: RESET. Its name goes; what it said of its library stays.
-    pub fn reset(&mut self, authenticated: bool) {
+    pub fn reset(&mut self, user: Option<Arc<User>>) {
         self.select(0);
         self.set_resp(Resp::V2);
-        self.authenticated = authenticated;
+        self.user = user;
         self.reply_mode = ReplyMode::On;
         self.record.no_touch.store(false, Ordering::Relaxed);
         self.record.no_evict.store(false, Ordering::Relaxed);
@@ -302,6 +303,6 @@ impl Client {
 
     /// What the request decoder may accept of this connection.
     pub fn limits(&self, bulk_max_bytes: u64) -> RequestLimits {
-        RequestLimits { bulk_max_bytes, authenticated: self.authenticated }
+        RequestLimits { bulk_max_bytes, authenticated: self.user.is_some() }
     }
 }

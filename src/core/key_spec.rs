@@ -16,14 +16,59 @@ pub struct KeySpec {
     pub begin: Begin,
     /// How to go on.
     pub find: Find,
-    /// What is done with these keys, as `COMMAND` shows it, space-separated: `RW access update`.
-    pub flags: &'static str,
+    /// What is done with these keys.
+    pub flags: KeyFlags,
     /// A remark for `COMMAND`; empty for none.
     pub notes: &'static str,
     /// Finds the key of a call where `begin` and `find`, which are what `COMMAND` shows, cannot tell it.
     pub look: Option<fn(Args<'_>) -> Look>,
     /// What a call does with these keys, where `flags` are only the most that it may do.
-    pub flags_of: Option<fn(Args<'_>) -> &'static str>,
+    pub flags_of: Option<fn(Args<'_>) -> KeyFlags>,
+}
+
+/// What a command does with a key: how it uses the whole, and what it does with the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyFlags(u16);
+
+/// The word of each flag, by its bit, in the order of `COMMAND`.
+const KEY_FLAGS: [&str; 9] = ["RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"];
+
+impl KeyFlags {
+    /// The flags of these words, which a blank separates: declarations are checked when they are compiled.
+    ///
+    /// # Panics
+    /// If a word is no flag.
+    pub const fn of(words: &str) -> KeyFlags {
+        let (bytes, mut flags, mut start) = (words.as_bytes(), 0, 0);
+        while start < bytes.len() {
+            let mut end = start;
+            while end < bytes.len() && bytes[end] != b' ' {
+                end += 1;
+            }
+            let mut bit = 0;
+            while !is_part(bytes, start, end, KEY_FLAGS[bit].as_bytes()) {
+                bit += 1;
+                assert!(bit < KEY_FLAGS.len(), "no flag of a key has this name");
+            }
+            flags |= 1 << bit;
+            start = end + 1;
+        }
+        KeyFlags(flags)
+    }
+
+    /// Their words, in the order of `COMMAND`.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        KEY_FLAGS.into_iter().enumerate().filter(move |(bit, _)| self.0 & 1 << bit != 0).map(|(_, word)| word)
+    }
+}
+
+/// Whether a part of a text is this word.
+const fn is_part(text: &[u8], start: usize, end: usize, word: &[u8]) -> bool {
+    let mut at = 0;
+    while at < word.len() && start + at < end && text[start + at] == word[at] {
+        at += 1;
+    }
+    at == word.len() && start + at == end
 }
 
 /// What a call uses by one specification, found by looking at its options.
@@ -77,7 +122,7 @@ pub enum Find {
 impl KeySpec {
     /// Keys that only a look at the options finds.
     pub const fn looked_up(look: fn(Args<'_>) -> Look, flags: &'static str) -> KeySpec {
-        let (begin, find) = (Begin::Unknown, Find::Unknown);
+        let (begin, find, flags) = (Begin::Unknown, Find::Unknown, KeyFlags::of(flags));
         KeySpec { begin, find, flags, notes: "", look: Some(look), flags_of: None }
     }
 
@@ -94,6 +139,7 @@ impl KeySpec {
     /// Keys from an argument on; see [`Find::Range`].
     pub const fn range(first: usize, last: i32, step: usize, flags: &'static str) -> KeySpec {
         let find = Find::Range { last, step, limit: 0 };
+        let flags = KeyFlags::of(flags);
         KeySpec { begin: Begin::Index(first), find, flags, notes: "", look: None, flags_of: None }
     }
 
@@ -230,6 +276,18 @@ mod tests {
         assert_eq!(places_of(NUMBERED, "zunion 9 a"), None);
         assert_eq!(places_of(NUMBERED, "zunion 18446744073709551615 a"), None);
         assert_eq!(places_of(STREAMS, "xread count 2 streams a b 0 0"), Some(vec![4, 5]));
+    }
+
+    #[test]
+    fn flags_are_told_by_their_words() {
+        let words = |flags: KeyFlags| flags.words().collect::<Vec<_>>().join(" ");
+        for declared in ["RO", "OW update", "RW access delete", "RM delete", "RW access update variable_flags"] {
+            assert_eq!(words(KeyFlags::of(declared)), declared);
+        }
+        assert_eq!(words(KeyFlags::of("delete update RW")), "RW update delete");
+        for wrong in ["R", "ROW", "RO accessed", "RO  access"] {
+            assert!(std::panic::catch_unwind(|| KeyFlags::of(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

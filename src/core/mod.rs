@@ -14,6 +14,7 @@ pub mod command;
 pub mod db;
 pub mod error;
 pub mod help;
+pub mod hooks;
 pub mod key_spec;
 pub mod server;
 pub mod stats;
@@ -21,6 +22,7 @@ pub mod stored_string;
 pub mod table;
 mod undo;
 pub mod unit;
+pub mod user;
 pub mod waiting;
 
 pub use args::Words;
@@ -30,6 +32,7 @@ pub use command::{Arity, Categories, Command, Flags, Handler, LogRule, Outcome, 
 pub use db::Db;
 pub use error::CommandError;
 pub use help::help;
+pub use hooks::{Hook, Hooks};
 pub use key_spec::{KeySpec, Keys};
 pub use server::Server;
 pub use table::Table;

@@ -8,7 +8,9 @@ use crate::base::lock::{Mutex, Rank};
 
 use crate::base::config::{Config, Settings};
 use crate::core::client::Clients;
+use crate::core::hooks::{Hook, Hooks};
 use crate::core::stats::{ServerCounters, WorkerStats};
+use crate::core::user::Users;
 use crate::core::waiting::Blocking;
 use crate::core::{CommandError, Table};
 use crate::keyspace::{Gate, Keyspace};
@@ -34,6 +36,10 @@ pub struct Server {
     pub table: Table,
     /// All connections.
     pub clients: Clients,
+    /// All users.
+    pub users: Users,
+    /// What the path of a command must look at besides it.
+    pub hooks: Hooks,
     /// What happens rarely.
     pub counters: ServerCounters,
     /// What each worker counts.
@@ -112,6 +118,12 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
+    /// Has everything that holds a copy of these settings follow them: at the start, and when they have changed.
+    pub fn follow(&self, settings: &Settings) {
+        self.users.set_default_password(&settings.requirepass);
+        self.hooks.set(Hook::Access, !settings.requirepass.is_empty());
+    }
+
     /// Counts an error reply.
     pub fn count_error(&self, text: &[u8]) {
         self.counters.error_replies.add(1);

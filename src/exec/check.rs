@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Plan;
 use super::data::{append, wants};
 use super::evict::{Choice, EvictDb};
 use super::group::{Group, settle_reply_mode};
@@ -11,22 +12,35 @@ use crate::base::config::EvictionPolicy;
 use crate::base::{alloc, logging};
 use crate::core::client::Client;
 use crate::core::table::CommandEntry;
-use crate::core::{CommandError, flags};
+use crate::core::{CommandError, Flags, Hook, flags};
 use crate::resp::{Args, Output};
 
 /// How many keys one command may evict, for each step of `maxmemory-eviction-tenacity`.
 const EVICTED_PER_TENACITY: usize = 8;
 
-impl Group<'_> {
-    /// Whether the command may run now, in Redis' order of checks.
+impl<'g> Group<'g> {
+    /// The command of a call, if it may run or be queued now. The checks and their order are those of Redis: does the
+    /// command exist, and by so many arguments? Who asks? May it be in a transaction? Is there memory, and a disk?
     #[inline]
-    pub(super) fn check(&mut self, entry: &CommandEntry, client: &Client) -> Result<(), CommandError> {
+    pub(super) fn check<'c>(
+        &mut self,
+        plan: Plan<'c>,
+        args: Args<'_>,
+        client: &Client,
+    ) -> Result<&'c CommandEntry, CommandError>
+    where
+        'g: 'c,
+    {
+        let entry = plan.map_or_else(|| self.server.table.resolve(args), Ok)?;
         if entry.command.flags.has(flags::DEBUGGING) && !self.may_debug(client) {
             return Err(CommandError::Text(
                 "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run \
                  it from a local connection, otherwise you need to set this option in the configuration file, and \
                  then restart the server.",
             ));
+        }
+        if client.user.is_none() && self.hooks.has(Hook::Access) && !entry.command.flags.has(flags::NO_AUTH) {
+            return Err(CommandError::NoAuth);
         }
         let flags = if client.transaction.is_none() {
             entry.command.flags
@@ -35,21 +49,23 @@ impl Group<'_> {
         } else {
             Self::flags_to_check(entry, client)
         };
-        if !client.authenticated && !flags.has(flags::NO_AUTH) {
-            return Err(CommandError::NoAuth);
-        }
-        if self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory {
-            // Whatever is executed makes room, for replies take memory too; what needs more is refused without it.
-            let made = self.make_room();
-            // In a transaction too: what is queued is bounded like all that a client sends before it is executed.
-            if flags.has(flags::DENYOOM) {
-                made?;
-            }
-        }
+        self.check_memory(flags)?;
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
         }
-        Ok(())
+        Ok(entry)
+    }
+
+    /// Makes room above `maxmemory`; where there is none, refuses what takes memory.
+    #[inline]
+    fn check_memory(&mut self, flags: Flags) -> Result<(), CommandError> {
+        if self.maxmemory == 0 || alloc::used_memory() as u64 <= self.maxmemory {
+            return Ok(());
+        }
+        // Whatever is executed makes room, for replies take memory too; what needs more is refused without it.
+        let made = self.make_room();
+        // In a transaction too: what is queued is bounded like all that a client sends before it is executed.
+        if flags.has(flags::DENYOOM) { made } else { Ok(()) }
     }
 
     /// Whether `enable-debug-command` allows DEBUG to this connection.

@@ -18,6 +18,7 @@ use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::db::Facts;
 use crate::core::error::Remains;
+use crate::core::hooks::HookSet;
 use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Command, CommandError, Handler, Scratch, Server, SessionCall, Unit, flags};
@@ -36,6 +37,7 @@ pub(super) struct Group<'a> {
     pub(super) evictor: &'a mut Evictor,
     pub(super) facts: Facts,
     pub(super) maxmemory: u64,
+    pub(super) hooks: HookSet,
     pub(super) latency_tracking: bool,
     /// The most that a transaction may queue, in bytes.
     pub(super) queue_bytes_max: u64,
@@ -79,8 +81,7 @@ impl Executor {
         while executed < calls.len() {
             let (at, args) = (executed, calls[executed]);
             executed += 1;
-            let entry = plans[at].map_or_else(|| server.table.resolve(args), Ok);
-            let entry = match entry.and_then(|entry| group.check(entry, client).map(|()| entry)) {
+            let entry = match group.check(plans[at], args, client) {
                 Ok(entry) => entry,
                 Err(CommandError::Busy(busy)) => {
                     (executed, parked) = (at, Some(busy));
@@ -165,6 +166,7 @@ impl Executor {
             evictor,
             facts,
             maxmemory: settings.maxmemory,
+            hooks: server.hooks.load(),
             latency_tracking: settings.latency_tracking,
             queue_bytes_max: settings.client_query_buffer_limit,
             inside: None,
@@ -241,6 +243,7 @@ impl Group<'_> {
         let limits = limits_of(&settings, self.server.keyspace.seed());
         self.facts = facts_now(&settings, limits, client);
         self.maxmemory = settings.maxmemory;
+        self.hooks = self.server.hooks.load();
     }
 
     /// Enters the gate for a command that needs keys, and leaves it before one that must run outside.

@@ -83,7 +83,7 @@ impl Dealer {
         let settings = server.config.settings();
         let refusal: Option<&[u8]> = if self.is_full() {
             Some(b"-ERR max number of clients reached\r\n")
-        } else if is_remote && settings.protected_mode && settings.requirepass.is_empty() {
+        } else if is_remote && settings.protected_mode && server.users.default_user().is_open() {
             Some(PROTECTED_MODE)
         } else {
             None

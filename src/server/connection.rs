@@ -101,9 +101,8 @@ enum Event {
 impl Connection {
     /// A new connection.
     pub fn new(stream: Stream, record: Arc<ClientRecord>, server: &Server) -> Self {
-        let authenticated = server.config.settings().requirepass.is_empty();
         Connection {
-            client: RefCell::new(Client::new(Arc::clone(&record), authenticated)),
+            client: RefCell::new(Client::new(Arc::clone(&record), server.users.of_new_connection())),
             record,
             stream: RefCell::new(stream),
             output: RefCell::default(),
@@ -494,7 +493,7 @@ impl Connection {
             executor.refresh_settings();
             let limits = client.limits(executor.settings().proto_max_bulk_len);
             // Before authentication one command may change what the next may be.
-            let most = if client.authenticated { GROUP_MAX } else { 1 };
+            let most = if client.user.is_some() { GROUP_MAX } else { 1 };
             let (mut decoded, mut at, mut error) = (0, consumed, None);
             let mut begins = [0; GROUP_MAX];
             while decoded < most {

@@ -22,8 +22,10 @@ use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::lock::Mutex;
 use crate::base::{alloc, clock, lock, logging, random};
+use crate::core::hooks::Hooks;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
+use crate::core::user::Users;
 use crate::core::{Server, Table};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
@@ -247,6 +249,8 @@ pub fn recover_from(
         gate: Gate::new(workers),
         store,
         clients: Default::default(),
+        users: Users::default(),
+        hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: worker_stats(workers, &table),
         table,
@@ -265,6 +269,7 @@ pub fn recover_from(
         garbage,
         config,
     };
+    server.follow(&server.config.settings());
     Ok((Arc::new(server), found, loaded))
 }
 

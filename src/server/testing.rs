@@ -74,7 +74,8 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn new(server: &Arc<Server>, worker: usize) -> Caller {
         let record = server.clients.register(Default::default());
-        Caller { client: Client::new(record, true), executor: Executor::new(Arc::clone(server), worker) }
+        let user = server.users.of_new_connection();
+        Caller { client: Client::new(record, user), executor: Executor::new(Arc::clone(server), worker) }
     }
 
     /// Runs one command line; the reply with spaces for its line ends.

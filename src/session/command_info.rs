@@ -3,7 +3,7 @@
 use super::command_docs;
 use crate::base::glob;
 use crate::core::args::is;
-use crate::core::key_spec::{Begin, Find, KeySpec, Keys};
+use crate::core::key_spec::{Begin, Find, KeyFlags, KeySpec, Keys};
 use crate::core::table::CommandEntry;
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Table, categories, flags, help};
 use crate::resp::{Args, Done, Elements, Reply};
@@ -85,7 +85,7 @@ fn describe_keys(spec: &KeySpec, out: &mut Elements<'_>) {
         map.bulk(spec.notes.as_bytes());
     }
     map.bulk(b"flags");
-    words(&mut map, spec.flags.split_whitespace());
+    words(&mut map, spec.flags.words());
     map.bulk(b"begin_search");
     match spec.begin {
         Begin::Index(index) => typed(&mut map, "index", &[("index", index as i64)], None),
@@ -247,14 +247,14 @@ fn getkeysandflags(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     for (key, flags) in keys {
         let mut both = out.array(2);
         both.bulk(key);
-        words(&mut both, flags.split_whitespace());
+        words(&mut both, flags.words());
         both.end();
     }
     Ok(out.done())
 }
 
 /// The keys of a call with the flags of what is done with them.
-fn keys_of<'a>(table: &Table, args: Args<'a>) -> Result<Vec<(&'a [u8], &'static str)>, CommandError> {
+fn keys_of<'a>(table: &Table, args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, CommandError> {
     let entry = match table.resolve(args) {
         Ok(entry) => entry,
         Err(CommandError::Arity(name)) => table.by_full_name(name.as_bytes()).expect("the table named it itself"),

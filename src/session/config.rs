@@ -86,6 +86,7 @@ fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         false => config.commit(change),
         true => apply_and_commit(call.server, &pairs, is_local).map_err(refused)?,
     }
+    call.server.follow(&config.settings());
     Ok(reply.ok())
 }
 

@@ -21,9 +21,6 @@ const WRONG_PASSWORD: CommandError =
 pub(super) const BAD_NAME: CommandError =
     CommandError::Text("ERR Client names cannot contain spaces, newlines or special characters.");
 
-/// The only user, until there are others.
-const DEFAULT_USER: &[u8] = b"default";
-
 static AUTH: Command = Command {
     name: "AUTH",
     arity: Arity::AtLeast(2),
@@ -43,13 +40,13 @@ const HANDSHAKE: crate::core::Flags =
 
 fn auth(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (user, password) = match call.args.len() {
-        2 if call.server.config.settings().requirepass.is_empty() => {
+        2 if call.server.users.default_user().is_open() => {
             return Err(CommandError::Text(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure \
                  your configuration is correct?",
             ));
         }
-        2 => (DEFAULT_USER, call.args.at(1)),
+        2 => (&b"default"[..], call.args.at(1)),
         3 => (call.args.at(1), call.args.at(2)),
         _ => return Err(CommandError::Syntax),
     };
@@ -57,33 +54,14 @@ fn auth(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
-/// Whether a new connection may run commands at once.
-pub fn needs_no_password(server: &Server) -> bool {
-    server.config.settings().requirepass.is_empty()
-}
-
 fn authenticate(server: &Server, client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    let settings = server.config.settings();
-    let required: &[u8] = settings.requirepass.as_ref();
-    let right = required.is_empty() || same_in_constant_time(password, required);
-    if user != DEFAULT_USER || !right {
+    let Some(user) = server.users.authenticate(user, password) else {
         server.counters.access_denied_auth.add(1);
         return Err(WRONG_PASSWORD);
-    }
-    client.authenticated = true;
-    client.record.labels.lock().user = "default".into();
+    };
+    client.record.labels.lock().user = user.name().to_owned();
+    client.user = Some(user);
     Ok(())
-}
-
-/// Compares without telling, by the time it takes, where the difference is: always over the whole of what
-/// was given, whatever the length of the secret.
-fn same_in_constant_time(given: &[u8], secret: &[u8]) -> bool {
-    let mut difference = given.len() ^ secret.len();
-    for (at, byte) in given.iter().enumerate() {
-        let other = secret.get(at % secret.len().max(1)).copied().unwrap_or(0);
-        difference |= usize::from(std::hint::black_box(byte ^ other));
-    }
-    std::hint::black_box(difference) == 0
 }
 
 static HELLO: Command = Command {
@@ -125,7 +103,7 @@ fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     if let Some((user, password)) = login {
         authenticate(call.server, call.client, user, password)?;
     }
-    if !call.client.authenticated {
+    if call.client.user.is_none() {
         return Err(CommandError::Text(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
              <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
@@ -192,7 +170,7 @@ static RESET: Command = Command {
 fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     call.client.end_transaction();
     call.client.unwatch(&call.server.keyspace);
-    call.client.reset(needs_no_password(call.server));
+    call.client.reset(call.server.users.of_new_connection());
     Ok(reply.in_version(call.client.resp).simple("RESET"))
 }
 
@@ -330,20 +308,37 @@ mod tests {
         assert_eq!(t.run("AUTH secretsecret"), WRONGPASS);
         assert_eq!(t.run("AUTH nobody secret"), WRONGPASS);
         assert_eq!(t.run("AUTH secret"), "+OK ");
-        assert!(t.client.authenticated);
+        assert!(t.client.user.is_some());
         assert_eq!(t.run("RESET"), "+RESET ");
-        assert!(!t.client.authenticated);
+        assert!(t.client.user.is_none());
         assert!(t.run("HELLO 3 AUTH default secret").starts_with("%7 "));
         assert_eq!(t.server.counters.access_denied_auth.get(), 3);
     }
 
     #[test]
-    fn passwords_are_compared_whole() {
-        assert!(same_in_constant_time(b"", b""));
-        for (given, secret) in [("a", ""), ("", "a"), ("ab", "a"), ("aa", "a"), ("a", "aa"), ("b", "a")] {
-            assert!(!same_in_constant_time(given.as_bytes(), secret.as_bytes()), "{given} {secret}");
-        }
-        assert!(same_in_constant_time(b"secret", b"secret"));
+    fn another_password_is_for_those_who_come() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("CONFIG SET requirepass one"), "+OK ");
+        assert_eq!(t.run("PING"), "+PONG ", "who is in stays in");
+        t.reconnect();
+        assert_eq!(t.run("PING"), "-NOAUTH Authentication required. ");
+        assert_eq!(t.run("NOSUCH"), "-ERR unknown command 'NOSUCH', with args beginning with:  ");
+        assert_eq!(t.run("GET"), "-ERR wrong number of arguments for 'get' command ");
+        assert_eq!(t.run("AUTH one"), "+OK ");
+        assert_eq!(t.run("CONFIG SET requirepass two"), "+OK ");
+        assert_eq!(t.run("PING"), "+PONG ");
+        t.reconnect();
+        assert_eq!(t.run("AUTH one"), WRONGPASS);
+        assert_eq!(t.run("PING"), "-NOAUTH Authentication required. ");
+        let another = t.connection();
+        let mut waiting = std::mem::replace(&mut t.client, another);
+        assert_eq!(t.run("AUTH two"), "+OK ");
+        assert_eq!(t.run("CONFIG SET requirepass ''"), "+OK ");
+        std::mem::swap(&mut waiting, &mut t.client);
+        assert_eq!(t.run("PING"), "+PONG ", "nobody is asked for a password any more");
+        assert!(t.run("HELLO").starts_with("-NOAUTH HELLO must be called"), "though it has not said who it is");
+        assert_eq!(t.run("AUTH default x"), "+OK ");
+        assert!(t.run("HELLO").starts_with("*14 "));
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn key_spec(spec: &KeySpec) -> String {
         Find::Keynum { at, first, step } => format!("keynum at={at} first={first} step={step}"),
         Find::Unknown => "unknown".into(),
     };
-    format!("{begin}, {find} {{{}}}", spec.flags.replace(' ', "/"))
+    format!("{begin}, {find} {{{}}}", spec.flags.words().collect::<Vec<_>>().join("/"))
 }
 
 fn sorted<'a>(words: impl Iterator<Item = &'a str>) -> String {

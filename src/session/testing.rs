@@ -7,7 +7,9 @@ use crate::base::clock;
 use crate::base::config::Config;
 use crate::base::hash::HashSeed;
 use crate::core::client::{Client, ClientRecord};
+use crate::core::hooks::Hooks;
 use crate::core::stats::{ServerCounters, WorkerStats};
+use crate::core::user::Users;
 use crate::core::{Server, server};
 use crate::exec::testing::{with_args, words};
 use crate::exec::{Executor, PATIENCE};
@@ -32,6 +34,7 @@ impl Runner {
     /// The same, with lines of configuration.
     pub(super) fn with_config(lines: &str) -> Self {
         let server = Arc::new(server(lines));
+        server.follow(&server.config.settings());
         let client = connection(&server, LOCAL);
         Runner { executor: Executor::new(Arc::clone(&server), 0), client, server }
     }
@@ -39,6 +42,11 @@ impl Runner {
     /// Goes on with a new connection.
     pub(super) fn reconnect(&mut self) {
         self.connect_from(LOCAL);
+    }
+
+    /// A new connection, for later.
+    pub(super) fn connection(&self) -> Client {
+        connection(&self.server, LOCAL)
     }
 
     /// The same, from another peer.
@@ -69,7 +77,7 @@ fn connection(server: &Server, peer: &str) -> Client {
         created_ms: now + 3_600_000,
         ..ClientRecord::default()
     });
-    Client::new(record, crate::session::connection_commands::needs_no_password(server))
+    Client::new(record, server.users.of_new_connection())
 }
 
 fn server(lines: &str) -> Server {
@@ -95,6 +103,8 @@ fn server(lines: &str) -> Server {
         gate: Gate::new(2),
         store,
         clients: Default::default(),
+        users: Users::default(),
+        hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: [WorkerStats::new(table.indices())].into(),
         table,

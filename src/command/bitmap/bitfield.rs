@@ -11,6 +11,7 @@ use super::{BITMAP, bit_offset, text, with_room};
 use crate::base::format;
 use crate::core::args::{Words, integer, is};
 use crate::core::error::until_nul;
+use crate::core::key_spec::KeyFlags;
 use crate::core::stored_string::StringRef;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::resp::{Args, Reply};
@@ -21,7 +22,7 @@ pub(super) static BITFIELD: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec {
         notes: "This command allows both access and modification of the key",
-        flags_of: Some(|args| if only_gets(args) { "RO access" } else { "RW access update" }),
+        flags_of: Some(|args| KeyFlags::of(if only_gets(args) { "RO access" } else { "RW access update" })),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
     log: LogRule::Verbatim,

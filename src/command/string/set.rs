@@ -9,6 +9,7 @@
 use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store};
 use crate::core::args::{integer, is};
 use crate::core::call::string_reply;
+use crate::core::key_spec::KeyFlags;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, flags};
 use crate::resp::Reply;
 
@@ -116,8 +117,8 @@ pub(super) static SET: Command = Command {
     keys: Keys(&[KeySpec {
         notes: "RW and ACCESS due to the optional `GET` argument",
         flags_of: Some(|args| match args.from(3).any(|word| is(word, "GET")) {
-            true => "RW access update",
-            false => "OW update",
+            true => const { KeyFlags::of("RW access update") },
+            false => const { KeyFlags::of("OW update") },
         }),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),

@@ -1,0 +1,65 @@
+//! What the path of a command must look at besides the command: one word of the server, loaded once a group.
+//!
+//! Invariants:
+//! - A bit is set by the state that it stands for, when that changes, and by nothing else.
+//! - While no bit is set that concerns them, plain reads take their short path and quick commands share the time of
+//!   their group. No hook costs them more than this one word.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A condition under which the path of a command has more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hook {
+    /// A connection must say who it is before it runs commands: the default user has a password.
+    Access = 1,
+    /// Every command is timed by itself, for the slow log.
+    Slowlog = 2,
+}
+
+/// The hooks that are set, as of one instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HookSet(u32);
+
+impl HookSet {
+    /// Whether this hook is among them.
+    #[inline]
+    pub fn has(self, hook: Hook) -> bool {
+        self.0 & hook as u32 != 0
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hooks(AtomicU32);
+
+impl Hooks {
+    /// Those that are set now.
+    #[inline]
+    pub fn load(&self) -> HookSet {
+        HookSet(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Sets or clears one.
+    pub fn set(&self, hook: Hook, on: bool) {
+        match on {
+            true => self.0.fetch_or(hook as u32, Ordering::Relaxed),
+            false => self.0.fetch_and(!(hook as u32), Ordering::Relaxed),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_hook_is_a_bit_of_its_own() {
+        let hooks = Hooks::default();
+        hooks.set(Hook::Slowlog, true);
+        assert!(hooks.load().has(Hook::Slowlog) && !hooks.load().has(Hook::Access));
+        hooks.set(Hook::Access, true);
+        hooks.set(Hook::Slowlog, false);
+        assert!(!hooks.load().has(Hook::Slowlog) && hooks.load().has(Hook::Access));
+    }
+}
