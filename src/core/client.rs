@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::base::lock::Mutex;
 use tokio::sync::oneshot;
@@ -33,6 +33,8 @@ pub struct ClientRecord {
     pub local: String,
     /// The number of the file descriptor.
     pub fd: i32,
+    /// The worker that serves it.
+    pub worker: usize,
     /// When it was accepted, Unix ms.
     pub created_ms: u64,
     /// When it last sent something, Unix ms.
@@ -71,11 +73,38 @@ pub struct ClientRecord {
     pub watched_bytes: AtomicU64,
     /// The memory that a transaction's queue takes, in bytes.
     pub queued_bytes: AtomicU64,
+    /// Its [`ClientClass`].
+    pub class: AtomicU8,
     /// What the client says of itself.
     pub labels: Mutex<Labels>,
 }
 
+/// What a connection is for: `client-output-buffer-limit` and `CLIENT LIST TYPE` distinguish them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientClass {
+    /// Commands and replies.
+    Normal = 0,
+    /// A replica.
+    Replica = 1,
+    /// A subscriber.
+    Pubsub = 2,
+}
+
 impl ClientRecord {
+    /// What the connection is for.
+    pub fn class(&self) -> ClientClass {
+        match self.class.load(Ordering::Relaxed) {
+            1 => ClientClass::Replica,
+            2 => ClientClass::Pubsub,
+            _ => ClientClass::Normal,
+        }
+    }
+
+    /// Says what the connection is for from now on.
+    pub fn set_class(&self, class: ClientClass) {
+        self.class.store(class as u8, Ordering::Relaxed);
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(&self) -> bool {
         self.unix_socket || self.peer.parse::<SocketAddr>().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())

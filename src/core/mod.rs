@@ -5,6 +5,7 @@
 //! - [`unit`]: what a command does, until it is committed or taken back.
 //! - [`key_spec`]: where the keys of a command are.
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
+//! - [`mailbox`]: how one thread reaches what belongs to another.
 //! - [`waiting`]: commands that wait for a key.
 
 pub mod args;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod help;
 pub mod hooks;
 pub mod key_spec;
+pub mod mailbox;
 pub mod server;
 pub mod stats;
 pub mod stored_string;
@@ -34,6 +36,7 @@ pub use error::CommandError;
 pub use help::help;
 pub use hooks::{Hook, Hooks};
 pub use key_spec::{KeySpec, Keys};
+pub use mailbox::{Mail, Mailboxes};
 pub use server::Server;
 pub use table::Table;
 pub use unit::{Scratch, Unit, Wants};

@@ -12,7 +12,7 @@ use crate::core::hooks::{Hook, Hooks};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
-use crate::core::{CommandError, Table};
+use crate::core::{CommandError, Mail, Mailboxes, Table};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
 
@@ -54,6 +54,8 @@ pub struct Server {
     pub listen_anew: OnceLock<ListenAnew>,
     /// Commands that wait for a key.
     pub blocking: Blocking,
+    /// How each worker, and through it each connection, is reached from any thread.
+    pub mailboxes: Mailboxes,
     /// When the server started, Unix ms.
     pub started_ms: i64,
     /// 40 hex digits, new at each start.
@@ -122,6 +124,18 @@ impl Server {
     pub fn follow(&self, settings: &Settings) {
         self.users.set_default_password(&settings.requirepass);
         self.hooks.set(Hook::Access, !settings.requirepass.is_empty());
+    }
+
+    /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.
+    pub fn push(&self, client: u64, bytes: Arc<[u8]>, block: u64) -> bool {
+        let record = self.clients.get(client);
+        record.map(|record| self.mailboxes.post(record.worker, Mail::Push { client, bytes, block })).is_some()
+    }
+
+    /// Closes a connection, from any thread. False if there is no such client.
+    pub fn close_client(&self, client: u64) -> bool {
+        let record = self.clients.get(client);
+        record.map(|record| self.mailboxes.post(record.worker, Mail::Close { client })).is_some()
     }
 
     /// Counts an error reply.

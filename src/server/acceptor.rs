@@ -11,13 +11,11 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc::UnboundedSender;
 
-use super::worker::NewConnection;
 use crate::base::{clock, logging};
 use crate::core::Server;
 use crate::core::client::{ClientRecord, Labels};
-use crate::server::socket::Accepted;
+use crate::core::mailbox::{Accepted, Mail};
 
 /// At `maxclients`, a new connection waits this often and long for a place before it is refused: a connection
 /// that its client has closed keeps its place until its worker notices.
@@ -43,16 +41,15 @@ server to start accepting connections from the outside.\r\n";
 #[derive(Clone, Debug)]
 pub struct Dealer {
     server: Arc<Server>,
-    workers: Vec<UnboundedSender<NewConnection>>,
     next: usize,
     /// How many wait for a place, in all clones.
     waiting: Arc<AtomicUsize>,
 }
 
 impl Dealer {
-    /// A dealer to these workers.
-    pub fn new(server: Arc<Server>, workers: Vec<UnboundedSender<NewConnection>>) -> Self {
-        Dealer { server, workers, next: 0, waiting: Arc::default() }
+    /// A dealer to the workers of a server.
+    pub fn new(server: Arc<Server>) -> Self {
+        Dealer { server, next: 0, waiting: Arc::default() }
     }
 
     fn is_full(&self) -> bool {
@@ -98,7 +95,9 @@ impl Dealer {
             Accepted::Unix(socket) => (socket.as_raw_fd(), true),
         };
         let now = clock::now_ms() as u64;
+        self.next = (self.next + 1) % server.gate.workers();
         let record = server.clients.register(ClientRecord {
+            worker: self.next,
             peer,
             local,
             fd,
@@ -108,10 +107,7 @@ impl Dealer {
             labels: Labels { user: "default".into(), ..Labels::default() }.into(),
             ..ClientRecord::default()
         });
-        self.next = (self.next + 1) % self.workers.len();
-        if self.workers[self.next].send(NewConnection { socket, record: Arc::clone(&record) }).is_err() {
-            server.clients.remove(record.id);
-        }
+        server.mailboxes.post(self.next, Mail::Connection { socket, record });
     }
 }
 

@@ -572,6 +572,11 @@ impl Connection {
         }
         // A log that has failed cannot hold back what was read, nor the error that writes are answered with.
         let needs = if self.writes_refused.get() { 0 } else { worker.server.store.log().position() };
+        self.hold(worker, needs);
+    }
+
+    /// Has the flusher send what waits once this block of the log is safe.
+    fn hold(self: &Rc<Self>, worker: &Worker, needs: u64) {
         let before = if self.unreleased.get() { self.needs_block.get() } else { 0 };
         self.needs_block.set(needs.max(before));
         if self.over_output_limit(worker) {
@@ -580,6 +585,21 @@ impl Connection {
         if !self.unreleased.replace(true) {
             worker.want_flush(self);
         }
+    }
+
+    /// Sends something that is no reply, behind what it is sent already, once this block of the log is safe.
+    pub fn push(self: &Rc<Self>, worker: &Worker, bytes: &[u8], block: u64) {
+        if self.closed.get() || self.client.borrow().closing {
+            return;
+        }
+        {
+            let mut output = self.output.borrow_mut();
+            if output.capacity() == 0 && output.is_empty() {
+                *output = worker.take_output();
+            }
+            output.raw(bytes);
+        }
+        self.hold(worker, block);
     }
 
     /// Ends it because too much waits to be sent.
@@ -607,9 +627,9 @@ impl Connection {
         self.client.borrow().last_write_block > logged
     }
 
-    /// Whether more waits to be sent than `client-output-buffer-limit normal` allows.
+    /// Whether more waits to be sent than `client-output-buffer-limit` allows to a connection of its class.
     fn over_output_limit(&self, worker: &Worker) -> bool {
-        let limit = worker.executor.borrow().settings().client_output_buffer_limits[0];
+        let limit = worker.executor.borrow().settings().client_output_buffer_limits[self.record.class() as usize];
         let waiting = self.unsent() as u64;
         if limit.hard > 0 && waiting > limit.hard {
             return true;

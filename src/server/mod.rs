@@ -32,6 +32,8 @@ mod gate_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod mailbox_tests;
+#[cfg(test)]
 mod panic_tests;
 #[cfg(test)]
 mod recovery_tests;

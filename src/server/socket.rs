@@ -7,14 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A socket as the acceptor hands it over, not yet registered with any runtime.
-#[derive(Debug)]
-pub enum Accepted {
-    /// TCP.
-    Tcp(std::net::TcpStream),
-    /// A unix socket.
-    Unix(std::os::unix::net::UnixStream),
-}
+use crate::core::mailbox::Accepted;
 
 /// A socket of this thread's runtime.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::core::hooks::Hooks;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
-use crate::core::{Server, Table};
+use crate::core::{Mailboxes, Server, Table};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
@@ -128,7 +128,8 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     let pidfile = write_pidfile(&settings);
     let (requests, mut asked) = mpsc::unbounded_channel();
     *server.shutdown.requests.lock() = Some(requests);
-    let dealer = Dealer::new(Arc::clone(&server), start_workers(&server)?);
+    start_workers(&server)?;
+    let dealer = Dealer::new(Arc::clone(&server));
     let listeners = Listeners::new(dealer.clone(), &settings, bound).map_err(failed("listening"))?;
     let mut addresses = listeners.addresses();
     let unix = settings.unixsocket.clone();
@@ -259,6 +260,7 @@ pub fn recover_from(
         listen_anew: Default::default(),
         active_expiry_off: Default::default(),
         blocking: Default::default(),
+        mailboxes: Mailboxes::new(workers),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),
         config_file,
@@ -320,7 +322,7 @@ fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
 }
 
 /// Starts the workers; they run until the process ends.
-fn start_workers(server: &Arc<Server>) -> Result<Vec<mpsc::UnboundedSender<worker::NewConnection>>, StartError> {
+pub(super) fn start_workers(server: &Arc<Server>) -> Result<(), StartError> {
     let (progress, log_progress) = watch::channel(0);
     let log = Arc::downgrade(server.store.log());
     server.store.log().on_progress(Box::new(move || {
@@ -328,17 +330,14 @@ fn start_workers(server: &Arc<Server>) -> Result<Vec<mpsc::UnboundedSender<worke
             progress.send_replace(log.synced());
         }
     }));
-    let mut senders = Vec::new();
     for index in 0..server.gate.workers() {
-        let (sender, incoming) = mpsc::unbounded_channel();
         let (server, log_progress) = (Arc::clone(server), log_progress.clone());
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || worker::run(server, index, incoming, log_progress))
+            .spawn(move || worker::run(server, index, log_progress))
             .map_err(failed("a worker thread"))?;
-        senders.push(sender);
     }
-    Ok(senders)
+    Ok(())
 }
 
 fn write_pidfile(settings: &Settings) -> Option<PathBuf> {

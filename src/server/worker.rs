@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::connection::{self, Connection};
@@ -20,9 +20,10 @@ use super::parking::{self, Parking};
 use crate::base::{clock, logging, slab};
 use crate::core::Server;
 use crate::core::client::ClientRecord;
+use crate::core::mailbox::{Accepted, Mail};
 use crate::exec::{Executor, GROUP_MAX};
 use crate::resp::{Output, Request};
-use crate::server::socket::{Accepted, Stream};
+use crate::server::socket::Stream;
 
 /// How much one read takes at most, in bytes.
 pub const READ_MAX_BYTES: usize = 64 * 1024;
@@ -45,15 +46,6 @@ const RELOCATION_PAUSE: Duration = Duration::from_millis(1);
 const RELOCATION_RETRY: usize = 50;
 /// How often idle connections are looked for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
-
-/// A connection on its way to its worker.
-#[derive(Debug)]
-pub struct NewConnection {
-    /// The socket.
-    pub socket: Accepted,
-    /// Its entry in the register of connections.
-    pub record: Arc<ClientRecord>,
-}
 
 /// Short batches of commands from several connections.
 #[derive(Debug, Default)]
@@ -160,6 +152,11 @@ impl Worker {
         list.push(Rc::clone(connection));
     }
 
+    /// A connection of this worker.
+    fn connection(&self, client: u64) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(&client).cloned()
+    }
+
     /// Forgets a connection that has ended.
     pub fn remove(&self, connection: &Connection) {
         let id = connection.record.id;
@@ -169,13 +166,8 @@ impl Worker {
     }
 }
 
-/// Runs a worker until its channel of connections closes.
-pub fn run(
-    server: Arc<Server>,
-    index: usize,
-    mut incoming: mpsc::UnboundedReceiver<NewConnection>,
-    log_progress: watch::Receiver<u64>,
-) {
+/// Runs a worker until the process ends.
+pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
         Err(error) => return logging::warning(format_args!("Worker {index} cannot start: {error}")),
@@ -202,24 +194,42 @@ pub fn run(
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "relocation", relocate));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
-    let accepting = async {
-        while let Some(new) = incoming.recv().await {
-            accept(&worker, new);
-        }
-    };
-    tasks.block_on(&runtime, accepting);
+    tasks.block_on(&runtime, keep_running(worker, "mail", read_mail));
 }
 
-fn accept(worker: &Rc<Worker>, new: NewConnection) {
-    let id = new.record.id;
-    let stream = match Stream::register(new.socket) {
+/// Works off the letters to this worker.
+async fn read_mail(worker: Rc<Worker>) {
+    let mut letters = Vec::new();
+    loop {
+        worker.server.mailboxes.receive(worker.index, &mut letters).await;
+        for letter in letters.drain(..) {
+            match letter {
+                Mail::Connection { socket, record } => accept(&worker, socket, record),
+                Mail::Push { client, bytes, block } => {
+                    if let Some(connection) = worker.connection(client) {
+                        connection.push(&worker, &bytes, block);
+                    }
+                }
+                Mail::Close { client } => {
+                    if let Some(connection) = worker.connection(client) {
+                        connection.close();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn accept(worker: &Rc<Worker>, socket: Accepted, record: Arc<ClientRecord>) {
+    let id = record.id;
+    let stream = match Stream::register(socket) {
         Ok(stream) => stream,
         Err(error) => {
             logging::warning(format_args!("A connection could not be registered: {error}"));
             return worker.server.clients.remove(id);
         }
     };
-    let connection = Rc::new(Connection::new(stream, new.record, &worker.server));
+    let connection = Rc::new(Connection::new(stream, record, &worker.server));
     worker.connections.borrow_mut().insert(id, Rc::clone(&connection));
     tokio::task::spawn_local(connection::serve(Rc::clone(worker), connection));
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::format;
 use crate::core::args::is;
-use crate::core::client::{ClientRecord, ReplyMode};
+use crate::core::client::{ClientClass, ClientRecord, ReplyMode};
 use crate::core::{
     Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Table, categories, flags, help,
 };
@@ -187,9 +187,13 @@ impl Class {
             .ok_or_else(|| CommandError::echo("Unknown client type '", word, "'"))
     }
 
-    /// There is neither replication nor a subscriber here yet.
-    fn of(_: &ClientRecord) -> Class {
-        Class::Normal
+    /// There is no master here yet.
+    fn of(record: &ClientRecord) -> Class {
+        match record.class() {
+            ClientClass::Normal => Class::Normal,
+            ClientClass::Replica => Class::Replica,
+            ClientClass::Pubsub => Class::Pubsub,
+        }
     }
 }
 

@@ -1,0 +1,122 @@
+//! What reaches a connection from other threads: pushes and the end.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::startup::start_workers;
+use super::testing::start;
+use crate::core::client::ClientRecord;
+use crate::core::mailbox::Accepted;
+use crate::core::{Mail, Server};
+use crate::persist::FsyncPolicy;
+use crate::persist::storage::SimStorage;
+
+const WORKERS: usize = 2;
+
+/// A server whose workers run, and a client of each of them, with its id.
+fn serving(policy: FsyncPolicy) -> (SimStorage, Arc<Server>, Vec<(u64, UnixStream)>) {
+    let storage = SimStorage::new();
+    let server = start(&storage, 1, WORKERS, policy).unwrap();
+    start_workers(&server).unwrap();
+    let clients = (0..WORKERS).map(|worker| connect(&server, worker)).collect();
+    (storage, server, clients)
+}
+
+fn connect(server: &Server, worker: usize) -> (u64, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let record = server.clients.register(ClientRecord { worker, unix_socket: true, ..ClientRecord::default() });
+    let id = record.id;
+    server.mailboxes.post(worker, Mail::Connection { socket: Accepted::Unix(theirs), record });
+    (id, ours)
+}
+
+fn expect(stream: &mut UnixStream, expected: &[u8]) {
+    let mut received = vec![0; expected.len()];
+    stream.read_exact(&mut received).unwrap();
+    assert_eq!(received.escape_ascii().to_string(), expected.escape_ascii().to_string());
+}
+
+fn ask(stream: &mut UnixStream, line: &str, reply: &str) {
+    stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+    expect(stream, reply.as_bytes());
+}
+
+fn push(server: &Server, client: u64, number: usize) -> bool {
+    server.push(client, format!(">1\r\n:{number}\r\n").as_bytes().into(), 0)
+}
+
+#[test]
+fn pushes_reach_clients_of_all_workers_in_their_order() {
+    let (_storage, server, mut clients) = serving(FsyncPolicy::No);
+    for (_, stream) in &mut clients {
+        ask(stream, "PING", "+PONG\r\n");
+    }
+    for number in 0..1000 {
+        assert!(clients.iter().all(|(id, _)| push(&server, *id, number)));
+    }
+    for (_, stream) in &mut clients {
+        for number in 0..1000 {
+            expect(stream, format!(">1\r\n:{number}\r\n").as_bytes());
+        }
+        ask(stream, "PING", "+PONG\r\n");
+    }
+    // To one that waits in a command too, and behind the reply of one that has a reply.
+    let (id, stream) = &mut clients[1];
+    stream.write_all(b"ECHO before\r\nBLPOP none 0\r\n").unwrap();
+    expect(stream, b"$6\r\nbefore\r\n");
+    assert!(push(&server, *id, 7));
+    expect(stream, b">1\r\n:7\r\n");
+    assert!(!push(&server, 1_000_000, 7), "there is no such client");
+}
+
+#[test]
+fn a_connection_is_closed_from_any_thread() {
+    let (_storage, server, mut clients) = serving(FsyncPolicy::No);
+    clients.push(connect(&server, 0));
+    clients[1].1.write_all(b"BLPOP none 0\r\n").unwrap();
+    ask(&mut clients[2].1, "PING", "+PONG\r\n");
+    for (id, stream) in &mut clients {
+        assert!(server.close_client(*id));
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"");
+    }
+    while !server.clients.is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!server.close_client(clients[0].0));
+}
+
+/// What a push shows must be safe before it leaves, and what is said behind it leaves later still.
+#[test]
+fn a_push_waits_for_its_block() {
+    let (_storage, server, mut clients) = serving(FsyncPolicy::Always);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // In place of the thread that the server has for it.
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                server.store.log().sync_now().unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let (id, stream) = &mut clients[0];
+        ask(stream, "SET k v", "+OK\r\n");
+        let next = server.store.log().position() + 1;
+        assert!(server.push(*id, b">1\r\n+later\r\n"[..].into(), next));
+        push(&server, *id, 1);
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let early = stream.read(&mut [0; 1]);
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // A write of another client makes the block.
+        ask(&mut clients[1].1, "SET k w", "+OK\r\n");
+        expect(&mut clients[0].1, b">1\r\n+later\r\n>1\r\n:1\r\n");
+        over.store(true, Relaxed);
+        assert!(early.is_err(), "the block was not there yet");
+    });
+}
