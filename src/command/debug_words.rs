@@ -185,6 +185,7 @@ fn populate(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             call.db.set(key, NewValue::Bytes(&value), None);
         }
     }
+    call.db.barrier().populate(count, size, prefix);
     Ok(reply.ok())
 }
 

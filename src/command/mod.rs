@@ -17,7 +17,6 @@ pub mod hyperloglog;
 pub mod keys;
 pub mod list;
 pub mod set;
-pub mod state;
 pub mod stream;
 pub mod string;
 pub mod zset;

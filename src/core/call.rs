@@ -10,6 +10,7 @@ use crate::core::table::CommandEntry;
 use crate::core::waiting::{Block, Blocked};
 use crate::core::{Client, CommandError, Db, Outcome, Server};
 use crate::keyspace::{Frozen, Key, shard_of};
+use crate::persist::verbs::RecordWriter;
 use crate::resp::{Args, Done, Reply};
 
 /// Room for the keys of a call that is kept for the next.
@@ -124,26 +125,10 @@ impl<'a> Call<'a> {
         &self.entry.full_name
     }
 
-    /// Writes a record of what happened to `key`; see [`Db::log`].
-    pub fn log_as(&mut self, key: Key<'_>, words: &[&[u8]]) {
-        self.db.log(key, words);
-    }
-
-    /// Writes the call itself as the record.
-    pub fn log_verbatim(&mut self, key: Key<'_>) {
-        if !self.db.unit().is_logging() {
-            return;
-        }
-        let words: SmallVec<[&[u8]; 8]> = self.args.from(0).collect();
-        self.db.log(key, &words);
-    }
-}
-
-impl Call<'_> {
-    /// Writes the call itself as an effect on several shards, or on all: behind what it has logged.
-    pub fn log_barrier(&mut self) {
-        let (db, args) = (self.db.index(), self.args);
-        self.db.unit().log_barrier(db, args);
+    /// Begins a record of what has become of `key`; see [`Db::record`].
+    #[inline]
+    pub fn record<'w>(&'w mut self, key: Key<'w>) -> RecordWriter<'w> {
+        self.db.record(key)
     }
 }
 

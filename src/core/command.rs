@@ -146,18 +146,16 @@ impl std::fmt::Debug for Handler {
     }
 }
 
-/// How the effect of a command gets into the log.
+/// What a command writes to the log: verbs, whatever a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogRule {
     /// It changes nothing.
     Nothing,
-    /// The handler calls [`Db::log`] with what happened, one record per key: relative times become
-    /// absolute, conditions vanish, a change of nothing logs nothing.
-    Rewritten,
-    /// As it was received, if the handler returns `Ok` and changed something: for commands of one key that
-    /// replay alike whatever the time.
-    Verbatim,
-    /// As it was received, for all shards at once: FLUSHALL, FLUSHDB, SWAPDB.
+    /// What became of each key that it changed, by [`Db::record`](crate::core::Db::record): relative times become
+    /// absolute, conditions vanish, a change of nothing logs nothing. Where a large value went from one key to
+    /// another, one barrier says so.
+    Effects,
+    /// What became of the whole keyspace or of a database, by [`Db::barrier`](crate::core::Db::barrier).
     Barrier,
 }
 

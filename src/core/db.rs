@@ -9,8 +9,6 @@
 //!   change them one by one, for each change is remembered and undone if the command does not succeed: `undo.rs`.
 //! - What becomes of all this is the matter of the [`Unit`] that the command is a part of.
 
-use smallvec::{SmallVec, smallvec};
-
 use super::undo::raise_version;
 use super::unit::{Event, Scratch, Unit};
 use crate::base::config::NotifyFlags;
@@ -19,10 +17,10 @@ use crate::core::stored_string::{StringRef, string_of};
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::counts::DirectoryMut;
 use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, Shard, ValueRef};
-use crate::persist::record;
+use crate::persist::verbs::{BarrierWriter, RecordWriter};
 use crate::value::entry::{EXPIRY_MAX, Heap};
 use crate::value::hash::{AnyHash, HashMut};
-use crate::value::{Collection, Finished, Limits, Stored, codec};
+use crate::value::{Collection, Finished, Limits, Stored};
 
 /// A heap value at least this large, in bytes, is freed by another thread, and is not written out where it only
 /// gets another name.
@@ -433,58 +431,49 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Writes a record of what happened to `key`: a command that replays without reading any other key.
-    pub fn log(&mut self, key: Key<'_>, words: &[&[u8]]) {
+    /// Begins a record of what has become of `key`, which replays without reading any other key; a method of the
+    /// writer says the verb. Nothing is written where no log is wanted.
+    #[inline]
+    pub fn record<'w>(&'w mut self, key: Key<'w>) -> RecordWriter<'w> {
         self.unit.note_logged();
         if !self.unit.is_logging() {
-            return;
+            return RecordWriter::unwanted();
         }
-        debug_assert!(words.iter().skip(1).take(2).any(|word| *word == key.bytes), "a record names its key first");
         let number = key.shard();
         let shard = self.held.shard(number);
         shard.sequence += 1;
-        record::put_record(&mut self.unit.records, number, shard.sequence, self.index, words);
         self.unit.sequenced.push(number);
+        RecordWriter::new(&mut self.unit.records, number, shard.sequence, self.index, key.bytes)
     }
 
-    /// Has the command logged as it was received, as an effect on several shards, instead of by records of its
-    /// keys. What carries a large value from one key to another does so: its state would take long to write,
-    /// under the locks, and again to read. The replay then waits for all shards, as behind a flush.
-    pub fn log_as_received(&mut self) {
-        self.unit.set_as_received();
+    /// Begins the one record of a command that says what has become of several keys at once: of all shards, or of two
+    /// between which a large value went, whose state would take long to write, under the locks, and again to read.
+    /// A replay then waits for all shards.
+    pub fn barrier(&mut self) -> BarrierWriter<'_> {
+        let index = self.index;
+        match self.unit.barrier() {
+            Some(encoded) => BarrierWriter::new(encoded, index),
+            None => BarrierWriter::unwanted(),
+        }
     }
 
     /// Writes a record of the whole state of a key: its value and expiry, or that it is gone.
     pub fn log_state(&mut self, key: Key<'_>) {
+        self.unit.note_logged();
         if !self.unit.is_logging() {
-            return self.unit.note_logged();
+            return;
         }
-        let Some(entry) = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes))
-        else {
-            return self.log(key, &[b"DEL", key.bytes]);
-        };
-        let mut value = Vec::new();
-        let tag = match entry.value() {
-            ValueRef::Int(number) => {
-                value.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-                None
-            }
-            ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {
-                value.extend_from_slice(&bytes);
-                None
-            }
-            collection => codec::encode(collection, &mut value),
-        };
-        let (mut tag_digits, mut at_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let expiry = entry.expiry();
-        let mut words: SmallVec<[&[u8]; 6]> = match tag {
-            None => smallvec![&b"SET"[..], key.bytes, &value[..]],
-            Some(tag) => smallvec![&b"STATE"[..], key.bytes, tag_digits.format(tag).as_bytes(), &value[..]],
-        };
-        if let Some(at) = expiry {
-            words.extend([&b"PXAT"[..], at_digits.format(at).as_bytes()]);
+        let number = key.shard();
+        let shard = self.held.shard(number);
+        shard.sequence += 1;
+        self.unit.sequenced.push(number);
+        let seq = shard.sequence;
+        let entry = shard.directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        let record = RecordWriter::new(&mut self.unit.records, number, seq, self.index, key.bytes);
+        match entry {
+            None => record.delete(),
+            Some(entry) => record.set_value(entry.value(), entry.expiry()),
         }
-        self.log(key, &words);
     }
 
     /// The directory of a key that is about to change, and everything that goes with a change.
@@ -526,7 +515,7 @@ impl<'a> Db<'a> {
         self.scratch.expired += 1;
         self.note_vanished(key);
         self.notify(NotifyFlags::EXPIRED, "expired", key);
-        self.log(key, &[b"DEL", key.bytes]);
+        self.record(key).delete();
         self.end_expiry(marks, firm);
     }
 
@@ -572,9 +561,7 @@ impl<'a> Db<'a> {
         let removed = removed.unwrap_or_default();
         if !removed.is_empty() {
             self.scratch.expired_fields += removed.len() as u64;
-            let mut words: SmallVec<[&[u8]; 8]> = smallvec![&b"HDEL"[..], key.bytes];
-            words.extend(removed.iter().map(|field| &field[..]));
-            self.log(key, &words);
+            self.record(key).hash_delete(removed.iter().map(|field| &field[..]));
         }
         self.end_expiry(marks, firm);
         removed.len()

@@ -62,19 +62,17 @@ pub struct CommandEntry {
 #[derive(Debug)]
 pub struct Table {
     entries: Vec<CommandEntry>,
-    /// What only the log may hold.
-    records: Vec<CommandEntry>,
     by_name: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
     len: usize,
 }
 
 impl Table {
-    /// The table of these commands, and of those that only the log may hold.
+    /// The table of these commands.
     ///
     /// # Panics
     /// If two have one name.
-    pub fn new(groups: &[&[&'static Command]], records: &[&'static Command]) -> Self {
-        let mut table = Table { entries: Vec::new(), records: Vec::new(), by_name: HashMap::default(), len: 0 };
+    pub fn new(groups: &[&[&'static Command]]) -> Self {
+        let mut table = Table { entries: Vec::new(), by_name: HashMap::default(), len: 0 };
         for &command in groups.iter().flat_map(|group| group.iter()) {
             let name = command.name.to_ascii_lowercase();
             let mut entry = CommandEntry::new(command, name.clone(), table.len);
@@ -92,8 +90,6 @@ impl Table {
             assert!(earlier.is_none(), "two commands are named {}", command.name);
             table.entries.push(entry);
         }
-        let record = |&command: &&'static Command| CommandEntry::new(command, command.name.to_ascii_lowercase(), 0);
-        table.records = records.iter().map(record).collect();
         table
     }
 
@@ -122,17 +118,6 @@ impl Table {
     pub fn get(&self, name: &[u8]) -> Option<&CommandEntry> {
         let mut upper = [0; NAME_MAX];
         self.by_name.get(upper_case(name, &mut upper)?).map(|&at| &self.entries[at])
-    }
-
-    /// The command that a record of the log means: one of the clients' or of those that only the log may hold.
-    ///
-    /// # Errors
-    /// As [`Table::resolve`].
-    pub fn resolve_record(&self, args: Args<'_>) -> Result<&CommandEntry, CommandError> {
-        match self.records.iter().find(|entry| entry.command.name.as_bytes() == args.at(0)) {
-            Some(entry) => self.resolve_entry(entry, args),
-            None => self.resolve(args),
-        }
     }
 
     /// The command or subcommand that a call means, its arity checked.
@@ -314,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_last_command_is_found_again_by_its_name_and_no_other() {
-        let table = Table::new(crate::command::GROUPS, crate::command::state::RECORDS);
+        let table = Table::new(crate::command::GROUPS);
         let mut last = LastNamed::default();
         let names = ["", "GET", "GET", "get", "", "GETX", "GET", "G", "set", "SET", "\0", "gEt", "STRLEN", ""];
         for name in names.into_iter().chain(["a name that is much longer than that of any command"]) {

@@ -25,8 +25,6 @@
 use crate::base::config::NotifyFlags;
 use crate::core::undo::UndoLog;
 use crate::keyspace::Directory;
-use crate::resp::Args;
-use crate::resp::request::OwnedArgs;
 use crate::value::entry::Heap;
 
 /// Room for so many records that is kept for the next unit.
@@ -73,10 +71,8 @@ pub struct Event {
 pub struct Barrier {
     /// How many bytes of records go before it.
     pub at: usize,
-    /// The database.
-    pub db: u32,
-    /// The command.
-    pub words: OwnedArgs,
+    /// Its encoded record.
+    pub encoded: Vec<u8>,
 }
 
 /// See the module.
@@ -95,8 +91,6 @@ pub struct Unit {
     logged: bool,
     /// Whether one of the commands before it has done either.
     changed_before: bool,
-    /// See [`crate::core::Db::log_as_received`].
-    as_received: bool,
     /// Where the running command has begun.
     start: Savepoint,
     /// Encoded records.
@@ -181,7 +175,6 @@ impl Unit {
         self.undoable = undoable;
         self.changed = false;
         self.logged = false;
-        self.as_received = false;
     }
 
     /// Ends the unit, or one of its commands: what is remembered to be undone is forgotten, unless the unit can be
@@ -332,21 +325,15 @@ impl Unit {
         (self.changed, self.logged, self.dirty) = (changed, logged, dirty);
     }
 
-    /// Whether the running command is to be logged as it was received.
-    pub fn as_received(&self) -> bool {
-        self.as_received
-    }
-
-    pub(super) fn set_as_received(&mut self) {
-        self.as_received = true;
-    }
-
-    /// Puts an effect on several shards, or on all, behind the records so far.
-    pub fn log_barrier(&mut self, db: u32, words: Args<'_>) {
+    /// Where to encode an effect on several shards, or on all, behind the records so far; `None` if no records are
+    /// wanted.
+    pub(super) fn barrier(&mut self) -> Option<&mut Vec<u8>> {
         self.logged = true;
-        if self.wants.records {
-            self.barriers.push(Barrier { at: self.records.len(), db, words: OwnedArgs::new(words.from(0)) });
+        if !self.wants.records {
+            return None;
         }
+        self.barriers.push(Barrier { at: self.records.len(), encoded: Vec::new() });
+        self.barriers.last_mut().map(|barrier| &mut barrier.encoded)
     }
 
     /// Whether there is anything to hand to the log.

@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::base::lock::{Mutex, Rank};
 
-use crate::core::Table;
 use crate::durable::pace::Pace;
 use crate::exec::{Replayer, replay};
 use crate::keyspace::{Directory, Keyspace, NewValue, SHARDS};
 use crate::persist::{PersistError, Record, Recovery, WireValue};
-use crate::resp::{Args, Span};
 use crate::value::{Limits, codec};
 
 /// The fewest bytes that an entry of a chunk takes: its tag, a length, and a value.
@@ -33,7 +31,6 @@ pub struct Loaded {
 /// Whatever is wrong with the files; the keyspace is then good for nothing.
 pub fn load(
     keyspace: &Keyspace,
-    table: &Table,
     recovery: &Recovery,
     limits: Limits,
     threads: usize,
@@ -51,12 +48,12 @@ pub fn load(
     for window in recovery.windows() {
         for epoch in window?.epochs {
             if let Some(barrier) = &epoch.barrier {
-                apply(keyspace, table, &mut replayer, barrier)?;
+                apply(keyspace, &mut replayer, barrier)?;
                 loaded.records += 1;
             }
             in_parallel(&epoch.shards, threads, limits, |replayer, (shard, records)| {
                 for record in records {
-                    apply(keyspace, table, replayer, record)?;
+                    apply(keyspace, replayer, record)?;
                 }
                 if let Some(last) = records.last() {
                     keyspace.lock(*shard).sequence = last.seq;
@@ -126,7 +123,7 @@ pub fn load_shard(
     Ok(chunk.entries())
 }
 
-fn apply(keyspace: &Keyspace, table: &Table, replayer: &mut Replayer, record: &Record<'_>) -> Result<(), PersistError> {
+fn apply(keyspace: &Keyspace, replayer: &mut Replayer, record: &Record<'_>) -> Result<(), PersistError> {
     if record.db >= keyspace.databases() {
         return Err(refused(format!(
             "the log speaks of database {}, but only {} are configured (directive 'databases')",
@@ -134,15 +131,8 @@ fn apply(keyspace: &Keyspace, table: &Table, replayer: &mut Replayer, record: &R
             keyspace.databases()
         )));
     }
-    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
-    for arg in record.args {
-        spans.push(Span { start: bytes.len(), len: arg.len() });
-        bytes.extend_from_slice(arg);
-    }
-    replay(table, keyspace, replayer, record.db, Args::new(&bytes, &spans)).map_err(|what| {
-        let name = String::from_utf8_lossy(record.args.clone().next().unwrap_or_default()).into_owned();
-        refused(format!("a record of the log ({name}) cannot be replayed: {what}"))
-    })
+    replay(keyspace, replayer, record)
+        .map_err(|what| refused(format!("a record of the log cannot be replayed: {what}")))
 }
 
 fn refused(why: String) -> PersistError {

@@ -123,7 +123,7 @@ fn load(server: &Server) -> Result<Keyspace, PersistError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = server.config.settings();
     let limits = crate::exec::limits_of(&settings, loaded.seed());
-    loading::load(&loaded, &server.table, &recovery, limits, cores, Pace::of(settings.key_load_delay_us))?;
+    loading::load(&loaded, &recovery, limits, cores, Pace::of(settings.key_load_delay_us))?;
     Ok(loaded)
 }
 

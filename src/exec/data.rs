@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use super::group::Group;
 use super::handler::run_handler;
 use super::serving::{is_waited_for, register};
@@ -173,13 +171,12 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
 #[cold]
 fn append_barriers(appender: &mut Appender<'_>, records: &mut Vec<u8>, barriers: &mut Vec<Barrier>) {
     let mut appended = 0;
-    for Barrier { at, db, words } in barriers.drain(..) {
+    for Barrier { at, encoded } in barriers.drain(..) {
         if at > appended {
             appender.encoded(&mut records[appended..at].to_vec());
             appended = at;
         }
-        let words: SmallVec<[&[u8]; 4]> = words.args().from(0).collect();
-        appender.barrier(db, &words);
+        appender.barrier(&encoded);
     }
     records.drain(..appended);
 }

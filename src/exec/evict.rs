@@ -180,7 +180,7 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
         db.count_as(before, 0);
         db.note_vanished(key);
         db.notify(NotifyFlags::EVICTED, "evicted", key);
-        db.log(key, &[b"DEL", key.bytes]);
+        db.record(key).delete();
     }
     publish(db.unit());
     drop(db);

@@ -13,7 +13,7 @@ use crate::base::logging;
 use crate::core::error::Remains;
 use crate::core::stats::CommandCounters;
 use crate::core::table::CommandEntry;
-use crate::core::{Call, CommandError, LogRule, Outcome, Server};
+use crate::core::{Call, CommandError, Outcome, Server};
 use crate::resp::reply::Mark;
 use crate::resp::{Output, Reply};
 
@@ -24,20 +24,8 @@ pub(super) fn run_handler(
     call: &mut Call<'_>,
     reply: Reply<'_>,
 ) -> Outcome {
-    let entry = call.entry;
     match catch_unwind(AssertUnwindSafe(|| handler(call, reply))) {
-        Ok(Ok(done)) => {
-            match entry.command.log {
-                LogRule::Verbatim if call.db.unit().has_unlogged_change() => {
-                    let key = call.keys().next().expect("a command that is logged as received has a key");
-                    call.log_verbatim(key);
-                }
-                LogRule::Barrier => call.log_barrier(),
-                _ if call.db.unit().as_received() => call.log_barrier(),
-                _ => {}
-            }
-            Ok(done)
-        }
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failure(Ok(error), call)),
         Err(panic) => Err(failure(Err(panic), call)),
     }

@@ -55,7 +55,7 @@ pub mod sweep;
 pub mod testing;
 mod transaction;
 
-pub use replay::{Replayer, replay};
+pub use replay::{Replayer, replay, replay_verb, replay_words};
 
 use ahead::prefetch;
 use data::append;

@@ -15,7 +15,8 @@ use crate::exec::handler::run_handler;
 use crate::keyspace::Census;
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::{AccessClock, Lfu};
-use crate::persist::record::Items;
+use crate::persist::record::{Effect, EncodedVerb, Items};
+use crate::persist::verbs::{Code, Verb};
 use crate::resp::{Args, Output, Reply, Resp, Span};
 use crate::value::Limits;
 use crate::value::codec::{canonical, check_invariants};
@@ -43,7 +44,27 @@ pub struct Runner {
     /// The sizes at which collections change their form.
     pub limits: Limits,
     /// All records so far: shard by shard in their order, barriers in between.
-    logged: Vec<(u32, Vec<Vec<u8>>)>,
+    logged: Vec<Logged>,
+}
+
+/// A record of the log.
+struct Logged {
+    db: u32,
+    code: Code,
+    key: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Logged {
+    fn verb(&self) -> Verb<'_> {
+        Verb::decode(self.code, &self.body).expect("a verb that was just written")
+    }
+
+    /// Its words, with a space between two.
+    fn line(&self) -> String {
+        let words = self.verb().words(&self.key);
+        words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl Executor {
@@ -85,7 +106,7 @@ impl Runner {
     /// An empty keyspace of 16 databases, at a fixed time.
     pub fn new() -> Self {
         Runner {
-            table: Table::new(crate::command::GROUPS, crate::command::state::RECORDS),
+            table: Table::new(crate::command::GROUPS),
             keyspace: Keyspace::new(16, SEED),
             unit: Unit::default(),
             scratch: Scratch::default(),
@@ -223,10 +244,7 @@ impl Runner {
 
     /// The records logged since the last call, as lines.
     pub fn take_logged(&mut self) -> Vec<String> {
-        let line = |(_, words): &(u32, Vec<Vec<u8>>)| {
-            words.iter().map(|w| String::from_utf8_lossy(w).into_owned()).collect::<Vec<_>>().join(" ")
-        };
-        std::mem::take(&mut self.logged).iter().map(line).collect()
+        std::mem::take(&mut self.logged).iter().map(Logged::line).collect()
     }
 
     /// Replays everything that was logged into an empty keyspace, and asserts that it equals the live one.
@@ -234,9 +252,9 @@ impl Runner {
     pub fn assert_replay_equals_live(&self) {
         let again = Keyspace::new(16, HashSeed(*b"another seed!..."));
         let mut replayer = Replayer::new(self.limits);
-        for (db, words) in &self.logged {
-            let result = with_args(words, |args| replay(&self.table, &again, &mut replayer, *db, args));
-            assert_eq!(result, Ok(()), "replaying {words:?}");
+        for logged in &self.logged {
+            let result = replay_verb(&again, &mut replayer, logged.db, &logged.key, logged.verb());
+            assert_eq!(result, Ok(()), "replaying {}", logged.line());
         }
         assert_eq!(dump(&again), dump(&self.keyspace));
     }
@@ -281,24 +299,25 @@ pub fn assert_counted(keyspace: &Keyspace) {
     assert_eq!(keyspace.counts().filled().collect::<std::collections::BTreeMap<_, _>>(), walked);
 }
 
-fn keep(unit: &mut Unit, logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {
+fn keep(unit: &mut Unit, logged: &mut Vec<Logged>) {
     let (records, barriers) = unit.records();
     let mut kept = 0;
     for barrier in barriers.drain(..) {
         keep_records(&records[kept..barrier.at], logged);
         kept = barrier.at;
-        logged.push((barrier.db, barrier.words.args().from(0).map(<[u8]>::to_vec).collect()));
+        keep_records(&barrier.encoded, logged);
     }
     keep_records(&records[kept..], logged);
     records.clear();
 }
 
-fn keep_records(records: &[u8], logged: &mut Vec<(u32, Vec<Vec<u8>>)>) {
+fn keep_records(records: &[u8], logged: &mut Vec<Logged>) {
     let mut payload = Vec::new();
     crate::persist::record::put_epoch(&mut payload, 0);
     payload.extend_from_slice(records);
     for item in Items::new(&payload) {
         let (_, record) = item.expect("a record that was just written");
-        logged.push((record.db, record.args.map(<[u8]>::to_vec).collect()));
+        let Effect::Verb(EncodedVerb { code, key, body }) = record.effect else { panic!("{record:?}") };
+        logged.push(Logged { db: record.db, code, key: key.to_vec(), body: body.to_vec() });
     }
 }

@@ -92,7 +92,7 @@ impl Model {
             apply(&mut self.state, n);
             let mut appender = self.store.log().appender((n % 2) as usize);
             if n.is_multiple_of(29) {
-                appender.barrier(0, &[b"FLUSHALL"]);
+                appender.barrier(&super::testing::barrier(0, b"FLUSHALL"));
                 continue;
             }
             let key = n % KEYS;
@@ -171,9 +171,9 @@ fn load(recovery: &Recovery) -> Result<State, PersistError> {
             for (shard, records) in epoch.shards {
                 for record in records {
                     assert_eq!(record.shard, shard);
-                    let args: Vec<&[u8]> = record.args.collect();
-                    assert_eq!(args[0], b"SET");
-                    state.insert(u64::from(args[1][0]), number(args[2]));
+                    let words = record.words();
+                    assert_eq!(words[0], b"SET");
+                    state.insert(u64::from(words[1][0]), number(&words[2]));
                 }
             }
         }

@@ -192,6 +192,10 @@ pub const ITEM_RECORD: u8 = 1;
 pub const ITEM_EPOCH: u8 = 2;
 /// Log item: an effect on the whole keyspace.
 pub const ITEM_BARRIER: u8 = 3;
+/// Log item: a record of one key, as a verb.
+pub const ITEM_VERB: u8 = 4;
+/// Log item: an effect on several keys, as a verb.
+pub const ITEM_VERB_BARRIER: u8 = 5;
 
 /// The shard number that stands for the whole keyspace.
 pub const BARRIER_SHARD: u16 = 0xFFFF;
@@ -283,7 +287,7 @@ mod tests {
     #[test]
     fn tags_are_pinned() {
         assert_eq!(VERSION, 1);
-        assert_eq!([ITEM_RECORD, ITEM_EPOCH, ITEM_BARRIER], [1, 2, 3]);
+        assert_eq!([ITEM_RECORD, ITEM_EPOCH, ITEM_BARRIER, ITEM_VERB, ITEM_VERB_BARRIER], [1, 2, 3, 4, 5]);
         assert_eq!([TYPE_BYTES, TYPE_INT, TYPE_MASK], [1, 2, 31]);
         assert_eq!([ENTRY_DB, ENTRY_ACCESS, ENTRY_EXPIRY], [32, 64, 128]);
         assert_eq!([CODEC_NONE, CODEC_LZ4, CODEC_PIECES], [0, 1, 2]);

@@ -1,7 +1,7 @@
 //! Persistence: log, snapshot, manifest, recovery. This layer deals in bytes and knows no command.
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
-//! [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
+//! [`verbs`], [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
 //! [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
 //! imports the keyspace, a command or the executor.
 
@@ -22,12 +22,15 @@ pub mod storage;
 pub mod store;
 #[cfg(test)]
 mod store_tests;
+#[cfg(test)]
+mod testing;
+pub mod verbs;
 pub mod wire;
 
 pub use chunk::{Chunk, ChunkWriter, Entry, WireValue};
 pub use error::PersistError;
 pub use log::{Appender, FsyncPolicy, Log};
-pub use record::{Args, Record};
+pub use record::{Args, Effect, EncodedVerb, Record};
 pub use recover::{Epoch, Recovery, RecoverySummary, Window};
 pub use snapshot::{FinishedSnapshot, SnapshotWriter};
 pub use store::{CommitSummary, Cut, Sizes, Store, StoreOptions};

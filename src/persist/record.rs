@@ -1,13 +1,14 @@
 //! The items of a block's payload: records, barriers, epochs. Drawn in `format.rs`.
 //!
-//! - A record names one key, at `args[1]`, and replays without reading any other.
+//! - A record names one key, and replays without reading any other.
 //! - Decoding borrows, never allocates, never reads past the end, and refuses what is malformed:
-//!   a record that comes out of [`Items`] is whole, and its [`Args`] cannot fail.
+//!   a record that comes out of [`Items`] is whole, and its [`Effect`] cannot fail.
 
 use super::format::{
-    BARRIER_SHARD, ITEM_BARRIER, ITEM_EPOCH, ITEM_RECORD, put_varint, take_bytes, take_string, take_varint, u16_at,
-    varint_len,
+    BARRIER_SHARD, ITEM_BARRIER, ITEM_EPOCH, ITEM_RECORD, ITEM_VERB, ITEM_VERB_BARRIER, put_varint, take_bytes,
+    take_string, take_varint, u16_at,
 };
+use super::verbs::{Code, Verb};
 
 /// One effect, borrowed from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +19,52 @@ pub struct Record<'a> {
     pub seq: u64,
     /// The database.
     pub db: u32,
-    /// The command-like arguments; the key is `args[1]`.
-    pub args: Args<'a>,
+    /// What has become of the key, or of the whole keyspace.
+    pub effect: Effect<'a>,
+}
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// Command-like words, the key behind the name: records of version 1.
+    Words(Args<'a>),
+    /// A verb.
+    Verb(EncodedVerb<'a>),
+}
+
+/// A verb as it stands in the log: it was decoded once, so that it can be again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodedVerb<'a> {
+    /// Which one.
+    pub code: Code,
+    /// The key; empty for a barrier.
+    pub key: &'a [u8],
+    /// What belongs to it.
+    pub body: &'a [u8],
+}
+
+impl<'a> EncodedVerb<'a> {
+    /// Takes what begins with the code, and with the key unless it is a barrier.
+    fn parse(mut bytes: &'a [u8], is_barrier: bool) -> Option<Self> {
+        let code = Code::of(take_bytes(&mut bytes, 1)?[0]).filter(|code| code.is_barrier() == is_barrier)?;
+        let key = if is_barrier { &[] } else { take_string(&mut bytes)? };
+        Verb::decode(code, bytes).map(|_| EncodedVerb { code, key, body: bytes })
+    }
+
+    /// The verb of one record, as [`RecordWriter`](super::verbs::RecordWriter) writes it.
+    pub fn of_record(record: &'a [u8]) -> Option<Self> {
+        let (&[ITEM_VERB], mut rest) = record.split_first_chunk()? else { return None };
+        let mut body = take_string(&mut rest).filter(|_| rest.is_empty())?;
+        take_bytes(&mut body, 2)?;
+        take_varint(&mut body)?;
+        take_varint(&mut body)?;
+        EncodedVerb::parse(body, false)
+    }
+
+    /// The verb.
+    pub fn verb(self) -> Verb<'a> {
+        Verb::decode(self.code, self.body).expect("decoded when the record was parsed")
+    }
 }
 
 impl Record<'_> {
@@ -65,41 +110,6 @@ impl<'a> Iterator for Args<'a> {
 
 impl ExactSizeIterator for Args<'_> {}
 
-fn args_len(args: &[&[u8]]) -> usize {
-    let each = |arg: &&[u8]| varint_len(arg.len() as u64) + arg.len();
-    varint_len(args.len() as u64) + args.iter().map(each).sum::<usize>()
-}
-
-fn put_args(out: &mut Vec<u8>, args: &[&[u8]]) {
-    put_varint(out, args.len() as u64);
-    for arg in args {
-        put_varint(out, arg.len() as u64);
-        out.extend_from_slice(arg);
-    }
-}
-
-/// Appends a record.
-pub fn put_record(out: &mut Vec<u8>, shard: u16, seq: u64, db: u32, args: &[&[u8]]) {
-    assert!(shard != BARRIER_SHARD && !args.is_empty(), "a record has a shard and arguments");
-    let len = 2 + varint_len(seq) + varint_len(u64::from(db)) + args_len(args);
-    out.reserve(len + 11);
-    out.push(ITEM_RECORD);
-    put_varint(out, len as u64);
-    out.extend_from_slice(&shard.to_le_bytes());
-    put_varint(out, seq);
-    put_varint(out, u64::from(db));
-    put_args(out, args);
-}
-
-/// Appends an effect on the whole keyspace; its epoch stands before it.
-pub fn put_barrier(out: &mut Vec<u8>, db: u32, args: &[&[u8]]) {
-    assert!(!args.is_empty(), "a barrier has arguments");
-    out.push(ITEM_BARRIER);
-    put_varint(out, (varint_len(u64::from(db)) + args_len(args)) as u64);
-    put_varint(out, u64::from(db));
-    put_args(out, args);
-}
-
 /// Appends an epoch mark.
 pub fn put_epoch(out: &mut Vec<u8>, epoch: u64) {
     out.push(ITEM_EPOCH);
@@ -130,21 +140,25 @@ impl<'a> Items<'a> {
         }
         let mut body = take_string(&mut rest)?;
         let epoch = self.epoch?;
+        let is_barrier = matches!(tag, ITEM_BARRIER | ITEM_VERB_BARRIER);
         let (shard, seq) = match tag {
-            ITEM_RECORD => {
+            ITEM_RECORD | ITEM_VERB => {
                 let shard = u16_at(take_bytes(&mut body, 2)?, 0)?;
                 (shard, take_varint(&mut body)?)
             }
-            ITEM_BARRIER => (BARRIER_SHARD, 0),
+            ITEM_BARRIER | ITEM_VERB_BARRIER => (BARRIER_SHARD, 0),
             _ => return None,
         };
-        if (tag == ITEM_RECORD) == (shard == BARRIER_SHARD) {
+        if is_barrier != (shard == BARRIER_SHARD) {
             return None;
         }
         let db = u32::try_from(take_varint(&mut body)?).ok()?;
-        let args = Args::parse(body)?;
+        let effect = match tag {
+            ITEM_RECORD | ITEM_BARRIER => Effect::Words(Args::parse(body)?),
+            _ => Effect::Verb(EncodedVerb::parse(body, is_barrier)?),
+        };
         self.rest = rest;
-        Some(Some((epoch, Record { shard, seq, db, args })))
+        Some(Some((epoch, Record { shard, seq, db, effect })))
     }
 }
 
@@ -170,7 +184,43 @@ impl<'a> Iterator for Items<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persist::format::varint_len;
     use proptest::prelude::*;
+
+    fn args_len(args: &[&[u8]]) -> usize {
+        let each = |arg: &&[u8]| varint_len(arg.len() as u64) + arg.len();
+        varint_len(args.len() as u64) + args.iter().map(each).sum::<usize>()
+    }
+
+    fn put_args(out: &mut Vec<u8>, args: &[&[u8]]) {
+        put_varint(out, args.len() as u64);
+        for arg in args {
+            put_varint(out, arg.len() as u64);
+            out.extend_from_slice(arg);
+        }
+    }
+
+    /// Appends a record of version 1.
+    fn put_record(out: &mut Vec<u8>, shard: u16, seq: u64, db: u32, args: &[&[u8]]) {
+        assert!(shard != BARRIER_SHARD && !args.is_empty(), "a record has a shard and arguments");
+        let len = 2 + varint_len(seq) + varint_len(u64::from(db)) + args_len(args);
+        out.reserve(len + 11);
+        out.push(ITEM_RECORD);
+        put_varint(out, len as u64);
+        out.extend_from_slice(&shard.to_le_bytes());
+        put_varint(out, seq);
+        put_varint(out, u64::from(db));
+        put_args(out, args);
+    }
+
+    /// Appends an effect on the whole keyspace of version 1; its epoch stands before it.
+    fn put_barrier(out: &mut Vec<u8>, db: u32, args: &[&[u8]]) {
+        assert!(!args.is_empty(), "a barrier has arguments");
+        out.push(ITEM_BARRIER);
+        put_varint(out, (varint_len(u64::from(db)) + args_len(args)) as u64);
+        put_varint(out, u64::from(db));
+        put_args(out, args);
+    }
 
     #[test]
     fn the_bytes_are_as_drawn() {
@@ -213,15 +263,20 @@ mod tests {
             prop_assert_eq!(read.len(), records.len());
             for ((epoch, record), (shard, seq, db, args)) in read.into_iter().zip(&records) {
                 prop_assert_eq!((epoch, record.shard, record.seq, record.db), (7, *shard, *seq, *db));
-                prop_assert_eq!(record.args.len(), args.len());
-                prop_assert!(record.args.eq(args.iter().map(|arg| arg.as_slice())));
+                let Effect::Words(words) = record.effect else { panic!("{record:?}") };
+                prop_assert_eq!(words.len(), args.len());
+                prop_assert!(words.eq(args.iter().map(|arg| arg.as_slice())));
             }
         }
 
         #[test]
         fn any_bytes_end_in_peace(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             for (_, record) in Items::new(&bytes).flatten() {
-                prop_assert!(record.args.map(|arg| arg.len()).sum::<usize>() <= bytes.len());
+                let words = match record.effect {
+                    Effect::Words(words) => words.map(<[u8]>::to_vec).collect(),
+                    Effect::Verb(verb) => verb.verb().words(verb.key),
+                };
+                prop_assert!(!words.is_empty());
             }
         }
     }

@@ -34,7 +34,7 @@ static SEVERAL: Command = Command {
     flags: flags::WRITE,
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::range(1, -1, 1, "OW update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(several),
     summary: "Panics amid several keys.",
     ..Command::DEFAULT
@@ -58,7 +58,7 @@ static IN_PLACE: Command = Command {
     name: "FAULTY.INPLACE",
     arity: Arity::Exactly(2),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(in_place),
     summary: "Panics after its change in place.",
     ..SEVERAL
@@ -100,7 +100,7 @@ fn overwrite(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
 /// Sets its one key, logs that, and panics.
 static LOGGED: Command = Command {
     name: "FAULTY.LOGGED",
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(logged),
     summary: "Panics after logging its change.",
     ..IN_PLACE
@@ -178,9 +178,7 @@ impl Faulty {
     fn new() -> Faulty {
         let storage = SimStorage::new();
         let groups: Vec<_> = DATA_GROUPS.iter().chain(SESSION_GROUPS).copied().chain([FAULTY]).collect();
-        let server =
-            start_with(&storage, 1, 2, FsyncPolicy::Always, Table::new(&groups, crate::command::state::RECORDS))
-                .unwrap();
+        let server = start_with(&storage, 1, 2, FsyncPolicy::Always, Table::new(&groups)).unwrap();
         Faulty { caller: Caller::new(&server, 0), storage, server }
     }
 

@@ -240,7 +240,7 @@ pub fn recover_from(
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
     let before = alloc::used_memory();
     let pace = Pace::of(config.settings().key_load_delay_us);
-    let loaded = loading::load(&keyspace, &table, &recovery, limits, cores, pace)?;
+    let loaded = loading::load(&keyspace, &recovery, limits, cores, pace)?;
     let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);

@@ -33,7 +33,7 @@ pub static GROUPS: &[&[&Command]] = &[
 /// All commands of the server.
 pub fn table() -> Table {
     let groups: Vec<&[&'static Command]> = crate::command::GROUPS.iter().chain(GROUPS).copied().collect();
-    Table::new(&groups, crate::command::state::RECORDS)
+    Table::new(&groups)
 }
 
 #[cfg(test)]

@@ -52,15 +52,21 @@ pub type Spill<'a> = dyn FnMut(&mut Vec<u8>) + 'a;
 pub fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) -> Option<u8> {
     // Reserves room for all of a large collection at once. If it grew by doubling, the system would move megabytes to
     // another address at a time, and every thread that needs memory would wait meanwhile.
-    out.reserve(match value {
+    out.reserve(encoded_len_about(value));
+    encode_in_steps(value, out, &mut |_| ())
+}
+
+/// The number of bytes that [`encode`] appends: exactly that of a small collection, about that of a large one.
+pub fn encoded_len_about(value: ValueRef<'_>) -> usize {
+    match value {
         ValueRef::List(list) => list.bytes(),
         ValueRef::Set(set) => set.bytes(),
         ValueRef::Hash(hash) => hash.bytes(),
         ValueRef::Zset(zset) => zset.bytes(),
         ValueRef::Stream(stream) => stream.bytes(),
-        _ => 0,
-    });
-    encode_in_steps(value, out, &mut |_| ())
+        ValueRef::Packed(_, bytes) => bytes.len(),
+        ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => 0,
+    }
 }
 
 /// The same, in steps, for a large collection.

@@ -5,6 +5,8 @@
 //!
 //! Invariant: everything is checked before anything is written, so that a command that fails changed nothing.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::{BITMAP, bit_offset, text, with_room};
@@ -25,7 +27,7 @@ pub(super) static BITFIELD: Command = Command {
         flags_of: Some(|args| KeyFlags::of(if only_gets(args) { "RO access" } else { "RW access update" })),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(bitfield),
     since: "3.2.0",
     complexity: "O(1) for each operation.",
@@ -111,6 +113,8 @@ struct Effect {
 
 type Operations = SmallVec<[Operation; 4]>;
 type Replies = SmallVec<[Option<i64>; 8]>;
+/// The bytes of the fields that were written, and where they are.
+type Parts = SmallVec<[(usize, SmallVec<[u8; 9]>); 4]>;
 
 fn bitfield(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let operations = parse(call)?;
@@ -156,17 +160,28 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
     }
     let old = old.map(<[u8]>::len);
     let (before, mut changes) = (call.db.changes(), 0);
-    let replies = with_room(call, key, old, len, |bytes| {
+    let (replies, parts) = with_room(call, key, old, len, |bytes| {
+        let mut written: SmallVec<[Range<usize>; 4]> = SmallVec::new();
         let run = |operation: &Operation| {
             let effect = operation.effect(bytes);
             if let Some(value) = effect.written {
                 changes += 1;
                 operation.field.put(bytes, value);
+                written.push((operation.field.offset >> 3) as usize..operation.field.end());
             }
             effect.reply
         };
-        operations.iter().map(run).collect()
+        let replies: Replies = operations.iter().map(run).collect();
+        let part = |range: Range<usize>| (range.start, SmallVec::from_slice(&bytes[range]));
+        (replies, written.into_iter().map(part).collect::<Parts>())
     })?;
+    let reached = parts.iter().map(|(at, bytes)| at + bytes.len()).max().unwrap_or(0);
+    if len > old.unwrap_or(0).max(reached) {
+        call.record(key).set_range(len, b"");
+    }
+    for (at, bytes) in parts {
+        call.record(key).set_range(at, &bytes);
+    }
     // Room that was made for a field is a change although nothing was written into it.
     call.db.count_as(before, changes.max(1));
     respond(reply, replies)

@@ -111,7 +111,7 @@ static SETBIT: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(setbit),
     since: "2.2.0",
     syntax: "key offset value",
@@ -139,10 +139,14 @@ fn setbit(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Ok(reply.int(i64::from(on)));
     }
     let len = old.map(<[u8]>::len);
-    with_room(call, key, len, byte + 1, |bytes| match on {
-        true => bytes[byte] |= bit,
-        false => bytes[byte] &= !bit,
+    let written = with_room(call, key, len, byte + 1, |bytes| {
+        match on {
+            true => bytes[byte] |= bit,
+            false => bytes[byte] &= !bit,
+        }
+        bytes[byte]
     })?;
+    call.record(key).set_range(byte, &[written]);
     Ok(reply.int(i64::from(was == Some(true))))
 }
 

@@ -12,7 +12,7 @@ pub(super) static BITOP: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(2, "OW update"), KeySpec::range(3, -1, 1, "RO access")]),
-    log: LogRule::Rewritten, // as the value that the destination has then
+    log: LogRule::Effects, // as the state of the destination
     handler: Handler::Data(bitop),
     since: "2.6.0",
     complexity: "O(N) where N is the length of the longest string.",

@@ -75,7 +75,7 @@ static GEOADD: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Rewritten, // as ZADD
+    log: LogRule::Effects, // as the scores of the members that changed
     handler: Handler::Data(geoadd),
     complexity: "O(log(N)) for each item added, where N is the number of elements in the sorted set.",
     syntax: "key [NX@6.2.0 | XX@6.2.0] [CH@6.2.0] longitude latitude member [longitude latitude member ...]",
@@ -101,6 +101,7 @@ fn geoadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     });
     let places: Vec<(f64, &[u8])> = places.collect::<Result<_, CommandError>>()?;
     let (key, rule) = (call.key(1), options.rule);
+    let mut moved: Vec<(f64, &[u8])> = Vec::new();
     let (new, changed) = call.db.edit::<AnyZset, _>(key, |zset| {
         if zset.view().is_empty() && rule.only_old {
             return Ok(((0, 0), 0));
@@ -111,19 +112,14 @@ fn geoadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             match zset.add(member, *score, rule) {
                 Added::New(_) => new += 1,
                 Added::Changed(_) => changed += 1,
-                _ => {}
+                _ => continue,
             }
+            moved.push((*score, member));
         }
         Ok(((new, changed), new + changed))
     })?;
-    if new + changed > 0 {
-        let scores: Vec<String> = places.iter().map(|(score, _)| format!("{score}")).collect();
-        let mut words: Vec<&[u8]> = vec![b"ZADD", key.bytes];
-        words.extend(call.args.from(2).take(first - 2));
-        for (score, (_, member)) in scores.iter().zip(&places) {
-            words.extend([score.as_bytes(), member]);
-        }
-        call.log_as(key, &words);
+    if !moved.is_empty() {
+        call.record(key).zset_set(moved.iter().copied());
     }
     Ok(reply.int(if options.count_changed { new + changed } else { new } as i64))
 }

@@ -55,7 +55,7 @@ pub(super) static GEOSEARCHSTORE: Command = Command {
     arity: Arity::AtLeast(8),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::at(2, "RO access")]),
-    log: LogRule::Rewritten, // as the destination's whole state
+    log: LogRule::Effects, // as the destination's whole state
     handler: Handler::Data(|call, reply| search(call, Kind::SearchStore, reply)),
     syntax: "destination source <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI>> [ASC | DESC] [COUNT count [ANY]] [STOREDIST]",
     summary: "Stores the places within a circle or a box.",
@@ -71,7 +71,7 @@ pub(super) static GEORADIUS: Command = Command {
         stored_at("STORE", OPTIONS_OF_RADIUS, |args| last_stored(args, OPTIONS_OF_RADIUS, "STORE")),
         stored_at("STOREDIST", OPTIONS_OF_RADIUS, |args| last_stored(args, OPTIONS_OF_RADIUS, "STOREDIST")),
     ]),
-    log: LogRule::Rewritten, // as the destination's whole state
+    log: LogRule::Effects, // as the destination's whole state
     handler: Handler::Data(|call, reply| search(call, Kind::Radius { read_only: false }, reply)),
     complexity: RADIUS_TIME,
     syntax: "key longitude latitude radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY@6.2.0]] [ASC | DESC] [STORE storekey | STOREDIST storedistkey]",

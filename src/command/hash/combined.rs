@@ -1,9 +1,10 @@
 //! Reading or storing fields and changing when they expire in one step: HGETDEL, HGETEX, HSETEX.
 
-use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, Unit, WRITE_FAST, is_over, log_fields, log_removed};
+use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, Unit, WRITE_FAST, is_over};
 use super::{remove_expired, value_element};
 use crate::core::args::{integer, is};
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
+use crate::persist::verbs::FieldExpiry;
 use crate::resp::{Args, Reply};
 use crate::value::hash::{AnyHash, HashMut, NewExpiry};
 
@@ -12,7 +13,7 @@ pub(super) static HGETDEL: Command = Command {
     arity: Arity::AtLeast(5),
     flags: CHANGE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: LogRule::Rewritten, // as HDEL of the fields that were there
+    log: LogRule::Effects, // the fields that were there
     handler: Handler::Data(hgetdel),
     since: "8.0.0",
     complexity: "O(N) where N is the number of fields.",
@@ -38,7 +39,7 @@ fn hgetdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((), removed.len() as u64))
     })?;
     if !removed.is_empty() {
-        log_removed(call, key, &removed);
+        call.record(key).hash_delete(removed.iter().copied());
     }
     Ok(values.done())
 }
@@ -54,7 +55,7 @@ enum Change {
 pub(super) static HGETEX: Command = Command {
     name: "HGETEX",
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: LogRule::Rewritten, // as HPEXPIREAT, HPERSIST or HDEL
+    log: LogRule::Effects, // as the expiry that the fields have then, or none, or that they are gone
     handler: Handler::Data(hgetex),
     syntax: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST] \
              FIELDS numfields field [field ...]",
@@ -97,12 +98,9 @@ fn hgetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     match change {
         _ if changed.is_empty() => {}
-        _ if removes => log_removed(call, key, &changed),
-        Change::At(at) => {
-            let mut digits = itoa::Buffer::new();
-            log_fields(call, key, &[b"HPEXPIREAT", key.bytes, digits.format(at).as_bytes()], &changed);
-        }
-        _ => log_fields(call, key, &[b"HPERSIST", key.bytes], &changed),
+        _ if removes => call.record(key).hash_delete(changed.iter().copied()),
+        Change::At(at) => call.record(key).hash_expire_at(at, changed.iter().copied()),
+        _ => call.record(key).hash_persist(changed.iter().copied()),
     }
     Ok(values.done())
 }
@@ -112,7 +110,7 @@ pub(super) static HSETEX: Command = Command {
     arity: Arity::AtLeast(6),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Rewritten, // without conditions, with an absolute expiry; or as HDEL
+    log: LogRule::Effects, // without conditions, with an absolute expiry; or as fields that are gone
     handler: Handler::Data(hsetex),
     since: "8.0.0",
     complexity: "O(N) where N is the number of fields.",
@@ -149,26 +147,16 @@ fn hsetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((true, Vec::new()), pairs.len() as u64))
     })?;
     if removes && !removed.is_empty() {
-        log_removed(call, key, &removed);
+        call.record(key).hash_delete(removed.iter().copied());
     } else if stored && !removes {
-        log_stored(call, &options, pairs);
+        let expiry = match options.expiry {
+            NewExpiry::At(at) => FieldExpiry::At(at),
+            NewExpiry::Keep => FieldExpiry::Keep,
+            NewExpiry::Clear => FieldExpiry::Clear,
+        };
+        call.record(key).hash_set(expiry, pairs.args.from(pairs.first));
     }
     Ok(reply.int(stored.into()))
-}
-
-/// Logs the fields that HSETEX has stored.
-fn log_stored(call: &mut Call<'_>, options: &StoreOptions, pairs: Pairs<'_>) {
-    let key = call.key(1);
-    let (mut at_digits, mut len_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let mut words: Vec<&[u8]> = vec![b"HSETEX", key.bytes];
-    match options.expiry {
-        NewExpiry::At(at) => words.extend([&b"PXAT"[..], at_digits.format(at).as_bytes()]),
-        NewExpiry::Keep => words.push(b"KEEPTTL"),
-        NewExpiry::Clear => {}
-    }
-    words.extend([&b"FIELDS"[..], len_digits.format(pairs.len()).as_bytes()]);
-    words.extend(pairs.args.from(pairs.first));
-    call.log_as(key, &words);
 }
 
 /// The fields with their values behind the options.

@@ -1,6 +1,6 @@
 //! When fields expire: setting it, asking for it, taking it away.
 
-use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, READ_FAST, Unit, is_over, log_fields, log_removed};
+use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, READ_FAST, Unit, is_over};
 use super::{now, read, remove_expired};
 use crate::core::args::is;
 use crate::core::{Arity, Call, Command, Handler, KeySpec, Keys, LogRule, Outcome};
@@ -25,7 +25,7 @@ pub(super) static HEXPIRE: Command = Command {
     arity: Arity::AtLeast(6),
     flags: CHANGE_FAST,
     keys: UPDATED,
-    log: LogRule::Rewritten, // as HPEXPIREAT, or HDEL
+    log: LogRule::Effects, // as the expiry that the fields have then, or that they are gone
     handler: Handler::Data(hexpire),
     since: "7.4.0",
     complexity: "O(N) where N is the number of fields.",
@@ -109,11 +109,8 @@ fn expire_generic(call: &mut Call<'_>, reply: Reply<'_>, unit: Unit, name: &'sta
     })?;
     match changed.is_empty() {
         true => {}
-        false if is_over => log_removed(call, key, &changed),
-        false => {
-            let mut digits = itoa::Buffer::new();
-            log_fields(call, key, &[b"HPEXPIREAT", key.bytes, digits.format(at).as_bytes()], &changed);
-        }
+        false if is_over => call.record(key).hash_delete(changed.iter().copied()),
+        false => call.record(key).hash_expire_at(at, changed.iter().copied()),
     }
     Ok(statuses.done())
 }
@@ -151,7 +148,7 @@ pub(super) static HPERSIST: Command = Command {
     name: "HPERSIST",
     arity: Arity::AtLeast(5),
     flags: CHANGE_FAST,
-    log: LogRule::Rewritten, // as it is, with the fields that had an expiry
+    log: LogRule::Effects, // the fields that had an expiry
     handler: Handler::Data(hpersist),
     syntax: "key FIELDS numfields field [field ...]",
     summary: "Takes the expiry of fields away.",
@@ -180,7 +177,7 @@ fn hpersist(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((), changed.len() as u64))
     })?;
     if !changed.is_empty() {
-        log_fields(call, key, &[b"HPERSIST", key.bytes], &changed);
+        call.record(key).hash_persist(changed.iter().copied());
     }
     Ok(statuses.done())
 }

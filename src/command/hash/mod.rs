@@ -21,8 +21,6 @@ mod read;
 mod tests;
 mod write;
 
-use smallvec::SmallVec;
-
 use crate::core::args::{integer, is};
 use crate::core::{Call, Command, CommandError, Flags, categories, flags};
 use crate::keyspace::Key;
@@ -161,22 +159,6 @@ impl<'a> Fields<'a> {
 
 /// What is said of a number of fields below one, by most commands.
 const NOT_POSITIVE: &str = "ERR Number of fields must be a positive integer";
-
-/// Logs what happened to some fields: `head`, and then FIELDS, their number and themselves.
-fn log_fields(call: &mut Call<'_>, key: Key<'_>, head: &[&[u8]], fields: &[&[u8]]) {
-    let mut digits = itoa::Buffer::new();
-    let mut words: SmallVec<[&[u8]; 8]> = SmallVec::from_slice(head);
-    words.extend([&b"FIELDS"[..], digits.format(fields.len()).as_bytes()]);
-    words.extend(fields.iter().copied());
-    call.log_as(key, &words);
-}
-
-/// Logs that fields were removed.
-fn log_removed(call: &mut Call<'_>, key: Key<'_>, fields: &[&[u8]]) {
-    let mut words: SmallVec<[&[u8]; 8]> = SmallVec::from_slice(&[b"HDEL", key.bytes]);
-    words.extend(fields.iter().copied());
-    call.log_as(key, &words);
-}
 
 /// How a time is given.
 #[derive(Clone, Copy, Debug)]

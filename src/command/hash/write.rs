@@ -1,12 +1,13 @@
 //! Storing and removing fields, and counting up.
 //!
-//! HINCRBYFLOAT calculates as C's `long double` does and is logged by its result, never by its operand: a
-//! replay must not depend on the arithmetic.
+//! Counters are logged by their result, never by their operand: a replay must not depend on the arithmetic.
+//! HINCRBYFLOAT calculates as C's `long double` does.
 
 use super::{CHANGE_FAST, HASH, WRITE_FAST, remove_expired};
 use crate::base::long_double::LongDouble;
 use crate::core::args::integer;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
+use crate::persist::verbs::FieldExpiry;
 use crate::resp::Reply;
 use crate::value::hash::{AnyHash, NewExpiry};
 
@@ -15,7 +16,7 @@ pub(super) static HSET: Command = Command {
     arity: Arity::AtLeast(4),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 2,
     handler: Handler::Data(hset),
     complexity: "O(1) for each field, so O(N) for N of them.",
@@ -52,7 +53,7 @@ fn set_pairs(call: &mut Call<'_>) -> Result<i64, CommandError> {
     }
     let key = call.key(1);
     remove_expired(call, key, args.from(2).step_by(2));
-    call.db.edit::<AnyHash, _>(key, |hash| {
+    let created = call.db.edit::<AnyHash, _>(key, |hash| {
         let fields = (args.len() - 2) / 2;
         hash.reserve(fields);
         let mut created = 0;
@@ -60,7 +61,9 @@ fn set_pairs(call: &mut Call<'_>) -> Result<i64, CommandError> {
             created += i64::from(hash.set(args.at(at), args.at(at + 1), NewExpiry::Clear));
         }
         Ok((created, fields as u64))
-    })
+    })?;
+    call.record(key).hash_set(FieldExpiry::Clear, args.from(2));
+    Ok(created)
 }
 
 pub(super) static HSETNX: Command = Command {
@@ -68,7 +71,7 @@ pub(super) static HSETNX: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: LogRule::Rewritten, // as it is, and only when the field is new
+    log: LogRule::Effects, // only when the field is new
     handler: Handler::Data(hsetnx),
     syntax: "key field value",
     summary: "Stores a field unless the hash has it.",
@@ -86,7 +89,7 @@ fn hsetnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((is_new, is_new.into()))
     })?;
     if stored {
-        call.log_verbatim(key);
+        call.record(key).hash_set(FieldExpiry::Clear, [field, value].into_iter());
     }
     Ok(reply.int(stored.into()))
 }
@@ -96,7 +99,7 @@ pub(super) static HDEL: Command = Command {
     arity: Arity::AtLeast(3),
     flags: CHANGE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Rewritten, // as it is, and only when a field was there
+    log: LogRule::Effects, // only when a field was there
     member: 2,
     handler: Handler::Data(hdel),
     complexity: "O(N) where N is the number of fields to remove.",
@@ -113,7 +116,7 @@ fn hdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((removed, removed as u64))
     })?;
     if removed > 0 {
-        call.log_verbatim(key);
+        call.record(key).hash_delete(args.from(2));
     }
     Ok(reply.int(removed as i64))
 }
@@ -123,7 +126,7 @@ pub(super) static HINCRBY: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 2,
     handler: Handler::Data(hincrby),
     syntax: "key field increment",
@@ -144,12 +147,15 @@ fn hincrby(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         hash.set(field, sum, NewExpiry::Keep);
         Ok((sum, 1))
     })?;
+    let mut digits = itoa::Buffer::new();
+    let text = digits.format(sum).as_bytes();
+    call.record(key).hash_set(FieldExpiry::Keep, [field, text].into_iter());
     Ok(reply.int(sum))
 }
 
 pub(super) static HINCRBYFLOAT: Command = Command {
     name: "HINCRBYFLOAT",
-    log: LogRule::Rewritten, // as HSETEX KEEPTTL of the result
+    log: LogRule::Effects,
     handler: Handler::Data(hincrbyfloat),
     since: "2.6.0",
     summary: "Adds to the floating-point number in a field; a missing field counts as 0.",
@@ -175,6 +181,6 @@ fn hincrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         hash.set(field, &text, NewExpiry::Keep);
         Ok((text, 1))
     })?;
-    call.log_as(key, &[b"HSETEX", key.bytes, b"KEEPTTL", b"FIELDS", b"1", field, &text]);
+    call.record(key).hash_set(FieldExpiry::Keep, [field, &text[..]].into_iter());
     Ok(reply.bulk(&text))
 }

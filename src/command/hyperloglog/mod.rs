@@ -9,9 +9,11 @@
 
 mod pfdebug;
 
+use smallvec::SmallVec;
+
 use crate::core::stored_string::{StringRef, string_of};
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
-use crate::keyspace::{Key, NewValue};
+use crate::keyspace::NewValue;
 use crate::resp::Reply;
 use crate::value::hyperloglog::{self, Corrupt, Encoding, Observation, REGISTERS};
 
@@ -54,7 +56,7 @@ static PFADD: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: LogRule::Rewritten, // as received; the whole value where it became dense
+    log: LogRule::Effects, // as the registers that rose; the whole value where it is new or became dense
     handler: Handler::Data(pfadd),
     complexity: "O(1) for each element.",
     syntax: "key [element [element ...]]",
@@ -66,22 +68,23 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, elements) = (call.key(1), call.args.from(2).map(Observation::of));
     let sparse_len_max = call.db.facts().hll_sparse_max_bytes;
     let before = call.db.changes();
-    let observe_all = |hll: &mut Vec<u8>| {
-        elements
-            .clone()
-            .map(|seen| hyperloglog::observe(hll, seen, sparse_len_max).map(u64::from))
-            .sum::<Result<u64, _>>()
-            .map_err(corrupt)
+    let mut raised: SmallVec<[(u16, u8); 8]> = SmallVec::new();
+    let mut observe_all = |hll: &mut Vec<u8>| {
+        for seen in elements.clone() {
+            if hyperloglog::observe(hll, seen, sparse_len_max).map_err(corrupt)? {
+                raised.push((seen.register as u16, seen.rank));
+            }
+        }
+        Ok(raised.len() as u64)
     };
     let Some(old) = call.db.string_to_change(key)?.map(stored).transpose()? else {
         let mut hll = hyperloglog::empty();
         let observed = observe_all(&mut hll)?;
         // Redis marks the count of a new key as out of date even if nothing was counted.
         hyperloglog::invalidate_count(&mut hll);
-        let encoding = hyperloglog::encoding(&hll);
         call.db.set(key, NewValue::Raw(hll), None);
         call.db.count_as(before, 1 + observed);
-        log_added(call, key, encoding == Some(Encoding::Sparse));
+        call.db.log_state(key);
         return Ok(reply.int(1));
     };
     let mut changes = elements.clone().map(|seen| hyperloglog::would_change(old.bytes, seen));
@@ -106,16 +109,11 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         }
     };
     call.db.count_as(before, observed);
-    log_added(call, key, is == was);
-    Ok(reply.int(1))
-}
-
-/// Logs what PFADD did.
-fn log_added(call: &mut Call<'_>, key: Key<'_>, replays_alike: bool) {
-    match replays_alike {
-        true => call.log_verbatim(key),
+    match is == was {
+        true => call.record(key).raise_registers(&raised),
         false => call.db.log_state(key),
     }
+    Ok(reply.int(1))
 }
 
 static PFCOUNT: Command = Command {
@@ -149,7 +147,7 @@ fn pfcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     // The count is stored beside the registers: a change that a command which only reads makes, as in Redis.
     let bytes = call.db.raw_mut(key).ok_or(CommandError::WrongType)?;
     let (at, written) = hyperloglog::cache_count(bytes, count);
-    call.log_as(key, &[b"SETRANGE", key.bytes, itoa::Buffer::new().format(at).as_bytes(), &written]);
+    call.record(key).set_range(at, &written);
     Ok(reply.int(count as i64))
 }
 
@@ -168,7 +166,7 @@ static PFMERGE: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW access insert"), KeySpec::range(2, -1, 1, "RO access")]),
-    log: LogRule::Rewritten, // as the value that the destination has then
+    log: LogRule::Effects, // as the state of the destination
     handler: Handler::Data(pfmerge),
     complexity: "O(N) to merge N HyperLogLogs, with a large constant.",
     syntax: "destkey [sourcekey [sourcekey ...]]",

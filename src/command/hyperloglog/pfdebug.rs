@@ -12,7 +12,7 @@ pub(super) static PFDEBUG: Command = Command {
     arity: Arity::Exactly(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::ADMIN),
     keys: Keys(&[KeySpec::at(2, "RW access")]),
-    log: LogRule::Rewritten, // as the value, where it became dense
+    log: LogRule::Effects, // as the value, where it became dense
     handler: Handler::Data(pfdebug),
     complexity: "O(N) where N is the number of registers.",
     syntax: "subcommand key",

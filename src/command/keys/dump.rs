@@ -182,7 +182,7 @@ static RESTORE: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM),
     categories: categories::KEYSPACE.or(categories::DANGEROUS),
     keys: Keys(&[KeySpec::at(1, "OW update")]),
-    log: LogRule::Rewritten, // as the key's whole state
+    log: LogRule::Effects, // as the key's whole state
     handler: Handler::Data(restore),
     since: "2.6.0",
     complexity: "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, where N is the number of Redis objects composing the value and M their average size. For small string values the time complexity is thus O(1)+O(1*M) where M is small, so simply O(1). However for sorted set values the complexity is O(N*M*log(N)) because inserting values into sorted sets is O(log(N)).",
@@ -255,7 +255,7 @@ fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     };
     if expiry.is_some_and(|at| at <= now) {
         if call.db.remove(key) {
-            call.log_as(key, &[b"DEL", key.bytes]);
+            call.record(key).delete();
         }
         return Ok(reply.ok());
     }

@@ -21,7 +21,7 @@ static EXPIRE: Command = Command {
     flags: flags::WRITE.or(flags::FAST),
     categories: categories::KEYSPACE,
     keys: ONE_UPDATED,
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(expire),
     syntax: "key seconds [NX | XX | GT | LT]",
     summary: "Lets a key expire after a number of seconds.",
@@ -92,13 +92,13 @@ fn expire_generic(
     let facts = *call.db.facts();
     if at <= facts.now && !facts.replaying {
         call.db.remove(key);
-        call.log_as(key, &[b"DEL", key.bytes]);
+        call.record(key).delete();
     } else {
         call.db.set_expiry(key, Some(at));
         if !facts.no_touch {
             call.db.touch(key);
         }
-        call.log_as(key, &[b"PEXPIREAT", key.bytes, itoa::Buffer::new().format(at).as_bytes()]);
+        call.record(key).expire_at(at);
     }
     Ok(reply.int(1))
 }
@@ -161,7 +161,7 @@ fn persist(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let volatile = call.db.peek(key).is_some_and(|entry| entry.expiry().is_some());
     if volatile {
         call.db.set_expiry(key, None);
-        call.log_as(key, &[b"PERSIST", key.bytes]);
+        call.record(key).persist();
     }
     Ok(reply.int(volatile.into()))
 }

@@ -78,9 +78,9 @@ impl Carried {
     }
 
     /// Stores the value at `key` in the database that `db` works on, and logs it as a whole: its record
-    /// must not depend on the key that it came from. A large one is not written out again: the command is
-    /// logged as it was received.
-    fn store(self, db: &mut Db<'_>, key: Key<'_>) {
+    /// must not depend on the key that it came from. A large one is not written out again: a barrier says that it
+    /// went, or was copied, from there. Returns whether such a barrier was written.
+    fn store(self, db: &mut Db<'_>, key: Key<'_>, copies: bool, (from_db, from): (u32, Key<'_>)) -> bool {
         let is_large = matches!(&self.body, Body::Owned(NewValue::Heap(heap)) if heap.bytes() >= LARGE_MIN_BYTES);
         match self.body {
             Body::Inline(bytes) => db.set(key, NewValue::Bytes(&bytes), self.expiry),
@@ -88,19 +88,26 @@ impl Carried {
             Body::Owned(value) => db.set(key, value, self.expiry),
         }
         match is_large {
-            true => db.log_as_received(),
+            true => {
+                let to_db = db.index();
+                db.select(from_db);
+                db.barrier().transfer(copies, from.bytes, to_db, key.bytes);
+                db.select(to_db);
+            }
             false => db.log_state(key),
         }
+        is_large
     }
 }
 
-/// Removes a key whose value has gone elsewhere; both together count as one change.
-fn remove_source(db: &mut Db<'_>, key: Key<'_>) {
+/// Removes a key whose value has gone elsewhere; both together count as one change. `logs` says whether it is to be
+/// logged: a barrier says it already.
+fn remove_source(db: &mut Db<'_>, key: Key<'_>, logs: bool) {
     let before = db.changes();
     db.remove(key);
     db.count_as(before, 0);
-    if !db.unit().as_received() {
-        db.log(key, &[b"DEL", key.bytes]);
+    if logs {
+        db.record(key).delete();
     }
 }
 
@@ -110,7 +117,7 @@ static DEL: Command = Command {
     flags: flags::WRITE,
     categories: categories::KEYSPACE,
     keys: EVERY_ARGUMENT_DELETED,
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(del),
     complexity: "O(N), where N is the number of keys: large values are freed in the background.",
     tips: PER_SHARD_SUM,
@@ -131,7 +138,7 @@ fn del(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut removed = 0;
     for key in call.keys() {
         if call.db.remove(key) {
-            call.log_as(key, &[b"DEL", key.bytes]);
+            call.record(key).delete();
             removed += 1;
         }
     }
@@ -208,7 +215,7 @@ static RENAME: Command = Command {
     flags: flags::WRITE,
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::at(1, "RW access delete"), KeySpec::at(2, "OW update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(rename),
     syntax: "key newkey",
     summary: "Gives a key another name, replacing what that name held.",
@@ -241,8 +248,9 @@ fn rename_generic(call: &mut Call<'_>, only_new: bool) -> Result<bool, CommandEr
     if from.bytes == to.bytes || only_new && call.db.exists(to) {
         return Ok(false);
     }
-    carried.store(&mut call.db, to);
-    remove_source(&mut call.db, from);
+    let from_db = call.db.index();
+    let is_told = carried.store(&mut call.db, to, false, (from_db, from));
+    remove_source(&mut call.db, from, !is_told);
     Ok(true)
 }
 
@@ -252,7 +260,7 @@ static COPY: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM),
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::at(1, "RO access"), KeySpec::at(2, "OW update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(copy),
     since: "6.2.0",
     complexity: "O(1): the copy shares the value until one of them changes.",
@@ -283,7 +291,7 @@ fn copy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     call.db.select(target_db);
     let free = replace || !call.db.exists(to);
     if free {
-        carried.store(&mut call.db, to);
+        carried.store(&mut call.db, to, true, (source_db, from));
     }
     call.db.select(source_db);
     Ok(reply.int(free.into()))
@@ -295,7 +303,7 @@ static MOVE: Command = Command {
     flags: flags::WRITE.or(flags::FAST),
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(move_key),
     syntax: "key db",
     summary: "Moves a key to another database, unless that one has such a key.",
@@ -314,12 +322,10 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let Some(carried) = call.db.peek(key).map(Carried::of) else { return Ok(reply.int(0)) };
     call.db.select(target_db);
     let free = !call.db.exists(key);
-    if free {
-        carried.store(&mut call.db, key);
-    }
+    let is_told = free && carried.store(&mut call.db, key, false, (source_db, key));
     call.db.select(source_db);
     if free {
-        remove_source(&mut call.db, key);
+        remove_source(&mut call.db, key, !is_told);
     }
     Ok(reply.int(free.into()))
 }
@@ -422,8 +428,15 @@ mod tests {
         t.assert_replay_equals_live();
         let logged = t.take_logged();
         let carried: Vec<&String> = logged.iter().filter(|line| line.len() < 60 && !line.contains("PUSH")).collect();
-        let renames = ["RENAME a b", "RENAMENX list fresh", "DEL gone", "RENAMENX fresh gone"];
-        let mut expected = renames.into_iter().chain(["COPY fresh again DB 3", "MOVE b 5"]);
+        let mut expected = [
+            "TRANSFER MOVE a 0 b",
+            "TRANSFER MOVE list 0 fresh",
+            "DEL gone",
+            "TRANSFER MOVE fresh 0 gone",
+            "TRANSFER COPY fresh 3 again",
+            "TRANSFER MOVE b 5 b",
+        ]
+        .into_iter();
         assert!(expected.all(|line| carried.iter().any(|logged| *logged == line)), "{carried:?}");
         assert!(!logged.iter().any(|line| line.starts_with("STATE")), "no state is written out");
     }

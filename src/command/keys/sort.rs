@@ -77,7 +77,7 @@ static SORT: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::MOVABLEKEYS),
     categories: categories::SET.or(categories::SORTEDSET).or(categories::LIST).or(categories::DANGEROUS),
     keys: Keys(&[KeySpec::at(1, "RO access"), BY_PATTERN, KeySpec::looked_up(stored_at, "OW update")]),
-    log: LogRule::Rewritten, // as the destination's whole state
+    log: LogRule::Effects, // as the destination's whole state
     handler: Handler::Data(|call, reply| sort(call, true, reply)),
     complexity: "O(N+M*log(M)) where N is the number of elements in the list or set to sort, and M the number of returned elements. When the elements are not sorted, complexity is O(N).",
     syntax: "key [BY by-pattern] [LIMIT offset count] [GET get-pattern [GET get-pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]",
@@ -274,7 +274,7 @@ fn store(call: &mut Call<'_>, destination: &[u8], results: &[Option<Vec<u8>>], r
     let key = call.db.keyspace().key(destination);
     if results.is_empty() {
         if call.db.remove(key) {
-            call.log_as(key, &[b"DEL", key.bytes]);
+            call.record(key).delete();
         }
         return Ok(reply.int(0));
     }

@@ -11,7 +11,7 @@ const PUSH: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     complexity: "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
     syntax: "key element [element ...]",
     ..ONE_LIST
@@ -58,6 +58,7 @@ fn push(call: &mut Call<'_>, end: End, only_existing: bool, reply: Reply<'_>) ->
         args.from(2).for_each(|element| list.push(element, end));
         Ok((list.view().len(), elements as u64))
     })?;
+    call.record(key).push(end, args.from(2));
     Ok(reply.int(len as i64))
 }
 
@@ -65,7 +66,7 @@ const POP: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     complexity: "O(N) where N is the number of elements returned",
     syntax: "key [count@6.2.0]",
     ..ONE_LIST
@@ -99,6 +100,9 @@ fn pop(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
     let popped = list.len().min(count);
     let mut elements = reply.array(popped);
     pop_several(call, key, end, popped, &mut elements)?;
+    if popped > 0 {
+        call.record(key).pop(end, popped);
+    }
     Ok(elements.done())
 }
 
@@ -110,7 +114,10 @@ fn pop_one(call: &mut Call<'_>, key: Key<'_>, end: End, reply: Reply<'_>) -> Out
         Ok((done, changes))
     })?;
     Ok(match (done, reply) {
-        (Some(done), _) => done,
+        (Some(done), _) => {
+            call.record(key).pop(end, 1);
+            done
+        }
         (None, Some(reply)) => reply.null(),
         (None, None) => return Err(CommandError::Internal(Remains::Nothing)),
     })

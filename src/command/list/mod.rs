@@ -127,7 +127,7 @@ static LSET: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(lset),
     complexity: "O(N) where N is the length of the list. Setting either the first or the last element of the list is O(1).",
     syntax: "key index element",
@@ -145,6 +145,7 @@ fn lset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         list.set(index, element);
         Ok(((), 1))
     })?;
+    call.record(key).list_set(index, element);
     Ok(reply.ok())
 }
 
@@ -153,7 +154,7 @@ static LINSERT: Command = Command {
     arity: Arity::Exactly(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(linsert),
     since: "2.2.0",
     complexity: "O(N) where N is the number of elements to traverse before seeing the value pivot. This means that inserting somewhere on the left end on the list (head) can be considered O(1) and inserting somewhere on the right end (tail) is O(N).",
@@ -176,6 +177,7 @@ fn linsert(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         list.insert(index + behind, element);
         Ok((list.view().len(), 1))
     })?;
+    call.record(key).list_insert(index + behind, element);
     Ok(reply.int(len as i64))
 }
 
@@ -184,7 +186,7 @@ static LREM: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(lrem),
     complexity: "O(N+M) where N is the length of the list and M is the number of elements removed.",
     syntax: "key count element",
@@ -201,6 +203,9 @@ fn lrem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let removed = list.remove_equal(element, most, from);
         Ok((removed, removed as u64))
     })?;
+    if removed > 0 {
+        call.record(key).list_remove(from, removed, element);
+    }
     Ok(reply.int(removed as i64))
 }
 
@@ -209,7 +214,7 @@ static LTRIM: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(ltrim),
     complexity: "O(N) where N is the number of elements to be removed by the operation.",
     syntax: "key start stop",
@@ -228,5 +233,8 @@ fn ltrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         list.remove_range(0..kept.start);
         Ok(((), (len - kept.len()) as u64))
     })?;
+    if kept.len() < len {
+        call.record(key).list_keep(kept.start, kept.len());
+    }
     Ok(reply.ok())
 }

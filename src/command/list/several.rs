@@ -17,7 +17,7 @@ pub(super) static LMOVE: Command = Command {
     arity: Arity::Exactly(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: MOVE_KEYS,
-    log: LogRule::Rewritten, // as a pop from one list and a push to the other
+    log: LogRule::Effects, // as a pop from one list and a push to the other
     handler: Handler::Data(lmove),
     since: "6.2.0",
     syntax: "source destination <LEFT | RIGHT> <LEFT | RIGHT>",
@@ -111,8 +111,6 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
         list.expect(1, element.len());
         list.push(element, to);
     };
-    let pop: &[&[u8]] = &[if from == End::Left { b"LPOP" } else { b"RPOP" }, source.bytes];
-    let push: &[u8] = if to == End::Left { b"LPUSH" } else { b"RPUSH" };
     let is_rotation = source.bytes == destination.bytes;
     let popped = call.db.edit::<AnyList, _>(source, |list| {
         let popped = list.pop(from, |element| element.to_vec());
@@ -124,8 +122,8 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
     let (Some(element), before) = (popped, call.db.changes()) else { return Ok(None) };
     if is_rotation {
         // In this order, so that the key and its expiry outlive the replay where this is its only element.
-        call.log_as(source, &[push, source.bytes, &element]);
-        call.log_as(source, pop);
+        call.record(source).push(to, std::iter::once(&element[..]));
+        call.record(source).pop(from, 1);
         return Ok(Some(element));
     }
     call.db.edit::<AnyList, _>(destination, |list| {
@@ -134,8 +132,8 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
     })?;
     // To move is one change.
     call.db.count_as(before, 0);
-    call.log_as(source, pop);
-    call.log_as(destination, &[push, destination.bytes, &element]);
+    call.record(source).pop(from, 1);
+    call.record(destination).push(to, std::iter::once(&element[..]));
     Ok(Some(element))
 }
 
@@ -144,7 +142,7 @@ pub(super) static BLPOP: Command = Command {
     arity: Arity::AtLeast(3),
     flags: BLOCKING,
     keys: Keys(&[KeySpec::range(1, -2, 1, "RW access delete")]),
-    log: LogRule::Rewritten, // as LPOP of the list that had an element
+    log: LogRule::Effects, // as a pop from the list that had an element
     handler: Handler::Data(|call, reply| pop_or_wait(call, End::Left, reply)),
     since: "2.0.0",
     complexity: "O(N) where N is the number of provided keys.",
@@ -166,7 +164,7 @@ fn pop_or_wait(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
         return call.block_on(Block::new(timeout, BlockedOn::List), reply);
     };
     let popped = call.db.edit::<AnyList, _>(key, |list| Ok((list.pop(end, |element| element.to_vec()), 1)))?;
-    call.log_as(key, &[if end == End::Left { b"LPOP" } else { b"RPOP" }, key.bytes]);
+    call.record(key).pop(end, 1);
     let mut both = reply.array(2);
     both.bulk(key.bytes);
     both.bulk(&popped.unwrap_or_default());
@@ -192,7 +190,7 @@ pub(super) static LMPOP: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::MOVABLEKEYS),
     keys: Keys(&[KeySpec::counted(1, "RW access delete")]),
-    log: LogRule::Rewritten, // as LPOP or RPOP of the list that had any
+    log: LogRule::Effects, // as a pop from the list that had any
     handler: Handler::Data(lmpop),
     since: "7.0.0",
     complexity: "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
@@ -243,7 +241,6 @@ fn pop_first<'a>(
     let mut elements = both.array(popped);
     ends::pop_several(call, key, end, popped, &mut elements)?;
     elements.end();
-    let name: &[u8] = if end == End::Left { b"LPOP" } else { b"RPOP" };
-    call.log_as(key, &[name, key.bytes, itoa::Buffer::new().format(popped).as_bytes()]);
+    call.record(key).pop(end, popped);
     Ok(Ok(both.done()))
 }

@@ -9,13 +9,13 @@ fn a_moved_element_is_a_record_of_each_key() {
     t.run("RPUSH a 1 2 3");
     t.take_logged();
     assert_eq!(t.run("LMOVE a b LEFT RIGHT"), "$1 1 ");
-    assert_eq!(t.take_logged(), ["LPOP a", "RPUSH b 1"]);
+    assert_eq!(t.take_logged(), ["LPOP a 1", "RPUSH b 1"]);
     assert_eq!(t.run("RPOPLPUSH a a"), "$1 3 ");
-    assert_eq!(t.take_logged(), ["LPUSH a 3", "RPOP a"]);
+    assert_eq!(t.take_logged(), ["LPUSH a 3", "RPOP a 1"]);
     assert_eq!(t.run("LMPOP 2 none a LEFT COUNT 5"), "*2 $1 a *2 $1 3 $1 2 ");
     assert_eq!(t.take_logged(), ["LPOP a 2"]);
     assert_eq!(t.run("BLPOP a b 0"), "*2 $1 b $1 1 ");
-    assert_eq!(t.take_logged(), ["LPOP b"]);
+    assert_eq!(t.take_logged(), ["LPOP b 1"]);
 }
 
 #[test]

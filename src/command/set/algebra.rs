@@ -27,7 +27,7 @@ const STORING: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::range(2, -1, 1, "RO access")]),
-    log: LogRule::Rewritten, // as the destination's whole state
+    log: LogRule::Effects, // as the destination's whole state
     tips: "",
     syntax: "destination key [key ...]",
     ..SEVERAL
@@ -162,7 +162,7 @@ fn store(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outcome
         Finished::Large(heap) => call.db.set(destination, NewValue::Heap(heap), None),
         Finished::Empty | Finished::InPlace => {
             if call.db.remove(destination) {
-                call.log_as(destination, &[b"DEL", destination.bytes]);
+                call.record(destination).delete();
             }
             return Ok(reply.int(0));
         }

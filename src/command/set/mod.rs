@@ -35,7 +35,7 @@ pub static COMMANDS: &[&Command] = &[
     &algebra::SUNIONSTORE,
 ];
 
-/// Records of SREM and SADD name no more than so many members, so that no record becomes too large.
+/// Records of members that went name no more than so many, so that no record becomes too large.
 const LOGGED_TOGETHER_MAX: usize = 1024;
 
 /// What the commands on one set share.
@@ -52,7 +52,7 @@ static SADD: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 2,
     handler: Handler::Data(sadd),
     complexity: "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
@@ -68,6 +68,9 @@ fn sadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let added = args.from(2).filter(|member| set.add(member)).count() as u64;
         Ok((added, added))
     })?;
+    if added > 0 {
+        call.record(key).set_add(args.from(2));
+    }
     Ok(reply.int(added as i64))
 }
 
@@ -76,7 +79,7 @@ static SREM: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 2,
     handler: Handler::Data(srem),
     complexity: "O(N) where N is the number of members to be removed.",
@@ -91,6 +94,9 @@ fn srem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let removed = args.from(2).filter(|member| set.remove(member)).count() as u64;
         Ok((removed, removed))
     })?;
+    if removed > 0 {
+        call.record(key).set_remove(args.from(2));
+    }
     Ok(reply.int(removed as i64))
 }
 
@@ -177,7 +183,7 @@ static SMOVE: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete"), KeySpec::at(2, "RW insert")]),
-    log: LogRule::Rewritten, // as SREM of one set and SADD to the other
+    log: LogRule::Effects, // as a member that left the one set and came to the other
     handler: Handler::Data(smove),
     syntax: "source destination member",
     summary: "Moves a member from one set to another.",
@@ -194,14 +200,14 @@ fn smove(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let one = |changed: bool| Ok(((), u64::from(changed)));
     call.db.edit::<AnySet, _>(from, |set| one(set.remove(member)))?;
-    call.log_as(from, &[b"SREM", from.bytes, member]);
+    call.record(from).set_remove(std::iter::once(member));
     let added = call.db.edit::<AnySet, _>(to, |set| {
         set.expect(1, member);
         let added = set.add(member);
         Ok((added, u64::from(added)))
     })?;
     if added {
-        call.log_as(to, &[b"SADD", to.bytes, member]);
+        call.record(to).set_add(std::iter::once(member));
     }
     Ok(reply.int(1))
 }
@@ -211,7 +217,7 @@ static SPOP: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: LogRule::Rewritten, // as SREM, for another draw would choose others
+    log: LogRule::Effects, // as the members that went: another draw would choose others
     handler: Handler::Data(spop),
     complexity: "Without the count argument O(1), otherwise O(N) where N is the value of the passed count.",
     tips: "nondeterministic_output",
@@ -236,7 +242,7 @@ fn spop_one(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome {
         Ok((popped, changes))
     })?;
     let Some(member) = popped else { return Ok(reply.null()) };
-    call.log_as(key, &[b"SREM", key.bytes, &member]);
+    call.record(key).set_remove(std::iter::once(&member[..]));
     Ok(reply.bulk(&member))
 }
 
@@ -256,7 +262,7 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
         let before = call.db.changes();
         call.db.remove(key);
         call.db.count_as(before, len as u64);
-        call.log_as(key, &[b"DEL", key.bytes]);
+        call.record(key).delete();
         return Ok(members.done());
     }
     let popped = call.db.edit::<AnySet, _>(key, |set| {
@@ -264,9 +270,7 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
         Ok((popped, count as u64))
     })?;
     for members in popped.chunks(LOGGED_TOGETHER_MAX) {
-        let mut words: Vec<&[u8]> = vec![b"SREM", key.bytes];
-        words.extend(members.iter().map(Vec::as_slice));
-        call.log_as(key, &words);
+        call.record(key).set_remove(members.iter().map(Vec::as_slice));
     }
     let mut members = reply.set(popped.len());
     popped.iter().for_each(|member| members.bulk(member));

@@ -1,6 +1,6 @@
 //! XCLAIM and XAUTOCLAIM: pending entries change their consumer.
 
-use super::record::{Asker, log_claimed};
+use super::record::{Asker, log_delivery};
 use super::{ONE_STREAM, ids, no_group};
 use crate::base::format;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
@@ -13,7 +13,7 @@ pub(super) static XCLAIM: Command = Command {
     arity: Arity::AtLeast(6),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Rewritten, // as the entries that were idle for long enough, and when
+    log: LogRule::Effects, // as what is pending for the consumer then, and since when
     handler: Handler::Data(xclaim),
     complexity: "O(log N) with N being the number of messages in the PEL of the consumer group.",
     tips: "nondeterministic_output",
@@ -90,7 +90,7 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let least = min_idle(args.at(4), "XCLAIM")?;
     let options = Options::parse(args, now)?;
     let claim = Claim { now, delivered: options.delivered, count: options.count(), force: options.force };
-    let (claimed, gone, last_id, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = is_new_consumer(stream, asker);
         let last_id = stream.group(asker.group).map_or(StreamId::MAX, |group| group.last_id);
         let raised = if options.last_id > last_id { options.last_id } else { StreamId::MIN };
@@ -102,11 +102,10 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, ids, &claim, is_idle);
         let raises = claimed.is_empty() && raised > StreamId::MIN;
         let changes = u64::from(is_new) + (claimed.len() + gone.len()) as u64 + u64::from(raises);
-        Ok(((claimed, gone, raised, changes), changes))
+        Ok(((claimed, gone, changes), changes))
     })?;
     if changes > 0 {
-        let touched = [&claimed[..], &gone[..]].concat();
-        log_claimed(&mut call.db, key, asker, &claim, last_id, &touched);
+        log_delivery(&mut call.db, key, asker, &claimed, &gone);
     }
     let stream = call.db.viewed::<AnyStream>(key);
     let mut list = reply.array(claimed.len());
@@ -182,8 +181,7 @@ fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((claimed, gone, next, changes), changes))
     })?;
     if changes > 0 {
-        let touched = [&claimed[..], &gone[..]].concat();
-        log_claimed(&mut call.db, key, asker, &claim, StreamId::MIN, &touched);
+        log_delivery(&mut call.db, key, asker, &claimed, &gone);
     }
     let stream = call.db.viewed::<AnyStream>(key);
     let mut three = reply.array(3);

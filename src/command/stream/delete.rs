@@ -5,7 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::{ONE_STREAM, ids};
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
+use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
 use crate::value::stream::{AnyStream, Deletion, RefPolicy, StreamId, StreamMut};
@@ -15,7 +15,7 @@ pub(super) static XDELEX: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Rewritten, // as received, though not by the count of changes
+    log: LogRule::Effects, // as what went, though not by the count of changes
     handler: Handler::Data(xdelex),
     since: "8.2.0",
     complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",
@@ -75,7 +75,7 @@ fn xdelex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if !is_there {
         return missing(places.len(), reply);
     }
-    delete(call, key, places, reply, |stream, id| {
+    delete(call, (key, None, policy), places, reply, |stream, id| {
         let (deletion, changed) = stream.delete_by(id, policy);
         let deleted = deletion == Deletion::Deleted;
         Done { deletion, changed, deleted, counted: u64::from(deleted) }
@@ -89,7 +89,7 @@ fn xackdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if !is_there {
         return missing(places.len(), reply);
     }
-    delete(call, key, places, reply, |stream, id| {
+    delete(call, (key, Some(name), policy), places, reply, |stream, id| {
         if stream.edit_group(name, |group| group.acknowledge(id)) != Some(true) {
             return Done { deletion: Deletion::Missing, changed: false, deleted: false, counted: 0 };
         }
@@ -119,10 +119,33 @@ fn missing(numids: usize, reply: Reply<'_>) -> Outcome {
     Ok(codes.done())
 }
 
+/// Logs what changed: the group's acknowledgements, what all groups forgot, and the entries that went.
+fn log<'d>(
+    db: &mut Db<'_>,
+    key: Key<'_>,
+    group: Option<&[u8]>,
+    policy: RefPolicy,
+    done: impl Iterator<Item = (StreamId, &'d Done)>,
+) {
+    let changed: SmallVec<[(StreamId, bool); 8]> =
+        done.filter(|(_, done)| done.changed).map(|(id, done)| (id, done.deleted)).collect();
+    let ids: SmallVec<[StreamId; 8]> = changed.iter().map(|(id, _)| *id).collect();
+    if let Some(group) = group {
+        db.record(key).group_acknowledge(group, &ids);
+    }
+    if policy == RefPolicy::DelRef {
+        db.record(key).stream_forget(&ids);
+    }
+    let deleted: SmallVec<[StreamId; 8]> = changed.iter().filter(|(_, deleted)| *deleted).map(|(id, _)| *id).collect();
+    if !deleted.is_empty() {
+        db.record(key).stream_delete(&deleted);
+    }
+}
+
 /// Deletes entries one by one, and replies with a code for each.
 fn delete(
     call: &mut Call<'_>,
-    key: Key<'_>,
+    (key, group, policy): (Key<'_>, Option<&[u8]>, RefPolicy),
     places: Range<usize>,
     reply: Reply<'_>,
     mut delete: impl FnMut(&mut StreamMut<'_>, StreamId) -> Done,
@@ -139,8 +162,8 @@ fn delete(
         call.db.note_watched(key);
     }
     if done.iter().any(|done| done.changed) {
-        // Said here, because a change that counts as none is to be logged too.
-        call.log_verbatim(key);
+        // A change that counts as none is to be logged too.
+        log(&mut call.db, key, group, policy, ids.iter().copied().zip(&done));
         call.db.count_as(before, done.iter().map(|done| done.counted).sum());
     }
     let mut codes = reply.array(done.len());

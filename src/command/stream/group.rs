@@ -1,11 +1,12 @@
 //! XGROUP: groups and their consumers.
 
-use super::record::{Asker, log_delivered};
+use super::record::{self, Asker};
 use super::{ONE_STREAM, ids, no_group_of_key};
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags, help,
 };
 use crate::keyspace::Key;
+use crate::persist::verbs::GroupPosition;
 use crate::resp::{Args, Reply};
 use crate::value::stream::{AnyStream, Stream, StreamId};
 
@@ -25,7 +26,7 @@ static CREATE: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(2, "RW insert")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(create),
     syntax: "key group <id | $> [MKSTREAM] [ENTRIESREAD entriesread]",
     summary: "Makes a group of a stream.",
@@ -89,6 +90,7 @@ fn create(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         }
         Ok(((), 1))
     })?;
+    call.record(key).group_create(name, &GroupPosition { last_id: id, entries_read });
     Ok(reply.ok())
 }
 
@@ -114,6 +116,7 @@ fn setid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         stream.edit_group(args.at(3), |group| (group.last_id, group.entries_read) = (id, entries_read));
         Ok(((), 1))
     })?;
+    call.record(key).group_set(args.at(3), &GroupPosition { last_id: id, entries_read });
     Ok(reply.ok())
 }
 
@@ -147,13 +150,16 @@ fn destroy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let removed = stream.remove_group(name);
         Ok((removed, u64::from(removed)))
     })?;
+    if removed {
+        call.record(key).group_destroy(name);
+    }
     Ok(reply.int(removed.into()))
 }
 
 static CREATECONSUMER: Command = Command {
     name: "CREATECONSUMER",
     arity: Arity::Exactly(5),
-    log: LogRule::Rewritten, // with the time
+    log: LogRule::Effects, // with the time
     handler: Handler::Data(createconsumer),
     since: "6.2.0",
     syntax: "key group consumer",
@@ -170,7 +176,7 @@ fn createconsumer(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((added, u64::from(added)))
     })?;
     if added {
-        log_delivered(&mut call.db, key, Asker { group, consumer, now }, None, 0, true);
+        record::log_delivery(&mut call.db, key, Asker { group, consumer, now }, &[], &[]);
     }
     Ok(reply.int(added.into()))
 }
@@ -193,6 +199,9 @@ fn delconsumer(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let removed = stream.edit_group(args.at(3), |group| group.remove_consumer(args.at(4))).flatten();
         Ok((removed, u64::from(removed.is_some())))
     })?;
+    if removed.is_some() {
+        call.record(key).group_drop_consumer(args.at(3), args.at(4));
+    }
     Ok(reply.int(removed.unwrap_or(0) as i64))
 }
 

@@ -9,7 +9,7 @@ mod info;
 mod pending;
 mod range;
 mod read;
-pub(super) mod record;
+mod record;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -22,7 +22,7 @@ use crate::core::{
 use crate::resp::{Elements, Reply};
 use crate::value::stream::{AnyStream, Entry, Stream, StreamId, StreamMut};
 use ids::Wanted;
-use trim::{Bound, Options, Trimmed};
+use trim::Options;
 
 /// The commands of this folder.
 pub static COMMANDS: &[&Command] = &[
@@ -60,7 +60,7 @@ static XADD: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Rewritten, // with the id that was given, and with what trimming came to
+    log: LogRule::Effects, // with the id that was given, and what trimming came to
     handler: Handler::Data(xadd),
     complexity: "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
     tips: "nondeterministic_output",
@@ -78,7 +78,6 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(word) => ids::wanted(word)?,
         None => return Err(CommandError::Arity(call.name().to_owned())),
     };
-    let mut bound = Bound::new();
     let fields = args.from(at + 1);
     if fields.len() == 0 || !fields.len().is_multiple_of(2) {
         return Err(CommandError::Arity(call.name().to_owned()));
@@ -98,16 +97,9 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((Some((id, trimmed)), 1))
     })?;
     let Some((id, trimmed)) = added else { return Ok(reply.null()) };
-    let text = id.text();
-    let mut words: SmallVec<[&[u8]; 16]> = SmallVec::from_slice(&[b"XADD", key.bytes]);
-    words.extend(trimmed.option(&mut bound));
-    words.push(text.as_bytes());
-    words.extend(fields);
-    call.db.log(key, &words);
-    if let Trimmed::AckedUpTo(id) = trimmed {
-        trim::log_acked(&mut call.db, key, id);
-    }
-    Ok(reply.bulk(text.as_bytes()))
+    call.record(key).stream_add(id, fields);
+    trimmed.log(&mut call.db, key);
+    Ok(reply.bulk(id.text().as_bytes()))
 }
 
 /// The id of the next entry.
@@ -134,7 +126,7 @@ static XDEL: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(xdel),
     complexity: "O(1) for each single item to delete in the stream, regardless of the stream size.",
     syntax: "key id [id ...]",
@@ -149,10 +141,14 @@ fn xdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let ids = exact_ids(args, 2)?;
     let deleted = call.db.edit::<AnyStream, _>(key, |stream| {
-        let deleted = ids.iter().filter(|id| stream.delete(**id)).count() as u64;
-        Ok((deleted, deleted))
+        let deleted: SmallVec<[StreamId; 8]> = ids.iter().copied().filter(|id| stream.delete(*id)).collect();
+        let changes = deleted.len() as u64;
+        Ok((deleted, changes))
     })?;
-    Ok(reply.int(deleted as i64))
+    if !deleted.is_empty() {
+        call.record(key).stream_delete(&deleted);
+    }
+    Ok(reply.int(deleted.len() as i64))
 }
 
 /// The ids from an argument on.
@@ -181,7 +177,7 @@ static XSETID: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(xsetid),
     syntax: "key last-id [ENTRIESADDED entries-added@7.0.0] [MAXDELETEDID max-deleted-id@7.0.0]",
     summary: "Sets the last id of a stream, for replication and repair.",
@@ -221,10 +217,11 @@ fn xsetid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             "ERR The entries_added specified in XSETID is smaller than the target stream length",
         ));
     }
-    call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
+    let (max_deleted, added) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         stream.set_ids(id, added, max_deleted);
-        Ok(((), 1))
+        Ok(((stream.max_deleted_id(), stream.entries_added()), 1))
     })?;
+    call.record(key).stream_set_ids(id, max_deleted, added);
     Ok(reply.ok())
 }
 

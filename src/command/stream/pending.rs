@@ -1,5 +1,7 @@
 //! XACK and XPENDING: what was delivered and is not acknowledged.
 
+use smallvec::SmallVec;
+
 use super::{ONE_STREAM, exact_ids, ids, no_group};
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
 use crate::resp::reply::UnknownElements;
@@ -11,7 +13,7 @@ pub(super) static XACK: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(xack),
     syntax: "key group id [id ...]",
     summary: "Acknowledges entries that a group has delivered.",
@@ -27,11 +29,15 @@ fn xack(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let ids = exact_ids(args, 3)?;
     let acknowledged = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
-        let all = |group: &mut Group| ids.iter().filter(|id| group.acknowledge(**id)).count() as u64;
-        let acknowledged = stream.edit_group(name, all).unwrap_or(0);
-        Ok((acknowledged, acknowledged))
+        let all = |group: &mut Group| ids.iter().copied().filter(|id| group.acknowledge(*id)).collect();
+        let acknowledged: SmallVec<[StreamId; 8]> = stream.edit_group(name, all).unwrap_or_default();
+        let changes = acknowledged.len() as u64;
+        Ok((acknowledged, changes))
     })?;
-    Ok(reply.int(acknowledged as i64))
+    if !acknowledged.is_empty() {
+        call.record(key).group_acknowledge(name, &acknowledged);
+    }
+    Ok(reply.int(acknowledged.len() as i64))
 }
 
 pub(super) static XPENDING: Command = Command {

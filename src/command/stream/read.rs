@@ -10,7 +10,9 @@ use crate::base::format;
 use crate::core::error::until_nul;
 use crate::core::key_spec::Find;
 use crate::core::waiting::{self, Block, BlockedOn};
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Elements, Reply, Resp};
@@ -37,7 +39,7 @@ pub(super) static XREADGROUP: Command = Command {
     arity: Arity::AtLeast(7),
     flags: flags::WRITE.or(flags::BLOCKING).or(flags::MOVABLEKEYS),
     keys: Keys(&[streams_from(4)]),
-    log: LogRule::Rewritten, // as how many entries were delivered to whom, and when
+    log: LogRule::Effects, // as what is pending for the consumer then, and since when
     handler: Handler::Data(xreadgroup),
     complexity: "For each stream mentioned: O(M) with M being the number of elements returned.",
     syntax: "GROUP <group consumer> [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
@@ -313,16 +315,23 @@ fn deliver(
         Ok(((delivery, changes), changes))
     })?;
     if changes > 0 {
-        let after = match want {
-            Want::New => None,
-            Want::Again(after) => Some(after),
+        let ids = match &delivery {
+            Delivery::New(..) if !request.keep => Vec::new(),
+            Delivery::New(after, count) => new_ids(&call.db, key, *after, *count),
+            Delivery::Again(ids) => ids.clone(),
         };
-        record::log_delivered(&mut call.db, key, asker, after, delivery.len(), request.keep);
+        record::log_delivery(&mut call.db, key, asker, &ids, &[]);
     }
     Ok(match delivery {
         Delivery::New(_, 0) => None,
         delivery => Some(delivery),
     })
+}
+
+/// The ids of so many entries behind an id.
+fn new_ids(db: &Db<'_>, key: Key<'_>, after: StreamId, count: usize) -> Vec<StreamId> {
+    let range = db.viewed::<AnyStream>(key).zip(after.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
+    range.into_iter().flatten().take(count).map(|entry| entry.id).collect()
 }
 
 fn write_delivery(out: &mut Elements<'_>, stream: Option<&Stream>, delivery: &Delivery) {

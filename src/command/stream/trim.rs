@@ -1,7 +1,5 @@
 //! XTRIM, and the options that XADD shares with it.
 
-use smallvec::SmallVec;
-
 use super::{ONE_STREAM, delete, ids};
 use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::core::{Words, args, flags};
@@ -21,37 +19,29 @@ const LIMIT_MAX: u64 = 1_000_000;
 /// replayed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Trimmed {
-    /// Nothing went.
+    /// Nothing changed.
     Nothing,
-    /// The first entries, so that so many are left; and what groups referred to, if this is DELREF.
-    ToLen(usize, Option<&'static [u8]>),
-    /// All below this id, and what groups referred to there: DELREF by MINID.
-    Below(StreamId),
+    /// So many entries went at the beginning; and what groups kept up to an id, by DELREF.
+    First(u64, Option<StreamId>),
     /// All that no group refers to, up to this id.
     AckedUpTo(StreamId),
 }
 
-/// The text of a length or an id.
-pub(super) type Bound = SmallVec<[u8; 48]>;
-
 impl Trimmed {
-    /// The words of the option that trims so again, its number in `bound`; none where a record of its own does that.
-    pub(super) fn option(self, bound: &mut Bound) -> SmallVec<[&[u8]; 3]> {
-        let mut words: SmallVec<[&[u8]; 3]> = SmallVec::new();
+    /// Logs it.
+    pub(super) fn log(self, db: &mut Db<'_>, key: Key<'_>) {
         match self {
-            Trimmed::Nothing | Trimmed::AckedUpTo(_) => return words,
-            Trimmed::ToLen(len, delref) => {
-                bound.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
-                words.extend(delref);
-                words.push(b"MAXLEN");
+            Trimmed::Nothing => {}
+            Trimmed::First(count, forgotten) => {
+                if count > 0 {
+                    db.record(key).stream_trim(count);
+                }
+                if let Some(up_to) = forgotten {
+                    db.record(key).stream_forget_up_to(up_to);
+                }
             }
-            Trimmed::Below(id) => {
-                bound.extend_from_slice(id.text().as_bytes());
-                words.extend([&b"DELREF"[..], b"MINID"]);
-            }
+            Trimmed::AckedUpTo(id) => db.record(key).stream_trim_acked(id),
         }
-        words.push(bound);
-        words
     }
 }
 
@@ -165,16 +155,18 @@ impl Options {
         match policy {
             RefPolicy::KeepRef => {
                 let gone = stream.trim(trim, self.approximately, limit);
-                (gone, if gone > 0 { Trimmed::ToLen(stream.len(), None) } else { Trimmed::Nothing })
+                (gone, if gone > 0 { Trimmed::First(gone, None) } else { Trimmed::Nothing })
             }
             RefPolicy::DelRef => {
                 let (gone, dropped) = stream.trim_with_references(trim, limit);
-                let trimmed = match trim {
-                    _ if gone + dropped == 0 => Trimmed::Nothing,
-                    Trim::MaxLen(_) => Trimmed::ToLen(stream.len(), Some(b"DELREF")),
-                    Trim::MinId(min) => Trimmed::Below(stream.first().map_or(min, |first| first.id.min(min))),
+                let first = stream.first().map(|first| first.id);
+                let beginning = match trim {
+                    Trim::MaxLen(_) => first,
+                    Trim::MinId(min) => Some(first.map_or(min, |first| first.min(min))),
                 };
-                (gone, trimmed)
+                // What is kept of anything before the beginning; all of it, where there is none.
+                let last = beginning.map_or(Some(StreamId::MAX), StreamId::previous).filter(|_| dropped > 0);
+                (gone, if gone + dropped > 0 { Trimmed::First(gone, last) } else { Trimmed::Nothing })
             }
             RefPolicy::Acked => {
                 let (gone, last) = stream.trim_acked(trim, limit);
@@ -189,7 +181,7 @@ pub(super) static XTRIM: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Rewritten, // as what it came to: blocks may differ where it is replayed
+    log: LogRule::Effects, // as what it came to: blocks may differ where it is replayed
     handler: Handler::Data(xtrim),
     complexity: "O(N), with N being the number of evicted entries. Constant times are very small however, since entries are organized in macro nodes containing multiple entries that can be released with a single deallocation.",
     tips: "nondeterministic_output",
@@ -214,23 +206,6 @@ fn xtrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if gone > 0 {
         call.db.note_watched(key);
     }
-    match trimmed {
-        Trimmed::Nothing => {}
-        Trimmed::AckedUpTo(id) => log_acked(&mut call.db, key, id),
-        trimmed => {
-            let mut bound = Bound::new();
-            let mut words: SmallVec<[&[u8]; 5]> = SmallVec::from_slice(&[b"XTRIM", key.bytes]);
-            words.extend(trimmed.option(&mut bound));
-            call.db.log(key, &words);
-        }
-    }
+    trimmed.log(&mut call.db, key);
     Ok(reply.int(gone as i64))
-}
-
-/// Logs that all went up to an id that no group refers to.
-pub(super) fn log_acked(db: &mut Db<'_>, key: Key<'_>, last: StreamId) {
-    match last.next() {
-        Some(next) => db.log(key, &[b"XTRIM", key.bytes, b"ACKED", b"MINID", next.text().as_bytes()]),
-        None => db.log(key, &[b"XTRIM", key.bytes, b"ACKED", b"MAXLEN", b"0"]),
-    }
 }

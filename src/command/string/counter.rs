@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - The result of integer arithmetic is stored as a number, the expiry kept.
-//! - INCRBYFLOAT calculates as C's `long double` does and is logged by its result, never by its operand: a
-//!   replay must not depend on the arithmetic.
+//! - What is logged is the result, never the operand: a replay must not depend on the arithmetic. INCRBYFLOAT
+//!   calculates as C's `long double` does.
 
 use super::{STRING, WRITE_FAST, store, string_and_expiry};
 use crate::base::long_double::LongDouble;
@@ -11,11 +11,12 @@ use crate::core::args::integer;
 use crate::core::stored_string::StringRef;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
 use crate::keyspace::NewValue;
+use crate::persist::WireValue;
 use crate::resp::Reply;
 
-/// What all counters share: logged as received, for the sum depends on the key alone.
+/// What all counters share: logged by the value that the key has then.
 const COUNTER: Command =
-    Command { flags: WRITE_FAST, keys: Keys(&[KeySpec::at(1, "RW access update")]), log: LogRule::Verbatim, ..STRING };
+    Command { flags: WRITE_FAST, keys: Keys(&[KeySpec::at(1, "RW access update")]), log: LogRule::Effects, ..STRING };
 
 pub(super) static INCR: Command = Command {
     name: "INCR",
@@ -80,13 +81,14 @@ fn add(call: &mut Call<'_>, reply: Reply<'_>, increment: i64) -> Outcome {
     };
     let sum = current.checked_add(increment).ok_or(CommandError::Overflow)?;
     call.db.set(key, NewValue::Int(sum), expiry);
+    call.record(key).set(WireValue::Int(sum), expiry);
     Ok(reply.int(sum))
 }
 
 pub(super) static INCRBYFLOAT: Command = Command {
     name: "INCRBYFLOAT",
     arity: Arity::Exactly(3),
-    log: LogRule::Rewritten, // as SET of the result
+    log: LogRule::Effects,
     handler: Handler::Data(incrbyfloat),
     since: "2.6.0",
     syntax: "key increment",
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!(encoding(&t, "k"), "int", "a growable string becomes a number again");
         t.assert_replay_equals_live();
         let logged = t.take_logged();
-        assert_eq!(logged[..3], ["INCR k", "INCRBY k 41", "DECR k"]);
+        assert_eq!(logged[..3], ["SET k 1", "SET k 42", "SET k 41"]);
     }
 
     #[test]
@@ -201,10 +203,10 @@ mod tests {
         t.assert_replay_equals_live();
         assert_eq!(
             t.take_logged(),
-            [format!("SET k 1 PXAT {until}"), "INCR k".to_owned(), format!("SET k 2.5 PXAT {until}")]
+            [format!("SET k 1 PXAT {until}"), format!("SET k 2 PXAT {until}"), format!("SET k 2.5 PXAT {until}")]
         );
         t.advance_ms(100);
         t.script("INCR k => :1");
-        assert_eq!(t.take_logged(), ["DEL k", "INCR k"]);
+        assert_eq!(t.take_logged(), ["DEL k", "SET k 1"]);
     }
 }

@@ -27,6 +27,7 @@ use crate::core::{
     Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags,
 };
 use crate::keyspace::{Key, NewValue};
+use crate::persist::WireValue;
 use crate::resp::{Elements, Reply};
 
 /// The commands of this module.
@@ -115,7 +116,7 @@ static GETDEL: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: LogRule::Rewritten, // as DEL, and only when the key existed
+    log: LogRule::Effects, // as DEL, and only when the key existed
     handler: Handler::Data(getdel),
     since: "6.2.0",
     syntax: "key",
@@ -134,7 +135,7 @@ fn getdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 /// Removes a key, if it is there, and logs it.
 fn remove(call: &mut Call<'_>, key: Key<'_>) {
     if call.db.remove(key) {
-        call.log_as(key, &[b"DEL", key.bytes]);
+        call.record(key).delete();
     }
 }
 
@@ -185,14 +186,15 @@ fn expiry_of(call: &mut Call<'_>, key: Key<'_>) -> Option<i64> {
     call.db.peek(key)?.expiry().map(|at| at as i64)
 }
 
-/// Stores a value and logs it as SET with its absolute expiry. `text` is the text of the value.
+/// Stores a value with its absolute expiry and logs it. `text` is the text of the value.
 #[inline]
 fn store(call: &mut Call<'_>, key: Key<'_>, value: NewValue<'_>, text: &[u8], expiry: Option<i64>) {
+    let logged = match value {
+        NewValue::Int(number) => WireValue::Int(number),
+        _ => WireValue::Bytes(text),
+    };
     call.db.set(key, value, expiry);
-    match expiry {
-        None => call.log_as(key, &[b"SET", key.bytes, text]),
-        Some(at) => call.log_as(key, &[b"SET", key.bytes, text, b"PXAT", itoa::Buffer::new().format(at).as_bytes()]),
-    }
+    call.record(key).set(logged, expiry);
 }
 
 /// Refuses a string of `len + more` bytes if it is longer than `proto-max-bulk-len`.

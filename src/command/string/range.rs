@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, text};
+use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, store, text};
 use crate::core::args::integer;
 use crate::core::call::string_reply;
 use crate::core::stored_string::shareable;
@@ -25,7 +25,7 @@ pub(super) static APPEND: Command = Command {
     arity: Arity::Exactly(3),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW insert")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(append),
     since: "2.0.0",
     complexity: "O(1) on average, for a growing string doubles its room.",
@@ -37,13 +37,16 @@ pub(super) static APPEND: Command = Command {
 fn append(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, suffix) = (call.key(1), call.args.at(2));
     let Some(old) = call.db.string_to_change(key)?.map(len) else {
-        call.db.set(key, encoded(suffix), None);
+        store(call, key, encoded(suffix), suffix, None);
         return Ok(reply.int(suffix.len() as i64));
     };
     check_len(call, old as u64, suffix.len() as u64)?;
     let value = room_for(call, key, old + suffix.len())?;
     value.extend_from_slice(suffix);
     let new = value.len();
+    if !suffix.is_empty() {
+        call.record(key).append(suffix);
+    }
     Ok(reply.int(new as i64))
 }
 
@@ -52,7 +55,7 @@ pub(super) static SETRANGE: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(setrange),
     since: "2.2.0",
     complexity: "O(N) where N is the length of the value, or of the string where it grows.",
@@ -80,6 +83,7 @@ fn setrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         overwrite(&mut value, start, part);
         call.db.set(key, NewValue::Raw(value), None);
     }
+    call.record(key).set_range(start, part);
     Ok(reply.int(new as i64))
 }
 
@@ -268,7 +272,7 @@ mod tests {
         t.script("SETRANGE n 1 5 => :2\n INCR n => :16");
         t.assert_replay_equals_live();
         let changes =
-            ["SETRANGE k 3 ab", "SETRANGE k 0 xyz", "SETRANGE k 4 long", "SET n 12", "SETRANGE n 1 5", "INCR n"];
+            ["SETRANGE k 3 ab", "SETRANGE k 0 xyz", "SETRANGE k 4 long", "SET n 12", "SETRANGE n 1 5", "SET n 16"];
         assert_eq!(t.take_logged(), changes, "nothing is logged where nothing changed");
     }
 

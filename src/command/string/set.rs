@@ -122,7 +122,7 @@ pub(super) static SET: Command = Command {
         }),
         ..KeySpec::at(1, "RW access update variable_flags")
     }]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(set),
     syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
              PXAT unix-time-milliseconds | KEEPTTL]",
@@ -170,7 +170,7 @@ pub(super) static SETEX: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::at(1, "OW update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(setex),
     since: "2.0.0",
     syntax: "key seconds value",
@@ -188,7 +188,7 @@ pub(super) static PSETEX: Command = Command {
     arity: Arity::Exactly(4),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::at(1, "OW update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(psetex),
     since: "2.6.0",
     syntax: "key milliseconds value",
@@ -212,7 +212,7 @@ pub(super) static SETNX: Command = Command {
     arity: Arity::Exactly(3),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "OW insert")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(setnx),
     syntax: "key value",
     summary: "Stores a string if there is nothing at the key.",
@@ -233,7 +233,7 @@ pub(super) static GETSET: Command = Command {
     arity: Arity::Exactly(3),
     flags: WRITE_FAST,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: LogRule::Rewritten,
+    log: LogRule::Effects,
     handler: Handler::Data(getset),
     syntax: "key value",
     summary: "Stores a string and gives the one that was there before.",
@@ -255,7 +255,7 @@ pub(super) static GETEX: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec { notes: "RW and UPDATE because it changes the TTL", ..KeySpec::at(1, "RW access update") }]),
-    log: LogRule::Rewritten, // as PEXPIREAT, PERSIST or DEL
+    log: LogRule::Effects, // as the expiry that it has then, or none, or that it is gone
     handler: Handler::Data(getex),
     since: "6.2.0",
     syntax: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
@@ -274,11 +274,11 @@ fn getex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(at) if is_over(call, at) => remove(call, key),
         Some(at) => {
             call.db.set_expiry(key, Some(at));
-            call.log_as(key, &[b"PEXPIREAT", key.bytes, itoa::Buffer::new().format(at).as_bytes()]);
+            call.record(key).expire_at(at);
         }
         None if options.persist && expiry_of(call, key).is_some() => {
             call.db.set_expiry(key, None);
-            call.log_as(key, &[b"PERSIST", key.bytes]);
+            call.record(key).persist();
         }
         None => {}
     }
@@ -290,7 +290,7 @@ pub(super) static MSET: Command = Command {
     arity: Arity::AtLeast(3),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::range(1, -1, 2, "OW update")]),
-    log: LogRule::Rewritten, // one SET a key
+    log: LogRule::Effects,
     handler: Handler::Data(mset),
     since: "1.0.1",
     complexity: "O(N) where N is the number of keys.",
@@ -311,7 +311,7 @@ pub(super) static MSETNX: Command = Command {
     arity: Arity::AtLeast(3),
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec::range(1, -1, 2, "OW insert")]),
-    log: LogRule::Rewritten, // one SET a key, and only when none existed
+    log: LogRule::Effects, // only when none existed
     handler: Handler::Data(msetnx),
     since: "1.0.1",
     complexity: "O(N) where N is the number of keys.",

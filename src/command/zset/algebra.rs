@@ -28,7 +28,7 @@ const STORING: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::MOVABLEKEYS),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::counted(2, "RO access")]),
-    log: LogRule::Rewritten, // as the destination's whole state
+    log: LogRule::Effects, // as the destination's whole state
     since: "2.0.0",
     ..ONE_ZSET
 };

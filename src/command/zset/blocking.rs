@@ -1,6 +1,6 @@
 //! The forms of popping that wait for a member.
 
-use super::pop::{End, PopShape, log_pop, pop};
+use super::pop::{End, PopShape, pop};
 use super::{ONE_ZSET, pop::ZMPOP};
 use crate::core::waiting::{Block, BlockedOn, timeout_seconds};
 use crate::core::{Arity, Call, Command, Flags, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
@@ -14,7 +14,7 @@ pub(super) static BZPOPMIN: Command = Command {
     arity: Arity::AtLeast(3),
     flags: BLOCKING.or(flags::FAST),
     keys: Keys(&[KeySpec::range(1, -2, 1, "RW access delete")]),
-    log: LogRule::Rewritten, // as ZPOPMIN of the sorted set that had a member
+    log: LogRule::Effects, // as the rank that went from the sorted set that had a member
     handler: Handler::Data(|call, reply| pop_or_wait(call, End::Lowest, reply)),
     since: "5.0.0",
     complexity: "O(log(N)) with N being the number of elements in the sorted set.",
@@ -64,9 +64,7 @@ fn pop_first_or_wait(
         if call.db.peek_view::<AnyZset>(key)?.is_none() {
             continue;
         }
-        let (done, popped) = pop(&mut call.db, key, end, count, shape, reply)?;
-        log_pop(&mut call.db, key, end, popped);
-        return Ok(done);
+        return pop(&mut call.db, key, end, count, shape, reply);
     }
     call.block_on(Block::new(timeout, BlockedOn::Zset), reply)
 }

@@ -114,7 +114,7 @@ static ZADD: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 3,
     handler: Handler::Data(|call, reply| add(call, false, reply)),
     since: "1.2.0",
@@ -129,7 +129,7 @@ static ZINCRBY: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE.or(flags::DENYOOM).or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 3,
     handler: Handler::Data(|call, reply| add(call, true, reply)),
     since: "1.2.0",
@@ -211,7 +211,7 @@ fn add(call: &mut Call<'_>, increment: bool, reply: Reply<'_>) -> Outcome {
     let first = options.read(call)?;
     let (key, args) = (call.key(1), call.args);
     let scores = args.from(first).step_by(2).map(|text| format::parse_double(text).ok_or(CommandError::NotFloat));
-    let scores: SmallVec<[f64; 8]> = scores.collect::<Result<_, _>>()?;
+    let mut scores: SmallVec<[f64; 8]> = scores.collect::<Result<_, _>>()?;
     let rule = options.rule;
     let (new, changed, last) = call.db.edit::<AnyZset, _>(key, |zset| {
         if zset.view().is_empty() && rule.only_old {
@@ -219,18 +219,29 @@ fn add(call: &mut Call<'_>, increment: bool, reply: Reply<'_>) -> Outcome {
         }
         zset.expect(scores.len(), args.at(first + 1));
         let (mut new, mut changed, mut last) = (0, 0, Added::Refused);
-        for (score, member) in scores.iter().zip(args.from(first + 1).step_by(2)) {
+        for (score, member) in scores.iter_mut().zip(args.from(first + 1).step_by(2)) {
             last = zset.add(member, *score, rule);
-            match last {
-                Added::New(_) => new += 1,
-                Added::Changed(_) => changed += 1,
+            // What is left here is what is logged: the score that the member has now, or none.
+            *score = match last {
+                Added::New(now) => {
+                    new += 1;
+                    now
+                }
+                Added::Changed(now) => {
+                    changed += 1;
+                    now
+                }
                 // There is one member only.
                 Added::NotANumber => return Err(NOT_A_NUMBER),
-                Added::Same(_) | Added::Refused => {}
-            }
+                Added::Same(_) | Added::Refused => f64::NAN,
+            };
         }
         Ok(((new, changed, last), new + changed))
     })?;
+    if new + changed > 0 {
+        let members = scores.iter().copied().zip(args.from(first + 1).step_by(2));
+        call.record(key).zset_set(members.filter(|(score, _)| !score.is_nan()));
+    }
     if !rule.increment {
         return Ok(reply.int(if options.count_changed { new + changed } else { new } as i64));
     }
@@ -245,7 +256,7 @@ static ZREM: Command = Command {
     arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     member: 2,
     handler: Handler::Data(zrem),
     since: "1.2.0",
@@ -261,6 +272,9 @@ fn zrem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let removed = args.from(2).filter(|member| zset.remove(member)).count() as u64;
         Ok((removed, removed))
     })?;
+    if removed > 0 {
+        call.record(key).zset_remove(args.from(2));
+    }
     Ok(reply.int(removed as i64))
 }
 

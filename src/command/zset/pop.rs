@@ -18,7 +18,7 @@ pub(super) static ZPOPMIN: Command = Command {
     arity: Arity::AtLeast(2),
     flags: flags::WRITE.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RW access delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(|call, reply| zpop(call, End::Lowest, reply)),
     since: "5.0.0",
     complexity: "O(log(N)*M) with N being the number of elements in the sorted set, and M being the number of elements popped.",
@@ -39,7 +39,7 @@ pub(super) static ZMPOP: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE.or(flags::MOVABLEKEYS),
     keys: Keys(&[KeySpec::counted(1, "RW access delete")]),
-    log: LogRule::Rewritten, // as ZPOPMIN or ZPOPMAX of the key that had something
+    log: LogRule::Effects, // as the ranks that went from the key that had something
     handler: Handler::Data(zmpop),
     since: "7.0.0",
     complexity: "O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in the sorted set, and M being the number of elements popped.",
@@ -69,11 +69,6 @@ impl End {
             _ => Err(CommandError::Syntax),
         }
     }
-
-    /// The command that removes from this end.
-    fn command(self) -> &'static [u8] {
-        if self == End::Lowest { b"ZPOPMIN" } else { b"ZPOPMAX" }
-    }
 }
 
 /// How popped members are written.
@@ -89,8 +84,8 @@ pub enum PopShape {
     KeyAndFlat,
 }
 
-/// Removes up to `count` members from an end of a sorted set that has some, writes the reply, and gives how
-/// many they were. An empty one is replied to as such.
+/// Removes up to `count` members from an end of a sorted set that has some, writes the reply, and logs which they
+/// were. An empty one is replied to as such.
 ///
 /// # Errors
 /// The key holds something else.
@@ -101,8 +96,8 @@ pub fn pop<'r>(
     count: usize,
     shape: PopShape,
     reply: Reply<'r>,
-) -> Result<(crate::resp::Done, usize), CommandError> {
-    db.edit::<AnyZset, _>(key, |zset| {
+) -> Result<crate::resp::Done, CommandError> {
+    let (done, popped) = db.edit::<AnyZset, _>(key, |zset| {
         let len = zset.view().len();
         let count = count.min(len);
         let range = if end == End::Lowest { 0..count } else { len - count..len };
@@ -133,14 +128,13 @@ pub fn pop<'r>(
                 parts.done()
             }
         };
-        zset.remove_range(range);
-        Ok(((done, count), count as u64))
-    })
-}
-
-/// Writes the record of members that were popped from a key.
-pub fn log_pop(db: &mut Db<'_>, key: Key<'_>, end: End, count: usize) {
-    db.log(key, &[end.command(), key.bytes, itoa::Buffer::new().format(count).as_bytes()]);
+        zset.remove_range(range.clone());
+        Ok(((done, range), count as u64))
+    })?;
+    if !popped.is_empty() {
+        db.record(key).zset_remove_ranks(popped);
+    }
+    Ok(done)
 }
 
 fn zpop(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
@@ -155,7 +149,7 @@ fn zpop(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
     let nested = count.is_some() && reply.resp() == Resp::V3;
     let shape = if nested { PopShape::Pairs } else { PopShape::Flat };
     let key = call.key(1);
-    pop(&mut call.db, key, end, count.unwrap_or(1), shape, reply).map(|(done, _)| done)
+    pop(&mut call.db, key, end, count.unwrap_or(1), shape, reply)
 }
 
 fn zmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
@@ -164,9 +158,7 @@ fn zmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if call.db.peek_view::<AnyZset>(key)?.is_none() {
             continue;
         }
-        let (done, popped) = pop(&mut call.db, key, end, count, PopShape::KeyAndPairs, reply)?;
-        log_pop(&mut call.db, key, end, popped);
-        return Ok(done);
+        return pop(&mut call.db, key, end, count, PopShape::KeyAndPairs, reply);
     }
     Ok(reply.null_array())
 }

@@ -238,7 +238,7 @@ pub(super) static ZRANGESTORE: Command = Command {
     arity: Arity::AtLeast(5),
     flags: flags::WRITE.or(flags::DENYOOM),
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::at(2, "RO access")]),
-    log: LogRule::Rewritten, // as the destination's whole state
+    log: LogRule::Effects, // as the destination's whole state
     handler: Handler::Data(zrangestore),
     since: "6.2.0",
     complexity: "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements stored into the destination key.",
@@ -268,7 +268,7 @@ pub(in crate::command) fn store(call: &mut Call<'_>, destination: Key<'_>, finis
         Finished::Large(heap) => call.db.set(destination, NewValue::Heap(heap), None),
         Finished::Empty | Finished::InPlace => {
             if call.db.remove(destination) {
-                call.log_as(destination, &[b"DEL", destination.bytes]);
+                call.record(destination).delete();
             }
             return 0;
         }
@@ -309,7 +309,7 @@ pub(super) static ZREMRANGEBYRANK: Command = Command {
     arity: Arity::Exactly(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Verbatim,
+    log: LogRule::Effects,
     handler: Handler::Data(|call, reply| remove(call, By::Rank, reply)),
     since: "2.0.0",
     complexity: REMOVE_TIME,
@@ -341,11 +341,15 @@ fn remove(call: &mut Call<'_>, by: By, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     let removed = call.db.edit::<AnyZset, _>(key, |zset| {
         let ranks = bounds.ranks(zset.view(), false);
-        let removed = ranks.len() as u64;
-        if removed > 0 {
-            zset.remove_range(ranks);
+        if !ranks.is_empty() {
+            zset.remove_range(ranks.clone());
         }
-        Ok((removed, removed))
+        let removed = ranks.len() as u64;
+        Ok((ranks, removed))
     })?;
-    Ok(reply.int(removed as i64))
+    let count = removed.len();
+    if count > 0 {
+        call.record(key).zset_remove_ranks(removed);
+    }
+    Ok(reply.int(count as i64))
 }

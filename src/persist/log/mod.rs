@@ -30,7 +30,7 @@ use super::block::{BlockHeader, finish_block};
 use super::error::PersistError;
 use super::format::{BLOCK_HEADER, segment_name};
 use super::fsync::Signal;
-use super::record::{put_barrier, put_epoch, put_record};
+use super::record::put_epoch;
 use super::storage::{Storage, StorageFile};
 use crate::base::prefetch::prefetch_line;
 
@@ -185,12 +185,6 @@ impl Log {
     #[inline]
     pub fn appender(&self, worker: usize) -> Appender<'_> {
         Appender { log: self, buffer: self.buffers[worker].0.lock() }
-    }
-
-    /// Appends one record; see [`Appender::record`].
-    #[inline]
-    pub fn append(&self, worker: usize, shard: u16, seq: u64, db: u32, args: &[&[u8]]) {
-        self.appender(worker).record(shard, seq, db, args);
     }
 
     /// Whether a log is kept at all.
@@ -486,16 +480,8 @@ pub struct Appender<'a> {
 }
 
 impl Appender<'_> {
-    /// Appends one effect on one key, `args[1]`. The caller holds the shard's lock.
-    #[inline]
-    pub fn record(&mut self, shard: u16, seq: u64, db: u32, args: &[&[u8]]) {
-        if self.log.is_active() {
-            self.enter(self.log.epoch.load(Ordering::Acquire));
-            put_record(&mut self.buffer.bytes, shard, seq, db, args);
-        }
-    }
-
-    /// Appends records that were encoded with [`put_record`], and leaves `records` empty.
+    /// Appends records that [`RecordWriter`](super::verbs::RecordWriter) has encoded, and leaves `records` empty. The
+    /// caller holds the locks of their shards.
     #[inline]
     pub fn encoded(&mut self, records: &mut Vec<u8>) {
         if self.log.is_active() {
@@ -517,14 +503,15 @@ impl Appender<'_> {
         records.clear();
     }
 
-    /// Appends an effect on several shards, or on all. The caller has stopped all other workers, or holds the
+    /// Appends an effect on several shards, or on all, that [`BarrierWriter`](super::verbs::BarrierWriter) has encoded.
+    /// The caller has stopped all other workers, or holds the
     /// locks of the shards that the effect reads and changes: then whoever comes to these shards after it appends
     /// behind the new epoch.
-    pub fn barrier(&mut self, db: u32, args: &[&[u8]]) {
+    pub fn barrier(&mut self, encoded: &[u8]) {
         if self.log.is_active() {
             let epoch = self.log.epoch.fetch_add(1, Ordering::AcqRel) + 1;
             self.enter(epoch);
-            put_barrier(&mut self.buffer.bytes, db, args);
+            self.buffer.bytes.extend_from_slice(encoded);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::persist::record::{Items, Record};
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;
 use crate::persist::store::Store;
+use crate::persist::testing::{barrier, record};
 use crate::persist::{Recovery, StoreOptions};
 
 fn open(storage: &SimStorage, options: StoreOptions) -> (Store, Recovery) {
@@ -60,7 +61,7 @@ fn a_log_switched_off_takes_nothing_and_stands_still() {
     let (store, _) = open(&storage, options(1, false));
     set(store.log(), 0, 1);
     let mut appender = store.log().appender(0);
-    appender.barrier(0, &[b"FLUSHALL"]);
+    appender.barrier(&barrier(0, b"FLUSHALL"));
     drop(appender);
     assert_eq!((store.log().position(), store.log().pending_bytes()), (0, 0));
     assert_eq!(store.log().sync_now().unwrap(), 0);
@@ -111,24 +112,23 @@ fn a_barrier_parts_the_records_of_all_workers_within_one_block() {
     let log = store.log();
     set(log, 1, 1);
     set(log, 0, 2);
-    log.appender(1).barrier(3, &[b"FLUSHALL"]);
+    log.appender(1).barrier(&barrier(3, b"FLUSHALL"));
     set(log, 0, 3);
-    log.appender(0).barrier(0, &[b"SWAPDB", b"0", b"1"]);
+    log.appender(0).barrier(&barrier(0, b"SWAPDB"));
     set(log, 1, 4);
     log.flush().unwrap();
     let recovery = reopened(&storage);
     let window = recovery.windows().next().unwrap().unwrap();
-    let shape: Vec<(Option<&[u8]>, Vec<u64>)> = window
+    let shape: Vec<(Option<Vec<u8>>, Vec<u64>)> = window
         .epochs
         .iter()
         .map(|epoch| {
-            let name = epoch.barrier.map(|record: Record| record.args.clone().next().unwrap());
+            let name = epoch.barrier.map(|record: Record| record.words().swap_remove(0));
             let records = epoch.shards.iter().flat_map(|(_, records)| records);
             (name, records.map(|record| record.seq).collect())
         })
         .collect();
-    let flush: &[u8] = b"FLUSHALL";
-    let swap: &[u8] = b"SWAPDB";
+    let (flush, swap) = (b"FLUSHALL".to_vec(), b"SWAPDB".to_vec());
     assert_eq!(shape, [(None, vec![1, 2]), (Some(flush), vec![3]), (Some(swap), vec![4])]);
     assert_eq!(window.epochs[1].barrier.unwrap().db, 3);
 }
@@ -144,8 +144,7 @@ fn records_of_any_size_and_worker_stand_in_their_order_in_one_block() {
         for (seq, size) in (1..).zip(sizes.repeat(2)) {
             let worker = workers[seq as usize % workers.len()];
             let value = vec![b'a' + seq as u8; size];
-            let mut records = Vec::new();
-            put_record(&mut records, worker as u16, seq, 0, &[b"SET", b"k", &value]);
+            let mut records = record(worker as u16, seq, 0, &[b"SET", b"k", &value]);
             log.appender(worker).encoded(&mut records);
             assert!(records.is_empty());
             expected.push((worker as u16, seq, value));
@@ -159,7 +158,7 @@ fn records_of_any_size_and_worker_stand_in_their_order_in_one_block() {
             let window = window.unwrap();
             assert_eq!(window.blocks, 1);
             for (shard, records) in &window.epochs[0].shards {
-                let value = |record: &Record| record.args.clone().nth(2).unwrap().to_vec();
+                let value = |record: &Record| record.words().swap_remove(2);
                 found.extend(records.iter().map(|record| (*shard, record.seq, value(record))));
             }
         }

@@ -224,6 +224,38 @@ impl Group {
         }
     }
 
+    /// Notes when a consumer, which is added if need be, tried to get something, and when it got something; -1 for
+    /// never. Unix ms.
+    pub fn set_consumer(&mut self, name: &[u8], seen: i64, active: i64) {
+        self.add_consumer(name, seen);
+        self.consumers.edit(name, |consumer| (consumer.seen, consumer.active) = (seen, active));
+    }
+
+    /// Makes entries pending for a consumer that is there, whoever had them: each with when it was delivered last and
+    /// how often.
+    pub fn assign(&mut self, consumer: &[u8], entries: impl Iterator<Item = (StreamId, i64, u64)>) {
+        let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return };
+        let pending = |(id, delivered, count)| Pending { id, delivered, count, consumer: name.clone() };
+        let entries: Vec<Pending> = entries.map(pending).collect();
+        let rises = entries.windows(2).all(|two| two[0].id < two[1].id);
+        let follows = self.pending.last().zip(entries.first()).is_none_or(|(last, first)| last.id < first.id);
+        if rises && follows {
+            let own: Vec<Owned> = entries.iter().map(|pending| Owned(pending.id)).collect();
+            self.pending.extend_back(entries);
+            self.consumers.edit(consumer, |consumer| consumer.pending.extend_back(own));
+            return;
+        }
+        for pending in entries {
+            let id = pending.id;
+            if let Some(old) = self.pending.insert(&id, pending) {
+                self.disown(&old.consumer, &id);
+            }
+            self.consumers.edit(consumer, |consumer| {
+                consumer.pending.insert(&id, Owned(id));
+            });
+        }
+    }
+
     /// Removes a consumer with its pending entries. Returns how many those were.
     pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let consumer = self.consumers.remove(name)?;

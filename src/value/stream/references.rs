@@ -72,6 +72,18 @@ impl Stream {
         !names.is_empty()
     }
 
+    /// Nothing of these ids is pending in any group any more.
+    pub fn forget(&mut self, ids: impl Iterator<Item = StreamId>) {
+        for id in ids {
+            self.drop_references(id);
+        }
+    }
+
+    /// Nothing up to this id is pending in any group any more.
+    pub fn forget_up_to(&mut self, id: StreamId) {
+        self.drop_references_before(id.next());
+    }
+
     /// Deletes an entry by a policy. Returns the result, and whether anything has changed.
     pub fn delete_by(&mut self, id: StreamId, policy: RefPolicy) -> (Deletion, bool) {
         if policy == RefPolicy::Acked && self.is_referenced(id) {

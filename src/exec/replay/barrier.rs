@@ -1,0 +1,110 @@
+//! What each verb does that concerns several keys.
+
+use super::{Outcome, refused};
+use crate::core::CommandError;
+use crate::core::db::Db;
+use crate::keyspace::{Held, Key, Keyspace, NewValue};
+use crate::persist::verbs::Verb;
+
+/// The longest name of a key that [`Verb::Populate`] makes, in bytes.
+const POPULATED_KEY_MAX: usize = 127;
+/// What a value takes at the least, and what all of them may take together, in bytes: more nobody has logged.
+const POPULATED_MIN_BYTES: u64 = 32;
+const POPULATED_MAX_BYTES: u64 = 1 << 36;
+
+/// Locks what a barrier needs: two shards, or one after the other.
+pub(super) fn hold<'a>(keyspace: &'a Keyspace, verb: &Verb<'_>) -> Held<'a> {
+    match verb {
+        Verb::Transfer { source, destination, .. } => {
+            let shards = [source, destination].map(|key| keyspace.key(key).shard());
+            Held::several(keyspace, &mut shards.into_iter().collect())
+        }
+        _ => Held::on_demand(keyspace),
+    }
+}
+
+/// Applies a barrier under the locks of [`hold`].
+///
+/// # Errors
+/// What does not fit; nothing was changed then.
+pub(super) fn apply(db: &mut Db<'_>, verb: Verb<'_>) -> Outcome {
+    let databases = db.keyspace().databases();
+    match verb {
+        Verb::FlushAll => db.flush(|_| true),
+        Verb::FlushDb => {
+            let index = db.index();
+            db.flush(|flushed| flushed == index);
+        }
+        Verb::SwapDbs { one, other } => {
+            if one >= databases || other >= databases {
+                return refused("a database beyond the `databases` directive");
+            }
+            db.swap(one, other);
+        }
+        Verb::Transfer { to_db, .. } if to_db >= databases => {
+            return refused("a database beyond the `databases` directive");
+        }
+        Verb::Transfer { copies, source, to_db, destination } => {
+            let keyspace = db.keyspace();
+            return transfer(db, copies, keyspace.key(source), to_db, keyspace.key(destination));
+        }
+        Verb::Populate { count, size, prefix } => return populate(db, count, size, prefix),
+        _ => return refused("no barrier"),
+    }
+    Ok(())
+}
+
+fn transfer(db: &mut Db<'_>, copies: bool, source: Key<'_>, to_db: u32, destination: Key<'_>) -> Outcome {
+    let from_db = db.index();
+    let Some(entry) = db.peek(source) else { return Err(CommandError::Text("there is no source")) };
+    let expiry = entry.expiry().map(|at| at as i64);
+    let (mut bytes, mut packing) = (Vec::new(), None);
+    let value = match entry.to_new_value() {
+        NewValue::Bytes(inline) => {
+            bytes.extend_from_slice(inline);
+            None
+        }
+        NewValue::Packed(its, inline) => {
+            packing = Some(its);
+            bytes.extend_from_slice(inline);
+            None
+        }
+        NewValue::Int(number) => Some(NewValue::Int(number)),
+        NewValue::Shared(shared) => Some(NewValue::Shared(shared)),
+        NewValue::Raw(raw) => Some(NewValue::Raw(raw)),
+        NewValue::Heap(heap) => Some(NewValue::Heap(heap)),
+    };
+    let value = match (value, packing) {
+        (Some(value), _) => value,
+        (None, Some(packing)) => NewValue::Packed(packing, &bytes),
+        (None, None) => NewValue::Bytes(&bytes),
+    };
+    db.select(to_db);
+    db.set(destination, value, expiry);
+    db.select(from_db);
+    if !copies && (from_db != to_db || source.bytes != destination.bytes) {
+        db.remove(source);
+    }
+    Ok(())
+}
+
+fn populate(db: &mut Db<'_>, count: u64, size: u64, prefix: &[u8]) -> Outcome {
+    if count.saturating_mul(size.max(POPULATED_MIN_BYTES)) > POPULATED_MAX_BYTES {
+        return refused("more keys than anybody may make at once");
+    }
+    let keyspace = db.keyspace();
+    for index in 0..count {
+        let mut name = [prefix, format!(":{index}").as_bytes()].concat();
+        name.truncate(POPULATED_KEY_MAX);
+        let key = keyspace.key(&name);
+        if !db.exists(key) {
+            let mut value = format!("value:{index}").into_bytes();
+            if size > 0 {
+                value.resize(size as usize, 0);
+            }
+            db.set(key, NewValue::Bytes(&value), None);
+        }
+        db.release();
+    }
+    Ok(())
+}

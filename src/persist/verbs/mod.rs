@@ -1,0 +1,435 @@
+//! The verbs of the log: what a record says has become of a key. A closed list of its own, apart from the commands.
+//!
+//! A command may be renamed, parse more strictly, or lose a bug: what an old log means stays as it is, since a log
+//! holds verbs alone. Each has a code, its own small decoder here, and its bytes drawn in `format.rs`;
+//! `exec::replay` applies them.
+//!
+//! - Codes are only ever added. A verb that turns out to be wrong gets a successor with another code.
+//! - Verbs say what has become of a key, not what was asked for: times are absolute, counters are results, ranges are
+//!   places, and conditions are gone. So they mean the same whatever settings hold when they are applied.
+//! - Decoding borrows, never panics, never reads or allocates beyond the bytes that are there, and takes a body only
+//!   if it is the one that [`RecordWriter`] makes for the verb that comes out: no byte is left over.
+
+mod lists;
+#[cfg(test)]
+mod tests;
+mod text;
+mod write;
+
+pub use lists::{Ids, Pairs, PendingEntries, PendingEntry, Registers, Scores, Strings};
+pub use write::{BarrierWriter, RecordWriter};
+
+use super::chunk::WireValue;
+use super::format::{
+    ENTRY_EXPIRY, TYPE_BYTES, TYPE_INT, TYPE_MASK, put_varint, take_bytes, take_string, take_varint, u64_at,
+};
+use crate::value::list::End;
+use crate::value::stream::StreamId;
+
+/// The last time at which anything expires, Unix ms: an entry has 48 bits for it.
+const TIME_MAX: u64 = (1 << 48) - 1;
+
+macro_rules! verbs {
+    ($($name:ident = $code:literal, $shown:literal, $meaning:literal;)*) => {
+        /// Which verb: one byte of a record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Code {
+            $(#[doc = $meaning] $name = $code,)*
+        }
+
+        impl Code {
+            /// All of them by rising code, with their names and what they mean.
+            pub const ALL: &[(Code, &str, &str)] = &[$((Code::$name, $shown, $meaning)),*];
+
+            /// The verb of a code.
+            pub fn of(code: u8) -> Option<Code> {
+                match code {
+                    $($code => Some(Code::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Its name: where a command of Redis has the same effect, the name of that.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Code::$name => $shown,)*
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    Set = 1, "SET", "The key has this value and this expiry, or none, whatever was there.";
+    Delete = 2, "DEL", "The key is gone.";
+    ExpireAt = 3, "PEXPIREAT", "The key expires at this time.";
+    Persist = 4, "PERSIST", "The key does not expire.";
+    Append = 16, "APPEND", "The string at the key has these bytes more at its end.";
+    SetRange = 17, "SETRANGE", "The string at the key, empty if there is none, is filled up with zero bytes to the \
+        offset, and has these bytes there.";
+    RaiseRegisters = 18, "PFRAISE", "The registers of the HyperLogLog at the key are these where they were lower, \
+        and its count is out of date. A sparse one stays sparse unless a rank is above 32.";
+    PushLeft = 32, "LPUSH", "The list at the key, empty if there is none, has these elements more at its left end, \
+        one after the other.";
+    PushRight = 33, "RPUSH", "The same at its right end.";
+    PopLeft = 34, "LPOP", "The list at the key has lost so many elements, which were there, at its left end.";
+    PopRight = 35, "RPOP", "The same at its right end.";
+    ListSet = 36, "LSET", "The element at an index from the left, which was there, is this.";
+    ListInsert = 37, "LINSERT", "This element is at an index from the left, in front of what was there.";
+    ListRemove = 38, "LREM", "So many elements that equal this one are gone, counted from an end: they were there.";
+    ListKeep = 39, "LTRIM", "So many elements from an index on are left: they were there.";
+    HashSet = 48, "HSET", "The hash at the key, empty if there is none, has these fields with these values; what they \
+        had of an expiry is gone, stays, or is this time.";
+    HashDelete = 49, "HDEL", "The hash at the key does not have these fields.";
+    HashExpireAt = 50, "HPEXPIREAT", "These fields, as far as the hash has them, expire at this time.";
+    HashPersist = 51, "HPERSIST", "These fields, as far as the hash has them, do not expire.";
+    SetAdd = 64, "SADD", "The set at the key, empty if there is none, has these members.";
+    SetRemove = 65, "SREM", "The set at the key does not have these members.";
+    ZsetSet = 80, "ZADD", "The sorted set at the key, empty if there is none, has these members with these scores.";
+    ZsetRemove = 81, "ZREM", "The sorted set at the key does not have these members.";
+    ZsetRemoveRanks = 82, "ZREMRANKS", "So many members from a rank on, by rising score and then member, are gone: \
+        they were there.";
+    StreamAdd = 96, "XADD", "The stream at the key, empty if there is none, has this entry more, whose id is above \
+        its last one.";
+    StreamDelete = 97, "XDEL", "The stream at the key does not have these entries. The largest of those that were \
+        there is its largest deleted id, unless that is larger.";
+    StreamTrim = 98, "XTRIM", "The stream has lost so many entries, which were there, at its beginning.";
+    StreamTrimAcked = 99, "XTRIMACKED", "The stream has lost, of its entries up to this id, those that every group was \
+        delivered and none has pending.";
+    StreamSetIds = 100, "XSETID", "The stream at the key, empty if there is none, has this last id, this largest \
+        deleted id, and so many entries were ever added.";
+    StreamForget = 101, "XFORGET", "No group of the stream has these ids pending.";
+    StreamForgetUpTo = 102, "XFORGETUPTO", "No group of the stream has anything pending up to this id.";
+    GroupCreate = 112, "XGROUPCREATE", "The stream at the key, empty if there is none, has this group more, which was \
+        delivered what is up to this id, and so many entries if that is known.";
+    GroupSet = 113, "XGROUPSETID", "The group was delivered what is up to this id, and so many entries if that is \
+        known.";
+    GroupDestroy = 114, "XGROUPDESTROY", "The stream does not have this group.";
+    GroupDropConsumer = 115, "XGROUPDELCONSUMER", "The group does not have this consumer, nor what was pending for it.";
+    GroupDeliver = 116, "XDELIVER", "The group was delivered what is up to this id, and so many entries if that is \
+        known; the consumer, added if need be, was seen and active at these times; these ids are pending for it, \
+        whoever had them, delivered at these times and so often; and those ids are pending no more.";
+    GroupAcknowledge = 117, "XACK", "The group does not have these ids pending.";
+    FlushAll = 240, "FLUSHALL", "No database has a key.";
+    FlushDb = 241, "FLUSHDB", "The database has no key.";
+    SwapDbs = 242, "SWAPDB", "The keys of the one database are those of the other, and the other way round.";
+    Transfer = 243, "TRANSFER", "The destination has the value and the expiry of the source, which is there, whatever \
+        was there; the source is gone unless it was copied.";
+    Populate = 244, "POPULATE", "The database has the keys `prefix:0` and on, so many, each cut to 127 bytes; those that \
+        were not there have `value:0` and on, each cut or filled up with zero bytes to a size if that is not 0.";
+}
+
+impl Code {
+    /// Whether it concerns more than one key: a barrier of the log.
+    pub fn is_barrier(self) -> bool {
+        self as u8 >= Code::FlushAll as u8
+    }
+}
+
+/// What becomes of the expiry of fields that are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldExpiry {
+    /// They have none.
+    Clear,
+    /// They keep what they had.
+    Keep,
+    /// This time, Unix ms.
+    At(u64),
+}
+
+/// How far a group has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The last id that was delivered.
+    pub last_id: StreamId,
+    /// How many entries were delivered, of all that were ever added; `None` if that is not known.
+    pub entries_read: Option<u64>,
+}
+
+/// What [`Code::GroupDeliver`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// The group.
+    pub group: &'a [u8],
+    /// Who got it.
+    pub consumer: &'a [u8],
+    /// How far the group has come.
+    pub position: GroupPosition,
+    /// When the consumer last tried to get something, Unix ms.
+    pub seen: i64,
+    /// When it last got something, Unix ms; -1 for never.
+    pub active: i64,
+    /// What is pending for it, beside what was before.
+    pub pending: PendingEntries<'a>,
+    /// What is pending no more.
+    pub gone: Ids<'a>,
+}
+
+/// A verb with all that belongs to it, borrowed from a record. What each says: [`Code`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields are named after what `Code` says of each
+pub enum Verb<'a> {
+    Set { value: WireValue<'a>, expiry: Option<u64> },
+    Delete,
+    ExpireAt(u64),
+    Persist,
+    Append(&'a [u8]),
+    SetRange { offset: u64, bytes: &'a [u8] },
+    RaiseRegisters(Registers<'a>),
+    Push(End, Strings<'a>),
+    Pop(End, u64),
+    ListSet { index: u64, element: &'a [u8] },
+    ListInsert { index: u64, element: &'a [u8] },
+    ListRemove { from: End, count: u64, element: &'a [u8] },
+    ListKeep { start: u64, len: u64 },
+    HashSet { expiry: FieldExpiry, fields: Pairs<'a> },
+    HashDelete(Strings<'a>),
+    HashExpireAt { at: u64, fields: Strings<'a> },
+    HashPersist(Strings<'a>),
+    SetAdd(Strings<'a>),
+    SetRemove(Strings<'a>),
+    ZsetSet(Scores<'a>),
+    ZsetRemove(Strings<'a>),
+    ZsetRemoveRanks { start: u64, count: u64 },
+    StreamAdd { id: StreamId, fields: Pairs<'a> },
+    StreamDelete(Ids<'a>),
+    StreamTrim(u64),
+    StreamTrimAcked(StreamId),
+    StreamSetIds { last_id: StreamId, max_deleted_id: StreamId, entries_added: u64 },
+    StreamForget(Ids<'a>),
+    StreamForgetUpTo(StreamId),
+    GroupCreate { group: &'a [u8], position: GroupPosition },
+    GroupSet { group: &'a [u8], position: GroupPosition },
+    GroupDestroy { group: &'a [u8] },
+    GroupDropConsumer { group: &'a [u8], consumer: &'a [u8] },
+    GroupDeliver(Delivery<'a>),
+    GroupAcknowledge { group: &'a [u8], ids: Ids<'a> },
+    FlushAll,
+    FlushDb,
+    SwapDbs { one: u32, other: u32 },
+    Transfer { copies: bool, source: &'a [u8], to_db: u32, destination: &'a [u8] },
+    Populate { count: u64, size: u64, prefix: &'a [u8] },
+}
+
+impl<'a> Verb<'a> {
+    /// Reads a verb; `None` if the body is not one of its kind.
+    pub fn decode(code: Code, mut body: &'a [u8]) -> Option<Verb<'a>> {
+        let at = &mut body;
+        let verb = match code {
+            Code::Set => return decode_set(body),
+            Code::Delete => Verb::Delete,
+            Code::ExpireAt => Verb::ExpireAt(take_time(at)?),
+            Code::Persist => Verb::Persist,
+            Code::Append => Verb::Append(take_rest(at)),
+            Code::SetRange => Verb::SetRange { offset: take_varint(at)?, bytes: take_rest(at) },
+            Code::PushLeft => Verb::Push(End::Left, Strings::take(at)?),
+            Code::PushRight => Verb::Push(End::Right, Strings::take(at)?),
+            Code::PopLeft => Verb::Pop(End::Left, take_varint(at)?),
+            Code::PopRight => Verb::Pop(End::Right, take_varint(at)?),
+            Code::ListSet => Verb::ListSet { index: take_varint(at)?, element: take_rest(at) },
+            Code::ListInsert => Verb::ListInsert { index: take_varint(at)?, element: take_rest(at) },
+            Code::ListRemove => {
+                let from = if take_flag(at)? { End::Right } else { End::Left };
+                Verb::ListRemove { from, count: take_varint(at)?, element: take_rest(at) }
+            }
+            Code::ListKeep => Verb::ListKeep { start: take_varint(at)?, len: take_varint(at)? },
+            Code::HashSet => Verb::HashSet { expiry: take_field_expiry(at)?, fields: Pairs::take(at)? },
+            Code::HashDelete => Verb::HashDelete(Strings::take(at)?),
+            Code::HashExpireAt => Verb::HashExpireAt { at: take_field_time(at)?, fields: Strings::take(at)? },
+            Code::HashPersist => Verb::HashPersist(Strings::take(at)?),
+            Code::SetAdd => Verb::SetAdd(Strings::take(at)?),
+            Code::SetRemove => Verb::SetRemove(Strings::take(at)?),
+            Code::ZsetSet => Verb::ZsetSet(Scores::take(at)?),
+            Code::ZsetRemove => Verb::ZsetRemove(Strings::take(at)?),
+            Code::ZsetRemoveRanks => Verb::ZsetRemoveRanks { start: take_varint(at)?, count: take_varint(at)? },
+            Code::RaiseRegisters => Verb::RaiseRegisters(Registers::take(at)?),
+            code if code.is_barrier() => decode_barrier(code, at)?,
+            code => decode_stream(code, at)?,
+        };
+        body.is_empty().then_some(verb)
+    }
+}
+
+impl Verb<'_> {
+    /// Which verb it is.
+    pub fn code(&self) -> Code {
+        match self {
+            Verb::Set { .. } => Code::Set,
+            Verb::Delete => Code::Delete,
+            Verb::ExpireAt(_) => Code::ExpireAt,
+            Verb::Persist => Code::Persist,
+            Verb::Append(_) => Code::Append,
+            Verb::SetRange { .. } => Code::SetRange,
+            Verb::RaiseRegisters(_) => Code::RaiseRegisters,
+            Verb::Push(End::Left, _) => Code::PushLeft,
+            Verb::Push(End::Right, _) => Code::PushRight,
+            Verb::Pop(End::Left, _) => Code::PopLeft,
+            Verb::Pop(End::Right, _) => Code::PopRight,
+            Verb::ListSet { .. } => Code::ListSet,
+            Verb::ListInsert { .. } => Code::ListInsert,
+            Verb::ListRemove { .. } => Code::ListRemove,
+            Verb::ListKeep { .. } => Code::ListKeep,
+            Verb::HashSet { .. } => Code::HashSet,
+            Verb::HashDelete(_) => Code::HashDelete,
+            Verb::HashExpireAt { .. } => Code::HashExpireAt,
+            Verb::HashPersist(_) => Code::HashPersist,
+            Verb::SetAdd(_) => Code::SetAdd,
+            Verb::SetRemove(_) => Code::SetRemove,
+            Verb::ZsetSet(_) => Code::ZsetSet,
+            Verb::ZsetRemove(_) => Code::ZsetRemove,
+            Verb::ZsetRemoveRanks { .. } => Code::ZsetRemoveRanks,
+            Verb::StreamAdd { .. } => Code::StreamAdd,
+            Verb::StreamDelete(_) => Code::StreamDelete,
+            Verb::StreamTrim(_) => Code::StreamTrim,
+            Verb::StreamTrimAcked(_) => Code::StreamTrimAcked,
+            Verb::StreamSetIds { .. } => Code::StreamSetIds,
+            Verb::StreamForget(_) => Code::StreamForget,
+            Verb::StreamForgetUpTo(_) => Code::StreamForgetUpTo,
+            Verb::GroupCreate { .. } => Code::GroupCreate,
+            Verb::GroupSet { .. } => Code::GroupSet,
+            Verb::GroupDestroy { .. } => Code::GroupDestroy,
+            Verb::GroupDropConsumer { .. } => Code::GroupDropConsumer,
+            Verb::GroupDeliver(_) => Code::GroupDeliver,
+            Verb::GroupAcknowledge { .. } => Code::GroupAcknowledge,
+            Verb::FlushAll => Code::FlushAll,
+            Verb::FlushDb => Code::FlushDb,
+            Verb::SwapDbs { .. } => Code::SwapDbs,
+            Verb::Transfer { .. } => Code::Transfer,
+            Verb::Populate { .. } => Code::Populate,
+        }
+    }
+}
+
+/// The verbs of streams and their groups.
+fn decode_stream<'a>(code: Code, at: &mut &'a [u8]) -> Option<Verb<'a>> {
+    Some(match code {
+        Code::StreamAdd => Verb::StreamAdd { id: take_id(at)?, fields: Pairs::take(at)? },
+        Code::StreamDelete => Verb::StreamDelete(Ids::take_some(at)?),
+        Code::StreamTrim => Verb::StreamTrim(take_varint(at)?),
+        Code::StreamTrimAcked => Verb::StreamTrimAcked(take_id(at)?),
+        Code::StreamSetIds => {
+            Verb::StreamSetIds { last_id: take_id(at)?, max_deleted_id: take_id(at)?, entries_added: take_varint(at)? }
+        }
+        Code::StreamForget => Verb::StreamForget(Ids::take_some(at)?),
+        Code::StreamForgetUpTo => Verb::StreamForgetUpTo(take_id(at)?),
+        Code::GroupCreate => Verb::GroupCreate { group: take_string(at)?, position: take_position(at)? },
+        Code::GroupSet => Verb::GroupSet { group: take_string(at)?, position: take_position(at)? },
+        Code::GroupDestroy => Verb::GroupDestroy { group: take_string(at)? },
+        Code::GroupDropConsumer => Verb::GroupDropConsumer { group: take_string(at)?, consumer: take_string(at)? },
+        Code::GroupDeliver => {
+            let (group, consumer, position) = (take_string(at)?, take_string(at)?, take_position(at)?);
+            let (seen, active) = (take_zigzag(at)?, take_zigzag(at)?);
+            let pending = PendingEntries::take(at, seen)?;
+            Verb::GroupDeliver(Delivery { group, consumer, position, seen, active, pending, gone: Ids::take(at)? })
+        }
+        Code::GroupAcknowledge => Verb::GroupAcknowledge { group: take_string(at)?, ids: Ids::take_some(at)? },
+        _ => return None,
+    })
+}
+
+/// The verbs that are barriers.
+fn decode_barrier<'a>(code: Code, at: &mut &'a [u8]) -> Option<Verb<'a>> {
+    Some(match code {
+        Code::FlushAll => Verb::FlushAll,
+        Code::FlushDb => Verb::FlushDb,
+        Code::SwapDbs => Verb::SwapDbs { one: take_db(at)?, other: take_db(at)? },
+        Code::Transfer => Verb::Transfer {
+            copies: take_flag(at)?,
+            source: take_string(at)?,
+            to_db: take_db(at)?,
+            destination: take_rest(at),
+        },
+        Code::Populate => Verb::Populate { count: take_varint(at)?, size: take_varint(at)?, prefix: take_rest(at) },
+        _ => return None,
+    })
+}
+
+/// A whole value: its type as in a chunk, an expiry if there is one, and its bytes to the end.
+fn decode_set(body: &[u8]) -> Option<Verb<'_>> {
+    let (&tag, mut rest) = body.split_first()?;
+    let expiry = if tag & ENTRY_EXPIRY != 0 { Some(take_time(&mut rest)?) } else { None };
+    let value = match tag & !ENTRY_EXPIRY {
+        TYPE_BYTES => WireValue::Bytes(rest),
+        TYPE_INT => {
+            let number = take_zigzag(&mut rest)?;
+            if !rest.is_empty() {
+                return None;
+            }
+            WireValue::Int(number)
+        }
+        0 => return None,
+        kind if kind <= TYPE_MASK => WireValue::Collection(kind, rest),
+        _ => return None,
+    };
+    Some(Verb::Set { value, expiry })
+}
+
+fn take_rest<'a>(at: &mut &'a [u8]) -> &'a [u8] {
+    std::mem::take(at)
+}
+
+fn take_byte(at: &mut &[u8]) -> Option<u8> {
+    let (&byte, rest) = at.split_first()?;
+    *at = rest;
+    Some(byte)
+}
+
+fn take_flag(at: &mut &[u8]) -> Option<bool> {
+    match take_byte(at)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn take_db(at: &mut &[u8]) -> Option<u32> {
+    u32::try_from(take_varint(at)?).ok()
+}
+
+fn take_zigzag(at: &mut &[u8]) -> Option<i64> {
+    let value = take_varint(at)?;
+    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+fn take_f64(at: &mut &[u8]) -> Option<f64> {
+    let value = f64::from_bits(u64_at(take_bytes(at, 8)?, 0)?);
+    (!value.is_nan()).then_some(value)
+}
+
+/// When a key expires.
+fn take_time(at: &mut &[u8]) -> Option<u64> {
+    take_varint(at).filter(|&time| time <= TIME_MAX)
+}
+
+/// When a field expires; a hash writes 0 for never.
+fn take_field_time(at: &mut &[u8]) -> Option<u64> {
+    take_time(at).filter(|&time| time > 0)
+}
+
+fn take_id(at: &mut &[u8]) -> Option<StreamId> {
+    Some(StreamId::new(take_varint(at)?, take_varint(at)?))
+}
+
+fn take_position(at: &mut &[u8]) -> Option<GroupPosition> {
+    let last_id = take_id(at)?;
+    let entries_read = if take_flag(at)? { Some(take_varint(at)?) } else { None };
+    Some(GroupPosition { last_id, entries_read })
+}
+
+fn take_field_expiry(at: &mut &[u8]) -> Option<FieldExpiry> {
+    Some(match take_byte(at)? {
+        0 => FieldExpiry::Clear,
+        1 => FieldExpiry::Keep,
+        2 => FieldExpiry::At(take_field_time(at)?),
+        _ => return None,
+    })
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}
+
+fn put_zigzag(out: &mut Vec<u8>, number: i64) {
+    put_varint(out, zigzag(number));
+}
