@@ -309,7 +309,8 @@ fn modules_and_test_files_have_one_style() {
         for (at, line) in text.lines().enumerate() {
             let Some(path) = line.trim().strip_prefix("#[path = \"") else { continue };
             let needed = [format!("{file}_tests.rs\"]"), "../support/mod.rs\"]".to_owned()];
-            if !needed.iter().any(|needed| path == needed) {
+            // What the tests of the whole server share stands outside this crate.
+            if !needed.iter().any(|needed| path == needed) && !path.starts_with("../../tests/support/") {
                 problems.push(format!("{name}:{}: a path that Rust does not need", at + 1));
             }
         }

@@ -251,6 +251,7 @@ impl<'a> Db<'a> {
     /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
     /// value, and so neither counted nor logged.
     pub fn make_growable(&mut self, key: Key<'_>) {
+        self.remember(key);
         self.held.shard(key.shard()).values_mut(self.index).raw_mut(key.hash, key.bytes);
     }
 

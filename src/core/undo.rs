@@ -6,6 +6,8 @@
 //! A large value costs its step one counted pointer, and the change that follows a copy of the nodes on its path; only
 //! a growable string that is changed in place is copied, once a unit.
 //!
+//! The access field that a read sets is no change: a read that is taken back was a read all the same.
+//!
 //! Invariants:
 //! - The steps are complete for whatever can be taken back: all changes of a command that is undoable; the first
 //!   change of each key, at least, since a unit began that can be taken back as a whole.

@@ -49,6 +49,8 @@ mod group;
 mod handler;
 mod reads;
 mod replay;
+#[cfg(test)]
+mod rollback_tests;
 mod serving;
 pub mod sweep;
 #[cfg(test)]

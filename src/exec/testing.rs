@@ -8,6 +8,7 @@ use crate::base::hash::HashSeed;
 use crate::base::random::Random;
 use crate::core::call::HashedKey;
 use crate::core::db::Db;
+use crate::core::unit::{Event, Savepoint};
 use crate::core::{Call, Handler, Table, Unit, Wants, flags};
 use crate::exec::data::{find_keys, hold_alone};
 use crate::exec::evict::{Choice, EvictDb, Evicted};
@@ -37,12 +38,20 @@ pub struct Runner {
     pub db: u32,
     /// The version of the protocol.
     pub resp: Resp,
+    /// Whether reads leave access times alone.
+    pub no_touch: bool,
     /// The policy of access fields.
     pub lfu: Option<Lfu>,
     /// `hll-sparse-max-bytes`.
     pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
+    /// What is wanted of a unit: records, at first.
+    pub wants: Wants,
+    /// The events so far.
+    pub events: Vec<Event>,
+    /// Whether a unit of several commands is open.
+    is_open: bool,
     /// All records so far: shard by shard in their order, barriers in between.
     logged: Vec<Logged>,
 }
@@ -114,9 +123,13 @@ impl Runner {
             now: 1_700_000_000_000,
             db: 0,
             resp: Resp::V2,
+            no_touch: false,
             lfu: None,
             hll_sparse_max_bytes: 3000,
             limits: Limits::defaults(SEED),
+            wants: WANTS,
+            events: Vec::new(),
+            is_open: false,
             logged: Vec::new(),
         }
     }
@@ -179,13 +192,13 @@ impl Runner {
             hll_sparse_max_bytes: self.hll_sparse_max_bytes,
             limits: self.limits,
             replaying: false,
-            no_touch: false,
+            no_touch: self.no_touch,
         }
     }
 
     /// Runs the active expiry over all shards.
     pub fn sweep(&mut self, budget: usize) -> bool {
-        self.unit.begin(WANTS, false);
+        self.unit.begin(self.wants, false);
         let facts = self.facts();
         let logged = &mut self.logged;
         crate::exec::sweep::sweep(
@@ -201,7 +214,7 @@ impl Runner {
 
     /// Evicts as the executor does.
     pub fn evict(&mut self, choice: Choice, bytes: u64, keys_max: usize) -> Evicted {
-        self.unit.begin(WANTS, false);
+        self.unit.begin(self.wants, false);
         let facts = self.facts();
         let Runner { keyspace, unit, scratch, logged, .. } = self;
         let mut world = EvictDb { keyspace, unit, scratch, facts };
@@ -213,25 +226,32 @@ impl Runner {
     fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Output::new();
         let (resp, db, facts) = (self.resp, self.db, self.facts());
-        let Runner { table, keyspace, unit, scratch, gate, logged, .. } = self;
+        let Runner { table, keyspace, unit, scratch, gate, logged, is_open, wants, events, .. } = self;
         with_args(words, |args| {
             let entry = match table.resolve(args) {
                 Ok(entry) => entry,
                 Err(error) => return out.error_bytes(&error.wire()),
             };
-            let Handler::Data(handler) = entry.command.handler else { panic!("not a data command") };
+            let Handler::Data(handler) = entry.command.handler else { panic!("not a data command: {words:?}") };
             let mut keys = HashedKeys::default();
             find_keys(keyspace, entry, args, &mut keys);
             let closed = gate.close();
             let frozen = entry.command.flags.has(flags::FROZEN).then(|| keyspace.freeze(&closed));
-            unit.begin(WANTS, entry.command.keys.only().is_none());
+            let undoable = entry.command.keys.only().is_none();
+            match is_open {
+                true => unit.begin_command(undoable),
+                false => unit.begin(*wants, undoable),
+            }
             let held = hold_alone(keyspace, entry.command, &keys);
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
-            let facts = Facts { no_touch, ..facts };
+            let facts = Facts { no_touch: no_touch || facts.no_touch, ..facts };
             let db_view = Db::new(held, unit, scratch, db, &facts);
             let mut call = Call { args, db: db_view, entry, frozen, keys: &keys, may_block: false, block: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
-            keep(call.db.unit(), logged);
+            if !*is_open {
+                keep(call.db.unit(), logged);
+                events.extend(call.db.unit().take_events());
+            }
             if let Err(error) = outcome {
                 out = Output::new();
                 out.error_bytes(&error.wire());
@@ -240,6 +260,41 @@ impl Runner {
         let mut slices = [std::io::IoSlice::new(&[]); 16];
         let filled = out.slices(0, &mut slices);
         slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    /// Begins a unit of several commands that can be taken back; gives the savepoint at its beginning.
+    pub fn begin_unit(&mut self) -> Savepoint {
+        self.unit.begin_spanning(self.wants, true);
+        self.is_open = true;
+        self.unit.savepoint()
+    }
+
+    /// The unit that is open.
+    pub fn unit(&mut self) -> &mut Unit {
+        &mut self.unit
+    }
+
+    /// Takes back what was done since a savepoint of the unit.
+    pub fn roll_back_to(&mut self, savepoint: Savepoint) {
+        let facts = self.facts();
+        let _alone = self.gate.close();
+        let held = crate::keyspace::Held::on_demand(&self.keyspace);
+        Db::new(held, &mut self.unit, &mut self.scratch, 0, &facts).roll_back_to(savepoint);
+    }
+
+    /// Commits the unit.
+    pub fn commit_unit(&mut self) {
+        keep(&mut self.unit, &mut self.logged);
+        self.events.extend(self.unit.take_events());
+        self.unit.end_spanning(&mut self.scratch);
+        self.is_open = false;
+    }
+
+    /// Whether the words are a call of a data command, or a mistake.
+    pub fn is_data(&self, words: &[Vec<u8>]) -> bool {
+        with_args(words, |args| {
+            self.table.resolve(args).map_or(true, |entry| matches!(entry.command.handler, Handler::Data(_)))
+        })
     }
 
     /// The records logged since the last call, as lines.
