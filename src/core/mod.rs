@@ -2,7 +2,7 @@
 //!
 //! - [`command`]: the declaration of a command; [`table`]: all of them, by name.
 //! - [`call`], [`db`], [`args`], [`error`]: what a handler is given, and how it fails.
-//! - [`unit`]: what a command does, until it is committed or taken back.
+//! - [`mod@unit`]: what a command does, until it is committed or taken back.
 //! - [`key_spec`]: where the keys of a command are.
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
 //! - [`mailbox`]: how one thread reaches what belongs to another.

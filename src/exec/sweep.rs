@@ -34,14 +34,13 @@ pub fn sweep(
     publish: &mut dyn FnMut(&mut Unit),
 ) -> bool {
     let mut budget = budget;
-    let mut expired = Vec::new();
     for shard in shards {
         while keyspace.earliest_expiry(shard) <= facts.now.max(0) as u64 {
             if budget == 0 {
                 return true;
             }
             let limit = budget.min(REMOVED_PER_LOCK_MAX);
-            let removed = sweep_shard(keyspace, unit, scratch, facts, shard, limit, &mut expired, publish);
+            let removed = sweep_shard(keyspace, unit, scratch, facts, shard, limit, publish);
             budget -= removed;
             if removed < limit {
                 break;
@@ -52,7 +51,7 @@ pub fn sweep(
 }
 
 /// Removes at most `limit` expired keys and fields of one shard, and raises the bounds of what it examined. Returns
-/// how many it removed. `expired` is a reused buffer.
+/// how many it removed.
 fn sweep_shard(
     keyspace: &Keyspace,
     unit: &mut Unit,
@@ -60,7 +59,6 @@ fn sweep_shard(
     facts: Facts,
     shard: u16,
     limit: usize,
-    expired: &mut Vec<ExpiredKey>,
     publish: &mut dyn FnMut(&mut Unit),
 ) -> usize {
     unit.begin(unit.wants(), false);
@@ -73,11 +71,12 @@ fn sweep_shard(
     };
     let databases: SmallVec<[u32; 16]> = db.held().shard(shard).databases().filter_map(due).collect();
     let mut removed = 0;
+    let mut expired: Vec<ExpiredKey> = Vec::new();
     for index in databases {
         // The pass after the last removal finds nothing and thereby raises the bounds.
         while removed < limit {
             let Some(directory) = db.held().shard(shard).directory(index) else { break };
-            directory.collect_expired(now, limit - removed, expired);
+            directory.collect_expired(now, limit - removed, &mut expired);
             if expired.is_empty() {
                 break;
             }

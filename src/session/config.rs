@@ -1,10 +1,10 @@
 //! CONFIG: the configuration of the running server, and putting changes of it into effect.
 //!
-//! Most directives are read where they matter, so storing them is enough. For the rest, [`APPLIED`] says what more
+//! Most directives are read where they matter, so storing them is enough. For the rest, `APPLIED` says what more
 //! there is to do.
 //!
 //! Invariants:
-//! - Storing a value never waits. Applying one may wait for the disk and for the closed gate: see [`apply_and_commit`].
+//! - Storing a value never waits. Applying one may wait for the disk and for the closed gate: see `apply_and_commit`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
