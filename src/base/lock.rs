@@ -28,6 +28,8 @@ pub enum Rank {
     ConfigFile,
     /// The manifest.
     Manifest,
+    /// One fsync at a time.
+    Syncing,
     /// The writer of the log's file.
     LogWriter,
     /// The gate: one lock a worker, by its number. Nothing above this line is waited for behind the closed gate.
@@ -40,8 +42,6 @@ pub enum Rank {
     Waiters,
     /// The buffers of the journal, one a worker, by its number.
     JournalBuffer,
-    /// One fsync at a time.
-    Syncing,
     /// Why the log has failed.
     Poison,
     /// Which snapshot is being made, and what follows it.

@@ -11,7 +11,7 @@ use crate::core::waiting::{Block, Blocked};
 use crate::core::{Client, CommandError, Db, Outcome, Server};
 use crate::keyspace::{Frozen, Key, shard_of};
 use crate::persist::verbs::RecordWriter;
-use crate::resp::{Args, Done, Reply};
+use crate::resp::{Args, Done, Output, Reply};
 
 /// Room for the keys of a call that is kept for the next.
 const KEYS_KEPT: usize = 1024;
@@ -184,6 +184,8 @@ pub enum Wait {
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
     /// Until all keys have been loaded anew from the disk: DEBUG RELOAD. Then OK or an error.
     Reload(tokio::sync::oneshot::Receiver<Result<(), CommandError>>),
+    /// Until what the command has left to be done is done. Then the whole reply.
+    Deferred(tokio::sync::oneshot::Receiver<Output>),
     /// Until a key has something for the command, or the time is over.
     Keys(Blocked),
     /// Until the server ends, or an error says why it does not: SHUTDOWN.

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::base::lock::Mutex;
 use tokio::sync::oneshot;
 
-use crate::core::Flags;
 use crate::core::call::Wait;
 use crate::core::user::User;
+use crate::core::{CommandError, Flags, Server};
 use crate::keyspace::{Held, Keyspace, shard_of};
+use crate::resp::reply::Mark;
 use crate::resp::request::OwnedArgs;
-use crate::resp::{RequestLimits, Resp};
+use crate::resp::{Done, Reply, RequestLimits, Resp};
 
 /// What a key under WATCH takes beside its name and what is remembered of it, about, in bytes: its count and version in
 /// the shard, and the room that maps keep free.
@@ -206,6 +207,26 @@ pub struct Client {
     pub watched: HashMap<(u32, Box<[u8]>), WatchedKey>,
     /// Whether EXEC is executing its commands, which may not wait for anything then.
     pub in_exec: bool,
+    /// What the commands that are executed just now have left to be done.
+    pub deferred: Vec<Deferred>,
+}
+
+/// Work that may wait for the disk, for a lock above the gate or for who waits for the gate: a command leaves it to be
+/// done outside the gate, by another thread. Its connection waits for it.
+pub struct Deferred {
+    /// Where its reply belongs: OK, or its error.
+    pub place: Mark,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// See [`Deferred`].
+pub type Work = Box<dyn FnOnce(&Arc<Server>) -> Result<(), CommandError> + Send>;
+
+impl std::fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deferred").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// The commands between MULTI and EXEC.
@@ -249,7 +270,14 @@ impl Client {
             transaction: None,
             watched: HashMap::new(),
             in_exec: false,
+            deferred: Vec::new(),
         }
+    }
+
+    /// Leaves work to be done outside the gate. It writes the reply.
+    pub fn defer(&mut self, reply: Reply<'_>, work: Work) -> Done {
+        self.deferred.push(Deferred { place: reply.place(), work });
+        reply.withheld()
     }
 
     /// Begins a transaction.

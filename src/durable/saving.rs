@@ -10,6 +10,7 @@
 //! due, is made by [`save_and_stay_closed`]. Loading anew (`durable::reload`) takes the turn of a snapshot.
 //! However large a value is, no more than a piece of it is in memory a second time.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -27,6 +28,11 @@ use crate::value::codec;
 
 /// How much of a value is encoded before it goes to the file, in bytes.
 const BODY_BYTES: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
+
+/// How long all workers are kept waiting for one that goes on executing before they are let go, and how long at most
+/// when that has come to nothing.
+const PATIENCE_MIN: Duration = Duration::from_micros(200);
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,21 +128,33 @@ pub fn save_now(server: &Server) -> Result<(), String> {
 }
 
 /// Makes a snapshot; if it is the last one, leaves the closed gate in `last`.
-fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
+fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
     let started = clock::monotonic_us();
     let store = &server.store;
     let may_be_given_up = last.is_none();
-    let frozen_and_cut = store.cut(|take| {
-        let closed = server.gate.close();
+    let mut patience = PATIENCE_MIN;
+    let stays_closed = Cell::new(false);
+    let wait = || {
+        if !stays_closed.get() {
+            server.gate.wait_for_slow();
+        }
+    };
+    let frozen_and_cut = store.cut(wait, |take| {
+        // If the log fails at its cut, it is cut once more: behind a gate that stays closed, if it is to.
+        let stayed_closed = last.as_mut().and_then(|last| last.take());
+        let closed = stayed_closed.or_else(|| server.gate.try_close(patience));
+        patience = (patience * 2).min(PATIENCE_MAX);
+        let closed = closed?;
         let stopped = clock::monotonic_us();
         let frozen = server.keyspace.freeze(&closed);
         let changes = server.saving.changes.load(Relaxed);
         take();
         let stopped_us = clock::monotonic_us() - stopped;
-        if let Some(last) = last {
-            *last = Some(closed);
+        if let Some(last) = &mut last {
+            **last = Some(closed);
+            stays_closed.set(true);
         }
-        (frozen, changes, stopped_us)
+        Some((frozen, changes, stopped_us))
     });
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     let written = write(server, &mut frozen, &cut, may_be_given_up);

@@ -199,10 +199,17 @@ impl Group<'_> {
             Handler::Session(handler) | Handler::ContainerOr(_, handler) => {
                 let (server, now) = (self.server, self.facts.now);
                 let reply = Reply::new(out, client.resp);
-                catch_unwind(AssertUnwindSafe(|| handler(&mut SessionCall { args, entry, server, client, now }, reply)))
-                    .unwrap_or_else(|panic| Err(internal_error(entry, Remains::Unknown, &*panic)))
+                let mut call = SessionCall { args, entry, server, client, now };
+                let outcome = catch_unwind(AssertUnwindSafe(|| handler(&mut call, reply)))
+                    .unwrap_or_else(|panic| Err(internal_error(entry, Remains::Unknown, &*panic)));
+                self.begin_deferred(mark, client, out);
+                outcome
             }
-            Handler::Transaction(step) => self.step(step, args, keys, client, out),
+            Handler::Transaction(step) => {
+                let outcome = self.step(step, args, keys, client, out);
+                self.begin_deferred(mark, client, out);
+                outcome
+            }
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
             Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
         };

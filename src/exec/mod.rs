@@ -13,6 +13,7 @@
 //! | may this command run now? | `check.rs`, and eviction in `evict.rs` |
 //! | lock, run, log, unlock | `data.rs`; the short path of reads in `reads.rs`; how a handler ends in `handler.rs` |
 //! | MULTI and EXEC | `transaction.rs` |
+//! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
 //! | active expiry | `sweep.rs` |
 //! | replay | `replay.rs` |
@@ -43,6 +44,7 @@ use crate::resp::{self, Request};
 mod ahead;
 mod check;
 mod data;
+mod deferred;
 pub mod evict;
 mod facts;
 mod group;

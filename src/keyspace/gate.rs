@@ -14,8 +14,9 @@
 //!
 //! Invariants:
 //! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
-//!   while it holds it: the order is writer, gate, shards, log buffers. Whoever has closed the gate may wait for
-//!   the writer only where nobody else can be about to make a snapshot: at the end, and in `durable::reload`.
+//!   while it holds it: the order is writer, gate, shards, log buffers.
+//! - Whoever holds the log's writer does not wait for the gate: it tries to close it for a moment, and gives the
+//!   writer back before it tries again.
 //! - Between two groups a worker holds nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -100,7 +101,7 @@ impl Gate {
     /// Waits until every worker is between two groups, and keeps them there. For threads that are no workers.
     pub fn close(&self) -> Closed<'_> {
         for attempt in 0.. {
-            self.workers.iter().filter(|w| w.lock.is_locked()).for_each(|worker| drop(worker.lock.lock()));
+            self.wait_for_slow();
             let patience =
                 PATIENCE.saturating_mul(1_u32.checked_shl(attempt / ATTEMPTS_PER_DOUBLING).unwrap_or(u32::MAX));
             if let Some(closed) = self.take_all(patience) {
@@ -108,6 +109,11 @@ impl Gate {
             }
         }
         unreachable!("the last of 2^32 attempts waits for days")
+    }
+
+    /// Waits for every worker that executes just now, and stops nobody. For threads that are no workers.
+    pub fn wait_for_slow(&self) {
+        self.workers.iter().filter(|worker| worker.lock.is_locked()).for_each(|worker| drop(worker.lock.lock()));
     }
 
     /// Closes the gate if that takes no longer than `patience`: for who holds what others wait for, and lets go of

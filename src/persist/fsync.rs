@@ -53,7 +53,9 @@ impl Signal {
                 break;
             }
         }
-        self.kicked.store(false, Ordering::Release);
+        // Not a plain store: it could overwrite a kick whose effects the thread has not seen yet. A swap reads the last
+        // one in the order of changes, and what its kicker did before.
+        self.kicked.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -95,7 +97,46 @@ fn run(log: &Log) {
         let _ = match log.policy() {
             FsyncPolicy::Always => log.sync_now(),
             FsyncPolicy::EverySec if due => log.sync_now(),
-            _ => log.flush(),
+            _ => log.flush().and_then(|_| log.sync_sealed()),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    /// A kick between the thread's look and its resetting was overwritten: what its kicker had appended waited for the
+    /// next kick, or the next second.
+    #[test]
+    fn no_kick_is_lost() {
+        const ROUNDS: u64 = 20_000;
+        let (signal, wanted) = (Signal::default(), [const { AtomicU64::new(0) }; 3]);
+        let done = [const { AtomicU64::new(0) }; 3];
+        let far = Instant::now() + Duration::from_secs(3600);
+        std::thread::scope(|scope| {
+            for (wanted, done) in wanted.iter().zip(&done) {
+                let signal = &signal;
+                scope.spawn(move || {
+                    for round in 1..=ROUNDS {
+                        wanted.store(round, Ordering::Relaxed);
+                        signal.kick();
+                        let begun = Instant::now();
+                        while done.load(Ordering::Relaxed) < round {
+                            assert!(begun.elapsed() < Duration::from_secs(60), "a kick was lost");
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            while done.iter().any(|done| done.load(Ordering::Relaxed) < ROUNDS) {
+                signal.wait(far);
+                for (wanted, done) in wanted.iter().zip(&done) {
+                    done.store(wanted.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+            }
+        });
     }
 }

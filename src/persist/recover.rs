@@ -5,8 +5,10 @@
 //!
 //! 1. A surviving block or the manifest says that `n` was synced: **corruption**. The start is refused.
 //! 2. Nothing valid follows: a **torn tail**. It is cut, and the cut bytes are kept aside.
-//! 3. Something valid follows, and the damage is whole disk sectors that were never written. A power cut let later
-//!    writes of the unsynced tail overtake earlier ones. The tail is cut as well.
+//! 3. Something valid follows in the same segment, and the damage is whole disk sectors that were never written. A
+//!    power cut let later writes of the unsynced tail overtake earlier ones. The tail is cut as well. Or something
+//!    valid follows in a later segment: it takes blocks before the sealed one in front of it is synced. The tail is
+//!    cut, and the later segment is set aside.
 //! 4. Anything else is **corruption**. The start is refused with file, offset and block, unless the operator asked to
 //!    cut there.
 //!
@@ -76,6 +78,8 @@ pub struct Torn {
     pub what: String,
     /// Whether it was corruption that the operator asked to cut.
     pub forced: bool,
+    /// Segments behind it, not named by the manifest, that hold blocks: they do not count.
+    pub followers: Vec<u64>,
 }
 
 /// A store that is being recovered. It is cheap to share: all methods take `&self`.
@@ -370,7 +374,7 @@ impl<'s> Chain<'s> {
                 None => self.follow(index, sealed)?,
             };
         }
-        if !listed.is_empty() && (self.next_block <= self.durable || self.goes_on_behind_its_end()) {
+        if !listed.is_empty() && (self.next_block <= self.durable || self.goes_on_behind_its_end()?) {
             let segment = self.segments.len() - 1;
             let offset = self.segments[segment].end;
             let what = "the file ends too early".to_owned();
@@ -379,12 +383,12 @@ impl<'s> Chain<'s> {
         Ok(None)
     }
 
-    /// Whether blocks follow the end mark of the last segment. Such blocks overtook one that never reached the disk.
-    fn goes_on_behind_its_end(&self) -> bool {
-        let last = self.segments.last();
-        last.is_some_and(|last| {
-            last.recycled && find_blocks(&last.bytes, last.end, last.wire.generation, self.next_block).next().is_some()
-        })
+    /// Whether blocks follow the end of the last segment. Such blocks overtook one that never reached the disk.
+    fn goes_on_behind_its_end(&self) -> Result<bool, PersistError> {
+        let Some(last) = self.segments.last() else { return Ok(false) };
+        let generation = last.wire.generation;
+        let mut in_it = find_blocks(&last.bytes, last.end, generation, self.next_block);
+        Ok(last.recycled && in_it.next().is_some() || !self.survivors_after(last.wire.number, generation)?.is_empty())
     }
 
     /// The segment that a sealed one names as its successor.
@@ -483,12 +487,9 @@ impl<'s> Chain<'s> {
             let found = || format!("block {} follows intact at offset {at}", block.header.number);
             follower.get_or_insert_with(found);
         }
-        for later in self.survivors_after(segment.wire.number, generation)? {
-            durable = durable.max(later.durable);
-            let name = segment_name(later.segment);
-            let found = || format!("block {} follows intact in {name}", later.first_block);
-            follower.get_or_insert_with(found);
-        }
+        // These prove nothing but what was synced: a segment takes blocks before the one in front of it is durable.
+        let survivors = self.survivors_after(segment.wire.number, generation)?;
+        durable = survivors.iter().map(|later| later.durable).fold(durable, u64::max);
         let n = self.next_block;
         let verdict = if n <= durable {
             Some(format!("{}; blocks up to {durable} were synced", broken.what))
@@ -511,6 +512,7 @@ impl<'s> Chain<'s> {
             block: n,
             forced: verdict.is_some(),
             what: verdict.unwrap_or(broken.what),
+            followers: survivors.iter().filter(|later| !later.listed).map(|later| later.segment).collect(),
         })
     }
 
@@ -528,14 +530,9 @@ impl<'s> Chain<'s> {
                 continue;
             }
             let generation = listed.map_or(generation, |wire| wire.generation);
-            let mut blocks = find_blocks(&bytes, SEGMENT_HEADER, generation, self.next_block).map(|(_, b)| b.header);
-            if let Some(first) = blocks.next() {
-                survivors.push(Survivor {
-                    segment: number,
-                    first_block: first.number,
-                    durable: blocks.map(|header| header.durable).fold(first.durable, u64::max),
-                });
-            }
+            let blocks = find_blocks(&bytes, SEGMENT_HEADER, generation, self.next_block);
+            let durable = blocks.map(|(_, block)| block.header.durable).max();
+            survivors.extend(durable.map(|durable| Survivor { segment: number, listed: listed.is_some(), durable }));
         }
         Ok(survivors)
     }
@@ -544,7 +541,9 @@ impl<'s> Chain<'s> {
 /// A segment beyond the damage that still holds valid blocks.
 struct Survivor {
     segment: u64,
-    first_block: u64,
+    /// Whether the manifest names it.
+    listed: bool,
+    /// The highest block that one of its blocks says is synced.
     durable: u64,
 }
 

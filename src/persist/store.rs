@@ -53,7 +53,6 @@ pub struct Store {
     log: Arc<Log>,
     manifest: Mutex<ManifestWire>,
     next_snapshot: AtomicU64,
-    appendonly: AtomicBool,
     busy: Arc<AtomicBool>,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     generation: u64,
@@ -124,10 +123,11 @@ impl Store {
         let reading = Arc::new(());
         let mut recovery = recover(&storage, &manifest, options.cut_at_corruption, Arc::clone(&reading))?;
         recovery.summary.fresh = fresh;
+        // With those that go aside: no number is used twice.
+        let files = storage.list().map_err(PersistError::io("list", storage.path("")))?;
         if let Some(torn) = recovery.summary.torn.clone() {
             set_aside(&*storage, &mut recovery, &torn)?;
         }
-        let files = storage.list().map_err(PersistError::io("list", storage.path("")))?;
         settle_log(&*storage, &recovery)?;
 
         let highest = |of: fn(&str) -> Option<u64>| files.iter().filter_map(|name| of(name)).max();
@@ -171,7 +171,6 @@ impl Store {
             log,
             manifest: Mutex::new(Rank::Manifest, manifest),
             next_snapshot: AtomicU64::new(next_snapshot),
-            appendonly: AtomicBool::new(options.appendonly),
             busy: Arc::new(AtomicBool::new(false)),
             clock: options.clock,
             generation: options.generation,
@@ -189,15 +188,20 @@ impl Store {
 
     /// Cuts the log at the instant at which `freeze` calls its argument, and returns what it returns.
     ///
-    /// `freeze` stops all workers, freezes the keyspace, calls its argument once, and lets the
-    /// workers go on. No worker may hold an appender then.
-    pub fn cut<T>(&self, freeze: impl FnOnce(&mut dyn FnMut()) -> T) -> Result<(T, Cut), PersistError> {
+    /// `wait` waits until no worker executes anything slow. Then `freeze` stops all workers, freezes the keyspace,
+    /// calls its argument once, and lets the workers go on. It is called with the log's writer held, for which every
+    /// reply waits: if the workers do not stop at once, it returns `None` and changes nothing, and both are called
+    /// again. No worker may hold an appender at the cut.
+    pub fn cut<T>(
+        &self,
+        wait: impl Fn(),
+        freeze: impl FnMut(&mut dyn FnMut()) -> Option<T>,
+    ) -> Result<(T, Cut), PersistError> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err(PersistError::Busy);
         }
-        let keep = self.appendonly.load(Ordering::Acquire);
         self.log.settle();
-        match self.log.cut(keep, freeze) {
+        match self.log.cut(wait, freeze) {
             Ok((value, log)) => {
                 let snapshot = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
                 let busy = Arc::clone(&self.busy);
@@ -208,6 +212,16 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// A cut where no worker has to be stopped.
+    #[cfg(test)]
+    pub(crate) fn cut_now(&self) -> Result<Cut, PersistError> {
+        let freeze = |take: &mut dyn FnMut()| {
+            take();
+            Some(())
+        };
+        self.cut(|| (), freeze).map(|((), cut)| cut)
     }
 
     /// Starts the snapshot file of a cut.
@@ -281,12 +295,11 @@ impl Store {
 
     /// Switches the log on or off. Returns whether a cut and commit must follow before it counts.
     pub fn set_appendonly(&self, on: bool) -> Result<bool, PersistError> {
-        let was = self.appendonly.swap(on, Ordering::AcqRel);
-        match (was, on) {
-            (true, false) => self.log.turn_off().map(|()| false),
-            (false, true) => Ok(true),
-            _ => Ok(on && !self.log.is_active()),
+        if on {
+            self.log.keep();
+            return Ok(!self.log.is_active());
         }
+        self.log.turn_off().map(|()| false)
     }
 
     /// Sizes, for INFO and for automatic compaction.
@@ -398,8 +411,16 @@ fn read_or_create(storage: &dyn Storage, options: &StoreOptions) -> Result<(Mani
     Ok((manifest, true))
 }
 
-/// Keeps the bytes of a torn tail in a file of their own and cuts the segment there.
+/// Keeps the bytes of a torn tail in a file of their own and cuts the segment there. What follows in later segments
+/// goes aside first: whenever the power fails, those that still stand under their names are found behind a tear.
 fn set_aside(storage: &dyn Storage, recovery: &mut Recovery, torn: &Torn) -> Result<(), PersistError> {
+    for &number in &torn.followers {
+        let path = storage.path(&segment_name(number));
+        storage.rename(&segment_name(number), &torn_name(number, 0)).map_err(PersistError::io("set aside", path))?;
+    }
+    if !torn.followers.is_empty() {
+        storage.sync_dir().map_err(PersistError::io("sync", storage.path("")))?;
+    }
     let name = segment_name(torn.segment);
     let path = storage.path(&name);
     let aside = torn_name(torn.segment, torn.offset);
@@ -428,11 +449,11 @@ fn set_aside(storage: &dyn Storage, recovery: &mut Recovery, torn: &Torn) -> Res
     Ok(())
 }
 
-/// Makes the recovered log durable before anything can be written after it: the last process may
-/// have died with its last blocks in the page cache alone.
+/// Makes the recovered log durable before anything can be written after it: the last process may have died with its
+/// last blocks in the page cache alone, those of sealed segments too.
 fn settle_log(storage: &dyn Storage, recovery: &Recovery) -> Result<(), PersistError> {
-    if let Some(last) = recovery.segments.last() {
-        let name = segment_name(last.wire.number);
+    for segment in &recovery.segments {
+        let name = segment_name(segment.wire.number);
         let path = storage.path(&name);
         let file = storage.open(&name).map_err(PersistError::io("open", &path))?;
         file.sync_data().map_err(PersistError::io("sync", &path))?;

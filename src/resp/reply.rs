@@ -92,6 +92,16 @@ impl Output {
         }
     }
 
+    /// Cuts back to `mark`, and returns what was written after it.
+    pub fn split_off(&mut self, mark: Mark) -> Output {
+        let bytes = self.bytes.split_off(mark.bytes);
+        let mut shared = self.shared.split_off(mark.shared);
+        shared.iter_mut().for_each(|(place, _)| *place -= mark.bytes);
+        let shared_len = shared.iter().map(|(_, payload)| (**payload).as_ref().len()).sum();
+        self.shared_len -= shared_len;
+        Output { bytes, shared, shared_len }
+    }
+
     /// Appends everything of `other`, and leaves it empty.
     pub fn append(&mut self, other: &mut Output) {
         if self.is_empty() {
@@ -400,6 +410,11 @@ impl<'a> Reply<'a> {
     /// No reply now. The connection waits and writes it later, or never, as `CLIENT REPLY` asks.
     pub fn withheld(self) -> Done {
         Done(())
+    }
+
+    /// Where the reply begins.
+    pub fn place(&self) -> Mark {
+        self.out.mark()
     }
 
     /// Appends one whole reply that was written elsewhere.

@@ -698,7 +698,7 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     let unblock = Unblock::new(&connection.record, &wait);
     connection.record.blocked.store(true, Relaxed);
     // Redis makes these in one go: the reply comes even if the client has said that it sends no more.
-    let mut listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_));
+    let mut listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_));
     let finish = tokio::select! {
         finish = finished(worker, wait, unblock) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, &mut listening, cx)) => None,

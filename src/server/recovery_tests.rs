@@ -167,7 +167,7 @@ fn a_snapshot_that_claims_too_many_entries_is_refused() {
     let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
     let store = &server.store;
     let shard = server.keyspace.key(b"k").shard();
-    let ((), cut) = store.cut(|take| take()).unwrap();
+    let cut = store.cut_now().unwrap();
     let mut writer = store.snapshot_writer(&cut).unwrap();
     let falsely = |chunk: &mut ChunkWriter<'_>| {
         chunk.push(0, b"k", None, None, WireValue::Int(1));

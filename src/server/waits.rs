@@ -100,6 +100,13 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
                 Err(error) => reply.error_bytes(&error.wire()),
             })
         }
+        Wait::Deferred(done) => {
+            let outcome = done.await;
+            Finish::by(move |reply| match outcome {
+                Ok(mut whole) => reply.prepared(&mut whole),
+                Err(_) => reply.error(&CommandError::Internal(Remains::Unknown)),
+            })
+        }
         Wait::Keys(mut blocked) => {
             let answer = tokio::select! {
                 answer = &mut blocked.answer => answer,

@@ -82,12 +82,19 @@ fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let config = &call.server.config;
     let is_local = call.client.record.is_local();
     let change = config.prepare(&pairs, is_local).map_err(refused)?;
-    match needs_applying(&change) {
-        false => config.commit(change),
-        true => apply_and_commit(call.server, &pairs, is_local).map_err(refused)?,
+    // What a transaction has deferred is to come before this.
+    if !needs_applying(&change) && call.client.deferred.is_empty() {
+        config.commit(change);
+        call.server.follow(&config.settings());
+        return Ok(reply.ok());
     }
-    call.server.follow(&config.settings());
-    Ok(reply.ok())
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> = pairs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let apply = move |server: &Arc<Server>| {
+        apply_and_commit(server, &pairs, is_local).map_err(refused)?;
+        server.follow(&server.config.settings());
+        Ok(())
+    };
+    Ok(call.client.defer(reply, Box::new(apply)))
 }
 
 fn refused(error: ConfigError) -> CommandError {
@@ -121,12 +128,13 @@ fn needs_applying(change: &Prepared) -> bool {
 
 /// Changes directives that need more than being stored: all of them, or none. It waits for the disk, for whoever
 /// does the same, and for the log's writer, who may wait for the gate: never call it behind the closed gate.
-fn apply_and_commit(server: &Arc<Server>, pairs: &[(&[u8], &[u8])], is_local: bool) -> Result<(), ConfigError> {
+fn apply_and_commit(server: &Arc<Server>, pairs: &[(Vec<u8>, Vec<u8>)], is_local: bool) -> Result<(), ConfigError> {
+    let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect();
     let apply = |before: &Settings, after: &Settings, changed: &[&'static str]| {
         let wanted = APPLIED.iter().filter(|(names, _)| names.iter().any(|name| changed.contains(name)));
         wanted.into_iter().try_for_each(|(_, apply)| apply(server, before, after, changed))
     };
-    server.config.set(pairs, is_local, apply).map(drop)
+    server.config.set(&pairs, is_local, apply).map(drop)
 }
 
 fn refuse_tls(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
@@ -193,8 +201,8 @@ static REWRITE: Command = Command {
 };
 
 fn rewrite(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    call.server.config.rewrite(None).map_err(CommandError::err)?;
-    Ok(reply.ok())
+    let work = |server: &Arc<Server>| server.config.rewrite(None).map_err(CommandError::err);
+    Ok(call.client.defer(reply, Box::new(work)))
 }
 
 static RESETSTAT: Command = Command {

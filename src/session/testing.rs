@@ -10,7 +10,7 @@ use crate::core::client::{Client, ClientRecord};
 use crate::core::hooks::Hooks;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
-use crate::core::{Server, server};
+use crate::core::{Server, Wait, server};
 use crate::exec::testing::{with_args, words};
 use crate::exec::{Executor, PATIENCE};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
@@ -60,6 +60,9 @@ impl Runner {
         with_args(&words(line), |args| {
             while self.executor.run(&mut self.client, &[args], &mut out, PATIENCE).parked.is_some() {}
         });
+        if let Some(Wait::Deferred(done)) = self.client.wait.take_if(|wait| matches!(wait, Wait::Deferred(_))) {
+            out.append(&mut done.blocking_recv().expect("what is deferred ends"));
+        }
         String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
     }
 }

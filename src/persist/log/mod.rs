@@ -7,8 +7,8 @@
 //! ```
 //!
 //! - What one [`Appender`] appends while it lives is inside one block: it holds the buffer's lock.
-//! - Lock order: `writer`, then all buffers in order, then `syncing`. A caller may hold shard locks
-//!   and its own buffer; whoever flushes, syncs or cuts holds neither.
+//! - Lock order: `syncing`, `writer`, then all buffers in order. A caller may hold shard locks and its own buffer;
+//!   whoever flushes, syncs or cuts holds neither. Nobody waits for a sync with the writer in hand.
 //! - [`Log::position`] is exact without locks: it is set under a buffer lock and replaced under all.
 //! - Where nothing was written before, zeros go ahead of the blocks, so that the system finds memory and room for many
 //!   pages at once. In a recycled segment, zeros stand behind the last block up to the end of its page: a mark for
@@ -125,6 +125,10 @@ struct Writer {
     spare: Option<SegmentFile>,
     /// The segment before the current one, sealed: once nothing needs it, another can be written over it.
     retired: Option<SegmentFile>,
+    /// Those before the current one that are not known to be durable, oldest first.
+    sealed: Vec<Sealed>,
+    /// Whether a log goes on from the next cut.
+    keep: bool,
     next_segment: u64,
     /// The last block number given out, and the last one in the file.
     taken: u64,
@@ -132,6 +136,21 @@ struct Writer {
     prev_crc: u32,
     swapped: Vec<Vec<u8>>,
     block: Vec<u8>,
+}
+
+/// What is to be synced of a segment that has its last block.
+#[derive(Clone)]
+struct Sealed {
+    number: u64,
+    file: Arc<dyn StorageFile>,
+    len: u64,
+    last_block: u64,
+}
+
+impl Sealed {
+    fn of(segment: &SegmentFile, last_block: u64) -> Self {
+        Sealed { number: segment.number, file: Arc::clone(&segment.file), len: segment.len, last_block }
+    }
 }
 
 impl Log {
@@ -157,6 +176,8 @@ impl Log {
                     current: None,
                     spare: None,
                     retired: None,
+                    sealed: Vec::new(),
+                    keep: false,
                     next_segment: setup.next_segment,
                     taken: setup.last_block,
                     last_written: setup.last_block,
@@ -374,51 +395,57 @@ impl Log {
 
     /// Makes everything written so far durable; returns the highest durable block.
     pub(crate) fn sync(&self) -> Result<u64, PersistError> {
-        let writer = self.writer.lock();
-        if self.is_poisoned() {
-            return Err(self.poison_error());
-        }
-        let Some(segment) = &writer.current else { return Ok(self.synced()) };
-        let (file, number, len) = (Arc::clone(&segment.file), segment.number, segment.len);
-        let target = writer.last_written;
-        let path = writer.maker.storage.path(&segment_name(number));
-        drop(writer);
+        self.sync_files(true)
+    }
+
+    /// Makes those segments durable that have their last block; returns the highest durable block.
+    pub(crate) fn sync_sealed(&self) -> Result<u64, PersistError> {
+        self.sync_files(false)
+    }
+
+    fn sync_files(&self, current_too: bool) -> Result<u64, PersistError> {
         let before = self.synced();
-        let result = self.sync_file(&*file, number, target, path);
-        if result.is_ok() {
-            file.uncache(len.saturating_sub(CACHED));
-        }
+        let result = self.sync_in_order(current_too);
         if result.is_err() || self.synced() > before {
             self.notify();
         }
         result.map(|()| self.synced())
     }
 
-    fn sync_file(
-        &self,
-        file: &dyn StorageFile,
-        segment: u64,
-        target: u64,
-        path: std::path::PathBuf,
-    ) -> Result<(), PersistError> {
+    /// Syncs one segment after the other: what is published as durable has nothing before it that is not.
+    fn sync_in_order(&self, current_too: bool) -> Result<(), PersistError> {
         let _syncing = self.syncing.lock();
-        if target <= self.synced() {
-            return Ok(());
-        }
-        if self.is_poisoned() {
-            return Err(self.poison_error());
-        }
-        match file.sync_data() {
-            Ok(()) => {
-                self.synced.fetch_max(target, Ordering::Release);
-                Ok(())
+        loop {
+            let writer = self.writer.lock();
+            if self.is_poisoned() {
+                return Err(self.poison_error());
             }
-            Err(source) => {
-                let error = PersistError::io("sync", path)(source);
-                self.set_poison(segment, error.to_string());
-                Err(error)
+            let sealed = writer.sealed.first().cloned();
+            let current = writer.current.as_ref().filter(|_| current_too && sealed.is_none());
+            let Some(to_sync) = sealed.or(current.map(|current| Sealed::of(current, writer.last_written))) else {
+                return Ok(());
+            };
+            let is_current = current.is_some();
+            let path = writer.maker.storage.path(&segment_name(to_sync.number));
+            drop(writer);
+            if to_sync.last_block > self.synced() {
+                to_sync.file.sync_data().map_err(|source| self.sync_failed(&to_sync, path, source))?;
+                self.synced.fetch_max(to_sync.last_block, Ordering::Release);
             }
+            to_sync.file.uncache(to_sync.len.saturating_sub(CACHED));
+            if is_current {
+                return Ok(());
+            }
+            self.writer.lock().sealed.retain(|sealed| sealed.number != to_sync.number);
         }
+    }
+
+    fn sync_failed(&self, failed: &Sealed, path: std::path::PathBuf, source: std::io::Error) -> PersistError {
+        let error = PersistError::io("sync", path)(source);
+        self.set_poison(failed.number, error.to_string());
+        // No segment is written over it.
+        self.writer.lock().retired.take_if(|retired| retired.number == failed.number);
+        error
     }
 
     fn notify(&self) {
@@ -431,6 +458,8 @@ impl Log {
     fn set_poison(&self, segment: u64, cause: String) {
         crate::base::logging::warning(format_args!("The log has failed, writes are refused: {cause}"));
         let mut poison = self.poison.lock();
+        // What has failed once is never used again, though an older segment fails after it.
+        let segment = poison.as_ref().map_or(segment, |before| before.segment.max(segment));
         *poison = Some(Poison { segment, cause });
         if !self.poisoned.swap(true, Ordering::AcqRel) {
             self.failures.fetch_add(1, Ordering::Relaxed);

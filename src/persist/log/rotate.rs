@@ -1,7 +1,7 @@
 //! Where one segment of the log ends and the next begins: the store's side of the log.
 //!
-//! - An *attached* segment goes on where the sealed one before it ends. The seal is durable before
-//!   the attached segment takes its first block.
+//! - An *attached* segment goes on where the sealed one before it ends. It takes blocks at once; the sealed one is
+//!   made durable first, and until then no block of either counts as durable.
 //! - A segment that nothing needs any more is *recycled*: the next one is written over it. It comes under its new
 //!   name only when its new header is durable.
 //! - A *detached* segment counts for nothing until a manifest names it. It is used when the log
@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Log, Writer};
+use super::{Log, Sealed, Writer};
 use crate::persist::error::PersistError;
 use crate::persist::format::{SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
 use crate::persist::log::segment_file::SegmentFile;
@@ -30,9 +30,11 @@ impl Log {
     /// Starts logging into a new segment, which the manifest then names.
     pub(crate) fn start(&self) -> Result<SegmentWire, PersistError> {
         let mut writer = self.writer.lock();
-        let segment = writer.create_segment(SEGMENT_ATTACHED)?;
+        let number = writer.take_number();
+        let segment = writer.maker.create(number, SEGMENT_ATTACHED)?;
         let wire = writer.describe(&segment);
         writer.current = Some(segment);
+        writer.keep = true;
         self.active.store(true, Ordering::Relaxed);
         Ok(wire)
     }
@@ -81,79 +83,88 @@ impl Log {
         let _ = self.sync_now();
     }
 
-    /// Ends the current segment at the instant at which `freeze` calls its argument.
-    ///
-    /// `keep` says whether a log goes on from there.
+    /// Ends the current segment at the instant at which `freeze` calls its argument; see `Store::cut`.
     pub(crate) fn cut<T>(
         &self,
-        keep: bool,
-        freeze: impl FnOnce(&mut dyn FnMut()) -> T,
+        wait: impl Fn(),
+        mut freeze: impl FnMut(&mut dyn FnMut()) -> Option<T>,
     ) -> Result<(T, LogCut), PersistError> {
-        let mut guard = self.writer.lock();
-        let writer = &mut *guard;
-        let rotate = keep && !self.is_poisoned() && writer.current.as_ref().is_some_and(|segment| !segment.detached);
-        // Slow I/O before the caller stops the world.
-        let next = match (keep, rotate) {
-            (false, _) => None,
-            (true, true) => Some(match writer.spare.take() {
-                Some(spare) => spare,
-                None => writer.create_segment(SEGMENT_ATTACHED)?,
-            }),
-            (true, false) => Some(writer.create_segment(SEGMENT_DETACHED)?),
-        };
-        let mut taken = None;
-        let value = freeze(&mut || {
-            if taken.is_none() {
-                taken = Some(self.take(writer, Some(keep)));
+        let mut next = None;
+        let cut = loop {
+            next = self.make_next(next)?;
+            wait();
+            let mut writer = self.writer.lock();
+            if self.next_kind(&writer) != next.as_ref().map(SegmentFile::kind) {
+                continue;
             }
-        });
-        let block = taken.expect("freeze must take the buffers while the world stands still");
-        let sealed = match &next {
-            Some(next) if rotate => self.seal(writer, block, next.number).is_ok(),
-            _ => true,
+            let mut taken = None;
+            let value = freeze(&mut || {
+                if taken.is_none() {
+                    taken = Some(self.take(&mut writer, Some(next.is_some())));
+                }
+            });
+            let Some(value) = value else { continue };
+            let block = taken.expect("freeze must take the buffers while the world stands still");
+            match self.go_on(&mut writer, next.take(), block) {
+                Ok(cut) => break (value, cut),
+                // What follows must not hang on to a segment that fails: the next time it goes into a detached one.
+                Err(_) => continue,
+            }
         };
-        let result = self.go_on(writer, next, block, sealed);
-        drop(guard);
+        // What was sealed is still to be made durable.
+        self.kick();
         self.notify();
-        result.map(|cut| (value, cut))
+        Ok(cut)
     }
 
-    /// Writes the last block of the current segment and makes it durable before any block of the
-    /// next one can be written: so a hole between two segments is never the work of a crash.
-    fn seal(&self, writer: &mut Writer, block: u64, next: u64) -> Result<(), PersistError> {
-        self.write_block(writer, block, next)?;
-        let segment = writer.current.as_ref().expect("rotation has a current segment");
-        let path = writer.maker.storage.path(&segment_name(segment.number));
-        self.sync_file(&*segment.file, segment.number, block, path)
+    /// What kind of segment goes on from a cut: none if no log is to be kept.
+    fn next_kind(&self, writer: &Writer) -> Option<u32> {
+        let goes_on = !self.is_poisoned() && writer.current.as_ref().is_some_and(|segment| !segment.detached);
+        writer.keep.then_some(if goes_on { SEGMENT_ATTACHED } else { SEGMENT_DETACHED })
     }
 
-    fn go_on(
-        &self,
-        writer: &mut Writer,
-        next: Option<SegmentFile>,
-        block: u64,
-        sealed: bool,
-    ) -> Result<LogCut, PersistError> {
-        writer.discard();
-        let next = match next {
-            // The old segment just failed: what follows must not hang on to it. The spare stays
-            // where it is, for the seal may have reached the disk and then asks for it.
-            Some(_) if !sealed => Some(writer.create_segment(SEGMENT_DETACHED)?),
-            next => next,
-        };
-        let detached = next.as_ref().is_some_and(|segment| segment.detached);
-        if detached {
+    /// Makes the segment for the next cut, unless it is `made` or spare already: without the writer, for the disk may
+    /// take its time.
+    fn make_next(&self, made: Option<SegmentFile>) -> Result<Option<SegmentFile>, PersistError> {
+        let mut writer = self.writer.lock();
+        let wanted = self.next_kind(&writer);
+        if made.as_ref().map(SegmentFile::kind) == wanted {
+            return Ok(made);
+        }
+        let spare = writer.spare.take_if(|_| wanted == Some(SEGMENT_ATTACHED));
+        let to_make = wanted.filter(|_| spare.is_none()).map(|kind| (writer.take_number(), kind));
+        let maker = writer.maker.clone();
+        drop(writer);
+        if let Some(unwanted) = made {
+            // What stays is removed by the next commit or start.
+            let _ = maker.storage.remove(&segment_name(unwanted.number));
+        }
+        to_make.map_or(Ok(spare), |(number, kind)| maker.create(number, kind).map(Some))
+    }
+
+    /// Writes the last block of the current segment, if it goes on, and has the next one take its place. The sealed
+    /// one is made durable later, and before any block of the next one counts as durable.
+    fn go_on(&self, writer: &mut Writer, next: Option<SegmentFile>, block: u64) -> Result<LogCut, PersistError> {
+        let attached = next.as_ref().filter(|segment| !segment.detached).map(|segment| segment.number);
+        match attached {
+            // Should this fail, the segment that it names stays: the block may be on the disk, and then asks for it.
+            Some(next) => self.write_block(writer, block, next)?,
+            None => writer.discard(),
+        }
+        if next.is_some() && attached.is_none() {
             writer.spare = None;
+            writer.sealed.clear();
             writer.prev_crc = 0;
             writer.last_written = block;
         }
         let segment = next.as_ref().map(|segment| SegmentWire { first_block: block + 1, ..writer.describe(segment) });
         if next.is_some() {
-            let before = std::mem::replace(&mut writer.current, next);
+            let before = std::mem::replace(&mut writer.current, next).filter(|_| attached.is_some());
+            writer.sealed.extend(before.as_ref().map(|before| Sealed::of(before, block)));
             // No segment is written over one that failed: what the system still holds of that is not to be trusted.
-            writer.retired = before.filter(|_| !detached);
+            writer.retired = before;
         }
-        Ok(LogCut { block, segment, detached, bytes: self.bytes() })
+        Ok(LogCut { block, segment, detached: attached.is_none(), bytes: self.bytes() })
     }
 
     /// The snapshot of a cut is the store now: everything up to the cut is durable, and a log that
@@ -162,6 +173,7 @@ impl Log {
         let mut writer = self.writer.lock();
         if let Some(segment) = &cut.segment {
             let mut poison = self.poison.lock();
+            writer.sealed.retain(|sealed| sealed.number >= segment.number);
             if poison.as_ref().is_some_and(|poison| poison.segment < segment.number) {
                 *poison = None;
                 self.poisoned.store(false, Ordering::Release);
@@ -189,9 +201,7 @@ impl Log {
         let segment = cut.segment.as_ref().filter(|_| cut.detached)?;
         let mut writer = self.writer.lock();
         if writer.current.as_ref().is_some_and(|current| current.number == segment.number) {
-            writer.current = None;
-            writer.spare = None;
-            writer.retired = None;
+            writer.forget_segments();
             if !self.is_poisoned() {
                 self.take(&mut writer, Some(false));
                 writer.discard();
@@ -203,6 +213,11 @@ impl Log {
         Some(segment_name(segment.number))
     }
 
+    /// Has the next cut begin a log, if none is kept.
+    pub(crate) fn keep(&self) {
+        self.writer.lock().keep = true;
+    }
+
     /// Stops logging: what is there is made durable, and what comes is dropped.
     pub(crate) fn turn_off(&self) -> Result<(), PersistError> {
         // A log that failed has nothing left to lose.
@@ -211,9 +226,8 @@ impl Log {
         let mut writer = self.writer.lock();
         self.take(&mut writer, Some(false));
         writer.discard();
-        writer.current = None;
-        writer.spare = None;
-        writer.retired = None;
+        writer.keep = false;
+        writer.forget_segments();
         let mut poison = self.poison.lock();
         *poison = None;
         self.poisoned.store(false, Ordering::Release);
@@ -242,15 +256,17 @@ impl Log {
 }
 
 impl Writer {
-    /// Creates the next segment. A number is used once, whatever becomes of the file.
-    fn create_segment(&mut self, kind: u32) -> Result<SegmentFile, PersistError> {
-        let number = self.take_number();
-        self.maker.create(number, kind)
-    }
-
+    /// A number is used once, whatever becomes of the file.
     fn take_number(&mut self) -> u64 {
         self.next_segment += 1;
         self.next_segment - 1
+    }
+
+    fn forget_segments(&mut self) {
+        self.current = None;
+        self.spare = None;
+        self.retired = None;
+        self.sealed.clear();
     }
 
     fn describe(&self, segment: &SegmentFile) -> SegmentWire {

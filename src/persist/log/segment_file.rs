@@ -57,6 +57,11 @@ impl SegmentFile {
         Ok(segment)
     }
 
+    /// `SEGMENT_ATTACHED` or `SEGMENT_DETACHED`, as long as no manifest names it.
+    pub(super) fn kind(&self) -> u32 {
+        if self.detached { SEGMENT_DETACHED } else { SEGMENT_ATTACHED }
+    }
+
     /// Writes a block at the end, which takes zeros at its own end on the way.
     ///
     /// Once it comes to where nothing was ever written, zeros go there first, up to the next multiple of [`AHEAD`].

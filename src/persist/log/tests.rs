@@ -216,7 +216,7 @@ fn an_error_poisons_until_a_commit_and_nothing_looks_acknowledged_before_it() {
     assert!(log.sync_now().is_err());
     assert_eq!(storage.operations(), before, "a failed file is never touched again");
 
-    let ((), cut) = store.cut(|take| take()).unwrap();
+    let cut = store.cut_now().unwrap();
     set(log, 0, 3);
     assert!(log.flush().is_err());
     assert!(log.sync_now().is_err());
@@ -265,4 +265,154 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     assert_eq!(counts.sum::<usize>(), 800);
     log.set_policy(FsyncPolicy::EverySec);
     assert_eq!(log.policy(), FsyncPolicy::EverySec);
+}
+
+/// A disk whose syncs wait as long as they are held back.
+#[derive(Clone, Default)]
+struct HeldBack {
+    disk: SimStorage,
+    valve: Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>,
+}
+
+impl HeldBack {
+    fn hold_syncs(&self, held: bool) {
+        *self.valve.0.lock() = held;
+        self.valve.1.notify_all();
+    }
+
+    fn file(&self, file: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
+        Box::new(HeldBackFile { file, valve: Arc::clone(&self.valve) })
+    }
+}
+
+struct HeldBackFile {
+    file: Box<dyn StorageFile>,
+    valve: Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>,
+}
+
+impl StorageFile for HeldBackFile {
+    fn append(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.append(bytes)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.valve.1.wait_while(&mut self.valve.0.lock(), |held| *held);
+        self.file.sync_data()
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.file.set_len(len)
+    }
+}
+
+impl Storage for HeldBack {
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.disk.path(name)
+    }
+    fn lock(&self) -> std::io::Result<crate::persist::storage::DirLock> {
+        self.disk.lock()
+    }
+    fn create(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
+        self.disk.create(name).map(|file| self.file(file))
+    }
+    fn open(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
+        self.disk.open(name).map(|file| self.file(file))
+    }
+    fn read(&self, name: &str) -> std::io::Result<crate::persist::storage::FileBytes> {
+        self.disk.read(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn exists(&self, name: &str) -> std::io::Result<bool> {
+        self.disk.exists(name)
+    }
+}
+
+/// All replies of all workers waited for the disk: the cut of a snapshot synced the old segment with the writer held.
+/// Now replies go on, and nothing in the new segment counts as durable before the old one is.
+#[test]
+fn neither_a_cut_nor_a_flush_waits_for_the_sync_of_a_sealed_segment() {
+    let storage = HeldBack::default();
+    let (store, _) = Store::open(Arc::new(storage.clone()), options(1, true)).unwrap();
+    let log = store.log();
+    set(log, 0, 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watchdog = scope.spawn(|| {
+            for _ in 0..3000 {
+                if over.load(Ordering::SeqCst) {
+                    return true;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            storage.hold_syncs(false);
+            false
+        });
+        let freeze = |take: &mut dyn FnMut()| {
+            storage.hold_syncs(true);
+            set(log, 1, 2);
+            take();
+            Some(())
+        };
+        let ((), cut) = store.cut(|| (), freeze).unwrap();
+        assert_eq!(cut.block(), 2);
+        let syncing = [scope.spawn(|| log.sync().unwrap()), scope.spawn(|| log.sync_sealed().unwrap())];
+        for seq in 3..10 {
+            set(log, 0, seq);
+            assert_eq!(log.flush().unwrap(), seq);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            assert_eq!((log.written(), log.synced()), (seq, 1));
+        }
+        over.store(true, Ordering::SeqCst);
+        assert!(watchdog.join().unwrap(), "something waited for the disk");
+        storage.hold_syncs(false);
+        for thread in syncing {
+            assert!(thread.join().unwrap() >= 2);
+        }
+        assert_eq!(log.sync().unwrap(), 9);
+        store.abandon(cut);
+    });
+    drop(store);
+    assert_eq!(open(&storage.disk.recover_image(1), options(2, true)).1.summary().last_block, 9);
+}
+
+#[test]
+fn a_sealed_segment_that_cannot_be_synced_poisons_until_the_snapshot_of_its_cut() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    set(log, 0, 1);
+    let freeze = |take: &mut dyn FnMut()| {
+        set(log, 1, 2);
+        take();
+        Some(())
+    };
+    let ((), cut) = store.cut(|| (), freeze).unwrap();
+    set(log, 0, 3);
+    log.flush().unwrap();
+    storage.fail_at(storage.operations(), Fault::Io);
+    assert!(log.sync().is_err());
+    set(log, 0, 4);
+    assert!(log.flush().is_err());
+    assert_eq!((log.written(), log.synced()), (3, 1));
+    let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+    store.commit(cut, finished).unwrap();
+    assert_eq!(log.poisoned(), None);
+    assert_eq!((log.written(), log.sync().unwrap()), (4, 4));
+    // The segment that failed is not used for another one.
+    let bytes = storage.get("log-0000000000000003.ik").unwrap();
+    assert!(!crate::persist::block::read_segment_header(&bytes).unwrap().recycled);
+    let (_, recovery) = open(&storage.recover_image(3), options(2, true));
+    assert_eq!((recovery.summary().blocks, recovery.summary().last_block), (2, 4));
 }
