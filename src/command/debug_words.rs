@@ -1,7 +1,8 @@
-//! DEBUG: what tests of servers and clients ask for, as far as it is a matter of the keyspace or of nothing.
+//! DEBUG: the subcommands that tests of servers and clients use and that need only the keyspace, or nothing.
 //!
-//! The words that need the server, and the command itself, are in `session::debug`. Words about Redis' own memory,
-//! or that crash it, are not there. Those that would only tune what we do not have are taken and do nothing.
+//! The subcommands that need the server, and the command itself, are in `session::debug`. Those about Redis' own
+//! memory, and those that crash it, do not exist here. Those that would only tune what Ironkeep does not have are
+//! accepted and do nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub static WORDS: &[&Command] = &[
     &STRINGMATCH_LEN,
 ];
 
-/// What all words of DEBUG share, and DEBUG itself.
+/// What DEBUG and all its words share.
 pub const WORD: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::ADMIN
@@ -102,7 +103,7 @@ static OBJECT: Command = Command {
 };
 
 fn describe(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    /// What a payload of DUMP has around the value: its type before it, version and checksum behind it.
+    /// The bytes of a DUMP payload around the value: the type before it, version and checksum behind it.
     const AROUND_VALUE_BYTES: usize = 1 + 10;
     let facts = *call.db.facts();
     let entry = call.db.peek(call.key(2)).ok_or(CommandError::NoSuchKey)?;
@@ -127,7 +128,7 @@ fn describe(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.simple(&line))
 }
 
-/// Where the key stands in memory, for a value may be in the same record.
+/// The address of the key, because a value may be in the same record.
 fn address(entry: &EntryRef<'_>) -> usize {
     entry.key().as_ptr().addr()
 }
@@ -136,16 +137,16 @@ static POPULATE: Command = Command {
     name: "POPULATE",
     arity: Arity::AtLeast(3),
     flags: WORD.flags.or(flags::WRITE).or(flags::GATE),
-    log: LogRule::Barrier, // however many keys, it is one record: it depends on nothing but which keys are there
+    log: LogRule::Barrier, // one record for any number of keys: it depends only on which keys exist
     handler: Handler::Data(populate),
     syntax: "count [prefix [size]]",
     summary: "Makes so many keys with strings, as far as they are not there yet.",
     ..WORD
 };
 
-/// The longest name of a key that is made, in bytes.
+/// The longest name of a created key, in bytes.
 const POPULATED_KEY_MAX: usize = 127;
-/// What a key with a short value takes at the least, and what all of them may take together, in bytes.
+/// The least that a key with a short value takes, and the most that all of them may take together, in bytes.
 const POPULATED_MIN_BYTES: u64 = 32;
 const POPULATED_MAX_BYTES: u64 = 1 << 36;
 
@@ -167,7 +168,7 @@ fn populate(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let prefix = call.args.get(3).map_or(&b"key"[..], until_nul);
     let (mut name, mut value) = (Vec::new(), Vec::new());
-    // Nothing can fail from here on, so nothing has to be remembered.
+    // Nothing can fail from here on, so nothing needs to be undone.
     call.db.change_one();
     for index in 0..count {
         let mut digits = itoa::Buffer::new();
@@ -203,7 +204,7 @@ fn sleep(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
-/// The time that a word begins with, as C reads it: nothing where it begins with no number.
+/// The time at the start of a word, as C parses it: zero if the word does not begin with a number.
 fn duration(word: &[u8]) -> Duration {
     let end = word.iter().position(|byte| !byte.is_ascii_digit() && *byte != b'.').unwrap_or(word.len());
     let number = (0..=end).rev().find_map(|end| std::str::from_utf8(&word[..end]).ok()?.parse::<f64>().ok());
@@ -223,7 +224,7 @@ static ERROR: Command = Command {
     name: "ERROR",
     arity: Arity::Exactly(3),
     handler: Handler::Data(|call, reply| {
-        // Every line end counts, also those at the end that errors of our own would lose.
+        // Every line end is kept, including those at the end that our own errors would drop.
         let is_line_end = |byte: &u8| matches!(*byte, b'\r' | b'\n');
         let text = call.args.at(2).iter().map(|byte| if is_line_end(byte) { b' ' } else { *byte });
         Ok(reply.error_bytes(&text.collect::<Vec<u8>>()))
@@ -245,7 +246,7 @@ static LOG: Command = Command {
     ..WORD
 };
 
-/// A word that is taken and has no effect.
+/// A word that is accepted without effect.
 const IGNORED: Command = Command {
     arity: Arity::Exactly(3),
     handler: Handler::Data(|_, reply| Ok(reply.ok())),
@@ -267,7 +268,7 @@ static QUICKLIST_PACKED_THRESHOLD: Command = Command {
     ..IGNORED
 };
 
-/// The largest size that Redis takes there: room is left below 4 GiB.
+/// The largest size that Redis accepts there, which leaves room below 4 GiB.
 const QUICKLIST_THRESHOLD_MAX: u64 = (1 << 32) - (1 << 20);
 
 static PROTOCOL: Command = Command {
@@ -323,7 +324,7 @@ fn protocol(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
                 push.bulk(b"server-cpu-usage");
                 push.int(42);
             });
-            // A client that drops pushes must have something to go on with.
+            // A client that drops pushes needs a reply to continue with.
             reply.bulk(b"Some real reply following the push reply")
         }
         b"verbatim" => reply.verbatim("txt", b"This is a verbatim\nstring"),

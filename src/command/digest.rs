@@ -1,4 +1,4 @@
-//! Redis' digest of values and of whole databases, so that two servers can be compared without reading them out.
+//! Redis' digest of values and of whole databases, which compares two servers without reading out their keys.
 //!
 //! ```text
 //! add(d, bytes) = d ^ SHA1(bytes)        what has no order: members of sets, keys
@@ -29,7 +29,7 @@ const ZSET: u32 = 3;
 const HASH: u32 = 4;
 const STREAM: u32 = 6;
 
-/// A digest that is being made; prints as 40 hex digits.
+/// A digest in progress. It prints as 40 hex digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest([u8; 20]);
 
@@ -40,13 +40,13 @@ impl fmt::Display for Digest {
 }
 
 impl Digest {
-    /// Adds bytes whose place does not matter.
+    /// Adds bytes whose order does not matter.
     fn add(&mut self, bytes: &[u8]) {
         let hashed = Sha1::digest(bytes);
         self.0.iter_mut().zip(hashed).for_each(|(byte, hashed)| *byte ^= hashed);
     }
 
-    /// Mixes in bytes behind those that are in it already.
+    /// Mixes in bytes whose order matters.
     fn mix(&mut self, bytes: &[u8]) {
         self.add(bytes);
         self.0 = Sha1::digest(self.0).into();

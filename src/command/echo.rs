@@ -55,8 +55,8 @@ static TIME: Command = Command {
     ..Command::DEFAULT
 };
 
-/// The one handler that reads the clock, for the clock is its answer: milliseconds, which the call has,
-/// are not fine enough for clients that order events by it.
+/// The only handler that reads the clock, because the clock is its answer. The milliseconds in the call are too
+/// coarse for clients that order events by it.
 fn time(_call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let now_us = clock::now_us();
     let mut parts = reply.array(2);

@@ -1,6 +1,6 @@
-//! The families of data commands: functions of the keyspace alone, a file or folder for each type.
+//! The families of data commands: functions of the keyspace alone, a file or folder per type.
 //!
-//! Commands that need the connection or the server are declared in `session`, by the same type: [`Command`].
+//! Commands that need the connection or the server are declared in `session`, with the same type: [`Command`].
 //!
 //! Invariants:
 //! - A handler checks everything first and changes the keyspace last; on `Err` it has changed nothing.

@@ -1,9 +1,9 @@
 //! BITFIELD and BITFIELD_RO: a string as an array of integers of any width.
 //!
-//! A field is the bits from its offset on, the highest first, as many as its type says. Each operation sees
-//! what those before it have written.
+//! A field is the bits from its offset on, highest first, as many as its type says. Each operation sees what earlier
+//! ones have written.
 //!
-//! Invariant: everything is checked before anything is written, so that a command that fails changed nothing.
+//! Invariant: everything is checked before anything is written, so a failed command has changed nothing.
 
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ pub(super) static BITFIELD_RO: Command = Command {
     ..BITMAP
 };
 
-/// Whether a call reads alone; one that cannot be read is taken for one that writes.
+/// Whether a call only reads. A call that cannot be parsed counts as one that writes.
 fn only_gets(args: Args<'_>) -> bool {
     let mut words = Words::new(args, 2);
     while let Some(word) = words.next() {
@@ -68,18 +68,18 @@ fn only_gets(args: Args<'_>) -> bool {
     true
 }
 
-/// What becomes of a number that its field cannot hold.
+/// What to do with a number that its field cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overflow {
-    /// Its lowest bits are taken.
+    /// Take its lowest bits.
     Wrap,
-    /// It becomes the nearest that the field can hold.
+    /// Take the nearest number that the field can hold.
     Saturate,
-    /// Nothing is written, and the reply is null.
+    /// Write nothing and reply with null.
     Fail,
 }
 
-/// A field: where it is, and how its bits are read.
+/// A field: its place, and how to read its bits.
 #[derive(Clone, Copy, Debug)]
 struct Field {
     is_signed: bool,
@@ -102,12 +102,12 @@ struct Operation {
     overflow: Overflow,
 }
 
-/// What an operation does to its field.
+/// The effect of an operation on its field.
 #[derive(Clone, Copy, Debug)]
 struct Effect {
     /// The reply; `None` for null.
     reply: Option<i64>,
-    /// What the field holds from now on, where that is something else.
+    /// The new content of the field, if it changes.
     written: Option<i64>,
 }
 
@@ -140,7 +140,7 @@ fn read_only(call: &mut Call<'_>, operations: &[Operation], reply: Reply<'_>) ->
     respond(reply, operations.iter().map(|operation| operation.effect(bytes).reply).collect())
 }
 
-/// Runs operations of which at least one writes; `len` bytes hold every field that is written.
+/// Runs operations of which at least one writes. `len` bytes hold every written field.
 fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     let mut digits = itoa::Buffer::new();
@@ -148,7 +148,7 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
     let is_growable = matches!(old, Some(StringRef::Raw(_)));
     let old = old.map(|value| text(value, &mut digits));
     if let Some(bytes) = old.filter(|bytes| bytes.len() >= len) {
-        // If none changes the bytes as they are, none sees others.
+        // If none changes the bytes, every operation sees the original ones.
         let effects = operations.iter().map(|operation| operation.effect(bytes));
         if effects.clone().all(|effect| effect.written.is_none()) {
             let replies = effects.map(|effect| effect.reply).collect();
@@ -182,7 +182,7 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
     for (at, bytes) in parts {
         call.record(key).set_range(at, &bytes);
     }
-    // Room that was made for a field is a change although nothing was written into it.
+    // Making room for a field is a change, even if nothing was written into it.
     call.db.count_as(before, changes.max(1));
     respond(reply, replies)
 }
@@ -255,8 +255,8 @@ impl Field {
         ((self.offset + u64::from(self.bits) - 1) >> 3) as usize + 1
     }
 
-    /// The bytes that the field touches, with zeros behind the string; where they begin; and how far the field
-    /// is from the low end.
+    /// The bytes that the field touches, with zeros behind the string; their offset; and the distance of the field
+    /// from the low end.
     fn window(self, bytes: &[u8]) -> (u128, usize, u32) {
         let first = (self.offset >> 3) as usize;
         let window = bytes.get(first..).unwrap_or_default();
@@ -271,13 +271,13 @@ impl Field {
         u64::MAX >> (64 - self.bits)
     }
 
-    /// What the field holds.
+    /// The content of the field.
     fn get(self, bytes: &[u8]) -> i64 {
         let (window, _, shift) = self.window(bytes);
         self.cut((window >> shift) as u64)
     }
 
-    /// The number that the lowest bits of `value` are in this field.
+    /// The lowest bits of `value`, read as a number of this field.
     fn cut(self, value: u64) -> i64 {
         let unused = 64 - self.bits;
         match self.is_signed {
@@ -295,7 +295,7 @@ impl Field {
         bytes[first..end].copy_from_slice(&window.to_be_bytes()[7..7 + end - first]);
     }
 
-    /// The sum of `value` and `more` as the field can hold it; `None` if it cannot and must not try.
+    /// The sum of `value` and `more`, adapted to the field; `None` if it does not fit and must fail.
     fn sum(self, value: i64, more: i64, overflow: Overflow) -> Option<i64> {
         let limit = match self.is_signed {
             true => self.signed_limit(value, more),
@@ -309,8 +309,8 @@ impl Field {
         }
     }
 
-    /// The limit that a sum exceeds, if it does. As in Redis the differences wrap around: a SET of a number
-    /// below the smallest by nearly all of 64 bits counts as too large.
+    /// The limit that a sum exceeds, if any. As in Redis, the differences wrap around: a SET of a number that is
+    /// below the smallest by nearly 64 bits counts as too large.
     fn signed_limit(self, value: i64, more: i64) -> Option<i64> {
         let max = (self.mask() >> 1) as i64;
         let min = -max - 1;
@@ -325,7 +325,7 @@ impl Field {
         }
     }
 
-    /// The same for a field without a sign; a negative number to SET is one that is too large.
+    /// The same for an unsigned field. A negative number to SET counts as too large.
     fn unsigned_limit(self, value: i64, more: i64) -> Option<i64> {
         let max = self.mask();
         let value = value as u64;

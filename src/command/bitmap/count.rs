@@ -35,7 +35,7 @@ fn bitcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let bytes = text(value, &mut digits);
     let bits = match part {
         None => ones(bytes),
-        // Indices that both count from the end, the wrong way round, mean nothing even if both are clamped.
+        // Two indices that count from the end in the wrong order give nothing, even if both are clamped.
         Some((start, end, _)) if start < 0 && end < 0 && start > end => 0,
         Some((start, end, is_bit)) => {
             bit_range(start, end, is_bit, bytes.len()).map_or(0, |(first, last)| ones_between(bytes, first, last))

@@ -1,4 +1,4 @@
-//! Bitmaps: strings seen as bits, the first being the highest of the first byte.
+//! Bitmaps: strings seen as bits. The first bit is the highest of the first byte.
 //!
 //! - here: one bit, SETBIT and GETBIT, and what the parts share.
 //! - `count`: BITCOUNT.
@@ -7,9 +7,8 @@
 //! - `bitfield`: integers of any width, BITFIELD and BITFIELD_RO.
 //!
 //! Invariants:
-//! - An offset is below eight times `proto-max-bulk-len`, and memory that the system does not give is an
-//!   error, never an abort.
-//! - Behind the end of a string there are zeros, which take no memory until one of them is written.
+//! - An offset is below eight times `proto-max-bulk-len`. Memory that the system refuses is an error, never an abort.
+//! - Zeros follow the end of a string. They take no memory until one of them is written.
 
 mod bitfield;
 mod count;
@@ -38,10 +37,10 @@ pub static COMMANDS: &[&Command] = &[
 /// What all commands of this module share.
 const BITMAP: Command = Command { group: "bitmap", categories: categories::BITMAP, ..Command::DEFAULT };
 
-/// The error for an offset that cannot be.
+/// The error for an invalid offset.
 const BAD_OFFSET: CommandError = CommandError::OutOfRange("bit offset is not an integer or out of range");
 
-/// The offset of a bit; where `width` is given, `#` in front counts in steps of it.
+/// The offset of a bit. If `width` is given, a leading `#` counts in steps of it.
 fn bit_offset(call: &Call<'_>, word: &[u8], width: Option<u32>) -> Result<u64, CommandError> {
     let (digits, step) = match (word.strip_prefix(b"#"), width) {
         (Some(digits), Some(width)) => (digits, i64::from(width)),
@@ -52,7 +51,7 @@ fn bit_offset(call: &Call<'_>, word: &[u8], width: Option<u32>) -> Result<u64, C
     if offset >> 3 < call.db.facts().string_max_bytes { Ok(offset) } else { Err(BAD_OFFSET) }
 }
 
-/// So many zero bytes.
+/// This many zero bytes.
 fn zeros(len: usize) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| CommandError::OutOfMemory)?;
@@ -68,8 +67,8 @@ fn unit_is_bit(word: &[u8]) -> Result<bool, CommandError> {
     }
 }
 
-/// The bits, first and last, that two indices mean, both inclusive, negative ones counted from the end of a
-/// string of `len` bytes; `None` for no bit.
+/// The first and last bit, inclusive, that two indices mean. Negative indices count from the end of a string of `len`
+/// bytes. `None` for no bit.
 fn bit_range(start: i64, end: i64, is_bit: bool, len: usize) -> Option<(usize, usize)> {
     let total = if is_bit { len as i64 * 8 } else { len as i64 };
     let index = |at: i64| if at < 0 { at.saturating_add(total).max(0) } else { at };
@@ -81,7 +80,7 @@ fn bit_range(start: i64, end: i64, is_bit: bool, len: usize) -> Option<(usize, u
     }
 }
 
-/// The byte that a bit is in, and the bit alone in that byte.
+/// The byte that contains a bit, and the mask of the bit in it.
 fn place(offset: u64) -> (usize, u8) {
     ((offset >> 3) as usize, 0x80 >> (offset & 7))
 }
@@ -150,8 +149,8 @@ fn setbit(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(i64::from(was == Some(true))))
 }
 
-/// Changes the string at a key, which has `old` bytes if it exists, and at least `len` when `change` sees it.
-/// All checks must be over.
+/// Changes the string at a key, which has `old` bytes if it exists, and at least `len` when `change` sees it. All
+/// checks must be done.
 fn with_room<T>(
     call: &mut Call<'_>,
     key: Key<'_>,

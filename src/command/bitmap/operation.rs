@@ -55,7 +55,7 @@ fn bitop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(len as i64))
 }
 
-/// Combines the result so far with one more string. The shorter of the two ends in zeros.
+/// Combines the result so far with another string. The shorter of the two is extended with zeros.
 fn combine(result: &mut Vec<u8>, source: &[u8], operation: Operation, is_first: bool) -> Result<(), CommandError> {
     let common = result.len().min(source.len());
     let (more, rest) = (&source[common..], result.len() - common);

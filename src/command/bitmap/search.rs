@@ -1,4 +1,4 @@
-//! BITPOS: where the first bit of a kind is.
+//! BITPOS: finds the first set or clear bit.
 
 use super::{BITMAP, bit_range, unit_is_bit};
 use crate::command::string::text;
@@ -34,7 +34,7 @@ fn bitpos(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let end = args.get(4).map(integer).transpose()?;
     let key = call.key(1);
     let mut digits = itoa::Buffer::new();
-    // No key is an endless row of zeros.
+    // A missing key is an endless row of zeros.
     let Some(value) = call.db.string(key)? else { return Ok(reply.int(if set { -1 } else { 0 })) };
     let bytes = text(value, &mut digits);
     let Some((first, last)) = bit_range(start, end.unwrap_or(-1), is_bit, bytes.len()) else {
@@ -42,13 +42,13 @@ fn bitpos(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     };
     Ok(reply.int(match first_bit(bytes, set, first, last) {
         Some(at) => at as i64,
-        // Without an end, zeros follow behind the string.
+        // Without an end, zeros follow the string.
         None if !set && end.is_none() => bytes.len() as i64 * 8,
         None => -1,
     }))
 }
 
-/// The first bit, from `first` to `last`, both inclusive and inside, that is as `set` says.
+/// The first bit with the value `set` from `first` to `last`, both inclusive and within the string.
 fn first_bit(bytes: &[u8], set: bool, first: usize, last: usize) -> Option<usize> {
     let flip = if set { 0 } else { 0xff };
     let head = (bytes[first / 8] ^ flip) & 0xff >> (first % 8);

@@ -1,4 +1,4 @@
-//! Tests of bitmaps: scripts, and random commands against a plain model of one bool for each bit.
+//! Tests of bitmaps: scripts, and random commands against a plain model with one bool per bit.
 
 use proptest::prelude::*;
 

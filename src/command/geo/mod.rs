@@ -1,4 +1,4 @@
-//! Commands for places on earth, kept as scores of sorted sets; searches are in `search`.
+//! Commands for places on earth, which are stored as scores of sorted sets. Searches are in `search`.
 
 mod search;
 #[cfg(test)]
@@ -38,13 +38,13 @@ const ONE_PLACE_SET: Command = Command {
     ..Command::DEFAULT
 };
 
-/// How many meters a unit has.
+/// The meters in a unit.
 fn unit(word: &[u8]) -> Result<f64, CommandError> {
     let units = [("M", 1.0), ("KM", 1000.0), ("FT", 0.3048), ("MI", 1609.34)];
     units.into_iter().find(|(name, _)| args::is(word, name)).map(|(_, meters)| meters).ok_or(UNKNOWN_UNIT)
 }
 
-/// A place that two arguments say.
+/// The place that two arguments give.
 fn place(longitude: &[u8], latitude: &[u8]) -> Result<Place, CommandError> {
     let number = |text| format::parse_double(text).ok_or(CommandError::NotFloat);
     let place = Place { longitude: number(longitude)?, latitude: number(latitude)? };
@@ -55,7 +55,7 @@ fn place(longitude: &[u8], latitude: &[u8]) -> Result<Place, CommandError> {
     Ok(place)
 }
 
-/// A distance as replies have it.
+/// A distance, as replies print it.
 fn distance_text(distance: f64) -> String {
     format!("{distance:.4}")
 }

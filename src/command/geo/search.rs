@@ -1,4 +1,4 @@
-//! GEOSEARCH and its older relatives: what lies within a circle or a box.
+//! GEOSEARCH and its older relatives: find places within a circle or a box.
 
 use super::super::zset::range::store;
 use super::{ONE_PLACE_SET, distance_text, place, unit, write_place};
@@ -18,7 +18,7 @@ const RADIUS_TIME: &str = "O(N+log(M)) where N is the number of elements inside 
 const OPTIONS_OF_RADIUS: usize = 6;
 const OPTIONS_OF_MEMBER: usize = 5;
 
-/// The key behind STORE, or that behind STOREDIST: of several the last, for that is where the result goes.
+/// The key behind STORE or STOREDIST. Of several, the last counts, because the result goes there.
 const fn stored_at(word: &'static str, from: usize, look: fn(Args<'_>) -> Look) -> KeySpec {
     KeySpec { look: Some(look), ..KeySpec::behind(word, from as i32, "OW update") }
 }
@@ -113,7 +113,7 @@ pub(super) static GEORADIUSBYMEMBER_RO: Command = Command {
     ..GEORADIUS_RO
 };
 
-/// Which of the commands it is: what words it knows.
+/// The variant of the command, which decides what words it accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Search,
@@ -132,12 +132,12 @@ impl Kind {
     }
 }
 
-/// What a search was told.
+/// The options of a search.
 #[derive(Default)]
 struct Query {
-    /// Whether a center was given; it is not known where its key is missing.
+    /// Whether a center was given. It stays unknown if its key is missing.
     has_center: bool,
-    /// Whether it was given as coordinates.
+    /// Whether the center was given as coordinates.
     from_place: bool,
     center: Option<Place>,
     shape: Option<Shape>,
@@ -236,7 +236,7 @@ impl Query {
         Ok(())
     }
 
-    /// Takes a word that stands for itself.
+    /// Takes a word without a value.
     fn take_flag(&mut self, word: &[u8]) -> bool {
         match word {
             word if args::is(word, "WITHDIST") => self.with_distance = true,
@@ -262,7 +262,7 @@ impl Query {
         Ok(true)
     }
 
-    /// Takes where to search, and how far.
+    /// Takes the center and the extent of the search.
     fn take_search_word(
         &mut self,
         word: &[u8],
@@ -289,7 +289,7 @@ impl Query {
         Ok(true)
     }
 
-    /// Takes where to store, of the older commands.
+    /// Takes the destination of the older commands.
     fn take_store(&mut self, word: &[u8], words: &mut Words<'_>, len: usize) -> bool {
         let distances = args::is(word, "STOREDIST");
         if !(distances || args::is(word, "STORE")) || words.left() == 0 {
@@ -317,7 +317,7 @@ impl Query {
         Ok(())
     }
 
-    /// What it finds, in the order and the number that is wanted.
+    /// The results, in the wanted order and number.
     fn find<'a>(&self, zset: ZsetRef<'a>) -> Vec<Found<'a>> {
         let (Some(center), Some(shape)) = (self.center, self.shape) else { return Vec::new() };
         let mut found: Vec<Found<'a>> = Vec::new();
@@ -334,7 +334,7 @@ impl Query {
                 }
             }
         }
-        // Only with an order does it make sense to say which are the first; ANY says that it does not matter.
+        // Which results are the first makes sense only with an order. ANY says that it does not matter.
         if self.ascending || (self.count > 0 && !self.any && !self.descending) {
             found.sort_by(|one, other| one.distance.total_cmp(&other.distance));
         } else if self.descending {
@@ -368,7 +368,7 @@ impl Query {
     }
 }
 
-/// A place that was found.
+/// A found place.
 struct Found<'a> {
     member: Item<'a>,
     score: f64,

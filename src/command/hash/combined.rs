@@ -1,4 +1,4 @@
-//! Reading or storing fields and changing when they expire in one step: HGETDEL, HGETEX, HSETEX.
+//! Commands that read or store fields and change their expiry in one step: HGETDEL, HGETEX, HSETEX.
 
 use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, Unit, WRITE_FAST, is_over};
 use super::{remove_expired, value_element};
@@ -44,7 +44,7 @@ fn hgetdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(values.done())
 }
 
-/// What HGETEX does to the expiry of the fields that it gives.
+/// What HGETEX does to the expiry of the fields that it returns.
 #[derive(Clone, Copy)]
 enum Change {
     Nothing,
@@ -159,7 +159,7 @@ fn hsetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(stored.into()))
 }
 
-/// The fields with their values behind the options.
+/// The fields with their values, which follow the options.
 #[derive(Clone, Copy)]
 struct Pairs<'a> {
     args: Args<'a>,

@@ -1,4 +1,4 @@
-//! When fields expire: setting it, asking for it, taking it away.
+//! Expiries of fields: setting, reading and removing them.
 
 use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, READ_FAST, Unit, is_over};
 use super::{now, read, remove_expired};
@@ -7,15 +7,15 @@ use crate::core::{Arity, Call, Command, Handler, KeySpec, Keys, LogRule, Outcome
 use crate::resp::Reply;
 use crate::value::hash::AnyHash;
 
-/// What is replied of a field that is missing, ...
+/// The reply for a field that is missing, ...
 const NO_FIELD: i64 = -2;
 /// ... that never expires, ...
 const NO_EXPIRY: i64 = -1;
-/// ... whose expiry stays, for the condition does not hold, ...
+/// ... whose expiry stays because the condition does not hold, ...
 const NOT_ALLOWED: i64 = 0;
 /// ... whose expiry was changed, ...
 const CHANGED: i64 = 1;
-/// ... and that was removed, for its time has come already.
+/// ... and that was removed because its time has already come.
 const REMOVED: i64 = 2;
 
 const UPDATED: Keys = Keys(&[KeySpec::at(1, "RW update")]);
@@ -115,14 +115,14 @@ fn expire_generic(call: &mut Call<'_>, reply: Reply<'_>, unit: Unit, name: &'sta
     Ok(statuses.done())
 }
 
-/// When an expiry may be set, by what the field has now.
+/// The condition on the current expiry under which a new one may be set.
 #[derive(Clone, Copy)]
 enum Condition {
-    /// Only where there is none.
+    /// Only if there is none.
     Nx,
-    /// Only where there is one.
+    /// Only if there is one.
     Xx,
-    /// Only a later one; a field without expiry lives for ever.
+    /// Only a later one; a field without expiry counts as never expiring.
     Gt,
     /// Only an earlier one.
     Lt,

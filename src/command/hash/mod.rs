@@ -9,8 +9,8 @@
 //! Here: what they share.
 //!
 //! Invariants:
-//! - A field that has expired is never seen. Before a command changes fields, those of them that have expired
-//!   are removed and logged so: replay, in which nothing expires, then meets the same fields.
+//! - An expired field is never seen. Before a command changes fields, the expired ones among them are removed, and
+//!   the removal is logged. A replay, in which nothing expires, then meets the same fields.
 //! - A time reaches the log as absolute Unix milliseconds.
 
 mod combined;
@@ -66,21 +66,21 @@ const HASH: Command = Command { group: "hash", categories: categories::HASH, sin
 
 /// A write that may need memory.
 const WRITE_FAST: Flags = flags::WRITE.or(flags::DENYOOM).or(flags::FAST);
-/// A write that only takes away, or sets times.
+/// A write that only removes, or sets expiries.
 const CHANGE_FAST: Flags = flags::WRITE.or(flags::FAST);
-/// A read of fields that are named.
+/// A read of named fields.
 const READ_FAST: Flags = flags::READONLY.or(flags::FAST);
 
 /// The latest time at which a field may expire, Unix ms: Redis keeps 46 bits.
 const FIELD_EXPIRY_MAX: i64 = (1 << 46) - 1;
 
-/// The time that readers of a hash are given; in a replay it is 0, for nothing expires.
+/// The time for readers of a hash. In a replay it is 0, because nothing expires.
 #[inline]
 fn now(call: &Call<'_>) -> u64 {
     call.db.facts().now.max(0) as u64
 }
 
-/// Removes those of the fields that have expired, and logs it, before a command changes fields.
+/// Removes the expired ones among these fields, and logs it, before a command changes fields.
 #[inline]
 fn remove_expired<'f>(call: &mut Call<'_>, key: Key<'_>, fields: impl Iterator<Item = &'f [u8]>) {
     if call.db.may_hold_expired(key) {
@@ -94,7 +94,7 @@ fn remove_expired<'f>(call: &mut Call<'_>, key: Key<'_>, fields: impl Iterator<I
     }
 }
 
-/// A value that a reply sends from where it lies, since it is large.
+/// A large value, which a reply sends by reference.
 fn shareable(value: Value<'_>) -> Option<SharedBytes> {
     match value {
         Value::Bytes(bytes) if bytes.len() >= BY_REFERENCE_MIN_BYTES => bytes.share(),
@@ -121,7 +121,7 @@ fn value_element(elements: &mut Elements<'_>, value: Option<Value<'_>>) {
     }
 }
 
-/// A list of fields behind the word FIELDS and their number.
+/// A list of fields, preceded by the word FIELDS and their number.
 #[derive(Clone, Copy)]
 struct Fields<'a> {
     args: Args<'a>,
@@ -129,8 +129,8 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields whose word stands at `at`; they must be the rest of the arguments. `not_positive` is what is
-    /// said of a number below one.
+    /// The fields whose word is at `at`. They must be the rest of the arguments. `not_positive` is the error for a
+    /// number below one.
     fn parse(args: Args<'a>, at: usize, not_positive: &'static str) -> Result<Fields<'a>, CommandError> {
         const MISSING: CommandError =
             CommandError::Text("ERR Mandatory argument FIELDS is missing or not at the right position");
@@ -157,14 +157,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What is said of a number of fields below one, by most commands.
+/// The error of most commands for a number of fields below one.
 const NOT_POSITIVE: &str = "ERR Number of fields must be a positive integer";
 
 /// How a time is given.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
     seconds: bool,
-    /// From now on, not from 1970 on.
+    /// Counted from now, not from 1970.
     relative: bool,
 }
 
@@ -193,7 +193,7 @@ impl Unit {
     }
 }
 
-/// Whether a time has come. In a replay none has: the log says by itself when a field goes.
+/// Whether a time has come. In a replay none has: the log itself says when a field is removed.
 fn is_over(call: &Call<'_>, at: u64) -> bool {
     !call.db.facts().replaying && at <= now(call)
 }

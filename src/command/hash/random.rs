@@ -1,4 +1,4 @@
-//! Fields at random, and walking over all fields.
+//! Random fields, and walks over all fields.
 
 use std::collections::HashSet;
 
@@ -11,11 +11,11 @@ use crate::core::{Arity, Call, Command, CommandError, Handler, Outcome, Words, f
 use crate::resp::{Elements, Reply, Resp};
 use crate::value::hash::{AnyHash, Field, HashRef};
 
-/// The most fields that are drawn with repetitions, and about the bytes that they may come to: a reply is made
-/// in memory, and this is all that bounds it.
+/// The most fields that are drawn with repetitions, and the approximate bytes that they may take. A reply is built in
+/// memory, and nothing else bounds it.
 const DRAWS_MAX: u64 = 1 << 24;
 const DRAWN_BYTES_MAX: usize = 1 << 30;
-/// If a hash has less than so many times the fields that are wanted, it is walked over once.
+/// A hash with fewer than this many times the wanted fields is walked once.
 const SPARSE: usize = 3;
 
 pub(super) static HRANDFIELD: Command = Command {
@@ -56,7 +56,7 @@ fn hrandfield(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::OutOfRange("value is out of range"));
     }
     let mut drawn = Drawn::open(reply, wanted as usize, with_values);
-    // Where one draw is a walk, one walk for all of them.
+    // If each draw is a walk, one walk serves all of them.
     let all: Option<Vec<Field<'_>>> = draws_are_walks(hash, alive).then(|| hash.iter(now).collect());
     for _ in 0..wanted {
         drawn.push(match &all {
@@ -88,12 +88,12 @@ fn parse_count(count: &[u8], words: &mut Words<'_>) -> Result<(i64, bool), Comma
     Ok((count, with_values))
 }
 
-/// Whether to draw one field takes a walk: over a listpack, or past fields that wait to be removed.
+/// Whether drawing one field takes a walk: over a listpack, or past expired fields.
 fn draws_are_walks(hash: HashRef<'_>, alive: usize) -> bool {
     matches!(hash, HashRef::Small(_)) || alive < hash.stored_len()
 }
 
-/// Replies with `wanted` different fields, or all that there are.
+/// Replies with `wanted` different fields, or with all if there are fewer.
 fn distinct(
     hash: HashRef<'_>,
     now: u64,
@@ -106,7 +106,7 @@ fn distinct(
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(alive);
     let mut drawn = Drawn::open(reply, wanted, with_values);
     if wanted.saturating_mul(SPARSE) >= alive || draws_are_walks(hash, alive) {
-        // One pass: each field is taken with the chance that is left for it.
+        // One pass, in which each field is taken with its remaining probability.
         let (mut left, mut due) = (alive as u64, wanted as u64);
         for field in hash.iter(now) {
             if due > 0 && random.below(left) < due {
@@ -127,7 +127,7 @@ fn distinct(
     drawn.elements.done()
 }
 
-/// The reply while fields are drawn: in RESP3 each with its value is an array of two.
+/// The reply while fields are drawn. In RESP3, each field with its value is an array of two.
 struct Drawn<'a> {
     elements: Elements<'a>,
     with_values: bool,

@@ -1,13 +1,13 @@
-//! Reading fields and values as they are.
+//! Commands that read fields and values.
 
 use super::{HASH, READ_FAST, now, value_element, value_reply};
 use crate::core::{Arity, Call, Command, Handler, KeySpec, Keys, Outcome, flags};
 use crate::resp::Reply;
 use crate::value::hash::AnyHash;
 
-/// The key of a command that reads what it holds, ...
+/// The key of a command that reads the value, ...
 pub(super) const ACCESSED: Keys = Keys(&[KeySpec::at(1, "RO access")]);
-/// ... and of one that only reads about it.
+/// ... and of one that only reads metadata.
 const LOOKED_AT: Keys = Keys(&[KeySpec::at(1, "RO")]);
 
 pub(super) static HGET: Command = Command {

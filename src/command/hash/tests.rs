@@ -1,4 +1,4 @@
-//! Hash commands: their replies, their records, and fields whose time comes.
+//! Tests of hash commands: their replies, their records, and fields that expire.
 
 use super::*;
 use crate::base::random::Random;

@@ -1,4 +1,4 @@
-//! Storing and removing fields, and counting up.
+//! Commands that store, remove and increment fields.
 //!
 //! Counters are logged by their result, never by their operand: a replay must not depend on the arithmetic.
 //! HINCRBYFLOAT calculates as C's `long double` does.
@@ -44,7 +44,7 @@ fn hmset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
-/// Stores the fields and values behind the key; returns how many fields are new.
+/// Stores the fields and values that follow the key. Returns how many fields are new.
 #[inline]
 fn set_pairs(call: &mut Call<'_>) -> Result<i64, CommandError> {
     let args = call.args;

@@ -1,11 +1,11 @@
 //! HyperLogLog commands: PFADD, PFCOUNT, PFMERGE; `debug` has PFDEBUG and PFSELFTEST.
 //!
-//! A HyperLogLog is a string; [`value::hyperloglog`](crate::value::hyperloglog) says of which form.
+//! A HyperLogLog is a string, whose form [`value::hyperloglog`](crate::value::hyperloglog) describes.
 //!
 //! Invariants:
-//! - A value whose registers make no sense is an error, and stays as it was.
-//! - A value that becomes dense is logged as a whole, so that a replay gives the same bytes whatever
-//!   `hll-sparse-max-bytes` is then.
+//! - A value whose registers make no sense is an error and stays as it was.
+//! - A value that becomes dense is logged as a whole, so that a replay gives the same bytes for any
+//!   `hll-sparse-max-bytes`.
 
 mod pfdebug;
 
@@ -29,11 +29,11 @@ const HYPERLOGLOG: Command =
 struct Stored<'a> {
     bytes: &'a [u8],
     encoding: Encoding,
-    /// Whether it can be changed in place as it is.
+    /// Whether it can be changed in place.
     is_growable: bool,
 }
 
-/// The HyperLogLog that a string must be.
+/// Checks that a string is a HyperLogLog.
 fn stored(value: StringRef<'_>) -> Result<Stored<'_>, CommandError> {
     let (bytes, is_growable) = match value {
         StringRef::Raw(bytes) => (bytes.as_slice(), true),
@@ -100,7 +100,7 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let observed = match was {
         Encoding::Dense => observe_all(call.db.raw_mut(key).ok_or(CommandError::WrongType)?)?,
         Encoding::Sparse => {
-            // On a copy, for a sparse value may turn out to be corrupt half way.
+            // Works on a copy, because a sparse value may turn out to be corrupt halfway.
             let mut hll = old.bytes.to_vec();
             let observed = observe_all(&mut hll)?;
             is = hyperloglog::encoding(&hll).unwrap_or(was);
@@ -144,7 +144,7 @@ fn pfcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Ok(reply.int(count as i64));
     }
     let count = hyperloglog::count(hll.bytes).map_err(corrupt)?;
-    // The count is stored beside the registers: a change that a command which only reads makes, as in Redis.
+    // The count is stored beside the registers. As in Redis, a command that only reads makes this change.
     let bytes = call.db.raw_mut(key).ok_or(CommandError::WrongType)?;
     let (at, written) = hyperloglog::cache_count(bytes, count);
     call.record(key).set_range(at, &written);

@@ -1,4 +1,4 @@
-//! Looking into HyperLogLogs: PFDEBUG, PFSELFTEST.
+//! PFDEBUG and PFSELFTEST, which look into HyperLogLogs.
 
 use super::{HYPERLOGLOG, corrupt, stored};
 use crate::core::args::is;
@@ -66,7 +66,7 @@ fn make_dense(call: &mut Call<'_>, key: Key<'_>) -> Result<bool, CommandError> {
     Ok(true)
 }
 
-/// The runs of a sparse value, as a person reads them.
+/// The runs of a sparse value in readable form.
 fn decoded(hll: &[u8]) -> String {
     let run = |run| match run {
         Run::Zero(len) => format!("z:{len}"),

@@ -1,7 +1,7 @@
-//! DUMP and RESTORE: a value as a payload that Redis and Valkey read and write too.
+//! DUMP and RESTORE: a value as a payload that Redis and Valkey read and write, too.
 //!
-//! What is read is built by the type's own edit form, so that it takes the form in memory that the limits say,
-//! and no payload makes more of itself than the value it stands for.
+//! A value is read through the type's own edit form. It thus takes the form that the limits demand, and no payload
+//! takes more memory than its value.
 
 use std::borrow::Cow;
 
@@ -96,7 +96,7 @@ fn dump_zset(zset: ZsetRef<'_>) -> Vec<u8> {
     }
     let mut writer = DumpWriter::new(RdbType::Zset);
     writer.length(zset.len() as u64);
-    // From the highest, as Redis: whoever reads it then adds each in front of all others.
+    // From the highest, as in Redis: a reader then adds each before all others.
     for (member, score) in zset.range(0..zset.len(), true) {
         writer.string(member.as_bytes(&mut itoa::Buffer::new()));
         writer.double(score);
@@ -105,7 +105,7 @@ fn dump_zset(zset: ZsetRef<'_>) -> Vec<u8> {
 }
 
 fn dump_hash(value: ValueRef<'_>, hash: HashRef<'_>) -> Vec<u8> {
-    // What has expired and is not removed yet is still there: it will expire where it is restored.
+    // Expired fields that are not removed yet are included: they will expire where they are restored.
     const ALL: u64 = 0;
     let text = |item: crate::value::listpack::Item<'_>| item.to_vec();
     let earliest = hash.iter(ALL).filter_map(|field| field.expiry).min();
@@ -347,7 +347,7 @@ impl RdbSink for Building {
         if let (Built::Nothing, Some(hash)) = (&self.value, self.begin::<AnyHash>()) {
             self.value = Built::Hash(hash);
         }
-        // A time before the epoch, or at it, is over as much as the first millisecond is.
+        // A time at or before the epoch has passed just like the first millisecond.
         let expiry = expiry.map_or(NewExpiry::Clear, |at| NewExpiry::At(at.max(1)));
         match &mut self.value {
             Built::Hash(hash) => hash.set(field, value, expiry),
@@ -391,7 +391,8 @@ impl RdbSink for Building {
     }
 }
 
-/// Adds a group; what is pending for nobody has no place here, and is not dropped in silence.
+/// Adds a group. Entries that are pending for nobody have no place here and are not dropped in silence: they are an
+/// error.
 fn restore_group(stream: &mut Stream, group: &RdbGroup) -> bool {
     let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
     let time = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);

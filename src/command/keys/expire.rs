@@ -1,7 +1,7 @@
-//! Expiry: setting it, asking for it, taking it away.
+//! Expiry: setting, reading and removing it.
 //!
-//! A time reaches the keyspace and the log as absolute Unix milliseconds. One that has passed already
-//! removes the key at once; but not in a replay, where time stands still and only the log decides.
+//! A time reaches the keyspace and the log as absolute Unix milliseconds. A time that has already passed removes the
+//! key at once, except in a replay, where time stands still and only the log decides.
 
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
@@ -73,7 +73,7 @@ fn pexpireat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     expire_generic(call, reply, "pexpireat", Some)
 }
 
-/// The four commands above; `absolute` makes Unix milliseconds of the number given, unless it overflows.
+/// The four commands above. `absolute` turns the given number into Unix milliseconds, unless it overflows.
 fn expire_generic(
     call: &mut Call<'_>,
     reply: Reply<'_>,
@@ -82,7 +82,7 @@ fn expire_generic(
 ) -> Outcome {
     let conditions = Conditions::parse(Words::new(call.args, 3))?;
     let at = absolute(args::integer(call.args.at(2))?).ok_or(CommandError::InvalidExpire(name))?;
-    // What a record can hold is compared, so that a repeated GT changes nothing.
+    // The time is clamped to what a record can hold before it is compared, so that a repeated GT changes nothing.
     let at = at.min(EXPIRY_MAX as i64);
     let key = call.key(1);
     let Some(current) = call.db.peek(key).map(|entry| entry.expiry()) else { return Ok(reply.int(0)) };
@@ -103,14 +103,14 @@ fn expire_generic(
     Ok(reply.int(1))
 }
 
-/// When an expiry may be set, by what the key has now.
+/// The condition on the current expiry under which a new one may be set.
 #[derive(Default)]
 struct Conditions {
-    /// Only where there is none.
+    /// Only if there is none.
     nx: bool,
-    /// Only where there is one.
+    /// Only if there is one.
     xx: bool,
-    /// Only a later one; a key without expiry lives for ever.
+    /// Only a later one; a key without expiry counts as never expiring.
     gt: bool,
     /// Only an earlier one.
     lt: bool,
@@ -221,7 +221,7 @@ fn pexpiretime(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     expiry_generic(call, reply, |at| at)
 }
 
-/// The four commands above; `shown` makes the reply of the expiry in Unix milliseconds.
+/// The four commands above. `shown` turns the expiry in Unix milliseconds into the reply.
 fn expiry_generic(call: &mut Call<'_>, reply: Reply<'_>, shown: impl FnOnce(i64) -> i64) -> Outcome {
     let key = call.key(1);
     Ok(reply.int(match call.db.read(key).map(|entry| entry.expiry()) {
@@ -231,7 +231,7 @@ fn expiry_generic(call: &mut Call<'_>, reply: Reply<'_>, shown: impl FnOnce(i64)
     }))
 }
 
-/// Milliseconds as the nearest seconds, as Redis rounds.
+/// Milliseconds rounded to seconds as Redis does.
 fn rounded_seconds(milliseconds: i64) -> i64 {
     (milliseconds + 500) / 1000
 }

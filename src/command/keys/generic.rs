@@ -1,7 +1,7 @@
-//! Commands for keys of every type: whether they exist, what they are, removing, renaming, copying.
+//! Commands for keys of any type: existence, type, removing, renaming, copying.
 //!
-//! A value travels to its new name as it is: by reference where it lies on the heap, so that renaming a
-//! large value costs no more than a small one.
+//! A value moves to its new name unchanged, and by reference if it is on the heap, so that renaming a large value
+//! costs no more than renaming a small one.
 
 use smallvec::SmallVec;
 
@@ -36,7 +36,7 @@ pub fn type_name(kind: Kind) -> &'static str {
 /// An argument that names a database.
 ///
 /// # Errors
-/// It is no integer, or there is no such database.
+/// It is not an integer, or there is no such database.
 pub fn database(argument: &[u8], databases: u32) -> Result<u32, CommandError> {
     let number = args::integer(argument)?;
     if i32::try_from(number).is_err() {
@@ -56,11 +56,11 @@ struct Carried {
 }
 
 enum Body {
-    /// Short bytes, which lay in the record.
+    /// Short bytes from the record.
     Inline(SmallVec<[u8; INLINE_VALUE_MAX]>),
-    /// A small collection, which lay in the record.
+    /// A small collection from the record.
     Packed(Packing, SmallVec<[u8; INLINE_VALUE_MAX]>),
-    /// Anything that has an owner of its own: a number, a payload by reference.
+    /// Anything owned: a number, or a payload by reference.
     Owned(NewValue<'static>),
 }
 
@@ -100,7 +100,7 @@ impl Carried {
     }
 }
 
-/// Removes a key whose value has gone elsewhere; both together count as one change. `logs` says whether it is to be
+/// Removes a key whose value was moved elsewhere. Both together count as one change. `logs` says whether it is to be
 /// logged: a barrier says it already.
 fn remove_source(db: &mut Db<'_>, key: Key<'_>, logs: bool) {
     let before = db.changes();
@@ -167,7 +167,7 @@ fn exists(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 static TOUCH: Command = Command {
     name: "TOUCH",
     arity: Arity::AtLeast(2),
-    // The touch is explicit, for it happens even if the client asked for NO-TOUCH.
+    // The touch is explicit, because it happens even if the client asked for NO-TOUCH.
     flags: flags::READONLY.or(flags::FAST).or(flags::NO_TOUCH),
     categories: categories::KEYSPACE,
     keys: EVERY_ARGUMENT_RO,
@@ -241,7 +241,8 @@ fn renamenx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(renamed.into()))
 }
 
-/// Moves the first key to the name of the second; `only_new`: not if there is one. Returns whether it did.
+/// Renames the first key to the second. With `only_new`, an existing second key prevents that. Returns whether the
+/// key was renamed.
 fn rename_generic(call: &mut Call<'_>, only_new: bool) -> Result<bool, CommandError> {
     let (from, to) = (call.key(1), call.key(2));
     let carried = call.db.peek(from).map(Carried::of).ok_or(CommandError::NoSuchKey)?;
@@ -317,7 +318,7 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::Text("ERR source and destination objects are the same"));
     }
     let key = call.key(1);
-    // One name, but two keys change: should the second change fail, the first is undone.
+    // Two keys change: if the second change fails, the first is undone.
     call.db.change_several();
     let Some(carried) = call.db.peek(key).map(Carried::of) else { return Ok(reply.int(0)) };
     call.db.select(target_db);
@@ -476,7 +477,7 @@ mod tests {
         assert_eq!((t.run("GET a"), t.run("PTTL a")), ("$1 1 ".into(), ":700 ".into()));
         t.advance_ms(700);
         t.db = 0;
-        // What has expired there is no obstacle.
+        // An expired key there is no obstacle.
         assert_eq!(t.run("MOVE a 5"), ":1 ");
         t.assert_replay_equals_live();
     }

@@ -1,4 +1,4 @@
-//! MEMORY USAGE: what a value takes. The other subcommands, and the container, are in `session::memory`.
+//! MEMORY USAGE: the memory of a value. The container and its other subcommands are in `session::memory_commands`.
 
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, args, categories, flags,
@@ -26,7 +26,7 @@ pub static USAGE: Command = Command {
 fn usage(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut words = Words::new(call.args, 3);
     while let Some(word) = words.next() {
-        // The size of a collection is kept, not sampled: the count is checked and has no other effect.
+        // The size of a collection is known, not sampled. The count is checked and has no other effect.
         if !args::is(word, "SAMPLES") || words.left() == 0 || words.integer()? < 0 {
             return Err(CommandError::Syntax);
         }

@@ -1,4 +1,4 @@
-//! Commands for keys of any type: what they hold, how long they live, how they are found, copied and sorted.
+//! Commands for keys of any type: their content, expiry, iteration, copying and sorting.
 
 pub mod dump;
 pub mod expire;

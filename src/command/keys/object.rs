@@ -1,4 +1,4 @@
-//! OBJECT: how the value of a key is stored, and when it was last used.
+//! OBJECT: the encoding of a key's value, and when it was last used.
 
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, categories, flags, help};
 use crate::keyspace::ValueRef;
@@ -10,9 +10,9 @@ pub static COMMANDS: &[&Command] = &[&OBJECT];
 
 /// Strings up to this length are `embstr`.
 const EMBSTR_MAX_BYTES: usize = 44;
-/// Redis keeps one object each for the integers below this number, ...
+/// Redis shares one object for each integer below this number, ...
 const SHARED_INTEGERS: i64 = 10_000;
-/// ... whose count of references means "shared".
+/// ... and reports this reference count for "shared".
 const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 
 const NO_LFU: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \

@@ -1,6 +1,7 @@
 //! Commands that walk over all keys: KEYS, SCAN, RANDOMKEY.
 //!
-//! The cursor of SCAN is where it goes on, the shard above the position inside its directory:
+//! The cursor of SCAN is the place where it continues: the shard in the upper bits, and the position in its
+//! directory.
 //!
 //! ```text
 //!   63      48 47     38 37                          0
@@ -10,8 +11,8 @@
 //! ```
 //!
 //! Invariants:
-//! - A key that is there from the first call of a walk to the last is returned at least once, for shards
-//!   never exchange keys and a directory's order survives its growing and shrinking.
+//! - A key that exists from the first call of a walk to the last is returned at least once, because shards never
+//!   exchange keys and a directory's order survives growth and shrinking.
 //! - One shard is locked at a time. One that another command holds for long is not waited for: SCAN returns with
 //!   what it has, and a command that has nothing yet is run again later. An expired key is passed over and left for
 //!   others to remove.
@@ -27,12 +28,13 @@ use crate::value::directory::POSITION_BITS;
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&KEYS, &RANDOMKEY, &SCAN];
 
-/// How many keys one call of SCAN looks at if it does not say.
+/// How many keys one call of SCAN visits by default.
 const SCAN_COUNT_DEFAULT: i64 = 10;
 const NOVALUES_MISPLACED: &str = "ERR NOVALUES option can only be used in HSCAN";
-/// RANDOMKEY takes a shard with at least so many keys as it comes: all are about as large as this one.
+/// RANDOMKEY takes a random shard without weighting if it has at least this many keys, because all shards are then
+/// about as large.
 const LARGE_SHARD: u64 = 256;
-/// How often RANDOMKEY looks for a large shard before it counts all.
+/// How often RANDOMKEY tries to find a large shard before it counts all shards.
 const LARGE_SHARD_TRIES: usize = 2;
 /// How often RANDOMKEY draws again when it draws an expired key.
 const EXPIRED_TRIES: usize = 16;
@@ -97,8 +99,8 @@ fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(page.reply(reply, next))
 }
 
-/// What one call of SCAN, HSCAN, SSCAN or ZSCAN has found. The cursor of the reply comes first and is known
-/// last: what is found waits here, one behind the other.
+/// What one call of SCAN, HSCAN, SSCAN or ZSCAN has found. The cursor comes first in the reply but is known last, so
+/// the results wait here, one behind the other.
 #[derive(Debug, Default)]
 pub struct Page {
     bytes: Vec<u8>,
@@ -106,14 +108,14 @@ pub struct Page {
 }
 
 impl Page {
-    /// One element more.
+    /// Adds an element.
     #[inline]
     pub fn push(&mut self, element: &[u8]) {
         self.bytes.extend_from_slice(element);
         self.ends.push(self.bytes.len());
     }
 
-    /// The reply: the cursor to go on from, 0 at the end, and the elements.
+    /// The reply: the next cursor, 0 at the end, and the elements.
     pub fn reply(self, reply: Reply<'_>, next: u64) -> Done {
         let mut parts = reply.array(2);
         parts.bulk(itoa::Buffer::new().format(next).as_bytes());
@@ -128,22 +130,22 @@ impl Page {
     }
 }
 
-/// The options of HSCAN, SSCAN and ZSCAN. Redis reads them once the key is known to hold such a collection;
-/// the cursor, by [`parse_cursor`], before it looks at the key.
+/// The options of HSCAN, SSCAN and ZSCAN. Like Redis, they are parsed once the key is known to hold such a
+/// collection. The cursor is parsed before the key is read, by [`parse_cursor`].
 #[derive(Debug)]
 pub struct ElementOptions<'a> {
     pattern: Option<&'a [u8]>,
     /// About how many elements to visit; at least 1.
     pub count: usize,
-    /// NOVALUES: fields are wanted without their values.
+    /// NOVALUES: fields are returned without their values.
     pub no_values: bool,
 }
 
 impl<'a> ElementOptions<'a> {
-    /// Reads the options; `of_hash` says whether there are values to leave out.
+    /// Parses the options. `of_hash` says whether NOVALUES is allowed.
     ///
     /// # Errors
-    /// Anything that is no option, or an option's value that is none.
+    /// An unknown option, or a bad value of an option.
     pub fn parse(mut words: Words<'a>, of_hash: bool) -> Result<ElementOptions<'a>, CommandError> {
         let mut options = ElementOptions { pattern: None, count: SCAN_COUNT_DEFAULT as usize, no_values: false };
         while let Some(word) = words.next() {
@@ -179,11 +181,11 @@ fn parse_count(words: &mut Words<'_>) -> Result<usize, CommandError> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// A cursor as Redis reads it, by `strtoul`: a sign, zeros in front and nothing at all are allowed, and what
-/// follows a zero byte is not seen.
+/// A cursor as Redis parses it, by `strtoul`: a sign, leading zeros and an empty text are allowed, and anything
+/// behind a zero byte is ignored.
 ///
 /// # Errors
-/// Anything else, and what 64 bits do not hold.
+/// Anything else, and numbers that do not fit 64 bits.
 pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     const INVALID: CommandError = CommandError::Text("ERR invalid cursor");
     let text = argument.split(|&byte| byte == 0).next().unwrap_or(argument);
@@ -201,7 +203,7 @@ pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
     number.map(|number| if negative { number.wrapping_neg() } else { number }).ok_or(INVALID)
 }
 
-/// What SCAN is asked for.
+/// The filters of SCAN.
 struct Filter<'a> {
     pattern: Option<&'a [u8]>,
     type_name: Option<&'a [u8]>,
@@ -218,7 +220,7 @@ impl<'a> Filter<'a> {
             } else if args::is(word, "MATCH") {
                 filter.pattern = Some(words.value()?).filter(|pattern| *pattern != b"*");
             } else if args::is(word, "TYPE") {
-                // Redis 7 takes any name; keys of a type that does not exist are not found.
+                // Redis 7 accepts any name. Keys of an unknown type are never found.
                 filter.type_name = Some(words.value()?);
             } else if args::is(word, "NOVALUES") {
                 return Err(CommandError::Text(NOVALUES_MISPLACED));
@@ -245,8 +247,8 @@ fn directory<'a>(db: &'a mut Db<'_>, shard: u16) -> Result<Option<&'a Directory>
     Ok(db.held().walk_to(shard).map_err(CommandError::Busy)?.directory(index))
 }
 
-/// Visits about `count` entries from `cursor` on, over as many shards as that takes. Returns the cursor to
-/// go on from, 0 at the end.
+/// Visits about `count` entries from `cursor` on, over as many shards as needed. Returns the next cursor, 0 at the
+/// end.
 ///
 /// # Errors
 /// The first shard is busy. Before another one that is, the walk ends.
@@ -254,7 +256,7 @@ fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryR
     let first = cursor >> POSITION_BITS;
     let (mut shard, mut position) = (cursor >> POSITION_BITS, cursor & ((1 << POSITION_BITS) - 1));
     let mut budget = count;
-    // A cursor that was never given out may lie behind the last shard.
+    // A cursor that was never issued may lie behind the last shard.
     while shard < SHARDS as u64 && budget > 0 {
         let mut visited = 0;
         let directory = match directory(db, shard as u16) {
@@ -299,7 +301,7 @@ fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })
 }
 
-/// A key that is alive, at random; `None` if there is none.
+/// A random live key; `None` if there is none.
 ///
 /// # Errors
 /// None was found, and a shard is busy.
@@ -312,7 +314,7 @@ fn random_key(db: &mut Db<'_>, random: &mut Random) -> Result<Option<Vec<u8>>, C
             return Ok(Some(entry.key().to_vec()));
         }
     }
-    // Nearly everything has expired and waits for the sweep: whatever is left will do.
+    // Nearly everything has expired and waits for the sweep, so any live key will do.
     for shard in 0..SHARDS as u16 {
         let mut entries = directory(db, shard)?.into_iter().flat_map(Directory::iter);
         if let Some(entry) = entries.find(|entry| is_alive(entry, now)) {
@@ -364,7 +366,7 @@ mod tests {
     use crate::exec::testing::{Runner, with_args, words};
     use crate::keyspace::NewValue;
 
-    /// Puts `prefix:n` for each number straight into database 0.
+    /// Puts `prefix:n` for each number directly into database 0.
     fn fill(t: &Runner, prefix: &str, numbers: Range<u32>) {
         for number in numbers {
             let name = format!("{prefix}:{number}");
@@ -388,7 +390,7 @@ mod tests {
         (words[2].to_owned(), words[4..].iter().skip(1).step_by(2).map(|word| (*word).to_owned()).collect())
     }
 
-    /// A whole walk; the number of calls, and all keys in their order.
+    /// A whole walk. Returns the number of calls, and all keys in their order.
     fn walk_all(t: &mut Runner, options: &str) -> (usize, Vec<String>) {
         let (mut cursor, mut all, mut calls) = ("0".to_owned(), Vec::new(), 0);
         loop {
@@ -548,7 +550,7 @@ mod tests {
             *counts.entry(t.run("RANDOMKEY")).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 4, "{counts:?}");
-        // Each is drawn 100 times in the mean, with a deviation of 8.7.
+        // Each is drawn 100 times on average, with a deviation of 8.7.
         assert!(counts.values().all(|&count| count > 40), "{counts:?}");
     }
 

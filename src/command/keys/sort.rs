@@ -1,7 +1,7 @@
-//! SORT: the elements of a list, a set or a sorted set in an order of their own or of other keys.
+//! SORT: sorts the elements of a list, a set or a sorted set by themselves or by other keys.
 //!
-//! BY and GET name keys that nobody can know before the elements are read: with such a pattern the command runs
-//! alone behind the gate.
+//! BY and GET name keys that are unknown before the elements are read. With such a pattern, the command runs alone
+//! behind the gate.
 
 use std::cmp::Ordering;
 
@@ -30,7 +30,7 @@ pub static COMMANDS: &[&Command] = &[&SORT, &SORT_RO];
 const OPTIONS: usize = 2;
 const BY_PATTERN: KeySpec = KeySpec::looked_up(patterns, "RO access");
 
-/// Looks for a pattern of BY or GET that makes keys of elements.
+/// Looks for a pattern of BY or GET that makes keys from elements.
 fn patterns(args: Args<'_>) -> Look {
     let (mut words, mut found) = (Words::new(args, OPTIONS), Look::Nowhere);
     while let Some(option) = words.next() {
@@ -57,7 +57,7 @@ fn stored_at(args: Args<'_>) -> Look {
     found
 }
 
-/// Passes over what belongs to an option.
+/// Skips the words of an option.
 fn skip(option: &[u8], words: &mut Words<'_>) {
     words.pass_over(match option {
         _ if args::is(option, "LIMIT") => 2,
@@ -66,7 +66,7 @@ fn skip(option: &[u8], words: &mut Words<'_>) {
     });
 }
 
-/// Whether a pattern has a place for the element.
+/// Whether a pattern has a placeholder for the element.
 fn makes_keys(pattern: &[u8]) -> bool {
     pattern.contains(&b'*')
 }
@@ -99,8 +99,8 @@ static SORT_RO: Command = Command {
 
 struct Options<'a> {
     by: Option<&'a [u8]>,
-    /// Whether the order stays as it is: a pattern without a place for the element is the same for all, and no
-    /// later one takes that back.
+    /// Whether the order stays as it is. A pattern without a placeholder is the same for all elements, and no later
+    /// pattern takes that back.
     unsorted: bool,
     limit: Option<(i64, i64)>,
     get: Vec<&'a [u8]>,
@@ -145,7 +145,7 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// Which of so many elements are wanted.
+    /// The wanted range among this many elements.
     fn range(&self, len: usize) -> std::ops::Range<usize> {
         let Some((offset, count)) = self.limit else { return 0..len };
         let start = usize::try_from(offset).unwrap_or(0).min(len);
@@ -167,7 +167,7 @@ fn sort(call: &mut Call<'_>, may_store: bool, reply: Reply<'_>) -> Outcome {
     let (mut elements, of_set) = elements(&mut call.db, key, unsorted && options.descending)?;
     let (mut alpha, mut by) = (options.alpha, options.by);
     if unsorted && of_set && options.store.is_some() {
-        // The order of a set means nothing, and must not get into a list.
+        // The order of a set means nothing and must not get into a list.
         (unsorted, alpha, by) = (false, true, None);
     }
     if !unsorted {
@@ -228,7 +228,7 @@ fn sorted(
         };
         let weight = match (alpha, text) {
             (true, text) => Weight::Text(text),
-            // Redis takes a key that is missing for zero.
+            // Redis takes a missing key for zero.
             (false, None) => Weight::Number(0.0),
             (false, Some(text)) => Weight::Number(format::parse_double(&text).ok_or(NO_NUMBER)?),
         };
@@ -247,8 +247,8 @@ fn sorted(
     Ok(weighted.into_iter().map(|(_, element)| element).collect())
 }
 
-/// What a pattern of BY or GET means for an element: the element itself for `#`, else the string at the key that
-/// it makes, or the field of the hash there. `None` if there is no such thing.
+/// Looks up what a pattern of BY or GET means for an element: for `#` the element itself, otherwise the string at the
+/// resulting key, or the field of the hash there. `None` if that does not exist.
 fn look_up(db: &mut Db<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
     if pattern == b"#" {
         return Some(element.to_vec());

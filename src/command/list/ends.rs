@@ -1,4 +1,4 @@
-//! Pushing to and popping from the ends of a list.
+//! Commands that push to and pop from the ends of a list.
 
 use super::{ONE_LIST, write, write_one};
 use crate::core::error::Remains;
@@ -123,7 +123,7 @@ fn pop_one(call: &mut Call<'_>, key: Key<'_>, end: End, reply: Reply<'_>) -> Out
     })
 }
 
-/// Removes so many elements, which are there, and writes them in the order in which they go.
+/// Removes this many existing elements and writes them in the order of their removal.
 pub(super) fn pop_several(
     call: &mut Call<'_>,
     key: Key<'_>,

@@ -1,5 +1,5 @@
-//! Commands for lists: pushing and popping in `ends`, the rest of one list here, those that move elements or
-//! choose among keys in `several`.
+//! Commands for lists. Pushing and popping are in `ends`, commands that move elements or choose among keys in
+//! `several`, and the other commands on one list here.
 
 mod ends;
 mod position;
@@ -59,7 +59,7 @@ fn write_one(reply: Reply<'_>, element: Item<'_>) -> crate::resp::Done {
     reply.bulk(element.as_bytes(&mut itoa::Buffer::new()))
 }
 
-/// The range that a client means by its first and last index; empty if there is nothing in it.
+/// Resolves a client's first and last index into a range, which may be empty.
 fn range(len: usize, start: i64, stop: i64) -> std::ops::Range<usize> {
     let absolute = |index: i64| if index < 0 { index.saturating_add(len as i64) } else { index };
     let (start, stop) = (absolute(start).max(0), absolute(stop).min(len as i64 - 1));
@@ -140,7 +140,7 @@ fn lset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let list = call.db.peek_view::<AnyList>(key)?.ok_or(CommandError::NoSuchKey)?;
     let index = list.index(args::integer(call.args.at(2))?).ok_or(CommandError::OutOfRange("index out of range"))?;
     call.db.edit::<AnyList, _>(key, |list| {
-        // As in Redis: one more, although it takes the place of another.
+        // As in Redis, this counts as one more element although it replaces another.
         list.expect(1, element.len());
         list.set(index, element);
         Ok(((), 1))

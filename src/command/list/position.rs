@@ -1,4 +1,4 @@
-//! LPOS: where an element stands.
+//! LPOS: the position of an element.
 
 use super::ONE_LIST;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, args};
@@ -19,11 +19,11 @@ pub(super) static LPOS: Command = Command {
 };
 
 struct Options {
-    /// Which match is the first to count, from the right if negative.
+    /// Which match counts as the first, from the right if negative.
     rank: i64,
-    /// How many matches; `None` for one, as no array.
+    /// How many matches; `None` for a single one without an array.
     count: Option<usize>,
-    /// How many elements to look at.
+    /// How many elements to compare.
     looked_at_max: usize,
 }
 

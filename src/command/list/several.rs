@@ -1,5 +1,5 @@
-//! Commands that move an element from one list to another, or take the first of several lists that has any; and
-//! the forms of them that wait.
+//! Commands that move an element from one list to another, or pop from the first of several lists that has any, and
+//! their blocking forms.
 
 use super::{ONE_LIST, ends};
 use crate::core::waiting::{Block, BlockedOn, timeout_seconds};
@@ -96,7 +96,7 @@ fn shift_or_wait(call: &mut Call<'_>, from: End, to: End, timeout_at: usize, rep
     if !call.may_block {
         return Ok(reply.null());
     }
-    // Redis answers with a null array when the time is over, although the element is no array.
+    // Redis answers with a null array after the timeout, although the element is not an array.
     call.block_on(Block::new(timeout, BlockedOn::List), reply)
 }
 
@@ -130,7 +130,7 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
         pushed(list, &element);
         Ok(((), 1))
     })?;
-    // To move is one change.
+    // A move counts as one change.
     call.db.count_as(before, 0);
     call.record(source).pop(from, 1);
     call.record(destination).push(to, std::iter::once(&element[..]));
@@ -171,10 +171,10 @@ fn pop_or_wait(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
     Ok(both.done())
 }
 
-/// The first of the keys that holds a list, with its length.
+/// Finds the first of the keys that holds a list. Returns it with its length.
 ///
 /// # Errors
-/// One before it holds something else.
+/// An earlier key holds something else.
 fn first_with_any<'a>(call: &mut Call<'a>) -> Result<Option<(Key<'a>, usize)>, CommandError> {
     let keys: Vec<Key<'a>> = call.keys().collect();
     for key in keys {
@@ -227,7 +227,7 @@ fn blmpop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
 }
 
-/// Pops from the first list that has any; gives the reply back if none has.
+/// Pops from the first list that has any. Gives the reply back if none has.
 fn pop_first<'a>(
     call: &mut Call<'_>,
     end: End,

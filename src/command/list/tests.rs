@@ -100,7 +100,8 @@ fn a_long_list_is_found_its_way_in_from_both_ends() {
     t.assert_replay_equals_live();
 }
 
-/// A list of one element, moved to itself, once lost its expiry, for the key went with the element and came anew.
+/// Moving the only element of a list to the list itself once lost the expiry, because the key was removed with the
+/// element and created again.
 #[test]
 fn a_rotated_list_keeps_its_expiry() {
     let mut t = Runner::new();

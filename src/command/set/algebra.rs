@@ -1,7 +1,7 @@
 //! Commands that combine sets: intersection, union, difference.
 //!
-//! All sets are looked at together; a result that is stored is made beside them and put in place at the end, so
-//! the destination may be one of them.
+//! All sets are read together. A stored result is built beside them and put in place at the end, so the destination
+//! may be one of them.
 
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
@@ -107,7 +107,7 @@ enum Operation {
     Diff,
 }
 
-/// The sets at these keys, `None` where there is none.
+/// The sets at these keys; `None` for a missing key.
 ///
 /// # Errors
 /// One of the keys holds something else.
@@ -126,7 +126,7 @@ fn give(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outcome 
     let mut result = SetMut::new(&limits);
     let mut found = Vec::new();
     match operation {
-        // A member is found once: no need to look whether it was found before.
+        // A member is found only once, so there is no need to check for duplicates.
         Operation::Inter => inter(&sets, &mut |member| {
             found.push(member);
             true
@@ -171,7 +171,7 @@ fn store(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outcome
     Ok(reply.int(count as i64))
 }
 
-/// Finds what all sets have, from the smallest on; ends when `found` returns false.
+/// Finds the members of all sets, starting from the smallest set. Ends when `found` returns false.
 fn inter<'a>(sets: &[Option<SetRef<'a>>], found: &mut dyn FnMut(Item<'a>) -> bool) {
     let Some(mut sets) = sets.iter().copied().collect::<Option<Vec<SetRef<'a>>>>() else { return };
     sets.sort_by_key(SetRef::len);
@@ -195,7 +195,8 @@ fn union(sets: &[Option<SetRef<'_>>], result: &mut SetMut<'_>) {
     }
 }
 
-/// Finds what only the first set has. The larger others are asked first: a member is most likely there.
+/// Finds the members of the first set alone. Larger other sets are asked first, because a member is most likely
+/// there.
 fn diff<'a>(sets: &[Option<SetRef<'a>>], found: &mut dyn FnMut(Item<'a>)) {
     let Some((Some(first), others)) = sets.split_first() else { return };
     let mut others: Vec<SetRef<'a>> = others.iter().flatten().copied().collect();

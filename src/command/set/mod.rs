@@ -1,4 +1,4 @@
-//! Commands for sets, one set at a time; those that combine several are in `algebra`.
+//! Commands on one set. Those that combine several are in `algebra`.
 
 mod algebra;
 #[cfg(test)]
@@ -277,7 +277,7 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
     Ok(members.done())
 }
 
-/// Removes `count` members at random, fewer than there are. Where few stay, those that stay are drawn.
+/// Removes `count` random members, fewer than all. If few stay, those that stay are drawn instead.
 fn draw(set: &mut SetMut<'_>, count: usize) -> Vec<Vec<u8>> {
     let distinct = |wanted: usize, set: &SetMut<'_>| {
         let mut drawn = std::collections::HashSet::new();
@@ -342,14 +342,14 @@ fn srandmember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(members.done())
 }
 
-/// Different members at random: all if that many are wanted.
+/// Different random members: all if that many are wanted.
 fn distinct(set: SetRef<'_>, wanted: usize) -> Vec<Item<'_>> {
     let len = set.len();
     if wanted >= len {
         return set.iter().collect();
     }
     if wanted.saturating_mul(3) > len || !matches!(set, SetRef::Large(_)) {
-        // Draws would often come twice: all stand in a row, and chance chooses among those behind.
+        // Draws would often repeat, so all are put in a row and shuffled from the front.
         let mut all: Vec<Item<'_>> = set.iter().collect();
         random::with(|random| (0..wanted).for_each(|at| all.swap(at, at + random.index(len - at))));
         all.truncate(wanted);
