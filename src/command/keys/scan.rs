@@ -324,7 +324,7 @@ fn random_key(db: &mut Db<'_>, random: &mut Random) -> Result<Option<Vec<u8>>, C
     Ok(None)
 }
 
-/// A shard, each as likely as it has keys, those that are busy left out; `None` if there is no key.
+/// A random shard, weighted by its number of keys, without busy ones; `None` if there is no key.
 ///
 /// # Errors
 /// None was found, and a shard is busy.

@@ -35,7 +35,7 @@ pub static COMMANDS: &[&Command] = &[
     &algebra::SUNIONSTORE,
 ];
 
-/// Records of members that went name no more than so many, so that no record becomes too large.
+/// Records of removed members name at most this many, so that no record becomes too large.
 const LOGGED_TOGETHER_MAX: usize = 1024;
 
 /// What the commands on one set share.

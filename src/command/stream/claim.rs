@@ -34,7 +34,7 @@ struct Options {
 
 impl Options {
     fn parse(args: Args<'_>, now: i64) -> Result<Options, CommandError> {
-        // What is no id begins the options.
+        // The first word that is not an id begins the options.
         let ids: Vec<StreamId> = args.from(5).map_while(|word| ids::exact(word, 0).ok()).collect();
         let mut words = Words::new(args, 5 + ids.len());
         let mut options =
@@ -61,7 +61,7 @@ impl Options {
                 return Err(CommandError::echo("Unrecognized XCLAIM option '", word, "'"));
             }
         }
-        // A time that cannot be is now: clocks of clients may be ahead.
+        // An impossible time becomes now, because clients' clocks may be ahead.
         if options.delivered < 0 || options.delivered > now {
             options.delivered = now;
         }
@@ -77,7 +77,7 @@ impl Options {
     }
 }
 
-/// The least idle time, by which is claimed; a negative one is none.
+/// The least idle time of claimed entries. A negative one counts as none.
 fn min_idle(word: &[u8], command: &str) -> Result<i64, CommandError> {
     let least = format::parse_i64(word).map(|least| least.max(0));
     least.ok_or_else(|| CommandError::err(format_args!("Invalid min-idle-time argument for {command}")))
@@ -113,8 +113,8 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(list.done())
 }
 
-/// Whether this is the first that is heard of a consumer. Of one who claims in vain again and again only the
-/// time is kept, and that not in the log.
+/// Whether the consumer is new. For a consumer that repeatedly claims in vain, only the time is kept, and not in the
+/// log.
 fn is_new_consumer(stream: &Stream, asker: Asker<'_>) -> bool {
     stream.group(asker.group).is_some_and(|group| group.consumer(asker.consumer).is_none())
 }
@@ -124,7 +124,7 @@ fn check_group(call: &mut Call<'_>, key: Key<'_>, group: &[u8]) -> Result<(), Co
     found.map(|_| ()).ok_or_else(|| no_group(key.bytes, group, ""))
 }
 
-/// Writes the entries, or only their ids; all of them are there.
+/// Writes the entries, or only their ids. All of them exist.
 fn write_claimed(list: &mut Elements<'_>, stream: Option<&Stream>, ids: &[StreamId], just_id: bool) {
     for id in ids {
         match stream.and_then(|stream| stream.get(*id)).filter(|_| !just_id) {
@@ -149,7 +149,7 @@ pub(super) static XAUTOCLAIM: Command = Command {
     ..XCLAIM
 };
 
-/// So many pending entries are looked at for each that may be claimed.
+/// This many pending entries are examined for each one that may be claimed.
 const ATTEMPTS_PER_ENTRY: usize = 10;
 /// The largest COUNT.
 const COUNT_MAX: i64 = i64::MAX / 16;
@@ -195,8 +195,8 @@ fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(three.done())
 }
 
-/// What of the pending entries from an id on is to be claimed, or has gone; and the id to go on from, the
-/// smallest at the end.
+/// The pending entries from an id on that are to be claimed, or are gone; and the id to continue from, the smallest
+/// at the end.
 fn to_claim(
     stream: &Stream,
     asker: Asker<'_>,

@@ -1,4 +1,4 @@
-//! XDELEX and XACKDEL: deleting entries with regard to what groups refer to.
+//! XDELEX and XACKDEL: delete entries with respect to the references of groups.
 
 use std::ops::Range;
 
@@ -45,12 +45,12 @@ pub(super) fn policy(word: &[u8]) -> Option<RefPolicy> {
     }
 }
 
-/// The policy, and where the ids stand, from an argument on.
+/// The policy and the range of the ids, from an argument on.
 fn parse(args: Args<'_>, first: usize) -> Result<(RefPolicy, Range<usize>), CommandError> {
     let (mut chosen, mut ids, mut at) = (None, None, first);
     while let Some(word) = args.get(at) {
         at += 1;
-        // Of several IDS the last one counts.
+        // The last of several IDS counts.
         if args::is(word, "IDS") && at < args.len() {
             let numids = args::positive(args.at(at), "Number of IDs must be a positive integer")?;
             at += 1;
@@ -94,20 +94,20 @@ fn xackdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             return Done { deletion: Deletion::Missing, changed: false, deleted: false, counted: 0 };
         }
         let came_to = stream.delete_by(id, policy).0;
-        // That the entry went before makes no difference to who acknowledges it.
+        // An earlier deletion of the entry makes no difference to the acknowledging client.
         let deletion = if came_to == Deletion::Missing { Deletion::Deleted } else { came_to };
         Done { deletion, changed: true, deleted: came_to == Deletion::Deleted, counted: 1 }
     })
 }
 
-/// What was done about one id.
+/// The outcome for one id.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// What the reply says.
+    /// What to reply.
     deletion: Deletion,
-    /// Whether anything is other than before, be it what a group refers to.
+    /// Whether anything changed, including the references of a group.
     changed: bool,
-    /// Whether an entry went: for WATCH, only that is a change of the key.
+    /// Whether an entry was removed. For WATCH, only that is a change of the key.
     deleted: bool,
     /// How many changes it counts as, for `save`.
     counted: u64,
@@ -142,7 +142,7 @@ fn log<'d>(
     }
 }
 
-/// Deletes entries one by one, and replies with a code for each.
+/// Deletes entries one by one and replies with a code for each.
 fn delete(
     call: &mut Call<'_>,
     (key, group, policy): (Key<'_>, Option<&[u8]>, RefPolicy),

@@ -37,7 +37,7 @@ const NO_KEY: CommandError = CommandError::Text(
     "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to create an empty stream automatically.",
 );
 
-/// The options behind the id: MKSTREAM where it may stand, and the number of entries read.
+/// The options behind the id: MKSTREAM if it is allowed, and the number of entries read.
 fn options(args: Args<'_>, may_create: bool) -> Result<(bool, Option<u64>), CommandError> {
     let (mut create, mut entries_read, mut words) = (false, None, Words::new(args, 5));
     while let Some(word) = words.next() {

@@ -1,4 +1,4 @@
-//! Reading ids from arguments, with the liberties that Redis takes.
+//! Parses ids from arguments, with the liberties that Redis takes.
 
 use crate::base::format;
 use crate::core::CommandError;
@@ -7,7 +7,7 @@ use crate::value::stream::StreamId;
 
 const INVALID: CommandError = CommandError::Text("ERR Invalid stream ID specified as stream command argument");
 
-/// Longer words are no ids.
+/// Longer words are not ids.
 const WORD_MAX: usize = 127;
 
 /// An id as XADD takes it.
@@ -17,7 +17,7 @@ pub(super) enum Wanted {
     Auto,
     /// `<ms>-*`: the next number within this millisecond.
     Within(u64),
-    /// All of it.
+    /// A complete id.
     Exactly(StreamId),
 }
 
@@ -65,7 +65,7 @@ pub(super) fn end(word: &[u8]) -> Result<StreamId, CommandError> {
     }
 }
 
-/// The time, and what stands behind the dash.
+/// The time, and the part behind the dash.
 fn parts(word: &[u8]) -> Result<(u64, Option<&[u8]>), CommandError> {
     if word.len() > WORD_MAX {
         return Err(INVALID);
@@ -78,7 +78,7 @@ fn parts(word: &[u8]) -> Result<(u64, Option<&[u8]>), CommandError> {
     Ok((number(ms).ok_or(INVALID)?, seq))
 }
 
-/// A number as C's `strtoull` reads it, but a canonical negative one is none.
+/// A number as C's `strtoull` parses it, except that a canonical negative number is refused.
 fn number(word: &[u8]) -> Option<u64> {
     if let Some(number) = format::parse_i64(word) {
         return u64::try_from(number).ok();

@@ -1,4 +1,4 @@
-//! XINFO: what a stream, its groups and their consumers are like.
+//! XINFO: describes a stream, its groups and their consumers.
 
 use super::{ONE_STREAM, no_group_of_key, write_entry};
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, args, categories, flags, help};
@@ -26,10 +26,10 @@ static STREAM: Command = Command {
     ..ONE_STREAM
 };
 
-/// Unless a COUNT says otherwise, so many entries are shown in full.
+/// How many entries the full form shows by default.
 const FULL_COUNT: usize = 10;
 
-/// How much is to be shown: `None` for the short form.
+/// How many entries to show; `None` for the short form.
 fn full(args: Args<'_>) -> Result<Option<usize>, CommandError> {
     let wrong = || CommandError::subcommand_syntax(args.at(1), "XINFO");
     match args.len() {
@@ -130,7 +130,7 @@ fn group_in_full(out: &mut Elements<'_>, stream: &Stream, group: &Group, count: 
     map.end();
 }
 
-/// How far a group has come.
+/// The progress of a group.
 fn write_progress(map: &mut Elements<'_>, stream: &Stream, group: &Group) {
     map.bulk(b"entries-read");
     int_or_null(map, group.entries_read.map(|read| read as i64));

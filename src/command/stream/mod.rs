@@ -1,5 +1,5 @@
-//! Commands for streams: adding, deleting and reading entries. Groups and what they deliver are in the files
-//! beside this one.
+//! Commands for streams: adding, deleting and reading entries. Groups and their deliveries are in the files beside
+//! this one.
 
 mod claim;
 mod delete;
@@ -225,7 +225,7 @@ fn xsetid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
-/// Writes an entry into the pair that was opened for it.
+/// Writes an entry into the pair opened for it.
 fn write_entry(pair: &mut Elements<'_>, entry: &Entry<'_>) {
     pair.bulk(entry.id.text().as_bytes());
     let mut fields = pair.array(2 * entry.len());
@@ -236,14 +236,14 @@ fn write_entry(pair: &mut Elements<'_>, entry: &Entry<'_>) {
     fields.end();
 }
 
-/// Writes an entry as a reply of its own.
+/// Writes an entry as the whole reply.
 fn entry_reply(reply: Reply<'_>, entry: &Entry<'_>) {
     let mut pair = reply.array(2);
     write_entry(&mut pair, entry);
     let _ = pair.done();
 }
 
-/// The error of a group that is not there, with what an error of the command adds to it.
+/// The error for a missing group, with the suffix that the command adds.
 fn no_group(key: &[u8], group: &[u8], after: &str) -> CommandError {
     let (key, group) = (crate::core::error::until_nul(key), crate::core::error::until_nul(group));
     CommandError::Echo(
@@ -251,7 +251,7 @@ fn no_group(key: &[u8], group: &[u8], after: &str) -> CommandError {
     )
 }
 
-/// The same where the key is there.
+/// The same if the key exists.
 fn no_group_of_key(key: &[u8], group: &[u8]) -> CommandError {
     let (key, group) = (crate::core::error::until_nul(key), crate::core::error::until_nul(group));
     CommandError::Echo([b"NOGROUP No such consumer group '", group, b"' for key name '", key, b"'"].concat())

@@ -1,4 +1,4 @@
-//! XACK and XPENDING: what was delivered and is not acknowledged.
+//! XACK and XPENDING: entries that were delivered and not acknowledged.
 
 use smallvec::SmallVec;
 
@@ -51,7 +51,7 @@ pub(super) static XPENDING: Command = Command {
     ..ONE_STREAM
 };
 
-/// Which pending entries are asked for.
+/// The filter for pending entries.
 struct Filter<'a> {
     min_idle: i64,
     start: StreamId,
@@ -121,7 +121,7 @@ fn write_pending(list: &mut UnknownElements<'_>, pending: &Pending, idle: i64) {
     let _ = four.done();
 }
 
-/// How many are pending, between which ids, and how many for each consumer.
+/// Replies with how many are pending, between which ids, and how many for each consumer.
 fn summary(group: &Group, reply: Reply<'_>) -> Outcome {
     let mut four = reply.array(4);
     four.int(group.pending.len() as i64);

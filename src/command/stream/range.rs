@@ -50,7 +50,7 @@ fn range(call: &mut Call<'_>, reply: Reply<'_>, backward: bool) -> Outcome {
     }))
 }
 
-/// The number of entries asked for; a negative one is none.
+/// The number of wanted entries. A negative one counts as zero.
 fn count(args: Args<'_>) -> Result<Option<usize>, CommandError> {
     let (mut count, mut words) = (None, Words::new(args, 4));
     while let Some(word) = words.next() {

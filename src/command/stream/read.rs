@@ -1,7 +1,7 @@
 //! XREAD and XREADGROUP.
 //!
-//! What is asked for is read whole before anything is looked at, and what is not there is noticed before
-//! anything is delivered. XREADGROUP delivers stream by stream, and then writes what it has delivered.
+//! The request is parsed completely before anything is read, and missing keys and groups are detected before anything
+//! is delivered. XREADGROUP delivers stream by stream and then writes what it has delivered.
 
 use smallvec::SmallVec;
 
@@ -47,16 +47,16 @@ pub(super) static XREADGROUP: Command = Command {
     ..ONE_STREAM
 };
 
-/// What was asked for.
+/// The parsed request.
 struct Request<'a> {
     /// The group and the consumer.
     group: Option<(&'a [u8], &'a [u8])>,
     /// `None` for all.
     count: Option<usize>,
-    /// In milliseconds; `None` not to wait.
+    /// In milliseconds; `None` does not wait.
     block: Option<i64>,
     keep: bool,
-    /// Where the first key stands, and how many there are.
+    /// The index of the first key, and how many keys there are.
     first: usize,
     streams: usize,
 }
@@ -104,14 +104,14 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    /// The place of each key, and the word of its id.
+    /// The index of each key, and the word of its id.
     fn each(&self, args: Args<'a>) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
         let streams = self.streams;
         (self.first..self.first + streams).map(move |place| (place, until_nul(args.at(place + streams))))
     }
 
-    /// The executor has locked the keys behind the first word STREAMS that may be the option: it is not, if a
-    /// group or consumer is called so behind another option.
+    /// The executor has locked the keys behind the first word STREAMS that may be the option. It is not the option if
+    /// a group or consumer behind another option has that name.
     fn check_keys(&self, call: &Call<'_>) -> Result<(), CommandError> {
         let found = &call.keys.named;
         let named = found.first().is_some_and(|key| key.place == self.first) && found.len() == self.streams;
@@ -148,7 +148,7 @@ fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if served.is_empty() {
         let Some(ms) = request.block else { return Ok(reply.null_array()) };
         let mut block = Block::new(waiting::timeout(ms, now)?, BlockedOn::Stream);
-        // What comes from now on, not what will have come when it is looked at again.
+        // Resolved now: entries from now on, not from when the command runs again.
         if behind.iter().any(|(_, _, word)| *word == b"$") {
             let ids: Vec<_> = behind.iter().map(|(_, id, word)| (id.text(), *word)).collect();
             let ids = ids.iter().map(|(id, word)| if *word == b"$" { id.as_bytes() } else { word });
@@ -171,7 +171,7 @@ fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(streams.0.done())
 }
 
-/// The id behind which entries are wanted.
+/// The id after which entries are wanted.
 fn position(stream: Option<&Stream>, word: &[u8]) -> Result<StreamId, CommandError> {
     let last_id = stream.map_or(StreamId::MIN, Stream::last_id);
     match word {
@@ -214,11 +214,11 @@ impl<'a> Served<'a> {
     }
 }
 
-/// What one stream gives to a consumer.
+/// What one stream delivers to a consumer.
 enum Delivery {
-    /// So many entries behind an id.
+    /// This many entries after an id.
     New(StreamId, usize),
-    /// Entries that it has already.
+    /// Entries that it already owns.
     Again(Vec<StreamId>),
 }
 
@@ -234,9 +234,9 @@ impl Delivery {
 /// What a consumer wants of one stream.
 #[derive(Clone, Copy)]
 enum Want {
-    /// What nobody has got yet.
+    /// Entries that were never delivered.
     New,
-    /// What it has got behind an id.
+    /// Entries that it owns after an id.
     Again(StreamId),
 }
 
@@ -284,7 +284,7 @@ fn want(word: &[u8]) -> Result<Want, CommandError> {
         b"+" => Err(CommandError::Text(
             "ERR The + ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The + ID would just return an empty result set.",
         )),
-        // The largest id is how Redis writes `>` to itself.
+        // Redis represents `>` by the largest id.
         _ => Ok(match ids::exact(word, 0)? {
             StreamId::MAX => Want::New,
             id => Want::Again(id),
@@ -292,8 +292,8 @@ fn want(word: &[u8]) -> Result<Want, CommandError> {
     }
 }
 
-/// Delivers from one stream and logs it; `None` if there is nothing new. Of one who asks again and again for
-/// nothing only the time is kept, and that not in the log.
+/// Delivers from one stream and logs it; `None` if there is nothing new. For a consumer that repeatedly asks in vain,
+/// only the time is kept, and not in the log.
 fn deliver(
     call: &mut Call<'_>,
     key: Key<'_>,
@@ -328,7 +328,7 @@ fn deliver(
     })
 }
 
-/// The ids of so many entries behind an id.
+/// The ids of this many entries after an id.
 fn new_ids(db: &Db<'_>, key: Key<'_>, after: StreamId, count: usize) -> Vec<StreamId> {
     let range = db.viewed::<AnyStream>(key).zip(after.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
     range.into_iter().flatten().take(count).map(|entry| entry.id).collect()

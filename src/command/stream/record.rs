@@ -1,4 +1,4 @@
-//! What a consumer got, for the log: the state of what is pending for it then, with the times.
+//! What a consumer received, for the log: its pending entries afterwards, with the times.
 
 use smallvec::SmallVec;
 
@@ -7,7 +7,7 @@ use crate::keyspace::Key;
 use crate::persist::verbs::{GroupPosition, PendingEntry};
 use crate::value::stream::{AnyStream, StreamId};
 
-/// Who asks, and when.
+/// The consumer that asks, and the time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker<'a> {
     pub(super) group: &'a [u8],

@@ -35,7 +35,7 @@ fn an_entry_is_logged_with_its_id_and_what_trimming_came_to() {
             "XADD s 1700000000001-1 a 4",
         ]
     );
-    // Back in time: the last id counts on.
+    // The clock went back, so the last id is incremented.
     t.advance_ms(-1000);
     assert_eq!(t.run("XADD s * a 5"), "$15 1700000000001-2 ");
     assert_eq!(t.run("XTRIM s MINID 1700000000001-1"), ":2 ");
@@ -63,10 +63,10 @@ fn with_max(line: &str) -> String {
     line.replace("MAX", "18446744073709551615")
 }
 
-/// How many records that is.
+/// How many records those are.
 const TWO_GROUPS_LOGGED: usize = 10;
 
-/// The ids of the entries, and of what is pending in each of the two groups.
+/// The ids of the entries, and of the pending entries in each of the two groups.
 fn left(t: &mut Runner) -> String {
     let ids = |reply: String| -> String {
         let ids = reply.split(' ').filter_map(|word| word.strip_suffix("-0")).map(str::to_owned);
@@ -119,7 +119,7 @@ fn what_groups_keep_of_a_deleted_entry_still_counts() {
     t.run("XDEL s 4-0");
     assert_eq!(t.run("XDELEX s DELREF IDS 2 4-0 4-0"), "*2 :-1 :-1 ");
     assert_eq!(left(&mut t), "1 2 5 |  | 1 2");
-    // Without a group nobody refers to anything.
+    // Without a group there are no references.
     t.run("XGROUP DESTROY s g");
     t.run("XGROUP DESTROY s h");
     assert_eq!(t.run("XDELEX s ACKED IDS 2 5-0 9-0"), "*2 :1 :-1 ");
@@ -264,7 +264,7 @@ fn mistakes_in_what_to_delete_are_named_as_in_redis() {
         let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value ";
         assert_eq!(t.run(&format!("{command} IDS 1 1-1")), wrong_type);
     }
-    // Where there is nothing, the ids are not looked at.
+    // If the key or group is missing, the ids are not checked.
     for command in ["XDELEX none", "XACKDEL none g", "XACKDEL s none"] {
         assert_eq!(t.run(&format!("{command} DELREF IDS 2 1-1 abc")), "*2 :-1 :-1 ", "{command}");
     }

@@ -8,22 +8,21 @@ use crate::resp::{Args, Reply};
 use crate::value::Limits;
 use crate::value::stream::{AnyStream, RefPolicy, Stream, StreamId, Trim};
 
-/// Where trimming is approximate and no LIMIT is given, so many blocks go at once, ...
+/// Without a LIMIT, approximate trimming removes this many blocks at once, ...
 const BLOCKS_MAX: usize = 100;
-/// ... so many entries if a block has no largest number of them, ...
+/// ... this many entries if blocks have no largest number of entries, ...
 const LIMIT_OF_UNLIMITED: u64 = 10_000;
 /// ... and never more than this.
 const LIMIT_MAX: u64 = 1_000_000;
 
-/// What trimming came to, as it is to be logged: not as it was asked for, since blocks may differ where it is
-/// replayed.
+/// The result of trimming, as it is logged. The request itself is not logged, because blocks may differ in a replay.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Trimmed {
     /// Nothing changed.
     Nothing,
-    /// So many entries went at the beginning; and what groups kept up to an id, by DELREF.
+    /// This many entries were removed at the beginning; with DELREF, the groups' references up to an id, too.
     First(u64, Option<StreamId>),
-    /// All that no group refers to, up to this id.
+    /// Every unreferenced entry up to this id.
     AckedUpTo(StreamId),
 }
 
@@ -57,7 +56,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// The options of XADD, and where its id stands.
+    /// The options of XADD, and the index of its id.
     pub(super) fn parse_xadd(args: Args<'_>, limits: &Limits) -> Result<(Options, usize), CommandError> {
         let mut options = Options::default();
         let mut words = Words::new(args, 2);
@@ -70,7 +69,7 @@ impl Options {
             if args::is(word, "NOMKSTREAM") {
                 options.only_existing = true;
             } else if !options.take(word, &mut words)? {
-                // An id, or a mistake, and that comes before those among the options.
+                // It is an id or a mistake, and that is reported before mistakes in the options.
                 ids::wanted(word)?;
                 return Ok((options.settle(limits, false)?, at));
             }
@@ -88,7 +87,7 @@ impl Options {
         options.settle(limits, true)
     }
 
-    /// Takes one option with its values; false if the word is none.
+    /// Takes one option with its values; false if the word is not an option.
     fn take(&mut self, word: &[u8], words: &mut Words<'_>) -> Result<bool, CommandError> {
         if let Some(policy) = delete::policy(word).filter(|_| self.policy.is_none()) {
             self.policy = Some(policy);
@@ -147,8 +146,8 @@ impl Options {
         Ok(self)
     }
 
-    /// Trims a stream; returns how many entries went, and how to log what changed. Where a policy looks at every
-    /// entry, an approximate length spares none of a block for the sake of the block: `~` only brings its limit.
+    /// Trims a stream. Returns how many entries were removed, and how to log the change. If a policy examines every
+    /// entry, `~` does not spare the rest of a block; it only brings its limit.
     pub(super) fn apply(&self, stream: &mut Stream) -> (u64, Trimmed) {
         let Some(trim) = self.trim else { return (0, Trimmed::Nothing) };
         let (policy, limit) = (self.policy.unwrap_or_default(), self.limit.unwrap_or(0));
@@ -164,7 +163,7 @@ impl Options {
                     Trim::MaxLen(_) => first,
                     Trim::MinId(min) => Some(first.map_or(min, |first| first.min(min))),
                 };
-                // What is kept of anything before the beginning; all of it, where there is none.
+                // References to entries before the beginning, or all references if no entry is left.
                 let last = beginning.map_or(Some(StreamId::MAX), StreamId::previous).filter(|_| dropped > 0);
                 (gone, if gone + dropped > 0 { Trimmed::First(gone, last) } else { Trimmed::Nothing })
             }
@@ -181,7 +180,7 @@ pub(super) static XTRIM: Command = Command {
     arity: Arity::AtLeast(4),
     flags: flags::WRITE,
     keys: Keys(&[KeySpec::at(1, "RW delete")]),
-    log: LogRule::Effects, // as what it came to: blocks may differ where it is replayed
+    log: LogRule::Effects, // as its result: blocks may differ in a replay
     handler: Handler::Data(xtrim),
     complexity: "O(N), with N being the number of evicted entries. Constant times are very small however, since entries are organized in macro nodes containing multiple entries that can be released with a single deallocation.",
     tips: "nondeterministic_output",
@@ -201,7 +200,7 @@ fn xtrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let (gone, trimmed) = options.apply(stream);
         Ok(((gone, trimmed), u64::from(!matches!(trimmed, Trimmed::Nothing))))
     })?;
-    // That groups drop what they kept of entries deleted before is no change of the key, but is to be logged.
+    // Groups that drop references to entries deleted earlier do not change the key, but this must be logged.
     call.db.count_as(before, gone);
     if gone > 0 {
         call.db.note_watched(key);

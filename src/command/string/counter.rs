@@ -1,7 +1,7 @@
 //! Counters: integers, and floating-point numbers.
 //!
 //! Invariants:
-//! - The result of integer arithmetic is stored as a number, the expiry kept.
+//! - The result of integer arithmetic is stored as a number. The expiry is kept.
 //! - What is logged is the result, never the operand: a replay must not depend on the arithmetic. INCRBYFLOAT
 //!   calculates as C's `long double` does.
 
@@ -14,7 +14,7 @@ use crate::keyspace::NewValue;
 use crate::persist::WireValue;
 use crate::resp::Reply;
 
-/// What all counters share: logged by the value that the key has then.
+/// What all counters share. They are logged by the resulting value.
 const COUNTER: Command =
     Command { flags: WRITE_FAST, keys: Keys(&[KeySpec::at(1, "RW access update")]), log: LogRule::Effects, ..STRING };
 
@@ -108,7 +108,7 @@ fn incrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let sum = current.checked_add(increment).ok_or(CommandError::NanOrInfinity)?;
     let mut text = Vec::new();
     sum.write_human(&mut text);
-    // Not as a number, even where it is one: `OBJECT ENCODING` says `embstr` in Redis too.
+    // Not stored as a number, even if it is one: `OBJECT ENCODING` says `embstr` in Redis, too.
     store(call, key, NewValue::Bytes(&text), &text, expiry);
     Ok(reply.bulk(&text))
 }

@@ -1,9 +1,9 @@
 //! LCS: the longest common subsequence of two strings.
 //!
-//! Redis fills a table of 4 bytes a cell, `L[i][j]` being the length for the first `i` and `j` bytes, and
-//! walks back through it. Neighbours in a row differ by 0 or 1, so one bit a cell says it all, and a whole
-//! row follows from the one before it by an addition and three logical operations on words of 64 cells
-//! (Crochemore, Hyyrö): a table of the same limits takes a 32nd of the memory and of the time.
+//! Redis fills a table of 4 bytes per cell, where `L[i][j]` is the length for the first `i` and `j` bytes, and walks
+//! back through it. Neighbours in a row differ by 0 or 1, so one bit per cell is enough. A whole row follows from the
+//! previous one by an addition and three logical operations on words of 64 cells (Crochemore, Hyyrö). A table with
+//! the same limits takes a 32nd of the memory and of the time.
 //!
 //! ```text
 //! a bit of row i at column j is 0  ⇔  L[i][j+1] = L[i][j] + 1
@@ -11,8 +11,8 @@
 //! row i = (row + (row & mask)) | (row & !mask)      mask: where b has the byte a[i-1]
 //! ```
 //!
-//! On the way back, at cells that do not match, Redis goes up if `L[i-1][j] > L[i][j-1]`, which is so
-//! exactly if `L[i][j] = L[i][j-1] + 1`: the bit itself.
+//! On the way back, at cells that do not match, Redis goes up if `L[i-1][j] > L[i][j-1]`. That holds exactly if
+//! `L[i][j] = L[i][j-1] + 1`, which is the bit itself.
 //!
 //! Invariant: the limits, and which of several longest subsequences is given, are those of Redis.
 
@@ -21,7 +21,7 @@ use crate::core::args::is;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, Words, flags};
 use crate::resp::{Elements, Reply};
 
-/// The bytes of one cell in Redis' table, by which its limit is reckoned.
+/// The bytes of one cell in Redis' table, from which its limit is computed.
 const REDIS_CELL_BYTES: u64 = 4;
 /// Strings of this length or longer are refused.
 const LEN_LIMIT: u64 = u32::MAX as u64 - 1;
@@ -121,14 +121,14 @@ fn check_limits(lengths: [u64; 2], string_max_bytes: u64) -> Result<(), CommandE
 const NO_MEMORY: CommandError =
     CommandError::Text("ERR Insufficient memory, failed allocating transient memory for LCS");
 
-/// The bytes of the string at the key number `index`; copied, for two values cannot be borrowed at once.
+/// Copies the string at the key number `index`, because two values cannot be borrowed at once.
 fn copy(call: &mut Call<'_>, index: usize) -> Result<Vec<u8>, CommandError> {
     let key = call.key(1 + index);
     let value = call.db.string_to_change(key)?;
     Ok(value.map_or_else(Vec::new, |value| text(value, &mut itoa::Buffer::new()).to_vec()))
 }
 
-/// A piece that both strings have, as long as it goes on in both.
+/// A maximal run that both strings share.
 #[derive(Debug, PartialEq)]
 struct Match {
     /// Where it begins in the first string.
@@ -154,11 +154,11 @@ impl Match {
     }
 }
 
-/// The rows of the table, or the last of them alone.
+/// The rows of the table, or only the last of them.
 struct Table {
     /// Words in a row.
     width: usize,
-    /// Row by row from row 1 on; the bits above the last column are ones.
+    /// Row by row from row 1 on. The bits above the last column are ones.
     rows: Vec<u64>,
 }
 
@@ -186,13 +186,13 @@ impl Table {
         last.iter().map(|word| word.count_zeros() as usize).sum()
     }
 
-    /// Whether the cell is one more than its neighbour to the left.
+    /// Whether the cell is one larger than its neighbour to the left.
     fn grows(&self, i: usize, j: usize) -> bool {
         let word = self.rows[(i - 1) * self.width + (j - 1) / 64];
         word >> ((j - 1) % 64) & 1 == 0
     }
 
-    /// Walks back through the table: the pieces, last first.
+    /// Walks back through the table. Returns the runs, last first.
     fn matches(&self, a: &[u8], b: &[u8]) -> Vec<Match> {
         let mut matches = Vec::new();
         let (mut i, mut j) = (a.len(), b.len());
@@ -230,7 +230,7 @@ fn step(row: &mut [u64], mask: &[u64]) {
     }
 }
 
-/// For each byte of one string, where it stands in the other: a bit a column.
+/// For each byte of one string, its positions in the other: one bit per column.
 struct Masks {
     width: usize,
     /// By byte: its number among the different bytes of the first string.
@@ -278,7 +278,7 @@ mod tests {
     use crate::exec::testing::Runner;
     use crate::resp::Resp;
 
-    /// Redis' own way: the table of lengths, and the walk back through it.
+    /// Redis' own algorithm: the table of lengths, and the walk back through it.
     fn by_the_book(a: &[u8], b: &[u8]) -> (usize, Vec<Match>) {
         let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
         for i in 1..=a.len() {

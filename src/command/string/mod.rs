@@ -8,8 +8,8 @@
 //! Here: reading whole values, and what the parts share.
 //!
 //! Invariants:
-//! - A value that is written whole and is the text of an `i64` is stored as that number (`OBJECT ENCODING`
-//!   says `int`); one that was changed in place is growable (`raw`).
+//! - A value that is written as a whole and is the text of an `i64` is stored as that number (`OBJECT ENCODING` says
+//!   `int`). One that was changed in place is growable (`raw`).
 //! - GET and SET without options allocate nothing for values that fit a record.
 
 mod counter;
@@ -132,14 +132,14 @@ fn getdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(done)
 }
 
-/// Removes a key, if it is there, and logs it.
+/// Removes a key, if it exists, and logs it.
 fn remove(call: &mut Call<'_>, key: Key<'_>) {
     if call.db.remove(key) {
         call.record(key).delete();
     }
 }
 
-/// The value that stands for a whole text: a number where the text is one.
+/// The value for a whole text: a number if the text is one.
 #[inline]
 fn encoded(text: &[u8]) -> NewValue<'_> {
     match format::parse_i64(text) {
@@ -148,7 +148,7 @@ fn encoded(text: &[u8]) -> NewValue<'_> {
     }
 }
 
-/// The text of a value; `digits` holds it if the value is a number.
+/// The text of a value. `digits` holds it if the value is a number.
 #[inline]
 pub(super) fn text<'v>(value: StringRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
     match value {
@@ -170,7 +170,7 @@ fn string_element(elements: &mut Elements<'_>, value: StringRef<'_>) {
     }
 }
 
-/// The string at a key that is about to be changed, and the expiry to be kept (Unix ms).
+/// The string at a key that is about to be changed, and the expiry to keep (Unix ms).
 #[inline]
 fn string_and_expiry<'c>(
     call: &'c mut Call<'_>,
@@ -315,7 +315,7 @@ mod tests {
             t.run(&line);
             t.advance_ms(pick(&["0", "1", "9"]).parse().expect("a number"));
         }
-        // What has expired but was not asked for again is still in the live keyspace, and in the log.
+        // An expired key that was not accessed is still in the live keyspace and in the log.
         t.assert_replay_equals_live();
     }
 }

@@ -1,9 +1,9 @@
 //! Parts of a value: APPEND, GETRANGE, SETRANGE, STRLEN.
 //!
 //! Invariants:
-//! - No string becomes longer than `proto-max-bulk-len`, and memory that the system does not give is an
-//!   error, never an abort: an offset is a length that a client only claims.
-//! - What is changed in place stays growable, with room for at most `SPARE_MAX_BYTES` more.
+//! - No string becomes longer than `proto-max-bulk-len`. Memory that the system refuses is an error, never an abort,
+//!   because an offset is a length that a client merely claims.
+//! - A value changed in place stays growable, with room for at most `SPARE_MAX_BYTES` more.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::resp::Reply;
 use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
 use crate::value::entry::SharedBytes;
 
-/// A growing string gets as much room again as it needs, but no more than this.
+/// A growing string gets as much spare room as it needs, but at most this much.
 const SPARE_MAX_BYTES: usize = 1 << 20;
 
 pub(super) static APPEND: Command = Command {
@@ -87,7 +87,7 @@ fn setrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(new as i64))
 }
 
-/// Puts `part` at `start`, with zeros before it where the value is shorter.
+/// Writes `part` at `start`, with zeros before it if the value is shorter.
 fn overwrite(value: &mut Vec<u8>, start: usize, part: &[u8]) {
     if value.len() < start {
         value.resize(start, 0);
@@ -97,7 +97,7 @@ fn overwrite(value: &mut Vec<u8>, start: usize, part: &[u8]) {
     value.extend_from_slice(&part[replaced..]);
 }
 
-/// The string of a key that exists, to be changed in place, with room to become `len` bytes long.
+/// The string of an existing key, to be changed in place, with room for `len` bytes.
 pub(in crate::command) fn room_for<'c>(
     call: &'c mut Call<'_>,
     key: Key<'_>,
@@ -148,7 +148,7 @@ fn getrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
 }
 
-/// A part of a large value, sent from where it lies.
+/// A part of a large value, sent by reference.
 struct Part {
     whole: SharedBytes,
     range: Range<usize>,
@@ -160,10 +160,10 @@ impl AsRef<[u8]> for Part {
     }
 }
 
-/// The range that two indices mean, both inclusive, negative ones counted from the end.
+/// The range that two inclusive indices mean. Negative ones count from the end.
 ///
-/// As in Redis 7, an end before the first byte means the first byte, unless both count from the end and are
-/// the wrong way round.
+/// As in Redis 7, an end before the first byte means the first byte, unless both count from the end in the wrong
+/// order.
 fn clamp(start: i64, end: i64, len: usize) -> Range<usize> {
     if len == 0 || (start < 0 && end < 0 && start > end) {
         return 0..0;

@@ -1,10 +1,10 @@
-//! Storing whole values: SET and its relatives.
+//! Commands that store whole values: SET and its relatives.
 //!
 //! Invariants:
-//! - Options are checked in Redis' order: their grammar, then the expiry's number, then (GETEX: before the
-//!   number) the type of what is there.
-//! - Whatever the form of the expiry, the log holds an absolute one. An expiry that is already over removes
-//!   the key at once, except in a replay, where time does not pass.
+//! - Options are checked in Redis' order: their grammar, then the expiry's number, then the type of the existing
+//!   value (for GETEX, before the number).
+//! - The log always holds an absolute expiry. An expiry that has already passed removes the key at once, except in a
+//!   replay, where time does not pass.
 
 use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store};
 use crate::core::args::{integer, is};
@@ -13,7 +13,7 @@ use crate::core::key_spec::KeyFlags;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, flags};
 use crate::resp::Reply;
 
-/// The ways to say when a key expires.
+/// The forms of an expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     /// Seconds from now.
@@ -68,7 +68,7 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// Takes a word that must give an expiry, and in the unit of what came before. The last one counts.
+    /// Takes an option with an expiry, in the unit of an earlier one if there is one. The last one counts.
     fn take_expiry(&mut self, word: &[u8], words: &mut Words<'a>) -> Result<(), CommandError> {
         const UNITS: [(&str, Unit); 4] =
             [("EX", Unit::Ex), ("PX", Unit::Px), ("EXAT", Unit::ExAt), ("PXAT", Unit::PxAt)];
@@ -80,7 +80,7 @@ impl<'a> Options<'a> {
         Ok(())
     }
 
-    /// Whether NX or XX forbids to store the value.
+    /// Whether NX or XX forbids storing the value.
     fn forbid(&self, exists: bool) -> bool {
         if exists { self.if_missing } else { self.if_exists }
     }
@@ -105,7 +105,7 @@ fn deadline(unit: Unit, text: &[u8], call: &Call<'_>, command: &'static str) -> 
     at.ok_or(CommandError::InvalidExpire(command))
 }
 
-/// Whether a time has come. In a replay none has: the log says by itself when a key goes.
+/// Whether a time has come. In a replay none has: the log itself says when a key is removed.
 fn is_over(call: &Call<'_>, at: i64) -> bool {
     !call.db.facts().replaying && at <= call.db.facts().now
 }
@@ -329,7 +329,7 @@ fn msetnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(1))
 }
 
-/// Every key needs a value: the arguments, the name included, are odd in number.
+/// Every key needs a value, so the number of arguments, the name included, is odd.
 fn check_pairs(call: &Call<'_>) -> Result<(), CommandError> {
     if call.args.len().is_multiple_of(2) {
         return Err(CommandError::Arity(call.name().to_owned()));

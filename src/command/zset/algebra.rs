@@ -1,7 +1,6 @@
-//! Commands that combine sorted sets, and sets, whose members count as of score 1: union, intersection,
-//! difference.
+//! Commands that combine sorted sets, and sets, whose members count with score 1: union, intersection, difference.
 //!
-//! As in Redis, inputs are taken from the smallest to the largest: sums of doubles depend on their order.
+//! As in Redis, inputs are taken from the smallest to the largest, because sums of doubles depend on the order.
 
 use std::collections::HashMap;
 
@@ -107,7 +106,7 @@ enum Operation {
     Diff,
 }
 
-/// How the scores of one member become one.
+/// How the scores of one member are combined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Aggregate {
     Sum,
@@ -118,7 +117,7 @@ enum Aggregate {
 impl Aggregate {
     fn apply(self, one: f64, other: f64) -> f64 {
         match self {
-            // Infinity and its opposite make 0, by convention.
+            // Infinity and minus infinity make 0, by convention.
             Aggregate::Sum if (one + other).is_nan() => 0.0,
             Aggregate::Sum => one + other,
             Aggregate::Min => {
@@ -173,7 +172,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The keys of the inputs. Their number stands at an argument.
+/// The keys of the inputs, whose number is at an argument.
 fn source_keys<'a>(call: &Call<'a>, numkeys_at: usize) -> Result<Vec<Key<'a>>, CommandError> {
     let numkeys = args::integer(call.args.at(numkeys_at))?;
     if numkeys < 1 {
@@ -188,7 +187,7 @@ fn source_keys<'a>(call: &Call<'a>, numkeys_at: usize) -> Result<Vec<Key<'a>>, C
     Ok((first..first + numkeys).map(|at| call.key(at)).collect())
 }
 
-/// Looks at all inputs, so that [`sources`] finds them.
+/// Prepares all inputs, so that [`sources`] finds them.
 fn look(call: &mut Call<'_>, keys: &[Key<'_>]) -> Result<(), CommandError> {
     for key in keys {
         let kind = call.db.read(*key).map(|entry| entry.kind());
@@ -281,7 +280,7 @@ fn by_size<'a>(sources: &[Source<'a>], options: &Options) -> Vec<(Source<'a>, f6
     sorted
 }
 
-/// A score times a weight; no number counts as 0.
+/// A score times a weight; NaN counts as 0.
 fn weighed(score: f64, weight: f64) -> f64 {
     let product = score * weight;
     if product.is_nan() { 0.0 } else { product }

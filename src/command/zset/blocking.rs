@@ -1,4 +1,4 @@
-//! The forms of popping that wait for a member.
+//! The blocking forms of popping a member.
 
 use super::pop::{End, PopShape, pop};
 use super::{ONE_ZSET, pop::ZMPOP};

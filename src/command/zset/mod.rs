@@ -1,5 +1,5 @@
-//! Commands for sorted sets: adding, removing and asking for single members. Ranges are in [`range`], what
-//! combines several sets in `algebra`, what takes members off or draws them in [`pop`].
+//! Commands for sorted sets: adding, removing and reading single members. Ranges are in [`range`], combinations of
+//! several sets in `algebra`, popping and random members in [`pop`].
 
 mod algebra;
 mod blocking;
@@ -72,7 +72,7 @@ const ONE_ZSET: Command = Command {
     ..Command::DEFAULT
 };
 
-/// Writes members with their scores if asked: pairs in RESP3, one after the other in RESP2.
+/// Writes members, with scores if asked: as pairs in RESP3, flat in RESP2.
 fn write_members<'i>(
     reply: Reply<'_>,
     count: usize,
@@ -85,7 +85,7 @@ fn write_members<'i>(
     elements.done()
 }
 
-/// Writes members, and their scores if asked, as elements: each pair as an array of its own if `nested`.
+/// Writes members, with scores if asked, as elements. Each pair is an array of its own if `nested`.
 fn write_elements<'i>(
     elements: &mut Elements<'_>,
     with_scores: bool,
@@ -139,17 +139,17 @@ static ZINCRBY: Command = Command {
     ..ONE_ZSET
 };
 
-/// What ZADD was told to do.
+/// The options of ZADD.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddOptions {
     /// How members are added.
     pub rule: Rule,
-    /// Whether members that change are counted as well.
+    /// Whether changed members are counted, too.
     pub count_changed: bool,
 }
 
 impl AddOptions {
-    /// Takes a word for an option, if it is one of those without INCR.
+    /// Takes a word if it is an option other than INCR.
     pub fn take(&mut self, word: &[u8]) -> bool {
         let rule = &mut self.rule;
         let options = [
@@ -168,7 +168,7 @@ impl AddOptions {
         false
     }
 
-    /// Reads the options in front of scores and members; gives where those begin.
+    /// Parses the options before scores and members. Returns where those begin.
     fn read(&mut self, call: &Call<'_>) -> Result<usize, CommandError> {
         let mut first = 2;
         while let Some(word) = call.args.get(first) {
@@ -190,10 +190,10 @@ impl AddOptions {
         Ok(first)
     }
 
-    /// Whether the options go together.
+    /// Checks that the options are compatible.
     ///
     /// # Errors
-    /// Which of them do not.
+    /// Names the incompatible options.
     pub fn check(&self) -> Result<(), CommandError> {
         let Rule { only_new, only_old, only_up, only_down, .. } = self.rule;
         if only_new && only_old {
@@ -221,7 +221,7 @@ fn add(call: &mut Call<'_>, increment: bool, reply: Reply<'_>) -> Outcome {
         let (mut new, mut changed, mut last) = (0, 0, Added::Refused);
         for (score, member) in scores.iter_mut().zip(args.from(first + 1).step_by(2)) {
             last = zset.add(member, *score, rule);
-            // What is left here is what is logged: the score that the member has now, or none.
+            // The rest is what is logged: the score that the member has now, or none.
             *score = match last {
                 Added::New(now) => {
                     new += 1;
@@ -231,7 +231,7 @@ fn add(call: &mut Call<'_>, increment: bool, reply: Reply<'_>) -> Outcome {
                     changed += 1;
                     now
                 }
-                // There is one member only.
+                // There is only one member.
                 Added::NotANumber => return Err(NOT_A_NUMBER),
                 Added::Same(_) | Added::Refused => f64::NAN,
             };

@@ -1,4 +1,4 @@
-//! Commands that take members off an end of a sorted set, or draw them at random.
+//! Commands that pop members from an end of a sorted set, or draw random ones.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::resp::{Reply, Resp};
 use crate::value::listpack::Item;
 use crate::value::zset::{AnyZset, ZsetRef};
 
-/// Past this many members a count with scores is refused, as Redis does.
+/// A count with scores beyond this is refused, as in Redis.
 const SCORED_COUNT_MAX: i64 = i64::MAX / 2;
 
 pub(super) static ZPOPMIN: Command = Command {
@@ -74,7 +74,7 @@ impl End {
 /// How popped members are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PopShape {
-    /// Members and scores one after the other.
+    /// Members and scores, flat.
     Flat,
     /// An array for each member.
     Pairs,
@@ -207,14 +207,14 @@ fn zrandmember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(write_members(reply, wanted, with_scores, drawn))
 }
 
-/// Different members at random: all if that many are wanted.
+/// Different random members: all if that many are wanted.
 fn distinct(zset: ZsetRef<'_>, wanted: usize) -> Vec<(Item<'_>, f64)> {
     let len = zset.len();
     if wanted >= len {
         return zset.iter().collect();
     }
     if wanted.saturating_mul(3) > len || !matches!(zset, ZsetRef::Large(_)) {
-        // Draws would often come twice: all stand in a row, and chance chooses among those behind.
+        // Draws would often repeat, so all are put in a row and shuffled from the front.
         let mut all: Vec<(Item<'_>, f64)> = zset.iter().collect();
         random::with(|random| (0..wanted).for_each(|at| all.swap(at, at + random.index(len - at))));
         all.truncate(wanted);

@@ -1,6 +1,6 @@
 //! Commands on ranges of a sorted set: by rank, by score, by member.
 //!
-//! A range of scores or members is two [`Edge`]s; they become ranks, and everything else works on those.
+//! A range of scores or members is two [`Edge`]s. They are turned into ranks, and everything else works on ranks.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ const SLICE_TIME: &str =
 const COUNT_TIME: &str = "O(log(N)) with N being the number of elements in the sorted set.";
 const REMOVE_TIME: &str = "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements removed by the operation.";
 
-/// What a range is by.
+/// What a range refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Rank,
@@ -32,7 +32,7 @@ enum By {
     Lex,
 }
 
-/// What a command may be told beyond the bounds.
+/// What a command accepts beyond the bounds.
 #[derive(Clone, Copy)]
 struct Grammar {
     /// `None` if the words say it.
@@ -42,12 +42,12 @@ struct Grammar {
     with_scores: bool,
 }
 
-/// A range, read and checked.
+/// A range, parsed and checked.
 struct Wanted<'a> {
     bounds: Bounds<'a>,
     backward: bool,
     with_scores: bool,
-    /// Of what lies between the edges: how many to pass over, and how many to give (all if negative).
+    /// How many members between the edges to skip, and how many to return (all if negative).
     limit: Option<(i64, i64)>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Bounds<'a> {
         })
     }
 
-    /// The ranks that it means, counted from the lowest; ranks of a backward range are counted from the highest.
+    /// The ranks that it means, counted from the lowest. The ranks in a backward range are counted from the highest.
     fn ranks(&self, zset: ZsetRef<'_>, backward: bool) -> Range<usize> {
         let len = zset.len();
         match *self {
@@ -78,7 +78,7 @@ impl<'a> Bounds<'a> {
     }
 }
 
-/// The indexes from `start` to `end`, of which negative ones count from the end.
+/// The indexes from `start` to `end`. Negative ones count from the end.
 fn slice(start: i64, end: i64, len: usize) -> Range<usize> {
     let signed = i64::try_from(len).unwrap_or(i64::MAX);
     let from_front = |index: i64| if index < 0 { index.saturating_add(signed) } else { index };
@@ -87,7 +87,7 @@ fn slice(start: i64, end: i64, len: usize) -> Range<usize> {
     start as usize..end as usize
 }
 
-/// A bound of scores: a number, excluded behind `(`. As `strtod` reads it: blanks in front and nothing at all
+/// A bound of scores: a number, exclusive behind `(`. It is parsed as by `strtod`: leading blanks and an empty text
 /// are allowed, and too large a number is infinite.
 fn score_edge(text: &[u8], is_low: bool) -> Result<Edge<'static>, CommandError> {
     let (excluded, text) = match text {
@@ -120,7 +120,7 @@ fn lex_edge(text: &[u8], is_low: bool) -> Result<Edge<'_>, CommandError> {
 }
 
 impl<'a> Wanted<'a> {
-    /// Reads the bounds, which begin at an argument, and the words behind.
+    /// Parses the bounds, which begin at an argument, and the words behind them.
     fn parse(call: &Call<'a>, bounds_at: usize, grammar: Grammar, storing: bool) -> Result<Wanted<'a>, CommandError> {
         let (mut by, mut backward) = (grammar.by, grammar.backward);
         let (mut with_scores, mut limit) = (false, None);
@@ -148,13 +148,13 @@ impl<'a> Wanted<'a> {
             return Err(WITHSCORES_MISPLACED);
         }
         let (first, second) = (call.args.at(bounds_at), call.args.at(bounds_at + 1));
-        // From the highest down, the upper bound comes first; ranks stay as they are.
+        // In descending ranges the upper bound comes first, except for ranks.
         let (low, high) = if backward && by != By::Rank { (second, first) } else { (first, second) };
         let limit = limit.filter(|_| by != By::Rank);
         Ok(Wanted { bounds: Bounds::parse(by, low, high)?, backward, with_scores, limit })
     }
 
-    /// The ranks that are wanted.
+    /// The wanted ranks.
     fn ranks(&self, zset: ZsetRef<'_>) -> Range<usize> {
         let Range { start, end } = self.bounds.ranks(zset, self.backward);
         let Some((offset, count)) = self.limit else { return start..end };
@@ -261,7 +261,7 @@ fn zrangestore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(store(call, destination, finished) as i64))
 }
 
-/// Puts a sorted set at a key in the place of what is there, and logs it. Returns how many members it has.
+/// Stores a sorted set at a key, replacing any value, and logs it. Returns how many members it has.
 pub(in crate::command) fn store(call: &mut Call<'_>, destination: Key<'_>, finished: Finished) -> usize {
     match finished {
         Finished::Packed(packing, bytes) => call.db.set(destination, NewValue::Packed(packing, &bytes), None),
