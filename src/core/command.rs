@@ -7,7 +7,7 @@
 use super::call::{Call, SessionCall};
 use super::error::CommandError;
 use super::key_spec::Keys;
-use crate::resp::{Done, Reply};
+use crate::resp::{Args, Done, Reply};
 
 /// What every handler returns.
 pub type Outcome = Result<Done, CommandError>;
@@ -27,6 +27,8 @@ pub struct Command {
     pub keys: Keys,
     /// The argument that is a member of the large collection at its only key, to be fetched ahead; 0 for none.
     pub member: usize,
+    /// Whether an argument of a call is a secret, which no log may show; `None` if none is.
+    pub secrets: Option<fn(Args<'_>, usize) -> bool>,
     /// How its effect is written to the log.
     pub log: LogRule,
     /// What runs it.
@@ -54,6 +56,7 @@ impl Command {
         categories: Categories(0),
         keys: Keys::NONE,
         member: 0,
+        secrets: None,
         log: LogRule::Nothing,
         handler: Handler::Container(&[]),
         since: "1.0.0",

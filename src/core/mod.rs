@@ -19,6 +19,7 @@ pub mod hooks;
 pub mod key_spec;
 pub mod mailbox;
 pub mod server;
+pub mod slowlog;
 pub mod stats;
 pub mod stored_string;
 pub mod table;

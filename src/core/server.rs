@@ -9,12 +9,17 @@ use crate::base::lock::{Mutex, Rank};
 use crate::base::config::{Config, Settings};
 use crate::core::client::Clients;
 use crate::core::hooks::{Hook, Hooks};
+use crate::core::slowlog::SlowLog;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
 use crate::core::{CommandError, Mail, Mailboxes, Table};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
+
+/// From this `slowlog-log-slower-than` on, in microseconds, quick commands go on sharing the time of their group: none
+/// of them takes so long.
+const SHARED_TIMES_US: i64 = 1000;
 
 /// The most different codes that `INFO errorstats` keeps apart.
 const ERROR_CODES_MAX: usize = 128;
@@ -38,6 +43,8 @@ pub struct Server {
     pub clients: Clients,
     /// All users.
     pub users: Users,
+    /// The commands that took long.
+    pub slowlog: SlowLog,
     /// What the path of a command must look at besides it.
     pub hooks: Hooks,
     /// What happens rarely.
@@ -124,6 +131,9 @@ impl Server {
     pub fn follow(&self, settings: &Settings) {
         self.users.set_default_password(&settings.requirepass);
         self.hooks.set(Hook::Access, !settings.requirepass.is_empty());
+        let slower_than_us = settings.slowlog_log_slower_than_us;
+        let times_each = (0..SHARED_TIMES_US).contains(&slower_than_us) && settings.slowlog_max_len > 0;
+        self.hooks.set(Hook::Slowlog, times_each);
     }
 
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.

@@ -1,5 +1,5 @@
-//! A group of commands of one connection, executed in turn: up to [`GROUP_MAX`] share the gate, the clock and the
-//! settings.
+//! A group of commands of one connection, executed in turn: up to [`super::GROUP_MAX`] share the gate, the clock and
+//! the settings.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::Executor;
 use super::ahead::plan;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::handler::{fail, internal_error};
 use super::reads::alike;
-use super::{Executor, GROUP_MAX};
+use super::slow::{Quick, slow_ns};
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::db::Facts;
 use crate::core::error::Remains;
-use crate::core::hooks::HookSet;
+use crate::core::hooks::{Hook, HookSet};
 use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Command, CommandError, Handler, Scratch, Server, SessionCall, Unit, flags};
@@ -38,6 +39,8 @@ pub(super) struct Group<'a> {
     pub(super) facts: Facts,
     pub(super) maxmemory: u64,
     pub(super) hooks: HookSet,
+    /// From how many nanoseconds on a command is slow; `u64::MAX` for none.
+    pub(super) slow_ns: u64,
     pub(super) latency_tracking: bool,
     /// The most that a transaction may queue, in bytes.
     pub(super) queue_bytes_max: u64,
@@ -63,7 +66,7 @@ pub struct Ran {
 }
 
 impl Executor {
-    /// Executes the commands of one connection in turn, at most [`GROUP_MAX`], and appends their replies.
+    /// Executes the commands of one connection in turn, at most [`super::GROUP_MAX`], and appends their replies.
     ///
     /// None waits longer than about `patience` for a lock that others have: see [`Ran::parked`].
     pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output, patience: Duration) -> Ran {
@@ -77,7 +80,7 @@ impl Executor {
         let keys = &*all_keys;
         let (mut executed, mut parked) = (0, None);
         // The quick commands, each with how many of it followed each other, and the time of the others.
-        let (mut quick, mut timed): (SmallVec<[(&CommandEntry, u64); GROUP_MAX]>, _) = (SmallVec::new(), 0);
+        let (mut quick, mut timed): (Quick<'_>, _) = (SmallVec::new(), 0);
         while executed < calls.len() {
             let (at, args) = (executed, calls[executed]);
             executed += 1;
@@ -100,7 +103,7 @@ impl Executor {
                 group.queue(entry, args, client, out);
                 continue;
             }
-            if entry.is_plain_read && client.reply_mode == ReplyMode::On {
+            if entry.is_plain_read && client.reply_mode == ReplyMode::On && !group.hooks.has(Hook::Slowlog) {
                 let end = at + alike(&plans[at..], entry);
                 let (times, busy) = group.reads(entry, &calls[at..end], &keys[at..end], client, out);
                 executed = at + times;
@@ -115,7 +118,7 @@ impl Executor {
                 continue;
             }
             let keys = &keys[at];
-            let before = (!entry.is_quick).then(Instant::now);
+            let before = (!entry.is_quick || group.is_timed_alone(args)).then(Instant::now);
             let ran = group.take_place(entry, keys).and_then(|()| group.one(entry, args, keys, client, out));
             if let Err(busy) = ran {
                 (executed, parked) = (at, Some(busy));
@@ -130,6 +133,7 @@ impl Executor {
                     let took = before.elapsed().as_nanos() as u64;
                     timed += took;
                     group.count_time(entry, 1, took);
+                    group.note_time(entry, args, took, client);
                 }
             }
             stats.commands[entry.index].calls.add_alone(1);
@@ -145,9 +149,8 @@ impl Executor {
         group.inside = None;
         // Commands of constant time share the time of their group: two readings of the clock serve all.
         if !quick.is_empty() {
-            let all: u64 = quick.iter().map(|(_, times)| times).sum();
-            let each = (started.elapsed().as_nanos() as u64).saturating_sub(timed) / all;
-            quick.into_iter().for_each(|(entry, times)| group.count_time(entry, times, each));
+            let shared = (started.elapsed().as_nanos() as u64).saturating_sub(timed);
+            group.count_shared_time(quick, shared, (&plans, &calls[..executed]), client);
         }
         group.account(executed as u64, client);
         all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
@@ -167,6 +170,7 @@ impl Executor {
             facts,
             maxmemory: settings.maxmemory,
             hooks: server.hooks.load(),
+            slow_ns: slow_ns(settings),
             latency_tracking: settings.latency_tracking,
             queue_bytes_max: settings.client_query_buffer_limit,
             inside: None,
@@ -237,7 +241,9 @@ impl Group<'_> {
         if let Err(busy) = self.one(entry, args, keys, client, out) {
             unreachable!("a transaction has all that its commands need: {busy:?}");
         }
-        self.count_time(entry, 1, before.elapsed().as_nanos() as u64);
+        let took = before.elapsed().as_nanos() as u64;
+        self.count_time(entry, 1, took);
+        self.note_time(entry, args, took, client);
         self.stats.commands[entry.index].calls.add_alone(1);
         if !matches!(entry.command.handler, Handler::Data(_)) {
             self.renew_facts(client);
@@ -251,6 +257,7 @@ impl Group<'_> {
         self.facts = facts_now(&settings, limits, client);
         self.maxmemory = settings.maxmemory;
         self.hooks = self.server.hooks.load();
+        self.slow_ns = slow_ns(&settings);
     }
 
     /// Enters the gate for a command that needs keys, and leaves it before one that must run outside.

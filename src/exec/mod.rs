@@ -15,6 +15,7 @@
 //! | MULTI and EXEC | `transaction.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
+//! | was it slow? | `slow.rs` |
 //! | active expiry | `sweep.rs` |
 //! | replay | `replay.rs` |
 //!
@@ -54,6 +55,7 @@ mod replay;
 #[cfg(test)]
 mod rollback_tests;
 mod serving;
+mod slow;
 pub mod sweep;
 #[cfg(test)]
 pub mod testing;

@@ -251,6 +251,7 @@ pub fn recover_from(
         store,
         clients: Default::default(),
         users: Users::default(),
+        slowlog: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: worker_stats(workers, &table),

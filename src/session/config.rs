@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Settings};
+use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Settings, is_secret};
 use crate::base::{alloc, logging};
 use crate::core::server::SavePurpose;
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
@@ -67,6 +67,7 @@ fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 static SET: Command = Command {
     name: "SET",
     arity: Arity::AtLeast(4),
+    secrets: Some(|args, at| at > 2 && at % 2 == 1 && is_secret(args.at(at - 1))),
     handler: Handler::Session(set),
     complexity: "O(N)",
     tips: ON_ALL_NODES,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connection_commands;
 pub mod debug;
 pub mod memory_commands;
+mod slowlog_commands;
 pub mod syntax;
 mod transaction_commands;
 
@@ -27,6 +28,7 @@ pub static GROUPS: &[&[&Command]] = &[
     admin::COMMANDS,
     debug::COMMANDS,
     memory_commands::COMMANDS,
+    slowlog_commands::COMMANDS,
     transaction_commands::COMMANDS,
 ];
 

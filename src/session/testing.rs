@@ -107,6 +107,7 @@ fn server(lines: &str) -> Server {
         store,
         clients: Default::default(),
         users: Users::default(),
+        slowlog: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: [WorkerStats::new(table.indices())].into(),

@@ -212,6 +212,12 @@ directives! {
         /// The percentiles that INFO latencystats shows.
         "latency-tracking-info-percentiles" => latency_tracking_info_percentiles: Vec<f64> =
             of(Kind::Percentiles, "50 99 99.9");
+        /// Microseconds; slower commands go to SLOWLOG. -1: none.
+        "slowlog-log-slower-than" => slowlog_log_slower_than_us: i64 =
+            int("10000", -1, i64::MAX).alias("commandlog-execution-slower-than");
+        /// The number of entries that SLOWLOG keeps.
+        "slowlog-max-len" => slowlog_max_len: usize =
+            int("128", 0, i64::MAX).alias("commandlog-slow-execution-max-len");
         /// Microseconds to wait per key while loading; for tests.
         "key-load-delay" => key_load_delay_us: i64 = int("0", i32::MIN as i64, INT_MAX).hidden();
         /// Microseconds to wait per key while saving; for tests.

@@ -118,11 +118,7 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         /// Keys remembered for client-side caching; 0: no limit.
         "tracking-table-max-keys" = int("1000000", 0, i64::MAX);
     }
-    "SLOWLOG, COMMANDLOG and LATENCY are not built yet." {
-        /// Microseconds; slower commands go to SLOWLOG. -1: none.
-        "slowlog-log-slower-than" = int("10000", -1, i64::MAX).alias("commandlog-execution-slower-than");
-        /// The number of entries that SLOWLOG keeps.
-        "slowlog-max-len" = int("128", 0, i64::MAX).alias("commandlog-slow-execution-max-len");
+    "COMMANDLOG and LATENCY are not built yet." {
         /// Bytes; larger requests are recorded. -1: none.
         "commandlog-request-larger-than" = int("1048576", -1, i64::MAX);
         /// The number of large requests kept.

@@ -1,0 +1,248 @@
+//! SLOWLOG: the last commands that took long.
+
+use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, args, flags, help};
+use crate::resp::Reply;
+
+/// See the module.
+pub(super) static COMMANDS: &[&Command] = &[&SLOWLOG];
+
+static SLOWLOG: Command = Command {
+    name: "SLOWLOG",
+    arity: Arity::AtLeast(2),
+    flags: Flags(0),
+    handler: Handler::Container(&[&GET, &HELP, &LEN, &RESET]),
+    complexity: "Depends on subcommand.",
+    summary: "The last commands that took long.",
+    ..SUBCOMMAND
+};
+
+/// What all of them share.
+const SUBCOMMAND: Command = Command {
+    arity: Arity::Exactly(2),
+    flags: flags::ADMIN.or(flags::LOADING).or(flags::STALE),
+    since: "2.2.12",
+    group: "server",
+    ..Command::DEFAULT
+};
+
+/// How many entries GET gives where it is not told.
+const SHOWN: usize = 10;
+
+static GET: Command = Command {
+    name: "GET",
+    arity: Arity::AtLeast(2),
+    handler: Handler::Session(get),
+    complexity: "O(N) where N is the number of entries returned",
+    tips: "request_policy:all_nodes nondeterministic_output",
+    syntax: "[count]",
+    summary: "The newest entries, or all of them for a count of -1.",
+    ..SUBCOMMAND
+};
+
+fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let count = match call.args.len() {
+        2 => SHOWN,
+        3 => match args::integer(call.args.at(2))? {
+            -1 => usize::MAX,
+            count => usize::try_from(count)
+                .map_err(|_| CommandError::OutOfRange("count should be greater than or equal to -1"))?,
+        },
+        _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "SLOWLOG")),
+    };
+    let entries = call.server.slowlog.newest(count);
+    let mut all = reply.array(entries.len());
+    for entry in entries {
+        let mut six = all.array(6);
+        six.int(entry.id as i64);
+        six.int(entry.at);
+        six.int(entry.took_us as i64);
+        let mut words = six.array(entry.args.len());
+        entry.args.iter().for_each(|arg| words.bulk(arg));
+        words.end();
+        six.bulk(entry.peer.as_bytes());
+        six.bulk(&entry.name);
+        six.end();
+    }
+    Ok(all.done())
+}
+
+static LEN: Command = Command {
+    name: "LEN",
+    handler: Handler::Session(len),
+    tips: "request_policy:all_nodes response_policy:agg_sum nondeterministic_output",
+    summary: "The number of entries.",
+    ..SUBCOMMAND
+};
+
+fn len(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    Ok(reply.int(call.server.slowlog.len() as i64))
+}
+
+static RESET: Command = Command {
+    name: "RESET",
+    handler: Handler::Session(reset),
+    complexity: "O(N) where N is the number of entries in the slowlog",
+    tips: "request_policy:all_nodes response_policy:all_succeeded",
+    summary: "Drops all entries.",
+    ..SUBCOMMAND
+};
+
+fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    call.server.slowlog.clear();
+    Ok(reply.ok())
+}
+
+static HELP: Command = Command {
+    name: "HELP",
+    flags: flags::LOADING.or(flags::STALE),
+    handler: Handler::Session(slowlog_help),
+    since: "6.2.0",
+    summary: "What the subcommands do.",
+    ..SUBCOMMAND
+};
+
+fn slowlog_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    help(
+        reply,
+        "SLOWLOG",
+        &[
+            "GET [<count>]",
+            "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",
+            "    Entries are made of:",
+            "    id, timestamp, time in microseconds, arguments array, client IP and port,",
+            "    client name",
+            "LEN",
+            "    Return the length of the slowlog.",
+            "RESET",
+            "    Reset the slowlog.",
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Runner;
+    use crate::core::Handler;
+    use crate::exec::testing::words;
+
+    /// A server that logs every command.
+    fn logging_all() -> Runner {
+        Runner::with_config("slowlog-log-slower-than 0\nenable-debug-command yes\n")
+    }
+
+    /// The arguments of the newest entry.
+    fn newest(t: &Runner) -> String {
+        let entry = t.server.slowlog.newest(1).pop().expect("an entry");
+        entry.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn entries_have_six_fields_and_rising_ids() {
+        let mut t = logging_all();
+        t.run("CLIENT SETNAME me");
+        t.run("SET k v");
+        t.run("GET k");
+        let entries = t.server.slowlog.newest(9);
+        assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [2, 1, 0]);
+        let got = t.run("SLOWLOG GET 1");
+        let (time, took) = (entries[0].at, entries[0].took_us);
+        let address = "$11 127.0.0.1:1 $2 me ";
+        assert_eq!(got, format!("*1 *6 :2 :{time} :{took} *2 $3 GET $1 k {address}"));
+        assert_eq!(newest(&t), "SLOWLOG GET 1");
+        assert_eq!(t.run("SLOWLOG LEN"), ":4 ");
+        assert_eq!(t.run("SLOWLOG RESET"), "+OK ");
+        assert_eq!(t.run("SLOWLOG LEN"), ":1 ", "RESET itself");
+        assert_eq!(t.server.slowlog.newest(2)[1].id, 5, "ids go on");
+        assert!(t.run("SLOWLOG GET -1").starts_with("*2 "));
+        assert_eq!(t.run("SLOWLOG GET -2"), "-ERR count should be greater than or equal to -1 ");
+        assert_eq!(t.run("SLOWLOG GET x"), "-ERR value is not an integer or out of range ");
+        assert!(t.run("SLOWLOG GET 1 2").starts_with("-ERR"));
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_what_is_slow_is_configured() {
+        let mut t = logging_all();
+        t.run("CONFIG SET slowlog-max-len 3");
+        (0..9).for_each(|number| drop(t.run(&format!("SET k {number}"))));
+        assert_eq!((t.server.slowlog.len(), &*newest(&t)), (3, "SET k 8"));
+        t.run("CONFIG SET slowlog-log-slower-than -1");
+        t.run("SLOWLOG RESET");
+        t.run("DEBUG SLEEP 0.002");
+        assert_eq!(t.run("SLOWLOG LEN"), ":0 ");
+        t.run("CONFIG SET slowlog-log-slower-than 1500");
+        t.run("GET k");
+        assert_eq!(t.run("SLOWLOG LEN"), ":0 ");
+        t.run("DEBUG SLEEP 0.002");
+        assert_eq!((t.run("SLOWLOG LEN").as_str(), &*newest(&t)), (":1 ", "DEBUG SLEEP 0.002"));
+        t.run("CONFIG SET slowlog-max-len 0 slowlog-log-slower-than 0");
+        t.run("SLOWLOG RESET");
+        t.run("GET k");
+        assert_eq!(t.run("SLOWLOG LEN"), ":0 ");
+    }
+
+    #[test]
+    fn long_calls_are_cut_and_secrets_left_out() {
+        let mut t = logging_all();
+        for (line, shown) in [
+            ("AUTH secret", "AUTH (redacted)"),
+            ("AUTH default secret", "AUTH (redacted) (redacted)"),
+            ("HELLO 2 AUTH default secret SETNAME me", "HELLO 2 AUTH (redacted) (redacted) SETNAME me"),
+            ("CONFIG SET port 6379 requirepass x", "CONFIG SET port 6379 requirepass (redacted)"),
+            ("CONFIG SET MasterAuth x maxmemory 0", "CONFIG SET MasterAuth (redacted) maxmemory 0"),
+        ] {
+            t.run(line);
+            assert_eq!(newest(&t), shown);
+        }
+        let long = "x".repeat(130);
+        t.run(&format!("SET k {long}"));
+        assert_eq!(newest(&t), format!("SET k {}... (2 more bytes)", &long[..128]));
+        let numbers = |count: usize| (1..=count).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        t.run(&format!("RPUSH l {}", numbers(30)));
+        assert_eq!(newest(&t), format!("RPUSH l {}", numbers(30)));
+        t.run(&format!("RPUSH l {}", numbers(31)));
+        assert_eq!(newest(&t), format!("RPUSH l {} ... (2 more arguments)", numbers(29)));
+    }
+
+    #[test]
+    fn a_transaction_logs_its_commands_and_not_itself() {
+        let mut t = logging_all();
+        t.run("MULTI");
+        t.run("SET k v");
+        t.run("GET k");
+        t.run("EXEC");
+        let logged = t.server.slowlog.newest(9);
+        let names: Vec<_> = logged.iter().map(|entry| String::from_utf8_lossy(&entry.args[0]).into_owned()).collect();
+        assert_eq!(names, ["GET", "SET", "MULTI"]);
+    }
+
+    /// The least call of a command: its name, and as many arguments as it must have.
+    fn least(name: &str, arity: i64) -> String {
+        let named: Vec<&str> = name.split('|').collect();
+        let missing = (arity.unsigned_abs() as usize).saturating_sub(named.len());
+        format!("{}{}", named.join(" "), " 1".repeat(missing))
+    }
+
+    /// Whether a command ends the connection, the server or the test.
+    fn is_final(name: &str) -> bool {
+        matches!(name, "quit" | "shutdown" | "debug" | "client|kill" | "client|reply" | "exec" | "slowlog|reset")
+    }
+
+    #[test]
+    fn no_command_escapes_a_hook() {
+        let table = super::super::table();
+        let all = table.entries().iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands()));
+        let all = all.filter(|entry| !matches!(entry.command.handler, Handler::Container(_)));
+        for entry in all.filter(|entry| !is_final(&entry.full_name)) {
+            let line = least(&entry.full_name, entry.command.arity.number());
+            // The hook of the slow log: whatever runs is logged, by itself.
+            let mut t = logging_all();
+            t.run(&line);
+            assert_eq!(t.server.slowlog.len(), 1, "{line}");
+            assert_eq!(t.server.slowlog.newest(1)[0].args.len(), words(&line).len(), "{line}");
+            // The hook of access: nothing runs that may not.
+            let mut t = Runner::with_config("requirepass secret\nenable-debug-command yes\n");
+            let refused = t.run(&line).starts_with("-NOAUTH Authentication required.");
+            assert_eq!(refused, !entry.command.flags.has(crate::core::flags::NO_AUTH), "{line}");
+        }
+    }
+}
