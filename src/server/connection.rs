@@ -712,9 +712,9 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         let mark = output.mark();
         if let Some(block) = finish.block {
             client.last_write_block = block;
-            // Whatever the log was like when it began to wait: a write is among these commands now.
-            connection.writes_refused.set(false);
         }
+        // Whatever the log was like when it began to wait: what the reply shows may have been written since.
+        connection.writes_refused.set(false);
         let _done = (finish.reply)(Reply::new(&mut output, client.resp));
         settle_reply_mode(&mut client, mark, &mut output);
     }

@@ -41,3 +41,5 @@ mod recovery_tests;
 mod reload_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod unit_tests;
