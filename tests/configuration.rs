@@ -1,10 +1,13 @@
-//! The configuration of a running server: changed by many at once, beside transactions and snapshots.
+//! The configuration of a running server: changed by many at once; and directives that once did nothing.
 
 mod support;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 use std::thread::{scope, sleep};
 use std::time::Duration;
-use support::server::Recipe;
+use support::server::{Recipe, Server, free_port, wait};
 
 /// Three waited for each other, and every other connection for them: CONFIG SET held the configuration's values
 /// while it waited for the log's writer, the snapshot held the writer while it waited for the gate, and INFO asked
@@ -35,4 +38,112 @@ fn info_in_a_transaction_does_not_wait_for_a_change_of_the_configuration() {
         client.ok("CONFIG SET appendonly yes");
         assert_eq!(client.ok("CONFIG GET appendonly").elements()[1].string(), "yes");
     }
+}
+
+/// What a server says that refuses to start.
+fn refusal(recipe: &Recipe, server: Option<&Server>) -> String {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let directory = server.map_or(home.path(), |server| server.directory());
+    let mut command = recipe.command(directory, free_port());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let status = wait(&mut child).expect("it ends by itself");
+    let output = child.wait_with_output().expect("it has ended");
+    assert_eq!(status.code(), Some(1));
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// What `/proc` says of a server in a file whose lines are `name: value`, or which is one value.
+fn of_process(server: &Server, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{}/{file}", server.id())).expect("it runs").trim().to_owned()
+}
+
+#[test]
+fn writes_are_refused_without_enough_replicas() {
+    let server = Recipe::under_test().with("min-slaves-to-write", "1").start();
+    let mut client = server.client();
+    let refused = b"-NOREPLICAS Not enough good replicas to write.\r\n";
+    for call in [["SET", "k", "v"], ["LPUSH", "l", "v"]] {
+        assert_eq!(client.call(&call), refused);
+    }
+    client.ok("MULTI");
+    assert_eq!(client.call(&["SET", "k", "v"]), refused);
+    assert!(client.line("EXEC").is_error());
+    assert_eq!(client.ok("EXISTS k l").integer(), 0);
+    client.ok("CONFIG SET min-replicas-to-write 0");
+    client.ok("SET k v");
+}
+
+#[test]
+fn the_score_for_the_kernel_follows() {
+    let server = Recipe::under_test().start();
+    let mut client = server.client();
+    let own: i64 = fs::read_to_string("/proc/self/oom_score_adj").expect("a score").trim().parse().expect("a number");
+    let score = || of_process(&server, "oom_score_adj").parse::<i64>().expect("a number");
+    assert_eq!(score(), own);
+    client.ok("CONFIG SET oom-score-adj yes oom-score-adj-values \"20 0 0\"");
+    assert_eq!(score(), (own + 20).min(1000));
+    client.ok("CONFIG SET oom-score-adj absolute oom-score-adj-values \"900 0 0\"");
+    assert_eq!(score(), 900);
+    client.ok("CONFIG SET oom-score-adj-values \"950 0 0\"");
+    assert_eq!(score(), 950);
+}
+
+#[test]
+fn threads_run_on_the_cores_of_the_list() {
+    let allowed = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.expect("the kernel says it").trim().to_owned()
+    };
+    let own = allowed(&fs::read_to_string("/proc/self/status").expect("a status"));
+    let first = own.split(['-', ',']).next().expect("a core").to_owned();
+    let server = Recipe::under_test().with("server-cpulist", &first).start();
+    server.client().ok("PING");
+    for task in fs::read_dir(format!("/proc/{}/task", server.id())).expect("it runs") {
+        let status = fs::read_to_string(task.expect("an entry").path().join("status")).expect("a status");
+        assert_eq!(allowed(&status), first, "{status}");
+    }
+    let said = refusal(&Recipe::under_test().with("server-cpulist", "3-x"), None);
+    assert!(said.contains("server-cpulist") && said.contains("3-x"), "{said}");
+}
+
+#[test]
+fn the_unix_socket_belongs_to_the_group() {
+    let output = Command::new("id").args(["-G", "-n"]).output().expect("a program of every system");
+    let names = String::from_utf8(output.stdout).expect("text");
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let is_root = fs::metadata(home.path()).expect("it is there").uid() == 0;
+    // Others may only use a group of their own.
+    let name = if is_root { "daemon" } else { names.split_whitespace().next_back().expect("a group") };
+    let groups = fs::read_to_string("/etc/group").expect("groups");
+    let line = groups.lines().find(|line| line.split(':').next() == Some(name)).expect("a group of that name");
+    let id: u32 = line.split(':').nth(2).expect("its number").parse().expect("a number");
+
+    let server = Recipe::under_test().on_unix_socket().with("unixsocketgroup", name).start();
+    server.client().ok("PING");
+    assert_eq!(fs::metadata(server.directory().join("socket")).expect("it is there").gid(), id);
+    let said = refusal(&Recipe::under_test().on_unix_socket().with("unixsocketgroup", "no such group"), None);
+    assert!(said.contains("unixsocketgroup") && said.contains("no such group"), "{said}");
+}
+
+#[test]
+fn a_torn_log_is_refused_on_demand() {
+    let mut server = Recipe::under_test().with("appendfsync", "no").start();
+    server.client().ok("SET k \"v\"*100");
+    server.client().ok("SET last \"v\"*100");
+    server.kill();
+    let files = fs::read_dir(server.directory()).expect("it is there").map(|entry| entry.expect("an entry").path());
+    let is_log =
+        |path: &std::path::PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"log-"));
+    let log = files.filter(is_log).max_by_key(|path| fs::metadata(path).map_or(0, |data| data.len())).expect("a log");
+    let bytes = fs::read(&log).expect("it is there");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("content");
+    fs::write(&log, &bytes[..end - 10]).expect("it can be written");
+
+    let strict = Recipe::under_test().with("aof-load-truncated", "no");
+    let said = refusal(&strict, Some(&server));
+    let name = log.file_name().expect("a name").to_str().expect("text");
+    assert!(said.contains(name) && said.contains("offset") && said.contains("aof-load-truncated yes"), "{said}");
+    assert_eq!(fs::read(&log).expect("it is there").len(), end - 10, "nothing was changed");
+    server.start_again();
+    assert_eq!(server.client().ok("EXISTS k last").integer(), 1);
 }

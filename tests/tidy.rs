@@ -262,6 +262,7 @@ fn files_are_touched_through_the_storage_trait_alone() {
         "src/persist/storage/real.rs",
         "src/base/config/",
         "src/base/logging.rs",
+        "src/base/oom_score.rs",
         "src/server/acceptor.rs",
         "src/server/daemon.rs",
         "src/server/startup.rs",
@@ -546,15 +547,8 @@ fn the_architecture_names_every_layer_and_the_locks_in_their_order() {
 const READ_BY_THE_CONFIGURATION: &[(&str, &str)] = &[
     ("io_threads", "through `Settings::worker_count`"),
     ("enable_protected_configs", "by CONFIG SET"),
-    // Their readers follow.
-    ("unixsocketgroup", ""),
-    ("aof_load_truncated", ""),
+    // Its reader follows.
     ("maxmemory_clients", ""),
-    ("active_expire_effort", ""),
-    ("min_replicas_to_write", ""),
-    ("oom_score_adj", ""),
-    ("oom_score_adj_values", ""),
-    ("server_cpulist", ""),
 ];
 
 #[test]

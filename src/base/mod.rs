@@ -12,6 +12,7 @@ pub mod hash;
 pub mod lock;
 pub mod logging;
 pub mod long_double;
+pub mod oom_score;
 pub mod prefetch;
 pub mod random;
 pub mod slab;

@@ -52,6 +52,9 @@ impl<'g> Group<'g> {
         self.check_memory(flags)?;
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
+            if self.lacks_replicas && flags.has(flags::WRITE) {
+                return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));
+            }
         }
         Ok(entry)
     }

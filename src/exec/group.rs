@@ -41,6 +41,8 @@ pub(super) struct Group<'a> {
     pub(super) hooks: HookSet,
     /// From how many nanoseconds on a command is slow; `u64::MAX` for none.
     pub(super) slow_ns: u64,
+    /// `min-replicas-to-write` asks for more replicas than there are: for any.
+    pub(super) lacks_replicas: bool,
     pub(super) latency_tracking: bool,
     /// The most that a transaction may queue, in bytes.
     pub(super) queue_bytes_max: u64,
@@ -171,6 +173,7 @@ impl Executor {
             maxmemory: settings.maxmemory,
             hooks: server.hooks.load(),
             slow_ns: slow_ns(settings),
+            lacks_replicas: settings.min_replicas_to_write > 0,
             latency_tracking: settings.latency_tracking,
             queue_bytes_max: settings.client_query_buffer_limit,
             inside: None,
@@ -258,6 +261,7 @@ impl Group<'_> {
         self.maxmemory = settings.maxmemory;
         self.hooks = self.server.hooks.load();
         self.slow_ns = slow_ns(&settings);
+        self.lacks_replicas = settings.min_replicas_to_write > 0;
     }
 
     /// Enters the gate for a command that needs keys, and leaves it before one that must run outside.

@@ -26,6 +26,7 @@ pub(super) fn options(generation: u64, appendonly: bool) -> StoreOptions {
         policy: FsyncPolicy::No,
         clock: Arc::new(|| 1_700_000_000_000),
         cut_at_corruption: false,
+        refuse_torn: false,
         fsync_thread: false,
     }
 }

@@ -43,6 +43,8 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Cut the log where it is corrupt instead of refusing to start.
     pub cut_at_corruption: bool,
+    /// Refuse to start on a torn tail instead of cutting it off: `aof-load-truncated no`.
+    pub refuse_torn: bool,
     /// Run the fsync thread. Without it (in tests), [`Log::sync_now`] does its work.
     pub fsync_thread: bool,
 }
@@ -126,6 +128,13 @@ impl Store {
         // With those that go aside: no number is used twice.
         let files = storage.list().map_err(PersistError::io("list", storage.path("")))?;
         if let Some(torn) = recovery.summary.torn.clone() {
+            if options.refuse_torn {
+                let what = format!(
+                    "{}, {} bytes of an incomplete block; with `aof-load-truncated yes` they are cut off and kept aside",
+                    torn.what, torn.bytes
+                );
+                return Err(PersistError::corrupt(&torn.file, torn.offset, &what));
+            }
             set_aside(&*storage, &mut recovery, &torn)?;
         }
         settle_log(&*storage, &recovery)?;

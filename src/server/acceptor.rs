@@ -120,11 +120,12 @@ fn refuse(socket: Accepted, text: &[u8]) {
     };
 }
 
-/// Opens the unix socket, replacing one that a crashed server left behind.
+/// Opens the unix socket, replacing one that a crashed server left behind. It gets these permissions unless they are
+/// 0, and this group unless its name is empty.
 ///
 /// # Errors
 /// Those of the system.
-pub fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+pub fn listen_unix(path: &Path, mode: u32, group: &str) -> io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_err() {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -132,10 +133,19 @@ pub fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
         }
     }
     let listener = UnixListener::bind(path)?;
+    if !group.is_empty() {
+        std::os::unix::fs::chown(path, None, Some(group_id(group)?))?;
+    }
     if mode != 0 {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
     Ok(listener)
+}
+
+/// The number of a group that is given by its name.
+fn group_id(name: &str) -> io::Result<u32> {
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("unixsocketgroup: there is no group '{name}'"));
+    Ok(nix::unistd::Group::from_name(name)?.ok_or_else(unknown)?.gid.as_raw())
 }
 
 /// Accepts TCP connections until its task is ended.

@@ -8,6 +8,7 @@
 //! The only `async` code of the project is here.
 
 pub mod acceptor;
+pub mod affinity;
 pub mod connection;
 pub mod daemon;
 pub mod flusher;

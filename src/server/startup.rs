@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use super::acceptor::{self, Dealer};
 use super::listeners::{self, Listeners};
 use super::supervisor::Supervisor;
-use super::{daemon, limits, signals, timer, worker};
+use super::{affinity, daemon, limits, signals, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::lock::Mutex;
-use crate::base::{alloc, clock, lock, logging, random};
+use crate::base::{alloc, clock, lock, logging, oom_score, random};
 use crate::core::hooks::Hooks;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
@@ -114,6 +114,10 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
 }
 
 async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
+    affinity::run_on(&settings.server_cpulist).map_err(failed("server-cpulist"))?;
+    if let Err(error) = oom_score::set(settings.oom_score_adj, settings.oom_score_adj_values[0]) {
+        logging::warning(format_args!("Unable to write oom_score_adj: {error}"));
+    }
     let signals = signals::receive().map_err(failed("receiving signals"))?;
     let supervisor = Supervisor::of(&settings);
     let bound = listeners::listen(&settings).map_err(failed("Could not create the TCP listening socket"))?;
@@ -134,7 +138,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     let mut addresses = listeners.addresses();
     let unix = settings.unixsocket.clone();
     if !unix.as_os_str().is_empty() {
-        let listener = acceptor::listen_unix(&unix, settings.unixsocketperm)
+        let listener = acceptor::listen_unix(&unix, settings.unixsocketperm, &settings.unixsocketgroup)
             .map_err(failed(format!("Could not open the unix socket {}", unix.display())))?;
         addresses.push(unix.display().to_string());
         tokio::spawn(acceptor::accept_unix(listener, unix.display().to_string(), dealer.clone()));
@@ -182,6 +186,7 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
         policy: log_policy(settings.appendfsync),
         clock: Arc::new(|| clock::now_ms() as u64),
         cut_at_corruption: false,
+        refuse_torn: !settings.aof_load_truncated,
         fsync_thread: true,
     };
     let (server, found, loaded) = recover_from(Arc::new(storage), options, config, session::table(), reclaimer()?)?;

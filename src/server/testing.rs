@@ -49,6 +49,7 @@ pub(super) fn start_with(
         policy,
         clock: Arc::new(|| 1_700_000_000_000),
         cut_at_corruption: false,
+        refuse_torn: false,
         fsync_thread: false,
     };
     recover_from(Arc::new(storage.clone()), options, config, table, reclaimer()?).map(|(server, ..)| server)

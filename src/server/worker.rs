@@ -236,12 +236,11 @@ fn accept(worker: &Rc<Worker>, socket: Accepted, record: Arc<ClientRecord>) {
 
 /// Removes expired keys of this worker's shards, a few at a time.
 async fn sweep(worker: Rc<Worker>) {
-    let mut tick = tokio::time::interval(SWEEP_PERIOD);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        let effort = worker.server.config.settings().active_expire_effort;
+        tokio::time::sleep(SWEEP_PERIOD / effort).await;
         loop {
-            let more = worker.executor.borrow_mut().sweep_expired(SWEEP_KEYS);
+            let more = worker.executor.borrow_mut().sweep_expired(keys_per_sweep(effort));
             if let Err(error) = worker.server.store.log().flush() {
                 logging::debug(format_args!("The removal of expired keys is not logged: {error}"));
             }
@@ -251,6 +250,11 @@ async fn sweep(worker: Rc<Worker>) {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// How many keys an effort from 1 to 10 removes before the connections have their turn.
+fn keys_per_sweep(effort: u32) -> usize {
+    SWEEP_KEYS + SWEEP_KEYS / 4 * (effort as usize - 1)
 }
 
 /// Takes back the worker's memory that other threads were the last to use.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Settings, is_secret};
-use crate::base::{alloc, logging};
+use crate::base::{alloc, logging, oom_score};
 use crate::core::server::SavePurpose;
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::durable::saving;
@@ -119,6 +119,7 @@ const APPLIED: &[(&[&str], Apply)] = &[
     (&["tls-port"], refuse_tls),
     (&["port", "bind"], listen_anew),
     (&["loglevel", "log-format", "log-timestamp-format", "hide-user-data-from-log"], set_logging),
+    (&["oom-score-adj", "oom-score-adj-values"], set_oom_score),
     (&["appendfsync"], set_log_policy),
     (&["appendonly"], switch_log),
 ];
@@ -166,6 +167,14 @@ fn set_logging(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static st
     logging::set_format(after.log_format, after.log_timestamp_format);
     logging::set_hides_user_data(after.hide_user_data_from_log);
     Ok(())
+}
+
+fn set_oom_score(_: &Arc<Server>, _: &Settings, after: &Settings, changed: &[&'static str]) -> Result<(), NotApplied> {
+    oom_score::set(after.oom_score_adj, after.oom_score_adj_values[0]).map_err(|error| {
+        logging::warning(format_args!("Unable to write oom_score_adj: {error}"));
+        let name = if changed.contains(&"oom-score-adj") { "oom-score-adj" } else { "oom-score-adj-values" };
+        (name, "Failed to apply new oom_score_adj configuration, check server logs.".to_owned())
+    })
 }
 
 fn set_log_policy(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {

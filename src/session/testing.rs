@@ -95,6 +95,7 @@ fn server(lines: &str) -> Server {
         policy: FsyncPolicy::EverySec,
         clock: Arc::new(|| 0),
         cut_at_corruption: false,
+        refuse_torn: false,
         fsync_thread: false,
     };
     let (store, _) = Store::open(Arc::new(SimStorage::new()), options).expect("an empty store");

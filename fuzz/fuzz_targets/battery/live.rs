@@ -51,6 +51,7 @@ fn start(storage: &SimStorage, generation: u64, directives: &str) -> Arc<Server>
         policy: FsyncPolicy::No,
         clock: Arc::new(|| 1_700_000_000_000),
         cut_at_corruption: false,
+        refuse_torn: false,
         fsync_thread: false,
     };
     // Nobody receives the garbage: it is dropped at once, and no thread outlives an input.
