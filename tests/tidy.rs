@@ -575,3 +575,14 @@ fn every_setting_has_a_reader() {
     let lonely = fields.into_iter().filter(|field| !is_read(field));
     report(lonely.map(|field| format!("nobody reads settings.{field}: what does its directive do?")).collect());
 }
+
+#[test]
+fn the_command_that_contributors_are_shown_is_the_one_that_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = read_text(&root.join("CONTRIBUTING.md")).expect("the document");
+    let source = read_text(&root.join("src/command/string/mod.rs")).expect("the source");
+    let shown = document.split("static GETDEL").nth(1).and_then(|text| text.split("```").next()).expect("an example");
+    let shown: Vec<&str> = shown.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert!(shown.len() > 8);
+    report(shown.iter().filter(|line| !source.contains(**line)).map(|line| format!("not there: {line}")).collect());
+}
