@@ -20,13 +20,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::lock::{Mutex, Rank};
 
-/// How much a line matters; the order is that of `loglevel`.
+/// The importance of a line, in the order of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
     /// Everything (`.`).
     Debug,
-    /// Much, but no flood (`-`).
+    /// A lot, but not a flood (`-`).
     Verbose,
     /// What an operator wants to know (`*`).
     Notice,
@@ -88,12 +88,12 @@ static HIDES_USER_DATA: AtomicBool = AtomicBool::new(true);
 /// `None`: standard output.
 static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(Rank::OperatorLog, None);
 
-/// Shows lines of this level and above from now on.
+/// From now on, shows lines of this level and above.
 pub fn set_level(level: Level) {
     FILTER.store(level as u8, Ordering::Relaxed);
 }
 
-/// Would a line of this level be shown?
+/// Whether a line of this level would be shown.
 #[inline]
 pub fn enabled(level: Level) -> bool {
     level != Level::Nothing && level as u8 >= FILTER.load(Ordering::Relaxed)
@@ -128,7 +128,7 @@ impl<D: Display> Display for UserData<D> {
     }
 }
 
-/// Appends to this file from now on; an empty path means standard output.
+/// From now on, appends to this file; an empty path means standard output.
 ///
 /// # Errors
 /// The file cannot be opened; lines go on where they went before.

@@ -1,7 +1,7 @@
-//! Bringing snapshot and log back into the keyspace, shard by shard, on all cores.
+//! Loads snapshot and log into the keyspace, shard by shard, on all cores.
 //!
-//! A shard is loaded by one call that needs nothing of the others; so is its part of each window of the
-//! log. Serving while loading can call the same functions in another order.
+//! One call loads a shard and needs nothing of the others. The same holds for its part of each window of the log.
+//! Serving while loading can call the same functions in another order.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -28,7 +28,7 @@ pub struct Loaded {
 /// Loads everything, on `threads` threads, at this pace.
 ///
 /// # Errors
-/// Whatever is wrong with the files; the keyspace is then good for nothing.
+/// Any damage in the files. The keyspace is then unusable.
 pub fn load(
     keyspace: &Keyspace,
     recovery: &Recovery,
@@ -70,7 +70,7 @@ pub fn load(
     Ok(loaded)
 }
 
-/// Puts a shard's part of the snapshot in its place; returns how many keys it holds.
+/// Loads a shard's part of the snapshot. Returns how many keys it holds.
 ///
 /// # Errors
 /// The chunk is damaged.
@@ -96,8 +96,8 @@ pub fn load_shard(
         let at = match directories.iter().position(|(db, _)| *db == entry.db) {
             Some(at) => at,
             None => {
-                // Most stores use one database: its directory gets its size at once.
-                // The count is a claim of the index: no more entries than their bytes allow.
+                // Most stores use one database, whose directory gets its final size at once. The count is a claim of
+                // the index: no more entries than their bytes allow.
                 let room = if directories.is_empty() { chunk.len().div_ceil(ENTRY_MIN_BYTES) } else { 0 };
                 let room = usize::try_from(chunk.entries()).map_or(room, |claimed| claimed.min(room));
                 directories.push((entry.db, Directory::with_capacity(keyspace.seed(), room, chunk.len())));
@@ -139,7 +139,7 @@ fn refused(why: String) -> PersistError {
     PersistError::Refused { file: "the log".into(), why }
 }
 
-/// Calls `work` for each item, on up to `threads` threads; stops at the first error.
+/// Calls `work` for each item, on up to `threads` threads. Stops at the first error.
 fn in_parallel<T: Sync>(
     items: &[T],
     threads: usize,

@@ -1,4 +1,4 @@
-//! What moves whole keyspaces between memory and disk: saving, loading at a start, loading anew.
+//! Moves whole keyspaces between memory and disk: saving, loading at a start, reloading.
 
 pub mod loading;
 pub mod pace;

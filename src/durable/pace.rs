@@ -12,12 +12,12 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A pause of so many microseconds; of one after every so many keys, on average, if the number is negative.
+    /// A pause of `us` microseconds; if the number is negative, of one microsecond after every `-us` keys on average.
     pub fn of(us: i64) -> Pace {
         Pace { us }
     }
 
-    /// To be called for each key.
+    /// Call it for each key.
     pub fn pause(self) {
         let us = match self.us {
             0 => return,

@@ -1,4 +1,4 @@
-//! The keyspace anew from what is on the disk, in a server that runs: DEBUG RELOAD and DEBUG LOADAOF.
+//! Reloads the keyspace from the disk in a running server: DEBUG RELOAD and DEBUG LOADAOF.
 //!
 //! ```text
 //! turn of a snapshot ─ snapshot, if asked for ─ gate closed from its instant on ─ read the disk as a start does
@@ -6,11 +6,11 @@
 //! ```
 //!
 //! Invariants:
-//! - Until everything is loaded the keyspace stays as it is, so that a failure changes nothing.
-//! - What is loaded is what a start would load at this instant: a crash afterwards loses nothing of it. Hence
-//!   nobody executes commands from before the disk is settled until the exchange is over.
-//! - While the gate is closed here, the log's writer is waited for against the usual order. Nobody can hold it and
-//!   wait for the gate: that is for whoever makes a snapshot, and it is our turn.
+//! - Until everything is loaded, the keyspace stays as it is, so that a failure changes nothing.
+//! - The loaded content is what a start would load at this instant, so a crash afterwards loses nothing of it. No
+//!   commands run from the moment the disk is settled until the exchange is over.
+//! - While the gate is closed here, this thread waits for the log's writer, against the usual order. No other thread
+//!   can hold the writer and wait for the gate, because only a snapshot does that, and this is our turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,16 +25,16 @@ use crate::durable::{loading, saving};
 use crate::keyspace::{Closed, Keyspace, SHARDS};
 use crate::persist::PersistError;
 
-/// What is to be loaded, and what is to become of the keys that are there.
+/// What to load, and what to do with the existing keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
     /// RELOAD.
     Snapshot {
-        /// A snapshot is made first.
+        /// Whether to make a snapshot first.
         save: bool,
-        /// Keys that are not on the disk go.
+        /// Whether to remove keys that are not on the disk.
         flush: bool,
-        /// Where they do not, a key that is in both is taken from the disk; otherwise it is an error.
+        /// Whether a key in both is taken from the disk, if keys are not removed. Otherwise such a key is an error.
         merge: bool,
     },
     /// LOADAOF.
@@ -47,7 +47,7 @@ const LOG_NOT_LOADED: CommandError = CommandError::Text("ERR Error trying to loa
 const NO_LOG: CommandError = CommandError::Text("ERR There is no log to be loaded: appendonly is off");
 const ENDING: CommandError = CommandError::Text("ERR The server is ending");
 
-/// Begins to load anew, on a thread of its own; `done` is told how it ended.
+/// Begins a reload on its own thread. `done` receives the result.
 pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(), CommandError>>) {
     let shared = Arc::clone(server);
     let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || {
@@ -67,7 +67,7 @@ pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(
     }
 }
 
-/// Loads anew, in the turn of a snapshot.
+/// Reloads, in the turn of a snapshot.
 fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     let started = clock::monotonic_us();
     let _order = lock::out_of_order("only a snapshot holds the writer and wants the gate, and this is its turn");
@@ -88,7 +88,7 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     exchange(server, &loaded, &closed);
     drop(closed);
     let keys: usize = server.keyspace.counts().filled().map(|(_, census)| census.keys).sum();
-    // What we had is what `loaded` holds now.
+    // After the exchange, `loaded` holds the old keys.
     let removed: usize = loaded.counts().filled().map(|(_, census)| census.keys).sum();
     server.reclaim(Box::new(loaded), removed as u64);
     let seconds = (clock::monotonic_us() - started) as f64 / 1e6;
@@ -96,7 +96,7 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Has everything on the disk that is to be there, and closes the gate.
+/// Brings everything to the disk that should be there, and closes the gate.
 fn settle(server: &Server, how: Reload) -> Result<Closed<'_>, CommandError> {
     if let Reload::Snapshot { save: true, .. } = how {
         let (outcome, closed) = saving::save_and_stay_closed(server);
@@ -106,7 +106,7 @@ fn settle(server: &Server, how: Reload) -> Result<Closed<'_>, CommandError> {
     let closed = server.gate.close();
     let log = server.store.log();
     if log.is_active() {
-        // Of a log that has failed the disk does not hold everything.
+        // If the log has failed, the disk does not hold everything.
         let misconf =
             |error: PersistError| CommandError::MisconfLog(log.poisoned().unwrap_or_else(|| error.to_string()));
         log.flush().map_err(misconf)?;
@@ -116,7 +116,7 @@ fn settle(server: &Server, how: Reload) -> Result<Closed<'_>, CommandError> {
     Ok(closed)
 }
 
-/// What a start would find on the disk now.
+/// Loads what a start would find on the disk now.
 fn load(server: &Server) -> Result<Keyspace, PersistError> {
     let recovery = server.store.read_again()?;
     let loaded = Keyspace::new(server.keyspace.databases(), server.keyspace.seed());
@@ -127,7 +127,7 @@ fn load(server: &Server) -> Result<Keyspace, PersistError> {
     Ok(loaded)
 }
 
-/// A key that is in both.
+/// Finds a key that is in both.
 fn shared_key(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
     let seed = ours.seed();
     (0..SHARDS as u16).find_map(|number| {
@@ -141,7 +141,7 @@ fn shared_key(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
     })
 }
 
-/// Puts the keys that the disk does not have beside those that were loaded.
+/// Adds the keys that the disk does not have to the loaded ones.
 fn add_missing(ours: &Keyspace, loaded: &Keyspace) {
     for number in 0..SHARDS as u16 {
         let (ours, mut loaded_shard) = (ours.lock(number), loaded.lock(number));
@@ -157,7 +157,7 @@ fn add_missing(ours: &Keyspace, loaded: &Keyspace) {
     }
 }
 
-/// Puts what was loaded in the place of what is there.
+/// Replaces the keyspace by the loaded one.
 fn exchange(server: &Server, loaded: &Keyspace, _alone: &Closed<'_>) {
     for number in 0..SHARDS as u16 {
         let mut shard = server.keyspace.lock(number);

@@ -1,7 +1,7 @@
 //! INFO: its sections, their fields in Redis' order and form, and which of them a client asked for.
 //!
-//! A field that means nothing here is printed as Redis prints it where it means nothing there, because
-//! clients and monitors look fields up by name.
+//! A field without meaning here is printed as Redis prints it when it has no meaning there, because clients and
+//! monitors look fields up by name.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,19 +15,19 @@ use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
 use crate::core::table::CommandEntry;
 use crate::keyspace::{Census, Keyspace, SHARDS};
 
-/// The version of Redis whose commands, replies and errors are offered: for clients that look at it.
+/// The version of Redis that is emulated, for clients that check it.
 pub const REDIS_VERSION: &str = "7.2.4";
 
 /// One section.
 struct Section {
-    /// As a client asks for it, and, with a capital letter, its heading.
+    /// Its name in requests, and, with a capital letter, its heading.
     name: &'static str,
     heading: &'static str,
     shown: Shown,
     write: fn(&mut Lines<'_>),
 }
 
-/// When a section is shown without being asked for by name.
+/// When a section is shown without being requested by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
     /// Always.
@@ -69,7 +69,7 @@ impl Section {
     }
 }
 
-/// The text of INFO with these words behind it, at a time in Unix ms.
+/// The text of INFO with these arguments, at a time in Unix ms.
 pub fn report(server: &Server, words: &[&[u8]], now: i64) -> String {
     let mut text = String::new();
     for section in SECTIONS.iter().filter(|section| section.is_wanted(words)) {
@@ -84,7 +84,7 @@ pub fn report(server: &Server, words: &[&[u8]], now: i64) -> String {
     text
 }
 
-/// Where a section writes its fields, and what it reads.
+/// The output of a section, and its sources.
 struct Lines<'a> {
     text: &'a mut String,
     server: &'a Server,
@@ -100,7 +100,7 @@ impl Lines<'_> {
         fields.iter().for_each(|(name, value)| self.field(name, value));
     }
 
-    /// A number of bytes, and the same for people.
+    /// A number of bytes, and its readable form.
     fn bytes(&mut self, name: &str, bytes: u64) {
         self.field(name, bytes);
         self.field(&format!("{name}_human"), human_bytes(bytes));
@@ -400,7 +400,7 @@ fn errorstats_section(out: &mut Lines<'_>) {
     }
 }
 
-/// How many times to live stand for all of a database.
+/// How many sampled times to live represent a database.
 const TTL_SAMPLES: usize = 128;
 
 /// What each database holds.
@@ -410,7 +410,7 @@ fn keyspace_section(out: &mut Lines<'_>) {
     let averages = average_ttls(keyspace, &filled, out.now);
     for ((db, census), average) in filled.into_iter().zip(averages) {
         let mut line = format!("keys={},expires={},avg_ttl={average}", census.keys, census.volatile);
-        // Redis 8 says how many hashes have expiring fields; clients of 7.2 do not expect it.
+        // Redis 8 shows how many hashes have expiring fields; clients of 7.2 do not expect it.
         if census.elementwise > 0 {
             line.push_str(&format!(",subexpiry={}", census.elementwise));
         }

@@ -13,11 +13,11 @@ use crate::keyspace::SHARDS;
 pub struct MemoryFigures {
     /// Allocated now.
     pub used: u64,
-    /// The most that was.
+    /// The highest amount ever allocated.
     pub peak: u64,
-    /// What the operating system counts as ours in memory.
+    /// The resident bytes, as counted by the operating system.
     pub resident: u64,
-    /// Allocated when the server began to serve, without keys.
+    /// Allocated when the server started, without keys.
     pub startup: u64,
     /// Received and not executed, or replied and not sent.
     pub clients: u64,
@@ -26,7 +26,7 @@ pub struct MemoryFigures {
 }
 
 impl MemoryFigures {
-    /// The figures of now.
+    /// Takes the current figures.
     pub fn take(server: &Server) -> Self {
         let used = alloc::sample_peak() as u64;
         let waiting = |c: &ClientRecord| c.query_bytes.load(Relaxed) + c.output_bytes.load(Relaxed);
@@ -45,25 +45,25 @@ impl MemoryFigures {
         self.used - self.startup
     }
 
-    /// Resident bytes for each that is allocated.
+    /// Resident bytes per allocated byte.
     pub fn fragmentation(&self) -> f64 {
         self.resident as f64 / self.used.max(1) as f64
     }
 
-    /// Resident bytes beyond those that are allocated; below zero if some were never touched.
+    /// Resident bytes beyond the allocated ones; negative if some were never touched.
     pub fn fragmentation_bytes(&self) -> i64 {
         self.resident as i64 - self.used as i64
     }
 }
 
-/// What one database takes beside its keys and values.
+/// The overhead of one database, beyond its keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatabaseFigures {
     /// Its number.
     pub index: u32,
     /// Its keys.
     pub keys: u64,
-    /// Bytes of its directories that hold no record of a key.
+    /// Bytes of its directories that do not hold records of keys.
     pub overhead: u64,
 }
 

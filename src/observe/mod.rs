@@ -4,7 +4,7 @@
 //! - [`memory`]: the figures of memory.
 //! - [`process`]: what the kernel says of this process.
 //!
-//! Nothing here changes anything but what it counts.
+//! Nothing here changes anything except its own counters.
 
 pub mod info;
 pub mod memory;

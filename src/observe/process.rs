@@ -1,8 +1,8 @@
-//! What the kernel says of this process and its machine. Whatever it does not say is zero or empty.
+//! What the kernel reports about this process and its machine. Unknown values are zero or empty.
 
 use rustix::fs::{Mode, OFlags};
 
-/// The unit in which `/proc` gives processor time: a constant of the kernel's interface on every machine.
+/// The unit of processor time in `/proc`: a constant of the kernel's interface on every machine.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Processor time in microseconds.
@@ -14,7 +14,7 @@ pub struct CpuTime {
     pub user_us: u64,
 }
 
-/// The first bytes of a file of `/proc`: enough for every file that is read here.
+/// The first bytes of a file in `/proc`, which are enough for every file read here.
 fn read_proc(path: &str) -> Option<String> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut bytes = [0; 8192];
@@ -38,7 +38,7 @@ pub fn cpu_times() -> (CpuTime, CpuTime) {
     (of("/proc/self/stat"), of(&format!("/proc/self/task/{}/stat", std::process::id())))
 }
 
-/// Fields 14 and 15 of a `stat` line, counted behind the name, which may itself hold blanks and brackets.
+/// Fields 14 and 15 of a `stat` line, counted after the name, which may itself contain blanks and brackets.
 fn cpu_time_in(stat: &str) -> Option<CpuTime> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
     let mut next_us = || Some(fields.next()?.parse::<u64>().ok()? * (1_000_000 / TICKS_PER_SECOND));

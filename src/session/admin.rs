@@ -1,4 +1,4 @@
-//! The server as a whole: INFO, snapshots, shutdown, and a picture.
+//! Commands for the server as a whole: INFO, snapshots, shutdown, and a picture.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -96,7 +96,7 @@ fn bgsave(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     }
     match requested {
         Requested::Started if !call.client.in_exec => Ok(reply.simple("Background saving started")),
-        // In a transaction it waits for the end of that.
+        // In a transaction it begins after the transaction's end.
         Requested::Started | Requested::Scheduled => Ok(reply.simple("Background saving scheduled")),
         Requested::Busy(SavePurpose::Save) => Err(SAVE_RUNS),
         Requested::Busy(SavePurpose::Rewrite) => Err(CommandError::Text(
@@ -162,7 +162,7 @@ fn shutdown(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::Syntax);
     }
     if abort {
-        // Without replicas to wait for there is no time in which an end could be called off.
+        // Without replicas to wait for, there is no period in which a shutdown could be aborted.
         return Err(CommandError::Text("ERR No shutdown in progress."));
     }
     let (refused, answer) = oneshot::channel();
@@ -191,7 +191,7 @@ fn lolwut(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.verbatim("txt", keep().as_bytes()))
 }
 
-/// A keep, and who built it.
+/// A keep, and its builder.
 fn keep() -> String {
     format!(
         concat!(

@@ -1,4 +1,4 @@
-//! CLIENT: what connections are, and what they are called.
+//! CLIENT: describes, names and controls connections.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -209,7 +209,7 @@ fn full_names(table: &Table) -> Vec<&str> {
     names
 }
 
-/// The line of CLIENT LIST, its end left out.
+/// The line of CLIENT LIST, without its line end.
 fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
     let seconds_since = |ms: u64| now.saturating_sub(ms as i64).max(0) / 1000;
     let last = record.last_command.load(Relaxed) as usize;
@@ -289,7 +289,7 @@ fn unblock(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(ended.into()))
 }
 
-/// Ends the wait of a connection, for a key or for time to pass. False if it does not wait.
+/// Ends a connection's wait for a key or for time to pass. False if it does not wait.
 fn end_wait(server: &Server, id: u64, by_error: bool) -> bool {
     let ended = answer_waiting(server, id, by_error);
     if ended && by_error {
@@ -359,7 +359,7 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
 static REPLY: Command = Command {
     name: "REPLY",
     arity: Arity::Exactly(3),
-    // In a transaction it would take away replies that EXEC has promised.
+    // In a transaction it would remove replies that EXEC has announced.
     flags: ANYWHERE.or(flags::NO_MULTI),
     handler: Handler::Session(reply_mode),
     since: "3.2.0",
@@ -368,7 +368,7 @@ static REPLY: Command = Command {
     ..SUBCOMMAND
 };
 
-/// OFF and SKIP are not answered; the executor, which knows the mode, drops what the others write.
+/// OFF and SKIP are not answered. The executor, which knows the mode, drops the replies of other commands.
 fn reply_mode(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let word = call.args.at(2);
     if is(word, "ON") {
@@ -432,7 +432,7 @@ fn setname(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
-/// Whether the bytes can stand in a line of CLIENT LIST without breaking it.
+/// Whether the bytes fit into a line of CLIENT LIST without breaking it.
 pub(super) fn is_label(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
@@ -447,7 +447,7 @@ mod tests {
         let mut t = Runner::new();
         t.run("CLIENT SETNAME me");
         t.run("CLIENT SETINFO lib-name redis-py");
-        // What counts commands and bytes differs from one call to the next.
+        // The counters of commands and bytes differ from one call to the next.
         let steady = |reply: String| reply.split(" tot-net-in=").next().map(str::to_owned);
         let line = t.run("CLIENT LIST");
         assert!(line.contains("id=1 addr=127.0.0.1:1 laddr=127.0.0.1:6379 fd=8 name=me age=0 idle=0 flags=N db=0"));

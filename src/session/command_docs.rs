@@ -5,7 +5,7 @@ use crate::core::table::CommandEntry;
 use crate::core::{Outcome, SessionCall};
 use crate::resp::{Elements, Reply};
 
-/// The handler; names that are none are passed over.
+/// The handler. Unknown names are skipped.
 pub(super) fn docs(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let table = &call.server.table;
     let entries: Vec<&CommandEntry> = if call.args.len() == 2 {
@@ -20,7 +20,7 @@ pub(super) fn docs(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(map.done())
 }
 
-/// A command's name, and the map of what there is to say.
+/// A command's name, and the map of its documentation.
 fn document(entry: &CommandEntry, out: &mut Elements<'_>) {
     let command = entry.command;
     let arguments = syntax::arguments(command.syntax, command.keys.0.len());

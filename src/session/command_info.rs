@@ -1,4 +1,4 @@
-//! COMMAND: the table of commands, shown to clients.
+//! COMMAND: shows clients the table of commands.
 
 use super::command_docs;
 use crate::base::glob;
@@ -109,7 +109,7 @@ fn describe_keys(spec: &KeySpec, out: &mut Elements<'_>) {
     map.end();
 }
 
-/// A map of a type and its particulars: a word, if any, then numbers.
+/// A map of a type and its details: a word, if any, then numbers.
 fn typed(out: &mut Elements<'_>, kind: &str, numbers: &[(&str, i64)], word: Option<(&str, &str)>) {
     let mut map = out.map(2);
     map.bulk(b"type");
@@ -197,7 +197,7 @@ fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(names.done())
 }
 
-/// Filters look at subcommands, too.
+/// Filters apply to subcommands, too.
 fn filtered<'a>(table: &'a Table, filter: &[u8], by: &[u8]) -> Result<Vec<&'a CommandEntry>, CommandError> {
     let all = table.entries().iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands()));
     if is(filter, "PATTERN") {
@@ -253,7 +253,7 @@ fn getkeysandflags(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(out.done())
 }
 
-/// The keys of a call with the flags of what is done with them.
+/// The keys of a call, with the flags of their use.
 fn keys_of<'a>(table: &Table, args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, CommandError> {
     let entry = match table.resolve(args) {
         Ok(entry) => entry,

@@ -56,7 +56,7 @@ static LOADAOF: Command = Command {
     ..RELOAD
 };
 
-/// Begins to load anew; the connection waits for the end of it.
+/// Begins a reload. The connection waits for its end.
 fn begin(call: &mut SessionCall<'_>, how: Reload, reply: Reply<'_>) -> Outcome {
     let (done, outcome) = oneshot::channel();
     reload::request(call.server, how, done);
@@ -74,7 +74,7 @@ static SET_ACTIVE_EXPIRE: Command = Command {
 };
 
 fn set_active_expire(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    // As C reads a number: what begins with none is zero.
+    // As C parses a number: a text without one is zero.
     let word = call.args.at(2).trim_ascii_start();
     let digits = word.strip_prefix(b"-").or(word.strip_prefix(b"+")).unwrap_or(word);
     let is_off = !digits.iter().take_while(|byte| byte.is_ascii_digit()).any(|digit| *digit != b'0');
@@ -197,7 +197,7 @@ mod tests {
         let of_a = "+b4fc66738120fba0b5aa500ab5c2bf89cea1c5da";
         assert_eq!(t.run("DEBUG DIGEST-VALUE a none"), format!("*2 {of_a} +{ZEROS} "));
         assert_eq!(t.run("debug digest-value"), "*0 ");
-        // As Redis 8 has it: that a field expires counts, when it does not.
+        // As in Redis 8: the fact that a field expires counts, but not when.
         t.run("HSET h a 1 b 2 c 3");
         t.run("HPEXPIRE h 100000000 FIELDS 2 a b");
         assert_eq!(t.run("DEBUG DIGEST-VALUE h"), "*1 +ff55046133ad607237a9fc37b70893d3308c801e ");

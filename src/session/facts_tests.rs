@@ -9,10 +9,10 @@ use crate::core::{Handler, categories, flags};
 
 const FACTS: &str = include_str!("../../data/facts/commands.tsv");
 
-/// Where we differ on purpose: command, column, and what we say.
+/// Deliberate differences: command, column, and our value.
 const DIFFERENCES: &[(&str, &str, &str)] = &[("CLIENT REPLY", "flags", "loading no_multi noscript stale")];
 
-/// Commands newer than the facts, as the documentation of Redis 8.2 describes them, in the form of the facts.
+/// Commands newer than the facts, as described in the documentation of Redis 8.2, in the form of the facts.
 const NEWER: &str = "\
 XACKDEL\t8.2\tstream\t8.2.0\t-6\tfast write\t@fast @stream @write\t\
 idx 1, range last=0 step=1 limit=0 {RW/update/delete}\t1,1,1\t
@@ -58,7 +58,7 @@ fn sorted<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
 }
 
-/// What our table says, in the columns of the facts.
+/// The values of our table, in the columns of the facts.
 fn ours(entry: &CommandEntry) -> Vec<(&'static str, String)> {
     let command = entry.command;
     let (first, last, step) = command.keys.first_last_step();

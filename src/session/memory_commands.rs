@@ -1,4 +1,4 @@
-//! MEMORY: what the server takes, as a whole and of what parts.
+//! MEMORY: the memory of the server, in total and by parts.
 
 use crate::command::keys::memory_usage::{SUBCOMMAND, USAGE};
 use crate::core::server::Reclaim;
@@ -33,14 +33,14 @@ fn doctor(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.verbatim("txt", diagnosis(&MemoryFigures::take(call.server), call.server.clients.len() as u64).as_bytes()))
 }
 
-/// Below this there is too little to tell anything by, in bytes.
+/// With less memory than this, in bytes, a diagnosis makes no sense.
 const TELLING_MIN_BYTES: u64 = 5 << 20;
-/// An average client with more than this waiting is one that does not read, in bytes.
+/// With more pending bytes than this per client on average, clients do not read.
 const CLIENT_MAX_BYTES: u64 = 200 << 10;
-/// More than this of what is allocated, at a time before or in the eyes of the system, is much.
+/// A ratio of peak or resident memory to allocated memory above this is high.
 const MUCH: f64 = 1.4;
 
-/// What is wrong with these figures, for so many clients.
+/// Diagnoses these figures for this many clients.
 fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
     if figures.used < TELLING_MIN_BYTES {
         return "There is nothing to report: hardly any memory is in use.".into();
@@ -143,7 +143,7 @@ fn stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     for db in &databases {
         fields.bulk(format!("db.{}", db.index).as_bytes());
         let mut parts = fields.map(3);
-        // Expiries stand in the records of their keys.
+        // Expiries are stored in the records of their keys.
         let of_db = [
             ("overhead.hashtable.main", Bytes(db.overhead)),
             ("overhead.hashtable.expires", Bytes(0)),
@@ -166,7 +166,7 @@ static MALLOC_STATS: Command = Command {
 };
 
 fn purge(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    // Should its thread be gone, nothing can be given back.
+    // If its thread has ended, nothing can be given back.
     let _ = call.server.garbage.to_reclaim.send(Reclaim::Purge);
     Ok(reply.ok())
 }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(t.run("MEMORY USAGE s SAMPLES -1"), "-ERR syntax error ");
     }
 
-    /// The names of the fields, in the order in which Redis 7.2 gives them.
+    /// The names of the fields, in the order of Redis 7.2.
     #[test]
     fn stats_tell_of_every_database_that_holds_keys() {
         let mut t = Runner::new();

@@ -1,31 +1,31 @@
-//! From the syntax line of a command to the tree of arguments that `COMMAND DOCS` gives.
+//! Turns the syntax line of a command into the tree of arguments that `COMMAND DOCS` shows.
 //!
 //! ```text
 //! line  = item …                         word with small letters: an argument; without: a token
 //! item  = word | [ line | line … ] | < line | line … > | ...        @1.2.3 behind an item: since when
 //! ```
 //!
-//! A token takes the arguments behind it. `x [x ...]` is one argument that may be repeated.
-//! The lines are our own constants, so a line that makes no sense is a bug, and a test's to find.
+//! A token takes the arguments behind it. `x [x ...]` is one argument that may be repeated. The lines are our own
+//! constants, so a malformed line is a bug, which a test finds.
 
 /// One argument.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Argument {
-    /// Its name; of a group, those of its parts joined.
+    /// Its name; for a group, the joined names of its parts.
     pub name: String,
     /// The type, as `COMMAND DOCS` names it.
     pub kind: &'static str,
-    /// The word that goes before it, or that it is.
+    /// The word that precedes it, or that it consists of.
     pub token: Option<String>,
-    /// The version that had it first, where that is not the command's.
+    /// The version that introduced it, if that is not the command's.
     pub since: Option<String>,
     /// For keys: which key specification finds it.
     pub key_spec: Option<usize>,
-    /// It may be left out.
+    /// Whether it may be left out.
     pub optional: bool,
-    /// It may be repeated.
+    /// Whether it may be repeated.
     pub multiple: bool,
-    /// Its token is repeated with it.
+    /// Whether its token is repeated with it.
     pub multiple_token: bool,
     /// The parts of a block, the choices of a oneof.
     pub arguments: Vec<Argument>,
@@ -45,7 +45,7 @@ enum What {
     Dots,
 }
 
-/// Repetitions are found by comparing items, whatever version they are marked with.
+/// Repetitions are found by comparing items, whatever their version.
 impl PartialEq for Item {
     fn eq(&self, other: &Self) -> bool {
         self.what == other.what
@@ -136,7 +136,7 @@ fn convert(items: &[Item]) -> Vec<Argument> {
     arguments
 }
 
-/// The first argument, and how many items it took. Dots alone are no argument.
+/// The first argument, and how many items it took. Dots alone are not an argument.
 fn next(items: &[Item]) -> (Option<Argument>, usize) {
     if let Some(unit) = repeated(items) {
         let inner = convert(&items[..unit]);
@@ -189,14 +189,14 @@ fn token(word: &str, items: &[Item]) -> (Option<Argument>, usize) {
     } else {
         group(taken)
     };
-    // `"\"\""` is how an empty word is written.
+    // `"\"\""` stands for an empty word.
     let word = if word == "\"\"" { String::new() } else { word.to_owned() };
     (Some(Argument { token: Some(word), since, ..argument }), used)
 }
 
 fn optional(alternatives: &[Vec<Item>], since: Option<String>) -> Argument {
     let argument = match alternatives {
-        // `[x [x ...]]`: what is inside may be repeated, and all of it may be left out.
+        // `[x [x ...]]`: the content may be repeated, and all of it may be left out.
         [line] => group(convert(line)),
         _ => one_of(alternatives),
     };
@@ -208,7 +208,7 @@ fn one_of(alternatives: &[Vec<Item>]) -> Argument {
     Argument { name: joined(&arguments), kind: "oneof", arguments, ..Argument::default() }
 }
 
-/// One argument of several.
+/// Combines several arguments into one.
 fn group(mut arguments: Vec<Argument>) -> Argument {
     if arguments.len() == 1 {
         return arguments.remove(0);

@@ -1,11 +1,11 @@
-//! MULTI and its like, as they are declared; the executor takes these steps itself (`exec/transaction.rs`).
+//! Declarations of MULTI and related commands. The executor takes these steps itself (`exec/transaction.rs`).
 
 use crate::core::{Arity, Command, Flags, Handler, KeySpec, Keys, Step, categories, flags};
 
 /// See the module.
 pub(super) static COMMANDS: &[&Command] = &[&DISCARD, &EXEC, &MULTI, &UNWATCH, &WATCH];
 
-/// The flags of a step; without the last it is queued, as UNWATCH is.
+/// The flags of a step. Without the last flag, it is queued, as UNWATCH is.
 const QUEUED_STEP: Flags = flags::NOSCRIPT.or(flags::LOADING).or(flags::STALE).or(flags::FAST).or(flags::ALLOW_BUSY);
 const STEP: Flags = QUEUED_STEP.or(flags::NOT_QUEUED);
 
@@ -80,7 +80,7 @@ mod tests {
         });
         is_inside.recv().expect("it enters");
         let reply = t.run("EXEC");
-        // Who was too impatient does not listen.
+        // An impatient receiver no longer listens.
         let _ = done.send(());
         (reply, other.join().expect("it only waits"))
     }

@@ -15,12 +15,12 @@ pub enum Invocation {
     Serve {
         /// The configuration file.
         source: Source,
-        /// Lines that come after the file's and so override them.
+        /// Lines that follow those of the file and therefore override them.
         overrides: Vec<u8>,
     },
     /// Print name and version.
     Version,
-    /// Print how to call the program.
+    /// Print the usage.
     Help,
     /// Print the commented default configuration.
     PrintConfig,
@@ -40,7 +40,7 @@ Examples:
        ironkeep --port 7777 --save 3600 1 300 100 --maxmemory 2gb
 ";
 
-/// Understands the arguments (without the program's name).
+/// Parses the arguments, without the program's name.
 pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
     let mut args = args.into_iter().peekable();
     match args.peek().map(|first| first.as_bytes()) {

@@ -5,11 +5,11 @@
 pub struct Directive {
     /// The name, in lower case.
     pub name: &'static str,
-    /// A second name that is accepted and reported as well; or empty.
+    /// A second name that is accepted and reported, too; or empty.
     pub alias: &'static str,
     /// The form of the value.
     pub kind: Kind,
-    /// The default, as one would write it in a file.
+    /// The default, as written in a file.
     pub default: &'static str,
     /// Whether CONFIG SET may change it.
     pub change: Change,
@@ -21,7 +21,7 @@ pub struct Directive {
     pub secret: bool,
     /// The reason why any value but the default is refused.
     pub only_default: Option<&'static str>,
-    /// For people, in our own words. May be empty where there is no effect.
+    /// Documentation for users, in our own words. May be empty for a directive without effect.
     pub doc: &'static str,
 }
 
@@ -58,14 +58,14 @@ pub enum Kind {
     OomScores,
     /// Numbers from 0 to 100.
     Percentiles,
-    /// `host port`, of which only the empty one is accepted.
+    /// `host port`; only the empty value is accepted.
     ReplicaOf,
-    /// In a file only: may be repeated, collected as written.
+    /// Only in a file; may be repeated, and is collected as written.
     FileOnly,
 }
 
 impl Kind {
-    /// Do several words make the value?
+    /// Whether the value consists of several words.
     pub fn takes_words(&self) -> bool {
         matches!(
             self,
@@ -167,7 +167,7 @@ impl Directive {
         Directive { only_default: Some(reason), ..self }
     }
 
-    /// Is `name` this directive's name or alias?
+    /// Whether `name` is this directive's name or alias.
     pub fn is_called(&self, name: &[u8]) -> bool {
         self.name.as_bytes().eq_ignore_ascii_case(name)
             || (!self.alias.is_empty() && self.alias.as_bytes().eq_ignore_ascii_case(name))

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// A refused configuration; names the directive and, from a file, the line.
+/// A refused configuration. It names the directive and, for a file, the line.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// A line that cannot be used. Shown in the form that operators of Redis know.
+    /// A line that cannot be used. It is shown in the form that operators know from Redis.
     Line {
         /// The file's name, or `command line`.
         source: String,
@@ -28,7 +28,7 @@ pub enum ConfigError {
     UnknownOption(Vec<u8>),
     /// CONFIG SET of a value that is refused, or cannot be applied.
     SetFailed {
-        /// The argument at fault, as the client wrote it where Redis shows it so.
+        /// The argument at fault, as the client wrote it if Redis shows it that way.
         name: String,
         /// Why.
         problem: String,
@@ -42,7 +42,7 @@ pub enum ConfigError {
 }
 
 impl fmt::Display for ConfigError {
-    /// For CONFIG SET and REWRITE: the error reply's text, to stand after `ERR `.
+    /// For CONFIG SET and REWRITE, the text of the error reply after `ERR `.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConfigError::Line { source, line_number, line, problem } => write!(

@@ -1,8 +1,8 @@
 //! Reading redis.conf: lines, includes, repeated directives.
 //!
-//! Reads only the files that it is told to read, with `std::fs`: configuration comes before storage.
-//! Invariants: a file that includes itself is an error, not a loop; the number of included files is
-//! bounded; bad bytes give an error that names file, line and directive, never a panic.
+//! It reads only the files that it is told to read, with `std::fs`, because configuration comes before storage.
+//! Invariants: a file that includes itself is an error, not a loop; the number of included files is bounded; bad
+//! bytes give an error that names file, line and directive, never a panic.
 
 use std::fs;
 use std::io::Read;
@@ -33,9 +33,9 @@ pub enum Source {
 /// Collects the values of one start.
 pub(super) struct Loader {
     pub(super) values: Values,
-    /// The first `save` line replaces the default ones, the next ones add.
+    /// The first `save` line replaces the defaults; later ones add to it.
     save_seen: bool,
-    /// May lines include files? Not when the text comes from a test or a fuzzer.
+    /// Whether lines may include files. Not for a text from a test or a fuzzer.
     includes: bool,
     files_read: usize,
     open: Vec<PathBuf>,
@@ -79,7 +79,7 @@ impl Loader {
         result.map_err(Included::Config)
     }
 
-    /// Reads the lines of `text`; `source` names it in errors.
+    /// Reads the lines of `text`. `source` names it in errors.
     pub(super) fn text(&mut self, source: &str, text: &[u8]) -> Result<(), ConfigError> {
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = line.trim_ascii();
@@ -116,7 +116,7 @@ impl Loader {
         let directive = directives::all()[index];
         match directive.kind {
             Kind::FileOnly => return self.file_only(index, directive.name, words),
-            // The one directive that may stand alone: no save points.
+            // The only directive that may stand without a value: no save points.
             Kind::SavePoints if words.is_empty() => words.push(Vec::new()),
             _ if words.is_empty() => return Err("wrong number of arguments".into()),
             Kind::SavePoints | Kind::Addresses | Kind::OutputLimits if words.len() == 1 && !words[0].is_empty() => {
@@ -183,7 +183,7 @@ fn shown_line(line: &[u8]) -> String {
     String::from_utf8_lossy(line).into_owned()
 }
 
-/// Why a line failed: of itself, or because of what it includes.
+/// Why a line failed: by itself, or because of a file that it includes.
 enum Included {
     Problem(String),
     Config(ConfigError),
@@ -201,7 +201,7 @@ impl From<&str> for Included {
     }
 }
 
-/// The files that a pattern names, sorted; nothing when none exists. Hidden files must be asked for.
+/// The files that match a pattern, sorted; none if none exists. Hidden files must be named explicitly.
 fn expand(pattern: &Path) -> Vec<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
     let mut found = vec![PathBuf::new()];

@@ -2,11 +2,11 @@
 //!
 //! Invariants:
 //! - Readers see one complete [`Settings`] or the next, never a mixture.
-//! - `generation` grows after every change, so that a worker may cache the settings and look only at the number.
+//! - `generation` grows after every change, so that a worker may cache the settings and compare only the number.
 //! - A CONFIG SET that fails, in parsing or in being applied, changes nothing.
-//! - No reader waits for a directive that is being applied: that may take as long as the disk. A change is prepared
-//!   from a copy, applied with no lock held that a reader takes, and committed in an instant. [`Config::changing`]
-//!   makes the appliers go one at a time.
+//! - No reader waits for a directive that is being applied, which may take as long as the disk. A change is prepared
+//!   from a copy, applied without any lock that a reader takes, and committed in an instant. [`Config::changing`]
+//!   serialises the appliers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,22 +30,22 @@ pub struct Config {
     /// Held only to copy two pointers, or to replace them.
     current: RwLock<Current>,
     generation: AtomicU64,
-    /// Held by whoever applies a change, however long that takes.
+    /// Held while a change is applied, however long that takes.
     changing: Mutex<()>,
-    /// Held by whoever rewrites the file, so that the last one to finish writes the newest values.
+    /// Held while the file is rewritten, so that the last writer writes the newest values.
     rewriting: Mutex<()>,
     /// The file to rewrite, made absolute at the start.
     file: Option<PathBuf>,
 }
 
-/// The values of all directives, and the settings made of them.
+/// The values of all directives, and the settings made from them.
 #[derive(Clone, Debug)]
 struct Current {
     settings: Arc<Settings>,
     values: Arc<Values>,
 }
 
-/// A change that was read and found valid, and that is not in effect yet.
+/// A change that was parsed and checked, and is not in effect yet.
 #[derive(Debug)]
 pub struct Prepared {
     new: Vec<(usize, Value)>,
@@ -79,7 +79,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads a text; it may not include files.
+    /// Reads a text, which may not include files.
     pub fn from_text(text: &[u8]) -> Result<Config, ConfigError> {
         let mut loader = Loader::new(false);
         loader.text("text", text)?;
@@ -97,7 +97,7 @@ impl Config {
         }
     }
 
-    /// Directives that exclude each other.
+    /// Checks for directives that exclude each other.
     fn check(&self) -> Result<(), ConfigError> {
         let settings = self.settings();
         if !settings.aclfile.as_os_str().is_empty() && !settings.users.is_empty() {
@@ -110,7 +110,7 @@ impl Config {
         Ok(())
     }
 
-    /// The settings now: a cheap clone of a pointer.
+    /// The current settings: a cheap clone of a pointer.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.current.read().settings)
     }
@@ -160,10 +160,10 @@ impl Config {
         found
     }
 
-    /// The first half of CONFIG SET: reads the new values and checks them, and changes nothing.
+    /// The first half of CONFIG SET: parses and checks the new values, and changes nothing.
     ///
     /// # Errors
-    /// A name or a value that is refused; then nothing of the rest is to be set either.
+    /// A refused name or value. Nothing of the rest may then be set, either.
     pub fn prepare(&self, pairs: &[(&[u8], &[u8])], is_local: bool) -> Result<Prepared, ConfigError> {
         let Current { settings: before, values } = self.current.read().clone();
         let indexes = check_names(pairs, before.enable_protected_configs.allows(is_local))?;
@@ -191,8 +191,8 @@ impl Config {
         Ok(Prepared { new, changed, before, after })
     }
 
-    /// The second half of CONFIG SET: readers see the new values from now on. What others have committed since
-    /// [`Config::prepare`] stays.
+    /// The second half of CONFIG SET: readers see the new values from now on. Changes that others have committed
+    /// since [`Config::prepare`] stay.
     pub fn commit(&self, change: Prepared) {
         let mut current = self.current.write();
         let mut values = Values::clone(&current.values);
@@ -204,18 +204,18 @@ impl Config {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The right to apply a change between [`Config::prepare`] and [`Config::commit`]. Nobody may ask for it behind
-    /// the closed gate: its holder may wait for the disk, and for who waits for the gate.
+    /// The right to apply a change between [`Config::prepare`] and [`Config::commit`]. It must not be requested
+    /// behind the closed gate: its holder may wait for the disk, and for a thread that waits for the gate.
     pub fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock()
     }
 
-    /// CONFIG SET: all or nothing. Gives the names whose value changed.
+    /// CONFIG SET: all or nothing. Returns the names whose values changed.
     ///
-    /// `apply` puts the new settings into effect where storing them is not enough (sockets, files); it
-    /// gets the settings before and after, and the changed names, and its error names the directive at
-    /// fault and the reason. If it fails it is called once more with the two exchanged, to undo what it
-    /// had done. It may read this object, and must not change it.
+    /// `apply` puts the new settings into effect where storing them is not enough (sockets, files). It receives the
+    /// settings before and after, and the changed names. Its error names the directive at fault and the reason. If it
+    /// fails, it is called again with the two exchanged, to undo what it has done. It may read this object and must
+    /// not change it.
     ///
     /// # Errors
     /// Those of [`Config::prepare`] and of `apply`.
@@ -228,7 +228,7 @@ impl Config {
         let _changing = self.changing();
         let change = self.prepare(pairs, is_local)?;
         if let Err((name, problem)) = apply(&change.before, &change.after, &change.changed) {
-            // Undoing is done as well as it can be; the first error is the one to report.
+            // Undoing is best effort. The first error is reported.
             let _ = apply(&change.after, &change.before, &change.changed);
             return Err(failed(name, problem));
         }
@@ -241,7 +241,7 @@ impl Config {
     /// replace the file's user lines.
     ///
     /// # Errors
-    /// There is no file, or it cannot be read or written; then the old one is untouched.
+    /// There is no file, or it cannot be read or written. The old one is then untouched.
     pub fn rewrite(&self, users: Option<&[Vec<Vec<u8>>]>) -> Result<(), ConfigError> {
         let path = self.file.as_deref().ok_or(ConfigError::NoFile)?;
         let _rewriting = self.rewriting.lock();
@@ -255,7 +255,7 @@ impl Config {
     }
 }
 
-/// Must the value of this directive stay out of logs and MONITOR?
+/// Whether the value of this directive must stay out of logs and MONITOR.
 pub fn is_secret(name: &[u8]) -> bool {
     directives::find(name).is_some_and(|index| directives::all()[index].secret)
 }
@@ -269,7 +269,7 @@ fn shown_value(values: &Values, index: usize) -> Vec<u8> {
     let directive = directives::all()[index];
     match directive.kind {
         Kind::Octal => values.at(index).octal_text(),
-        // As Redis, which shows its working directory here: tools join it with a file's name.
+        // As in Redis, which shows its working directory here: tools join it with a file name.
         _ if directive.name == "dir" => {
             let dir = PathBuf::of(values.at(index));
             let absolute = std::path::absolute(&dir).unwrap_or(dir);
@@ -283,7 +283,7 @@ fn failed(name: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::SetFailed { name: name.to_owned(), problem: problem.into() }
 }
 
-/// The directives of CONFIG SET's arguments; the first that may not be set is the error.
+/// The directives in the arguments of CONFIG SET. The first one that may not be set is the error.
 fn check_names(pairs: &[(&[u8], &[u8])], protected_allowed: bool) -> Result<Vec<usize>, ConfigError> {
     let mut indexes = Vec::with_capacity(pairs.len());
     for (name, _) in pairs {

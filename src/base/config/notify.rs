@@ -51,7 +51,7 @@ impl NotifyFlags {
     pub const MODULE: NotifyFlags = NotifyFlags(1 << 13);
     /// `n`: new keys; not part of `A`.
     pub const NEW: NotifyFlags = NotifyFlags(1 << 14);
-    /// `A`: every class of events but misses and new keys.
+    /// `A`: every class of events except misses and new keys.
     pub const ALL: NotifyFlags = NotifyFlags(0x27fc);
 
     /// No class at all.
@@ -59,7 +59,7 @@ impl NotifyFlags {
         self.0 == 0
     }
 
-    /// Are all classes of `other` in this set?
+    /// Whether all classes of `other` are in this set.
     pub const fn contains(self, other: NotifyFlags) -> bool {
         self.0 & other.0 == other.0
     }
@@ -69,7 +69,7 @@ impl NotifyFlags {
         NotifyFlags(self.0 | other.0)
     }
 
-    /// Reads the letters; `None` when one is unknown.
+    /// Parses the letters; `None` if one is unknown.
     pub fn parse(letters: &[u8]) -> Option<NotifyFlags> {
         letters.iter().try_fold(NotifyFlags::default(), |flags, letter| {
             if *letter == b'A' {

@@ -1,6 +1,6 @@
-//! `ironkeep config`: the default configuration with its documentation, made from the table.
+//! `ironkeep config`: the default configuration with its documentation, generated from the table.
 //!
-//! Invariant: what is printed reads back as the defaults.
+//! Invariant: the printed text reads back as the defaults.
 
 use super::directive::{Directive, Kind};
 use super::value::{self, Value};
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(config.settings(), Config::default().settings());
         assert_eq!(config.get(&[b"*"]), Config::default().get(&[b"*"]));
 
-        // The commented lines of the last part are valid as well, once they are uncommented.
+        // The commented lines of the last part are valid, too, once they are uncommented.
         let text = String::from_utf8(out).expect("ASCII");
         let (_, ignored) = text.split_once("Accepted without effect").expect("the last heading");
         let is_directive = |line: &&str| {

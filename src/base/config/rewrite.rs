@@ -1,9 +1,9 @@
-//! CONFIG REWRITE: brings a configuration file up to the live values, touching as little as possible.
+//! CONFIG REWRITE: updates a configuration file to the live values and changes as little as possible.
 //!
-//! Comments, blank lines, order and unknown lines stay. A known directive's lines are replaced in
-//! place; superfluous repetitions go; what is missing and not the default comes at the end, below a
-//! mark. The new file is complete on the disk before it takes the old one's name: a crash leaves one
-//! or the other, never a mixture.
+//! Comments, blank lines, order and unknown lines stay. The lines of a known directive are replaced in place, and
+//! superfluous repetitions are removed. Missing values other than the default are added at the end, below a mark. The
+//! new file is complete on the disk before it takes the old one's name, so a crash leaves one or the other, never a
+//! mixture.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,7 +34,7 @@ pub(super) fn rewritten(old: &[u8], values: &Values, users: Option<&[Vec<Vec<u8>
         has_mark |= trimmed == MARK;
         let directive = if trimmed.starts_with(b"#") { None } else { directive_of(trimmed) };
         match directive {
-            // What an include or a rename brings is not ours to fold into this file.
+            // The content of an include or a rename must not be folded into this file.
             Some(index) if !is_kept(index, users.is_some()) => {
                 placed[index] = true;
                 if let Some(new) = pending[index].pop() {
@@ -62,7 +62,7 @@ pub(super) fn rewritten(old: &[u8], values: &Values, users: Option<&[Vec<Vec<u8>
     out
 }
 
-/// Lines that stay as they are: includes and renames, and users unless the caller gave them.
+/// Lines that stay as they are: includes and renames, and users unless the caller provided them.
 fn is_kept(index: usize, has_users: bool) -> bool {
     let directive = directives::all()[index];
     matches!(directive.kind, Kind::FileOnly) && !(directive.name == "user" && has_users)
@@ -79,7 +79,7 @@ fn push_line(out: &mut Vec<u8>, line: &[u8]) {
 
 /// Replaces a file atomically, keeping its permissions.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A symbolic link stays one: its target is replaced.
+    // A symbolic link is kept: its target is replaced.
     let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path))?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;

@@ -1,7 +1,7 @@
 //! The types of settings, and how each is read from the value of its directive.
 //!
-//! Invariant: a value has the form that its directive's kind says; reading another form is our own bug, and the test
-//! that builds the default settings finds it.
+//! Invariant: a value has the form that its directive's kind says. Reading another form is our own bug, which the
+//! test that builds the default settings finds.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,11 @@ pub enum FsyncPolicy {
     Always,
     /// Every second.
     EverySec,
-    /// When the kernel likes.
+    /// Whenever the kernel decides.
     No,
 }
 
-/// Which keys to evict when memory is short.
+/// Which keys are evicted when memory is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EvictionPolicy {
     /// The least recently used with an expiry.
@@ -47,7 +47,7 @@ impl EvictionPolicy {
     }
 }
 
-/// Who may use a dangerous command.
+/// Which clients may use a dangerous command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
     /// Nobody.
@@ -59,7 +59,7 @@ pub enum Permission {
 }
 
 impl Permission {
-    /// Is a client allowed, given whether it is on this machine?
+    /// Whether a client is allowed, given whether it is on this machine.
     pub fn allows(self, is_local: bool) -> bool {
         self == Permission::Yes || (self == Permission::Local && is_local)
     }
@@ -68,7 +68,7 @@ impl Permission {
 /// `maxmemory-clients`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientsLimit {
-    /// So many bytes; 0 means no limit.
+    /// This many bytes; 0 means no limit.
     Bytes(u64),
     /// Percent of `maxmemory`.
     Percent(u64),

@@ -1,4 +1,4 @@
-//! The value of a directive: reading it from words, and writing it back.
+//! The value of a directive: parsed from words, and written back.
 //!
 //! Invariant: what [`Value::words`] writes, [`parse`] reads back as the same value. The error texts are
 //! those of Redis, because tools match them. Bytes come from clients: never panics.
@@ -10,7 +10,7 @@ use crate::base::format;
 
 const ADDRESSES_MAX: usize = 16;
 
-/// A snapshot is due after so many seconds if there were so many changes.
+/// A snapshot is due after this many seconds if there were this many changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavePoint {
     /// Seconds since the last snapshot.
@@ -19,14 +19,14 @@ pub struct SavePoint {
     pub changes: u64,
 }
 
-/// When a client with waiting replies is closed; 0 means no limit.
+/// When a client with pending replies is closed; 0 means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutputLimit {
-    /// At once beyond so many bytes.
+    /// At once beyond this many bytes.
     pub hard: u64,
-    /// Beyond so many bytes …
+    /// Beyond this many bytes … …
     pub soft: u64,
-    /// … for so many seconds.
+    /// … for this many seconds.
     pub soft_seconds: u64,
 }
 
@@ -82,7 +82,7 @@ pub fn default(directive: &Directive) -> Value {
     parse_any(directive, &split, &empty).expect("the defaults of the table are valid, as a test checks")
 }
 
-/// Reads a value. `current` is what the directive has now: output limits change class by class.
+/// Parses a value. `current` is the directive's present value, because output limits change class by class.
 pub fn parse(directive: &Directive, words: &[Vec<u8>], current: &Value) -> Result<Value, String> {
     let value = parse_any(directive, words, current)?;
     match directive.only_default {
@@ -301,7 +301,7 @@ impl Value {
         }
     }
 
-    /// The words of the value as they stand in a file, before quoting.
+    /// The words of the value as written in a file, before quoting.
     pub fn words(&self) -> Vec<Vec<u8>> {
         let strings = |strings: Vec<String>| strings.into_iter().map(String::into_bytes).collect();
         match self {

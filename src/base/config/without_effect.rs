@@ -1,9 +1,9 @@
 //! The directives that are accepted without effect, each with the reason; and those that do not apply.
 //!
-//! The first are read, checked and reported, so that an existing configuration file and the tools that read the
-//! configuration keep working. This is the one list of them: what is not on it works, and a test looks for its reader.
-//! A value that promises safety, and that nothing would keep, is refused. The second are refused by name: whoever sets
-//! them expects something that this store does not do.
+//! The first are read, checked and reported, so that existing configuration files, and tools that read the
+//! configuration, keep working. This is the only list of them: a directive that is not on it works, and a test looks
+//! for its reader. A value that promises safety that nothing would keep is refused. The second are refused by name,
+//! because an operator who sets them expects something that this store does not do.
 
 use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, text, trimmed};
 

@@ -100,7 +100,7 @@ fn hex_digit(digit: u8) -> u8 {
     }
 }
 
-/// Appends a word so that [`split`] gives it back: plain where that is possible, else in `"…"`.
+/// Appends a word so that [`split`] gives it back: plain if possible, otherwise in `"…"`.
 pub fn write_quoted(out: &mut Vec<u8>, word: &[u8]) {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'#');
     if !word.is_empty() && word.iter().all(plain) {
@@ -120,7 +120,7 @@ pub fn write_quoted(out: &mut Vec<u8>, word: &[u8]) {
     out.push(b'"');
 }
 
-/// Reads `100`, `1k` (1000), `1kb` (1024), `5mb`, `2gb` …; the empty text is 0, as in Redis.
+/// Parses `100`, `1k` (1000), `1kb` (1024), `5mb`, `2gb` …; the empty text is 0, as in Redis.
 pub fn parse_memory(text: &[u8]) -> Option<u64> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, unit) = text.split_at(digits);
