@@ -1,4 +1,4 @@
-//! Reading the arguments of a command: numbers, and options word by word.
+//! Parses the arguments of a command: numbers, and options word by word.
 
 use crate::base::format;
 use crate::core::CommandError;
@@ -13,7 +13,7 @@ pub fn integer(bytes: &[u8]) -> Result<i64, CommandError> {
     format::parse_i64(bytes).ok_or(CommandError::NotInteger)
 }
 
-/// An integer argument whose sign says which way to go: its magnitude is an `i64`, too.
+/// An integer argument whose sign is a direction: its magnitude is an `i64`, too.
 ///
 /// # Errors
 /// [`CommandError::NotInteger`], or it is the one integer without a counterpart.
@@ -35,18 +35,18 @@ pub fn positive(bytes: &[u8], otherwise: &'static str) -> Result<usize, CommandE
     number.filter(|number| *number > 0).ok_or(CommandError::OutOfRange(otherwise))
 }
 
-/// The place behind the keys whose number stands at the argument `numkeys_at`.
+/// The index behind the keys whose number is at the argument `numkeys_at`.
 ///
 /// # Errors
-/// The number is none, or there are not so many arguments: a syntax error, as Redis has it for the commands that
-/// want something behind the keys.
+/// It is not a number, or there are too few arguments: a syntax error, as in Redis for commands that expect something
+/// behind the keys.
 pub fn behind_counted_keys(args: Args<'_>, numkeys_at: usize) -> Result<usize, CommandError> {
     let numkeys = positive(args.at(numkeys_at), "numkeys should be greater than 0")?;
     let behind = numkeys.saturating_add(numkeys_at + 1);
     if behind >= args.len() { Err(CommandError::Syntax) } else { Ok(behind) }
 }
 
-/// Which end, and how many: the words of LMPOP and ZMPOP behind the keys, whose number stands at an argument.
+/// Which end, and how many: the words of LMPOP and ZMPOP behind the keys, whose number is at an argument.
 ///
 /// # Errors
 /// What is wrong with the number of keys, the end or the count.
@@ -70,7 +70,7 @@ pub fn end_and_count<E>(
 /// The option LIMIT of SINTERCARD and ZINTERCARD, alone in these words; 0 means none.
 ///
 /// # Errors
-/// Another word, or no number of 0 or more.
+/// Another word, or not a number of 0 or more.
 pub fn limit(mut words: Words<'_>) -> Result<usize, CommandError> {
     let mut limit = 0;
     while let Some(word) = words.next() {
@@ -83,13 +83,13 @@ pub fn limit(mut words: Words<'_>) -> Result<usize, CommandError> {
     Ok(limit)
 }
 
-/// The most elements that a command draws with repetition: what it would reply with stands in memory.
+/// The most elements that a command draws with repetition, because its reply is built in memory.
 const REPEATED_MAX: i64 = 1 << 27;
 
-/// Checks the count of a command that draws at random, and with repetition if it is negative.
+/// Checks the count of a command that draws random elements, with repetition if the count is negative.
 ///
 /// # Errors
-/// It is below what is drawn with repetition.
+/// More elements than may be drawn with repetition.
 pub fn check_repeated(count: i64) -> Result<(), CommandError> {
     if count < -REPEATED_MAX { Err(CommandError::OutOfRange(NOT_SYMMETRIC)) } else { Ok(()) }
 }
@@ -112,7 +112,7 @@ impl<'a> Words<'a> {
         self.args.len().saturating_sub(self.next)
     }
 
-    /// Passes over this many words, or all that are left.
+    /// Skips this many words, or all that are left.
     pub fn pass_over(&mut self, count: usize) {
         self.next += count.min(self.left());
     }
@@ -128,7 +128,7 @@ impl<'a> Words<'a> {
     /// The value of the option just taken, an integer.
     ///
     /// # Errors
-    /// [`CommandError::Syntax`] if there is none, [`CommandError::NotInteger`] if it is no integer.
+    /// [`CommandError::Syntax`] if there is none, [`CommandError::NotInteger`] if it is not an integer.
     pub fn integer(&mut self) -> Result<i64, CommandError> {
         integer(self.value()?)
     }
@@ -144,7 +144,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Whether an argument is this word, in any case of letters. `word` is upper case.
+/// Whether an argument is this word, in any case. `word` is upper case.
 #[inline]
 pub fn is(argument: &[u8], word: &str) -> bool {
     argument.eq_ignore_ascii_case(word.as_bytes())

@@ -1,4 +1,4 @@
-//! One call of a command: what its handler is given.
+//! One call of a command: what its handler receives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::keyspace::{Frozen, Key, shard_of};
 use crate::persist::verbs::RecordWriter;
 use crate::resp::{Args, Done, Output, Reply};
 
-/// Room for the keys of a call that is kept for the next.
+/// How much room for keys is kept for the next call.
 const KEYS_KEPT: usize = 1024;
 
 /// The keys of a call, hashed once, before its shards are locked.
 #[derive(Debug, Default)]
 pub struct HashedKeys {
-    /// Those that arguments name, in their order.
+    /// The keys that arguments name, in their order.
     pub named: SmallVec<[HashedKey; 4]>,
-    /// Whether the call may use any key: it runs alone behind the gate.
+    /// Whether the call may use any key, so that it runs alone behind the gate.
     pub any: bool,
-    /// The hash of the member of a large collection that is to be fetched ahead, if there is one.
+    /// The hash of the member of a large collection that is to be prefetched, if any.
     pub member: Option<u64>,
 }
 
 /// One key of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct HashedKey {
-    /// Where it stands among the arguments.
+    /// Its index among the arguments.
     pub place: usize,
     /// Its hash.
     pub hash: u64,
@@ -53,7 +53,7 @@ impl HashedKey {
 /// A call of a data command: a pure function of its arguments and of the keys that it names.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// The arguments; the first is the name, the second of a subcommand its own.
+    /// The arguments. The first is the name; for a subcommand, the second is its own name.
     pub args: Args<'a>,
     /// The database that the connection has selected.
     pub db: Db<'a>,
@@ -63,7 +63,7 @@ pub struct Call<'a> {
     pub frozen: Option<Frozen>,
     /// The keys, as the executor found them.
     pub keys: &'a HashedKeys,
-    /// Whether it may wait for what is not there yet: not inside a transaction.
+    /// Whether it may wait for something that does not exist yet: not inside a transaction.
     pub may_block: bool,
     /// Its wish to wait; see [`Call::block_on`].
     pub block: Option<Block>,
@@ -78,7 +78,7 @@ impl HashedKeys {
         self.member = None;
     }
 
-    /// Forgets them if they are many, and the room for them.
+    /// Forgets them, and their memory if there are many.
     #[inline]
     pub fn forget_many(&mut self) {
         if self.named.capacity() > KEYS_KEPT {
@@ -110,7 +110,7 @@ impl<'a> Call<'a> {
         keys.named.iter().map(move |named| named.of(args))
     }
 
-    /// There is nothing to reply with yet: waits, or replies with null where that is not allowed. Nothing may
+    /// For a call with nothing to reply yet: waits, or replies with null where waiting is not allowed. Nothing may
     /// have been changed.
     pub fn block_on(&mut self, block: Block, reply: Reply<'_>) -> Outcome {
         if !self.may_block {
@@ -120,7 +120,7 @@ impl<'a> Call<'a> {
         Ok(reply.withheld())
     }
 
-    /// The name of the command in lower case, as error texts have it.
+    /// The name of the command in lower case, as in error texts.
     pub fn name(&self) -> &'a str {
         &self.entry.full_name
     }
@@ -161,33 +161,33 @@ pub struct SessionCall<'a> {
 /// Why a connection waits before it goes on with its next command. Its reply was withheld.
 #[derive(Debug)]
 pub enum Wait {
-    /// Until the log is synced up to a block, or the time is over: WAITAOF. Then the two numbers.
+    /// Until the log is synced up to a block, or the timeout: WAITAOF. Replies with the two numbers.
     Synced {
         /// The block of the log.
         block: u64,
         /// `None` for ever.
         timeout: Option<Duration>,
     },
-    /// Until the time is over: WAITAOF that asks for replicas too. Then the two numbers.
+    /// Until the timeout: WAITAOF that asks for replicas, too. Replies with the two numbers.
     LocalAndReplicas {
         /// The block of the log.
         block: u64,
         /// `None` for ever.
         timeout: Option<Duration>,
     },
-    /// Until the time is over: WAIT. Then zero replicas.
+    /// Until the timeout: WAIT. Replies with zero replicas.
     Replicas {
         /// `None` for ever.
         timeout: Option<Duration>,
     },
-    /// Until a snapshot that was asked for is done: SAVE. Then OK or an error.
+    /// Until a requested snapshot is done: SAVE. Replies with OK or an error.
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
-    /// Until all keys have been loaded anew from the disk: DEBUG RELOAD. Then OK or an error.
+    /// Until all keys are reloaded from the disk: DEBUG RELOAD. Replies with OK or an error.
     Reload(tokio::sync::oneshot::Receiver<Result<(), CommandError>>),
     /// Until what the command has left to be done is done. Then the whole reply.
     Deferred(tokio::sync::oneshot::Receiver<Output>),
-    /// Until a key has something for the command, or the time is over.
+    /// Until a key has something for the command, or the timeout.
     Keys(Blocked),
-    /// Until the server ends, or an error says why it does not: SHUTDOWN.
+    /// Until the server ends, or an error tells why it does not: SHUTDOWN.
     Shutdown(tokio::sync::oneshot::Receiver<String>),
 }

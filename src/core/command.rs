@@ -25,7 +25,7 @@ pub struct Command {
     pub categories: Categories,
     /// Where its keys are.
     pub keys: Keys,
-    /// The argument that is a member of the large collection at its only key, to be fetched ahead; 0 for none.
+    /// The argument that is a member of the large collection at its only key, to be prefetched; 0 for none.
     pub member: usize,
     /// Whether an argument of a call is a secret, which no log may show; `None` if none is.
     pub secrets: Option<fn(Args<'_>, usize) -> bool>,
@@ -37,7 +37,7 @@ pub struct Command {
     pub since: &'static str,
     /// The group of Redis' documentation.
     pub group: &'static str,
-    /// Its time, as documentation gives it.
+    /// Its complexity, as documentation gives it.
     pub complexity: &'static str,
     /// Hints for clients, space-separated.
     pub tips: &'static str,
@@ -86,7 +86,7 @@ pub enum Arity {
 }
 
 impl Arity {
-    /// Whether `given` arguments are right.
+    /// Whether this number of arguments is right.
     #[inline]
     pub fn accepts(self, given: usize) -> bool {
         match self {
@@ -95,7 +95,7 @@ impl Arity {
         }
     }
 
-    /// The number that `COMMAND` gives.
+    /// The arity that `COMMAND` shows.
     pub fn number(self) -> i64 {
         match self {
             Arity::Exactly(n) => n as i64,
@@ -113,10 +113,10 @@ pub enum Handler {
     Session(fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
     /// A step of a transaction, which the executor takes itself.
     Transaction(Step),
-    /// Is nothing by itself: its second word chooses.
+    /// Does nothing by itself: its second word chooses.
     Container(&'static [&'static Command]),
-    /// The same, but its subcommands are nobody's business: no list of commands shows them, statistics count them as
-    /// the command itself, and a wrong number of arguments is as good as no such word. DEBUG.
+    /// The same, with hidden subcommands: no list of commands shows them, statistics count them as the command
+    /// itself, and a wrong number of arguments counts as an unknown word. DEBUG.
     Words(&'static [&'static [&'static Command]]),
     /// A container that does something without a second word.
     ContainerOr(&'static [&'static Command], fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
@@ -131,9 +131,9 @@ pub enum Step {
     Exec,
     /// The queue is dropped.
     Discard,
-    /// EXEC is to do nothing if these keys change.
+    /// EXEC will do nothing if these keys change.
     Watch,
-    /// No key is watched any more.
+    /// All keys cease to be watched.
     Unwatch,
 }
 
@@ -234,9 +234,9 @@ pub mod flags {
     }
     /// Runs alone, behind the closed gate, and may change any key.
     pub const GATE: Flags = Flags(1 << 24);
-    /// Is given a frozen view of the keyspace.
+    /// Receives a frozen view of the keyspace.
     pub const FROZEN: Flags = Flags(1 << 25);
-    /// Locks one shard after the other by itself.
+    /// Locks one shard after another by itself.
     pub const WALKS: Flags = Flags(1 << 26);
     /// Does not set the access time of what it reads.
     pub const NO_TOUCH: Flags = Flags(1 << 27);

@@ -1,13 +1,13 @@
-//! The keys of one database, as a command handler sees them: locked, expired keys gone, changes counted,
+//! The keys of one database, as a command handler sees them: locked, without expired keys, with changes counted and
 //! effects on their way to the log.
 //!
 //! Invariants:
 //! - All mutation of the keyspace by commands goes through here: one place raises watched versions,
 //!   counts changes, lowers expiry bounds and remembers what to undo.
-//! - An expired key is never seen: its removal is logged before whatever the command logs.
-//! - A single-key command changes its key as its last step that can fail; a command of several keys may
-//!   change them one by one, for each change is remembered and undone if the command does not succeed: `undo.rs`.
-//! - What becomes of all this is the matter of the [`Unit`] that the command is a part of.
+//! - An expired key is never seen. Its removal is logged before anything that the command logs.
+//! - A single-key command changes its key as its last step that can fail. A command of several keys may change them
+//!   one by one, because each change is remembered and undone if the command fails: `undo.rs`.
+//! - The [`Unit`] of which the command is a part commits or rolls back all of this.
 
 use super::undo::raise_version;
 use super::unit::{Event, Scratch, Unit};
@@ -22,8 +22,8 @@ use crate::value::entry::{EXPIRY_MAX, Heap};
 use crate::value::hash::{AnyHash, HashMut};
 use crate::value::{Collection, Finished, Limits, Stored};
 
-/// A heap value at least this large, in bytes, is freed by another thread, and is not written out where it only
-/// gets another name.
+/// A heap value of at least this many bytes is freed by another thread, and is not written to the log when it is only
+/// renamed.
 pub const LARGE_MIN_BYTES: usize = 64 * 1024;
 
 /// What does not change while a command runs.
@@ -41,11 +41,11 @@ pub struct Facts {
     pub limits: Limits,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
     pub replaying: bool,
-    /// Whether reads leave access times alone (`CLIENT NO-TOUCH`, `OBJECT` and its like).
+    /// Whether reads leave access times unchanged (`CLIENT NO-TOUCH`, `OBJECT` and the like).
     pub no_touch: bool,
 }
 
-/// One database, seen by one command.
+/// One database, as seen by one command.
 #[derive(Debug)]
 pub struct Db<'a> {
     pub(super) held: Held<'a>,
@@ -53,9 +53,9 @@ pub struct Db<'a> {
     scratch: &'a mut Scratch,
     pub(super) index: u32,
     pub(super) facts: &'a Facts,
-    /// Whether reads leave the access time alone.
+    /// Whether reads leave the access time unchanged.
     no_touch: bool,
-    /// What is edited is no change for WATCH: see [`Db::edit_unwatched`].
+    /// Whether the edit does not count as a change for WATCH: see [`Db::edit_unwatched`].
     unwatched: bool,
 }
 
@@ -66,24 +66,24 @@ impl<'a> Db<'a> {
         Db { held, unit, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
     }
 
-    /// The same, for a command that leaves the access time of what it reads alone.
+    /// The same, for a command whose reads leave the access time unchanged.
     #[inline]
     pub fn without_touching(self) -> Self {
         Db { no_touch: true, ..self }
     }
 
-    /// The keyspace behind, for whoever walks it.
+    /// The underlying keyspace, for walks.
     pub fn keyspace(&self) -> &'a Keyspace {
         self.held.keyspace()
     }
 
-    /// A command of several keys has turned out to have one, which it changes as the last step that can fail:
-    /// nothing is remembered to be undone.
+    /// For a command of several keys that turns out to have one, which it changes as the last step that can fail:
+    /// nothing is remembered for undo.
     pub fn change_one(&mut self) {
         self.unit.set_undoable(false);
     }
 
-    /// A command of one key has turned out to change it in several places: each of its changes is remembered.
+    /// For a command of one key that turns out to change it in several places: each of its changes is remembered.
     pub fn change_several(&mut self) {
         self.unit.set_undoable(true);
     }
@@ -103,7 +103,7 @@ impl<'a> Db<'a> {
         self.index = index;
     }
 
-    /// Gives back the locks taken on demand, for a walk over shards.
+    /// Releases the locks taken on demand, for a walk over shards.
     pub fn release(&mut self) {
         self.held.release();
     }
@@ -119,14 +119,14 @@ impl<'a> Db<'a> {
         self.entry_at(key, place)
     }
 
-    /// The entry of a key, without a trace: for writes, and for questions about the key itself.
+    /// The entry of a key, without side effects: for writes, and for queries about the key itself.
     #[inline]
     pub fn peek(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
         let place = self.find(key, false)?;
         self.entry_at(key, place)
     }
 
-    /// Where the entry of a key stands; an expired one is removed. If it is to be touched, its access time is set.
+    /// The place of a key's entry. An expired key is removed. If the key is to be touched, its access time is set.
     #[inline]
     fn find(&mut self, key: Key<'_>, touch: bool) -> Option<Place> {
         let shard = self.held.shard(key.shard());
@@ -140,7 +140,7 @@ impl<'a> Db<'a> {
         if touch {
             let old = entry.access();
             let new = self.facts.access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32));
-            // An unchanged field is not written: the line stays clean.
+            // An unchanged field is not written, so the cache line stays clean.
             if new != old
                 && let Some(directory) = shard.directory_unshared(self.index)
             {
@@ -192,7 +192,7 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Stores a value with its expiry (Unix ms; `None` for none), whatever was there.
+    /// Stores a value with its expiry (Unix ms; `None` for none), replacing any old value.
     pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
         self.remember(key);
         let access = self.facts.access.fresh();
@@ -215,12 +215,12 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Removes a key. Returns whether it was there.
+    /// Removes a key. Returns whether it existed.
     pub fn remove(&mut self, key: Key<'_>) -> bool {
         self.exists(key) && self.remove_known(key)
     }
 
-    /// Removes a key that is known to be there.
+    /// Removes an existing key.
     fn remove_known(&mut self, key: Key<'_>) -> bool {
         self.remember(key);
         let removed = self.changing(key).remove(key.hash, key.bytes);
@@ -230,7 +230,7 @@ impl<'a> Db<'a> {
         true
     }
 
-    /// Sets or clears the expiry of a key that exists (Unix ms).
+    /// Sets or clears the expiry of an existing key (Unix ms).
     pub fn set_expiry(&mut self, key: Key<'_>, expiry: Option<i64>) {
         self.remember(key);
         let expiry = expiry.map(expiry_bits);
@@ -240,16 +240,16 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// The string at a key that exists, as bytes to change in place. All checks must be over: a command of one key
-    /// takes this change back only with all of its unit.
+    /// The string at an existing key, as bytes to change in place. All checks must be done: a command of one key
+    /// undoes this change only with its whole unit.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
         self.remember(key);
         let index = self.index;
         self.changing_shard(key).values_mut(index).raw_mut(key.hash, key.bytes)
     }
 
-    /// Gives the string at a key that exists the growable form, with the bytes that it has: no change of the
-    /// value, and so neither counted nor logged.
+    /// Gives the string at an existing key the growable form, with the same bytes. The value does not change, so this
+    /// is neither counted nor logged.
     pub fn make_growable(&mut self, key: Key<'_>) {
         self.remember(key);
         self.held.shard(key.shard()).values_mut(self.index).raw_mut(key.hash, key.bytes);
@@ -267,15 +267,15 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// The collection at a key that [`Db::view`] has looked at before: this one leaves the database alone, so
-    /// that several can be looked at together.
+    /// The collection at a key that [`Db::view`] has read before. This one borrows the database immutably, so that
+    /// several collections can be read together.
     #[inline]
     pub fn viewed<C: Collection>(&self, key: Key<'_>) -> Option<C::Ref<'_>> {
         let directory = self.held.locked(key.shard())?.directory(self.index)?;
         C::view(directory.get(key.hash, key.bytes)?.value())
     }
 
-    /// The same without a trace: no hit or miss is counted, no access time set.
+    /// The same without side effects: no hit or miss is counted, and no access time is set.
     ///
     /// # Errors
     /// As [`Db::view`].
@@ -287,13 +287,13 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Edits the collection at a key, an empty one if there is none; the key's expiry stays. `edit` returns its
-    /// result and how many changes it has made: with none, nothing is stored and nobody is told. A collection
-    /// that is left empty goes, and its key with it.
+    /// Edits the collection at a key, or an empty one if there is none. The key's expiry stays. `edit` returns its
+    /// result and how many changes it has made: with none, nothing is stored or signalled. A collection that becomes
+    /// empty is removed with its key.
     ///
     /// # Errors
-    /// [`CommandError::WrongType`] if the key holds something else; and what `edit` returns, which must not
-    /// have changed anything then.
+    /// [`CommandError::WrongType`] if the key holds something else; and the error of `edit`, which must then not have
+    /// changed anything.
     pub fn edit<C: Collection, R>(
         &mut self,
         key: Key<'_>,
@@ -331,7 +331,7 @@ impl<'a> Db<'a> {
                 }
                 Finished::Large(heap) => self.put(key, NewValue::Heap(heap)),
             }
-            // The change of the key was counted as one.
+            // The change of the key was already counted as one.
             self.unit.dirty += changes - 1;
         } else if let Finished::Packed(_, bytes) = finished {
             self.scratch.spare = bytes;
@@ -339,8 +339,8 @@ impl<'a> Db<'a> {
         Ok(result)
     }
 
-    /// The same for an edit of what stands beside a large collection's elements, such as the groups of a stream: for
-    /// transactions that WATCH the key it is no change. If it makes the key, or ends it, it is one.
+    /// The same for an edit of what a large collection has besides its elements, such as the groups of a stream. For
+    /// transactions that WATCH the key, this is not a change unless it creates or removes the key.
     ///
     /// # Errors
     /// As [`Db::edit`].
@@ -355,8 +355,8 @@ impl<'a> Db<'a> {
         result
     }
 
-    /// A key is no longer what it was, for transactions that WATCH it: where [`Db::edit_unwatched`] has changed more
-    /// than was expected.
+    /// Marks a key as changed for transactions that WATCH it, for when [`Db::edit_unwatched`] has changed more than
+    /// expected.
     pub fn note_watched(&mut self, key: Key<'_>) {
         let shard = self.held.shard(key.shard());
         if shard.watched.is_any() {
@@ -364,7 +364,7 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Edits a large collection in its place.
+    /// Edits a large collection in place.
     fn edit_large<C: Collection, R>(
         &mut self,
         key: Key<'_>,
@@ -383,7 +383,7 @@ impl<'a> Db<'a> {
         let heap = directory.heap_mut(key.hash, key.bytes);
         let heap = heap.expect("a large collection is a payload that can be changed");
         let mut edited = C::edit(Stored::Large(heap), limits).ok_or(CommandError::WrongType)?;
-        // Counted beforehand: should the edit panic, what it has begun stands, and the log must hold it.
+        // Counted beforehand: if the edit panics, its partial changes stand, and the log must hold them.
         self.unit.dirty += 1;
         let edit = edit(&mut edited);
         self.unit.dirty -= 1;
@@ -418,7 +418,7 @@ impl<'a> Db<'a> {
         Ok(result)
     }
 
-    /// Stores a value and leaves the key's expiry as it is.
+    /// Stores a value and keeps the key's expiry.
     fn put(&mut self, key: Key<'_>, value: NewValue<'_>) {
         self.remember(key);
         let access = self.facts.access.fresh();
@@ -432,8 +432,8 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Begins a record of what has become of `key`, which replays without reading any other key; a method of the
-    /// writer says the verb. Nothing is written where no log is wanted.
+    /// Begins a record of what has become of `key`, which replays without reading any other key. A method of the
+    /// writer writes the verb. Nothing is written if no log is wanted.
     #[inline]
     pub fn record<'w>(&'w mut self, key: Key<'w>) -> RecordWriter<'w> {
         self.unit.note_logged();
@@ -447,9 +447,9 @@ impl<'a> Db<'a> {
         RecordWriter::new(&mut self.unit.records, number, shard.sequence, self.index, key.bytes)
     }
 
-    /// Begins the one record of a command that says what has become of several keys at once: of all shards, or of two
-    /// between which a large value went, whose state would take long to write, under the locks, and again to read.
-    /// A replay then waits for all shards.
+    /// Begins the single record of a command that tells what has become of several keys at once: of all shards, or of
+    /// two keys between which a large value moved, whose state would take long to write under the locks and to read
+    /// again. A replay waits for all shards there.
     pub fn barrier(&mut self) -> BarrierWriter<'_> {
         let index = self.index;
         match self.unit.barrier() {
@@ -477,7 +477,7 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// The directory of a key that is about to change, and everything that goes with a change.
+    /// The directory of a key that is about to change, after everything that a change requires.
     #[inline]
     fn changing(&mut self, key: Key<'_>) -> DirectoryMut<'_> {
         let index = self.index;
@@ -502,8 +502,8 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Removes a key because its time has come, and logs it, whatever becomes of the command. It counts as no
-    /// change, for nobody made it.
+    /// Removes an expired key and logs it, whatever the outcome of the command. It does not count as a change,
+    /// because no client made it.
     pub fn expire(&mut self, key: Key<'_>) {
         let (marks, firm) = (self.unit.marks(), self.unit.is_firm());
         if !firm {
@@ -520,7 +520,7 @@ impl<'a> Db<'a> {
         self.end_expiry(marks, firm);
     }
 
-    /// What has expired is gone: it is no change of the command, and if that has not begun to change anything, stands.
+    /// An expiry is not a change of the command. If the command has not changed anything yet, the removal stands.
     fn end_expiry(&mut self, marks: (bool, bool, u64), firm: bool) {
         self.unit.set_marks(marks);
         if firm {
@@ -528,8 +528,7 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Notes an event of a class of `notify-keyspace-events`, for those who listen: they are told once the unit is
-    /// committed.
+    /// Notes an event of a class of `notify-keyspace-events`. Listeners are told once the unit is committed.
     #[inline]
     pub fn notify(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>) {
         if self.unit.wants().events {
@@ -537,7 +536,7 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Notes that a key is gone that no command has removed, if anybody waits for it.
+    /// Notes that a key is gone that no command has removed, if there are waiters for it.
     pub fn note_vanished(&mut self, key: Key<'_>) {
         let waiters = &self.held.shard(key.shard()).waiters;
         if !waiters.is_empty() && waiters.any(self.index, key.bytes) {
@@ -545,12 +544,12 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Removes elements of the hash at a key because their time has come, and logs it, whatever becomes of the
-    /// command: those that `take` removes and gives. Returns how many they are.
+    /// Removes expired fields of the hash at a key, which `take` removes and returns, and logs it, whatever the
+    /// outcome of the command. Returns how many they were.
     pub fn expire_fields(&mut self, key: Key<'_>, take: impl FnOnce(&mut HashMut<'_>, u64) -> Vec<Box<[u8]>>) -> usize {
         let now = self.facts.now.max(0) as u64;
         let (marks, firm) = (self.unit.marks(), self.unit.is_firm());
-        // What is firm is not undone: it would come back otherwise, and the log would not say so.
+        // A firm removal is not undone: otherwise the fields would come back, and the log would not say so.
         let undoable = self.unit.is_undoable();
         self.unit.set_undoable(undoable && !firm);
         let removed = self.edit::<AnyHash, _>(key, |hash| {
@@ -573,13 +572,13 @@ impl<'a> Db<'a> {
         self.unit.dirty
     }
 
-    /// Counts what was done since `before`, a reading of [`Db::changes`], as so many changes: what a command
-    /// changes is not always one for each key that it touches.
+    /// Counts everything since `before`, a reading of [`Db::changes`], as this many changes. A command does not
+    /// always make one change per key.
     pub fn count_as(&mut self, before: u64, changes: u64) {
         self.unit.dirty = before + changes;
     }
 
-    /// Whether elements of the collection at `key` may have expired and not be removed yet.
+    /// Whether the collection at `key` may hold expired elements that are not removed yet.
     #[inline]
     pub fn may_hold_expired(&self, key: Key<'_>) -> bool {
         !self.facts.replaying && self.held.keyspace().earliest_expiry(key.shard()) <= self.facts.now.max(0) as u64
@@ -591,14 +590,15 @@ impl<'a> Db<'a> {
         &mut self.held
     }
 
-    /// The unit of work that this is a part of.
+    /// The unit of work that the command belongs to.
     #[inline]
     pub fn unit(&mut self) -> &mut Unit {
         self.unit
     }
 }
 
-/// An expiry as entries hold it: 48 bits, from 0 on. A time beyond (after the year 10889) becomes the last.
+/// An expiry as entries store it: 48 bits, not negative. A later time (after the year 10889) becomes the last
+/// possible one.
 fn expiry_bits(at: i64) -> u64 {
     u64::try_from(at).unwrap_or(0).min(EXPIRY_MAX)
 }

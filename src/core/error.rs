@@ -1,39 +1,39 @@
-//! What a client did wrong, with the exact text of the reply.
+//! A client's mistakes, with the exact texts of the replies.
 //!
-//! [`CommandError::wire`] is the text without the leading `-`; one test pins them all. A few texts repeat
-//! what the client sent, and do so byte for byte as Redis: such a word need not be UTF-8, and it ends at its
-//! first NUL. `Display` is for logs.
+//! [`CommandError::wire`] is the text without the leading `-`. One test pins all texts. A few repeat what the client
+//! sent, byte for byte as Redis does: such a word need not be UTF-8, and it ends at its first NUL. `Display` is for
+//! logs.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::keyspace::Busy;
 
-/// No error text repeats more bytes of a word.
+/// The most bytes of a word that an error text repeats.
 const REPEATED_MAX: usize = 128;
 
-/// An error reply of a command. Whatever returned it has changed nothing.
+/// An error reply of a command. The command that returned it has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
     /// The key holds another type.
     WrongType,
-    /// No integer, or none that 64 bits hold.
+    /// Not an integer, or one that does not fit 64 bits.
     NotInteger,
-    /// No floating-point number.
+    /// Not a floating-point number.
     NotFloat,
-    /// Options that do not go together, or words that are no option.
+    /// Incompatible options, or unknown words.
     Syntax,
     /// An integer outside the bounds that the text names.
     OutOfRange(&'static str),
     /// The key must exist.
     NoSuchKey,
-    /// `SET … EX 0` and its like, with the command's name in lower case.
+    /// `SET … EX 0` and the like, with the command's name in lower case.
     InvalidExpire(&'static str),
     /// INCR beyond 64 bits.
     Overflow,
-    /// DECRBY by the one number that has no opposite.
+    /// DECRBY by the one number without a negation.
     DecrementOverflow,
-    /// INCRBYFLOAT to infinity or no number.
+    /// INCRBYFLOAT to infinity or NaN.
     NanOrInfinity,
     /// A string longer than `proto-max-bulk-len`.
     StringTooLong,
@@ -58,7 +58,7 @@ pub enum CommandError {
     OutOfMemory,
     /// CLIENT UNBLOCK has ended the wait.
     Unblocked,
-    /// A text that one command alone uses, its code included.
+    /// A text that only one command uses, including its code.
     Text(&'static str),
     /// The same, made at run time.
     Message(String),
@@ -66,7 +66,8 @@ pub enum CommandError {
     Echo(Vec<u8>),
     /// A bug of ours stopped the command.
     Internal(Remains),
-    /// No error and never sent: what the command needs is not to be had at once. It has done nothing and is run again.
+    /// Not an error, and never sent: a lock that the command needs is busy. The command has done nothing and runs
+    /// again.
     Busy(Busy),
 }
 
@@ -92,14 +93,14 @@ impl CommandError {
         CommandError::Echo([b"ERR ", before.as_bytes(), until_nul(word), after.as_bytes()].concat())
     }
 
-    /// No such subcommand, or one with the wrong number of arguments, of a container that finds that out by itself.
+    /// No such subcommand, or the wrong number of arguments, for a container that checks this itself.
     pub fn subcommand_syntax(given: &[u8], container: &str) -> Self {
         let given = &given[..given.len().min(REPEATED_MAX)];
         let after = format!("'. Try {container} HELP.");
         CommandError::echo("unknown subcommand or wrong number of arguments for '", given, &after)
     }
 
-    /// The text as it is sent, without the leading `-`; line ends are the reply writer's matter.
+    /// The text as it is sent, without the leading `-`. The reply writer takes care of line ends.
     pub fn wire(&self) -> Cow<'_, [u8]> {
         match self {
             CommandError::UnknownCommand(words) => Cow::Owned([b"ERR unknown command ", &words[..]].concat()),
@@ -114,7 +115,7 @@ impl CommandError {
         }
     }
 
-    /// The first word of a text, by which `INFO errorstats` counts.
+    /// The first word of a text, which `INFO errorstats` counts by.
     pub fn code(text: &[u8]) -> &[u8] {
         text.split(|&byte| byte == b' ').next().unwrap_or(text)
     }

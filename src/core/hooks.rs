@@ -1,9 +1,9 @@
-//! What the path of a command must look at besides the command: one word of the server, loaded once a group.
+//! What the path of a command must check besides the command: one word of the server, loaded once per group.
 //!
 //! Invariants:
-//! - A bit is set by the state that it stands for, when that changes, and by nothing else.
-//! - While no bit is set that concerns them, plain reads take their short path and quick commands share the time of
-//!   their group. No hook costs them more than this one word.
+//! - A bit is set only by the state that it represents, when that changes.
+//! - While no relevant bit is set, plain reads take their short path and quick commands share the timing of their
+//!   group. No hook costs them more than this one word.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Hook {
-    /// A connection must say who it is before it runs commands: the default user has a password.
+    /// A connection must authenticate before it runs commands: the default user has a password.
     Access = 1,
-    /// Every command is timed by itself, for the slow log.
+    /// Every command is timed individually, for the slow log.
     Slowlog = 2,
 }
 
-/// The hooks that are set, as of one instant.
+/// The hooks that were set at one instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HookSet(u32);
 
@@ -34,7 +34,7 @@ impl HookSet {
 pub struct Hooks(AtomicU32);
 
 impl Hooks {
-    /// Those that are set now.
+    /// The hooks that are set now.
     #[inline]
     pub fn load(&self) -> HookSet {
         HookSet(self.0.load(Ordering::Relaxed))

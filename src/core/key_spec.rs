@@ -1,4 +1,4 @@
-//! Where the keys of a command are: Redis' key specifications, and finding the keys by them.
+//! Where the keys of a command are: Redis' key specifications, and how keys are found by them.
 
 use smallvec::SmallVec;
 
@@ -14,13 +14,13 @@ pub struct Keys(pub &'static [KeySpec]);
 pub struct KeySpec {
     /// Where to begin.
     pub begin: Begin,
-    /// How to go on.
+    /// How to continue.
     pub find: Find,
     /// What is done with these keys.
     pub flags: KeyFlags,
     /// A remark for `COMMAND`; empty for none.
     pub notes: &'static str,
-    /// Finds the key of a call where `begin` and `find`, which are what `COMMAND` shows, cannot tell it.
+    /// Finds the key of a call if `begin` and `find`, which `COMMAND` shows, cannot.
     pub look: Option<fn(Args<'_>) -> Look>,
     /// What a call does with these keys, where `flags` are only the most that it may do.
     pub flags_of: Option<fn(Args<'_>) -> KeyFlags>,
@@ -71,14 +71,14 @@ const fn is_part(text: &[u8], start: usize, end: usize, word: &[u8]) -> bool {
     at == word.len() && start + at == end
 }
 
-/// What a call uses by one specification, found by looking at its options.
+/// What a call uses by one specification, found from its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     /// The key at this argument.
     At(usize),
     /// No key.
     Nowhere,
-    /// Keys that no argument names: it may be any.
+    /// Any key: no argument names it.
     Anywhere,
 }
 
@@ -87,7 +87,7 @@ pub enum Look {
 pub enum Begin {
     /// At this argument.
     Index(usize),
-    /// Behind this word, searched from an argument on (from the end if negative).
+    /// Behind this word, which is searched from an argument on (from the end if negative).
     Keyword(&'static str, i32),
     /// Only the handler knows.
     Unknown,
@@ -103,14 +103,14 @@ pub enum Find {
         last: i32,
         /// From one key to the next.
         step: usize,
-        /// A divisor of the arguments that are left; 0 and 1 for none.
+        /// A divisor of the remaining arguments; 0 and 1 for none.
         limit: usize,
     },
-    /// A number of keys stands at `at`, the keys from `first` on, both relative to the beginning.
+    /// The number of keys is at `at`, and the keys are from `first` on, both relative to the beginning.
     Keynum {
-        /// Where the number stands.
+        /// The index of the number.
         at: usize,
-        /// Where the first key stands.
+        /// The index of the first key.
         first: usize,
         /// From one key to the next.
         step: usize,
@@ -120,13 +120,13 @@ pub enum Find {
 }
 
 impl KeySpec {
-    /// Keys that only a look at the options finds.
+    /// Keys that are found only from the options.
     pub const fn looked_up(look: fn(Args<'_>) -> Look, flags: &'static str) -> KeySpec {
         let (begin, find, flags) = (Begin::Unknown, Find::Unknown, KeyFlags::of(flags));
         KeySpec { begin, find, flags, notes: "", look: Some(look), flags_of: None }
     }
 
-    /// The key behind a word, which is searched from an argument on (from the end if negative).
+    /// The key behind a word that is searched from an argument on (from the end if negative).
     pub const fn behind(word: &'static str, from: i32, flags: &'static str) -> KeySpec {
         KeySpec { begin: Begin::Keyword(word, from), ..KeySpec::at(0, flags) }
     }
@@ -143,7 +143,7 @@ impl KeySpec {
         KeySpec { begin: Begin::Index(first), find, flags, notes: "", look: None, flags_of: None }
     }
 
-    /// Keys behind their number, which stands at an argument.
+    /// Keys behind their number, which is at an argument.
     pub const fn counted(at: usize, flags: &'static str) -> KeySpec {
         KeySpec { find: Find::Keynum { at: 0, first: 1, step: 1 }, ..KeySpec::at(at, flags) }
     }
@@ -165,7 +165,7 @@ impl Keys {
         }
     }
 
-    /// The first key, the last, and the step, as old clients ask for them; zeros where there is no such rule.
+    /// The first key, the last, and the step, for old clients; zeros if there is no such rule.
     pub fn first_last_step(&self) -> (i64, i64, i64) {
         let mut merged: Option<(i64, i64, i64)> = None;
         for spec in self.0 {
@@ -174,7 +174,7 @@ impl Keys {
             let last = if last < 0 { i64::from(last) } else { first + i64::from(last) };
             merged = Some(match merged {
                 None => (first, last, step as i64),
-                // Ranges that follow each other are one.
+                // Consecutive ranges count as one.
                 Some((from, to, by)) if to >= 0 && first == to + by => (from, last, by),
                 Some(earlier) => earlier,
             });
@@ -187,7 +187,7 @@ impl Keys {
         self.0.iter().any(|spec| spec.look.is_some_and(|look| look(args) == Look::Anywhere))
     }
 
-    /// The places of all keys of a call; `None` if the arguments do not fit the specification.
+    /// The indexes of all keys of a call; `None` if the arguments do not fit the specification.
     pub fn places(&self, args: Args<'_>) -> Option<Places> {
         let mut places = Places::new();
         for spec in self.0 {

@@ -1,4 +1,4 @@
-//! How one thread reaches what belongs to another: letters to a worker.
+//! How a thread reaches what belongs to another: letters to a worker.
 //!
 //! ```text
 //! acceptor ── Connection ──┐
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Invariants:
-//! - Letters of one sender are worked off in the order in which they were posted.
+//! - Letters of one sender are processed in the order in which they were posted.
 //! - The first letter into an empty queue wakes the worker; the others find it awake.
-//! - To post never waits: the queue's lock is held to add a letter, or to take all.
+//! - Posting never waits: the queue's lock is held only to add a letter, or to take all.
 
 use std::sync::Arc;
 
@@ -30,23 +30,24 @@ pub enum Accepted {
 /// A letter to a worker.
 #[derive(Debug)]
 pub enum Mail {
-    /// A new connection is the worker's from now on.
+    /// The worker owns a new connection from now on.
     Connection {
         /// The socket.
         socket: Accepted,
         /// Its entry in the register of connections.
         record: Arc<ClientRecord>,
     },
-    /// Sends something to a client that is no reply, behind the replies and pushes that it was sent before.
+    /// Sends a push to a client, behind its earlier replies and pushes.
     Push {
-        /// The connection's id; one that is gone receives nothing.
+        /// The connection's id. A connection that is gone receives nothing.
         client: u64,
         /// The encoded message.
         bytes: Arc<[u8]>,
-        /// The block of the log that must be safe before the message leaves, for it shows what is in there; 0 for none.
+        /// The block of the log that must be safe before the message leaves, because the message shows its content; 0
+        /// for none.
         block: u64,
     },
-    /// Closes a connection at once, whatever it still has to be sent.
+    /// Closes a connection at once, even with unsent output.
     Close {
         /// The connection's id.
         client: u64,
@@ -65,7 +66,7 @@ struct Mailbox {
 pub struct Mailboxes(Box<[Mailbox]>);
 
 impl Mailboxes {
-    /// Empty ones for so many workers.
+    /// Empty mailboxes for this many workers.
     pub fn new(workers: usize) -> Self {
         Mailboxes((0..workers).map(|_| Mailbox::default()).collect())
     }
@@ -86,7 +87,7 @@ impl Mailboxes {
         }
     }
 
-    /// Waits until there are letters for a worker, and puts all of them into `letters`, which is empty.
+    /// Waits until there are letters for a worker, and moves all of them into `letters`, which must be empty.
     pub async fn receive(&self, worker: usize, letters: &mut Vec<Mail>) {
         let mailbox = &self.0[worker];
         loop {

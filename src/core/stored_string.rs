@@ -27,7 +27,7 @@ pub fn string_of(entry: EntryRef<'_>) -> Result<StringRef<'_>, CommandError> {
     }
 }
 
-/// A value for a string reply: a large sealed one by reference.
+/// A reference to a large sealed value, for a string reply without a copy.
 pub fn shareable(value: &StringRef<'_>) -> Option<SharedBytes> {
     match value {
         StringRef::Str(bytes) if bytes.len() >= BY_REFERENCE_MIN_BYTES => bytes.share(),

@@ -1,4 +1,4 @@
-//! Looking a command up by its name.
+//! Looks commands up by name.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,7 +8,7 @@ use crate::core::error::until_nul;
 use crate::core::{Arity, Command, CommandError, Flags, Handler, LogRule, flags};
 use crate::resp::Args;
 
-/// The longest name of a command, in bytes; what is longer is no command.
+/// The longest name of a command, in bytes.
 const NAME_MAX: usize = 32;
 /// What a command that takes the short path of reads does not do.
 const NOT_PLAIN: Flags = flags::WRITE
@@ -19,7 +19,7 @@ const NOT_PLAIN: Flags = flags::WRITE
     .or(flags::WALKS)
     .or(flags::NO_TOUCH);
 
-/// A cheap hash for the names of a table that no client chooses.
+/// A cheap hash for names that no client can choose.
 #[derive(Default)]
 struct NameHasher(u64);
 
@@ -37,7 +37,7 @@ impl Hasher for NameHasher {
     }
 }
 
-/// A command of the table, or one of its subcommands, with its place in the statistics.
+/// A command of the table, or a subcommand, with its index in the statistics.
 #[derive(Debug)]
 pub struct CommandEntry {
     /// The command.
@@ -46,15 +46,15 @@ pub struct CommandEntry {
     pub full_name: String,
     /// Dense, from 0: where its statistics are.
     pub index: usize,
-    /// Whether it takes about the same short time whatever its arguments, so that a group of such commands
-    /// need not be timed one by one.
+    /// Whether it takes about the same short time for any arguments, so that a group of such commands need not be
+    /// timed individually.
     pub is_quick: bool,
-    /// Whether all it does is to look at one key, in a short time: then it takes the short path.
+    /// Whether it only reads one key, in a short time, so that it takes the short path.
     pub is_plain_read: bool,
     /// See [`crate::core::key_spec::Keys::only`].
     pub only_key: Option<usize>,
     subcommands: Vec<CommandEntry>,
-    /// Its subcommands that nobody is shown: [`Handler::Words`].
+    /// Its hidden subcommands: [`Handler::Words`].
     words: Vec<CommandEntry>,
 }
 
@@ -93,7 +93,7 @@ impl Table {
         table
     }
 
-    /// The number of commands, subcommands left out.
+    /// The number of commands, without subcommands.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -108,12 +108,12 @@ impl Table {
         self.len
     }
 
-    /// All commands, each followed by nothing: see [`CommandEntry::subcommands`].
+    /// All commands, without subcommands: see [`CommandEntry::subcommands`].
     pub fn entries(&self) -> &[CommandEntry] {
         &self.entries
     }
 
-    /// The command of this name, in any case of letters.
+    /// The command of this name, in any case.
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<&CommandEntry> {
         let mut upper = [0; NAME_MAX];
@@ -130,8 +130,8 @@ impl Table {
         self.resolve_entry(entry, args)
     }
 
-    /// The same, where the command before was `last`, by the same name as like as not. Where there is a mistake,
-    /// [`Table::resolve`] says which.
+    /// The same after the command `last`, which probably has the same name. If there is a mistake, [`Table::resolve`]
+    /// tells which.
     #[inline]
     pub fn resolve_after(&self, last: &mut LastNamed, args: Args<'_>) -> Option<&CommandEntry> {
         let name = args.at(0);
@@ -158,7 +158,7 @@ impl Table {
     fn resolve_entry<'a>(&'a self, entry: &'a CommandEntry, args: Args<'_>) -> Result<&'a CommandEntry, CommandError> {
         let entry = match entry.command.handler {
             Handler::Container(_) | Handler::ContainerOr(..) => entry.subcommand(args)?,
-            // Where there is no such word, the command itself says so: it may not even be allowed.
+            // If there is no such word, the command itself reports that, because it may not even be allowed.
             Handler::Words(_) => entry.words.iter().find(|word| word.is_word_of(args)).unwrap_or(entry),
             _ => entry,
         };
@@ -181,7 +181,7 @@ impl Table {
     }
 }
 
-/// The command that was called last, and the name by which, as it came.
+/// The command that was called last, and its name as received.
 #[derive(Debug, Default)]
 pub struct LastNamed {
     bytes: [u8; NAME_MAX],
@@ -197,7 +197,7 @@ impl LastNamed {
     }
 }
 
-/// A name in capital letters; `None` if it is longer than any command's.
+/// A name in upper case; `None` if it is longer than any command's.
 #[inline]
 fn upper_case<'a>(name: &[u8], upper: &'a mut [u8; NAME_MAX]) -> Option<&'a [u8]> {
     let upper = upper.get_mut(..name.len())?;
@@ -268,7 +268,7 @@ fn unknown_command(args: Args<'_>) -> CommandError {
     CommandError::UnknownCommand([b"'", name, b"', with args beginning with: ", &words[..]].concat())
 }
 
-/// What an error text repeats of a word: at most `bytes_max`, and nothing from a NUL on.
+/// The part of a word that an error text repeats: at most `bytes_max`, and nothing from a NUL on.
 fn repeated(word: &[u8], bytes_max: usize) -> &[u8] {
     until_nul(&word[..word.len().min(bytes_max)])
 }

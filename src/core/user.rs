@@ -1,7 +1,7 @@
-//! Users: for whom a connection acts.
+//! Users: a connection acts for one of them.
 //!
 //! Invariants:
-//! - A user never changes: another password makes another user of the same name. A connection keeps the one that it
+//! - A user is immutable: a new password makes a new user of the same name. A connection keeps the one that it
 //!   authenticated as.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const DEFAULT: &str = "default";
 #[derive(Debug)]
 pub struct User {
     name: &'static str,
-    /// `None` if any password will do, and none.
+    /// `None` if any password is accepted, and none is needed.
     password: Option<Box<[u8]>>,
 }
 
@@ -25,7 +25,7 @@ impl User {
         self.name
     }
 
-    /// Whether a connection may act for it without a password.
+    /// Whether a connection may use it without a password.
     pub fn is_open(&self) -> bool {
         self.password.is_none()
     }
@@ -54,12 +54,12 @@ impl Users {
         Arc::clone(&self.default.lock())
     }
 
-    /// Gives the default user another password; empty for none.
+    /// Sets the password of the default user; empty for none.
     pub fn set_default_password(&self, password: &[u8]) {
         *self.default.lock() = default_user(password);
     }
 
-    /// For whom a new connection acts; `None` until it has authenticated.
+    /// The user of a new connection; `None` until it has authenticated.
     pub fn of_new_connection(&self) -> Option<Arc<User>> {
         Some(self.default_user()).filter(|user| user.is_open())
     }
@@ -74,8 +74,8 @@ fn default_user(password: &[u8]) -> Arc<User> {
     Arc::new(User { name: DEFAULT, password: (!password.is_empty()).then(|| password.into()) })
 }
 
-/// Compares without telling, by the time it takes, where the difference is: always over the whole of what
-/// was given, whatever the length of the secret.
+/// Compares in a time that does not reveal where the difference is: it always reads all of the given bytes, whatever
+/// the length of the secret.
 fn same_in_constant_time(given: &[u8], secret: &[u8]) -> bool {
     let mut difference = given.len() ^ secret.len();
     for (at, byte) in given.iter().enumerate() {

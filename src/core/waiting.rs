@@ -1,13 +1,14 @@
 //! Commands that wait until one of their keys has something for them.
 //!
 //! A command that finds nothing hands the executor a [`Block`]. The executor registers a [`Waiter`] for its keys
-//! while it still holds their locks, so that nothing is missed in between. Whoever changes such a key runs
-//! alone, and executes the waiting commands again before anyone else runs, first come first served.
+//! while it still holds their locks, so that nothing is missed in between. A command that changes such a key runs
+//! alone. It executes the waiting commands again before anything else runs, first come first served.
 //!
 //! Invariants:
-//! - A waiter is answered once: by who serves it, by its timeout, or by CLIENT UNBLOCK; its state decides.
-//! - A waiter that is answered, or whose connection ends, is in the register no more, and in no queue as soon as the
-//!   shards of its keys are free.
+//! - A waiter is answered once: by the command that serves it, by its timeout, or by CLIENT UNBLOCK. Its state
+//!   decides.
+//! - A waiter that is answered, or whose connection ends, leaves the register at once, and leaves its queues as soon
+//!   as the shards of its keys are free.
 //! - Lock order: a waiter's state, then shards, then the register of waiters.
 
 use std::collections::{HashMap, HashSet};
@@ -35,7 +36,7 @@ pub enum BlockedOn {
     Zset,
     /// A stream.
     Stream,
-    /// A group of a stream: told as well when the key goes or becomes something else.
+    /// A group of a stream: also told when the key is removed or changes its type.
     StreamGroup,
 }
 
@@ -51,7 +52,7 @@ impl BlockedOn {
     }
 }
 
-/// What is replied when the time is over.
+/// The reply at the timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Null {
     /// A null array in RESP2.
@@ -75,11 +76,11 @@ impl Null {
 pub struct Block {
     /// For how long; `None` for ever.
     pub timeout: Option<Duration>,
-    /// What for.
+    /// What to wait for.
     pub on: BlockedOn,
     /// What to reply when the time is over.
     pub null: Null,
-    /// The command to execute once there is something, where it is not the one that was sent.
+    /// The command to execute once there is something, if it is not the one that was sent.
     pub again: Option<OwnedArgs>,
 }
 
@@ -93,7 +94,7 @@ impl Block {
 /// A timeout in seconds, with fractions; 0 is for ever.
 ///
 /// # Errors
-/// It is no number, negative, or beyond what a clock can count.
+/// It is not a number, negative, or beyond what a clock can count.
 pub fn timeout_seconds(word: &[u8], now: i64) -> Result<Option<Duration>, CommandError> {
     let seconds = LongDouble::parse(word).ok_or(CommandError::OutOfRange("timeout is not a float or out of range"))?;
     let ms = seconds.times(1000);
@@ -135,7 +136,7 @@ pub struct Waiter {
     pub null: Null,
     /// Its keys with their hashes.
     pub keys: Vec<(u64, Box<[u8]>)>,
-    /// Who takes the reply; `None` once it is answered.
+    /// The receiver of the reply; `None` once it is answered.
     pub state: Mutex<Option<oneshot::Sender<Served>>>,
 }
 
@@ -153,7 +154,7 @@ pub struct Served {
 pub struct Blocking {
     next: AtomicU64,
     count: AtomicUsize,
-    /// How many of them are to be told although their key is gone.
+    /// How many of them must also be told when their key is gone.
     group_readers: AtomicUsize,
     waiters: Mutex<HashMap<Ticket, Arc<Waiter>>>,
 }
@@ -170,13 +171,13 @@ impl Default for Blocking {
 }
 
 impl Blocking {
-    /// Whether anybody waits.
+    /// Whether there are any waiters.
     #[inline]
     pub fn is_any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether anybody is to be told when a key goes: see [`BlockedOn::StreamGroup`].
+    /// Whether any waiter must be told when a key is removed: see [`BlockedOn::StreamGroup`].
     pub fn is_any_group_reader(&self) -> bool {
         self.group_readers.load(Ordering::Relaxed) > 0
     }
@@ -186,7 +187,7 @@ impl Blocking {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Registers a waiter, which stands in the queues of its keys already.
+    /// Registers a waiter, which is already in the queues of its keys.
     pub fn register(&self, waiter: Arc<Waiter>) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.group_readers.fetch_add(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
@@ -198,7 +199,7 @@ impl Blocking {
         self.waiters.lock().get(&ticket).cloned()
     }
 
-    /// How many keys are waited for, and how many of them by somebody who is told as well when the key goes.
+    /// How many keys have waiters, and how many of them have waiters that are also told when the key is removed.
     pub fn count_keys(&self) -> (usize, usize) {
         let waiters = self.waiters.lock();
         let count = |counts: fn(&Waiter) -> bool| {
@@ -214,7 +215,7 @@ impl Blocking {
         self.waiters.lock().values().find(|waiter| waiter.client == client).cloned()
     }
 
-    /// Takes a waiter out of all queues; out of one whose shard is busy somewhat later.
+    /// Removes a waiter from all queues; from a queue whose shard is busy, somewhat later.
     pub fn leave(&self, keyspace: &Keyspace, waiter: &Waiter) {
         for (hash, key) in &waiter.keys {
             keyspace.leave(waiter.db, key, *hash, waiter.ticket);
@@ -225,19 +226,19 @@ impl Blocking {
         }
     }
 
-    /// Answers a waiter from outside, and takes it out of all queues. False if it has been answered already.
+    /// Answers a waiter from outside and removes it from all queues. False if it has already been answered.
     pub fn answer(&self, keyspace: &Keyspace, waiter: &Waiter, write: impl FnOnce(Reply<'_>) -> Done) -> bool {
         let Some(sender) = waiter.state.lock().take() else { return false };
         self.leave(keyspace, waiter);
         let mut out = Output::new();
         let _done = write(Reply::new(&mut out, waiter.resp));
-        // Who has gone away need not be told.
+        // The client may be gone.
         let _ = sender.send(Served { output: out, block: None });
         true
     }
 }
 
-/// A wait as its connection holds it: when that ends, the wait does.
+/// A wait, as its connection holds it. The wait ends with the connection.
 #[derive(Debug)]
 pub struct Blocked {
     /// The server.
@@ -251,7 +252,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Ends the wait because its time is over. False if it has been answered already.
+    /// Ends the wait at its timeout. False if it has already been answered.
     pub fn give_up(&self) -> bool {
         self.waiter.state.lock().take().is_some()
     }
