@@ -147,3 +147,35 @@ fn a_torn_log_is_refused_on_demand() {
     server.start_again();
     assert_eq!(server.client().ok("EXISTS k last").integer(), 1);
 }
+
+#[test]
+fn the_largest_clients_are_closed_when_all_take_too_much() {
+    let server = Recipe::under_test().with("maxmemory-clients", "8mb").start();
+    let begin = |bytes: usize, no_evict: bool| {
+        let mut client = server.client();
+        client.ok(if no_evict { "CLIENT NO-EVICT on" } else { "CLIENT NO-EVICT off" });
+        client.send(b"*2\r\n$3\r\nGET\r\n$100000000\r\n").expect("it listens");
+        client.send(&vec![b'x'; bytes]).expect("it listens");
+        client
+    };
+    let mut operator = server.client();
+    operator.ok("CLIENT NO-EVICT on");
+    let mut evicted = |wanted: u32| {
+        let start = std::time::Instant::now();
+        loop {
+            let info = operator.ok("INFO stats").string();
+            if info.contains(&format!("evicted_clients:{wanted}\r\n")) {
+                return operator.ok("CLIENT LIST").string().lines().count();
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "{info}");
+            sleep(Duration::from_millis(5));
+        }
+    };
+    let _small = begin(1 << 20, false);
+    let mut large = begin(9 << 20, false);
+    assert_eq!(evicted(1), 2, "the operator and the small one stay");
+    large.receive_until_close().expect("it is closed");
+
+    let _kept = begin(9 << 20, true);
+    assert_eq!(evicted(2), 2, "who is kept makes the others go: {}", server.log());
+}

@@ -544,12 +544,8 @@ fn the_architecture_names_every_layer_and_the_locks_in_their_order() {
 }
 
 /// Settings that are read inside the configuration, and how.
-const READ_BY_THE_CONFIGURATION: &[(&str, &str)] = &[
-    ("io_threads", "through `Settings::worker_count`"),
-    ("enable_protected_configs", "by CONFIG SET"),
-    // Its reader follows.
-    ("maxmemory_clients", ""),
-];
+const READ_BY_THE_CONFIGURATION: &[(&str, &str)] =
+    &[("io_threads", "through `Settings::worker_count`"), ("enable_protected_configs", "by CONFIG SET")];
 
 #[test]
 fn every_setting_has_a_reader() {

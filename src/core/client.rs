@@ -106,6 +106,12 @@ impl ClientRecord {
         self.class.store(class as u8, Ordering::Relaxed);
     }
 
+    /// The memory that the connection takes, about, in bytes.
+    pub fn memory(&self) -> u64 {
+        let parts = [&self.query_bytes, &self.output_bytes, &self.queued_bytes, &self.watched_bytes];
+        size_of::<ClientRecord>() as u64 + parts.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(&self) -> bool {
         self.unix_socket || self.peer.parse::<SocketAddr>().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())

@@ -173,6 +173,8 @@ counters! {
         query_buffer_limit_disconnections,
         /// Connections closed because they did not read their replies.
         output_buffer_limit_disconnections,
+        /// Connections closed because all of them took too much memory.
+        evicted_clients,
         /// Error replies.
         error_replies,
     }

@@ -303,7 +303,8 @@ fn stats_section(out: &mut Lines<'_>) {
         ("expire_cycle_cpu_milliseconds", &(out.sum(|c| c.expire_cycle_us.get()) / 1000)),
     ]);
     out.field("evicted_keys", out.sum(|c| c.evicted.get()));
-    out.zeros(&["evicted_clients", "total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
+    out.field("evicted_clients", counters.evicted_clients.get());
+    out.zeros(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     out.field("keyspace_hits", out.sum(|c| c.hits.get()));
     out.field("keyspace_misses", out.sum(|c| c.misses.get()));
     out.zeros(&["pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "latest_fork_usec", "total_forks"]);

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::process;
 use crate::base::alloc;
 use crate::core::Server;
-use crate::core::client::ClientRecord;
 use crate::keyspace::SHARDS;
 
 /// Bytes, all of them.
@@ -29,13 +28,12 @@ impl MemoryFigures {
     /// Takes the current figures.
     pub fn take(server: &Server) -> Self {
         let used = alloc::sample_peak() as u64;
-        let waiting = |c: &ClientRecord| c.query_bytes.load(Relaxed) + c.output_bytes.load(Relaxed);
         MemoryFigures {
             used,
             peak: (alloc::peak_memory() as u64).max(used),
             resident: process::resident_bytes(),
             startup: server.startup_memory.load(Relaxed).min(used),
-            clients: server.clients.list().iter().map(|client| waiting(client)).sum(),
+            clients: server.clients.list().iter().map(|client| client.memory()).sum(),
             log_buffer: server.store.sizes().pending_bytes as u64,
         }
     }

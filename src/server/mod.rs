@@ -9,6 +9,7 @@
 
 pub mod acceptor;
 pub mod affinity;
+pub mod client_eviction;
 pub mod connection;
 pub mod daemon;
 pub mod flusher;

@@ -1,10 +1,11 @@
 //! What the server does by itself, ten times a second: rates, the peak of memory, save points, compaction,
-//! healing of the log.
+//! healing of the log, eviction of clients.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::client_eviction::ClientEviction;
 use crate::base::{alloc, clock, logging};
 use crate::core::Server;
 use crate::core::server::SavePurpose;
@@ -39,6 +40,7 @@ pub async fn run(server: Arc<Server>) {
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut commands, mut input, mut output) = (Rate::default(), Rate::default(), Rate::default());
+    let mut client_eviction = ClientEviction::default();
     let mut last_us = clock::monotonic_us();
     loop {
         tick.tick().await;
@@ -53,6 +55,7 @@ pub async fn run(server: Arc<Server>) {
         server.rates.output_bytes.store(output.sample(sum(|c| c.net_output_bytes.get()), elapsed), Relaxed);
         alloc::sample_peak();
         watch_snapshots(&server);
+        client_eviction.run(&server);
     }
 }
 

@@ -230,7 +230,7 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
         record.db.load(Relaxed),
         record.queued.load(Relaxed) as i64 - 1,
         record.watching.load(Relaxed),
-        query + output + queued + record.watched_bytes.load(Relaxed) + size_of::<ClientRecord>() as u64,
+        record.memory(),
         if output > 0 { "rw" } else { "r" },
         if labels.user.is_empty() { "default" } else { &labels.user },
         record.resp.load(Relaxed).max(2),
