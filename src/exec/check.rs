@@ -1,4 +1,4 @@
-//! Whether a command may run now, in Redis' order of checks; and how one that may not is refused.
+//! Checks whether a command may run now, in Redis' order, and refuses one that may not.
 
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +15,7 @@ use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Hook, flags};
 use crate::resp::{Args, Output};
 
-/// How many keys one command may evict, for each step of `maxmemory-eviction-tenacity`.
+/// How many keys one command may evict per step of `maxmemory-eviction-tenacity`.
 const EVICTED_PER_TENACITY: usize = 8;
 
 impl<'g> Group<'g> {
@@ -59,15 +59,17 @@ impl<'g> Group<'g> {
         Ok(entry)
     }
 
-    /// Makes room above `maxmemory`; where there is none, refuses what takes memory.
+    /// Makes room above `maxmemory`. If there is none, refuses commands that take memory.
     #[inline]
     fn check_memory(&mut self, flags: Flags) -> Result<(), CommandError> {
         if self.maxmemory == 0 || alloc::used_memory() as u64 <= self.maxmemory {
             return Ok(());
         }
-        // Whatever is executed makes room, for replies take memory too; what needs more is refused without it.
+        // Every executed command makes room, because replies take memory, too. Commands that need more are refused
+        // without it.
         let made = self.make_room();
-        // In a transaction too: what is queued is bounded like all that a client sends before it is executed.
+        // In a transaction, too: queued commands are bounded like everything that a client sends before it is
+        // executed.
         if flags.has(flags::DENYOOM) { made } else { Ok(()) }
     }
 
@@ -77,7 +79,7 @@ impl<'g> Group<'g> {
         self.server.config.settings().enable_debug_command.allows(client.record.is_local())
     }
 
-    /// Evicts keys by the policy, since memory is above `maxmemory`.
+    /// Evicts keys by the policy when memory is above `maxmemory`.
     #[cold]
     pub(super) fn make_room(&mut self) -> Result<(), CommandError> {
         let server = self.server;
@@ -86,7 +88,7 @@ impl<'g> Group<'g> {
         if choice.policy == EvictionPolicy::NoEviction {
             return Err(CommandError::OutOfMemory);
         }
-        // What a snapshot holds is gone when it ends; without this it would cost the keyspace again and again.
+        // Memory that a snapshot holds is freed when it ends. Without this, it would cost keys again and again.
         let saving = &server.saving;
         let in_snapshot = saving.state.lock().running.is_some();
         if !in_snapshot {
@@ -120,7 +122,7 @@ impl<'g> Group<'g> {
         if evicted.keys == 0 { Err(CommandError::OutOfMemory) } else { Ok(()) }
     }
 
-    /// Replies with an error to a command that is not run.
+    /// Replies with an error to a command that does not run.
     #[cold]
     pub(super) fn refuse(&mut self, error: &CommandError, args: Args<'_>, client: &mut Client, out: &mut Output) {
         let table = &self.server.table;
@@ -150,8 +152,7 @@ impl<'g> Group<'g> {
     }
 }
 
-/// Whether this is a line of an HTTP request: a web page can have a browser send one here, with commands of
-/// its own as the body.
+/// Whether this is a line of an HTTP request: a web page can make a browser send one here, with commands as its body.
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
 }

@@ -1,11 +1,11 @@
-//! What a command has left to be done: run on a thread of its own, outside the gate, while its connection waits.
+//! Runs work that a command has deferred, on a separate thread and outside the gate, while its connection waits.
 //!
 //! ```text
 //! EXEC, alone behind the gate: *3 ─ +OK ─ (CONFIG SET leaves its work and no reply) ─ +OK
 //! gate open:                   *3 ─ +OK ─ reply of the work ─ +OK      leaves as one piece when the work is done
 //! ```
 //!
-//! Several pieces of work that one transaction has left are done in their order.
+//! Several pieces of work from one transaction are done in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::resp::Output;
 use crate::resp::reply::Mark;
 
 impl Group<'_> {
-    /// Begins what the command that replied from `begin` on has left to be done, if anything. Its replies leave when
-    /// that is done, with those that were left out. The commands of a transaction leave it to EXEC.
+    /// Begins the work, if any, that the command whose reply starts at `begin` has deferred. Its replies leave when
+    /// that is done, with the missing ones filled in. The commands of a transaction leave this to EXEC.
     pub(super) fn begin_deferred(&mut self, begin: Mark, client: &mut Client, out: &mut Output) {
         if client.deferred.is_empty() || client.in_exec {
             return;
@@ -43,7 +43,7 @@ impl Group<'_> {
                 }
                 reply.append(&mut rest);
             }
-            // The client may be gone. What it asked for is done.
+            // The client may be gone. Its request is done anyway.
             let _ = done.send(reply);
         });
         if let Err(error) = spawned {

@@ -1,4 +1,4 @@
-//! What does not change while a command runs, from the settings and the clock.
+//! Values that stay fixed while a command runs, from the settings and the clock.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -28,7 +28,7 @@ use crate::keyspace::{Busy, Closed, Closing, Held};
 use crate::resp::reply::Mark;
 use crate::resp::{Args, Output, Reply};
 
-/// The commands of one group share these.
+/// What the commands of one group share.
 pub(super) struct Group<'a> {
     pub(super) server: &'a Arc<Server>,
     pub(super) worker: usize,
@@ -46,31 +46,31 @@ pub(super) struct Group<'a> {
     pub(super) latency_tracking: bool,
     /// The most that a transaction may queue, in bytes.
     pub(super) queue_bytes_max: u64,
-    /// This worker's right to execute, while it has it;
+    /// This worker's right to execute, while it is inside the gate;
     pub(super) inside: Option<Inside<'a>>,
     /// or its right to be alone.
     pub(super) closed: Option<Closed<'a>>,
-    /// The shards of a transaction that is not alone, for the next of its commands.
+    /// The shards of a transaction that does not run alone, for its next command.
     pub(super) held: Option<Held<'a>>,
-    /// How long to wait for a lock that somebody else has;
+    /// How long to wait for a busy lock;
     pub(super) patience: Duration,
     /// and how often this worker has tried to close the gate.
     pub(super) closing: &'a mut Closing,
 }
 
-/// What became of the commands given to [`Executor::run`].
+/// The outcome of [`Executor::run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ran {
     /// How many were executed: fewer than given if the connection must wait, close, or park.
     pub executed: usize,
-    /// What the next command needs and cannot have: it has done nothing and is to be run again later.
+    /// The busy lock that the next command needs. It has done nothing and must run again later.
     pub parked: Option<Busy>,
 }
 
 impl Executor {
     /// Executes the commands of one connection in turn, at most [`super::GROUP_MAX`], and appends their replies.
     ///
-    /// None waits longer than about `patience` for a lock that others have: see [`Ran::parked`].
+    /// None waits much longer than `patience` for a busy lock: see [`Ran::parked`].
     pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output, patience: Duration) -> Ran {
         self.refresh_settings();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
@@ -81,7 +81,7 @@ impl Executor {
         let plans = plan(server, client.db, calls, all_keys, last_named);
         let keys = &*all_keys;
         let (mut executed, mut parked) = (0, None);
-        // The quick commands, each with how many of it followed each other, and the time of the others.
+        // The quick commands, each with its number of consecutive calls, and the time of the others.
         let (mut quick, mut timed): (Quick<'_>, _) = (SmallVec::new(), 0);
         while executed < calls.len() {
             let (at, args) = (executed, calls[executed]);
@@ -141,7 +141,7 @@ impl Executor {
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
             if !matches!(entry.command.handler, Handler::Data(_)) {
-                // It may have changed what holds for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
+                // It may have changed the facts for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
                 group.renew_facts(client);
             }
             if client.wait.is_some() || client.closing {
@@ -149,7 +149,7 @@ impl Executor {
             }
         }
         group.inside = None;
-        // Commands of constant time share the time of their group: two readings of the clock serve all.
+        // Commands of constant time share the timing of their group: two readings of the clock serve all.
         if !quick.is_empty() {
             let shared = (started.elapsed().as_nanos() as u64).saturating_sub(timed);
             group.count_shared_time(quick, shared, (&plans, &calls[..executed]), client);
@@ -159,7 +159,7 @@ impl Executor {
         Ran { executed, parked }
     }
 
-    /// A group of commands to be executed by these facts, room for their keys, and what was called before.
+    /// A group of commands to execute with these facts, room for their keys, and the previously called command.
     pub(super) fn group(&mut self, facts: Facts, patience: Duration) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
         let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, closing, .. } = self;
         let group = Group {
@@ -190,7 +190,7 @@ impl Group<'_> {
     /// Runs one command that passed the checks.
     ///
     /// # Errors
-    /// What it needs is busy: it has done nothing and is to be run again later. Never inside a transaction.
+    /// A lock that it needs is busy: it has done nothing and must run again later. Never inside a transaction.
     #[inline]
     pub(super) fn one(
         &mut self,
@@ -231,7 +231,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Runs one command and counts it and its time.
+    /// Runs one command, and counts the call and its time.
     pub(super) fn timed(
         &mut self,
         entry: &CommandEntry,
@@ -253,7 +253,7 @@ impl Group<'_> {
         }
     }
 
-    /// Reads the configuration and the clock again.
+    /// Rereads the configuration and the clock.
     pub(super) fn renew_facts(&mut self, client: &Client) {
         let settings = self.server.config.settings();
         let limits = limits_of(&settings, self.server.keyspace.seed());
@@ -272,16 +272,16 @@ impl Group<'_> {
         } else if !keys.named.is_empty() || entry.command.flags.has(flags::WALKS) {
             return self.enter();
         } else if !entry.is_quick {
-            // Whoever closes the gate need not wait for a command without keys, however long it takes.
+            // A thread that closes the gate need not wait for a command without keys, however long it takes.
             self.inside = None;
         }
         Ok(())
     }
 
-    /// Enters the gate, if this group is not inside already.
+    /// Enters the gate, unless this group is already inside.
     ///
     /// # Errors
-    /// Somebody is alone.
+    /// The gate is closed.
     #[inline]
     pub(super) fn enter(&mut self) -> Result<(), Busy> {
         if self.inside.is_none() {
@@ -290,7 +290,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Closes the gate, if it is not closed by this group already.
+    /// Closes the gate, unless this group has already closed it.
     ///
     /// # Errors
     /// Another worker executes something.
@@ -303,12 +303,12 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Opens the gate; the next command that needs it enters again.
+    /// Opens the gate. The next command that needs it enters again.
     pub(super) fn open(&mut self) {
         self.closed = None;
     }
 
-    /// Counts the time of so many runs of a command, each of which took so long.
+    /// Counts this many runs of a command that took this long each.
     #[inline]
     pub(super) fn count_time(&self, entry: &CommandEntry, times: u64, nanoseconds: u64) {
         self.stats.commands[entry.index].nanoseconds.add_alone(nanoseconds * times);
@@ -317,7 +317,7 @@ impl Group<'_> {
         }
     }
 
-    /// Adds up what the group did for its connection.
+    /// Adds up the counters of the group for its connection.
     pub(super) fn account(&mut self, executed: u64, client: &Client) {
         self.stats.counters.commands.add_alone(executed);
         self.add_up();
@@ -326,7 +326,7 @@ impl Group<'_> {
         client.record.active_ms.store(self.facts.now as u64, Relaxed);
     }
 
-    /// Adds up what was found and changed.
+    /// Adds up the counters of lookups and changes.
     pub(super) fn add_up(&mut self) {
         let counters = &self.stats.counters;
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
@@ -340,13 +340,13 @@ impl Group<'_> {
     }
 }
 
-/// Whether the command must run outside the gate: to close it, or because it is no data command.
+/// Whether the command must run outside the gate: because it closes the gate, or because it is not a data command.
 pub(super) fn alone(command: &Command, keys: &HashedKeys) -> bool {
     !matches!(command.handler, Handler::Data(_)) || keys.any || command.flags.has(flags::FROZEN)
 }
 
-/// Drops the reply of a command that the client does not want to hear of. A command that waits has not
-/// replied yet: its turn comes at the end of the wait.
+/// Drops a reply that the client does not want. A waiting command has not replied yet: its turn comes at the end of
+/// the wait.
 #[inline]
 pub fn settle_reply_mode(client: &mut Client, mark: Mark, out: &mut Output) {
     match client.reply_mode {

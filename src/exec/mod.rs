@@ -17,14 +17,14 @@
 //! | commands that wait, and who serves them | `serving.rs` |
 //! | was it slow? | `slow.rs` |
 //! | active expiry | `sweep.rs` |
-//! | replay | `replay.rs` |
+//! | replay | `replay/` |
 //!
 //! Invariants:
 //! - Effects enter the log buffer while the shards are locked, so that the order of the log is the order of
 //!   the changes.
 //! - A command that fails or panics leaves no change, no record and no half reply.
-//! - Whoever needs to be alone, and every session command, runs while this worker is outside the gate.
-//! - Replay runs the same handlers by [`replay()`], with replies thrown away and nothing logged.
+//! - A command that must run alone, and every session command, runs while this worker is outside the gate.
+//! - Replay applies the verbs of the log by [`replay()`], without handlers, and logs nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -72,7 +72,7 @@ pub use group::{Ran, settle_reply_mode};
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
-/// How long a command waits for a lock that others have, before it is parked.
+/// How long a command waits for a busy lock before it is parked.
 pub const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What a worker needs to execute commands.
@@ -86,7 +86,7 @@ pub struct Executor {
     relocation: Relocation,
     keys: Vec<HashedKeys>,
     last_named: LastNamed,
-    /// For looking at commands before they are executed.
+    /// Decodes commands for prefetching before they are executed.
     request: Request,
     settings: Arc<Settings>,
     settings_generation: u64,
@@ -94,7 +94,7 @@ pub struct Executor {
     closing: Closing,
 }
 
-/// The command of one call of a group, found before any is run; `None` for a mistake, which is told in its turn.
+/// The command of one call of a group, resolved before any runs; `None` for a mistake, which is reported in its turn.
 type Plan<'a> = Option<&'a CommandEntry>;
 
 impl Executor {
@@ -125,7 +125,7 @@ impl Executor {
         &self.settings
     }
 
-    /// Takes over a changed configuration.
+    /// Adopts a changed configuration.
     #[inline]
     pub fn refresh_settings(&mut self) {
         let generation = self.server.config.generation();
@@ -135,14 +135,14 @@ impl Executor {
         }
     }
 
-    /// Fetches ahead what the first commands of several connections will touch, each given with the database
-    /// that it is for: as for the commands of one pipeline.
+    /// Prefetches what the first commands of several connections will touch, each given with its database, like the
+    /// commands of one pipeline.
     pub fn prefetch_firsts<'a>(&mut self, firsts: impl Iterator<Item = (u32, &'a [u8])>) {
         let Executor { server, request, .. } = self;
         let limits = resp::RequestLimits { bulk_max_bytes: u64::MAX, authenticated: true };
         let mut keys: SmallVec<[(u32, u64); GROUP_MAX]> = SmallVec::new();
         for (db, bytes) in firsts {
-            // Whatever is wrong with a command is noticed when it is executed.
+            // Mistakes in a command are detected when it is executed.
             if let Ok(Progress::Complete(_)) = request.decode(bytes, limits) {
                 let args = request.args(bytes);
                 let entry = if args.is_empty() { None } else { server.table.get(args.at(0)) };
@@ -157,7 +157,7 @@ impl Executor {
         prefetch(&server.keyspace, keys.iter().copied());
     }
 
-    /// Whether a command that was parked over this may be worth another try.
+    /// Whether a command that was parked for this lock is worth another try.
     pub fn may_retry(&self, busy: Busy) -> bool {
         match busy {
             Busy::Gate => self.server.gate.is_open(self.worker),
@@ -166,7 +166,7 @@ impl Executor {
         }
     }
 
-    /// Runs the active expiry of this worker's part of the shards; returns whether more is due. Nothing is waited for.
+    /// Runs the active expiry of this worker's part of the shards. Returns whether more is due. Never waits.
     pub fn sweep_expired(&mut self, budget: usize) -> bool {
         self.refresh_settings();
         let Executor { server, worker, unit, scratch, settings, .. } = self;
@@ -178,7 +178,7 @@ impl Executor {
         let limits = limits_of(settings, server.keyspace.seed());
         let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let started = Instant::now();
-        // While somebody is alone there is nothing to do here: the next sweep comes soon.
+        // While the gate is closed there is nothing to do here: the next sweep comes soon.
         let Some(inside) = server.gate.try_enter(*worker, Duration::ZERO) else { return false };
         unit.begin(data::wants(server), false);
         let step = server.gate.workers();
@@ -195,8 +195,8 @@ impl Executor {
         more
     }
 
-    /// Moves some of what lies in sparse slabs, in this worker's part of the shards; returns whether that ended a pass
-    /// over them.
+    /// Moves some blocks out of sparse slabs, in this worker's part of the shards. Returns whether that completed a
+    /// pass over them.
     pub fn relocate(&mut self, is_sparse: fn(usize) -> bool) -> bool {
         let started = Instant::now();
         let Some(_inside) = self.server.gate.try_enter(self.worker, Duration::ZERO) else { return true };

@@ -1,10 +1,10 @@
-//! The short path of reads: commands that look at one key have nothing to log, to undo or to wake, so that most of what
-//! [`Group::one`] does for a command can be left out, and the rest be done once for all that follow each other.
+//! The short path of reads. Commands that read one key have nothing to log, to undo or to wake. Most of what
+//! [`Group::one`] does for a command is left out, and the rest is done once for consecutive reads.
 //!
 //! Invariants:
 //! - Only a command for which [`CommandEntry::is_plain_read`] holds comes here, outside a transaction, with CLIENT
 //!   REPLY on.
-//! - A read can still remove its key: one that has expired. That is logged under the lock, as everywhere.
+//! - A read can still remove its key if that has expired. The removal is logged under the lock, as everywhere.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,15 +20,15 @@ use crate::core::{Call, Handler};
 use crate::keyspace::{Busy, Held};
 use crate::resp::{Args, Output, Reply};
 
-/// How many plans from the first on are for this command.
+/// How many plans from the first on are of this command.
 #[inline]
 pub(super) fn alike(plans: &[Plan<'_>], entry: &CommandEntry) -> usize {
     plans.iter().take_while(|plan| plan.is_some_and(|plan| std::ptr::eq(plan, entry))).count()
 }
 
 impl Group<'_> {
-    /// Runs calls of one command that only looks at one key. Returns how many, and what the next one needs that is
-    /// busy.
+    /// Runs calls of one command that only reads one key. Returns how many ran, and the busy lock that the next one
+    /// needs.
     pub(super) fn reads(
         &mut self,
         entry: &CommandEntry,

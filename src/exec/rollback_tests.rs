@@ -1,4 +1,5 @@
-//! Units that are taken back: the keyspace is what it was, whatever was done to it, and nothing of it is told.
+//! Tests of units that are rolled back: the keyspace is what it was, whatever was done to it, and nothing is
+//! published.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +25,13 @@ mod random;
 /// Databases that the generator's commands use.
 const DATABASES: [u32; 4] = [0, 1, 2, 15];
 
-/// Everything that taking back must restore.
+/// Everything that a rollback must restore.
 #[derive(Debug, PartialEq)]
 struct State {
     keys: Vec<Dumped>,
     /// The form and the access field of each key.
     forms: BTreeMap<(u32, Vec<u8>), (Kind, u32)>,
-    /// The versions of all keys under WATCH.
+    /// The versions of all watched keys.
     versions: BTreeMap<(u32, Vec<u8>), u64>,
     /// The number of the last record of each shard.
     sequences: Vec<u64>,
@@ -56,7 +57,7 @@ fn state(t: &Runner) -> State {
     State { keys: dump(t.keyspace()), forms, versions, sequences, counts }
 }
 
-/// A runner whose collections become large soon.
+/// A runner whose collections soon become large.
 fn narrow() -> Runner {
     let mut t = Runner::new();
     t.limits = Limits {
@@ -107,7 +108,7 @@ fn run(t: &mut Runner, random: &mut Random, commands: usize) -> Vec<Command> {
     let mut done = Vec::new();
     for _ in 0..commands {
         let words = command(random);
-        // A key that was touched was touched, whatever becomes of the unit.
+        // A touched key stays touched, whatever the outcome of the unit.
         if t.is_data(&words) && !words[0].eq_ignore_ascii_case(b"TOUCH") {
             t.db = DATABASES[random.below(DATABASES.len())];
             t.run_words(&words);
@@ -137,7 +138,7 @@ fn assert_same(now: &State, before: &State, what: &str, done: &[Command]) {
     panic!("{what}\n{}\nlost: {lost:#?}\nnew: {new:#?}", done.join("\n"));
 }
 
-/// Keys of every type and form under WATCH, some of which expire when the unit begins.
+/// Watched keys of every type and form, some of which expire when the unit begins.
 fn filled(random: &mut Random) -> Runner {
     let mut t = narrow();
     for db in DATABASES {
@@ -198,14 +199,14 @@ fn what_is_committed_of_a_unit_is_what_was_not_taken_back() {
         }
         t.commit_unit();
         t.assert_replay_equals_live();
-        // And all goes on.
+        // Everything continues to work.
         t.no_touch = false;
         run(&mut t, random, 50);
         t.assert_replay_equals_live();
     }
 }
 
-/// What is wanted of a unit is nothing to its changes: without a log, all is the same.
+/// What is wanted of a unit does not affect its changes: without a log, the result is the same.
 #[test]
 fn without_a_log_a_unit_is_taken_back_too() {
     for round in 0..8 {
@@ -253,7 +254,7 @@ fn events_are_told_with_the_commit_and_not_without() {
     assert_eq!(t.events.len(), 2, "nobody wants to know");
 }
 
-/// The removal of an expired key stands though its command fails: what is told of it, too.
+/// The removal of an expired key stands even if its command fails, and so does its event.
 #[test]
 fn what_had_expired_is_told_though_the_command_fails() {
     let mut t = Runner::new();
@@ -266,7 +267,7 @@ fn what_had_expired_is_told_though_the_command_fails() {
     assert_eq!((t.take_logged(), t.events.len()), (vec!["DEL brief".to_owned()], 1));
 }
 
-/// To take a change of a large value back costs a pointer and the nodes on its path.
+/// Rolling back a change of a large value costs a pointer and the nodes on its path.
 #[test]
 fn a_large_value_is_not_copied_to_be_taken_back() {
     let mut t = Runner::new();

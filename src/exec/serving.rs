@@ -1,9 +1,10 @@
-//! Registering commands that wait, and serving them.
+//! Registers waiting commands, and serves them.
 //!
 //! Invariants:
-//! - A command is registered under the locks of its keys, in the same breath in which it found nothing.
-//! - Whoever changes a key that somebody waits for is alone behind the gate, and serves before it opens.
-//! - A key may also go by its time or by eviction, under its lock alone: whoever finds that out serves next.
+//! - A command is registered under the locks of its keys, at the same moment in which it found nothing.
+//! - A command that changes a key with waiters is alone behind the gate, and serves them before it opens the gate.
+//! - A key may also be removed by expiry or eviction, under its lock alone. The code that notices serves the waiters
+//!   next.
 
 use std::sync::Arc;
 
@@ -24,10 +25,10 @@ use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
 use crate::value::entry::Kind;
 
-/// A key that may have something for those who wait for it.
+/// A key that may have something for its waiters.
 pub(super) type ReadyKey = (u32, Box<[u8]>);
 
-/// Whether somebody waits for one of these keys, in any database.
+/// Whether one of these keys has waiters, in any database.
 #[inline]
 pub(super) fn is_waited_for(held: &mut Held<'_>, args: Args<'_>, keys: &HashedKeys) -> bool {
     let mut waited = false;
@@ -41,7 +42,7 @@ pub(super) fn is_waited_for(held: &mut Held<'_>, args: Args<'_>, keys: &HashedKe
     waited
 }
 
-/// Has a connection wait for the keys of its command, which are still locked.
+/// Makes a connection wait for the keys of its command, which are still locked.
 pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, client: &mut Client) {
     let blocking = &server.blocking;
     let keys: Vec<_> = call.keys().collect();
@@ -58,7 +59,7 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
         state: Mutex::new(Rank::WaiterState, Some(sender)),
     });
     for (at, key) in keys.iter().enumerate() {
-        // The same key twice is one place in its queue.
+        // A repeated key gets one place in its queue.
         if keys[..at].iter().all(|earlier| earlier.bytes != key.bytes) {
             call.db.held().shard(key.shard()).waiters.wait(client.db, key.bytes, waiter.ticket);
         }
@@ -69,7 +70,7 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
 }
 
 impl Group<'_> {
-    /// Adds the keys that a command may have changed and that somebody waits for.
+    /// Adds the keys with waiters that a command may have changed.
     pub(super) fn add_ready(&self, entry: &CommandEntry, args: Args<'_>, keys: &HashedKeys, ready: &mut Vec<ReadyKey>) {
         let keyspace = &self.server.keyspace;
         if entry.command.flags.has(flags::GATE) {
@@ -84,7 +85,7 @@ impl Group<'_> {
         }
     }
 
-    /// Serves those who wait for keys that have expired or were evicted.
+    /// Serves the waiters of keys that have expired or were evicted.
     #[inline]
     pub(super) fn serve_vanished(&mut self) {
         if !self.unit.vanished.is_empty() {
@@ -92,7 +93,7 @@ impl Group<'_> {
         }
     }
 
-    /// If the gate cannot be closed just now, what has vanished is kept, and the next sweep tries again.
+    /// If the gate cannot be closed just now, the vanished keys are kept, and the next sweep tries again.
     #[cold]
     fn serve_alone(&mut self) {
         let patience = std::mem::take(&mut self.patience);
@@ -103,8 +104,8 @@ impl Group<'_> {
         self.patience = patience;
     }
 
-    /// Serves those who wait for these keys or for what has vanished, in the order of their arrival, and those
-    /// whom that makes ready. The gate is closed.
+    /// Serves the waiters of these keys and of vanished keys in the order of their arrival, and then those whom that
+    /// makes ready. The gate is closed.
     pub(super) fn serve(&mut self, mut ready: Vec<ReadyKey>) {
         let mut next = 0;
         loop {
@@ -116,7 +117,7 @@ impl Group<'_> {
             for ticket in tickets {
                 let kind = self.kind_at(db, Key { bytes: &key, hash });
                 if kind.is_none() && !self.server.blocking.is_any_group_reader() {
-                    // However many still wait: there is nothing left for them.
+                    // Nothing is left for the remaining waiters.
                     break;
                 }
                 let Some(waiter) = self.server.blocking.get(ticket) else { continue };
@@ -133,7 +134,7 @@ impl Group<'_> {
         entry.map(|entry| entry.kind())
     }
 
-    /// Executes a waiting command again; what it replies to, by an error too, waits no more.
+    /// Executes a waiting command again. If it replies, even with an error, its wait ends.
     fn serve_one(&mut self, waiter: &Arc<Waiter>, ready: &mut Vec<ReadyKey>) {
         let mut state = waiter.state.lock();
         let server = self.server;
@@ -164,7 +165,7 @@ impl Group<'_> {
         drop(state);
         server.blocking.leave(&server.keyspace, waiter);
         if let Some(sender) = sender {
-            // Who has gone away since need not be told: what was taken is as lost as a reply on its way.
+            // The client may be gone. The element is lost, as an in-flight reply would be.
             let _ = sender.send(Served { output: out, block });
         }
         self.add_ready(entry, args, &keys, ready);

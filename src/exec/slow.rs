@@ -1,8 +1,8 @@
-//! Which commands go to the slow log.
+//! Decides which commands go to the slow log.
 //!
-//! A command that may take long is timed by itself, and so is every one while [`Hook::Slowlog`] is set. Other quick
-//! commands share two readings of the clock with their group. If a group takes as long as a slow command, the log gets
-//! one entry with the time of all: it names the command that had most to do.
+//! A command that may take long is timed individually, and so is every command while [`Hook::Slowlog`] is set. Other
+//! quick commands share two readings of the clock with their group. If a group takes as long as a slow command, the
+//! log gets one entry with the total time, which names the command with most work.
 
 use smallvec::SmallVec;
 
@@ -14,7 +14,7 @@ use crate::core::table::CommandEntry;
 use crate::core::{Hook, flags};
 use crate::resp::Args;
 
-/// With more arguments than this no command is quick.
+/// A command with more arguments than this is not quick.
 const QUICK_ARGUMENTS_MAX: usize = 64;
 
 /// From how many nanoseconds on a command is slow; `u64::MAX` for none.
@@ -25,11 +25,11 @@ pub(super) fn slow_ns(settings: &Settings) -> u64 {
     }
 }
 
-/// The quick commands of a group, each with how many of it followed each other.
+/// The quick commands of a group, each with its number of consecutive calls.
 pub(super) type Quick<'a> = SmallVec<[(&'a CommandEntry, u64); GROUP_MAX]>;
 
 impl Group<'_> {
-    /// Whether a command is timed by itself although it is of the quick ones.
+    /// Whether a quick command is timed individually.
     #[inline]
     pub(super) fn is_timed_alone(&self, args: Args<'_>) -> bool {
         self.hooks.has(Hook::Slowlog) || args.len() > QUICK_ARGUMENTS_MAX
@@ -60,12 +60,12 @@ impl Group<'_> {
         }
     }
 
-    /// Logs the quick commands of a group that took long together.
+    /// Logs the quick commands of a group that together took long.
     #[cold]
     fn note_shared_time(&self, plans: &[Plan<'_>], calls: &[Args<'_>], took_ns: u64, client: &Client) {
         let planned = plans.iter().zip(calls).filter_map(|(plan, args)| plan.map(|entry| (entry, *args)));
         let quick = planned.filter(|(entry, args)| entry.is_quick && !self.is_timed_alone(*args));
-        // Of several with as many arguments, the first.
+        // The first of several with equally many arguments.
         if let Some((entry, args)) = quick.rev().max_by_key(|(_, args)| args.len()) {
             self.log_slow(entry, args, took_ns, client);
         }

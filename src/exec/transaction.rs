@@ -1,12 +1,12 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
 //!
 //! Invariants:
-//! - EXEC holds the shards of all keys that it watches or names, from the look at the watched keys to the last of its
-//!   commands and their effects in the log's buffer.
-//! - Where that is not enough, it runs alone behind the gate: if a command names no key or may use others than it
-//!   names, or somebody waits for a key of these shards, who is then served before anyone else runs.
-//! - Until it has all of that, nothing of it has happened: EXEC that is parked still has its transaction.
-//! - Its effects enter the log through one appender: they are inside one block, all of them or none.
+//! - EXEC holds the shards of all keys that it watches or names, from the check of the watched keys until the effects
+//!   of its last command are in the log's buffer.
+//! - If that is not enough, it runs alone behind the gate: if a command names no key or may use keys that it does not
+//!   name, or if a key of these shards has waiters. Those are then served before anything else runs.
+//! - Until it has all of that, nothing has happened: a parked EXEC still has its transaction.
+//! - Its effects enter the log through one appender, so they are inside one block, all of them or none.
 //! - A command that fails inside changes nothing and does not stop the others, as in Redis.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -41,7 +41,7 @@ impl<'a> Group<'a> {
         client.record.queued.store(queued + 1, Relaxed);
         client.record.queued_bytes.store(bytes, Relaxed);
         if bytes > self.queue_bytes_max {
-            // What a client may have sent without its being executed is bounded, transaction or not.
+            // What a client may send before it is executed is bounded, in a transaction or not.
             client.end_transaction();
             client.closing = true;
             return;
@@ -77,9 +77,9 @@ impl<'a> Group<'a> {
         Ok(Reply::new(out, client.resp).ok())
     }
 
-    /// Watches keys. If the shard of one is busy, those before it stay watched: watching them again changes nothing.
+    /// Watches keys. If the shard of one is busy, earlier keys stay watched: watching them again changes nothing.
     fn watch(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client) -> Result<(), Busy> {
-        // Not while a transaction runs alone: a version that it takes back would be given to another change.
+        // Not while a transaction runs alone: another change would get a version that the transaction rolls back.
         self.enter()?;
         let db = client.db;
         for named in &keys.named {
@@ -87,7 +87,7 @@ impl<'a> Group<'a> {
             if client.watched.contains_key(&(db, key.bytes.into())) {
                 continue;
             }
-            // A key whose time has come is no change that happens later.
+            // A key that has already expired is not a later change.
             let existed = self.exists(Held::try_one(&self.server.keyspace, key.shard(), self.patience)?, db, key);
             let mut held = Held::try_one(&self.server.keyspace, key.shard(), self.patience)?;
             let version = held.shard(key.shard()).watched.watch(db, key.bytes);
@@ -96,7 +96,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// Whether a key of the shard held exists; removes it if its time has come.
+    /// Whether a key of the held shard exists. Removes it if it has expired.
     fn exists(&mut self, held: Held<'_>, db: u32, key: Key<'_>) -> bool {
         self.unit.begin(wants(self.server), false);
         let mut db = Db::new(held, self.unit, self.scratch, db, &self.facts);
@@ -117,7 +117,7 @@ impl<'a> Group<'a> {
         }
         let held = self.hold_all(transaction, client).map_err(CommandError::Busy);
         if held.is_err() || matches!(held, Ok(None)) {
-            // Nothing is kept while the command is parked.
+            // Nothing is held while the command is parked.
             self.inside = None;
         }
         let mut held = held?;
@@ -127,7 +127,7 @@ impl<'a> Group<'a> {
         let transaction = client.end_transaction().expect("it was just there");
         for ((db, bytes), watched) in &client.watched {
             let key = Key { bytes, hash: watched.hash };
-            // An expired key where none was, brought by SWAPDB, is no change.
+            // An expired key that SWAPDB brought, where no key was before, is not a change.
             if watched.existed {
                 let held = match &mut held {
                     Some(held) => held.lend(std::iter::once(key.shard())),
@@ -150,14 +150,14 @@ impl<'a> Group<'a> {
         Ok(Reply::new(out, client.resp).withheld())
     }
 
-    /// Locks the shards of all keys that a transaction names or watches; `None` if it has to be alone.
+    /// Locks the shards of all keys that a transaction names or watches; `None` if it must run alone.
     ///
     /// # Errors
     /// The gate is closed, or a shard is busy.
     fn hold_all(&mut self, transaction: &Transaction, client: &Client) -> Result<Option<Held<'a>>, Busy> {
         let server = self.server;
         if server.gate.workers() == 1 {
-            // There is nobody else: to be alone costs less.
+            // There are no other workers: running alone costs less.
             return Ok(None);
         }
         let (mut is_wanted, mut shards) = ([false; SHARDS], SmallVec::new());
@@ -184,11 +184,11 @@ impl<'a> Group<'a> {
         client.watched.values().for_each(|watched| want(shard_of(watched.hash)));
         self.enter()?;
         let held = Held::try_several(&server.keyspace, &mut shards, self.patience)?;
-        // Nobody else begins to wait for a key of a shard that is held.
+        // No other client can begin to wait for a key of a held shard.
         Ok((!held.is_waited_for()).then_some(held))
     }
 
-    /// Runs what was queued, alone or with the shards of all its keys held, and logs it as one.
+    /// Runs the queued commands, alone or with the shards of all their keys held, and logs them as one.
     fn run_queue(&mut self, transaction: &Transaction, client: &mut Client, out: &mut Output) {
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
         self.unit.begin_spanning(wants(self.server), false);
@@ -219,13 +219,13 @@ impl<'a> Group<'a> {
         self.retire();
         self.held = None;
         if !ready.is_empty() {
-            // For those who are served it is later: what was pushed may have expired within the transaction.
+            // For served waiters the time has advanced: pushed elements may have expired within the transaction.
             self.renew_facts(client);
             self.serve(ready);
         }
     }
 
-    /// The flags by which a command is checked: of EXEC those of what it will execute.
+    /// The flags by which a command is checked. For EXEC, those of the commands that it will execute.
     pub(super) fn flags_to_check(entry: &CommandEntry, client: &Client) -> Flags {
         match (&entry.command.handler, &client.transaction) {
             (Handler::Transaction(Step::Exec), Some(transaction)) => entry.command.flags.or(transaction.flags),
@@ -233,8 +233,8 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Notes that a command was refused: its transaction will do nothing. If EXEC itself was, all is dropped;
-    /// returns whether that is so.
+    /// Notes that a command was refused, so that its transaction will do nothing. If EXEC itself was refused,
+    /// everything is dropped; returns whether that is the case.
     pub(super) fn abort_transaction(&self, entry: Option<&CommandEntry>, client: &mut Client) -> bool {
         let is_exec = entry.is_some_and(|e| matches!(e.command.handler, Handler::Transaction(Step::Exec)));
         if is_exec {

@@ -1,4 +1,4 @@
-//! What each verb does to its key.
+//! Applies each verb to its key.
 
 use super::{Outcome, refused};
 use crate::core::CommandError;
@@ -15,13 +15,13 @@ use crate::value::set::{AnySet, SetMut};
 use crate::value::stream::{AnyStream, Group, StreamId, StreamMut, Trim};
 use crate::value::zset::{AnyZset, Rule, ZsetMut};
 
-/// A string or a list grows by no more room than this at once, in bytes.
+/// The most room by which a string or a list grows at once, in bytes.
 const ROOM_MAX_BYTES: u64 = 1 << 40;
 
-/// Applies a verb that is no barrier.
+/// Applies a verb that is not a barrier.
 ///
 /// # Errors
-/// What does not fit; the key is as it was.
+/// The verb does not fit. The key is as it was.
 pub(super) fn apply(db: &mut Db<'_>, key: Key<'_>, verb: Verb<'_>) -> Outcome {
     match verb {
         Verb::Set { value, expiry } => set(db, key, value, expiry),

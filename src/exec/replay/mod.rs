@@ -1,11 +1,11 @@
-//! Replay: the verbs of the log, applied to the keys with the value layer alone. No command handler runs, so that a
-//! change of a command changes nothing of what a log means.
+//! Replay applies the verbs of the log to the keys with the value layer alone. No command handler runs, so a change
+//! of a command does not change what a log means.
 //!
-//! - A record is applied under the lock of its shard alone, a barrier under those that it needs. Nothing expires, and
-//!   nothing is logged.
-//! - What cannot be is refused: a verb for another type, an element that is not there. A log that is applied to the
-//!   state that it was written upon never is.
-//! - Records of version 1 are words; [`v1`] holds what they meant.
+//! - A record is applied under the lock of its shard alone, a barrier under the locks that it needs. Nothing expires,
+//!   and nothing is logged.
+//! - Impossible effects are refused: a verb for another type, a missing element. A log that is applied to the state
+//!   that it was written for never has any.
+//! - Records of version 1 are words. [`v1`] holds their meaning.
 
 mod apply;
 mod barrier;
@@ -22,10 +22,10 @@ use crate::persist::record::{Effect, Record};
 use crate::persist::verbs::Verb;
 use crate::value::Limits;
 
-/// What becomes of a record. The error is one of ours: its text says what does not fit.
+/// The result of applying a record. The text of the error says what does not fit.
 type Outcome = Result<(), CommandError>;
 
-/// A record that does not fit what it is applied to.
+/// The error for a record that does not fit the state to which it is applied.
 const fn refused<T>(what: &'static str) -> Result<T, CommandError> {
     Err(CommandError::Text(what))
 }
@@ -33,7 +33,7 @@ const fn refused<T>(what: &'static str) -> Result<T, CommandError> {
 /// Applies one record of the log.
 ///
 /// # Errors
-/// What does not fit: the log is not of this keyspace, or damaged.
+/// The record does not fit: the log is not of this keyspace, or is damaged.
 pub fn replay(keyspace: &Keyspace, replayer: &mut Replayer, record: &Record<'_>) -> Result<(), String> {
     match record.effect {
         Effect::Words(words) => {
@@ -53,7 +53,7 @@ pub fn replay(keyspace: &Keyspace, replayer: &mut Replayer, record: &Record<'_>)
     }
 }
 
-/// Applies a verb to a key; of a barrier the key means nothing.
+/// Applies a verb to a key. For a barrier, the key means nothing.
 ///
 /// # Errors
 /// What does not fit.
