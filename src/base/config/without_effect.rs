@@ -254,3 +254,36 @@ pub(super) const NOT_APPLICABLE: &[&str] = &[
     "rdma-rx-size",
     "sentinel",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str = "<!-- without-effect:begin -->\n";
+    const END: &str = "<!-- without-effect:end -->";
+
+    fn rendered() -> String {
+        let mut text = String::from("| reason | directives |\n|---|---|\n");
+        for group in WITHOUT_EFFECT {
+            let shown = group.directives.iter().filter(|directive| !directive.hidden);
+            let names: Vec<String> = shown.map(|directive| format!("`{}`", directive.name)).collect();
+            text += &format!("| {} | {} |\n", group.title, names.join(" "));
+        }
+        text
+    }
+
+    #[test]
+    fn the_document_lists_what_is_without_effect() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md");
+        let document = std::fs::read_to_string(path).expect("docs/operating.md");
+        let start = document.find(BEGIN).expect("the first marker") + BEGIN.len();
+        let end = start + document[start..].find(END).expect("the second marker");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let updated = format!("{}{}{}", &document[..start], rendered(), &document[end..]);
+            std::fs::write(path, updated).expect("the document can be written");
+        } else {
+            let hint = "the list in docs/operating.md is out of date: UPDATE_DOCS=1 cargo test --lib without_effect";
+            assert!(document[start..end] == rendered(), "{hint}");
+        }
+    }
+}
