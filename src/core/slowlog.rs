@@ -1,7 +1,7 @@
 //! The slow log: the last commands that took long, newest first, of all workers.
 //!
 //! Invariants:
-//! - Ids rise by one with each entry, whichever worker adds it, and are never used again.
+//! - Ids rise by one with each entry of any worker, and are never reused.
 //! - An entry holds no secret and a bounded part of the call: [`ARGUMENTS_MAX`] arguments of [`ARGUMENT_BYTES_MAX`].
 
 use std::collections::VecDeque;
@@ -25,11 +25,11 @@ pub struct Slow {
     pub at: i64,
     /// How long it took, in microseconds.
     pub took_us: u64,
-    /// What was called: see [`shown`].
+    /// The call: see [`shown`].
     pub args: Vec<Vec<u8>>,
-    /// The address of who called.
+    /// The address of the caller.
     pub peer: String,
-    /// The name that the connection had.
+    /// The name of the connection.
     pub name: Vec<u8>,
 }
 
@@ -67,7 +67,7 @@ impl SlowLog {
         kept.entries.truncate(len_max);
     }
 
-    /// The newest so many.
+    /// The newest entries, at most this many.
     pub fn newest(&self, count: usize) -> Vec<Slow> {
         self.0.lock().entries.iter().take(count).cloned().collect()
     }
@@ -89,7 +89,7 @@ impl SlowLog {
     }
 }
 
-/// A call as it may be shown: without its secrets, and cut where it is long.
+/// A call as it may be shown: without secrets, and cut if it is long.
 fn shown(command: &Command, args: Args<'_>) -> Vec<Vec<u8>> {
     let is_secret = |at| command.secrets.is_some_and(|secrets| secrets(args, at));
     let show = |at: usize| {

@@ -1,18 +1,18 @@
-//! What a command cannot have at once, and what is done later because of it.
+//! Busy locks, and work that is left for later because of them.
 //!
-//! A worker's thread does not wait for a lock that a slow command holds. A command that cannot have its locks is parked
-//! (see `server::parking`) and tried again; what must happen but may happen later is left here.
+//! A worker's thread does not wait for a lock that a slow command holds. A command that cannot have its locks is
+//! parked (see `server::parking`) and tried again. Work that must happen, but may happen later, is left here.
 //!
 //! Invariants:
-//! - What is left for later does no harm while it waits: a key that is watched by nobody, a waiter that is answered.
+//! - Work left for later is harmless while it waits: a key without watchers, or a waiter that is already answered.
 
 use super::{Keyspace, shard_of};
 use crate::keyspace::waiters::Ticket;
 
-/// What was not to be had.
+/// A busy lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Busy {
-    /// The gate is closed: somebody is alone.
+    /// The gate is closed: another thread runs alone.
     Gate,
     /// The gate cannot be closed: another worker executes something.
     Workers,
@@ -20,17 +20,17 @@ pub enum Busy {
     Shard(u16),
 }
 
-/// What is done once the lock of a shard is free.
+/// Work for when the lock of a shard is free.
 #[derive(Debug)]
 pub(super) enum Later {
-    /// One watcher of a key less.
+    /// Remove one watcher of a key.
     Unwatch { db: u32, key: Box<[u8]>, hash: u64 },
-    /// A waiter for a key less.
+    /// Remove a waiter of a key.
     Leave { db: u32, key: Box<[u8]>, hash: u64, ticket: Ticket },
 }
 
 impl Later {
-    /// Does it, if the shard is free. Returns whether it did.
+    /// Does it if the shard is free. Returns whether it did.
     fn attempt(&self, keyspace: &Keyspace) -> bool {
         let (Later::Unwatch { hash, .. } | Later::Leave { hash, .. }) = self;
         let Some(mut shard) = keyspace.try_lock(shard_of(*hash)) else { return false };
@@ -43,7 +43,7 @@ impl Later {
 }
 
 impl Keyspace {
-    /// One watcher of a key less; later, if its shard is busy.
+    /// Removes one watcher of a key; later, if its shard is busy.
     pub fn unwatch(&self, db: u32, key: &[u8], hash: u64) {
         match self.try_lock(shard_of(hash)) {
             Some(mut shard) => drop(shard.watched.unwatch(db, key)),
@@ -51,7 +51,7 @@ impl Keyspace {
         }
     }
 
-    /// A waiter for a key less; later, if its shard is busy.
+    /// Removes a waiter of a key; later, if its shard is busy.
     pub fn leave(&self, db: u32, key: &[u8], hash: u64, ticket: Ticket) {
         match self.try_lock(shard_of(hash)) {
             Some(mut shard) => shard.waiters.leave(db, key, ticket),
@@ -59,7 +59,7 @@ impl Keyspace {
         }
     }
 
-    /// Does what was left for later, as far as the shards are free by now.
+    /// Does the work left for later whose shards are now free.
     pub fn catch_up(&self) {
         let Some(mut later) = self.later.try_lock() else { return };
         later.retain(|item| !item.attempt(self));

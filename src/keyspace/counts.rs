@@ -1,16 +1,16 @@
-//! How many keys each database holds, kept exact without a lock and read without one.
+//! The number of keys in each database, kept exact and read without a lock.
 //!
 //! ```text
 //! Counts ─ stripe × 2^n, each on cache lines of its own ─┬ databases 0 to 15, in place
 //!                                                         └ those behind, in rooms of 16, 32, 64 … made when used
 //! ```
 //!
-//! A thread adds what it changes to its own stripe; a number is the sum over all stripes. So threads that insert do
-//! not fight for a cache line, and replacing a value costs a comparison.
+//! A thread adds its changes to its own stripe, and a number is the sum over all stripes. Inserting threads therefore
+//! do not contend for a cache line, and replacing a value costs one comparison.
 //!
 //! Invariants:
-//! - While nobody changes a key, a sum is what a walk over all directories would count.
-//! - While somebody does, a sum may miss changes under way. It is never below zero for that.
+//! - While no key changes, a sum equals what a walk over all directories would count.
+//! - While keys change, a sum may miss changes in progress. It is never negative for that reason.
 //! - Only [`super::Shard`] adds, under its lock: see [`DirectoryMut`].
 
 use std::cell::Cell;
@@ -20,14 +20,14 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use crate::value::directory::{Census, Directory};
 
-/// The databases whose numbers stand in the stripe itself.
+/// How many databases have their numbers in the stripe itself.
 const NEAR: usize = 16;
 /// Rooms for the others: room `k` holds `NEAR << k` databases.
 const ROOMS: usize = 28;
 /// More stripes than this gain nothing.
 const STRIPES_MAX: usize = 32;
 
-/// What threads have added to the numbers of one database.
+/// What threads have added for one database.
 #[derive(Debug, Default)]
 struct Added {
     keys: AtomicI64,
@@ -35,7 +35,7 @@ struct Added {
     elementwise: AtomicI64,
 }
 
-/// What the threads of one stripe have added.
+/// What the threads of one stripe have added for all databases.
 #[repr(align(128))]
 #[derive(Debug, Default)]
 struct Stripe {
@@ -44,7 +44,7 @@ struct Stripe {
 }
 
 impl Stripe {
-    /// The numbers of a database; made if there are none yet.
+    /// The numbers of a database, created if missing.
     fn of(&self, db: u32) -> &Added {
         match room_of(db) {
             Err(near) => &self.near[near],
@@ -64,7 +64,7 @@ impl Stripe {
     }
 }
 
-/// The room of a database and its place there, or else its place in the stripe itself.
+/// The room of a database and its index there, or its index in the stripe itself.
 fn room_of(db: u32) -> Result<(usize, usize), usize> {
     let db = db as usize;
     match (db / NEAR).checked_ilog2() {
@@ -84,7 +84,7 @@ thread_local! {
     static THREAD: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of this thread: stripes are given out in turn.
+/// The number of this thread. Stripes are assigned round robin.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     THREAD.with(|own| {
@@ -102,7 +102,7 @@ impl Counts {
         Counts { stripes: (0..stripes).map(|_| Stripe::default()).collect() }
     }
 
-    /// Notes that what a database holds of a shard was `before` and is `after`.
+    /// Notes that the content of a shard's database changed from `before` to `after`.
     #[cold]
     pub(super) fn note(&self, db: u32, before: Census, after: Census) {
         let added = self.stripes[thread_number() & (self.stripes.len() - 1)].of(db);
@@ -116,7 +116,7 @@ impl Counts {
         add(&added.elementwise, before.elementwise, after.elementwise);
     }
 
-    /// What a database holds.
+    /// The counts of a database.
     pub fn of(&self, db: u32) -> Census {
         let sum = |of: fn(&Added) -> &AtomicI64| {
             let added = self.stripes.iter().filter_map(|stripe| stripe.get(db));
@@ -125,7 +125,7 @@ impl Counts {
         Census { keys: sum(|a| &a.keys), volatile: sum(|a| &a.volatile), elementwise: sum(|a| &a.elementwise) }
     }
 
-    /// The databases that hold anything, and what.
+    /// The databases that are not empty, with their counts.
     pub fn filled(&self) -> impl Iterator<Item = (u32, Census)> {
         let rooms = (0..ROOMS).filter(|room| self.stripes.iter().any(|stripe| stripe.rooms[*room].get().is_some()));
         let all = (0..NEAR).chain(rooms.flat_map(|room| NEAR << room..NEAR << (room + 1)));
@@ -133,7 +133,7 @@ impl Counts {
     }
 }
 
-/// A directory about to be changed. When it is dropped, what came or went is noted in the [`Counts`].
+/// A directory about to be changed. Dropping it records the difference in the [`Counts`].
 #[derive(Debug)]
 pub struct DirectoryMut<'a> {
     directory: &'a mut Directory,

@@ -1,22 +1,21 @@
 //! The gate: how one command runs alone when it needs the whole keyspace.
 //!
-//! Each worker holds its own small lock while it executes a group of commands; whoever needs to be alone
-//! takes all of them, in ascending order. That costs as many uncontended locks as there are workers,
-//! not as many as there are shards.
+//! Each worker holds its own small lock while it executes a group of commands. A thread that needs to be alone takes
+//! all of them, in ascending order. That costs as many uncontended locks as there are workers, not as many as there
+//! are shards.
 //!
-//! A worker may be executing something slow. Nobody stops the others meanwhile: a closer first waits until every worker
-//! was between two groups at some time since it began, and only then takes all the locks. Should something slow begin
-//! just then, it lets the others go and begins again.
+//! A worker may be executing something slow, which must not stop the others. A closer first waits until every worker
+//! has been between two groups at some time since the closer began, and only then takes all the locks. If something
+//! slow begins just then, the closer lets the others go and starts again.
 //!
-//! A worker's thread never waits long for the gate. [`Gate::try_enter`] and [`Gate::try_close`] give up after the
-//! patience that they are given; the command is parked and tried again. Only threads that are no workers call
-//! [`Gate::close`].
+//! A worker's thread never waits long for the gate. [`Gate::try_enter`] and [`Gate::try_close`] give up after a given
+//! patience, and the command is parked and tried again. Only threads that are not workers call [`Gate::close`].
 //!
 //! Invariants:
 //! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
 //!   while it holds it: the order is writer, gate, shards, log buffers.
-//! - Whoever holds the log's writer does not wait for the gate: it tries to close it for a moment, and gives the
-//!   writer back before it tries again.
+//! - A holder of the log's writer does not wait for the gate: it tries to close it for a moment, and releases the
+//!   writer before it tries again.
 //! - Between two groups a worker holds nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,16 +23,16 @@ use std::time::{Duration, Instant};
 
 use crate::base::lock::{Alone, Mutex, MutexGuard, Rank, alone};
 
-/// For how long the workers that are stopped already wait for another one that is not, at first.
+/// How long the stopped workers at first wait for one that is not stopped yet.
 const PATIENCE: Duration = Duration::from_micros(200);
-/// After so many attempts in vain this patience doubles, so that nobody is kept from closing the gate for ever.
+/// This patience doubles after this many failed attempts, so that every closer succeeds eventually.
 const ATTEMPTS_PER_DOUBLING: u32 = 16;
 
 #[repr(align(128))]
 #[derive(Debug)]
 struct Padded {
     lock: Mutex<()>,
-    /// How often the worker has entered; only the worker itself writes it.
+    /// How often the worker has entered. Only the worker itself writes it.
     entries: AtomicU64,
 }
 
@@ -43,7 +42,7 @@ pub struct Gate {
     workers: Box<[Padded]>,
 }
 
-/// The right of one worker to execute commands; dropped after each group.
+/// The right of one worker to execute commands. It is dropped after each group.
 #[derive(Debug)]
 pub struct Inside<'a> {
     _lock: MutexGuard<'a, ()>,
@@ -56,12 +55,12 @@ pub struct Closed<'a> {
     _locks: Vec<MutexGuard<'a, ()>>,
 }
 
-/// One worker's wish to close the gate, over as many attempts as it takes.
+/// One worker's attempts to close the gate.
 #[derive(Debug, Default)]
 pub struct Closing {
     /// How often each worker had entered when the attempt began; empty for no attempt.
     entries: Vec<u64>,
-    /// Attempts that found every worker between two groups, but not all at one time.
+    /// Failed attempts: every worker was found between two groups, but not all at the same time.
     failures: u32,
 }
 
@@ -77,13 +76,13 @@ impl Gate {
         self.workers.len()
     }
 
-    /// Waits until nobody is alone, and keeps it so while the worker executes.
+    /// Waits until the gate is open, and keeps it open while the worker executes.
     #[inline]
     pub fn enter(&self, worker: usize) -> Inside<'_> {
         self.workers[worker].entered(self.workers[worker].lock.lock())
     }
 
-    /// The same, unless somebody is alone for longer than `patience`.
+    /// The same, unless the gate stays closed for longer than `patience`.
     #[inline]
     pub fn try_enter(&self, worker: usize, patience: Duration) -> Option<Inside<'_>> {
         let worker = &self.workers[worker];
@@ -98,7 +97,7 @@ impl Gate {
         !self.workers[worker].lock.is_locked()
     }
 
-    /// Waits until every worker is between two groups, and keeps them there. For threads that are no workers.
+    /// Waits until every worker is between two groups, and keeps them there. For threads that are not workers.
     pub fn close(&self) -> Closed<'_> {
         for attempt in 0.. {
             self.wait_for_slow();
@@ -111,16 +110,16 @@ impl Gate {
         unreachable!("the last of 2^32 attempts waits for days")
     }
 
-    /// Waits for every worker that executes just now, and stops nobody. For threads that are no workers.
+    /// Waits for every worker that currently executes, without stopping any. For threads that are not workers.
     pub fn wait_for_slow(&self) {
         self.workers.iter().filter(|worker| worker.lock.is_locked()).for_each(|worker| drop(worker.lock.lock()));
     }
 
-    /// Closes the gate if that takes no longer than `patience`: for who holds what others wait for, and lets go of
-    /// it before another attempt.
+    /// Closes the gate if that takes no longer than `patience`. For a thread that holds a lock for which others wait,
+    /// and that releases it before another attempt.
     pub fn try_close(&self, patience: Duration) -> Option<Closed<'_>> {
         let until = Instant::now() + patience;
-        // Who is slow is waited for before anybody is stopped.
+        // Waits for slow workers before any is stopped.
         for worker in self.workers.iter().filter(|worker| worker.lock.is_locked()) {
             drop(worker.lock.try_lock_until(until)?);
         }
@@ -128,7 +127,7 @@ impl Gate {
     }
 
     /// Closes the gate for a worker that is not inside, if that takes no longer than about `patience`, which grows
-    /// with the attempts that have failed.
+    /// with the failed attempts.
     pub fn try_close_for(&self, closing: &mut Closing, patience: Duration) -> Option<Closed<'_>> {
         if closing.entries.is_empty() {
             closing.entries.extend(self.workers.iter().map(|worker| worker.entries.load(Relaxed)));
@@ -148,7 +147,7 @@ impl Gate {
         closed
     }
 
-    /// Whether every worker was between two groups at some time since the attempt began.
+    /// Whether every worker has been between two groups since the attempt began.
     pub fn have_passed(&self, closing: &Closing) -> bool {
         self.workers.iter().zip(&closing.entries).all(|(worker, entries)| worker.has_passed(*entries))
     }
@@ -167,7 +166,7 @@ impl Gate {
 }
 
 impl Padded {
-    /// Notes that its worker has entered.
+    /// Notes that the worker has entered.
     #[inline]
     fn entered<'a>(&self, lock: MutexGuard<'a, ()>) -> Inside<'a> {
         self.entries.store(self.entries.load(Relaxed) + 1, Relaxed);
@@ -179,7 +178,7 @@ impl Padded {
         if patience.is_zero() { None } else { self.lock.try_lock_for(patience) }
     }
 
-    /// Whether the worker is between two groups, or was since it had entered this often.
+    /// Whether the worker is between two groups, or has been since it had entered this often.
     fn has_passed(&self, entries: u64) -> bool {
         !self.lock.is_locked() || self.entries.load(Relaxed) != entries
     }
@@ -207,7 +206,7 @@ mod tests {
                 let _alone = gate.close();
                 closed.store(true, Ordering::SeqCst);
             });
-            // For longer than it takes to begin with that.
+            // Lasts longer than it takes to begin.
             for _ in 0..100 {
                 drop((gate.enter(0), gate.enter(2)));
                 std::thread::sleep(Duration::from_micros(200));
@@ -232,7 +231,7 @@ mod tests {
         assert_eq!(closing.failures, 0, "a slow command costs no patience");
         drop(slow);
         assert!(gate.have_passed(&closing));
-        // It goes on with the next command, which is slow as well: it has passed all the same.
+        // It continues with the next command, which is slow, too, but it has passed.
         let slow = gate.enter(1);
         assert!(gate.have_passed(&closing));
         assert!(gate.try_close_for(&mut closing, Duration::from_micros(50)).is_none());

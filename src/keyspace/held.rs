@@ -7,14 +7,13 @@ use smallvec::SmallVec;
 
 use super::{Busy, Keyspace, Shard};
 
-/// How long a walk waits for a shard.
+/// How long a walk waits for a busy shard.
 const WALK_PATIENCE: Duration = Duration::from_micros(500);
 
-/// What is wrong with a command that asks for a shard that it does not hold.
+/// The panic message for a command that asks for a shard that it does not hold.
 const UNNAMED_KEY: &str = "a command used a key that its specification does not name";
 
-/// The locks of one command: the shards of its keys, ascending; or, behind a closed gate, whichever it
-/// comes to need.
+/// The locks of one command: the shards of its keys, ascending; or, behind the closed gate, any that it needs.
 #[derive(Debug)]
 pub struct Held<'a> {
     keyspace: &'a Keyspace,
@@ -23,15 +22,15 @@ pub struct Held<'a> {
 
 #[derive(Debug)]
 enum Locks<'a> {
-    /// None: that of a command without keys.
+    /// None, for a command without keys.
     None,
-    /// The shard of a command of one key, as most are.
+    /// The shard of a command of one key, the common case.
     One(u16, MutexGuard<'a, Shard>),
-    /// Those of the others, ascending.
+    /// The shards of other commands, ascending.
     Several { guards: Vec<(u16, MutexGuard<'a, Shard>)>, on_demand: bool },
-    /// That of a command of one key, of a transaction that holds the shards of all its commands.
+    /// The shard of a command of one key in a transaction that holds the shards of all its commands.
     LentOne(u16, &'a mut Shard),
-    /// Those of its other commands, ascending.
+    /// The shards of the other commands of such a transaction, ascending.
     Lent(Vec<(u16, &'a mut Shard)>),
 }
 
@@ -47,7 +46,7 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::One(shard, keyspace.lock(shard)) }
     }
 
-    /// One shard, unless somebody keeps it for longer than `patience`.
+    /// One shard, unless it stays locked for longer than `patience`.
     ///
     /// # Errors
     /// The shard is busy.
@@ -57,10 +56,10 @@ impl<'a> Held<'a> {
         Ok(Held { keyspace, locks: Locks::One(shard, guard) })
     }
 
-    /// Several shards; sorts them and locks each once. Those that it has are given back if another one is busy.
+    /// Several shards: sorts them and locks each once. If one is busy, the others are released again.
     ///
     /// # Errors
-    /// Somebody keeps this shard for longer than `patience`.
+    /// This shard stays locked for longer than `patience`.
     pub fn try_several(
         keyspace: &'a Keyspace,
         shards: &mut SmallVec<[u16; 8]>,
@@ -73,7 +72,7 @@ impl<'a> Held<'a> {
         Ok(Held { keyspace, locks: Locks::Several { guards, on_demand: false } })
     }
 
-    /// Several shards; sorts them and locks each once.
+    /// Several shards: sorts them and locks each once.
     pub fn several(keyspace: &'a Keyspace, shards: &mut SmallVec<[u16; 8]>) -> Self {
         shards.sort_unstable();
         shards.dedup();
@@ -81,7 +80,7 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::Several { guards, on_demand: false } }
     }
 
-    /// No shard yet, for a command that needs one after the other: see [`Held::walk_to`].
+    /// No shard yet, for a command that needs one after another: see [`Held::walk_to`].
     pub fn walking(keyspace: &'a Keyspace) -> Self {
         Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: false } }
     }
@@ -91,7 +90,7 @@ impl<'a> Held<'a> {
         Held { keyspace, locks: Locks::Several { guards: Vec::new(), on_demand: true } }
     }
 
-    /// These of several shards, for one command of those that share them.
+    /// Lends these of several shards to one of the commands that share them.
     ///
     /// # Panics
     /// If one of them is not held.
@@ -114,7 +113,7 @@ impl<'a> Held<'a> {
         Held { keyspace: self.keyspace, locks: Locks::Lent(lent) }
     }
 
-    /// Whether somebody waits for a key of a shard that is held.
+    /// Whether a held shard has waiters.
     pub fn is_waited_for(&self) -> bool {
         match &self.locks {
             Locks::None => false,
@@ -125,10 +124,10 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Unlocks what is held and locks one shard.
+    /// Unlocks the held shards and locks one.
     ///
     /// # Errors
-    /// Somebody keeps it for longer than `patience`.
+    /// It stays locked for longer than `patience`.
     #[inline]
     pub fn hold_one(&mut self, shard: u16, patience: Duration) -> Result<(), Busy> {
         self.locks = Locks::None;
@@ -145,7 +144,7 @@ impl<'a> Held<'a> {
     /// A locked shard.
     ///
     /// # Panics
-    /// If the shard is not held: the command's key specification does not name the key it came to use.
+    /// If the shard is not held: the command's key specification does not name the key that it uses.
     #[inline]
     pub fn shard(&mut self, shard: u16) -> &mut Shard {
         match &mut self.locks {
@@ -183,7 +182,7 @@ impl<'a> Held<'a> {
         &mut guards[at].1
     }
 
-    /// A shard that has been used, and so is locked; `None` if it is not.
+    /// A shard that has been used and is therefore locked; `None` otherwise.
     #[inline]
     pub fn locked(&self, shard: u16) -> Option<&Shard> {
         match &self.locks {
@@ -201,10 +200,10 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Unlocks what is held and locks the next shard of a walk.
+    /// Unlocks the held shards and locks the next one of a walk.
     ///
     /// # Errors
-    /// Somebody keeps it for longer than a walk waits. Never behind the closed gate.
+    /// It stays locked for longer than a walk waits. Never behind the closed gate.
     pub fn walk_to(&mut self, shard: u16) -> Result<&mut Shard, Busy> {
         self.release();
         let Locks::Several { guards, on_demand } = &mut self.locks else { unreachable!("it was just released") };
@@ -214,7 +213,7 @@ impl<'a> Held<'a> {
         Ok(Self::among(self.keyspace, guards, *on_demand, shard))
     }
 
-    /// Unlocks everything, for a walk that needs one shard after the other.
+    /// Unlocks everything, for a walk that needs one shard after another.
     pub fn release(&mut self) {
         let on_demand = matches!(self.locks, Locks::Several { on_demand: true, .. });
         self.locks = Locks::Several { guards: Vec::new(), on_demand };

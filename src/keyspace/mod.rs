@@ -5,10 +5,11 @@
 //!                                                                             └ value: inline, or a pointer
 //! ```
 //!
-//! All of it is copy-on-write, so that a snapshot is a clone: see [`frozen`].
+//! All of it is copy-on-write, so a snapshot is a clone: see [`frozen`].
 //!
 //! Invariants:
-//! - Lock order: the gate, then shards in ascending order. Only who holds the gate closed may lock in any.
+//! - Lock order: the gate, then shards in ascending order. Only a thread that has closed the gate may lock shards in
+//!   any order.
 //! - A shard is chosen by the top ten bits of the keyed hash, the same for all databases.
 //! - Nothing here writes the log or a reply, or knows a command.
 
@@ -47,12 +48,12 @@ use crate::base::prefetch::prefetch_line;
 pub const SHARDS: usize = 1024;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
-/// A lock with its shard on cache lines of its own, and the bound that the expiry sweep reads unlocked.
+/// A lock with its shard on its own cache lines, and the bound that the expiry sweep reads without the lock.
 #[repr(C, align(128))]
 struct Slot {
     /// No key here expires before this time, in Unix milliseconds; `u64::MAX` if none expires.
     earliest_expiry: AtomicU64,
-    /// The directory used last, and its [`Spine`], as seen under the lock: addresses to prefetch, possibly
+    /// The directory used last, and its [`Spine`], as seen under the lock. These are addresses to prefetch: possibly
     /// stale, never followed.
     hint_directory: AtomicUsize,
     hint_spine: AtomicUsize,
@@ -60,7 +61,7 @@ struct Slot {
     shard: Mutex<Shard>,
 }
 
-/// A read finds all it needs of its shard on the first line, a write on both.
+/// A read finds everything that it needs of its shard on the first cache line, a write on both.
 #[cfg(not(debug_assertions))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
@@ -70,7 +71,7 @@ pub struct Keyspace {
     shared: triomphe::Arc<Shared>,
     databases: u32,
     slots: Box<[Slot]>,
-    /// What waits for a shard to be free.
+    /// Work that waits for a shard to be free.
     later: Mutex<Vec<busy::Later>>,
 }
 
@@ -104,7 +105,7 @@ pub fn shard_of(hash: u64) -> u16 {
 }
 
 impl Keyspace {
-    /// An empty keyspace of so many databases, placed by `seed`.
+    /// An empty keyspace of this many databases, placed by `seed`.
     pub fn new(databases: u32, seed: HashSeed) -> Self {
         let shared = triomphe::Arc::new(Shared { seed, counts: Counts::new() });
         let slot = |shard| Slot {
@@ -123,7 +124,7 @@ impl Keyspace {
         self.databases
     }
 
-    /// The key that places keys.
+    /// The hash seed that places keys.
     pub fn seed(&self) -> HashSeed {
         self.seed
     }
@@ -134,19 +135,19 @@ impl Keyspace {
         Key { bytes, hash: self.seed.hash(bytes) }
     }
 
-    /// Locks one shard. A caller that holds another one already must be alone behind the gate.
+    /// Locks one shard. A caller that already holds another one must be alone behind the gate.
     #[inline]
     pub fn lock(&self, shard: u16) -> MutexGuard<'_, Shard> {
         self.slots[usize::from(shard)].shard.lock()
     }
 
-    /// The same, unless somebody holds it.
+    /// The same, unless the shard is locked.
     #[inline]
     pub fn try_lock(&self, shard: u16) -> Option<MutexGuard<'_, Shard>> {
         self.slots[usize::from(shard)].shard.try_lock()
     }
 
-    /// Locks one shard unless somebody keeps it for longer than `patience`.
+    /// Locks one shard, unless it stays locked for longer than `patience`.
     #[inline]
     pub fn lock_for(&self, shard: u16, patience: Duration) -> Option<MutexGuard<'_, Shard>> {
         match self.try_lock(shard) {
@@ -160,18 +161,18 @@ impl Keyspace {
         if patience.is_zero() { None } else { self.slots[usize::from(shard)].shard.try_lock_for(patience) }
     }
 
-    /// Whether nobody holds the shard just now.
+    /// Whether the shard is currently not locked.
     pub fn is_free(&self, shard: u16) -> bool {
         !self.slots[usize::from(shard)].shard.is_locked()
     }
 
-    /// First wave of fetching ahead of use: the shard itself.
+    /// First wave of prefetching: the shard itself.
     #[inline]
     pub fn prefetch_shard(&self, hash: u64) {
         prefetch_line(std::ptr::from_ref(&self.slots[usize::from(shard_of(hash))]).cast());
     }
 
-    /// Second wave: the directory, and where it points to the key's segment; without the lock.
+    /// Second wave: the directory, and its pointer to the key's segment, without the lock.
     #[inline]
     pub fn prefetch_directory(&self, hash: u64) {
         let slot = &self.slots[usize::from(shard_of(hash))];
@@ -199,7 +200,7 @@ impl Keyspace {
         }
     }
 
-    /// Fourth wave: the record of the key; the segment should be there by now.
+    /// Fourth wave: the record of the key. The segment should have arrived by now.
     #[inline]
     pub fn prefetch_record(&self, db: u32, hash: u64) {
         let Some(shard) = self.try_lock(shard_of(hash)) else { return };
@@ -208,8 +209,8 @@ impl Keyspace {
         }
     }
 
-    /// Fifth wave: the segment where a member of the large collection at a key would be. False if the key holds
-    /// none that is a map.
+    /// Fifth wave: the segment where a member of the large collection at a key would be. False if the key does not
+    /// hold one that is a map.
     pub fn prefetch_member_segment(&self, db: u32, key: Key<'_>, member: u64) -> bool {
         let Some(shard) = self.try_lock(key.shard()) else { return false };
         let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
@@ -226,7 +227,7 @@ impl Keyspace {
         }
     }
 
-    /// A key of the shard expires at `expiry`: lowers the bound. The caller holds the shard's lock.
+    /// Lowers the bound of the shard for a key that expires at `expiry`. The caller holds the shard's lock.
     #[inline]
     pub fn note_expiry(&self, shard: u16, expiry: u64) {
         let bound = &self.slots[usize::from(shard)].earliest_expiry;
@@ -241,24 +242,24 @@ impl Keyspace {
         self.slots[usize::from(shard)].earliest_expiry.load(Ordering::Relaxed)
     }
 
-    /// Sets the bound anew from what the shard holds.
+    /// Recomputes the bound from the content of the shard.
     pub fn renew_earliest_expiry(&self, shard: u16, locked: &Shard) {
         let bound = locked.earliest_expiry().unwrap_or(u64::MAX);
         self.slots[usize::from(shard)].earliest_expiry.store(bound, Ordering::Relaxed);
     }
 
-    /// The consistent view of everything. The caller holds the gate closed.
+    /// Freezes a consistent view of everything. The caller has closed the gate.
     pub fn freeze(&self, _alone: &gate::Closed<'_>) -> Frozen {
         Frozen::new(self.slots.iter().map(|slot| slot.shard.lock().freeze()).collect())
     }
 
-    /// How many keys there are, by database; read without a lock.
+    /// The numbers of keys, by database, read without a lock.
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
     }
 
-    /// Bytes that the directories hold, values behind pointers left out; an estimate for reports, without the shards
-    /// that a command holds just now.
+    /// The bytes that the directories hold, without values behind pointers. It is an estimate for reports and skips
+    /// shards that a command currently holds.
     pub fn memory(&self) -> usize {
         let shards = self.slots.iter().filter_map(|slot| slot.shard.try_lock());
         shards.map(|shard| shard.databases().map(|(_, d)| d.memory()).sum::<usize>()).sum()

@@ -1,4 +1,4 @@
-//! Accepting, and dealing new connections to the workers, round robin.
+//! Accepts connections and deals them to the workers, round robin.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::core::Server;
 use crate::core::client::{ClientRecord, Labels};
 use crate::core::mailbox::{Accepted, Mail};
 
-/// At `maxclients`, a new connection waits this often and long for a place before it is refused: a connection
+/// At `maxclients`, a new connection waits for a place this often and this long before it is refused: a connection
 /// that its client has closed keeps its place until its worker notices.
 const PLACE_TRIES: usize = 20;
 const PLACE_PAUSE: Duration = Duration::from_millis(2);
@@ -37,12 +37,12 @@ editing the Redis configuration file, and setting the protected mode option to '
 an authentication password for the default user. NOTE: You only need to do one of the above things in order for the \
 server to start accepting connections from the outside.\r\n";
 
-/// The workers, to whom connections are dealt.
+/// The workers to which connections are dealt.
 #[derive(Clone, Debug)]
 pub struct Dealer {
     server: Arc<Server>,
     next: usize,
-    /// How many wait for a place, in all clones.
+    /// How many wait for a place, over all clones.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -56,7 +56,8 @@ impl Dealer {
         self.server.clients.len() >= self.server.config.settings().maxclients
     }
 
-    /// Deals a connection, or refuses it; at `maxclients` after a short wait, which holds up nobody else.
+    /// Deals a connection, or refuses it. At `maxclients` it does so after a short wait, which delays no other
+    /// connection.
     fn take(&mut self, socket: Accepted, peer: String, local: String, is_remote: bool) {
         if !self.is_full() || self.waiting.load(Relaxed) >= WAITING_MAX {
             return self.deal(socket, peer, local, is_remote);
@@ -111,17 +112,17 @@ impl Dealer {
     }
 }
 
-/// Says why, as far as the socket takes it, and closes.
+/// Sends the reason, as far as the socket takes it, and closes.
 fn refuse(socket: Accepted, text: &[u8]) {
-    // Whoever does not listen misses the reason; the connection closes either way.
+    // A client that does not read misses the reason. The connection closes either way.
     let _ = match socket {
         Accepted::Tcp(mut socket) => socket.write(text),
         Accepted::Unix(mut socket) => socket.write(text),
     };
 }
 
-/// Opens the unix socket, replacing one that a crashed server left behind. It gets these permissions unless they are
-/// 0, and this group unless its name is empty.
+/// Opens the unix socket and replaces one that a crashed server left behind. It gets these permissions unless they
+/// are 0, and this group unless its name is empty.
 ///
 /// # Errors
 /// Those of the system.
@@ -142,7 +143,7 @@ pub fn listen_unix(path: &Path, mode: u32, group: &str) -> io::Result<UnixListen
     Ok(listener)
 }
 
-/// The number of a group that is given by its name.
+/// The number of a group, given its name.
 fn group_id(name: &str) -> io::Result<u32> {
     let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("unixsocketgroup: there is no group '{name}'"));
     Ok(nix::unistd::Group::from_name(name)?.ok_or_else(unknown)?.gid.as_raw())
@@ -158,7 +159,7 @@ pub async fn accept_tcp(listener: TcpListener, mut dealer: Dealer) {
                 let local = local.map(|address| address.to_string()).unwrap_or_default();
                 dealer.take(Accepted::Tcp(socket), peer.to_string(), local, is_remote(&peer));
             }
-            // It listens no more.
+            // It no longer listens.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
             Err(error) => pause_if_exhausted(&error).await,
         }

@@ -1,9 +1,9 @@
-//! `daemonize yes`: the server goes on in the background, detached from its terminal.
+//! `daemonize yes`: the server continues in the background, detached from its terminal.
 //!
-//! The program starts itself once more with the same arguments, instead of forking: a process with threads
-//! cannot fork safely. The child's standard input is one end of a socket pair, on which it says that it is
-//! ready; the parent waits for that and exits. If the child ends before, its messages have gone to the
-//! parent's standard error, and the parent ends with the child's code.
+//! The program starts itself again with the same arguments instead of forking, because a process with threads cannot
+//! fork safely. The child's standard input is one end of a socket pair, on which it reports that it is ready. The
+//! parent waits for that and exits. If the child ends first, its messages have gone to the parent's standard error,
+//! and the parent ends with the child's code.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -28,7 +28,7 @@ pub fn detach() -> io::Result<ExitCode> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1)).env(CHILD, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
     let mut child = command.spawn()?;
-    // Our copy of its end must go, or its death would not show as the end of the stream.
+    // Our copy of the child's end must be closed, or the child's death would not show as the end of the stream.
     drop(command);
     if ours.read(&mut [0])? == 1 {
         return Ok(ExitCode::SUCCESS);
@@ -37,7 +37,7 @@ pub fn detach() -> io::Result<ExitCode> {
     Ok(ExitCode::from(code.filter(|code| *code != 0).unwrap_or(1)))
 }
 
-/// Leaves the terminal's session: its signals are not for the child.
+/// Leaves the terminal's session, whose signals are not for the child.
 ///
 /// # Errors
 /// Those of the system.
@@ -46,13 +46,13 @@ pub fn leave_session() -> io::Result<()> {
     Ok(())
 }
 
-/// Tells the parent that the server is ready, and lets go of the terminal.
+/// Tells the parent that the server is ready, and detaches from the terminal.
 ///
 /// # Errors
 /// Those of the system.
 pub fn ready() -> io::Result<()> {
     let nowhere = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    // A parent that was killed is no reason to end.
+    // A killed parent is not a reason to end.
     let _ = rustix::io::write(rustix::stdio::stdin(), b"R");
     rustix::stdio::dup2_stdin(&nowhere)?;
     rustix::stdio::dup2_stdout(&nowhere)?;

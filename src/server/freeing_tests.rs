@@ -1,5 +1,5 @@
-//! Who frees large values: not the worker that has removed them. And what a worker keeps: not what a command of many
-//! keys needed.
+//! Tests that large values are not freed by the worker that removed them, and that a worker does not keep the memory
+//! for a command of many keys.
 
 use super::testing::{Caller, start};
 use crate::exec::PATIENCE;
@@ -56,7 +56,7 @@ fn a_command_of_many_keys_leaves_no_room_behind() {
         let room = caller.executor.room_bytes();
         assert!(room < 512 << 10, "{room} bytes after {}", &command[..6.min(command.len())]);
     }
-    // Behind others of its pipeline too.
+    // Behind others in its pipeline, too.
     let command = OwnedArgs::new(format!("EXISTS {keys}").split(' ').map(str::as_bytes));
     let mut out = Output::new();
     let executed = caller.executor.run(&mut caller.client, &[command.args(); 16], &mut out, PATIENCE).executed;

@@ -1,4 +1,4 @@
-//! Golden files: what servers of earlier days left in `data/` loads, and holds what it held then.
+//! Golden files: the stores in `data/`, left by earlier versions, load and hold what they held then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ fn the_golden_files_of_version_1_load_into_a_server() {
     let server = start(&storage, 2, 1, FsyncPolicy::No).unwrap();
     assert_eq!(state(&server), golden_state());
     drop(server);
-    // The start has written to the directory: a second one finds the same.
+    // The start has written to the directory. A second start finds the same.
     assert_eq!(state(&start(&storage, 3, 2, FsyncPolicy::No).unwrap()), golden_state());
 }
 
@@ -61,10 +61,10 @@ fn the_golden_files_with_a_chunk_in_pieces_load_into_a_server() {
     }
 }
 
-/// A key: its database and name. A value: what it is, its encoding, and when the key expires.
+/// A key is its database and name. A value is the value, its encoding, and the expiry of the key.
 type Values = BTreeMap<(u32, String), (RdbValue, String, Option<u64>)>;
 
-/// A time far ahead that the golden files use.
+/// A far future time that the golden files use.
 const AT: u64 = 33_177_117_420_000;
 
 fn bytes(text: impl ToString) -> Vec<u8> {
@@ -165,11 +165,11 @@ fn large_entries() -> Vec<RdbEntry> {
     (2..400).filter(|i| ![3, 200].contains(i)).map(of).chain([last]).collect()
 }
 
-/// The groups of the large stream; the times are those of the day when the files were written.
+/// The groups of the large stream. The times are those of the day when the files were written.
 fn groups(idle_too: bool) -> Vec<RdbGroup> {
     const FIRST: u64 = 1_795_409_385_256;
     const THEN: u64 = 1_795_409_385_358;
-    // A payload does not say when a consumer was active: that counts as when it was seen.
+    // A payload does not say when a consumer was active. The time when it was seen counts instead.
     let consumer =
         |name: &str, seen_time_ms| RdbConsumer { name: bytes(name), seen_time_ms, active_time_ms: Some(seen_time_ms) };
     let pending = |id, delivery_time_ms, delivery_count, consumer| RdbPending {

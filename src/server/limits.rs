@@ -1,4 +1,4 @@
-//! How many file descriptors the process may have, and so how many clients.
+//! The limit of file descriptors of the process, and thus of clients.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::base::config::{Config, Settings};
 use crate::base::logging;
 
-/// Descriptors for everything that is no client: listeners, logs, snapshots, the workers' own.
+/// Descriptors for everything except clients: listeners, logs, snapshots, the workers' own.
 const RESERVED: u64 = 32;
-/// By how much a limit that the system refuses is lowered for the next attempt.
+/// By how much a refused limit is lowered for the next attempt.
 const STEP: u64 = 16;
 
-/// Raises the limit of open files to what `maxclients` needs; lowers `maxclients` where that is refused.
-/// Returns the settings as they then are.
+/// Raises the limit of open files to what `maxclients` needs, and lowers `maxclients` if that is refused. Returns the
+/// resulting settings.
 pub fn make_room_for_clients(config: &Config) -> Arc<Settings> {
     let settings = config.settings();
     let wanted = settings.maxclients as u64 + RESERVED;
@@ -37,13 +37,13 @@ pub fn make_room_for_clients(config: &Config) -> Arc<Settings> {
     config.settings()
 }
 
-/// Whether so many clients fit, after raising the limit if need be.
+/// Whether this many clients fit, after raising the limit if necessary.
 pub fn admits(clients: usize) -> bool {
     let wanted = clients as u64 + RESERVED;
     raise(wanted) >= wanted
 }
 
-/// Raises the limit as far towards `wanted` as the system lets us; returns what holds then.
+/// Raises the limit as far towards `wanted` as the system allows. Returns the resulting limit.
 fn raise(wanted: u64) -> u64 {
     let now = getrlimit(Resource::Nofile);
     let current = now.current.unwrap_or(u64::MAX);
@@ -53,7 +53,7 @@ fn raise(wanted: u64) -> u64 {
     let hard = now.maximum.unwrap_or(u64::MAX);
     let mut attempt = wanted;
     while attempt > current {
-        // Only the privileged may raise the hard limit; they need it.
+        // Only a privileged process may raise the hard limit, which it must then do.
         let maximum = Some(hard.max(attempt)).filter(|limit| *limit != u64::MAX);
         if setrlimit(Resource::Nofile, Rlimit { current: Some(attempt), maximum }).is_ok() {
             return attempt;

@@ -1,7 +1,7 @@
 //! The sockets that listen for TCP connections: opened at the start, changed by CONFIG SET of `bind` and `port`.
 //!
 //! Invariants:
-//! - A change keeps the sockets that are wanted before and after it.
+//! - A change keeps the sockets that are wanted both before and after it.
 //! - A change that fails leaves the server listening where it did.
 
 use std::io;
@@ -32,7 +32,7 @@ struct Open {
     accepting: AbortHandle,
 }
 
-/// A socket that listens and has nobody yet to accept.
+/// A socket that listens and does not accept yet.
 pub type Bound = (SocketAddr, std::net::TcpListener);
 
 /// Opens the sockets that `bind` and `port` ask for.
@@ -46,7 +46,7 @@ pub fn listen(settings: &Settings) -> io::Result<Vec<Bound>> {
 }
 
 impl Listeners {
-    /// Begins to accept at these sockets. Called inside the runtime that goes on with it.
+    /// Begins to accept at these sockets. Must be called inside the runtime that continues this.
     ///
     /// # Errors
     /// Those of the system.
@@ -63,10 +63,10 @@ impl Listeners {
         self.open.lock().iter().filter_map(local).collect()
     }
 
-    /// Listens where these settings say from now on, and nowhere else. From any thread.
+    /// From now on, listens where these settings say, and nowhere else. Callable from any thread.
     ///
     /// # Errors
-    /// An address cannot be bound, or none is there: all is as before.
+    /// An address cannot be bound, or there is none. Everything is as before.
     pub fn change(&self, settings: &Settings) -> io::Result<()> {
         let wanted = wanted(settings)?;
         let mut open = self.open.lock();
@@ -78,7 +78,7 @@ impl Listeners {
             Ok(opened) if opened.is_empty() && !wanted.is_empty() && !open.iter().any(is_wanted) => {
                 return Err(nowhere());
             }
-            // An address for all interfaces excludes the others of its port: those must go first.
+            // An address for all interfaces excludes the others of its port, which must be closed first.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let unwanted: Vec<Open> = open.extract_if(.., |open| !is_wanted(open)).collect();
                 let gone: Vec<_> = unwanted.iter().map(|open| (open.address, false)).collect();
@@ -118,15 +118,15 @@ impl Listeners {
 }
 
 impl Open {
-    /// Ends at once: the task that accepts is the other owner of the socket, and goes when it is its turn.
+    /// Stops listening at once. The task that accepts is the other owner of the socket and ends when it next runs.
     fn close(self) {
-        // What does not listen any more need not be stopped.
+        // A socket that no longer listens need not be stopped.
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
         self.accepting.abort();
     }
 }
 
-/// The addresses that settings ask for, each once, and whether this machine may lack it.
+/// The addresses that the settings ask for, each once, and whether this machine may lack it.
 fn wanted(settings: &Settings) -> io::Result<Vec<(SocketAddr, bool)>> {
     let mut wanted: Vec<(SocketAddr, bool)> = Vec::new();
     for text in settings.bind.iter().filter(|_| settings.port != 0) {

@@ -9,7 +9,7 @@
 //! | SIGXFSZ | the write beyond the limit fails, and the log deals with it |
 //! | all others | as the system has it: SIGQUIT and SIGABRT end the process with a core dump |
 //!
-//! A thread of its own receives them: a second SIGINT must be heard while the final snapshot is written.
+//! A separate thread receives them, because a second SIGINT must be noticed while the final snapshot is written.
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,19 +22,19 @@ use crate::base::logging;
 use crate::core::Server;
 use crate::core::server::ShutdownRequest;
 
-/// Those that do nothing. The runtime of Rust has SIGPIPE ignored already.
+/// Signals without effect. Rust's runtime already ignores SIGPIPE.
 const WITHOUT_EFFECT: &[libc::c_int] = &[libc::SIGXFSZ, libc::SIGUSR2, libc::SIGALRM, libc::SIGVTALRM, libc::SIGIO];
 
-/// The receiving of signals; it goes on without this value.
+/// A handle to the receiver of signals, which continues without it.
 #[derive(Debug)]
 pub struct Signals {
     server: Arc<OnceLock<Arc<Server>>>,
 }
 
-/// Receives signals from now on.
+/// From now on, receives signals.
 ///
 /// # Errors
-/// A signal cannot be caught, or there is no thread to be had.
+/// A signal cannot be caught, or a thread cannot be started.
 pub fn receive() -> io::Result<Signals> {
     let server = Arc::new(OnceLock::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -57,9 +57,9 @@ pub fn receive() -> io::Result<Signals> {
 }
 
 impl Signals {
-    /// From now on signals that end are requests to this server.
+    /// From now on, signals that end the process are requests to this server.
     pub fn serve(&self, server: &Arc<Server>) {
-        // Set once: there is one server a process.
+        // Set once: there is one server per process.
         let _ = self.server.set(Arc::clone(server));
     }
 }
@@ -73,7 +73,7 @@ struct Streams {
 
 impl Streams {
     async fn watch(mut self, server: &OnceLock<Arc<Server>>) {
-        // Whether a signal has asked for the end that is under way.
+        // Whether a signal has requested the shutdown in progress.
         let mut signalled = false;
         loop {
             let is_interrupt = tokio::select! {

@@ -1,10 +1,11 @@
-//! `supervised`: the service manager is told when the server is ready, that it lives, and when it ends.
+//! `supervised`: tells the service manager when the server is ready, that it is alive, and when it ends.
 //!
-//! systemd listens on the datagram socket that `NOTIFY_SOCKET` names, a path or, behind `@`, an abstract name. A
+//! systemd listens on the datagram socket that `NOTIFY_SOCKET` names: a path or, behind `@`, an abstract name. A
 //! message is a few lines `NAME=value`, as `sd_notify(3)` describes them. upstart waits for the process to stop
-//! itself. Loading and the final snapshot may take longer than the manager's patience: they ask for more.
+//! itself. Loading and the final snapshot may take longer than the manager's timeout, so they ask for more time.
 //!
-//! Invariant: what cannot be sent changes nothing. A server does not end because its manager is deaf.
+//! Invariant: a message that cannot be sent changes nothing. A server does not end because its manager does not
+//! listen.
 
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
@@ -18,9 +19,9 @@ use std::{env, io, process, thread};
 use crate::base::config::Settings;
 use crate::base::logging;
 
-/// A request for more time is for so long,
+/// A request for more time asks for this long,
 const EXTENSION: Duration = Duration::from_secs(60);
-/// and is repeated so often, or twice in a period of the watchdog.
+/// and is repeated this often, or twice per period of the watchdog.
 const EXTENSION_PERIOD: Duration = Duration::from_secs(20);
 
 /// The service manager of this process, if it has one.
@@ -43,7 +44,7 @@ struct Notifier {
     address: SocketAddr,
 }
 
-/// What the environment says.
+/// The relevant environment variables.
 #[derive(Debug, Default)]
 struct Environment {
     upstart_job: Option<OsString>,
@@ -63,7 +64,7 @@ impl Environment {
         }
     }
 
-    /// The manager to talk to: the one that `supervised` names, if it has started us.
+    /// The manager to notify: the one that `supervised` names, if it has started this process.
     fn manager(&self, supervised: &str) -> Option<&'static str> {
         match supervised {
             "systemd" | "auto" if self.notify_socket.is_some() => Some("systemd"),
@@ -73,13 +74,13 @@ impl Environment {
     }
 }
 
-/// Whether a service manager has started this process and is to be told of it.
+/// Whether a service manager has started this process and wants to be notified.
 pub fn is_supervised(settings: &Settings) -> bool {
     Environment::of_process().manager(settings.supervised).is_some()
 }
 
 impl Supervisor {
-    /// The manager that has started this process, as far as `supervised` wants it to be told.
+    /// The manager that has started this process, if `supervised` wants it to be notified.
     pub fn of(settings: &Settings) -> Supervisor {
         let environment = Environment::of_process();
         let manager = match (environment.manager(settings.supervised), &environment.notify_socket) {
@@ -101,7 +102,7 @@ impl Supervisor {
         Supervisor { manager }
     }
 
-    /// Says that the server accepts connections.
+    /// Reports that the server accepts connections.
     pub fn ready(&self) {
         match &self.manager {
             Service::None => {}
@@ -116,21 +117,21 @@ impl Supervisor {
         }
     }
 
-    /// Says that the server, which wanted to end, goes on.
+    /// Reports that the server continues after an abandoned shutdown.
     pub fn goes_on(&self) {
         if let Service::Systemd(notifier) = &self.manager {
             notifier.send("STATUS=Ready to accept connections");
         }
     }
 
-    /// Says that the server ends, and will not go on.
+    /// Reports that the server is shutting down for good.
     pub fn stopping(&self) {
         if let Service::Systemd(notifier) = &self.manager {
             notifier.send("STOPPING=1");
         }
     }
 
-    /// Has the manager wait, for as long as the returned value lives.
+    /// Makes the manager wait for as long as the returned value lives.
     pub fn ask_for_time(&self, status: &str) -> MoreTime {
         let Service::Systemd(notifier) = &self.manager else { return MoreTime { _ended: None } };
         let (ended, is_ended) = channel();
@@ -138,13 +139,13 @@ impl Supervisor {
         let message = format!("EXTEND_TIMEOUT_USEC={}\nWATCHDOG=1\nSTATUS={status}", EXTENSION.as_micros());
         let period = watchdog_period().map_or(EXTENSION_PERIOD, |period| period.min(EXTENSION_PERIOD));
         let asking = move || notifier.repeat(&message, period, &is_ended);
-        // Without the thread the manager has the patience that it is configured to have.
+        // Without the thread, the manager waits as long as it is configured to.
         let asked = thread::Builder::new().name("patience".into()).spawn(asking);
         MoreTime { _ended: asked.is_ok().then_some(ended) }
     }
 
-    /// Says twice in each period of systemd's watchdog that the server lives. Runs for ever, beside what the
-    /// server does by itself: if that hangs, the messages stop.
+    /// Reports twice per period of systemd's watchdog that the server is alive. Runs for ever, beside the server's
+    /// timer: if that hangs, the messages stop.
     pub fn watchdog(&self) -> impl Future<Output = ()> + Send + 'static {
         let manager = self.manager.clone();
         async move {
@@ -158,7 +159,7 @@ impl Supervisor {
     }
 }
 
-/// How often the watchdog wants to hear of this process, if at all.
+/// The period of the watchdog, if there is one.
 fn watchdog_period() -> Option<Duration> {
     let environment = Environment::of_process();
     let is_ours = environment.watchdog_pid.is_none_or(|pid| pid == process::id());
@@ -166,10 +167,10 @@ fn watchdog_period() -> Option<Duration> {
     Some(Duration::from_micros(us / 2).max(Duration::from_millis(1)))
 }
 
-/// While this lives, the service manager is asked for patience.
+/// While this lives, the service manager is asked for more time.
 #[derive(Debug)]
 pub struct MoreTime {
-    // Its end tells the thread.
+    // Dropping it tells the thread.
     _ended: Option<Sender<()>>,
 }
 
@@ -239,6 +240,6 @@ mod tests {
         assert_eq!(&message[..length], b"READY=1");
         assert!(Notifier::to(OsStr::new("vsock:2:1")).is_err());
         drop(manager);
-        notifier.send("READY=1"); // nobody hears it, and nothing happens
+        notifier.send("READY=1"); // no receiver, and nothing happens
     }
 }

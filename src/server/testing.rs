@@ -1,4 +1,4 @@
-//! A server inside a test, on a simulated disk: started, crashed and started again as the real one is.
+//! A server inside a test, on a simulated disk: started, crashed and restarted like the real one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::session;
 /// All keys: database, key, value, expiry.
 pub(super) type Dump = Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)>;
 
-/// Starts a server on the disk. `generation` differs from life to life.
+/// Starts a server on the disk. `generation` differs from run to run.
 pub(super) fn start(
     storage: &SimStorage,
     generation: u64,
@@ -30,7 +30,7 @@ pub(super) fn start(
     start_with(storage, generation, workers, policy, session::table())
 }
 
-/// The same, with a table of one's own.
+/// The same, with a given table.
 pub(super) fn start_with(
     storage: &SimStorage,
     generation: u64,
@@ -55,7 +55,7 @@ pub(super) fn start_with(
     recover_from(Arc::new(storage.clone()), options, config, table, reclaimer()?).map(|(server, ..)| server)
 }
 
-/// The disk as a directory under `data/` has it.
+/// The disk with the content of a directory under `data/`.
 pub(super) fn golden(directory: &str) -> SimStorage {
     let storage = SimStorage::new();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(directory);
@@ -79,7 +79,7 @@ impl Caller {
         Caller { client: Client::new(record, user), executor: Executor::new(Arc::clone(server), worker) }
     }
 
-    /// Runs one command line; the reply with spaces for its line ends.
+    /// Runs one command line. Returns the reply with spaces for its line ends.
     pub(super) fn run(&mut self, line: &str) -> String {
         let mut out = Output::new();
         with_args(&words(line), |args| {
@@ -89,7 +89,7 @@ impl Caller {
     }
 }
 
-/// What the server holds, after a look at its inner consistency.
+/// The content of the server, after a check of its consistency.
 pub(super) fn state(server: &Server) -> Dump {
     let all = dump(&server.keyspace);
     for (db, key, _, expiry) in &all {
@@ -100,7 +100,7 @@ pub(super) fn state(server: &Server) -> Dump {
     all
 }
 
-/// Makes a snapshot as BGSAVE does, on its own thread, and waits for it.
+/// Makes a snapshot like BGSAVE, on its own thread, and waits for it.
 pub(super) fn snapshot(server: &Arc<Server>, purpose: crate::core::server::SavePurpose) -> Result<(), String> {
     let (done, outcome) = tokio::sync::oneshot::channel();
     assert_eq!(saving::request(server, purpose, false, Some(done)), saving::Requested::Started);

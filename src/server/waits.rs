@@ -1,4 +1,4 @@
-//! What a connection waits for when its command was not answered at once.
+//! The waits of a connection whose command was not answered at once.
 
 use std::future::pending;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::resp::{Done, Reply};
 pub struct Finish {
     /// Writes the reply.
     pub reply: Box<dyn FnOnce(Reply<'_>) -> Done>,
-    /// The block of the log that holds what the command has changed while it waited, if it has: for its connection,
-    /// that is its last write.
+    /// The block of the log that holds what the command changed when its wait ended, if anything. It counts as the
+    /// connection's last write.
     pub block: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ impl Finish {
     }
 }
 
-/// Lets CLIENT UNBLOCK end a wait that no key ends.
+/// Allows CLIENT UNBLOCK to end a wait that no key ends.
 #[derive(Debug)]
 pub struct Unblock<'a> {
     record: &'a ClientRecord,
@@ -34,7 +34,7 @@ pub struct Unblock<'a> {
 }
 
 impl<'a> Unblock<'a> {
-    /// From now on, if the wait is one that can be ended so.
+    /// Allows it from now on, if the wait can be ended this way.
     pub fn new(record: &'a ClientRecord, wait: &Wait) -> Self {
         let (end, ended) = oneshot::channel();
         if matches!(wait, Wait::Synced { .. } | Wait::LocalAndReplicas { .. } | Wait::Replicas { .. }) {
@@ -43,7 +43,7 @@ impl<'a> Unblock<'a> {
         Unblock { record, ended }
     }
 
-    /// Waits until it is over, or ended from outside: then whether by an error.
+    /// Waits until `over`, or until it is ended from outside. Returns whether that was by an error.
     async fn or(mut self, over: impl Future<Output = ()>) -> bool {
         tokio::select! {
             by_error = &mut self.ended => return by_error.unwrap_or(false),
@@ -52,7 +52,7 @@ impl<'a> Unblock<'a> {
         if self.record.unblock.lock().take().is_some() {
             return false;
         }
-        // Whoever has taken it was told that he has ended the wait.
+        // The client that took it was told that it ended the wait.
         (&mut self.ended).await.unwrap_or(false)
     }
 }
@@ -63,7 +63,7 @@ impl Drop for Unblock<'_> {
     }
 }
 
-/// Waits, and says what to reply.
+/// Waits, and returns what to reply.
 pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Finish {
     match wait {
         Wait::Synced { block, timeout } => {
@@ -115,7 +115,7 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
                     if blocked.give_up() {
                         return Finish::by(move |reply| null.write(reply));
                     }
-                    // It is being served just now.
+                    // It is just being served.
                     (&mut blocked.answer).await
                 }
             };
@@ -128,7 +128,7 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
         }
         Wait::Shutdown(refused) => match refused.await {
             Ok(text) => Finish::by(move |reply| reply.error(&text)),
-            // The server is ending: there is nothing to say.
+            // The server is shutting down: there is nothing to reply.
             Err(_) => pending().await,
         },
     }

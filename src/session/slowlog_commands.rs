@@ -25,7 +25,7 @@ const SUBCOMMAND: Command = Command {
     ..Command::DEFAULT
 };
 
-/// How many entries GET gives where it is not told.
+/// How many entries GET returns by default.
 const SHOWN: usize = 10;
 
 static GET: Command = Command {
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(names, ["GET", "SET", "MULTI"]);
     }
 
-    /// The least call of a command: its name, and as many arguments as it must have.
+    /// The shortest call of a command: its name, and as many arguments as it must have.
     fn least(name: &str, arity: i64) -> String {
         let named: Vec<&str> = name.split('|').collect();
         let missing = (arity.unsigned_abs() as usize).saturating_sub(named.len());
@@ -234,12 +234,12 @@ mod tests {
         let all = all.filter(|entry| !matches!(entry.command.handler, Handler::Container(_)));
         for entry in all.filter(|entry| !is_final(&entry.full_name)) {
             let line = least(&entry.full_name, entry.command.arity.number());
-            // The hook of the slow log: whatever runs is logged, by itself.
+            // The hook of the slow log: every command is logged individually.
             let mut t = logging_all();
             t.run(&line);
             assert_eq!(t.server.slowlog.len(), 1, "{line}");
             assert_eq!(t.server.slowlog.newest(1)[0].args.len(), words(&line).len(), "{line}");
-            // The hook of access: nothing runs that may not.
+            // The hook of access: no forbidden command runs.
             let mut t = Runner::with_config("requirepass secret\nenable-debug-command yes\n");
             let refused = t.run(&line).starts_with("-NOAUTH Authentication required.");
             assert_eq!(refused, !entry.command.flags.has(crate::core::flags::NO_AUTH), "{line}");
