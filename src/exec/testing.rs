@@ -297,6 +297,19 @@ impl Runner {
         })
     }
 
+    /// How many records were logged and not taken.
+    pub fn logged_len(&self) -> usize {
+        self.logged.len()
+    }
+
+    /// The data commands that change keys, by full name.
+    pub fn commands_that_write(&self) -> Vec<String> {
+        let all = self.table.entries().iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands()));
+        let writes = all
+            .filter(|entry| entry.command.flags.has(flags::WRITE) && matches!(entry.command.handler, Handler::Data(_)));
+        writes.map(|entry| entry.full_name.clone()).collect()
+    }
+
     /// The records logged since the last call, as lines.
     pub fn take_logged(&mut self) -> Vec<String> {
         std::mem::take(&mut self.logged).iter().map(Logged::line).collect()

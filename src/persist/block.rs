@@ -5,7 +5,8 @@
 use crc32fast::{Hasher, hash};
 
 use super::format::{
-    BLOCK_HEADER, BLOCK_MAGIC, END_MARK, SEGMENT_HEADER, SEGMENT_MAGIC, SEGMENT_RECYCLED, VERSION, u32_at, u64_at,
+    BLOCK_HEADER, BLOCK_MAGIC, END_MARK, SEGMENT_HEADER, SEGMENT_MAGIC, SEGMENT_RECYCLED, VERSION, VERSION_OLDEST,
+    u32_at, u64_at,
 };
 
 /// What a block's header says.
@@ -122,6 +123,8 @@ pub fn is_end_mark(bytes: &[u8], at: usize) -> bool {
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// The format version of its records.
+    pub version: u32,
     /// `SEGMENT_ATTACHED` or `SEGMENT_DETACHED`.
     pub kind: u32,
     /// Its number.
@@ -139,7 +142,7 @@ pub struct SegmentHeader {
 pub fn segment_header(header: &SegmentHeader) -> [u8; SEGMENT_HEADER] {
     let mut out = [0; SEGMENT_HEADER];
     out[..8].copy_from_slice(&SEGMENT_MAGIC);
-    out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out[8..12].copy_from_slice(&header.version.to_le_bytes());
     out[12..16].copy_from_slice(&header.kind.to_le_bytes());
     out[16..24].copy_from_slice(&header.number.to_le_bytes());
     out[24..32].copy_from_slice(&header.generation.to_le_bytes());
@@ -169,7 +172,7 @@ pub fn read_segment_header(bytes: &[u8]) -> Result<SegmentHeader, HeaderFault> {
         return Err(HeaderFault::Corrupt("the header's checksum does not match"));
     }
     let version = u32_at(head, 8).expect("the header is whole");
-    if version != VERSION {
+    if !(VERSION_OLDEST..=VERSION).contains(&version) {
         return Err(HeaderFault::Version(version));
     }
     let flags = u32_at(head, 48).expect("the header is whole");
@@ -177,6 +180,7 @@ pub fn read_segment_header(bytes: &[u8]) -> Result<SegmentHeader, HeaderFault> {
         return Err(HeaderFault::Corrupt("the header has reserved bits set"));
     }
     Ok(SegmentHeader {
+        version,
         kind: u32_at(head, 12).expect("the header is whole"),
         number: u64_at(head, 16).expect("the header is whole"),
         generation: u64_at(head, 24).expect("the header is whole"),
@@ -237,8 +241,14 @@ mod tests {
 
     #[test]
     fn a_segment_header_round_trips_and_no_flip_or_cut_passes() {
-        let header =
-            SegmentHeader { kind: 1, number: 2, generation: 3, hash_seed: *b"0123456789abcdef", recycled: true };
+        let header = SegmentHeader {
+            version: 1,
+            kind: 1,
+            number: 2,
+            generation: 3,
+            hash_seed: *b"0123456789abcdef",
+            recycled: true,
+        };
         let bytes = segment_header(&header);
         assert_eq!(read_segment_header(&bytes), Ok(header));
         for at in 0..bytes.len() {

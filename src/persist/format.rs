@@ -1,4 +1,5 @@
-//! Every byte that Ironkeep persists, drawn once. Format version 1.
+//! Every byte that Ironkeep persists, drawn once. Format version 2. Version 1 differs in the items of a block alone:
+//! the log of a directory may have segments of both.
 //!
 //! All integers are little-endian. `varint` is LEB128: seven bits a byte, lowest first, the top bit
 //! set on all but the last, at most ten bytes. `crc` is CRC-32 (IEEE), as crc32fast computes it.
@@ -67,9 +68,58 @@
 //! shard. The order between shards is free.
 //!
 //! ```text
-//! record   0x01 | length of the rest varint | shard u16 | seq varint | db varint | args
 //! epoch    0x02 | epoch varint
-//! barrier  0x03 | length of the rest varint | db varint | args     first thing of its epoch
+//! verb     0x04 | length of the rest varint | shard u16 | seq varint | db varint | code u8 | key string | body
+//! barrier  0x05 | length of the rest varint | db varint | code u8 | body      first thing of its epoch
+//! string   length varint | bytes
+//! ```
+//!
+//! A verb says what has become of its key, a barrier what has become of several keys. The codes, and what each means:
+//! `verbs::Code`. The bodies (`…` is one item or more, to the end; `rest` is bytes to the end; a time is a varint,
+//! Unix ms, below 2^48; an id is two varints, the milliseconds and the number within them):
+//!
+//! ```text
+//!   1 SET            type u8, as in a chunk's tag, bit 7: expiry | [time] | rest: the value without its length
+//!   2 DEL            nothing                                4 PERSIST     nothing
+//!   3 PEXPIREAT      time
+//!  16 APPEND         rest                                  17 SETRANGE    offset varint | rest
+//!  18 PFRAISE        (register varint, below 2^14 | rank u8, up to 63)…
+//!  32 LPUSH          string…                               33 RPUSH       string…
+//!  34 LPOP           count varint                          35 RPOP        count varint
+//!  36 LSET           index varint | rest                   37 LINSERT     index varint | rest
+//!  38 LREM           end u8, 0 left or 1 right | count varint | rest
+//!  39 LTRIM          index varint | count varint
+//!  48 HSET           expiry u8: 0 none, 1 kept, 2 and a time that is not 0 | (name string | value string)…
+//!  49 HDEL           string…                               51 HPERSIST    string…
+//!  50 HPEXPIREAT     time, not 0 | string…
+//!  64 SADD           string…                               65 SREM        string…
+//!  80 ZADD           (score f64, no NaN | member string)…  81 ZREM        string…
+//!  82 ZREMRANKS      rank varint | count varint
+//!  96 XADD           id | (name string | value string)…    97 XDEL        ids, one or more
+//!  98 XTRIM          count varint                          99 XTRIMACKED  id
+//! 100 XSETID         last id | largest deleted id | entries ever added varint
+//! 101 XFORGET        ids, one or more                     102 XFORGETUPTO id
+//! 112 XGROUPCREATE   group string | position              113 XGROUPSETID group string | position
+//! 114 XGROUPDESTROY  group string                         115 XGROUPDELCONSUMER  group string | consumer string
+//! 116 XDELIVER       group string | consumer string | position | seen zigzag | active zigzag
+//!                    | number of pending varint | pending, … | ids
+//! 117 XACK           group string | ids, one or more
+//!     position       last delivered id | entries read: 0, or 1 and a varint
+//!     ids            (zigzag of the milliseconds less those of the id before, 0 at first | number varint), to the end
+//!     pending        an id as in ids | zigzag of the time less that of the one before, `seen` at first
+//!                    | times delivered varint
+//! 240 FLUSHALL       nothing                              241 FLUSHDB     nothing
+//! 242 SWAPDB         db varint | db varint
+//! 243 TRANSFER       u8: 1 copies, 0 moves | source string | db of the destination varint | rest: destination
+//! 244 POPULATE       count varint | size varint | rest: prefix
+//! ```
+//!
+//! Differences of times and of milliseconds wrap around. The log of version 1 has words instead, the key behind the
+//! name, and no verbs; what they meant: `exec::replay::v1`.
+//!
+//! ```text
+//! record   0x01 | length of the rest varint | shard u16 | seq varint | db varint | args
+//! barrier  0x03 | length of the rest varint | db varint | args      first thing of its epoch
 //! args     count varint | (length varint | bytes)*
 //! ```
 //!
@@ -148,13 +198,15 @@
 //!                    | entries u64 | volatile entries u64 | crc of the stored bytes u32
 //! ```
 //!
-//! These depend on this file: `wire`, `record`, `block`, `log` (segment header), `chunk`, `snapshot`, `manifest`,
-//! `recover`, and the golden files under `data/`.
+//! These depend on this file: `wire`, `verbs`, `record`, `block`, `log` (segment header), `chunk`, `snapshot`,
+//! `manifest`, `recover`, and the golden files under `data/`.
 
 pub use crate::base::varint::{put_varint, take_bytes, take_string, take_varint, varint_len};
 
 /// The format version that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The oldest that it reads.
+pub const VERSION_OLDEST: u32 = 1;
 
 /// Opens the manifest.
 pub const MANIFEST_MAGIC: [u8; 8] = *b"IKMANIF1";
@@ -286,7 +338,7 @@ mod tests {
 
     #[test]
     fn tags_are_pinned() {
-        assert_eq!(VERSION, 1);
+        assert_eq!([VERSION_OLDEST, VERSION], [1, 2]);
         assert_eq!([ITEM_RECORD, ITEM_EPOCH, ITEM_BARRIER, ITEM_VERB, ITEM_VERB_BARRIER], [1, 2, 3, 4, 5]);
         assert_eq!([TYPE_BYTES, TYPE_INT, TYPE_MASK], [1, 2, 31]);
         assert_eq!([ENTRY_DB, ENTRY_ACCESS, ENTRY_EXPIRY], [32, 64, 128]);

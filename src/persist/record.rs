@@ -5,8 +5,8 @@
 //!   a record that comes out of [`Items`] is whole, and its [`Effect`] cannot fail.
 
 use super::format::{
-    BARRIER_SHARD, ITEM_BARRIER, ITEM_EPOCH, ITEM_RECORD, ITEM_VERB, ITEM_VERB_BARRIER, put_varint, take_bytes,
-    take_string, take_varint, u16_at,
+    BARRIER_SHARD, ITEM_BARRIER, ITEM_EPOCH, ITEM_RECORD, ITEM_VERB, ITEM_VERB_BARRIER, VERSION, put_varint,
+    take_bytes, take_string, take_varint, u16_at,
 };
 use super::verbs::{Code, Verb};
 
@@ -123,12 +123,19 @@ pub struct Items<'a> {
     payload: &'a [u8],
     rest: &'a [u8],
     epoch: Option<u64>,
+    version: u32,
 }
 
 impl<'a> Items<'a> {
-    /// Walks a payload.
+    /// Walks a payload of today's version.
     pub fn new(payload: &'a [u8]) -> Self {
-        Self { payload, rest: payload, epoch: None }
+        Self::of_version(VERSION, payload)
+    }
+
+    /// Walks a payload of a segment of this format version: version 1 has words and no verbs, the others have verbs
+    /// and no words.
+    pub fn of_version(version: u32, payload: &'a [u8]) -> Self {
+        Self { payload, rest: payload, epoch: None, version }
     }
 
     fn step(&mut self) -> Option<Option<(u64, Record<'a>)>> {
@@ -137,6 +144,9 @@ impl<'a> Items<'a> {
             self.epoch = Some(take_varint(&mut rest)?);
             self.rest = rest;
             return Some(None);
+        }
+        if matches!(tag, ITEM_RECORD | ITEM_BARRIER) != (self.version == 1) {
+            return None;
         }
         let mut body = take_string(&mut rest)?;
         let epoch = self.epoch?;
@@ -184,7 +194,8 @@ impl<'a> Iterator for Items<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persist::format::varint_len;
+    use crate::persist::format::{put_varint, varint_len};
+    use crate::persist::verbs::RecordWriter;
     use proptest::prelude::*;
 
     fn args_len(args: &[&[u8]]) -> usize {
@@ -233,8 +244,34 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_verbs_are_as_drawn() {
+        use crate::persist::WireValue;
+        use crate::persist::verbs::{BarrierWriter, RecordWriter};
+        let mut out = Vec::new();
+        put_epoch(&mut out, 300);
+        RecordWriter::new(&mut out, 0x0102, 5, 0, b"k").set(WireValue::Bytes(b"v"), None);
+        BarrierWriter::new(&mut out, 2).flush_db();
+        let drawn = b"\x02\xAC\x02\x04\x09\x02\x01\x05\x00\x01\x01k\x01v\x05\x02\x02\xF1";
+        assert_eq!(out, drawn);
+    }
+
+    #[test]
+    fn words_and_verbs_do_not_stand_in_the_log_of_the_other_version() {
+        let (mut words, mut verbs) = (Vec::new(), Vec::new());
+        for out in [&mut words, &mut verbs] {
+            put_epoch(out, 0);
+        }
+        put_record(&mut words, 1, 1, 0, &[b"DEL", b"k"]);
+        RecordWriter::new(&mut verbs, 1, 1, 0, b"k").delete();
+        for (version, right, wrong) in [(1, &words, &verbs), (VERSION, &verbs, &words)] {
+            assert!(Items::of_version(version, right).all(|item| item.is_ok()));
+            assert_eq!(Items::of_version(version, wrong).next(), Some(Err(2)), "version {version}");
+        }
+    }
+
+    #[test]
     fn malformed_items_are_refused() {
-        let refused = |bytes: &[u8]| Items::new(bytes).any(|item| item.is_err());
+        let refused = |bytes: &[u8]| Items::of_version(1, bytes).any(|item| item.is_err());
         assert!(refused(b"\x09\x00"), "unknown tag");
         assert!(refused(b"\x01\x06\x01\x00\x00\x00\x01\x00"), "a record before any epoch");
         assert!(!refused(b"\x02\x00\x01\x06\x01\x00\x00\x00\x01\x00"));
@@ -259,7 +296,7 @@ mod tests {
                 let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_slice()).collect();
                 put_record(&mut out, *shard, *seq, *db, &args);
             }
-            let read: Vec<_> = Items::new(&out).map(|item| item.unwrap()).collect();
+            let read: Vec<_> = Items::of_version(1, &out).map(|item| item.unwrap()).collect();
             prop_assert_eq!(read.len(), records.len());
             for ((epoch, record), (shard, seq, db, args)) in read.into_iter().zip(&records) {
                 prop_assert_eq!((epoch, record.shard, record.seq, record.db), (7, *shard, *seq, *db));
@@ -271,7 +308,8 @@ mod tests {
 
         #[test]
         fn any_bytes_end_in_peace(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            for (_, record) in Items::new(&bytes).flatten() {
+            let of_each = [1, VERSION].into_iter().flat_map(|version| Items::of_version(version, &bytes));
+            for (_, record) in of_each.flatten() {
                 let words = match record.effect {
                     Effect::Words(words) => words.map(<[u8]>::to_vec).collect(),
                     Effect::Verb(verb) => verb.verb().words(verb.key),

@@ -104,6 +104,8 @@ pub(crate) struct Segment {
     pub(crate) end: usize,
     /// Whether older bytes may follow there.
     recycled: bool,
+    /// The format version of its records.
+    version: u32,
 }
 
 impl Recovery {
@@ -195,7 +197,7 @@ impl<'a> Windows<'a> {
             let corrupt = |at: usize, what: &str| PersistError::corrupt(&segment.path, at as u64, what);
             // The checksum was verified when the store was opened.
             let block = read_block(&segment.bytes, self.at, false).map_err(|what| corrupt(self.at, what))?;
-            add_block(&mut window, &block, &mut slots).map_err(|at| {
+            add_block(&mut window, &block, segment.version, &mut slots).map_err(|at| {
                 let what = format!("block {}: a record is malformed", block.header.number);
                 corrupt(self.at + block.len - block.payload.len() + at, &what)
             })?;
@@ -221,9 +223,14 @@ impl<'a> Iterator for Windows<'a> {
 }
 
 /// Adds a block's records to a window. `slots` maps a shard to its place in the last epoch.
-fn add_block<'a>(window: &mut Window<'a>, block: &Block<'a>, slots: &mut [Option<usize>]) -> Result<(), usize> {
+fn add_block<'a>(
+    window: &mut Window<'a>,
+    block: &Block<'a>,
+    version: u32,
+    slots: &mut [Option<usize>],
+) -> Result<(), usize> {
     let mut records = Vec::new();
-    for item in Items::new(block.payload) {
+    for item in Items::of_version(version, block.payload) {
         let (epoch, record) = item?;
         if !record.is_barrier() && usize::from(record.shard) >= slots.len() {
             return Err(0);
@@ -420,7 +427,7 @@ impl<'s> Chain<'s> {
             let why = "it is not the segment that the manifest means: one of the two is stale";
             return Err(PersistError::Refused { file: path, why: why.to_owned() });
         }
-        Ok(Segment { wire, path, bytes, end: SEGMENT_HEADER, recycled: header.recycled })
+        Ok(Segment { wire, path, bytes, end: SEGMENT_HEADER, recycled: header.recycled, version: header.version })
     }
 
     fn read(&self, number: u64) -> Result<(PathBuf, FileBytes), PersistError> {

@@ -713,3 +713,48 @@ fn the_golden_files_of_version_1_are_read() {
         assert_eq!(lines, sample_lines(), "{directory}");
     }
 }
+
+/// A program that reads no version above 1 looks at bytes 8 to 12 of the manifest first, and refuses what it finds
+/// there; so they must tell of version 2 before anything of version 2 is written.
+#[test]
+fn a_directory_of_version_1_is_of_version_2_as_soon_as_it_is_opened() {
+    let storage = golden_storage("store-v1");
+    let version = |name: &str| format::u32_at(&storage.get(name).unwrap(), 8).unwrap();
+    assert_eq!([MANIFEST, LOG, SNAPSHOT].map(version), [1, 1, 1]);
+    let (store, recovery) = open(&storage, 2).unwrap();
+    let mut lines = describe(&recovery).unwrap();
+    lines[4..6].sort();
+    assert_eq!(lines, sample_lines(), "the old log says what it said");
+    let current = |storage: &SimStorage| {
+        let manifest = manifest::read(storage).unwrap().unwrap();
+        manifest.current.segments.iter().map(|segment| format::segment_name(segment.number)).collect::<Vec<_>>()
+    };
+    let segments = current(&storage);
+    assert_eq!((segments.len(), segments[0].as_str()), (2, LOG), "the old segment is still part of the log");
+    assert_eq!(
+        [version(MANIFEST), version(LOG), version(&segments[1]), version(SNAPSHOT)],
+        [2, 1, 2, 1],
+        "before anything was appended or saved"
+    );
+    store.log().append(0, 1, 3, 0, &[b"SET", b"a", b"again"]);
+    store.log().sync_now().unwrap();
+    drop((store, recovery));
+    let (_, recovery) = open(&storage.process_image(), 3).unwrap();
+    assert_eq!(describe(&recovery).unwrap()[9..], ["block 5", "1#3/0 SET a again"]);
+}
+
+#[test]
+fn a_version_that_is_yet_to_come_is_refused_by_every_file() {
+    for name in [MANIFEST, LOG, SNAPSHOT] {
+        let storage = sample();
+        let mut bytes = storage.get(name).unwrap();
+        bytes[8..12].copy_from_slice(&3u32.to_le_bytes());
+        // The checksum that covers it stands behind the header: at 20 of a frame, at 60 of a segment.
+        let at = if name == LOG { 60 } else { 20 };
+        let crc = crc32fast::hash(&bytes[..at]);
+        bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        storage.put(name, &bytes);
+        let error = refusal(&storage);
+        assert!(matches!(error, PersistError::Version { found: 3, supported: 2, .. }), "{name}: {error}");
+    }
+}

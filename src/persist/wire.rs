@@ -6,7 +6,7 @@
 use bincode::{Decode, Encode};
 use crc32fast::hash;
 
-use super::format::{FRAME_HEADER, VERSION, u32_at};
+use super::format::{FRAME_HEADER, VERSION, VERSION_OLDEST, u32_at};
 
 /// The longest wire struct, in bytes. An index of 65,535 chunks fits.
 pub const LIMIT: usize = 4 << 20;
@@ -161,7 +161,7 @@ pub fn unframe<T: Decode<()>>(magic: [u8; 8], bytes: &[u8]) -> Result<(T, usize)
         return Err(FrameFault::Corrupt("the checksum of the header does not match"));
     }
     let word = |at| u32_at(header, at).expect("the header is whole");
-    if word(8) != VERSION {
+    if !(VERSION_OLDEST..=VERSION).contains(&word(8)) {
         return Err(FrameFault::Version(word(8)));
     }
     let end = FRAME_HEADER + word(12) as usize;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::persist::block::{SegmentHeader, segment_header};
 use crate::persist::error::PersistError;
-use crate::persist::format::{END_MARK, SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
+use crate::persist::format::{END_MARK, SEGMENT_ATTACHED, SEGMENT_DETACHED, VERSION, segment_name};
 use crate::persist::storage::{Storage, StorageFile};
 
 use super::FsyncPolicy;
@@ -150,7 +150,14 @@ impl SegmentMaker {
     }
 
     fn header(&self, number: u64, kind: u32, recycled: bool) -> SegmentHeader {
-        SegmentHeader { kind, number, generation: self.generation, hash_seed: self.hash_seed, recycled }
+        SegmentHeader {
+            version: VERSION,
+            kind,
+            number,
+            generation: self.generation,
+            hash_seed: self.hash_seed,
+            recycled,
+        }
     }
 }
 
@@ -200,6 +207,7 @@ mod tests {
     fn begun_in(old_end: u64, file: Noted) -> (Arc<Noted>, SegmentFile) {
         let file = Arc::new(file);
         let header = SegmentHeader {
+            version: VERSION,
             kind: SEGMENT_ATTACHED,
             number: 1,
             generation: 2,

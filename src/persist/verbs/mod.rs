@@ -17,6 +17,8 @@ mod text;
 mod write;
 
 pub use lists::{Ids, Pairs, PendingEntries, PendingEntry, Registers, Scores, Strings};
+#[cfg(test)]
+pub(crate) use tests::drawn;
 pub use write::{BarrierWriter, RecordWriter};
 
 use super::chunk::WireValue;
