@@ -232,9 +232,8 @@ impl Db<'_> {
     /// Takes back everything that was done since the savepoint, and forgets what was recorded and noted of it. The
     /// shards of all its keys are held.
     pub fn roll_back_to(&mut self, savepoint: Savepoint) {
-        for number in self.unit.truncate(savepoint) {
-            self.held.shard(number).sequence -= 1;
-        }
+        let shards = self.unit.truncate(savepoint);
+        self.step_back(&shards);
         let mut undo = std::mem::take(&mut self.unit.undo);
         while undo.len() > savepoint.undo {
             if let Some(step) = undo.steps.pop() {
@@ -243,6 +242,19 @@ impl Db<'_> {
         }
         undo.names.clear();
         self.unit.undo = undo;
+    }
+
+    /// The last records of these shards are forgotten, and their numbers are free again.
+    fn step_back(&mut self, shards: &[u16]) {
+        shards.iter().for_each(|shard| self.held.shard(*shard).sequence -= 1);
+    }
+
+    /// Forgets what the running command has recorded, one that it has only begun included, and records the whole state
+    /// of these keys instead: the command has panicked, and its change stands.
+    pub fn log_states_instead<'k>(&mut self, keys: impl Iterator<Item = Key<'k>>) {
+        let shards = self.unit.truncate_records(self.unit.start());
+        self.step_back(&shards);
+        keys.for_each(|key| self.log_state(key));
     }
 
     fn take_back(&mut self, undo: &UndoLog, step: Step) {

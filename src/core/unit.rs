@@ -248,14 +248,19 @@ impl Unit {
 
     /// Forgets what was recorded behind a savepoint; gives the shards whose sequence numbers go back by one each.
     pub(super) fn truncate(&mut self, to: Savepoint) -> Vec<u16> {
-        self.records.truncate(to.record_bytes);
-        self.barriers.truncate(to.barriers);
         self.events.truncate(to.events);
         self.vanished.truncate(to.vanished);
         self.dirty = to.dirty;
         self.changed_before = to.changed;
         self.start = to;
         self.set_out(self.undoable);
+        self.truncate_records(to)
+    }
+
+    /// The same for its records alone.
+    pub(super) fn truncate_records(&mut self, to: Savepoint) -> Vec<u16> {
+        self.records.truncate(to.record_bytes);
+        self.barriers.truncate(to.barriers);
         self.sequenced.drain(to.records..).collect()
     }
 
@@ -295,12 +300,6 @@ impl Unit {
     /// Whether the running command has changed something, expiry apart.
     pub fn command_has_changed(&self) -> bool {
         self.changed
-    }
-
-    /// Whether the running command has counted changes and not said what the log is to hold of them.
-    #[inline]
-    pub fn has_unlogged_change(&self) -> bool {
-        self.dirty > self.start.dirty && !self.logged
     }
 
     /// Something has changed.

@@ -7,8 +7,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use smallvec::SmallVec;
-
 use crate::base::logging;
 use crate::core::error::Remains;
 use crate::core::stats::CommandCounters;
@@ -62,11 +60,10 @@ pub(super) fn failure(failed: Result<CommandError, Box<dyn Any + Send>>, call: &
         call.db.roll_back();
         return internal_error(call.entry, Remains::Nothing, &*panic);
     }
-    if unit.has_unlogged_change() {
-        // One key, changed as the last step: the change stands, so the log must hold it.
-        let keys: SmallVec<[_; 1]> = call.keys().collect();
-        keys.iter().for_each(|key| call.db.log_state(*key));
-    }
+    // One key, changed as the last step: the change stands, so the log must hold it. What the command has recorded may
+    // end in the middle of a record.
+    let keys = call.keys();
+    call.db.log_states_instead(keys);
     internal_error(call.entry, Remains::Change, &*panic)
 }
 

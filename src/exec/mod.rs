@@ -22,7 +22,8 @@
 //! Invariants:
 //! - Effects enter the log buffer while the shards are locked, so that the order of the log is the order of
 //!   the changes.
-//! - A command that fails or panics leaves no change, no record and no half reply.
+//! - A command that fails leaves no change, no record and no half reply. One that panics leaves none, or the whole
+//!   change of its one key, in the log too.
 //! - A command that must run alone, and every session command, runs while this worker is outside the gate.
 //! - Replay applies the verbs of the log by [`replay()`], without handlers, and logs nothing.
 

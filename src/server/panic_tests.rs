@@ -1,6 +1,7 @@
 //! A command with a bug: it panics halfway. What it began is undone or stands whole, its reply is one
 //! error, and everything goes on.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::testing::{Caller, Dump, start, start_with, state};
@@ -25,7 +26,8 @@ const INTERNAL: &str = "-ERR internal error, the command was undone ";
 const STANDS: &str = "-ERR internal error, what the command had changed stands ";
 const STOPPED: &str = "-ERR internal error, the command was stopped where it was ";
 
-static FAULTY: &[&Command] = &[&SEVERAL, &IN_PLACE, &EDIT, &OVERWRITE, &LOGGED, &ALONE, &OF_THE_SESSION, &READ];
+static FAULTY: &[&Command] =
+    &[&SEVERAL, &IN_PLACE, &EDIT, &OVERWRITE, &LOGGED, &HALF_LOGGED, &ALONE, &OF_THE_SESSION, &READ];
 
 /// Changes all of its keys but the last, and logs that; then panics.
 static SEVERAL: Command = Command {
@@ -111,6 +113,29 @@ fn logged(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
     call.db.set(key, NewValue::Int(7), None);
     call.db.log_state(key);
     panic!("on purpose, after logging");
+}
+
+/// Sets its one key, and panics in the middle of the record of that.
+static HALF_LOGGED: Command = Command {
+    name: "FAULTY.HALFLOGGED",
+    handler: Handler::Data(half_logged),
+    summary: "Panics amid its record.",
+    ..LOGGED
+};
+
+fn half_logged(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
+    let key = call.key(1);
+    call.db.set(key, NewValue::Int(7), None);
+    call.db.record(key).delete();
+    let drawn = Cell::new(0);
+    let members = [b"one", b"two"].into_iter().map(|member| {
+        drawn.set(drawn.get() + 1);
+        // The first two are looked at for the length of the record.
+        assert!(drawn.get() < 4, "on purpose, amid a record");
+        &member[..]
+    });
+    call.db.record(key).set_add(members);
+    unreachable!("the record panics");
 }
 
 /// Panics behind the closed gate.
@@ -296,6 +321,7 @@ fn a_panic_after_the_change_of_one_key_leaves_log_and_keyspace_alike() {
         ("FAULTY.OVERWRITE new", "new", "$11 overwritten "),
         ("FAULTY.OVERWRITE long", "long", "$11 overwritten "),
         ("FAULTY.LOGGED b", "b", "$1 7 "),
+        ("FAULTY.HALFLOGGED c", "c", "$1 7 "),
     ] {
         assert_eq!(t.caller.run(line), STANDS, "{line}");
         assert_eq!(t.caller.run(&format!("GET {key}")), value, "{line}");
