@@ -12,6 +12,7 @@ use crate::base::lock::Mutex;
 use tokio::sync::oneshot;
 
 use crate::core::call::Wait;
+use crate::core::figures::{Figures, Look};
 use crate::core::user::User;
 use crate::core::{CommandError, Flags, Server};
 use crate::keyspace::{Held, Keyspace, shard_of};
@@ -170,6 +171,22 @@ impl Clients {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Adds the figures of all connections.
+    pub fn figures(&self, look: &Look<'_>, out: &mut Figures) {
+        let clients = self.list();
+        let most = |of: fn(&ClientRecord) -> u64| clients.iter().map(|client| of(client)).max().unwrap_or(0);
+        out.gauge("connected_clients", clients.len());
+        out.constants(&["cluster_connections"]);
+        out.gauge("maxclients", look.settings.maxclients);
+        out.bytes("client_recent_max_input_buffer", most(|c| c.query_bytes.load(Ordering::Relaxed)));
+        out.bytes("client_recent_max_output_buffer", most(|c| c.output_bytes.load(Ordering::Relaxed)));
+        out.gauge("blocked_clients", clients.iter().filter(|c| c.blocked.load(Ordering::Relaxed)).count());
+        out.constants(&["tracking_clients", "clients_in_timeout_table"]);
+        let (keys, also_gone) = look.server.blocking.count_keys();
+        out.gauge("total_blocking_keys", keys);
+        out.gauge("total_blocking_keys_on_nokey", also_gone);
     }
 }
 

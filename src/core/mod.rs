@@ -7,6 +7,7 @@
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
 //! - [`mailbox`]: how one thread reaches what belongs to another.
 //! - [`waiting`]: commands that wait for a key.
+//! - [`figures`]: what the server tells of itself.
 
 pub mod args;
 pub mod call;
@@ -14,6 +15,7 @@ pub mod client;
 pub mod command;
 pub mod db;
 pub mod error;
+pub mod figures;
 pub mod help;
 pub mod hooks;
 pub mod key_spec;

@@ -220,6 +220,8 @@ pub struct Saving {
     pub last_save_seconds: AtomicI64,
     /// Whether the last BGREWRITEAOF succeeded.
     pub last_rewrite_ok: AtomicBool,
+    /// Keys of the snapshot that was loaded at the start.
+    pub loaded_keys: AtomicU64,
     /// Snapshots made by SAVE, BGSAVE and save points since the start.
     pub saves: AtomicU64,
     /// Those made by BGREWRITEAOF and for the growth of the log.
@@ -246,6 +248,7 @@ impl Default for Saving {
             last_save_ok: AtomicBool::new(true),
             last_save_seconds: AtomicI64::new(-1),
             last_rewrite_ok: AtomicBool::new(true),
+            loaded_keys: AtomicU64::new(0),
             saves: AtomicU64::new(0),
             rewrites: AtomicU64::new(0),
             rewrite_failures: AtomicU64::new(0),

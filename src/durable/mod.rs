@@ -1,5 +1,6 @@
 //! Moves whole keyspaces between memory and disk: saving, loading at a start, reloading.
 
+pub mod figures;
 pub mod loading;
 pub mod pace;
 pub mod reload;

@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::process;
-use crate::base::alloc;
+use crate::base::{alloc, slab};
 use crate::core::Server;
+use crate::core::figures::{Figures, Look};
 use crate::keyspace::SHARDS;
 
 /// Bytes, all of them.
@@ -38,6 +39,11 @@ impl MemoryFigures {
         }
     }
 
+    /// Allocated for other things than keys.
+    pub fn overhead(&self) -> u64 {
+        (self.startup + self.clients + self.log_buffer).min(self.used)
+    }
+
     /// Allocated since the start.
     pub fn dataset(&self) -> u64 {
         self.used - self.startup
@@ -65,19 +71,59 @@ pub struct DatabaseFigures {
     pub overhead: u64,
 }
 
-/// The databases that hold keys, ascending. Counts one shard after the other, so the numbers of a busy server are
-/// near, not exact; what a command holds just now is left out.
+/// The databases that hold keys, ascending. The overhead leaves out what a command holds just now: a report waits for
+/// nobody.
 pub fn databases(server: &Server) -> Vec<DatabaseFigures> {
-    let mut all = vec![DatabaseFigures::default(); server.keyspace.databases() as usize];
+    let filled = server.keyspace.counts().filled();
+    let mut all: Vec<DatabaseFigures> =
+        filled.map(|(index, census)| DatabaseFigures { index, keys: census.keys as u64, overhead: 0 }).collect();
     for shard in 0..SHARDS as u16 {
         let Some(locked) = server.keyspace.try_lock(shard) else { continue };
         for (db, directory) in locked.databases() {
-            let figures = &mut all[db as usize];
-            figures.index = db;
-            figures.keys += directory.len() as u64;
-            figures.overhead += directory.memory().saturating_sub(directory.live_bytes()) as u64;
+            if let Ok(at) = all.binary_search_by_key(&db, |figures| figures.index) {
+                all[at].overhead += directory.memory().saturating_sub(directory.live_bytes()) as u64;
+            }
         }
     }
-    all.retain(|figures| figures.keys > 0);
     all
+}
+
+/// Adds the figures of memory.
+pub(super) fn figures(look: &Look<'_>, out: &mut Figures) {
+    let figures = MemoryFigures::take(look.server);
+    let MemoryFigures { used, peak, resident, startup, .. } = figures;
+    let dataset = used - figures.overhead();
+    out.bytes_and_human("used_memory", used);
+    out.bytes_and_human("used_memory_rss", resident);
+    out.bytes_and_human("used_memory_peak", peak);
+    out.percent("used_memory_peak_perc", used, peak);
+    out.bytes("used_memory_overhead", figures.overhead());
+    out.bytes("used_memory_startup", startup);
+    out.bytes("used_memory_dataset", dataset);
+    out.percent("used_memory_dataset_perc", dataset, used - startup);
+    out.bytes("allocator_allocated", used);
+    out.bytes("allocator_active", resident);
+    out.bytes("allocator_resident", resident);
+    out.bytes_and_human("total_system_memory", process::machine_memory());
+    out.constants(&["used_memory_lua", "used_memory_vm_eval", "used_memory_lua_human", "used_memory_scripts_eval"]);
+    out.constants(&["number_of_cached_scripts", "number_of_functions", "number_of_libraries"]);
+    out.constants(&["used_memory_vm_functions", "used_memory_vm_total", "used_memory_vm_total_human"]);
+    out.constants(&["used_memory_functions", "used_memory_scripts", "used_memory_scripts_human"]);
+    out.bytes_and_human("maxmemory", look.settings.maxmemory);
+    out.text("maxmemory_policy", look.settings.maxmemory_policy.name());
+    out.ratio("allocator_frag_ratio", figures.fragmentation());
+    out.gauge("allocator_frag_bytes", figures.fragmentation_bytes());
+    out.constants(&["allocator_rss_ratio", "allocator_rss_bytes", "rss_overhead_ratio", "rss_overhead_bytes"]);
+    out.ratio("mem_fragmentation_ratio", figures.fragmentation());
+    out.gauge("mem_fragmentation_bytes", figures.fragmentation_bytes());
+    out.constants(&["mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers"]);
+    out.constants(&["mem_clients_slaves"]);
+    out.bytes("mem_clients_normal", figures.clients);
+    out.constants(&["mem_cluster_links"]);
+    out.bytes("mem_aof_buffer", figures.log_buffer);
+    out.constants(&["mem_allocator"]);
+    out.flag("active_defrag_running", slab::sparse_slabs().0 > 0);
+    let released = &look.server.garbage.released;
+    out.gauge("lazyfree_pending_objects", released.pending_values.load(Relaxed));
+    out.counter("lazyfreed_objects", released.freed_values.load(Relaxed));
 }

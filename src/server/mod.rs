@@ -34,6 +34,8 @@ mod gate_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod info_tests;
+#[cfg(test)]
 mod mailbox_tests;
 #[cfg(test)]
 mod panic_tests;

@@ -278,6 +278,7 @@ pub fn recover_from(
         config,
     };
     server.follow(&server.config.settings());
+    server.saving.loaded_keys.store(loaded.keys, Relaxed);
     Ok((Arc::new(server), found, loaded))
 }
 

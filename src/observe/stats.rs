@@ -1,0 +1,100 @@
+//! The figures of what was done: totals, commands, their times, and errors.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::core::Server;
+use crate::core::figures::{Figures, Look, Value};
+use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
+use crate::core::table::CommandEntry;
+
+/// Adds the totals.
+pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
+    let (counters, rates) = (&look.server.counters, &look.server.rates);
+    let sum = |of: fn(&WorkerCounters) -> u64| look.server.workers.iter().map(|worker| of(&worker.counters)).sum();
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    out.counter("total_connections_received", counters.connections.get());
+    out.counter("total_commands_processed", sum(|c| c.commands.get()));
+    out.gauge("instantaneous_ops_per_sec", rates.commands.load(Relaxed));
+    out.counter("total_net_input_bytes", sum(|c| c.net_input_bytes.get()));
+    out.counter("total_net_output_bytes", sum(|c| c.net_output_bytes.get()));
+    out.constants(&["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
+    out.ratio("instantaneous_input_kbps", kib(rates.input_bytes.load(Relaxed)));
+    out.ratio("instantaneous_output_kbps", kib(rates.output_bytes.load(Relaxed)));
+    out.constants(&["instantaneous_input_repl_kbps", "instantaneous_output_repl_kbps"]);
+    out.counter("rejected_connections", counters.rejected_connections.get());
+    out.constants(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    out.counter("expired_keys", sum(|c| c.expired.get()));
+    out.counter("expired_subkeys", sum(|c| c.expired_fields.get()));
+    out.constants(&["expired_stale_perc", "expired_time_cap_reached_count"]);
+    out.counter("expire_cycle_cpu_milliseconds", sum(|c| c.expire_cycle_us.get()) / 1000);
+    out.counter("evicted_keys", sum(|c| c.evicted.get()));
+    out.counter("evicted_clients", counters.evicted_clients.get());
+    out.constants(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
+    out.counter("keyspace_hits", sum(|c| c.hits.get()));
+    out.counter("keyspace_misses", sum(|c| c.misses.get()));
+    out.constants(&["pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "latest_fork_usec", "total_forks"]);
+    out.constants(&["migrate_cached_sockets", "slave_expires_tracked_keys", "active_defrag_hits"]);
+    out.constants(&["active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
+    out.counter("total_active_defrag_time", sum(|c| c.relocation_us.get()) / 1000);
+    out.constants(&["current_active_defrag_time", "tracking_total_keys"]);
+    out.constants(&["tracking_total_items", "tracking_total_prefixes", "unexpected_error_replies"]);
+    out.counter("total_error_replies", counters.error_replies.get());
+    out.constants(&["dump_payload_sanitizations"]);
+    out.counter("total_reads_processed", sum(|c| c.reads.get()));
+    out.counter("total_writes_processed", sum(|c| c.writes.get()));
+    out.constants(&["io_threaded_reads_processed", "io_threaded_writes_processed"]);
+    out.constants(&["reply_buffer_shrinks", "reply_buffer_expands", "eventloop_cycles", "eventloop_duration_sum"]);
+    out.constants(&["eventloop_duration_cmd_sum", "instantaneous_eventloop_cycles_per_sec"]);
+    out.constants(&["instantaneous_eventloop_duration_usec"]);
+    out.counter("acl_access_denied_auth", counters.access_denied_auth.get());
+    out.constants(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    let (of_queries, of_replies) =
+        (&counters.query_buffer_limit_disconnections, &counters.output_buffer_limit_disconnections);
+    out.counter("client_query_buffer_limit_disconnections", of_queries.get());
+    out.counter("client_output_buffer_limit_disconnections", of_replies.get());
+}
+
+/// All commands and subcommands.
+fn commands(server: &Server) -> impl Iterator<Item = &CommandEntry> {
+    server.table.entries().iter().flat_map(|entry| [entry].into_iter().chain(entry.subcommands()))
+}
+
+/// Adds a row for each command that was ever called.
+pub(super) fn of_commands(look: &Look<'_>, out: &mut Figures) {
+    for entry in commands(look.server) {
+        let workers = &look.server.workers;
+        let sum = |of: fn(&CommandCounters) -> u64| workers.iter().map(|w| of(&w.commands[entry.index])).sum::<u64>();
+        let (calls, us) = (sum(|c| c.calls.get()), sum(|c| c.nanoseconds.get()) as f64 / 1e3);
+        let (rejected, failed) = (sum(|c| c.rejected.get()), sum(|c| c.failed.get()));
+        if calls + rejected + failed > 0 {
+            let columns = vec![
+                ("calls".into(), Value::Counter(calls)),
+                ("usec".into(), Value::Counter(us.round() as u64)),
+                ("usec_per_call".into(), Value::Ratio(us / calls.max(1) as f64)),
+                ("rejected_calls".into(), Value::Counter(rejected)),
+                ("failed_calls".into(), Value::Counter(failed)),
+            ];
+            out.row("cmdstat_", ("cmd", entry.full_name.clone()), columns);
+        }
+    }
+}
+
+/// Adds a row for each command whose times are known.
+pub(super) fn of_times(look: &Look<'_>, out: &mut Figures) {
+    let percentages = &look.settings.latency_tracking_info_percentiles;
+    for entry in commands(look.server) {
+        let all = look.server.workers.iter().map(|worker| &worker.latencies[entry.index]);
+        if let Some(bounds) = Latencies::percentiles(all, percentages) {
+            let columns = percentages.iter().zip(bounds);
+            let columns = columns.map(|(p, bound)| (format!("p{p}").into(), Value::Micros(bound as f64 / 1e3)));
+            out.row("latency_percentiles_usec_", ("cmd", entry.full_name.clone()), columns.collect());
+        }
+    }
+}
+
+/// Adds a row for each kind of error.
+pub(super) fn of_errors(look: &Look<'_>, out: &mut Figures) {
+    for (code, count) in &*look.server.errors.lock() {
+        out.row("errorstat_", ("error", code.clone()), vec![("count".into(), Value::Counter(*count))]);
+    }
+}
