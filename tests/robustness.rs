@@ -166,6 +166,84 @@ fn a_client_that_does_not_read_cannot_fill_the_memory() {
     wait_for(&mut other, "connected_clients", |count| count == "1");
 }
 
+/// Arguments are counted by where they lie, too: six bytes of a request made sixteen more that nobody saw.
+#[test]
+fn an_unfinished_command_of_many_arguments_is_counted_and_bounded() {
+    let server = Recipe::under_test().with("client-query-buffer-limit", "4mb").start();
+    let (mut client, mut other) = (server.client(), server.client());
+    let id = client.ok("CLIENT ID").integer();
+    let arguments = b"$0\r\n\r\n".repeat(10_000);
+    client.send(b"*1000000\r\n").expect("it is connected");
+    let mut figure = |field: &str| -> u64 {
+        let line = other.ok(&format!("CLIENT LIST ID {id}")).string();
+        let value = line.split(' ').find_map(|word| word.strip_prefix(field)?.strip_prefix('='));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    };
+    (0..5).for_each(|_| client.send(&arguments).expect("it is connected"));
+    let received = 5 * arguments.len() as u64;
+    while figure("tot-net-in") < received {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(figure("argv-mem") >= 50_000 * 16, "{}", figure("argv-mem"));
+    assert!(figure("tot-mem") >= received + 50_000 * 16, "{}", figure("tot-mem"));
+    // By their bytes alone the server would take twice as many and more. It may close before the last is sent.
+    (0..25).for_each(|_| drop(client.send(&arguments)));
+    wait_for(&mut other, "client_query_buffer_limit_disconnections", |count| count == "1");
+}
+
+/// Fifty million commands before AUTH, whose refusals nobody read, took 582 MB.
+#[test]
+fn before_authentication_a_client_costs_next_to_nothing() {
+    let server = Recipe::under_test().with("requirepass", "secret").with("io-threads", "2").start();
+    let mut operator = server.client();
+    operator.ok("AUTH secret");
+    let before: u64 = info(&mut operator, "used_memory").parse().expect("a number");
+    for command in [&b"PING\r\n"[..], b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"HELLO 9\r\n", b"AUTH wrong\r\n"] {
+        let mut client = server.client();
+        let flood = command.repeat(10_000);
+        let refused = (0..2000).find_map(|_| client.send(&flood).err()).expect("the server closes");
+        assert!(matches!(refused.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{refused}");
+    }
+    wait_for(&mut operator, "client_output_buffer_limit_disconnections", |count| count == "4");
+    // Many at once, each with much that was sent and nothing read, or with as long a command as is allowed.
+    let mut crowd: Vec<_> = (0..300).map(|_| server.client()).collect();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        let sent = match number % 3 {
+            0 => client.send(&b"PING\r\n".repeat(10_000)),
+            1 => client.send(&[&b"*10\r\n$16384\r\n"[..], &[b'x'; 10_000]].concat()),
+            _ => client.send(&[b'x'; 60_000]),
+        };
+        sent.expect("it is connected");
+    }
+    assert_eq!(operator.call(&["PING"]), b"+PONG\r\n");
+    let peak: u64 = info(&mut operator, "used_memory_peak").parse().expect("a number");
+    assert!(peak < before + (16 << 20), "{before} {peak}");
+}
+
+#[test]
+fn before_authentication_who_reads_is_answered_and_long_commands_are_refused() {
+    let server = Recipe::under_test().with("requirepass", "secret").start();
+    let refusal = b"-NOAUTH Authentication required.\r\n";
+    pipeline(&server, &b"PING\r\n".repeat(20_000), 20_000, |_, reply| assert_eq!(reply, refusal));
+    let mut client = server.client();
+    let pipelined = [&b"AUTH secret\r\n"[..], &b"INCR n\r\n".repeat(1000)].concat();
+    client.send(&pipelined).expect("it is connected");
+    assert_eq!(client.receive().expect("a reply"), b"+OK\r\n");
+    for number in 1..=1000 {
+        assert_eq!(client.receive().expect("a reply"), format!(":{number}\r\n").as_bytes());
+    }
+    for (command, text) in [
+        (b"*11\r\n".to_vec(), "unauthenticated multibulk length"),
+        (b"*2\r\n$4\r\nAUTH\r\n$16385\r\n".to_vec(), "unauthenticated bulk length"),
+        (vec![b'x'; 70_000], "too big inline request"),
+    ] {
+        let mut client = server.client();
+        client.send(&command).expect("it is connected");
+        let reply = client.receive_until_close().expect("the server closes");
+        assert_eq!(reply, format!("-ERR Protocol error: {text}\r\n").as_bytes());
+    }
+}
+
 /// Without a limit, nothing stopped a client that kept asking: megabytes of replies for a few bytes each.
 #[test]
 fn much_unread_holds_back_what_is_asked_for_further() {

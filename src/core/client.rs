@@ -49,6 +49,8 @@ pub struct ClientRecord {
     pub last_command: AtomicU64,
     /// Received bytes that wait for the rest of their command.
     pub query_bytes: AtomicU64,
+    /// Memory of what is decoded of that command, in bytes.
+    pub argument_bytes: AtomicU64,
     /// Bytes of replies that the socket did not take yet.
     pub output_bytes: AtomicU64,
     /// Bytes received in all.
@@ -109,8 +111,9 @@ impl ClientRecord {
 
     /// The memory that the connection takes, about, in bytes.
     pub fn memory(&self) -> u64 {
-        let parts = [&self.query_bytes, &self.output_bytes, &self.queued_bytes, &self.watched_bytes];
-        size_of::<ClientRecord>() as u64 + parts.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
+        let received = [&self.query_bytes, &self.argument_bytes, &self.queued_bytes];
+        let parts = received.into_iter().chain([&self.output_bytes, &self.watched_bytes]);
+        size_of::<ClientRecord>() as u64 + parts.map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
     }
 
     /// Whether the peer is on this machine.

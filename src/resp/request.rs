@@ -230,6 +230,17 @@ impl Request {
         self.bulk_len = None;
     }
 
+    /// Whether something of a command is decoded that need not be looked at again.
+    #[inline]
+    pub fn has_begun(&self) -> bool {
+        self.due.is_some() || self.position > 0
+    }
+
+    /// The memory that it takes beside the bytes of its buffer, in bytes.
+    pub fn room_bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>() + self.inline.capacity()
+    }
+
     /// The arguments, once complete. `buffer` must be the one last given to [`Request::decode`].
     #[inline]
     pub fn args<'a>(&'a self, buffer: &'a [u8]) -> Args<'a> {

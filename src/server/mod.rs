@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main thread: listeners, timer ──(sockets, round robin)──▶ worker threads, one per core
-//! worker: tokio current_thread ─ a task per connection ─ one flusher: log, then all replies
+//! worker: tokio current_thread ─ a task per connection ─ one flusher: execute, log, then all replies
 //! ```
 //!
 //! The only `async` code of the project is here.
@@ -12,16 +12,15 @@ pub mod affinity;
 pub mod client_eviction;
 pub mod connection;
 pub mod daemon;
-pub mod flusher;
 pub mod limits;
 pub mod listeners;
 pub mod parking;
-pub mod received;
 pub mod signals;
 pub mod socket;
 pub mod startup;
 pub mod supervisor;
 pub mod timer;
+pub mod turn;
 pub mod waits;
 pub mod worker;
 
@@ -45,5 +44,7 @@ mod recovery_tests;
 mod reload_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod turn_tests;
 #[cfg(test)]
 mod unit_tests;

@@ -53,14 +53,19 @@ impl Parking {
         if queues.is_empty() {
             self.wanted.notify_one();
         }
+        connection.queued.set(Some(busy));
         queues.entry(busy).or_default().push_back(Rc::clone(connection));
     }
 
-    /// Forgets a connection that has ended.
-    pub fn leave(&self, connection: &Connection, busy: Busy) {
+    /// Takes a connection out of its queue, if it stands in one: it has run, or has ended.
+    pub fn leave(&self, connection: &Connection) {
+        let Some(busy) = connection.queued.take() else { return };
         let mut queues = self.queues.borrow_mut();
         let Some(queue) = queues.get_mut(&busy) else { return };
-        queue.retain(|parked| !std::ptr::eq(&**parked, connection));
+        match queue.front() {
+            Some(first) if std::ptr::eq(&**first, connection) => drop(queue.pop_front()),
+            _ => queue.retain(|parked| !std::ptr::eq(&**parked, connection)),
+        }
         if queue.is_empty() {
             queues.remove(&busy);
         }
@@ -70,6 +75,7 @@ impl Parking {
     pub fn rebuild(&self, connections: &[Rc<Connection>]) {
         self.queues.borrow_mut().clear();
         for connection in connections {
+            connection.queued.set(None);
             if let Some(busy) = connection.parked() {
                 self.park(connection, busy);
             }
@@ -114,7 +120,7 @@ async fn retry(worker: &Rc<Worker>, busy: Busy) {
         if connection.parked() == Some(busy) {
             return;
         }
-        worker.parking.leave(&connection, busy);
+        worker.parking.leave(&connection);
         if let Some(other) = connection.parked() {
             worker.parking.park(&connection, other);
         }

@@ -4,31 +4,27 @@
 //! - A command runs on the thread that read it; nothing of a connection ever moves to another thread.
 //! - What tasks share is this thread's alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use super::connection::{self, Connection};
-use super::flusher;
 use super::parking::{self, Parking};
+use super::turn::{self, Turn};
 use crate::base::{clock, logging, slab};
 use crate::core::Server;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::{Accepted, Mail};
-use crate::exec::{Executor, GROUP_MAX};
-use crate::resp::{Output, Request};
+use crate::exec::Executor;
 use crate::server::socket::Stream;
 
 /// How much one read takes at most, in bytes.
 pub const READ_MAX_BYTES: usize = 64 * 1024;
-/// Output buffers kept for the next connections that need one.
-const SPARE_OUTPUTS_MAX: usize = 64;
 /// How often a worker looks for expired keys.
 const SWEEP_PERIOD: Duration = Duration::from_millis(50);
 /// How many expired keys go in one go, before connections have their turn again.
@@ -47,21 +43,6 @@ const RELOCATION_RETRY: usize = 50;
 /// How often idle connections are looked for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Short batches of commands from several connections.
-#[derive(Debug, Default)]
-struct Staged {
-    bytes: Vec<u8>,
-    /// Each with where its part of `bytes` ends.
-    connections: Vec<(Rc<Connection>, usize)>,
-}
-
-impl Drop for Staged {
-    /// A panic of ours came between: nobody else would ever answer those who wait.
-    fn drop(&mut self) {
-        self.connections.iter().for_each(|(connection, _)| connection.close());
-    }
-}
-
 /// What the tasks of one worker share.
 #[derive(Debug)]
 pub struct Worker {
@@ -73,85 +54,16 @@ pub struct Worker {
     pub executor: RefCell<Executor>,
     /// Where sockets are read into, one at a time.
     pub read_buffer: RefCell<Box<[u8]>>,
-    /// The commands of the group being executed.
-    pub requests: RefCell<Vec<Request>>,
-    /// What connections have sent in this turn of the event loop, to be executed together.
-    staged: RefCell<Staged>,
-    /// Whether the flusher is executing them.
-    pub executing_staged: Cell<bool>,
+    /// What it gathers in a turn of the event loop.
+    pub turn: Turn,
     /// Connections whose next command waits for a lock.
     pub parking: Parking,
-    /// Connections with replies that wait for the log.
-    pub flush_list: RefCell<Vec<Rc<Connection>>>,
-    /// Tells the flusher that the list is not empty any more.
-    pub flush_wanted: Notify,
     /// The progress of the log: changes whenever `synced` advances, or the log fails or heals.
     pub log_progress: watch::Receiver<u64>,
-    spare_outputs: RefCell<Vec<Output>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
 }
 
 impl Worker {
-    /// An output buffer for a connection that has something to say.
-    pub fn take_output(&self) -> Output {
-        self.spare_outputs.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Gives an output buffer back.
-    pub fn return_output(&self, mut output: Output) {
-        output.clear();
-        let mut spare = self.spare_outputs.borrow_mut();
-        if spare.len() < SPARE_OUTPUTS_MAX {
-            spare.push(output);
-        }
-    }
-
-    /// Leaves what a connection has sent to the flusher, which executes it with that of others.
-    pub fn stage(&self, connection: &Rc<Connection>, bytes: &[u8]) {
-        let mut staged = self.staged.borrow_mut();
-        if staged.connections.is_empty() {
-            self.flush_wanted.notify_one();
-        }
-        staged.bytes.extend_from_slice(bytes);
-        let end = staged.bytes.len();
-        staged.connections.push((Rc::clone(connection), end));
-    }
-
-    /// Executes what was staged, group by group: fetched ahead together, then run one after the other.
-    pub fn execute_staged(&self) {
-        let mut staged = self.staged.take();
-        if staged.connections.is_empty() {
-            return;
-        }
-        self.executing_staged.set(true);
-        let mut start = 0;
-        for group in staged.connections.chunks(GROUP_MAX) {
-            let parts: SmallVec<[&[u8]; GROUP_MAX]> =
-                group.iter().map(|(_, end)| &staged.bytes[std::mem::replace(&mut start, *end)..*end]).collect();
-            if parts.len() > 1 {
-                let firsts = group.iter().zip(&parts).map(|((connection, _), part)| (connection.selected_db(), *part));
-                self.executor.borrow_mut().prefetch_firsts(firsts);
-            }
-            for ((connection, _), part) in group.iter().zip(&parts) {
-                connection.execute_staged(self, part);
-            }
-        }
-        staged.connections.clear();
-        staged.bytes.clear();
-        self.staged.replace(staged);
-        self.executing_staged.set(false);
-    }
-
-    /// Puts a connection on the list of those whose replies are to be sent.
-    pub fn want_flush(&self, connection: &Rc<Connection>) {
-        let mut list = self.flush_list.borrow_mut();
-        // The flusher itself, when it executes what was staged, need not be told.
-        if list.is_empty() && !self.executing_staged.get() {
-            self.flush_wanted.notify_one();
-        }
-        list.push(Rc::clone(connection));
-    }
-
     /// A connection of this worker.
     fn connection(&self, client: u64) -> Option<Rc<Connection>> {
         self.connections.borrow().get(&client).cloned()
@@ -177,18 +89,13 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
         server,
         index,
         read_buffer: RefCell::new(vec![0; READ_MAX_BYTES].into_boxed_slice()),
-        requests: RefCell::new((0..GROUP_MAX).map(|_| Request::new()).collect()),
-        staged: RefCell::default(),
-        executing_staged: Cell::new(false),
+        turn: Turn::default(),
         parking: Parking::default(),
-        flush_list: RefCell::default(),
-        flush_wanted: Notify::new(),
         log_progress,
-        spare_outputs: RefCell::default(),
         connections: RefCell::default(),
     });
     let tasks = LocalSet::new();
-    tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", flusher::run));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", turn::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "parking", parking::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
@@ -326,8 +233,8 @@ async fn keep_running<F: Future<Output = ()> + 'static>(worker: Rc<Worker>, name
         logging::warning(format_args!("BUG: the {name} of worker {} panicked and starts again: {error}", worker.index));
         // What waited for it waits no longer in its list.
         let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
-        connections.iter().filter(|c| c.is_unreleased()).for_each(|connection| worker.want_flush(connection));
-        worker.flush_wanted.notify_one();
+        connections.iter().filter(|c| c.is_held()).for_each(|connection| worker.turn.want_flush(connection));
+        worker.turn.want();
         worker.parking.rebuild(&connections);
     }
 }

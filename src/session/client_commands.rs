@@ -216,12 +216,13 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
     let command = last.checked_sub(1).and_then(|index| names.get(index)).copied().unwrap_or("NULL");
     let (query, output) = (record.query_bytes.load(Relaxed), record.output_bytes.load(Relaxed));
     let queued = record.queued_bytes.load(Relaxed);
+    let arguments = record.argument_bytes.load(Relaxed);
     let labels = record.labels.lock();
     let first = format!("id={} addr={} laddr={} fd={} name=", record.id, record.peer, record.local, record.fd);
     let mut line = first.into_bytes();
     line.extend_from_slice(&labels.name);
     let rest = format!(
-        " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} qbuf={query} qbuf-free=0 argv-mem=0 \
+        " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} qbuf={query} qbuf-free=0 argv-mem={arguments} \
          multi-mem={queued} rbs=0 rbp=0 obl={output} oll=0 omem={output} tot-mem={} events={} cmd={command} user={} \
          redir=-1 resp={} lib-name=",
         seconds_since(record.created_ms),

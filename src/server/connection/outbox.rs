@@ -1,0 +1,176 @@
+//! What a connection has to send: replies and pushes, in one order.
+//!
+//! Invariants:
+//! - Nothing leaves before the block of the log that it may show is safe: see `server::turn`.
+//! - What the socket does not take waits in memory, up to `client-output-buffer-limit` of the connection's class.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::base::clock;
+use crate::base::config::OutputLimit;
+use crate::core::client::ClientRecord;
+use crate::core::stats::WorkerCounters;
+use crate::resp::Output;
+use crate::server::socket::Stream;
+
+/// How many pieces one write to a socket may have.
+const SLICES_MAX: usize = 64;
+/// What is sent before other connections have their turn, in bytes.
+const SENT_PER_TURN_BYTES: usize = 512 * 1024;
+/// Sent bytes are dropped from the front of what waits once they are this many, and half of it.
+const SENT_KEPT_BYTES: usize = 256 * 1024;
+
+/// What keeps bytes from leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// There is nothing to send.
+    Nothing,
+    /// They wait for the log; the flusher has the connection on its list.
+    Held,
+    /// The socket took less than there was.
+    Backlogged,
+}
+
+/// What came of an attempt to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Everything has left.
+    All,
+    /// The socket takes no more for now, or others have their turn.
+    Part,
+    /// The client has gone.
+    Failed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Replies and pushes, of which `sent` bytes are gone.
+    pub output: Output,
+    sent: usize,
+    /// What keeps them.
+    pub sending: Sending,
+    /// The block of the log that must be safe before they may leave.
+    pub needs_block: u64,
+    /// Whether the log had failed all the while that the last commands ran: then no write is among them.
+    pub writes_refused: bool,
+    /// Since when more than the soft limit waits to be sent, Unix ms; 0 for not.
+    over_soft_limit_since_ms: i64,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Outbox {
+            output: Output::default(),
+            sent: 0,
+            sending: Sending::Nothing,
+            needs_block: 0,
+            writes_refused: false,
+            over_soft_limit_since_ms: 0,
+        }
+    }
+}
+
+impl Outbox {
+    /// How much waits to be sent, in bytes.
+    pub fn unsent(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Holds what waits until this block of the log is safe. Returns whether it was not held already.
+    pub fn hold(&mut self, block: u64) -> bool {
+        let was_held = self.sending == Sending::Held;
+        self.needs_block = if was_held { self.needs_block.max(block) } else { block };
+        self.sending = Sending::Held;
+        !was_held
+    }
+
+    /// Drops what waits: nobody will read it.
+    pub fn discard(&mut self) {
+        self.output.clear();
+        self.sent = 0;
+        self.sending = Sending::Nothing;
+    }
+
+    /// Gives the empty buffer away.
+    pub fn take_empty(&mut self) -> Output {
+        self.sent = 0;
+        std::mem::take(&mut self.output)
+    }
+
+    /// Sends as much as the socket takes, but no more than one turn's part.
+    pub fn send(&mut self, stream: &Stream, record: &ClientRecord, counters: &WorkerCounters) -> Sent {
+        let mut sent_now = 0;
+        while self.sent < self.output.len() {
+            if sent_now >= SENT_PER_TURN_BYTES {
+                return self.keep_unsent(record);
+            }
+            let outcome = match self.output.one_slice(self.sent) {
+                Some(slice) => stream.try_write(&[IoSlice::new(slice)]),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let filled = self.output.slices(self.sent, &mut slices);
+                    stream.try_write(&slices[..filled])
+                }
+            };
+            match outcome {
+                Ok(written) => {
+                    counters.writes.add_alone(1);
+                    counters.net_output_bytes.add_alone(written as u64);
+                    record.total_output.store(record.total_output.load(Relaxed) + written as u64, Relaxed);
+                    self.sent += written;
+                    sent_now += written;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.keep_unsent(record),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Sent::Failed,
+            }
+        }
+        if self.sending == Sending::Backlogged {
+            note_active(record);
+        }
+        self.sending = Sending::Nothing;
+        self.over_soft_limit_since_ms = 0;
+        record.output_bytes.store(0, Relaxed);
+        Sent::All
+    }
+
+    /// Leaves the rest for when the socket takes more, without what has gone already.
+    fn keep_unsent(&mut self, record: &ClientRecord) -> Sent {
+        if self.sent > SENT_KEPT_BYTES && self.sent > self.output.len() / 2 {
+            self.sent -= self.output.drop_front(self.sent);
+        }
+        self.sending = Sending::Backlogged;
+        note_active(record);
+        record.output_bytes.store(self.unsent() as u64, Relaxed);
+        Sent::Part
+    }
+
+    /// Whether more waits to be sent than the limit allows.
+    pub fn is_over(&mut self, limit: OutputLimit) -> bool {
+        let waiting = self.unsent() as u64;
+        if limit.hard > 0 && waiting > limit.hard {
+            return true;
+        }
+        if limit.soft == 0 || waiting <= limit.soft {
+            self.over_soft_limit_since_ms = 0;
+            return false;
+        }
+        let now = clock::now_ms();
+        if self.over_soft_limit_since_ms == 0 {
+            self.over_soft_limit_since_ms = now;
+        }
+        now - self.over_soft_limit_since_ms > limit.soft_seconds as i64 * 1000
+    }
+
+    /// Whether more than the soft limit waited when it was last looked at.
+    pub fn is_above_soft_limit(&self) -> bool {
+        self.over_soft_limit_since_ms > 0
+    }
+}
+
+/// Notes that the client has done something now.
+pub fn note_active(record: &ClientRecord) {
+    record.active_ms.store(clock::now_ms() as u64, Relaxed);
+}

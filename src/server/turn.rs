@@ -1,0 +1,476 @@
+//! One turn of a worker: what has arrived is executed, then the log is flushed, then all replies leave.
+//!
+//! ```text
+//! connections' tasks ─ little that arrived ─▶ staged ─┐
+//!                    ─ much, or a rest ─▶ executed ─┐ │ at the end of the turn, together
+//!                                                   ▼ ▼
+//!                       replies ─▶ outboxes ─▶ the flush list ─▶ one write to the log ─▶ one write to each socket
+//! ```
+//!
+//! Connections that were executed in one turn of the event loop are flushed together. What they sent is executed
+//! together as well, if it is little: their cache misses overlap.
+//!
+//! Invariants:
+//! - Under `appendfsync always` a reply or a push leaves once the block that covers all it may show is synced; under
+//!   the other policies, once that block is written to the file.
+//! - If the log fails, a connection whose own change is not in it is closed without its replies: nobody can
+//!   say what becomes of that change. All others are served: reads go on, writes are refused.
+//! - Whatever panics in here, the next group of commands begins with nothing of the last.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use super::connection::state::State;
+use super::connection::{Connection, UNAUTHENTICATED_UNSENT_MAX_BYTES, UNSENT_MAX_BYTES};
+use super::worker::Worker;
+use crate::base::logging;
+use crate::core::client::ReplyMode;
+use crate::exec::{GROUP_MAX, Ran};
+use crate::persist::FsyncPolicy;
+use crate::resp::request::Progress;
+use crate::resp::{Args, Output, Request};
+
+/// What is executed before other connections have their turn, in bytes.
+const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
+/// What arrives in no more than this is executed together with what others have sent, in bytes.
+const STAGED_MAX_BYTES: usize = 512;
+/// Output buffers kept for the next connections that need one.
+const SPARE_OUTPUTS_MAX: usize = 64;
+
+/// What a worker gathers in a turn.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// What connections have sent, to be executed together.
+    staged: RefCell<Staged>,
+    /// Whether that happens just now.
+    is_executing_staged: Cell<bool>,
+    /// The commands of the group being executed.
+    decoded: RefCell<Decoded>,
+    /// Connections with replies that wait for the log.
+    flush_list: RefCell<Vec<Rc<Connection>>>,
+    /// Tells the flusher that there is something to execute, or to flush.
+    is_wanted: Notify,
+    spare_outputs: RefCell<Vec<Output>>,
+}
+
+/// Short batches of commands from several connections.
+#[derive(Debug, Default)]
+struct Staged {
+    bytes: Vec<u8>,
+    /// Each with where its part of `bytes` ends.
+    connections: Vec<(Rc<Connection>, usize)>,
+}
+
+impl Drop for Staged {
+    /// A panic of ours came between: nobody else would ever answer those who wait.
+    fn drop(&mut self) {
+        self.connections.iter().for_each(|(connection, _)| connection.close());
+    }
+}
+
+/// The commands of a group as they are decoded, used again by the next.
+#[derive(Debug)]
+struct Decoded {
+    requests: Vec<Request>,
+    /// Whether a group has begun and not ended.
+    is_in_use: bool,
+}
+
+impl Default for Decoded {
+    fn default() -> Self {
+        Decoded { requests: (0..GROUP_MAX).map(|_| Request::new()).collect(), is_in_use: false }
+    }
+}
+
+impl Decoded {
+    /// Begins a group with nothing in it, even if a panic has kept the last from ending.
+    fn begin(&mut self) -> &mut [Request] {
+        if std::mem::replace(&mut self.is_in_use, true) {
+            self.requests.iter_mut().for_each(Request::reset);
+        }
+        &mut self.requests
+    }
+
+    /// Ends a group, whose requests are reset.
+    fn end(&mut self) {
+        self.is_in_use = false;
+    }
+}
+
+impl Turn {
+    /// An output buffer for a connection that has something to say.
+    fn take_output(&self) -> Output {
+        self.spare_outputs.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives an output buffer back.
+    pub fn return_output(&self, mut output: Output) {
+        output.clear();
+        let mut spare = self.spare_outputs.borrow_mut();
+        if spare.len() < SPARE_OUTPUTS_MAX {
+            spare.push(output);
+        }
+    }
+
+    /// Leaves what a connection has sent to the end of the turn.
+    fn stage(&self, connection: &Rc<Connection>, bytes: &[u8]) {
+        let mut staged = self.staged.borrow_mut();
+        if staged.connections.is_empty() {
+            self.is_wanted.notify_one();
+        }
+        staged.bytes.extend_from_slice(bytes);
+        let end = staged.bytes.len();
+        staged.connections.push((Rc::clone(connection), end));
+    }
+
+    /// Puts a connection on the list of those whose replies are to be sent.
+    pub fn want_flush(&self, connection: &Rc<Connection>) {
+        let mut list = self.flush_list.borrow_mut();
+        // The flusher itself, when it executes what was staged, need not be told.
+        if list.is_empty() && !self.is_executing_staged.get() {
+            self.is_wanted.notify_one();
+        }
+        list.push(Rc::clone(connection));
+    }
+
+    /// Has the flusher look whether there is something to do.
+    pub fn want(&self) {
+        self.is_wanted.notify_one();
+    }
+}
+
+impl Connection {
+    /// Leaves little that has arrived to be executed with what other connections have sent in this turn of the
+    /// event loop. Returns whether it did.
+    pub(super) fn stage(self: &Rc<Self>, worker: &Worker, arrived: usize) -> bool {
+        if arrived > STAGED_MAX_BYTES || !self.inbox.borrow().received.is_empty() {
+            return false;
+        }
+        self.enter(State::Staged);
+        worker.turn.stage(self, &worker.read_buffer.borrow()[..arrived]);
+        true
+    }
+
+    /// Executes what was staged.
+    fn execute_staged(self: &Rc<Self>, worker: &Worker, bytes: &[u8]) {
+        if self.state() == (State::Over { abandoned: false }) {
+            return;
+        }
+        self.execute_new(worker, bytes);
+        self.settle(worker);
+        // A task that has nothing to do sleeps on: the next bytes, or the release of the replies, will wake it.
+        let is_busy = self.is_held() && !matches!(self.state(), State::Waiting | State::Over { .. });
+        if !is_busy {
+            self.wake();
+        }
+    }
+
+    /// Executes everything complete, of the incomplete command of before and of what has arrived.
+    pub(super) fn execute_arrived(self: &Rc<Self>, worker: &Worker, arrived: usize) {
+        let shared = worker.read_buffer.borrow();
+        let arrived = &shared[..arrived];
+        if self.inbox.borrow().received.is_empty() {
+            self.execute_new(worker, arrived);
+        } else {
+            self.keep_arrived(arrived);
+            drop(shared);
+            self.execute_received(worker);
+        }
+        self.settle(worker);
+    }
+
+    /// Executes more of what was received before.
+    pub(super) fn execute_unexecuted(self: &Rc<Self>, worker: &Worker) {
+        self.execute_received(worker);
+        self.settle(worker);
+    }
+
+    /// Tries again what is parked; see [`Connection::parked`] for whether it ran.
+    pub fn execute_parked(self: &Rc<Self>, worker: &Worker) {
+        if self.state().is_over() {
+            return;
+        }
+        self.execute_received(worker);
+        self.queue_replies(worker);
+        if self.parked().is_none() {
+            self.wake();
+        }
+    }
+
+    /// What was executed is over: its replies are to leave, and what could not be executed waits.
+    fn settle(self: &Rc<Self>, worker: &Worker) {
+        self.queue_replies(worker);
+        if let Some(busy) = self.parked() {
+            worker.parking.park(self, busy);
+        }
+    }
+
+    /// Executes what has arrived while nothing waited; keeps the rest.
+    fn execute_new(&self, worker: &Worker, bytes: &[u8]) {
+        let mut inbox = self.inbox.borrow_mut();
+        let (consumed, next) = self.execute(worker, bytes, &mut inbox.decoding);
+        if consumed < bytes.len() {
+            inbox.received.extend(&bytes[consumed..], 0);
+        }
+        drop(inbox);
+        self.enter(next);
+        self.note_received(worker);
+    }
+
+    /// Executes what was received, or a turn's part of it. Returns what it would do next, were it not over.
+    pub(super) fn execute_received(&self, worker: &Worker) -> State {
+        let next = {
+            let inbox = &mut *self.inbox.borrow_mut();
+            let (consumed, next) = self.execute(worker, inbox.received.as_slice(), &mut inbox.decoding);
+            inbox.received.consume(consumed);
+            next
+        };
+        self.enter(next);
+        self.note_received(worker);
+        next
+    }
+
+    /// Executes the complete commands at the beginning of `bytes`; returns how many bytes they took, and what the
+    /// connection is to do next. `decoding` says how far the first of them is decoded, and then the last.
+    fn execute(&self, worker: &Worker, bytes: &[u8], decoding: &mut Request) -> (usize, State) {
+        let _ending = EndOnPanic(self);
+        let log = worker.server.store.log();
+        let failure = log.is_poisoned().then(|| log.failure()).flatten();
+        let outcome = self.execute_complete(worker, bytes, decoding);
+        self.outbox.borrow_mut().writes_refused = failure.is_some() && failure == log.failure();
+        outcome
+    }
+
+    fn execute_complete(&self, worker: &Worker, bytes: &[u8], decoding: &mut Request) -> (usize, State) {
+        let mut client = self.client.borrow_mut();
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.output.capacity() == 0 && outbox.output.is_empty() {
+            outbox.output = worker.turn.take_output();
+        }
+        let mut executor = worker.executor.borrow_mut();
+        let mut group = worker.turn.decoded.borrow_mut();
+        let requests = group.begin();
+        if decoding.has_begun() {
+            requests[0] = std::mem::take(decoding);
+        }
+        let (mut consumed, mut next) = (0, State::Idle);
+        loop {
+            executor.refresh_settings();
+            let limits = client.limits(executor.settings().proto_max_bulk_len);
+            // Before authentication one command may change what the next may be.
+            let (most, unsent_max) = match client.user {
+                Some(_) => (GROUP_MAX, UNSENT_MAX_BYTES),
+                None => (1, UNAUTHENTICATED_UNSENT_MAX_BYTES),
+            };
+            let (mut decoded, mut at, mut error) = (0, consumed, None);
+            let mut begins = [0; GROUP_MAX];
+            while decoded < most {
+                match requests[decoded].decode(&bytes[at..], limits) {
+                    Ok(Progress::Complete(taken)) => {
+                        // An empty line or array is nothing, not even a command.
+                        if requests[decoded].args(bytes).is_empty() {
+                            requests[decoded].reset();
+                        } else {
+                            begins[decoded] = at;
+                            decoded += 1;
+                        }
+                        at += taken;
+                    }
+                    Ok(Progress::Incomplete) => break,
+                    Err(mistake) => {
+                        error = Some(mistake);
+                        break;
+                    }
+                }
+            }
+            let mut calls = [Args::NONE; GROUP_MAX];
+            for ((call, request), &begin) in calls.iter_mut().zip(requests.iter()).zip(&begins[..decoded]) {
+                *call = request.args(&bytes[begin..]);
+            }
+            let Ran { executed, parked } = match decoded {
+                0 => Ran { executed: 0, parked: None },
+                _ => executor.run(&mut client, &calls[..decoded], &mut outbox.output, worker.parking.patience()),
+            };
+            consumed = if executed < decoded { begins[executed] } else { at };
+            if client.wait.is_some() || client.closing || parked.is_some() {
+                next = match parked {
+                    Some(busy) => State::Parked(busy),
+                    None if client.closing => State::Closing,
+                    None => State::Waiting,
+                };
+                requests.iter_mut().for_each(Request::reset);
+                break;
+            }
+            if let Some(mistake) = error {
+                if client.reply_mode == ReplyMode::On {
+                    outbox.output.error_bytes(&mistake.wire());
+                }
+                (client.closing, next) = (true, State::Closing);
+                consumed = bytes.len();
+                requests.iter_mut().for_each(Request::reset);
+                break;
+            }
+            requests[..decoded].iter_mut().for_each(Request::reset);
+            let is_enough = consumed >= EXECUTED_PER_TURN_BYTES || outbox.unsent() > unsent_max;
+            if is_enough && decoded == most && consumed < bytes.len() {
+                next = State::Unexecuted;
+                break;
+            }
+            if decoded < most {
+                // What is incomplete goes on where it stopped, once more has arrived.
+                if requests[decoded].has_begun() {
+                    *decoding = std::mem::take(&mut requests[decoded]);
+                }
+                break;
+            }
+        }
+        group.end();
+        (consumed, next)
+    }
+
+    /// Has the replies sent when the log allows it.
+    pub(super) fn queue_replies(self: &Rc<Self>, worker: &Worker) {
+        if self.client.borrow().aborted {
+            return self.discard();
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.output.is_empty() {
+            worker.turn.return_output(outbox.take_empty());
+            drop(outbox);
+            if self.state() == State::Closing {
+                self.enter(State::Over { abandoned: false });
+            }
+            return;
+        }
+        // A log that has failed cannot hold back what was read, nor the error that writes are answered with.
+        let needs = if outbox.writes_refused { 0 } else { worker.server.store.log().position() };
+        drop(outbox);
+        self.hold(worker, needs);
+    }
+
+    /// Has the flusher send what waits once this block of the log is safe.
+    fn hold(self: &Rc<Self>, worker: &Worker, block: u64) {
+        let is_new = self.outbox.borrow_mut().hold(block);
+        if is_new {
+            worker.turn.want_flush(self);
+        }
+        if self.is_over_output_limit(worker) {
+            self.end_over_output_limit(worker);
+        }
+    }
+
+    /// Sends something that is no reply, behind what it is sent already, once this block of the log is safe.
+    pub fn push(self: &Rc<Self>, worker: &Worker, bytes: &[u8], block: u64) {
+        if self.state().is_over() || self.state() == State::Closing {
+            return;
+        }
+        {
+            let mut outbox = self.outbox.borrow_mut();
+            if outbox.output.capacity() == 0 && outbox.output.is_empty() {
+                outbox.output = worker.turn.take_output();
+            }
+            outbox.output.raw(bytes);
+        }
+        self.hold(worker, block);
+    }
+}
+
+/// Ends a connection in whose commands we panic: what it has sent would have us do so again.
+struct EndOnPanic<'a>(&'a Connection);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
+/// Executes what was staged, group by group: fetched ahead together, then run one after the other.
+fn execute_staged(worker: &Worker) {
+    let mut staged = worker.turn.staged.take();
+    if staged.connections.is_empty() {
+        return;
+    }
+    worker.turn.is_executing_staged.set(true);
+    let mut start = 0;
+    for group in staged.connections.chunks(GROUP_MAX) {
+        let parts: SmallVec<[&[u8]; GROUP_MAX]> =
+            group.iter().map(|(_, end)| &staged.bytes[std::mem::replace(&mut start, *end)..*end]).collect();
+        if parts.len() > 1 {
+            let firsts = group.iter().zip(&parts).map(|((connection, _), part)| (connection.selected_db(), *part));
+            worker.executor.borrow_mut().prefetch_firsts(firsts);
+        }
+        for ((connection, _), part) in group.iter().zip(&parts) {
+            connection.execute_staged(worker, part);
+        }
+    }
+    staged.connections.clear();
+    staged.bytes.clear();
+    worker.turn.staged.replace(staged);
+    worker.turn.is_executing_staged.set(false);
+}
+
+/// Connections whose replies wait for the log.
+struct Waiting(Vec<Rc<Connection>>);
+
+impl Drop for Waiting {
+    /// The flusher has ended, by a panic perhaps: nobody else would ever answer those who wait.
+    fn drop(&mut self) {
+        self.0.iter().for_each(|connection| connection.discard());
+    }
+}
+
+/// Ends turns: executes and flushes whenever connections ask for it or the log advances.
+pub async fn run(worker: Rc<Worker>) {
+    let mut progress = worker.log_progress.clone();
+    let mut waiting = Waiting(Vec::new());
+    // Whatever an earlier run of this left behind, should a panic have ended it, comes first.
+    worker.turn.is_executing_staged.set(false);
+    worker.turn.want();
+    loop {
+        tokio::select! {
+            biased;
+            () = worker.turn.is_wanted.notified() => {}
+            changed = progress.changed(), if !waiting.0.is_empty() => if changed.is_err() { return },
+        }
+        execute_staged(&worker);
+        waiting.0.append(&mut worker.turn.flush_list.borrow_mut());
+        flush(&worker, &mut waiting.0);
+    }
+}
+
+fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
+    let log = worker.server.store.log();
+    let durable = if log.policy() == FsyncPolicy::Always && log.is_active() {
+        if waiting.iter().any(|connection| connection.needs_block() > log.synced()) {
+            log.kick();
+        }
+        log.synced()
+    } else {
+        // An error poisons the log.
+        log.flush().unwrap_or_else(|_| log.written())
+    };
+    let failed = log.is_poisoned();
+    let mut closed = 0;
+    waiting.retain(|connection| {
+        if connection.needs_block() <= durable || !log.is_active() {
+            connection.release(worker);
+            return false;
+        }
+        if failed && connection.has_unlogged_change(durable) {
+            connection.discard();
+            closed += 1;
+        } else if failed {
+            connection.release(worker);
+        }
+        !failed
+    });
+    if closed > 0 {
+        let cause = log.poisoned().unwrap_or_default();
+        logging::warning(format_args!("{closed} connections close, for the log failed under their commands: {cause}"));
+    }
+}
