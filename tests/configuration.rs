@@ -75,12 +75,12 @@ fn writes_are_refused_without_enough_replicas() {
 
 #[test]
 fn the_score_for_the_kernel_follows() {
-    let server = Recipe::under_test().start();
+    let server = Recipe::under_test().with("oom-score-adj-values", "20 0 0").start();
     let mut client = server.client();
     let own: i64 = fs::read_to_string("/proc/self/oom_score_adj").expect("a score").trim().parse().expect("a number");
     let score = || of_process(&server, "oom_score_adj").parse::<i64>().expect("a number");
     assert_eq!(score(), own);
-    client.ok("CONFIG SET oom-score-adj yes oom-score-adj-values \"20 0 0\"");
+    client.ok("CONFIG SET oom-score-adj yes");
     assert_eq!(score(), (own + 20).min(1000));
     client.ok("CONFIG SET oom-score-adj absolute oom-score-adj-values \"900 0 0\"");
     assert_eq!(score(), 900);
@@ -178,4 +178,23 @@ fn the_largest_clients_are_closed_when_all_take_too_much() {
 
     let _kept = begin(9 << 20, true);
     assert_eq!(evicted(2), 2, "who is kept makes the others go: {}", server.log());
+}
+
+#[test]
+fn more_effort_removes_expired_keys_sooner() {
+    let server = Recipe::under_test().with("io-threads", "1").start();
+    let mut client = server.client();
+    let mut delay = |effort: u32| {
+        client.ok(&format!("CONFIG SET active-expire-effort {effort}"));
+        let start = std::time::Instant::now();
+        for _ in 0..20 {
+            client.ok("SET k v PX 1");
+            while client.ok("DBSIZE").integer() > 0 {
+                sleep(Duration::from_millis(1));
+            }
+        }
+        start.elapsed()
+    };
+    let (little, much) = (delay(1), delay(10));
+    assert!(much < little, "{much:?} with the most, {little:?} with the least");
 }

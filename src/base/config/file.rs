@@ -119,11 +119,13 @@ impl Loader {
             // The only directive that may stand without a value: no save points.
             Kind::SavePoints if words.is_empty() => words.push(Vec::new()),
             _ if words.is_empty() => return Err("wrong number of arguments".into()),
-            Kind::SavePoints | Kind::Addresses | Kind::OutputLimits if words.len() == 1 && !words[0].is_empty() => {
-                words = words[0].split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect();
-            }
             Kind::ReplicaOf if words.len() != 2 && !words[0].is_empty() => {
                 return Err("wrong number of arguments".into());
+            }
+            Kind::ReplicaOf => {}
+            // As one quoted word, which a command line makes of it.
+            _ if directive.kind.takes_words() && words.len() == 1 && !words[0].is_empty() => {
+                words = words[0].split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect();
             }
             _ => {}
         }
@@ -241,6 +243,17 @@ mod tests {
             Err(ConfigError::Line { line_number, line, problem, .. }) => (line_number, line, problem),
             other => panic!("{text}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn words_may_come_as_one_quoted_word() {
+        let text = b"oom-score-adj-values \"20 30 40\"\nshutdown-on-sigterm \"now save\"\n\
+            latency-tracking-info-percentiles '50 99'\nsave \"1 2\"\n";
+        let settings = Config::from_text(text).expect("a valid text").settings();
+        assert_eq!(settings.oom_score_adj_values, [20, 30, 40]);
+        assert_eq!(settings.shutdown_on_sigterm, ["save", "now"]);
+        assert_eq!(settings.latency_tracking_info_percentiles, [50.0, 99.0]);
+        assert_eq!(settings.save, [SavePoint { seconds: 1, changes: 2 }]);
     }
 
     #[test]
