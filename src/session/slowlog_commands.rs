@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn quick_commands_that_are_slow_together_make_one_entry() {
+        let mut t = Runner::with_config("slowlog-log-slower-than 1000\n");
+        let append = [b"APPEND".to_vec(), b"k".to_vec(), vec![b'x'; 30_000_000]];
+        t.run_two(&[b"GET".to_vec(), b"k".to_vec()], &append);
+        assert_eq!(t.server.slowlog.len(), 1);
+        assert!(newest(&t).starts_with("APPEND k xxx"), "it had most to do");
+    }
+
+    #[test]
     fn long_calls_are_cut_and_secrets_left_out() {
         let mut t = logging_all();
         for (line, shown) in [

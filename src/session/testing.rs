@@ -54,6 +54,15 @@ impl Runner {
         self.client = connection(&self.server, peer);
     }
 
+    /// Runs two commands that arrive together.
+    pub(super) fn run_two(&mut self, one: &[Vec<u8>], other: &[Vec<u8>]) {
+        let (mut out, executor, client) = (Output::new(), &mut self.executor, &mut self.client);
+        let ran = with_args(one, |one| {
+            with_args(other, |other| executor.run(client, &[one, other], &mut out, crate::exec::PATIENCE).executed)
+        });
+        assert_eq!(ran, 2);
+    }
+
     /// Runs one command line and returns the reply with spaces for its line ends.
     pub(super) fn run(&mut self, line: &str) -> String {
         let mut out = Output::new();
