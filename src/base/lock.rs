@@ -30,6 +30,8 @@ pub enum Rank {
     Manifest,
     /// One fsync at a time.
     Syncing,
+    /// Who cuts the journal into blocks.
+    JournalCut,
     /// The writer of the log's file.
     LogWriter,
     /// The gate: one lock a worker, by its number. Nothing above this line is waited for behind the closed gate.

@@ -12,7 +12,7 @@ use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
 use crate::core::{Call, Command, CommandError, Outcome, Server, Unit, Wants, flags};
 use crate::keyspace::{Busy, Held, Keyspace};
-use crate::persist::log::Appender;
+use crate::persist::Appender;
 use crate::resp::{Args, Output, Reply};
 
 /// Room for records that a worker keeps for the next unit, in bytes.
@@ -145,17 +145,17 @@ pub(super) fn find_other_keys(keyspace: &Keyspace, command: &Command, args: Args
 /// What is wanted of a unit now.
 #[inline]
 pub(super) fn wants(server: &Server) -> Wants {
-    Wants { records: server.store.log().is_active(), events: false }
+    Wants { records: server.store.journal().wants(), events: false }
 }
 
 /// Hands the records of a unit to the log: all of them inside one block, whose number it gives; without any, that of
 /// the last. The caller holds the shards' locks.
 #[inline]
 pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
-    let log = server.store.log();
+    let journal = server.store.journal();
     if unit.has_records() {
         let (records, barriers) = unit.records();
-        let mut appender = log.appender(worker);
+        let mut appender = journal.appender(worker);
         if !barriers.is_empty() {
             append_barriers(&mut appender, records, barriers);
         }
@@ -164,7 +164,7 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
             *records = Default::default();
         }
     }
-    log.position()
+    journal.position()
 }
 
 /// Appends the barriers and the records before each of them; leaves those behind the last.

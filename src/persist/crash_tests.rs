@@ -91,7 +91,7 @@ impl Model {
             self.appended += 1;
             let n = self.appended;
             apply(&mut self.state, n);
-            let mut appender = self.store.log().appender((n % 2) as usize);
+            let mut appender = self.store.journal().appender((n % 2) as usize);
             if n.is_multiple_of(29) {
                 appender.barrier(&super::testing::barrier(0, b"FLUSHALL"));
                 continue;
@@ -394,7 +394,7 @@ fn fail_everywhere(script: fn(&mut Model), fault: Fault) {
         assert_eq!(model.store.log().poisoned(), None, "{fault:?} at {at}");
         model.append(5);
         model.sync().unwrap();
-        assert!(model.store.log().synced() >= model.store.log().position());
+        assert!(model.store.log().synced() >= model.store.journal().position());
         for seed in 0..4 {
             let image = storage.recover_image(seed);
             Model::open(&image, 2, model.appended, model.appended, true)

@@ -1,7 +1,7 @@
 //! Persistence: log, snapshot, manifest, recovery. This layer deals in bytes and knows no command.
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
-//! [`verbs`], [`record`], [`block`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
+//! [`verbs`], [`record`], [`block`], [`journal`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
 //! [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
 //! imports the keyspace, a command or the executor.
 
@@ -12,6 +12,7 @@ mod crash_tests;
 pub mod error;
 pub mod format;
 pub mod fsync;
+pub mod journal;
 pub mod log;
 pub mod manifest;
 pub mod rdb;
@@ -29,7 +30,8 @@ pub mod wire;
 
 pub use chunk::{Chunk, ChunkWriter, Entry, WireValue};
 pub use error::PersistError;
-pub use log::{Appender, FsyncPolicy, Log};
+pub use journal::{Appender, Journal, Sink};
+pub use log::{FsyncPolicy, Log};
 pub use record::{Args, Effect, EncodedVerb, Record};
 pub use recover::{Epoch, Recovery, RecoverySummary, Window};
 pub use snapshot::{FinishedSnapshot, SnapshotWriter};

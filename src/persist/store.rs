@@ -17,6 +17,7 @@ use super::format::{
     torn_name,
 };
 use super::fsync::FsyncThread;
+use super::journal::{Journal, Sink};
 use super::log::{FsyncPolicy, Log, LogCut, LogSetup};
 use super::manifest;
 use super::recover::{Recovery, Torn, recover};
@@ -52,6 +53,7 @@ pub struct StoreOptions {
 /// A data directory in use by this process.
 pub struct Store {
     storage: Arc<dyn Storage>,
+    journal: Arc<Journal>,
     log: Arc<Log>,
     manifest: Mutex<ManifestWire>,
     next_snapshot: AtomicU64,
@@ -141,18 +143,21 @@ impl Store {
 
         let highest = |of: fn(&str) -> Option<u64>| files.iter().filter_map(|name| of(name)).max();
         let after_disk = highest(segment_number).map_or(1, |number| number.saturating_add(1));
+        let found = &recovery.summary;
+        let journal = Journal::new(options.workers, found.last_block, found.last_time_ms, Arc::clone(&options.clock));
+        let journal = Arc::new(journal);
         let log = Arc::new(Log::new(LogSetup {
             storage: Arc::clone(&storage),
-            workers: options.workers,
+            journal: Arc::clone(&journal),
             hash_seed: manifest.hash_seed,
             generation: options.generation,
             policy: options.policy,
-            clock: Arc::clone(&options.clock),
             last_block: recovery.summary.last_block,
             last_crc: recovery.last_crc,
             next_segment: manifest.next_segment.max(after_disk),
             bytes: recovery.summary.log_bytes,
         }));
+        journal.attach(Arc::clone(&log) as Arc<dyn Sink>);
         manifest.current.segments = segments_in_use(&recovery);
         if options.appendonly {
             manifest.current.segments.push(log.start()?);
@@ -177,6 +182,7 @@ impl Store {
         let store = Self {
             base_bytes: AtomicU64::new(recovery.summary.snapshot_bytes),
             storage,
+            journal,
             log,
             manifest: Mutex::new(Rank::Manifest, manifest),
             next_snapshot: AtomicU64::new(next_snapshot),
@@ -190,7 +196,13 @@ impl Store {
         Ok((store, recovery))
     }
 
-    /// The log.
+    /// The stream of effects.
+    #[inline]
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The log: the stream's file.
     pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
@@ -317,7 +329,7 @@ impl Store {
             log_bytes: self.log.bytes(),
             base_bytes: self.base_bytes.load(Ordering::Relaxed),
             last_block: self.log.written(),
-            pending_bytes: self.log.pending_bytes(),
+            pending_bytes: self.journal.pending_bytes(),
         }
     }
 
@@ -385,6 +397,13 @@ impl Store {
         let retired = self.log.retired().filter(|retired| recyclable && names.contains(retired));
         names.retain(|name| Some(name) != retired.as_ref() && self.storage.remove(name).is_err());
         (names, retired.is_some())
+    }
+}
+
+impl Drop for Store {
+    /// The journal and the log hold each other.
+    fn drop(&mut self) {
+        self.journal.detach_all();
     }
 }
 

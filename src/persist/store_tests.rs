@@ -34,11 +34,11 @@ fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
     let (store, recovery) = Store::open(storage, options(7, true)).unwrap();
     assert!(recovery.summary().fresh);
     let log = store.log();
-    log.append(0, 1, 1, 0, &[b"SET", b"a", b"1"]);
+    log.journal().append(0, 1, 1, 0, &[b"SET", b"a", b"1"]);
     let cut = store.cut_now().unwrap();
     log.sync_sealed().unwrap();
-    log.append(1, 2, 1, 5, &[b"SET", b"c", b"3", b"PXAT", b"1700000001000"]);
-    log.append(0, 1, 2, 0, &[b"DEL", b"a"]);
+    log.journal().append(1, 2, 1, 5, &[b"SET", b"c", b"3", b"PXAT", b"1700000001000"]);
+    log.journal().append(0, 1, 2, 0, &[b"DEL", b"a"]);
     log.flush().unwrap();
     let mut writer = store.snapshot_writer(&cut).unwrap();
     let of_three = |chunk: &mut ChunkWriter<'_>| {
@@ -52,8 +52,8 @@ fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
     let summary = store.commit(cut, finished).unwrap();
     assert_eq!((summary.entries, summary.cut_block), (3, 2));
     assert_eq!(summary.not_removed, Vec::<String>::new());
-    log.appender(0).barrier(&super::testing::barrier(5, b"FLUSHDB"));
-    log.append(1, 0, 1, 0, &[b"SET", b"d", &[b'y'; 30]]);
+    log.journal().appender(0).barrier(&super::testing::barrier(5, b"FLUSHDB"));
+    log.journal().append(1, 0, 1, 0, &[b"SET", b"d", &[b'y'; 30]]);
     log.flush().unwrap();
     store
 }
@@ -140,14 +140,14 @@ fn recycled_sample() -> (SimStorage, &'static str, Vec<String>) {
     let (store, recovery) = open(&storage, 1).unwrap();
     drop(recovery);
     for seq in 0..40 {
-        store.log().append(0, 0, seq, 0, &[b"SET", b"old", &[b'o'; 200]]);
+        store.journal().append(0, 0, seq, 0, &[b"SET", b"old", &[b'o'; 200]]);
         store.log().flush().unwrap();
     }
     for _ in 0..2 {
         snapshot(&store);
     }
     for seq in 40..43 {
-        store.log().append(0, 0, seq, 0, &[b"SET", b"new", seq.to_string().as_bytes()]);
+        store.journal().append(0, 0, seq, 0, &[b"SET", b"new", seq.to_string().as_bytes()]);
         store.log().sync_now().unwrap();
     }
     drop(store);
@@ -245,7 +245,7 @@ fn nothing_is_written_over_while_a_recovery_may_read_it() {
         let storage = SimStorage::new();
         let (store, recovery) = open(&storage, 1).unwrap();
         let recovery = living.then_some(recovery);
-        store.log().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
+        store.journal().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
         snapshot(&store);
         drop(recovery);
         let spare = storage.get("log-0000000000000003.ik").unwrap();
@@ -269,20 +269,20 @@ fn rotated_sample(synced: bool) -> SimStorage {
     let storage = SimStorage::new();
     let (store, _) = open(&storage, 1).unwrap();
     let log = store.log();
-    log.append(0, 0, 1, 0, &[b"SET", b"a", b"1"]);
+    log.journal().append(0, 0, 1, 0, &[b"SET", b"a", b"1"]);
     log.sync_now().unwrap();
     let freeze = |take: &mut dyn FnMut()| {
-        log.append(0, 0, 2, 0, &[b"SET", b"b", b"2"]);
+        log.journal().append(0, 0, 2, 0, &[b"SET", b"b", b"2"]);
         take();
         Some(())
     };
     let ((), cut) = store.cut(|| (), freeze).unwrap();
-    log.append(0, 0, 3, 0, &[b"SET", b"c", b"3"]);
+    log.journal().append(0, 0, 3, 0, &[b"SET", b"c", b"3"]);
     log.flush().unwrap();
     if synced {
         log.sync().unwrap();
     }
-    log.append(0, 0, 4, 0, &[b"SET", b"d", b"4"]);
+    log.journal().append(0, 0, 4, 0, &[b"SET", b"d", b"4"]);
     log.flush().unwrap();
     std::mem::forget(cut);
     storage
@@ -316,7 +316,7 @@ fn a_later_segment_convicts_only_of_what_was_synced() {
                     let torn = recovery.summary().torn.clone().unwrap();
                     assert_eq!((torn.block, torn.followers), (2, vec![2]));
                     assert!(image.get("log-0000000000000002.torn-0").is_some() && image.get(follower).is_none());
-                    store.log().append(0, 0, 2, 0, &[b"SET", b"new", b"5"]);
+                    store.journal().append(0, 0, 2, 0, &[b"SET", b"new", b"5"]);
                     let _ = store.log().sync_now();
                 }
                 let image = image.recover_image(crash);
@@ -463,7 +463,7 @@ fn a_torn_tail_is_kept_aside_and_reported_once() {
     assert_eq!((torn.block, torn.forced), (4, false));
     let aside = format!("log-0000000000000002.torn-{}", torn.offset);
     assert_eq!(storage.get(&aside).unwrap(), log[torn.offset as usize..log.len() - 1]);
-    store.log().append(0, 1, 1, 0, &[b"SET", b"after", b"tear"]);
+    store.journal().append(0, 1, 1, 0, &[b"SET", b"after", b"tear"]);
     store.log().flush().unwrap();
     drop(store);
     let (_, recovery) = open(&storage, 3).unwrap();
@@ -497,7 +497,7 @@ fn damage_below_the_durable_mark_is_corruption_even_at_the_end_of_the_file() {
     let storage = SimStorage::new();
     let (store, _) = open(&storage, 1).unwrap();
     for seq in 0..3 {
-        store.log().append(0, 0, seq, 0, &[b"SET", b"k", b"v"]);
+        store.journal().append(0, 0, seq, 0, &[b"SET", b"k", b"v"]);
         store.log().sync_now().unwrap();
     }
     drop(store);
@@ -540,7 +540,7 @@ fn sizes_follow_the_log_and_the_snapshot() {
     assert_eq!(sizes.log_bytes, (log.len() - SEGMENT_HEADER) as u64);
     assert_eq!(sizes.base_bytes, storage.get(SNAPSHOT).unwrap().len() as u64);
     assert_eq!((sizes.last_block, sizes.pending_bytes), (4, 0));
-    store.log().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
+    store.journal().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
     assert!(store.sizes().pending_bytes > 0);
 }
 
@@ -589,9 +589,9 @@ fn cuts_amid_running_workers_are_exact() {
                     *count += 1;
                     let (key, value) = ([worker as u8], count.to_string());
                     let args: [&[u8]; 3] = [b"SET", &key, value.as_bytes()];
-                    store.log().append(worker, worker as u16, *count, 0, &args);
+                    store.journal().append(worker, worker as u16, *count, 0, &args);
                     drop((count, entered));
-                    let position = store.log().position();
+                    let position = store.journal().position();
                     store.log().kick();
                     while store.log().synced() < position {
                         std::thread::yield_now();
@@ -660,7 +660,7 @@ proptest! {
         let storage = SimStorage::new();
         let (store, _) = open(&storage, 1).unwrap();
         for seq in 0..12u64 {
-            store.log().append(0, 0, seq, 0, &[b"SET", b"k", &[b'v'; 200]]);
+            store.journal().append(0, 0, seq, 0, &[b"SET", b"k", &[b'v'; 200]]);
             store.log().flush().unwrap();
             if seq == 5 {
                 store.log().sync_now().unwrap();
@@ -736,7 +736,7 @@ fn a_directory_of_version_1_is_of_version_2_as_soon_as_it_is_opened() {
         [2, 1, 2, 1],
         "before anything was appended or saved"
     );
-    store.log().append(0, 1, 3, 0, &[b"SET", b"a", b"again"]);
+    store.journal().append(0, 1, 3, 0, &[b"SET", b"a", b"again"]);
     store.log().sync_now().unwrap();
     drop((store, recovery));
     let (_, recovery) = open(&storage.process_image(), 3).unwrap();

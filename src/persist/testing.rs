@@ -2,7 +2,7 @@
 
 use super::record::{Effect, Record};
 use super::verbs::{BarrierWriter, RecordWriter, Verb};
-use super::{Appender, Log, WireValue};
+use super::{Appender, Journal, WireValue};
 
 /// One record: SET key value, with PXAT and a time behind if it expires, or DEL key.
 pub(crate) fn record(shard: u16, seq: u64, db: u32, words: &[&[u8]]) -> Vec<u8> {
@@ -39,7 +39,7 @@ impl Appender<'_> {
     }
 }
 
-impl Log {
+impl Journal {
     /// Appends one record: see [`record`].
     pub(crate) fn append(&self, worker: usize, shard: u16, seq: u64, db: u32, words: &[&[u8]]) {
         self.appender(worker).record(shard, seq, db, words);

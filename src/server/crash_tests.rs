@@ -255,7 +255,7 @@ fn count_up(server: &Arc<Server>, worker: usize, progress: &Progress) {
     for number in progress.acknowledged.load(Ordering::SeqCst) + 1.. {
         progress.sent.store(number, Ordering::SeqCst);
         let reply = caller.run(&format!("MSET {worker}:one {number} {worker}:two {number}"));
-        let block = log.position();
+        let block = log.journal().position();
         if reply != "+OK " || log.sync_now().is_err() || log.synced() < block {
             return;
         }

@@ -107,7 +107,7 @@ fn a_push_waits_for_its_block() {
         });
         let (id, stream) = &mut clients[0];
         ask(stream, "SET k v", "+OK\r\n");
-        let next = server.store.log().position() + 1;
+        let next = server.store.journal().position() + 1;
         assert!(server.push(*id, b">1\r\n+later\r\n"[..].into(), next));
         push(&server, *id, 1);
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();

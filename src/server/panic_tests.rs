@@ -266,7 +266,7 @@ fn declarations_are_sound() {
 fn a_panic_amid_several_keys_undoes_them_all() {
     let mut t = Faulty::filled();
     let before = t.assert_replay_equals_live();
-    let position = t.server.store.log().position();
+    let position = t.server.store.journal().position();
     let changes = t.server.changes_since_save();
     for line in
         ["FAULTY.SEVERAL a b c", "FAULTY.SEVERAL long raw a", "FAULTY.SEVERAL new newer a", "FAULTY.SEVERAL a a a a b"]
@@ -274,7 +274,7 @@ fn a_panic_amid_several_keys_undoes_them_all() {
         assert_eq!(t.caller.run(line), INTERNAL, "{line}");
         assert_eq!(t.assert_replay_equals_live(), before, "{line}");
     }
-    assert_eq!(t.server.store.log().position(), position, "nothing is left in the log's buffer");
+    assert_eq!(t.server.store.journal().position(), position, "nothing is left in the log's buffer");
     assert_eq!(t.server.changes_since_save(), changes, "nothing has changed");
     assert!(t.caller.run("INFO errorstats").contains("errorstat_ERR:count=4"));
     t.assert_alive();
@@ -379,7 +379,7 @@ fn reads_that_follow_each_other_fail_each_for_itself() {
     t.caller.run("SET brief 3 PX 1");
     std::thread::sleep(std::time::Duration::from_millis(3));
     t.server.store.log().sync_now().unwrap();
-    let position = t.server.store.log().position();
+    let position = t.server.store.journal().position();
     let lines = ["a", "c", "brief", "list", "brief", "missing", "b"].map(|key| format!("FAULTY.READ {key}"));
     let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value ";
     let replies = t.pipeline(&lines.each_ref().map(|line| &line[..]));
@@ -389,7 +389,7 @@ fn reads_that_follow_each_other_fail_each_for_itself() {
     assert!(of_read.starts_with("cmdstat_faulty.read:calls=7,") && of_read.ends_with(",failed_calls=2"), "{of_read}");
     let found = t.caller.run("INFO stats");
     assert!(found.contains("keyspace_hits:4 keyspace_misses:3 ") && found.contains(" expired_keys:1 "), "{found}");
-    assert_eq!(t.server.store.log().position(), position + 1, "the removal of the expired key is logged");
+    assert_eq!(t.server.store.journal().position(), position + 1, "the removal of the expired key is logged");
     assert!(t.assert_replay_equals_live().iter().all(|(_, key, ..)| key != b"brief"));
     t.caller.run("DEL list");
     t.assert_alive();

@@ -346,7 +346,7 @@ impl Connection {
             return;
         }
         // A log that has failed cannot hold back what was read, nor the error that writes are answered with.
-        let needs = if outbox.writes_refused { 0 } else { worker.server.store.log().position() };
+        let needs = if outbox.writes_refused { 0 } else { worker.server.store.journal().position() };
         drop(outbox);
         self.hold(worker, needs);
     }

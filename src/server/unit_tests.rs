@@ -40,7 +40,7 @@ fn what_serves_a_waiter_says_in_which_block_its_change_is() {
         server.store.log().flush().unwrap();
         writer.run(write);
         let served = served(&mut waiting);
-        let position = server.store.log().position();
+        let position = server.store.journal().position();
         assert_eq!(served.block, changes.then_some(position), "{blocking}");
         assert_eq!((waiting.client.last_write_block, writer.client.last_write_block), (before, position), "{blocking}");
     }
@@ -77,7 +77,7 @@ fn a_transaction_is_a_write_if_one_of_its_commands_is() {
             lines.iter().for_each(|line| drop(caller.run(line)));
             let reply = caller.run("EXEC");
             assert!(reply.starts_with('*'), "{reply}");
-            caller.client.last_write_block == server.store.log().position()
+            caller.client.last_write_block == server.store.journal().position()
         };
         assert!(!transaction(&["GET a", "STRLEN b"]));
         assert!(!transaction(&["GET a", "DEL missing", "LPUSHX missing x"]));

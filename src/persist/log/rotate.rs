@@ -32,10 +32,12 @@ impl Log {
         let mut writer = self.writer.lock();
         let number = writer.take_number();
         let segment = writer.maker.create(number, SEGMENT_ATTACHED)?;
-        let wire = writer.describe(&segment);
+        let wire = writer.describe(&segment, writer.last_written + 1);
         writer.current = Some(segment);
         writer.keep = true;
-        self.active.store(true, Ordering::Relaxed);
+        drop(writer);
+        self.want(true);
+        self.active.store(true, Ordering::Release);
         Ok(wire)
     }
 
@@ -93,23 +95,34 @@ impl Log {
         let cut = loop {
             next = self.make_next(next)?;
             wait();
-            let mut writer = self.writer.lock();
-            if self.next_kind(&writer) != next.as_ref().map(SegmentFile::kind) {
-                continue;
+            let mut cutting = self.journal.cutting();
+            {
+                let mut writer = self.writer.lock();
+                if self.next_kind(&writer) != next.as_ref().map(SegmentFile::kind) {
+                    continue;
+                }
+                writer.seal_for = next.as_ref().filter(|next| !next.detached).map_or(0, |next| next.number);
             }
             let mut taken = None;
             let value = freeze(&mut || {
                 if taken.is_none() {
-                    taken = Some(self.take(&mut writer, Some(next.is_some())));
+                    taken = Some(cutting.take(|| self.wanted.store(next.is_some(), Ordering::Relaxed)));
                 }
             });
+            if value.is_some() {
+                cutting.deliver();
+            }
+            let mut writer = self.writer.lock();
+            let sealed_for = std::mem::take(&mut writer.seal_for);
             let Some(value) = value else { continue };
             let block = taken.expect("freeze must take the buffers while the world stands still");
-            match self.go_on(&mut writer, next.take(), block) {
-                Ok(cut) => break (value, cut),
-                // What follows must not hang on to a segment that fails: the next time it goes into a detached one.
-                Err(_) => continue,
+            if sealed_for != 0 && writer.last_written != block {
+                // What follows must not hang on to a segment that fails: the next time it goes into a detached one. The
+                // segment that the seal names stays: the seal may be on the disk, and then asks for it.
+                next = None;
+                continue;
             }
+            break (value, self.go_on(&mut writer, next.take(), block));
         };
         // What was sealed is still to be made durable.
         self.kick();
@@ -142,29 +155,24 @@ impl Log {
         to_make.map_or(Ok(spare), |(number, kind)| maker.create(number, kind).map(Some))
     }
 
-    /// Writes the last block of the current segment, if it goes on, and has the next one take its place. The sealed
-    /// one is made durable later, and before any block of the next one counts as durable.
-    fn go_on(&self, writer: &mut Writer, next: Option<SegmentFile>, block: u64) -> Result<LogCut, PersistError> {
-        let attached = next.as_ref().filter(|segment| !segment.detached).map(|segment| segment.number);
-        match attached {
-            // Should this fail, the segment that it names stays: the block may be on the disk, and then asks for it.
-            Some(next) => self.write_block(writer, block, next)?,
-            None => writer.discard(),
-        }
-        if next.is_some() && attached.is_none() {
+    /// Has the next segment take the place of the current one. A sealed one is made durable later, and before any block
+    /// of the next one counts as durable.
+    fn go_on(&self, writer: &mut Writer, next: Option<SegmentFile>, block: u64) -> LogCut {
+        let detached = next.as_ref().is_none_or(|segment| segment.detached);
+        if next.is_some() && detached {
             writer.spare = None;
             writer.sealed.clear();
             writer.prev_crc = 0;
             writer.last_written = block;
         }
-        let segment = next.as_ref().map(|segment| SegmentWire { first_block: block + 1, ..writer.describe(segment) });
+        let segment = next.as_ref().map(|segment| writer.describe(segment, block + 1));
         if next.is_some() {
-            let before = std::mem::replace(&mut writer.current, next).filter(|_| attached.is_some());
+            let before = std::mem::replace(&mut writer.current, next).filter(|_| !detached);
             writer.sealed.extend(before.as_ref().map(|before| Sealed::of(before, block)));
             // No segment is written over one that failed: what the system still holds of that is not to be trusted.
             writer.retired = before;
         }
-        Ok(LogCut { block, segment, detached: attached.is_none(), bytes: self.bytes() })
+        LogCut { block, segment, detached, bytes: self.bytes() }
     }
 
     /// The snapshot of a cut is the store now: everything up to the cut is durable, and a log that
@@ -183,6 +191,7 @@ impl Log {
                 && current.number == segment.number
             {
                 current.detached = false;
+                self.active.store(true, Ordering::Release);
             }
         }
         if !self.is_poisoned() {
@@ -200,15 +209,15 @@ impl Log {
     pub(crate) fn discarded(&self, cut: &LogCut) -> Option<String> {
         let segment = cut.segment.as_ref().filter(|_| cut.detached)?;
         let mut writer = self.writer.lock();
-        if writer.current.as_ref().is_some_and(|current| current.number == segment.number) {
+        let is_current = writer.current.as_ref().is_some_and(|current| current.number == segment.number);
+        if is_current {
             writer.forget_segments();
-            if !self.is_poisoned() {
-                self.take(&mut writer, Some(false));
-                writer.discard();
-                self.publish_all(&writer);
-            }
         }
         drop(writer);
+        if is_current && !self.is_poisoned() {
+            let taken = self.want(false);
+            self.publish_all(taken);
+        }
         self.notify();
         Some(segment_name(segment.number))
     }
@@ -220,28 +229,35 @@ impl Log {
 
     /// Stops logging: what is there is made durable, and what comes is dropped.
     pub(crate) fn turn_off(&self) -> Result<(), PersistError> {
-        // A log that failed has nothing left to lose.
+        // A log that failed, or does not count yet, has nothing left to lose.
         let healthy = self.is_active() && !self.is_poisoned();
         let result = if healthy { self.sync_now().map(|_| ()) } else { Ok(()) };
+        self.writer.lock().keep = false;
+        let taken = self.want(false);
+        self.active.store(false, Ordering::Release);
         let mut writer = self.writer.lock();
-        self.take(&mut writer, Some(false));
-        writer.discard();
-        writer.keep = false;
         writer.forget_segments();
         let mut poison = self.poison.lock();
         *poison = None;
         self.poisoned.store(false, Ordering::Release);
-        drop(poison);
-        self.publish_all(&writer);
-        drop(writer);
+        drop((poison, writer));
+        self.publish_all(taken);
         self.notify();
         result
     }
 
+    /// Has the journal give it blocks from an instant on, or no more; returns the last block before that.
+    fn want(&self, wanted: bool) -> u64 {
+        let mut cutting = self.journal.cutting();
+        let taken = cutting.take(|| self.wanted.store(wanted, Ordering::Relaxed));
+        cutting.deliver();
+        taken
+    }
+
     /// Nobody needs to wait for a log that is not kept.
-    fn publish_all(&self, writer: &Writer) {
-        self.written.fetch_max(writer.taken, Ordering::Release);
-        self.synced.fetch_max(writer.taken, Ordering::Release);
+    fn publish_all(&self, taken: u64) {
+        self.written.fetch_max(taken, Ordering::Release);
+        self.synced.fetch_max(taken, Ordering::Release);
     }
 
     /// Whether the current segment counts for nothing until a commit.
@@ -269,12 +285,7 @@ impl Writer {
         self.sealed.clear();
     }
 
-    fn describe(&self, segment: &SegmentFile) -> SegmentWire {
-        SegmentWire {
-            number: segment.number,
-            generation: self.maker.generation,
-            first_block: self.taken + 1,
-            prev_crc: self.prev_crc,
-        }
+    fn describe(&self, segment: &SegmentFile, first_block: u64) -> SegmentWire {
+        SegmentWire { number: segment.number, generation: self.maker.generation, first_block, prev_crc: self.prev_crc }
     }
 }

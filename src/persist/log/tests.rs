@@ -6,6 +6,7 @@ use super::*;
 use crate::persist::block::read_block;
 use crate::persist::crash_tests::options;
 use crate::persist::format::SEGMENT_HEADER;
+use crate::persist::journal::MOVED_MIN;
 use crate::persist::record::{Items, Record};
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;
@@ -22,7 +23,7 @@ fn reopened(storage: &SimStorage) -> Recovery {
 }
 
 fn set(log: &Log, worker: usize, seq: u64) {
-    log.append(worker, 1, seq, 0, &[b"SET", b"k", seq.to_string().as_bytes()]);
+    log.journal().append(worker, 1, seq, 0, &[b"SET", b"k", seq.to_string().as_bytes()]);
 }
 
 #[test]
@@ -30,17 +31,17 @@ fn position_names_the_block_that_will_cover_an_append() {
     let storage = SimStorage::new();
     let (store, _) = open(&storage, options(1, true));
     let log = store.log();
-    assert_eq!((log.position(), log.written(), log.synced()), (0, 0, 0));
+    assert_eq!((log.journal().position(), log.written(), log.synced()), (0, 0, 0));
     set(log, 0, 1);
     set(log, 1, 2);
-    assert_eq!((log.position(), log.written()), (1, 0));
+    assert_eq!((log.journal().position(), log.written()), (1, 0));
     assert_eq!(log.flush().unwrap(), 1);
-    assert_eq!((log.position(), log.written(), log.synced()), (1, 1, 0));
+    assert_eq!((log.journal().position(), log.written(), log.synced()), (1, 1, 0));
     assert_eq!(log.sync_now().unwrap(), 1);
     set(log, 1, 3);
-    assert_eq!((log.position(), log.written(), log.synced()), (2, 1, 1));
+    assert_eq!((log.journal().position(), log.written(), log.synced()), (2, 1, 1));
     assert_eq!(log.sync_now().unwrap(), 2);
-    assert_eq!(log.pending_bytes(), 0);
+    assert_eq!(log.journal().pending_bytes(), 0);
 }
 
 #[test]
@@ -60,10 +61,10 @@ fn a_log_switched_off_takes_nothing_and_stands_still() {
     let storage = SimStorage::new();
     let (store, _) = open(&storage, options(1, false));
     set(store.log(), 0, 1);
-    let mut appender = store.log().appender(0);
+    let mut appender = store.journal().appender(0);
     appender.barrier(&barrier(0, b"FLUSHALL"));
     drop(appender);
-    assert_eq!((store.log().position(), store.log().pending_bytes()), (0, 0));
+    assert_eq!((store.journal().position(), store.journal().pending_bytes()), (0, 0));
     assert_eq!(store.log().sync_now().unwrap(), 0);
     assert_eq!(storage.names(), ["MANIFEST"]);
 }
@@ -81,7 +82,7 @@ fn what_one_appender_appends_is_inside_one_block_whoever_flushes() {
             }
         });
         for transaction in 0..500u64 {
-            let mut appender = log.appender((transaction % 2) as usize);
+            let mut appender = log.journal().appender((transaction % 2) as usize);
             for seq in 0..5 {
                 appender.record(1, transaction * 5 + seq, 0, &[b"SET", b"k", b"v"]);
             }
@@ -112,9 +113,9 @@ fn a_barrier_parts_the_records_of_all_workers_within_one_block() {
     let log = store.log();
     set(log, 1, 1);
     set(log, 0, 2);
-    log.appender(1).barrier(&barrier(3, b"FLUSHALL"));
+    log.journal().appender(1).barrier(&barrier(3, b"FLUSHALL"));
     set(log, 0, 3);
-    log.appender(0).barrier(&barrier(0, b"SWAPDB"));
+    log.journal().appender(0).barrier(&barrier(0, b"SWAPDB"));
     set(log, 1, 4);
     log.flush().unwrap();
     let recovery = reopened(&storage);
@@ -145,13 +146,13 @@ fn records_of_any_size_and_worker_stand_in_their_order_in_one_block() {
             let worker = workers[seq as usize % workers.len()];
             let value = vec![b'a' + seq as u8; size];
             let mut records = record(worker as u16, seq, 0, &[b"SET", b"k", &value]);
-            log.appender(worker).encoded(&mut records);
+            log.journal().appender(worker).encoded(&mut records);
             assert!(records.is_empty());
             expected.push((worker as u16, seq, value));
         }
-        assert!(log.pending_bytes() > 2 * sizes.iter().sum::<usize>());
+        assert!(log.journal().pending_bytes() > 2 * sizes.iter().sum::<usize>());
         log.flush().unwrap();
-        assert_eq!(log.pending_bytes(), 0);
+        assert_eq!(log.journal().pending_bytes(), 0);
         let recovery = reopened(&storage);
         let mut found = Vec::new();
         for window in recovery.windows() {
@@ -173,18 +174,18 @@ fn what_is_truncated_is_not_logged_and_what_follows_is() {
     let storage = SimStorage::new();
     let (store, _) = open(&storage, options(1, true));
     let log = store.log();
-    let mut appender = log.appender(0);
+    let mut appender = log.journal().appender(0);
     let mark = appender.mark();
     appender.record(1, 1, 0, &[b"SET", b"undone", b""]);
     appender.truncate(mark);
     appender.record(1, 2, 0, &[b"SET", b"done", b""]);
     drop(appender);
     // Another waits for a block that turns out to be empty: it must come.
-    let mut appender = log.appender(1);
+    let mut appender = log.journal().appender(1);
     appender.record(1, 3, 0, &[b"SET", b"undone", b""]);
     appender.truncate(0);
     drop(appender);
-    let awaited = log.position();
+    let awaited = log.journal().position();
     assert_eq!(log.flush().unwrap(), awaited);
     let bytes = storage.get("log-0000000000000001.ik").unwrap();
     let block = read_block(&bytes, SEGMENT_HEADER, true).unwrap();
@@ -225,7 +226,7 @@ fn an_error_poisons_until_a_commit_and_nothing_looks_acknowledged_before_it() {
     store.commit(cut, finished).unwrap();
     assert_eq!(log.poisoned(), None);
     // Blocks 2 (dropped) and 3 (the cut) are inside the snapshot; 4 came after it.
-    assert_eq!((log.position(), log.written()), (4, 4));
+    assert_eq!((log.journal().position(), log.written()), (4, 4));
     assert_eq!(log.sync_now().unwrap(), 4);
 }
 
@@ -246,8 +247,8 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
             let (lock, wake) = (&lock, &wake);
             scope.spawn(move || {
                 for seq in 0..200 {
-                    log.append(worker, worker as u16 % 4, seq, 0, &[b"SET", b"k", b"v"]);
-                    let position = log.position();
+                    log.journal().append(worker, worker as u16 % 4, seq, 0, &[b"SET", b"k", b"v"]);
+                    let position = log.journal().position();
                     log.kick();
                     let mut guard = lock.lock();
                     while log.synced() < position {

@@ -1,0 +1,115 @@
+//! The buffers of the journal, and the right to append to one.
+
+use std::sync::atomic::Ordering;
+
+use super::Journal;
+use crate::base::lock::{Mutex, MutexGuard, Rank};
+use crate::base::prefetch::prefetch_line;
+use crate::persist::format::BLOCK_HEADER;
+use crate::persist::record::put_epoch;
+
+/// Records of this size are not copied into the buffer but become it, in bytes.
+pub(in crate::persist) const MOVED_MIN: usize = 1 << 20;
+
+/// No epoch has been marked in a buffer yet.
+const NO_EPOCH: u64 = u64::MAX;
+
+/// Its own cache lines: neighbours' locks are taken by other cores.
+#[repr(align(128))]
+pub(super) struct Padded(pub(super) Mutex<Buffer>);
+
+impl Padded {
+    pub(super) fn new(worker: usize) -> Self {
+        let empty = Buffer { bytes: Vec::new(), epoch: NO_EPOCH };
+        Padded(Mutex::indexed(Rank::JournalBuffer, worker as u32, empty))
+    }
+}
+
+pub(super) struct Buffer {
+    /// Room for the header of a block, then records; or nothing at all. So it can become the block.
+    pub(super) bytes: Vec<u8>,
+    /// The epoch that the last mark in `bytes` gives.
+    epoch: u64,
+}
+
+impl Buffer {
+    /// Exchanges what was appended for an empty buffer.
+    pub(super) fn take(&mut self, empty: &mut Vec<u8>) {
+        std::mem::swap(&mut self.bytes, empty);
+        self.epoch = NO_EPOCH;
+    }
+}
+
+/// A worker's open buffer. See [`Journal::appender`].
+pub struct Appender<'a> {
+    journal: &'a Journal,
+    buffer: MutexGuard<'a, Buffer>,
+}
+
+impl<'a> Appender<'a> {
+    #[inline]
+    pub(super) fn new(journal: &'a Journal, buffer: MutexGuard<'a, Buffer>) -> Self {
+        Appender { journal, buffer }
+    }
+
+    /// Appends records that [`RecordWriter`](crate::persist::verbs::RecordWriter) has encoded, and leaves `records` empty. The
+    /// caller holds the locks of their shards.
+    #[inline]
+    pub fn encoded(&mut self, records: &mut Vec<u8>) {
+        if self.journal.wants() {
+            self.enter(self.journal.epoch.load(Ordering::Acquire));
+            let bytes = &mut self.buffer.bytes;
+            if records.len() < MOVED_MIN || records.len() < bytes.len() {
+                bytes.extend_from_slice(records);
+                // The next record goes behind this one.
+                let end = bytes.as_ptr().wrapping_add(bytes.len());
+                for line in 1..3 {
+                    prefetch_line(end.wrapping_add(line * 64));
+                }
+            } else {
+                // To move the larger part within its memory takes less time than to have the system clear new memory.
+                records.splice(..0, bytes.drain(..));
+                std::mem::swap(records, bytes);
+            }
+        }
+        records.clear();
+    }
+
+    /// Appends an effect on several shards, or on all, that [`BarrierWriter`](crate::persist::verbs::BarrierWriter) has encoded.
+    /// The caller has stopped all other workers, or holds the locks of the shards that the effect reads and changes:
+    /// then whoever comes to these shards after it appends behind the new epoch.
+    pub fn barrier(&mut self, encoded: &[u8]) {
+        if self.journal.wants() {
+            let epoch = self.journal.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+            self.enter(epoch);
+            self.buffer.bytes.extend_from_slice(encoded);
+        }
+    }
+
+    /// How much the buffer holds, for [`Appender::truncate`].
+    pub fn mark(&self) -> usize {
+        self.buffer.bytes.len()
+    }
+
+    /// Takes back what this appender appended since the mark.
+    pub fn truncate(&mut self, mark: usize) {
+        self.buffer.bytes.truncate(mark);
+        // The mark of the epoch may have gone too; another one does no harm.
+        self.buffer.epoch = NO_EPOCH;
+    }
+
+    #[inline]
+    fn enter(&mut self, epoch: u64) {
+        let position = &self.journal.position;
+        if position.load(Ordering::Relaxed) & 1 == 0 {
+            position.fetch_or(1, Ordering::AcqRel);
+        }
+        if self.buffer.bytes.is_empty() {
+            self.buffer.bytes.resize(BLOCK_HEADER, 0);
+        }
+        if self.buffer.epoch != epoch {
+            self.buffer.epoch = epoch;
+            put_epoch(&mut self.buffer.bytes, epoch);
+        }
+    }
+}

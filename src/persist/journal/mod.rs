@@ -1,0 +1,272 @@
+//! The stream of effects: what workers append, cut at consistent instants into numbered blocks, and given to sinks.
+//!
+//! ```text
+//! worker 0: buffer ─┐                                                      ┌─ the log's file
+//! worker 1: buffer ─┼─ take (all buffer locks: a consistent cut) ─ block n ─┼─ another sink
+//! worker 2: buffer ─┘                                                      └─ …
+//! ```
+//!
+//! Invariants:
+//! - What one [`Appender`] appends while it lives is inside one block: it holds the buffer's lock.
+//! - Every sink is given every block that is cut while it wants blocks: once, in order, with dense numbers. Block
+//!   numbers are the journal's own and go on whichever sinks there are.
+//! - If no sink wants blocks, nothing is encoded and no number is given out: [`Journal::wants`] is one load.
+//! - A sink's trouble is its own: it keeps no block from the others.
+//! - [`Journal::position`] is exact without locks: it is set under a buffer lock and replaced under all.
+//! - The time of a block is not before that of the block in front of it.
+//!
+//! A caller may hold shard locks and its own buffer. Whoever flushes or cuts holds neither.
+
+mod appender;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::base::lock::{Mutex, MutexGuard, Rank};
+use crate::persist::format::BLOCK_HEADER;
+
+pub use appender::Appender;
+#[cfg(test)]
+pub(super) use appender::MOVED_MIN;
+use appender::{Buffer, Padded};
+
+/// A buffer larger than this is given back after its flush, in bytes.
+const OVERSIZED: usize = 4 << 20;
+
+/// What takes blocks: the log's file, and whoever else follows the stream.
+pub trait Sink: Send + Sync {
+    /// Whether it is to be given what is appended from now on. Asked at the instant of a cut, and only then: a sink
+    /// that changes its mind does so within [`Cutting::take`].
+    fn wants(&self) -> bool;
+
+    /// Takes the next block. All replies wait for it: it must not wait for the disk to sync, nor for the network.
+    fn accept(&self, block: &mut Block<'_>);
+}
+
+/// One block on its way to the sinks.
+pub struct Block<'a> {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it was cut, Unix ms.
+    pub time_ms: u64,
+    framed: &'a mut Vec<u8>,
+}
+
+impl Block<'_> {
+    /// Its items; see [`Items`](super::record::Items).
+    pub fn items(&self) -> &[u8] {
+        &self.framed[BLOCK_HEADER..]
+    }
+
+    /// [`BLOCK_HEADER`] bytes of room, then the items: so that a sink can frame them in place. What it puts behind them
+    /// goes when it has returned.
+    pub(crate) fn framed(&mut self) -> &mut Vec<u8> {
+        self.framed
+    }
+}
+
+/// The stream; see the module.
+pub struct Journal {
+    buffers: Box<[Padded]>,
+    /// The last block number given out, shifted left once; bit 0: something was appended since.
+    position: AtomicU64,
+    /// The last block that every sink has been given.
+    delivered: AtomicU64,
+    /// Barriers since the process began.
+    epoch: AtomicU64,
+    wants: AtomicBool,
+    cutter: Mutex<Cutter>,
+    clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+struct Cutter {
+    /// The last block number given out.
+    taken: u64,
+    last_time_ms: u64,
+    swapped: Vec<Vec<u8>>,
+    block: Vec<u8>,
+    sinks: Vec<Member>,
+}
+
+struct Member {
+    sink: Arc<dyn Sink>,
+    /// Whether it is given the block that was taken last.
+    takes: bool,
+}
+
+/// The right to cut blocks and to change who wants them. While it lives, no reply that waits for a block leaves.
+pub struct Cutting<'a> {
+    journal: &'a Journal,
+    cutter: MutexGuard<'a, Cutter>,
+}
+
+impl Journal {
+    /// A journal without sinks that goes on behind a block of that number and time.
+    pub(crate) fn new(
+        workers: usize,
+        last_block: u64,
+        last_time_ms: u64,
+        clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    ) -> Self {
+        let workers = workers.max(1);
+        let (swapped, block) = (vec![Vec::new(); workers], Vec::new());
+        let cutter = Cutter { taken: last_block, last_time_ms, swapped, block, sinks: Vec::new() };
+        Self {
+            buffers: (0..workers).map(Padded::new).collect(),
+            position: AtomicU64::new(last_block << 1),
+            delivered: AtomicU64::new(last_block),
+            epoch: AtomicU64::new(0),
+            wants: AtomicBool::new(false),
+            cutter: Mutex::new(Rank::JournalCut, cutter),
+            clock,
+        }
+    }
+
+    /// Opens the worker's buffer: what is appended through it is inside one block.
+    ///
+    /// The caller must not flush, sync or cut while it holds the appender.
+    #[inline]
+    pub fn appender(&self, worker: usize) -> Appender<'_> {
+        Appender::new(self, self.buffers[worker].0.lock())
+    }
+
+    /// Whether any sink wants what is appended.
+    #[inline]
+    pub fn wants(&self) -> bool {
+        self.wants.load(Ordering::Relaxed)
+    }
+
+    /// The number of the block that covers everything appended so far.
+    #[inline]
+    pub fn position(&self) -> u64 {
+        let position = self.position.load(Ordering::Acquire);
+        (position >> 1) + (position & 1)
+    }
+
+    /// Bytes appended and not yet flushed.
+    pub fn pending_bytes(&self) -> usize {
+        self.buffers.iter().map(|buffer| buffer.0.lock().bytes.len().saturating_sub(BLOCK_HEADER)).sum()
+    }
+
+    /// Gives the sinks everything appended so far as one block, and nothing if nothing was appended.
+    #[inline]
+    pub fn flush(&self) {
+        let position = self.position.load(Ordering::Acquire);
+        // Nothing new; but a block taken by another thread may still be on its way.
+        if position & 1 == 1 || self.delivered.load(Ordering::Acquire) < position >> 1 {
+            self.flush_what_there_is();
+        }
+    }
+
+    fn flush_what_there_is(&self) {
+        self.cutting().flush();
+    }
+
+    /// Begins to cut; see [`Cutting`].
+    pub fn cutting(&self) -> Cutting<'_> {
+        Cutting { journal: self, cutter: self.cutter.lock() }
+    }
+
+    /// Gives every block from the next one on to this sink too. To miss nothing of a command that is executed just now,
+    /// the caller has stopped all workers.
+    pub fn attach(&self, sink: Arc<dyn Sink>) {
+        let mut cutting = self.cutting();
+        cutting.flush();
+        cutting.cutter.sinks.push(Member { sink, takes: false });
+        cutting.note_wants();
+    }
+
+    /// Gives this sink what was appended so far, and then no more.
+    pub fn detach(&self, sink: &Arc<dyn Sink>) {
+        let mut cutting = self.cutting();
+        cutting.flush();
+        cutting.cutter.sinks.retain(|member| !Arc::ptr_eq(&member.sink, sink));
+        cutting.note_wants();
+    }
+
+    /// Lets go of all sinks.
+    pub(crate) fn detach_all(&self) {
+        let mut cutting = self.cutting();
+        cutting.cutter.sinks.clear();
+        cutting.note_wants();
+    }
+}
+
+impl Cutting<'_> {
+    fn flush(&mut self) {
+        if self.journal.position.load(Ordering::Acquire) & 1 == 1 {
+            self.take(|| ());
+            self.deliver();
+        }
+    }
+
+    /// Swaps out all buffers at one instant and gives the block its number, which it returns; without anybody who
+    /// wants it, the last number. What `at_that_instant` changes holds for what is appended afterwards.
+    ///
+    /// [`Cutting::deliver`] must follow before anything else is taken.
+    pub fn take(&mut self, at_that_instant: impl FnOnce()) -> u64 {
+        let Cutter { taken, swapped, sinks, .. } = &mut *self.cutter;
+        let mut buffers: Vec<MutexGuard<'_, Buffer>> =
+            self.journal.buffers.iter().map(|buffer| buffer.0.lock()).collect();
+        for (buffer, swapped) in buffers.iter_mut().zip(swapped) {
+            debug_assert!(swapped.is_empty(), "what was taken last was delivered");
+            buffer.take(swapped);
+        }
+        sinks.iter_mut().for_each(|member| member.takes = member.sink.wants());
+        if sinks.iter().any(|member| member.takes) {
+            *taken += 1;
+            self.journal.position.store(*taken << 1, Ordering::Release);
+        }
+        at_that_instant();
+        self.note_wants();
+        drop(buffers);
+        self.cutter.taken
+    }
+
+    /// Gives the sinks what was taken.
+    pub fn deliver(&mut self) {
+        let Cutter { taken, last_time_ms, swapped, block, sinks } = &mut *self.cutter;
+        if sinks.iter().any(|member| member.takes) {
+            gather(block, swapped);
+            *last_time_ms = (self.journal.clock)().max(*last_time_ms);
+            let len = block.len();
+            for member in sinks.iter_mut().filter(|member| member.takes) {
+                member.takes = false;
+                member.sink.accept(&mut Block { number: *taken, time_ms: *last_time_ms, framed: block });
+                block.truncate(len);
+            }
+            if block.capacity() > OVERSIZED {
+                *block = Vec::new();
+            }
+        }
+        swapped.iter_mut().for_each(clear);
+        self.journal.delivered.store(*taken, Ordering::Release);
+    }
+
+    fn note_wants(&self) {
+        let wants = self.cutter.sinks.iter().any(|member| member.sink.wants());
+        self.journal.wants.store(wants, Ordering::Relaxed);
+    }
+}
+
+/// Puts what was taken into one block, behind room for its header. What one worker alone has appended is not copied.
+fn gather(block: &mut Vec<u8>, swapped: &mut [Vec<u8>]) {
+    block.clear();
+    for swapped in swapped.iter_mut().filter(|swapped| !swapped.is_empty()) {
+        if block.is_empty() {
+            std::mem::swap(block, swapped);
+        } else {
+            block.extend_from_slice(&swapped[BLOCK_HEADER..]);
+        }
+    }
+    block.resize(block.len().max(BLOCK_HEADER), 0);
+}
+
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > OVERSIZED {
+        *buffer = Vec::new();
+    }
+}
