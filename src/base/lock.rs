@@ -20,10 +20,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Rank {
-    /// The listening sockets, while they change.
-    Listeners,
     /// One CONFIG SET at a time.
     ConfigChange,
+    /// The listening sockets, while they change.
+    Listeners,
     /// One CONFIG REWRITE at a time.
     ConfigFile,
     /// The manifest.

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::base::{clock, lock, logging};
 use crate::core::error::Remains;
+use crate::core::server::SavePurpose;
 use crate::core::{CommandError, Server};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
@@ -51,7 +52,7 @@ const ENDING: CommandError = CommandError::Text("ERR The server is ending");
 pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(), CommandError>>) {
     let shared = Arc::clone(server);
     let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || {
-        let outcome = match saving::wait_for_turn(&shared) {
+        let outcome = match saving::wait_for_turn(&shared, SavePurpose::Save) {
             true => {
                 let outcome = catch_unwind(AssertUnwindSafe(|| reload(&shared, how)));
                 saving::end_turn(&shared);

@@ -81,9 +81,9 @@ pub fn request(
     Requested::Started
 }
 
-/// Waits until no snapshot is being made, and keeps any from being begun until [`end_turn`]. Returns false if the
-/// server is ending.
-pub fn wait_for_turn(server: &Server) -> bool {
+/// Waits until no snapshot is being made, and keeps any from being begun until [`end_turn`]: one for this purpose is
+/// said to be. Returns false if the server is ending.
+pub fn wait_for_turn(server: &Server, purpose: SavePurpose) -> bool {
     const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(1);
     loop {
         let mut state = server.saving.state.lock();
@@ -91,7 +91,7 @@ pub fn wait_for_turn(server: &Server) -> bool {
             return false;
         }
         if state.running.is_none() {
-            state.running = Some((SavePurpose::Save, clock::now_ms()));
+            state.running = Some((purpose, clock::now_ms()));
             return true;
         }
         drop(state);
@@ -102,6 +102,32 @@ pub fn wait_for_turn(server: &Server) -> bool {
 /// Lets the next snapshot begin.
 pub fn end_turn(server: &Arc<Server>) {
     begin_next(server, server.saving.state.lock());
+}
+
+/// Switches the log on: it is kept from a snapshot on that is made here, in its turn, and counts once that is committed.
+/// Returns when it counts.
+///
+/// # Errors
+/// The text of what failed; the log is off then.
+pub fn begin_log(server: &Arc<Server>) -> Result<(), String> {
+    if server.store.log().is_active() {
+        return Ok(());
+    }
+    if !wait_for_turn(server, SavePurpose::Rewrite) {
+        return Err("the server is ending".into());
+    }
+    server.saving.last_try_ms.store(clock::now_ms(), Relaxed);
+    server.store.keep_log();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| snapshot(server, None)));
+    let outcome = outcome.unwrap_or_else(|_| Err("the snapshot panicked".into()));
+    if outcome.is_err() {
+        // The first error is the one to tell.
+        let _ = server.store.turn_log_off();
+    }
+    let running = server.saving.state.lock().running;
+    record(&server.saving, SavePurpose::Rewrite, running, &outcome);
+    end_turn(server);
+    outcome
 }
 
 /// Records how a snapshot ended that was made by [`save_and_stay_closed`] in a turn of its own.

@@ -314,13 +314,17 @@ impl Store {
         self.log.prepare_spare(false);
     }
 
-    /// Switches the log on or off. Returns whether a cut and commit must follow before it counts.
-    pub fn set_appendonly(&self, on: bool) -> Result<bool, PersistError> {
-        if on {
-            self.log.keep();
-            return Ok(!self.log.is_active());
-        }
-        self.log.turn_off().map(|()| false)
+    /// Has the next cut begin a log, if none is kept. It counts once that cut is committed.
+    pub fn keep_log(&self) {
+        self.log.keep();
+    }
+
+    /// Switches the log off: what is in it is made durable, and nothing more is logged.
+    ///
+    /// # Errors
+    /// It could not be made durable; it is off all the same.
+    pub fn turn_log_off(&self) -> Result<(), PersistError> {
+        self.log.turn_off()
     }
 
     /// Sizes, for INFO and for automatic compaction.

@@ -138,14 +138,14 @@ fn a_log_switched_off_and_on_again_holds_everything() {
             (0..50).for_each(|_| drop(caller.run(&random_command(random, "k"))));
         };
         some(&mut caller, &mut random);
-        server.store.set_appendonly(false).unwrap();
+        server.store.turn_log_off().unwrap();
         some(&mut caller, &mut random);
         if seed % 2 == 0 {
             snapshot(&server, SavePurpose::Save).unwrap();
             assert_recovered(&storage, &state(&server), 2, &format!("seed {seed}, off"));
             some(&mut caller, &mut random);
         }
-        assert!(server.store.set_appendonly(true).unwrap());
+        server.store.keep_log();
         some(&mut caller, &mut random);
         snapshot(&server, SavePurpose::Rewrite).unwrap();
         some(&mut caller, &mut random);

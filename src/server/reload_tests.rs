@@ -243,7 +243,7 @@ fn without_a_log_the_snapshot_is_what_there_is() {
     let mut caller = Caller::new(&server, 0);
     caller.run("SET saved 1");
     assert_eq!(debug(&mut caller, "DEBUG RELOAD"), "+OK");
-    server.store.set_appendonly(false).unwrap();
+    server.store.turn_log_off().unwrap();
     let values = |caller: &mut Caller| caller.run("MGET saved new");
     let change = |caller: &mut Caller| drop(caller.run("MSET saved 2 new 2"));
     assert_eq!(debug(&mut caller, "DEBUG LOADAOF"), "-ERR There is no log to be loaded: appendonly is off");

@@ -76,11 +76,6 @@ fn watch_snapshots(server: &Arc<Server>) {
         return;
     }
     let settings = server.config.settings();
-    if settings.appendonly && !server.store.log().is_active() {
-        logging::notice(format_args!("The log is switched on but not begun: trying again by a fresh snapshot"));
-        saving::request(server, SavePurpose::Rewrite, false, None);
-        return;
-    }
     let changes = saving.changes.load(Relaxed);
     let seconds = (now / 1000 - saving.last_save.load(Relaxed)).max(0) as u64;
     if let Some(point) = settings.save.iter().find(|point| changes >= point.changes && seconds > point.seconds) {

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Settings, is_secret};
 use crate::base::{alloc, logging, oom_score};
-use crate::core::server::SavePurpose;
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::durable::saving;
 use crate::persist::FsyncPolicy;
@@ -191,14 +190,14 @@ fn log_policy(configured: Configured) -> FsyncPolicy {
     }
 }
 
-/// Switches the log on or off. A log that is switched on counts from the snapshot on that is begun here.
+/// Switches the log on or off. One that is switched on counts when this returns: the snapshot that it goes on from is
+/// committed.
 fn switch_log(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
-    let switched = server.store.set_appendonly(after.appendonly);
-    let needs_snapshot = switched.map_err(|error| ("appendonly", error.to_string()))?;
-    if needs_snapshot {
-        saving::request(server, SavePurpose::Rewrite, true, None);
-    }
-    Ok(())
+    let switched = match after.appendonly {
+        true => saving::begin_log(server),
+        false => server.store.turn_log_off().map_err(|error| error.to_string()),
+    };
+    switched.map_err(|problem| ("appendonly", problem))
 }
 
 static REWRITE: Command = Command {

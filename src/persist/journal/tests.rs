@@ -92,7 +92,7 @@ fn a_second_sink_goes_on_while_the_log_is_off_or_has_failed() {
     store.log().flush().unwrap();
     snapshot(&store);
     set(&store, "2");
-    store.set_appendonly(true).unwrap();
+    store.keep_log();
     snapshot(&store);
     assert!(store.log().is_active());
     set(&store, "3");
@@ -103,7 +103,7 @@ fn a_second_sink_goes_on_while_the_log_is_off_or_has_failed() {
     snapshot(&store);
     set(&store, "5");
     assert_eq!(store.log().sync_now().unwrap(), store.journal().position());
-    store.set_appendonly(false).unwrap();
+    store.turn_log_off().unwrap();
     set(&store, "6");
     store.journal().flush();
     assert_eq!(kept.keys().concat(), b"123456");

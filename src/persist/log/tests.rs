@@ -268,6 +268,77 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     assert_eq!(log.policy(), FsyncPolicy::EverySec);
 }
 
+/// What was logged behind the cut of a log that is switched on looked written and synced before the snapshot was
+/// committed, which it hangs on: WAITAOF said so, and `kill -9` took it all.
+#[test]
+fn a_log_that_is_switched_on_counts_from_the_commit_on() {
+    for commits in [true, false] {
+        let storage = SimStorage::new();
+        let (store, _) = open(&storage, options(1, true));
+        let log = store.log();
+        set(log, 0, 1);
+        log.sync_now().unwrap();
+        store.turn_log_off().unwrap();
+        let off = log.journal().position();
+        set(log, 0, 2);
+        assert_eq!((log.is_active(), log.journal().wants(), log.journal().position()), (false, false, off));
+        store.keep_log();
+        let cut = store.cut_now().unwrap();
+        for seq in 3..6 {
+            set(log, 0, seq);
+            log.sync_now().unwrap();
+        }
+        assert!(!log.is_active() && log.journal().wants());
+        assert!((log.written(), log.synced()) == (off, off) && log.journal().position() == off + 3);
+        assert_eq!(reopened(&storage).summary().blocks, off, "as it was when the log was switched off");
+        if commits {
+            let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+            store.commit(cut, finished).unwrap();
+            assert!(log.is_active());
+            assert_eq!((log.written(), log.synced()), (off + 3, off));
+            assert_eq!(log.sync_now().unwrap(), off + 3);
+            assert_eq!(reopened(&storage).summary().blocks, 3);
+        } else {
+            store.abandon(cut);
+            assert!(!log.is_active() && !log.journal().wants());
+            set(log, 0, 9);
+            assert_eq!(log.journal().pending_bytes(), 0);
+        }
+    }
+}
+
+/// A snapshot had asked whether a log is kept, and then waited for the disk: a log that was switched off meanwhile was
+/// kept all the same.
+#[test]
+fn a_log_that_is_switched_off_while_a_snapshot_begins_stays_off() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    set(store.log(), 0, 1);
+    let mut attempts = 0;
+    let freeze = |take: &mut dyn FnMut()| {
+        attempts += 1;
+        if attempts == 1 {
+            return None;
+        }
+        take();
+        Some(())
+    };
+    let is_off = AtomicBool::new(false);
+    // Between the look for the next segment and the cut.
+    let wait = || {
+        if !is_off.swap(true, Ordering::Relaxed) {
+            store.turn_log_off().unwrap();
+        }
+    };
+    let ((), cut) = store.cut(wait, freeze).unwrap();
+    let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+    store.commit(cut, finished).unwrap();
+    assert!(!store.log().is_active() && !store.journal().wants());
+    set(store.log(), 0, 2);
+    store.log().flush().unwrap();
+    assert_eq!(reopened(&storage).summary().blocks, 0);
+}
+
 /// A disk whose syncs wait as long as they are held back.
 #[derive(Clone, Default)]
 struct HeldBack {
