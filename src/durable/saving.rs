@@ -104,8 +104,8 @@ pub fn end_turn(server: &Arc<Server>) {
     begin_next(server, server.saving.state.lock());
 }
 
-/// Switches the log on: it is kept from a snapshot on that is made here, in its turn, and counts once that is committed.
-/// Returns when it counts.
+/// Switches the log on, and returns when it counts: it is kept from a snapshot on that is made here, in its turn, and
+/// counts once that is committed.
 ///
 /// # Errors
 /// The text of what failed; the log is off then.

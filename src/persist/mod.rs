@@ -1,8 +1,8 @@
 //! Persistence: log, snapshot, manifest, recovery. This layer deals in bytes and knows no command.
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
-//! [`verbs`], [`record`], [`block`], [`journal`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`], [`recover`],
-//! [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
+//! [`verbs`], [`record`], [`block`], [`journal`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`],
+//! [`recover`], [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
 //! imports the keyspace, a command or the executor.
 
 pub mod block;

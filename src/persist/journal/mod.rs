@@ -17,20 +17,20 @@
 //!
 //! A caller may hold shard locks and its own buffer. Whoever flushes or cuts holds neither.
 
-mod appender;
+mod buffers;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::lock::{Mutex, MutexGuard, Rank};
 use crate::persist::format::BLOCK_HEADER;
 
-pub use appender::Appender;
+pub use buffers::Appender;
 #[cfg(test)]
-pub(super) use appender::MOVED_MIN;
-use appender::{Buffer, Padded};
+pub(super) use buffers::MOVED_MIN;
+use buffers::{Buffer, Buffers};
 
 /// A buffer larger than this is given back after its flush, in bytes.
 const OVERSIZED: usize = 4 << 20;
@@ -69,14 +69,9 @@ impl Block<'_> {
 
 /// The stream; see the module.
 pub struct Journal {
-    buffers: Box<[Padded]>,
-    /// The last block number given out, shifted left once; bit 0: something was appended since.
-    position: AtomicU64,
+    buffers: Buffers,
     /// The last block that every sink has been given.
     delivered: AtomicU64,
-    /// Barriers since the process began.
-    epoch: AtomicU64,
-    wants: AtomicBool,
     cutter: Mutex<Cutter>,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -114,11 +109,8 @@ impl Journal {
         let (swapped, block) = (vec![Vec::new(); workers], Vec::new());
         let cutter = Cutter { taken: last_block, last_time_ms, swapped, block, sinks: Vec::new() };
         Self {
-            buffers: (0..workers).map(Padded::new).collect(),
-            position: AtomicU64::new(last_block << 1),
+            buffers: Buffers::new(workers, last_block),
             delivered: AtomicU64::new(last_block),
-            epoch: AtomicU64::new(0),
-            wants: AtomicBool::new(false),
             cutter: Mutex::new(Rank::JournalCut, cutter),
             clock,
         }
@@ -129,31 +121,31 @@ impl Journal {
     /// The caller must not flush, sync or cut while it holds the appender.
     #[inline]
     pub fn appender(&self, worker: usize) -> Appender<'_> {
-        Appender::new(self, self.buffers[worker].0.lock())
+        self.buffers.appender(worker)
     }
 
     /// Whether any sink wants what is appended.
     #[inline]
     pub fn wants(&self) -> bool {
-        self.wants.load(Ordering::Relaxed)
+        self.buffers.wants()
     }
 
     /// The number of the block that covers everything appended so far.
     #[inline]
     pub fn position(&self) -> u64 {
-        let position = self.position.load(Ordering::Acquire);
+        let position = self.buffers.position.load(Ordering::Acquire);
         (position >> 1) + (position & 1)
     }
 
     /// Bytes appended and not yet flushed.
     pub fn pending_bytes(&self) -> usize {
-        self.buffers.iter().map(|buffer| buffer.0.lock().bytes.len().saturating_sub(BLOCK_HEADER)).sum()
+        self.buffers.all.iter().map(|buffer| buffer.0.lock().bytes.len().saturating_sub(BLOCK_HEADER)).sum()
     }
 
     /// Gives the sinks everything appended so far as one block, and nothing if nothing was appended.
     #[inline]
     pub fn flush(&self) {
-        let position = self.position.load(Ordering::Acquire);
+        let position = self.buffers.position.load(Ordering::Acquire);
         // Nothing new; but a block taken by another thread may still be on its way.
         if position & 1 == 1 || self.delivered.load(Ordering::Acquire) < position >> 1 {
             self.flush_what_there_is();
@@ -196,7 +188,7 @@ impl Journal {
 
 impl Cutting<'_> {
     fn flush(&mut self) {
-        if self.journal.position.load(Ordering::Acquire) & 1 == 1 {
+        if self.journal.buffers.position.load(Ordering::Acquire) & 1 == 1 {
             self.take(|| ());
             self.deliver();
         }
@@ -209,7 +201,7 @@ impl Cutting<'_> {
     pub fn take(&mut self, at_that_instant: impl FnOnce()) -> u64 {
         let Cutter { taken, swapped, sinks, .. } = &mut *self.cutter;
         let mut buffers: Vec<MutexGuard<'_, Buffer>> =
-            self.journal.buffers.iter().map(|buffer| buffer.0.lock()).collect();
+            self.journal.buffers.all.iter().map(|buffer| buffer.0.lock()).collect();
         for (buffer, swapped) in buffers.iter_mut().zip(swapped) {
             debug_assert!(swapped.is_empty(), "what was taken last was delivered");
             buffer.take(swapped);
@@ -217,7 +209,7 @@ impl Cutting<'_> {
         sinks.iter_mut().for_each(|member| member.takes = member.sink.wants());
         if sinks.iter().any(|member| member.takes) {
             *taken += 1;
-            self.journal.position.store(*taken << 1, Ordering::Release);
+            self.journal.buffers.position.store(*taken << 1, Ordering::Release);
         }
         at_that_instant();
         self.note_wants();
@@ -247,7 +239,7 @@ impl Cutting<'_> {
 
     fn note_wants(&self) {
         let wants = self.cutter.sinks.iter().any(|member| member.sink.wants());
-        self.journal.wants.store(wants, Ordering::Relaxed);
+        self.journal.buffers.wants.store(wants, Ordering::Relaxed);
     }
 }
 

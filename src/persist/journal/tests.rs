@@ -1,5 +1,7 @@
 //! The stream and its sinks, over the simulated disk.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::persist::crash_tests::options;
 use crate::persist::record::Items;

@@ -1,6 +1,7 @@
 //! The log's file: the sink of the journal that makes blocks durable.
 //!
-//! - Lock order: `syncing`, the journal's cutter, `writer`. Nobody waits for a sync with the cutter or the writer in hand.
+//! - Lock order: `syncing`, the journal's cutter, `writer`. Nobody waits for a sync with the cutter or the writer in
+//!   hand.
 //! - Where nothing was written before, zeros go ahead of the blocks, so that the system finds memory and room for many
 //!   pages at once. In a recycled segment, zeros stand behind the last block up to the end of its page: a mark for
 //!   recovery, and no page is written but from its beginning, so that none of them must be read first.

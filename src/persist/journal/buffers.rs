@@ -1,8 +1,7 @@
 //! The buffers of the journal, and the right to append to one.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::Journal;
 use crate::base::lock::{Mutex, MutexGuard, Rank};
 use crate::base::prefetch::prefetch_line;
 use crate::persist::format::BLOCK_HEADER;
@@ -25,6 +24,38 @@ impl Padded {
     }
 }
 
+/// All of them, and what appending to one needs to know.
+pub(super) struct Buffers {
+    pub(super) all: Box<[Padded]>,
+    /// The last block number given out, shifted left once; bit 0: something was appended since.
+    pub(super) position: AtomicU64,
+    /// Barriers since the process began.
+    epoch: AtomicU64,
+    /// Whether any sink wants what is appended.
+    pub(super) wants: AtomicBool,
+}
+
+impl Buffers {
+    pub(super) fn new(workers: usize, last_block: u64) -> Self {
+        Buffers {
+            all: (0..workers).map(Padded::new).collect(),
+            position: AtomicU64::new(last_block << 1),
+            epoch: AtomicU64::new(0),
+            wants: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    pub(super) fn wants(&self) -> bool {
+        self.wants.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn appender(&self, worker: usize) -> Appender<'_> {
+        Appender { buffers: self, buffer: self.all[worker].0.lock() }
+    }
+}
+
 pub(super) struct Buffer {
     /// Room for the header of a block, then records; or nothing at all. So it can become the block.
     pub(super) bytes: Vec<u8>,
@@ -40,24 +71,19 @@ impl Buffer {
     }
 }
 
-/// A worker's open buffer. See [`Journal::appender`].
+/// A worker's open buffer. See [`Journal::appender`](super::Journal::appender).
 pub struct Appender<'a> {
-    journal: &'a Journal,
+    buffers: &'a Buffers,
     buffer: MutexGuard<'a, Buffer>,
 }
 
-impl<'a> Appender<'a> {
-    #[inline]
-    pub(super) fn new(journal: &'a Journal, buffer: MutexGuard<'a, Buffer>) -> Self {
-        Appender { journal, buffer }
-    }
-
-    /// Appends records that [`RecordWriter`](crate::persist::verbs::RecordWriter) has encoded, and leaves `records` empty. The
-    /// caller holds the locks of their shards.
+impl Appender<'_> {
+    /// Appends records that [`RecordWriter`](crate::persist::verbs::RecordWriter) has encoded, and leaves
+    /// `records` empty. The caller holds the locks of their shards.
     #[inline]
     pub fn encoded(&mut self, records: &mut Vec<u8>) {
-        if self.journal.wants() {
-            self.enter(self.journal.epoch.load(Ordering::Acquire));
+        if self.buffers.wants() {
+            self.enter(self.buffers.epoch.load(Ordering::Acquire));
             let bytes = &mut self.buffer.bytes;
             if records.len() < MOVED_MIN || records.len() < bytes.len() {
                 bytes.extend_from_slice(records);
@@ -75,12 +101,12 @@ impl<'a> Appender<'a> {
         records.clear();
     }
 
-    /// Appends an effect on several shards, or on all, that [`BarrierWriter`](crate::persist::verbs::BarrierWriter) has encoded.
-    /// The caller has stopped all other workers, or holds the locks of the shards that the effect reads and changes:
-    /// then whoever comes to these shards after it appends behind the new epoch.
+    /// Appends an effect on several shards, or on all, that a [`BarrierWriter`](crate::persist::verbs::BarrierWriter)
+    /// has encoded. The caller has stopped all other workers, or holds the locks of the shards that the effect reads
+    /// and changes: then whoever comes to these shards after it appends behind the new epoch.
     pub fn barrier(&mut self, encoded: &[u8]) {
-        if self.journal.wants() {
-            let epoch = self.journal.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        if self.buffers.wants() {
+            let epoch = self.buffers.epoch.fetch_add(1, Ordering::AcqRel) + 1;
             self.enter(epoch);
             self.buffer.bytes.extend_from_slice(encoded);
         }
@@ -100,7 +126,7 @@ impl<'a> Appender<'a> {
 
     #[inline]
     fn enter(&mut self, epoch: u64) {
-        let position = &self.journal.position;
+        let position = &self.buffers.position;
         if position.load(Ordering::Relaxed) & 1 == 0 {
             position.fetch_or(1, Ordering::AcqRel);
         }
