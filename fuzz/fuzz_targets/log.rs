@@ -1,5 +1,5 @@
-//! Any bytes as a log: a whole segment, the payloads of otherwise valid blocks, or damage to such blocks. Records are
-//! replayed on the path of commands.
+//! Any bytes as a log: a whole segment, the payloads of otherwise valid blocks, or damage to such blocks: of version 1
+//! or of today's. What is sound is replayed.
 //!
 //! The first byte chooses. Payloads follow, each behind its length of two bytes.
 #![no_main]
@@ -7,7 +7,9 @@
 mod support;
 
 use ironkeep::persist::block::{BlockHeader, SegmentHeader, finish_block, segment_header};
-use ironkeep::persist::format::{BLOCK_HEADER, END_MARK, MANIFEST_MAGIC, SEGMENT_ATTACHED, segment_name};
+use ironkeep::persist::format::{
+    BLOCK_HEADER, END_MARK, MANIFEST_MAGIC, SEGMENT_ATTACHED, VERSION, VERSION_OLDEST, segment_name,
+};
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{SegmentWire, frame};
 use libfuzzer_sys::fuzz_target;
@@ -16,12 +18,13 @@ const NEXT: u64 = 2;
 
 /// The payloads as blocks of a chain; the block that says so leads on to the next segment. In recycled segments the
 /// input itself stands behind the end mark.
-fn segments(mut payloads: &[u8], recycled: bool) -> Vec<Vec<u8>> {
+fn segments(mut payloads: &[u8], recycled: bool, version: u32) -> Vec<Vec<u8>> {
     let behind = if recycled { payloads } else { &[] };
     let head = |number| {
         let generation = support::GENERATION;
         let hash_seed = support::SEED;
-        segment_header(&SegmentHeader { kind: SEGMENT_ATTACHED, number, generation, hash_seed, recycled }).to_vec()
+        segment_header(&SegmentHeader { version, kind: SEGMENT_ATTACHED, number, generation, hash_seed, recycled })
+            .to_vec()
     };
     let mut files = vec![head(1)];
     let (mut number, mut prev_crc) = (0, 0);
@@ -68,7 +71,7 @@ fuzz_target!(|input: &[u8]| {
         (1, [low, high, change, rest @ ..]) => (Some((u16::from_le_bytes([*low, *high]), *change)), rest),
         _ => (None, bytes),
     };
-    let mut files = segments(bytes, choice & 8 != 0);
+    let mut files = segments(bytes, choice & 8 != 0, if choice & 16 != 0 { VERSION } else { VERSION_OLDEST });
     if let Some((at, change)) = damage {
         let file = files.last_mut().expect("one at least");
         let at = usize::from(at) % file.len();

@@ -5,7 +5,7 @@
 #![no_main]
 
 use ironkeep::resp::request::{Progress, ProtocolError};
-use ironkeep::resp::{RequestLimits, Request};
+use ironkeep::resp::{Request, RequestLimits};
 use libfuzzer_sys::fuzz_target;
 
 type Decoded = (Vec<Vec<Vec<u8>>>, Option<ProtocolError>, usize);
@@ -37,8 +37,10 @@ fn decode(bytes: &[u8], limits: RequestLimits, mut cut: impl FnMut() -> usize) -
 
 fuzz_target!(|input: &[u8]| {
     let [choice, cuts, bytes @ ..] = input else { return };
-    let limits =
-        RequestLimits { bulk_max_bytes: if choice & 1 == 0 { 512 << 20 } else { 1000 }, authenticated: choice & 2 == 0 };
+    let limits = RequestLimits {
+        bulk_max_bytes: if choice & 1 == 0 { 512 << 20 } else { 1000 },
+        authenticated: choice & 2 == 0,
+    };
     let whole = decode(bytes, limits, || bytes.len());
     let mut state = u32::from(*cuts);
     let pieces = decode(bytes, limits, || {

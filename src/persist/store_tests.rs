@@ -705,13 +705,23 @@ fn golden_storage(directory: &str) -> SimStorage {
 }
 
 #[test]
-fn the_golden_files_of_version_1_are_read() {
-    for directory in ["store-v1", "store-v1-lz4"] {
+fn the_golden_files_of_every_version_are_read() {
+    for directory in ["store-v1", "store-v1-lz4", "store-v2"] {
         let (_, recovery) = open(&golden_storage(directory), 2).unwrap();
         let mut lines = describe(&recovery).unwrap();
         lines[4..6].sort();
         assert_eq!(lines, sample_lines(), "{directory}");
     }
+}
+
+#[test]
+fn what_is_written_today_is_version_2_to_the_byte() {
+    let (storage, golden) = (SimStorage::new(), golden_storage("store-v2"));
+    drop(write_sample(Arc::new(storage.clone()), false));
+    for name in [MANIFEST, SNAPSHOT] {
+        assert_eq!(storage.get(name), golden.get(name), "{name}");
+    }
+    assert_eq!(without_zeros(&storage.get(LOG).unwrap()), golden.get(LOG).unwrap(), "{LOG}");
 }
 
 /// A program that reads no version above 1 looks at bytes 8 to 12 of the manifest first, and refuses what it finds

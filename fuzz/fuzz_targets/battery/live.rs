@@ -11,10 +11,11 @@ use ironkeep::base::config::Config;
 use ironkeep::base::logging::{self, Level};
 use ironkeep::core::server::Garbage;
 use ironkeep::core::{Client, Server};
-use ironkeep::exec::{Executor, Replayer, limits_of, replay};
+use ironkeep::exec::{Executor, Replayer, limits_of, replay_verb};
 use ironkeep::keyspace::SHARDS;
 use ironkeep::persist::storage::SimStorage;
-use ironkeep::persist::{FsyncPolicy, StoreOptions};
+use ironkeep::persist::verbs::Verb;
+use ironkeep::persist::{FsyncPolicy, StoreOptions, WireValue};
 use ironkeep::resp::request::OwnedArgs;
 use ironkeep::resp::{Output, Resp};
 use ironkeep::server::startup::recover_from;
@@ -80,7 +81,7 @@ impl Live {
     fn new(directives: &'static str) -> Live {
         let storage = SimStorage::new();
         let server = start(&storage, 1, directives);
-        let client = Client::new(server.clients.register(Default::default()), true);
+        let client = Client::new(server.clients.register(Default::default()), server.users.of_new_connection());
         let executor = Executor::new(Arc::clone(&server), 0);
         Live { server, storage, directives, client, executor }
     }
@@ -109,11 +110,10 @@ impl Live {
     /// Makes a key of a collection's bytes, as a record of the log does. False if they are refused.
     #[allow(dead_code)] // one of the targets needs it
     pub fn restore_state(&mut self, key: &str, tag: u8, bytes: &[u8]) -> bool {
-        let tag = tag.to_string();
-        let record = OwnedArgs::new([&b"STATE"[..], b"raw", tag.as_bytes(), bytes].into_iter());
+        let state = Verb::Set { value: WireValue::Collection(tag, bytes), expiry: None };
         let keyspace = &self.server.keyspace;
         let limits = limits_of(&self.server.config.settings(), keyspace.seed());
-        let applied = replay(&self.server.table, keyspace, &mut Replayer::new(limits), 0, record.args());
+        let applied = replay_verb(keyspace, &mut Replayer::new(limits), 0, b"raw", state);
         // A replay logs nothing, so that the key that is to be found again is a copy.
         applied.is_ok()
             && self.run(&format!("COPY raw {key}")).number() == Some(1)

@@ -3,18 +3,18 @@
 
 mod keys;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crc32fast::hash;
 use ironkeep::base::hash::HashSeed;
 use ironkeep::base::logging::{self, Level};
-use ironkeep::core::Table;
+use ironkeep::durable::loading;
+use ironkeep::durable::pace::Pace;
 use ironkeep::keyspace::{Keyspace, SHARDS};
 use ironkeep::persist::format::VERSION;
 use ironkeep::persist::storage::SimStorage;
 use ironkeep::persist::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotWire};
 use ironkeep::persist::{FsyncPolicy, PersistError, Store, StoreOptions};
-use ironkeep::durable::loading;
 use ironkeep::value::Limits;
 use keys::{Keys, keys};
 
@@ -73,7 +73,6 @@ pub fn check(storage: &SimStorage, cut_at_corruption: bool) {
 }
 
 fn start(storage: &SimStorage, generation: u64, cut_at_corruption: bool) -> Result<Keys, PersistError> {
-    static TABLE: OnceLock<Table> = OnceLock::new();
     logging::set_level(Level::Nothing);
     let options = StoreOptions {
         workers: 1,
@@ -84,12 +83,13 @@ fn start(storage: &SimStorage, generation: u64, cut_at_corruption: bool) -> Resu
         policy: FsyncPolicy::No,
         clock: Arc::new(|| 0),
         cut_at_corruption,
+        refuse_torn: false,
         fsync_thread: false,
     };
     let (_store, recovery) = Store::open(Arc::new(storage.clone()), options)?;
     let keyspace = Keyspace::new(16, HashSeed(recovery.hash_seed()));
     let limits = Limits::defaults(HashSeed(recovery.hash_seed()));
-    loading::load(&keyspace, TABLE.get_or_init(ironkeep::session::table), &recovery, limits, 1)?;
+    loading::load(&keyspace, &recovery, limits, 1, Pace::of(0))?;
     if let Some(snapshot) = recovery.snapshot() {
         // Whatever it says, it must be able to say it.
         let _ = snapshot.verify_whole();
