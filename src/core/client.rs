@@ -1,7 +1,7 @@
 //! One connection's state, and the register of all connections.
 //!
-//! A [`Client`] belongs to the worker that serves it. What others may ask of it (`CLIENT LIST`) stands in
-//! its [`ClientRecord`]: plain atomics, and a lock around what changes rarely.
+//! A [`Client`] belongs to the worker that serves it. What other threads may read (`CLIENT LIST`) is in its
+//! [`ClientRecord`]: plain atomics, and a lock around what changes rarely.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::resp::{Done, Reply, RequestLimits, Resp};
 /// the shard, and the room that maps keep free.
 const WATCHED_MORE_BYTES: usize = 64;
 
-/// What of a connection any thread may read.
+/// The part of a connection that any thread may read.
 #[derive(Debug, Default)]
 pub struct ClientRecord {
     /// From 1, never reused.
@@ -65,9 +65,9 @@ pub struct ClientRecord {
     pub no_touch: AtomicBool,
     /// Whether it waits in a blocking command.
     pub blocked: AtomicBool,
-    /// Ends a wait that no key ends, WAIT or WAITAOF, while there is one: by an error if it sends true.
+    /// Ends a wait that no key ends, WAIT or WAITAOF, while there is one. Sending true ends it by an error.
     pub unblock: Mutex<Option<oneshot::Sender<bool>>>,
-    /// Whether it came by a unix socket.
+    /// Whether it uses a unix socket.
     pub unix_socket: bool,
     /// One above the number of commands that a transaction has queued; 0 for no transaction.
     pub queued: AtomicU64,
@@ -79,7 +79,7 @@ pub struct ClientRecord {
     pub queued_bytes: AtomicU64,
     /// Its [`ClientClass`].
     pub class: AtomicU8,
-    /// What the client says of itself.
+    /// What the client says about itself.
     pub labels: Mutex<Labels>,
 }
 
@@ -122,7 +122,7 @@ impl ClientRecord {
     }
 }
 
-/// What a client says of itself.
+/// What a client says about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
     /// `CLIENT SETNAME`.
@@ -200,7 +200,7 @@ pub enum ReplyMode {
     On,
     /// Nothing.
     Off,
-    /// Everything again after the command that asked, and one more, have been passed over.
+    /// Everything again, after the requesting command and the next one are skipped.
     SkipNext,
     /// Nothing for this one command.
     Skip,
@@ -219,19 +219,19 @@ pub struct Client {
     pub user: Option<Arc<User>>,
     /// What is sent back.
     pub reply_mode: ReplyMode,
-    /// Why it waits, if it does.
+    /// Why it waits, if it waits.
     pub wait: Option<Wait>,
     /// Whether to close the connection once its replies are sent.
     pub closing: bool,
     /// Whether to close it without sending anything more.
     pub aborted: bool,
-    /// The block of the log that its own last write is in: for WAITAOF.
+    /// The block of the log that holds its own last write, for WAITAOF.
     pub last_write_block: u64,
-    /// What MULTI has begun.
+    /// The transaction that MULTI has begun.
     pub transaction: Option<Box<Transaction>>,
     /// The keys under WATCH, each with its database.
     pub watched: HashMap<(u32, Box<[u8]>), WatchedKey>,
-    /// Whether EXEC is executing its commands, which may not wait for anything then.
+    /// Whether EXEC is executing its commands, which may then not wait for anything.
     pub in_exec: bool,
     /// What the commands that are executed just now have left to be done.
     pub deferred: Vec<Deferred>,
@@ -264,7 +264,7 @@ pub struct Transaction {
     pub bytes: usize,
     /// All their flags.
     pub flags: Flags,
-    /// Whether one could not be queued, so that EXEC will do nothing.
+    /// Whether a command could not be queued, so that EXEC will do nothing.
     pub aborted: bool,
 }
 
@@ -312,14 +312,14 @@ impl Client {
         self.record.queued.store(1, Ordering::Relaxed);
     }
 
-    /// Ends the transaction, if there is one, and gives what it has queued.
+    /// Ends the transaction, if there is one, and returns what it has queued.
     pub fn end_transaction(&mut self) -> Option<Box<Transaction>> {
         self.record.queued.store(0, Ordering::Relaxed);
         self.record.queued_bytes.store(0, Ordering::Relaxed);
         self.transaction.take()
     }
 
-    /// Watches no key any more, whatever has become of them. Waits for nobody.
+    /// Stops watching all keys, changed or not. Never waits.
     pub fn unwatch(&mut self, keyspace: &Keyspace) {
         self.unwatch_by(|db, key, hash| {
             keyspace.unwatch(db, key, hash);
@@ -327,7 +327,7 @@ impl Client {
         });
     }
 
-    /// Watches no key any more. Returns whether one has changed; see [`WatchedKey::version`]. Behind the closed gate.
+    /// Stops watching all keys, behind the closed gate. Returns whether one has changed; see [`WatchedKey::version`].
     pub fn unwatch_alone(&mut self, keyspace: &Keyspace) -> bool {
         self.unwatch_by(|db, key, hash| keyspace.lock(shard_of(hash)).watched.unwatch(db, key))
     }
@@ -359,7 +359,7 @@ impl Client {
         self.record.watched_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Back to the state of a new connection: RESET. Its name goes; what it said of its library stays.
+    /// Returns to the state of a new connection: RESET. Its name is dropped; its library information stays.
     pub fn reset(&mut self, user: Option<Arc<User>>) {
         self.select(0);
         self.set_resp(Resp::V2);
@@ -384,7 +384,7 @@ impl Client {
         self.record.resp.store(resp.number() as u64, Ordering::Relaxed);
     }
 
-    /// What the request decoder may accept of this connection.
+    /// What the request decoder may accept from this connection.
     pub fn limits(&self, bulk_max_bytes: u64) -> RequestLimits {
         RequestLimits { bulk_max_bytes, authenticated: self.user.is_some() }
     }

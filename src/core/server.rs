@@ -1,4 +1,4 @@
-//! The server as its commands see it: everything that all connections share.
+//! The server as commands see it: everything that all connections share.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -21,10 +21,10 @@ use crate::persist::Store;
 /// of them takes so long.
 const SHARED_TIMES_US: i64 = 1000;
 
-/// The most different codes that `INFO errorstats` keeps apart.
+/// The most different codes that `INFO errorstats` distinguishes.
 const ERROR_CODES_MAX: usize = 128;
 
-/// Opens and closes listening sockets; an error leaves them as they were.
+/// Opens and closes listening sockets. An error leaves them as they were.
 pub type ListenAnew = Box<dyn Fn(&Settings) -> std::io::Result<()> + Send + Sync>;
 
 /// Everything that connections share.
@@ -47,7 +47,7 @@ pub struct Server {
     pub slowlog: SlowLog,
     /// What the path of a command must look at besides it.
     pub hooks: Hooks,
-    /// What happens rarely.
+    /// Counters of rare events.
     pub counters: ServerCounters,
     /// What each worker counts.
     pub workers: Box<[WorkerStats]>,
@@ -55,7 +55,7 @@ pub struct Server {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Snapshots: what runs, and how the last went.
     pub saving: Saving,
-    /// Whether expired keys stay until somebody asks for them: DEBUG SET-ACTIVE-EXPIRE.
+    /// Whether expired keys stay until they are accessed: DEBUG SET-ACTIVE-EXPIRE.
     pub active_expiry_off: AtomicBool,
     /// Has the server listen where the settings say; set once there are connections to be accepted.
     pub listen_anew: OnceLock<ListenAnew>,
@@ -77,11 +77,11 @@ pub struct Server {
     pub rates: Rates,
     /// How to end.
     pub shutdown: Shutdown,
-    /// What is to be freed without delaying a command.
+    /// Frees large values without delaying a command.
     pub garbage: Garbage,
 }
 
-/// Where large things are freed: a thread of its own does it.
+/// The way to the thread that frees large values.
 #[derive(Debug)]
 pub struct Garbage {
     /// To that thread.
@@ -90,7 +90,7 @@ pub struct Garbage {
     pub released: Arc<Released>,
 }
 
-/// What the thread is to do that frees memory.
+/// A job for the thread that frees memory.
 pub enum Reclaim {
     /// Drop something large that was taken out of the keyspace.
     Drop {
@@ -99,16 +99,16 @@ pub enum Reclaim {
         /// How many values of keys that is.
         values: u64,
     },
-    /// Give back to the system all memory that nobody uses.
+    /// Give all unused memory back to the system.
     Purge,
 }
 
 /// How many values were removed to be freed by another thread.
 #[derive(Debug, Default)]
 pub struct Released {
-    /// Those that are not freed yet: `lazyfree_pending_objects`.
+    /// Values that are not freed yet: `lazyfree_pending_objects`.
     pub pending_values: AtomicU64,
-    /// Those that are, since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
+    /// Values freed since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
     pub freed_values: AtomicU64,
 }
 
@@ -160,17 +160,17 @@ impl Server {
         }
     }
 
-    /// Has something large, which holds so many values of keys, dropped by another thread.
+    /// Drops something large, which holds this many values, on another thread.
     pub fn reclaim(&self, garbage: Box<dyn Send>, values: u64) {
         let Garbage { to_reclaim, released } = &self.garbage;
         released.pending_values.fetch_add(values, Ordering::Relaxed);
-        // Should that thread be gone, the garbage comes back in the error and is dropped here.
+        // If that thread is gone, the garbage comes back in the error and is dropped here.
         if to_reclaim.send(Reclaim::Drop { garbage, values }).is_err() {
             released.count_freed(values);
         }
     }
 
-    /// Whether changes may be made, as far as the disk is concerned.
+    /// Whether the state of the disk allows changes.
     ///
     /// # Errors
     /// The log cannot be written, or the last snapshot failed and `stop-writes-on-bgsave-error` is set.
@@ -188,13 +188,13 @@ impl Server {
         Ok(())
     }
 
-    /// The changes since the last snapshot began that succeeded.
+    /// The changes since the beginning of the last successful snapshot.
     pub fn changes_since_save(&self) -> u64 {
         self.saving.changes.load(Ordering::Relaxed)
     }
 }
 
-/// What the operator may ask of rates.
+/// The rates that INFO shows.
 #[derive(Debug, Default)]
 pub struct Rates {
     /// Commands a second.
@@ -232,7 +232,7 @@ pub struct Saving {
     pub last_rewrite_seconds: AtomicI64,
     /// When the last attempt to save began, Unix ms.
     pub last_try_ms: AtomicI64,
-    /// Whether the server is ending: what is being made is given up, and nothing new is begun. Set under the
+    /// Whether the server is shutting down: a running snapshot is abandoned, and no new one begins. Set under the
     /// lock of `state`.
     pub ending: AtomicBool,
     /// Bytes of keys evicted while a snapshot runs, which may hold them until it ends.
@@ -276,14 +276,14 @@ pub struct SavingState {
     pub running: Option<(SavePurpose, i64)>,
     /// The one to be made next.
     pub scheduled: Option<SavePurpose>,
-    /// Who is to be told when the running one ends.
+    /// The receivers of the running one's result.
     pub waiting: Vec<tokio::sync::oneshot::Sender<Result<(), String>>>,
 }
 
 /// How to end the server.
 #[derive(Debug, Default)]
 pub struct Shutdown {
-    /// Told of every request.
+    /// Receives every request.
     pub requests: Mutex<Option<tokio::sync::mpsc::UnboundedSender<ShutdownRequest>>>,
     /// Whether there was a request that has not failed.
     pub asked: AtomicBool,
@@ -296,7 +296,7 @@ pub struct ShutdownRequest {
     pub save: Option<bool>,
     /// End even if saving fails.
     pub force: bool,
-    /// Told why the server did not end.
+    /// Receives the reason if the server does not end.
     pub refused: Option<tokio::sync::oneshot::Sender<String>>,
 }
 
@@ -305,7 +305,7 @@ impl Shutdown {
     pub fn request(&self, request: ShutdownRequest) {
         if let Some(requests) = &*self.requests.lock() {
             self.asked.store(true, Ordering::Relaxed);
-            // Nobody listens any more once the server is ending, and then the wish is fulfilled.
+            // Once the server is shutting down, nothing listens any more, and the request is already fulfilled.
             let _ = requests.send(request);
         }
     }

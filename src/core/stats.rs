@@ -14,7 +14,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Adds, whoever else does.
+    /// Adds, with any number of writers.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
@@ -67,7 +67,7 @@ counters! {
         writes,
         /// Microseconds spent on active expiry.
         expire_cycle_us,
-        /// Microseconds spent on moving what lies in sparse slabs.
+        /// Microseconds spent on moving blocks out of sparse slabs.
         relocation_us,
     }
 }
@@ -86,21 +86,21 @@ counters! {
     }
 }
 
-/// How long a command took, as a histogram: 16 buckets to each doubling, from a microsecond to a second.
+/// The latencies of a command as a histogram: 16 buckets per doubling, from a microsecond to a second.
 ///
-/// It takes 2.5 KiB, from the first time on that the command runs.
+/// It takes 2.5 KiB from the command's first run on.
 #[derive(Debug, Default)]
 pub struct Latencies(OnceLock<Box<[Counter]>>);
 
-/// What is shorter counts as this, in nanoseconds, as a power of two; and the first power that is too long.
+/// Shorter times count as this power of two, in nanoseconds; and the first power that is too long.
 const SHORTEST_BITS: u32 = 10;
 const LONGEST_BITS: u32 = 30;
-/// Buckets to each doubling, as a power of two.
+/// Buckets per doubling, as a power of two.
 const STEP_BITS: u32 = 4;
 const BUCKETS: usize = ((LONGEST_BITS - SHORTEST_BITS) << STEP_BITS) as usize;
 
 impl Latencies {
-    /// Counts so many runs that took so long; the caller is the only one who counts here.
+    /// Counts this many runs that took this long each. The caller is the only writer.
     #[inline]
     pub fn record_alone(&self, nanoseconds: u64, times: u64) {
         let buckets = self.0.get_or_init(|| (0..BUCKETS).map(|_| Counter::default()).collect());
@@ -115,7 +115,7 @@ impl Latencies {
         self.0.get().into_iter().flatten().for_each(|bucket| bucket.set(0));
     }
 
-    /// The upper bounds, in nanoseconds, below which these percentages of all runs lie; `None` without any run.
+    /// The upper bounds, in nanoseconds, of these percentages of all runs; `None` without any run.
     pub fn percentiles<'a>(all: impl Iterator<Item = &'a Latencies>, percentages: &[f64]) -> Option<Vec<u64>> {
         let mut sums = [0_u64; BUCKETS];
         for buckets in all.filter_map(|latencies| latencies.0.get()) {
@@ -150,7 +150,7 @@ pub struct WorkerStats {
 }
 
 impl WorkerStats {
-    /// All zero, for a table of so many commands and subcommands.
+    /// All zero, for a table of this many commands and subcommands.
     pub fn new(commands: usize) -> Self {
         WorkerStats {
             counters: WorkerCounters::default(),
@@ -161,7 +161,7 @@ impl WorkerStats {
 }
 
 counters! {
-    /// What happens rarely enough to be counted in one place.
+    /// Counters of events that are rare enough to be counted in one place.
     ServerCounters {
         /// Connections accepted.
         connections,

@@ -1,18 +1,18 @@
-//! What a unit remembers of the keyspace, and how it is taken back.
+//! What a unit remembers of the keyspace, and how it is rolled back.
 //!
-//! Each change is remembered by a step: what a key was, the version of a key under WATCH, a database that was flushed,
-//! two that were exchanged. To take changes back is to go through the steps from the last to the first.
+//! Each change is remembered as a step: what a key was, the version of a watched key, a flushed database, or two
+//! exchanged ones. Rolling back processes the steps from the last to the first.
 //!
-//! A large value costs its step one counted pointer, and the change that follows a copy of the nodes on its path; only
-//! a growable string that is changed in place is copied, once a unit.
+//! A large value costs its step one counted pointer, and the following change a copy of the nodes on its path. Only a
+//! growable string that is changed in place is copied, once per unit.
 //!
-//! The access field that a read sets is no change: a read that is taken back was a read all the same.
+//! The access field that a read sets is not a change: a read that is rolled back was still a read.
 //!
 //! Invariants:
-//! - The steps are complete for whatever can be taken back: all changes of a command that is undoable; the first
-//!   change of each key, at least, since a unit began that can be taken back as a whole.
-//! - A key's name stands for the same entry between two exchanges or flushes of databases: what is known to be
-//!   remembered is forgotten with each.
+//! - The steps are complete for everything that can be rolled back: all changes of an undoable command, and, in a
+//!   unit that can be rolled back as a whole, at least the first change of each key.
+//! - A key's name stands for the same entry between two exchanges or flushes of databases. With each of them, the set
+//!   of remembered keys is cleared.
 
 use std::collections::HashMap;
 
@@ -24,20 +24,21 @@ use crate::keyspace::{Directory, Key, NewValue, SHARDS, Shard, ValueRef};
 use crate::value::Packing;
 use crate::value::entry::Heap;
 
-/// Room that is kept for the next unit: for so many steps, and so many bytes of keys and values.
+/// How much room is kept for the next unit: steps, and bytes of keys and values.
 const STEPS_KEPT: usize = 1024;
 const BYTES_KEPT: usize = 256 * 1024;
 
-/// A part of [`UndoLog::bytes`]: where it begins, and its length.
+/// A part of [`UndoLog::bytes`]: its offset and its length.
 type Part = (usize, usize);
 
 /// The steps of a unit.
 #[derive(Debug, Default)]
 pub(super) struct UndoLog {
     steps: Vec<Step>,
-    /// Keys and short values that the steps speak of.
+    /// Keys and short values that the steps refer to.
     bytes: Vec<u8>,
-    /// The step that remembers what a key was, by database and hash: only where a unit can be taken back as a whole.
+    /// The step that remembers what a key was, by database and hash. Used only if the unit can be rolled back as a
+    /// whole.
     names: HashMap<(u32, u64), usize>,
 }
 
@@ -86,13 +87,13 @@ impl UndoLog {
         }
     }
 
-    /// What a unit of many keys needed is not kept for the next.
+    /// The memory for a unit of many keys is not kept for the next.
     #[cold]
     fn give_room_back(&mut self) {
         *self = UndoLog::default();
     }
 
-    /// From now on every key is remembered anew.
+    /// From now on, every key is remembered again.
     pub(super) fn forget_names(&mut self) {
         self.names.clear();
     }
@@ -118,7 +119,7 @@ impl UndoLog {
     }
 }
 
-/// A key of a shard with keys under WATCH changes.
+/// Notes a change in a shard with watched keys.
 #[cold]
 pub(super) fn raise_version(unit: &mut Unit, shard: &mut Shard, db: u32, key: Key<'_>) {
     if unit.remembers()
@@ -163,7 +164,7 @@ impl Db<'_> {
         undo.steps.push(Step::Key { db: self.index, hash: key.hash, key: kept, prior });
     }
 
-    /// Remembers the versions of all keys under WATCH of a shard.
+    /// Remembers the versions of all watched keys of a shard.
     fn remember_versions(&mut self, number: u16) {
         let undo = &mut self.unit.undo;
         for (db, key, version) in self.held.shard(number).watched.versions() {
@@ -224,13 +225,13 @@ impl Db<'_> {
         }
     }
 
-    /// Takes back every change of the running command but the removal of expired keys: it failed.
+    /// Rolls back every change of the running command, which failed, except the removal of expired keys.
     pub fn roll_back(&mut self) {
         self.roll_back_to(self.unit.start());
     }
 
-    /// Takes back everything that was done since the savepoint, and forgets what was recorded and noted of it. The
-    /// shards of all its keys are held.
+    /// Rolls back everything since the savepoint, and drops its records and events. The shards of all its keys are
+    /// held.
     pub fn roll_back_to(&mut self, savepoint: Savepoint) {
         let shards = self.unit.truncate(savepoint);
         self.step_back(&shards);

@@ -1,5 +1,5 @@
 //! A unit of work: everything that one command, one transaction or one script does to the keyspace, until it is
-//! committed or taken back.
+//! committed or rolled back.
 //!
 //! ```text
 //! begin(wants) ── command ── command ── … ── commit: records to the log under the locks, in one block;
@@ -8,29 +8,29 @@
 //!                    └─ or the whole unit: back to where it began
 //! ```
 //!
-//! A unit holds what to undo, the records and barriers for the log in their order, the events, the count of changes,
-//! and what was taken out of the keyspace and is to be freed. What a worker only uses again and again, or adds up,
-//! stands apart from it: [`Scratch`]. How changes are remembered and taken back: `undo.rs`.
+//! A unit holds the undo steps, the records and barriers for the log in order, the events, the count of changes, and
+//! what was taken out of the keyspace and is to be freed. What a worker only reuses or adds up is kept apart:
+//! [`Scratch`]. `undo.rs` shows how changes are remembered and rolled back.
 //!
 //! Invariants:
-//! - What is wanted is said at the beginning: see [`Wants`]. Nothing that is not wanted is encoded or kept. Whether
-//!   anything has changed is a flag of its own, and never asked of a buffer.
-//! - What a savepoint goes back behind is neither logged nor told.
-//! - The removal of a key whose time has come, before a command has changed anything, stands though the command
-//!   fails: the savepoint at the command's beginning moves behind it. Only a unit that can be taken back as a whole
-//!   takes it back too. The key is as invisible then as it was before.
+//! - What is wanted is declared at the beginning: see [`Wants`]. Nothing else is encoded or kept. Whether anything
+//!   has changed is a flag of its own and is never derived from a buffer.
+//! - Nothing after a savepoint that was rolled back to is logged or published.
+//! - If a command removes an expired key before it has changed anything, the removal stands even if the command
+//!   fails: the savepoint at the command's beginning moves behind it. Only a unit that can be rolled back as a whole
+//!   undoes it, too. The key is then as invisible as before.
 //! - A command of one key changes it as the last step that can fail, and remembers nothing. In a unit that can be
-//!   taken back as a whole, it remembers what the key was when the unit began.
+//!   rolled back as a whole, it remembers what the key was when the unit began.
 
 use crate::base::config::NotifyFlags;
 use crate::core::undo::UndoLog;
 use crate::keyspace::Directory;
 use crate::value::entry::Heap;
 
-/// Room for so many records that is kept for the next unit.
+/// How much room for records is kept for the next unit.
 const RECORDS_KEPT: usize = 1024;
 
-/// What is wanted of a unit beside the change itself.
+/// What is wanted of a unit besides the change itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// Records for the log.
@@ -39,7 +39,7 @@ pub struct Wants {
     pub events: bool,
 }
 
-/// How far a unit has come: what [`crate::core::Db::roll_back_to`] goes back to.
+/// The progress of a unit, to which [`crate::core::Db::roll_back_to`] returns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Savepoint {
     /// Bytes and number of the records, and the number of barriers.
@@ -53,10 +53,10 @@ pub struct Savepoint {
     changed: bool,
 }
 
-/// Something that happened to a key, for those who listen for it.
+/// Something that happened to a key, for listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What kind of event it is: one class of `notify-keyspace-events`.
+    /// Its kind: one class of `notify-keyspace-events`.
     pub class: NotifyFlags,
     /// Its name: `set`, `expired`.
     pub name: &'static str,
@@ -69,7 +69,7 @@ pub struct Event {
 /// An effect on several shards, or on all, among the records of a unit.
 #[derive(Debug)]
 pub struct Barrier {
-    /// How many bytes of records go before it.
+    /// How many bytes of records precede it.
     pub at: usize,
     /// Its encoded record.
     pub encoded: Vec<u8>,
@@ -79,15 +79,15 @@ pub struct Barrier {
 #[derive(Debug, Default)]
 pub struct Unit {
     wants: Wants,
-    /// Whether the running command can be taken back alone: then each of its changes is remembered.
+    /// Whether the running command can be rolled back alone, so that each of its changes is remembered.
     undoable: bool,
-    /// Whether the unit can be taken back as a whole: then what it changes first of each key is.
+    /// Whether the unit can be rolled back as a whole, so that the first change of each key is remembered.
     is_whole: bool,
     /// Whether the unit spans several commands, and is open.
     spans: bool,
     /// Whether the running command has changed something, expiry apart,
     changed: bool,
-    /// and whether it has said what the log is to hold of that.
+    /// and whether it has recorded that for the log.
     logged: bool,
     /// Whether one of the commands before it has done either.
     changed_before: bool,
@@ -106,15 +106,15 @@ pub struct Unit {
     pub retired: Vec<Heap>,
     /// Whole directories to be freed elsewhere: flushed databases.
     pub retired_directories: Vec<triomphe::Arc<Directory>>,
-    /// Keys that have expired or were evicted although somebody waits for them, with their databases: those who
-    /// wait are to be told by whoever removed them.
+    /// Keys with waiters that have expired or were evicted, with their databases. The code that removed them must
+    /// tell the waiters.
     pub vanished: Vec<(u32, Box<[u8]>)>,
 }
 
-/// What a worker uses again and again, and what it adds up: apart from the units that it runs.
+/// What a worker reuses and adds up, apart from the units that it runs.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Room in which a small collection is edited.
+    /// A reused buffer in which a small collection is edited.
     pub spare: Vec<u8>,
     /// Changes of the units that have ended.
     pub dirty: u64,
@@ -129,7 +129,7 @@ pub struct Scratch {
 }
 
 impl Unit {
-    /// Begins a unit of one command; `undoable` says whether it can be taken back.
+    /// Begins a unit of one command. `undoable` says whether it can be rolled back.
     #[inline]
     pub fn begin(&mut self, wants: Wants, undoable: bool) {
         if self.spans || !self.barriers.is_empty() || !self.events.is_empty() {
@@ -152,7 +152,7 @@ impl Unit {
     }
 
     /// Begins a unit of several commands, each of which begins with [`Unit::begin_command`]. `is_whole` says whether
-    /// the unit can be taken back as a whole.
+    /// the unit can be rolled back as a whole.
     pub fn begin_spanning(&mut self, wants: Wants, is_whole: bool) {
         self.begin(wants, false);
         self.clear_rare();
@@ -177,9 +177,9 @@ impl Unit {
         self.logged = false;
     }
 
-    /// Ends the unit, or one of its commands: what is remembered to be undone is forgotten, unless the unit can be
-    /// taken back as a whole. Else whoever frees what was removed would not be the last to hold it, and the next
-    /// command would free it here.
+    /// Ends the unit, or one of its commands: the undo steps are dropped, unless the unit can be rolled back as a
+    /// whole. Otherwise the freeing thread would not be the last owner of removed values, and the next command would
+    /// free them here.
     #[inline]
     pub fn end(&mut self, scratch: &mut Scratch) {
         if self.spans {
@@ -195,28 +195,28 @@ impl Unit {
         }
     }
 
-    /// Ends a unit of several commands, which is committed or taken back.
+    /// Ends a unit of several commands, which is committed or rolled back.
     pub fn end_spanning(&mut self, scratch: &mut Scratch) {
         self.clear_rare();
         self.end(scratch);
     }
 
-    /// Whether more commands may follow that could take back what was done: nothing is to be freed yet.
+    /// Whether the unit may still be rolled back by a later command, so that nothing may be freed yet.
     #[inline]
     pub fn is_held_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// A point of this unit to which [`crate::core::Db::roll_back_to`] can go back: one that can be taken back as a
-    /// whole.
+    /// A point to which [`crate::core::Db::roll_back_to`] can return. The unit must be one that can be rolled back as
+    /// a whole.
     pub fn savepoint(&mut self) -> Savepoint {
         debug_assert!(self.is_whole, "changes are remembered");
-        // What has changed before must be remembered anew.
+        // Earlier changes must be remembered again.
         self.undo.forget_names();
         self.position()
     }
 
-    /// How far the unit has come.
+    /// The progress of the unit.
     pub(super) fn position(&self) -> Savepoint {
         Savepoint {
             record_bytes: self.records.len(),
@@ -235,18 +235,18 @@ impl Unit {
         self.start
     }
 
-    /// Whether the running command has changed nothing yet, so that what expires now stands whatever becomes of it.
+    /// Whether the running command has changed nothing yet, so that an expiry now stands whatever its outcome.
     #[inline]
     pub(super) fn is_firm(&self) -> bool {
         !self.changed && !self.is_whole
     }
 
-    /// What was done so far stands, whatever becomes of the running command.
+    /// Makes everything so far stand, whatever the outcome of the running command.
     pub(super) fn stand_firm(&mut self) {
         self.start = self.position();
     }
 
-    /// Forgets what was recorded behind a savepoint; gives the shards whose sequence numbers go back by one each.
+    /// Drops the records behind a savepoint. Returns the shards whose sequence numbers go back by one each.
     pub(super) fn truncate(&mut self, to: Savepoint) -> Vec<u16> {
         self.events.truncate(to.events);
         self.vanished.truncate(to.vanished);
@@ -264,7 +264,7 @@ impl Unit {
         self.sequenced.drain(to.records..).collect()
     }
 
-    /// What is wanted of it.
+    /// What is wanted of the unit.
     #[inline]
     pub fn wants(&self) -> Wants {
         self.wants
@@ -276,17 +276,17 @@ impl Unit {
         self.wants.records
     }
 
-    /// Whether the running command can be taken back alone.
+    /// Whether the running command can be rolled back alone.
     pub fn is_undoable(&self) -> bool {
         self.undoable
     }
 
-    /// Says whether the running command can be taken back alone: from now on.
+    /// Sets whether the running command can be rolled back alone, from now on.
     pub(super) fn set_undoable(&mut self, undoable: bool) {
         self.undoable = undoable;
     }
 
-    /// Whether changes are to be remembered.
+    /// Whether changes must be remembered.
     #[inline]
     pub(super) fn remembers(&self) -> bool {
         self.undoable || self.is_whole
@@ -302,19 +302,20 @@ impl Unit {
         self.changed
     }
 
-    /// Something has changed.
+    /// Notes that something has changed.
     #[inline]
     pub(super) fn note_changed(&mut self) {
         self.changed = true;
     }
 
-    /// The command has said what the log is to hold.
+    /// Notes that the command has recorded its changes for the log.
     #[inline]
     pub(super) fn note_logged(&mut self) {
         self.logged = true;
     }
 
-    /// Whether something has changed and was logged, for [`Unit::set_marks`]: what expires is no change of a command.
+    /// Whether something has changed and was logged, for [`Unit::set_marks`], because an expiry is not a change of a
+    /// command.
     pub(super) fn marks(&self) -> (bool, bool, u64) {
         (self.changed, self.logged, self.dirty)
     }
@@ -324,7 +325,7 @@ impl Unit {
         (self.changed, self.logged, self.dirty) = (changed, logged, dirty);
     }
 
-    /// Where to encode an effect on several shards, or on all, behind the records so far; `None` if no records are
+    /// The buffer for an effect on several shards, or on all, behind the records so far; `None` if no records are
     /// wanted.
     pub(super) fn barrier(&mut self) -> Option<&mut Vec<u8>> {
         self.logged = true;
@@ -335,13 +336,13 @@ impl Unit {
         self.barriers.last_mut().map(|barrier| &mut barrier.encoded)
     }
 
-    /// Whether there is anything to hand to the log.
+    /// Whether there is anything for the log.
     #[inline]
     pub fn has_records(&self) -> bool {
         !self.records.is_empty() || !self.barriers.is_empty()
     }
 
-    /// The encoded records, and the barriers among them: to be taken by the log.
+    /// The encoded records, and the barriers among them, for the log to take.
     #[inline]
     pub fn records(&mut self) -> (&mut Vec<u8>, &mut Vec<Barrier>) {
         (&mut self.records, &mut self.barriers)
@@ -352,7 +353,7 @@ impl Unit {
         self.events.push(event);
     }
 
-    /// The events, in their order: for those who listen, once the locks are given back.
+    /// The events, in order, for listeners once the locks are released.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -363,7 +364,7 @@ impl Unit {
         self.undo.room_bytes() + self.sequenced.capacity() * size_of::<u16>() + self.records.capacity()
     }
 
-    /// Whether nothing is remembered to be undone.
+    /// Whether there are no undo steps.
     #[cfg(test)]
     pub fn remembers_nothing(&self) -> bool {
         self.undo.len() == 0

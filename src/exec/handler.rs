@@ -1,8 +1,8 @@
-//! How a handler ends: everything it did stands, or nothing does.
+//! Ends a handler: everything it did stands, or nothing does.
 //!
 //! Invariants:
-//! - A handler that returns an error or panics leaves no change that the log does not hold, and its caller cuts off
-//!   what it has written of a reply.
+//! - A handler that returns an error or panics leaves no change that the log does not hold. Its caller cuts off the
+//!   partial reply.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use crate::core::{Call, CommandError, Outcome, Server};
 use crate::resp::reply::Mark;
 use crate::resp::{Output, Reply};
 
-/// Runs a handler to an end in which either everything of it stands or nothing.
+/// Runs a handler so that either everything that it did stands, or nothing.
 #[inline]
 pub(super) fn run_handler(
     handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome,
@@ -29,7 +29,7 @@ pub(super) fn run_handler(
     }
 }
 
-/// Replies with an error to a command that was run, instead of what it has written behind the mark.
+/// Replies with an error to a command that ran, replacing its output behind the mark.
 #[cold]
 pub(super) fn fail(server: &Server, counters: &CommandCounters, error: &CommandError, mark: Mark, out: &mut Output) {
     out.truncate(mark);
@@ -44,7 +44,7 @@ pub(super) fn error_reply(server: &Server, error: &CommandError, out: &mut Outpu
     out.error_bytes(&text);
 }
 
-/// Takes back what a handler has done that ended with an error or a panic. Returns the error to be told.
+/// Rolls back a handler that ended with an error or a panic. Returns the error for the client.
 #[cold]
 pub(super) fn failure(failed: Result<CommandError, Box<dyn Any + Send>>, call: &mut Call<'_>) -> CommandError {
     let panic = match failed {
@@ -60,8 +60,8 @@ pub(super) fn failure(failed: Result<CommandError, Box<dyn Any + Send>>, call: &
         call.db.roll_back();
         return internal_error(call.entry, Remains::Nothing, &*panic);
     }
-    // One key, changed as the last step: the change stands, so the log must hold it. What the command has recorded may
-    // end in the middle of a record.
+    // One key was changed as the last step: the change stands, so the log must hold it. What the command has recorded
+    // may end in the middle of a record.
     let keys = call.keys();
     call.db.log_states_instead(keys);
     internal_error(call.entry, Remains::Change, &*panic)
@@ -76,7 +76,7 @@ pub(super) fn internal_error(entry: &CommandEntry, remains: Remains, panic: &(dy
     CommandError::Internal(remains)
 }
 
-/// What became of a command that panicked, as the operator's log has it.
+/// The outcome of a command that panicked, for the operator's log.
 fn ending(remains: Remains) -> &'static str {
     match remains {
         Remains::Nothing => " and was undone",

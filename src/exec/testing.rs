@@ -1,7 +1,7 @@
-//! A small server inside a test: commands as words, replies as text, a clock that the test moves.
+//! A small server inside a test: commands as words, replies as text, and a clock that the test moves.
 //!
-//! Runs data commands on a keyspace of its own, keeps the records that they log, and can compare what a
-//! replay of those records makes with what is there.
+//! It runs data commands on its own keyspace, keeps the records that they log, and can compare a replay of those
+//! records with the keyspace.
 
 use super::*;
 use crate::base::hash::HashSeed;
@@ -83,7 +83,7 @@ impl Executor {
         self.unit.room_bytes() + keys.sum::<usize>()
     }
 
-    /// Whether nothing of the last command is held to be undone.
+    /// Whether nothing of the last command is kept for undo.
     pub fn remembers_nothing(&self) -> bool {
         self.unit.remembers_nothing()
     }
@@ -134,8 +134,8 @@ impl Runner {
         }
     }
 
-    /// Scans a key to the end by HSCAN and its like; gives the words of all replies that begin with `m`, each once,
-    /// and how many calls it took.
+    /// Scans a key to the end by HSCAN or a similar command. Returns the words of all replies that begin with `m`,
+    /// each once, and how many calls it took.
     pub fn scan_members(&mut self, command: &str, key: &str) -> (usize, usize) {
         let (mut seen, mut cursor, mut calls) = (std::collections::HashSet::new(), "0".to_owned(), 0);
         loop {
@@ -183,7 +183,7 @@ impl Runner {
         String::from_utf8_lossy(&reply).replace("\r\n", " ")
     }
 
-    /// What runs commands of this moment.
+    /// The facts for commands at this moment.
     pub fn facts(&self) -> Facts {
         Facts {
             now: self.now,
@@ -218,7 +218,7 @@ impl Runner {
         let facts = self.facts();
         let Runner { keyspace, unit, scratch, logged, .. } = self;
         let mut world = EvictDb { keyspace, unit, scratch, facts };
-        // The choices of a test are always the same: what it asserts is a matter of chance otherwise.
+        // The choices of a test are always the same; otherwise its assertions would depend on chance.
         let mut evictor = Evictor::new(Random::from_seed(11));
         evictor.evict(&mut world, choice, bytes, keys_max, &mut |unit| keep(unit, logged))
     }
@@ -262,7 +262,7 @@ impl Runner {
         slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
-    /// Begins a unit of several commands that can be taken back; gives the savepoint at its beginning.
+    /// Begins a unit of several commands that can be rolled back. Returns the savepoint at its beginning.
     pub fn begin_unit(&mut self) -> Savepoint {
         self.unit.begin_spanning(self.wants, true);
         self.is_open = true;
@@ -274,7 +274,7 @@ impl Runner {
         &mut self.unit
     }
 
-    /// Takes back what was done since a savepoint of the unit.
+    /// Rolls back to a savepoint of the unit.
     pub fn roll_back_to(&mut self, savepoint: Savepoint) {
         let facts = self.facts();
         let _alone = self.gate.close();

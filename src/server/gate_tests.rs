@@ -8,12 +8,12 @@ use crate::core::Server;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 
-/// Longer than any call takes, and short enough to be waited for by each that must not finish.
+/// Longer than any call takes, and short enough to wait for each call that must not finish.
 const SHORT: Duration = Duration::from_millis(50);
-/// When a call that needs no gate counts as hung.
+/// After this time, a call that needs no gate counts as hung.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs one call while another worker executes a group; the reply, and whether the call had to wait for that.
+/// Runs one call while another worker executes a group. Returns the reply, and whether the call had to wait.
 fn run_beside_another(server: &Server, caller: &mut Caller, line: &str, waits: bool) -> String {
     let inside = server.gate.enter(1);
     let (sender, receiver) = mpsc::channel();

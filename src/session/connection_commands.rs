@@ -1,4 +1,4 @@
-//! The connection itself: protocol, password, database, its end, and waiting for durability.
+//! Commands for the connection itself: protocol, password, database, closing, and waiting for durability.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ static AUTH: Command = Command {
     ..Command::DEFAULT
 };
 
-/// The flags of what a client sends before it has given a password.
+/// The flags of commands that a client sends before it has authenticated.
 const HANDSHAKE: crate::core::Flags =
     flags::NOSCRIPT.or(flags::LOADING).or(flags::STALE).or(flags::FAST).or(flags::NO_AUTH).or(flags::ALLOW_BUSY);
 
@@ -121,7 +121,7 @@ fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(greeting(call.client, reply))
 }
 
-/// What the server is, in the version of the protocol that was just chosen.
+/// Describes the server, in the version of the protocol that was just chosen.
 fn greeting(client: &Client, reply: Reply<'_>) -> crate::resp::Done {
     let mut map = reply.in_version(client.resp).map(7);
     for (name, text) in [("server", "redis"), ("version", REDIS_VERSION)] {

@@ -1,7 +1,7 @@
-//! The commands that need the connection or the whole server, and the table of all commands.
+//! Commands that need the connection or the whole server, and the table of all commands.
 //!
-//! They are declared as those of `command` are, and run outside the gate: a handler here never holds
-//! a shard's lock, never waits, and leaves in [`Client::wait`] what its connection is to wait for.
+//! They are declared like those in `command` and run outside the gate. A handler here never holds a shard's lock and
+//! never waits. It leaves in [`Client::wait`] what its connection is to wait for.
 //!
 //! [`Client::wait`]: crate::core::Client::wait
 

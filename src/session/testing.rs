@@ -39,7 +39,7 @@ impl Runner {
         Runner { executor: Executor::new(Arc::clone(&server), 0), client, server }
     }
 
-    /// Goes on with a new connection.
+    /// Continues with a new connection.
     pub(super) fn reconnect(&mut self) {
         self.connect_from(LOCAL);
     }
@@ -49,7 +49,7 @@ impl Runner {
         connection(&self.server, LOCAL)
     }
 
-    /// The same, from another peer.
+    /// The same, from a given peer.
     pub(super) fn connect_from(&mut self, peer: &str) {
         self.client = connection(&self.server, peer);
     }
@@ -76,7 +76,7 @@ impl Runner {
     }
 }
 
-/// The peer of a connection that nothing else is said of.
+/// The default peer of a connection.
 const LOCAL: &str = "127.0.0.1:1";
 
 fn connection(server: &Server, peer: &str) -> Client {
@@ -112,7 +112,7 @@ fn server(lines: &str) -> Server {
     Server {
         config,
         keyspace: Keyspace::new(16, HashSeed([7; 16])),
-        // With room for a worker that is not there.
+        // With room for a worker that does not exist.
         gate: Gate::new(2),
         store,
         clients: Default::default(),
