@@ -1,20 +1,21 @@
-//! What the server tells of itself, as data: whoever owns a figure adds it here, and a writer makes text of all.
+//! What the server reports about itself, as data: the owner of a figure adds it here, and a writer turns all of them
+//! into text.
 //!
 //! Invariants:
-//! - A figure is typed, so that a writer can tell what only rises from what goes up and down.
-//! - What never changes is listed in one table, with its reason: see [`Constant`].
+//! - A figure is typed, so that a writer can distinguish what only rises from what goes up and down.
+//! - Constant fields are listed in one table, with their reasons: see [`Constant`].
 
 use std::borrow::Cow;
 
 use crate::base::config::Settings;
 use crate::core::Server;
 
-/// What the figures are read from: the settings once for all of them.
+/// The sources of the figures. The settings are read once for all of them.
 #[derive(Debug)]
 pub struct Look<'a> {
     /// The server.
     pub server: &'a Server,
-    /// The settings as of now.
+    /// The current settings.
     pub settings: &'a Settings,
     /// The time, Unix ms.
     pub now: i64,
@@ -25,22 +26,22 @@ pub struct Look<'a> {
 pub struct Figure {
     /// Its name, as INFO shows it.
     pub name: Cow<'static, str>,
-    /// What it says.
+    /// Its value.
     pub value: Value,
 }
 
-/// What a figure says.
+/// The value of a figure.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// A number that only rises, but for CONFIG RESETSTAT and a restart.
+    /// A number that only rises, except for CONFIG RESETSTAT and a restart.
     Counter(u64),
     /// A number that goes up and down.
     Gauge(i64),
     /// A number of bytes that goes up and down.
     Bytes(u64),
-    /// One number for another.
+    /// The ratio of two numbers.
     Ratio(f64),
-    /// A share of a hundred.
+    /// A percentage.
     Percent(f64),
     /// A time that only rises, in microseconds.
     CpuTime(u64),
@@ -48,9 +49,9 @@ pub enum Value {
     Micros(f64),
     /// Words.
     Text(String),
-    /// One row of several under the same name, told apart by a label.
+    /// One row of several under the same name, distinguished by a label.
     Row {
-        /// What the label is: `cmd`.
+        /// The name of the label: `cmd`.
         by: &'static str,
         /// The label.
         label: String,
@@ -59,14 +60,14 @@ pub enum Value {
     },
 }
 
-/// A field that clients and monitors look for and that cannot say anything else here.
+/// A field that clients and monitors look for and that is constant here.
 #[derive(Debug)]
 pub struct Constant {
     /// The section of INFO.
     pub section: &'static str,
     /// The field.
     pub field: &'static str,
-    /// What it always says.
+    /// Its constant value.
     pub value: &'static str,
     /// Why.
     pub reason: &'static str,
@@ -81,7 +82,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// None yet, of a section, with what is constant there and elsewhere.
+    /// No figures yet, for a section, with the table of constant fields.
     pub fn new(section: &'static str, constants: &'static [Constant]) -> Figures {
         Figures { section, constants, all: Vec::new() }
     }
@@ -96,17 +97,17 @@ impl Figures {
         self.all.push(Figure { name: name.into(), value });
     }
 
-    /// Adds what only rises.
+    /// Adds a number that only rises.
     pub fn counter(&mut self, name: &'static str, value: u64) {
         self.add(name, Value::Counter(value));
     }
 
-    /// Adds what goes up and down.
+    /// Adds a number that goes up and down.
     pub fn gauge(&mut self, name: &'static str, value: impl TryInto<i64>) {
         self.add(name, Value::Gauge(value.try_into().unwrap_or(i64::MAX)));
     }
 
-    /// Adds whether something is so.
+    /// Adds a boolean, as 0 or 1.
     pub fn flag(&mut self, name: &'static str, is_so: bool) {
         self.gauge(name, i64::from(is_so));
     }
@@ -116,13 +117,13 @@ impl Figures {
         self.add(name, Value::Bytes(bytes.try_into().unwrap_or(0)));
     }
 
-    /// Adds the same twice, the second time for people.
+    /// Adds the same twice, the second time in readable form.
     pub fn bytes_and_human(&mut self, name: &'static str, bytes: u64) {
         self.bytes(name, bytes);
         self.add(format!("{name}_human"), Value::Text(crate::base::format::human_bytes(bytes)));
     }
 
-    /// Adds one number for another.
+    /// Adds a ratio.
     pub fn ratio(&mut self, name: &'static str, ratio: f64) {
         self.add(name, Value::Ratio(ratio));
     }

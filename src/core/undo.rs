@@ -44,9 +44,9 @@ pub(super) struct UndoLog {
 
 #[derive(Debug)]
 enum Step {
-    /// A key is about to change.
+    /// A key before a change.
     Key { db: u32, hash: u64, key: Part, prior: Option<Prior> },
-    /// The version of a key under WATCH is about to rise.
+    /// The version of a watched key before it rises.
     Version { shard: u16, db: u32, key: Part, version: u64 },
     /// The directory of a database in a shard was taken out.
     Flush { shard: u16, db: u32, directory: Option<triomphe::Arc<Directory>> },
@@ -245,13 +245,13 @@ impl Db<'_> {
         self.unit.undo = undo;
     }
 
-    /// The last records of these shards are forgotten, and their numbers are free again.
+    /// Takes back the sequence numbers of the last records of these shards.
     fn step_back(&mut self, shards: &[u16]) {
         shards.iter().for_each(|shard| self.held.shard(*shard).sequence -= 1);
     }
 
-    /// Forgets what the running command has recorded, one that it has only begun included, and records the whole state
-    /// of these keys instead: the command has panicked, and its change stands.
+    /// Drops the records of the running command, including a partial one, and records the whole state of these keys
+    /// instead, for a command that has panicked and whose change stands.
     pub fn log_states_instead<'k>(&mut self, keys: impl Iterator<Item = Key<'k>>) {
         let shards = self.unit.truncate_records(self.unit.start());
         self.step_back(&shards);

@@ -1,4 +1,4 @@
-//! The fields of INFO that are constant here, each with its reason. What becomes known leaves this list.
+//! The fields of INFO that are constant here, each with its reason. A field that gets a source leaves this list.
 
 use crate::core::figures::Constant;
 

@@ -1,8 +1,7 @@
 //! INFO: its sections in Redis' order and form, and which of them a client asked for.
 //!
-//! The figures come from those who own them, as data: see [`crate::core::figures`]. Here they become text. A field
-//! that means nothing here is shown all the same, because clients and monitors look fields up by name:
-//! `constant.rs` lists those.
+//! The figures come from their owners as data: see [`crate::core::figures`]. Here they become text. A field without
+//! meaning here is shown nevertheless, because clients and monitors look fields up by name: `constant.rs` lists them.
 
 use std::fmt::Write;
 

@@ -4,7 +4,7 @@ use crate::base::random;
 use crate::core::figures::{Figures, Look, Value};
 use crate::keyspace::{Census, Keyspace, SHARDS};
 
-/// How many times to live stand for all of a database.
+/// How many sampled times to live represent a database.
 const TTL_SAMPLES: usize = 128;
 
 /// Adds a row for each database that holds keys.
@@ -19,7 +19,7 @@ pub(super) fn databases(look: &Look<'_>, out: &mut Figures) {
             ("expires".into(), gauge(census.volatile)),
             ("avg_ttl".into(), Value::Gauge(average as i64)),
         ];
-        // Redis 8 says how many hashes have expiring fields; clients of 7.2 do not expect it.
+        // Redis 8 shows how many hashes have expiring fields; clients of 7.2 do not expect it.
         if census.elementwise > 0 {
             columns.push(("subexpiry".into(), gauge(census.elementwise)));
         }
@@ -27,8 +27,8 @@ pub(super) fn databases(look: &Look<'_>, out: &mut Figures) {
     }
 }
 
-/// The mean time to live of a few keys of each database, drawn at random, in ms. A shard that somebody holds is passed
-/// over: a report waits for nobody.
+/// The mean time to live of a few random keys of each database, in ms. A busy shard is skipped, because a report
+/// never waits.
 fn average_ttls(keyspace: &Keyspace, filled: &[(u32, Census)], now: i64) -> Vec<u64> {
     let mut sampled = vec![Vec::new(); filled.len()];
     let is_wanted = |(_, census): &(u32, Census), sampled: &Vec<u64>| sampled.len() < census.volatile.min(TTL_SAMPLES);

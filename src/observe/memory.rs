@@ -39,7 +39,7 @@ impl MemoryFigures {
         }
     }
 
-    /// Allocated for other things than keys.
+    /// Allocated for anything other than keys.
     pub fn overhead(&self) -> u64 {
         (self.startup + self.clients + self.log_buffer).min(self.used)
     }
@@ -71,8 +71,8 @@ pub struct DatabaseFigures {
     pub overhead: u64,
 }
 
-/// The databases that hold keys, ascending. The overhead leaves out what a command holds just now: a report waits for
-/// nobody.
+/// The databases that hold keys, ascending. The overhead omits shards that a command currently holds, because a
+/// report never waits.
 pub fn databases(server: &Server) -> Vec<DatabaseFigures> {
     let filled = server.keyspace.counts().filled();
     let mut all: Vec<DatabaseFigures> =

@@ -1,9 +1,9 @@
 //! What an operator sees of the running server.
 //!
-//! - [`info`]: the sections of INFO, and their text. Whoever owns figures contributes them: see
+//! - [`info`]: the sections of INFO, and their text. The owners of figures contribute them: see
 //!   [`crate::core::figures`].
 //! - [`memory`]: the figures of memory.
-//! - [`process`]: what the kernel says of this process.
+//! - [`process`]: what the kernel reports about this process.
 //!
 //! Nothing here changes anything except its own counters.
 

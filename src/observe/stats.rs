@@ -1,4 +1,4 @@
-//! The figures of what was done: totals, commands, their times, and errors.
+//! The figures of activity: totals, commands, their times, and errors.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,8 +1,8 @@
 //! The thread that makes the log durable.
 //!
-//! Under `Always` it is the group commit: while one fsync runs, the next block gathers. Under the
-//! other policies it also flushes once a second, so that effects without a client (expiry) land.
-//! It never spins: it waits for a kick or for the next second.
+//! Under `Always` it makes the group commit: while one fsync runs, the next block is collected. Under the other
+//! policies it also flushes once a second, so that effects without a client (expiry) reach the file. It never spins:
+//! it waits for a kick or for the next second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use super::log::{FsyncPolicy, Log};
 /// The pace of `EverySec`.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How the thread is woken.
+/// Wakes the thread.
 pub struct Signal {
     kicked: AtomicBool,
     stop: AtomicBool,
@@ -36,7 +36,7 @@ impl Default for Signal {
 }
 
 impl Signal {
-    /// Wakes the thread; cheap when it was already asked.
+    /// Wakes the thread. Cheap if it was already woken.
     pub fn kick(&self) {
         if !self.kicked.swap(true, Ordering::AcqRel) {
             // The lock closes the gap between the thread's check and its sleep.
@@ -79,7 +79,7 @@ impl Drop for FsyncThread {
         self.log.signal.stop.store(true, Ordering::Release);
         self.log.signal.kick();
         if let Some(handle) = self.handle.take() {
-            // A panic in it has been reported; there is nothing to add while dropping.
+            // A panic in it has already been reported.
             let _ = handle.join();
         }
     }
@@ -93,7 +93,7 @@ fn run(log: &Log) {
         if due {
             next_sync = Instant::now() + SECOND;
         }
-        // Errors poison the log, which tells everyone; the thread goes on, for it may heal.
+        // Errors poison the log, which reports them. The thread continues, because the log may heal.
         let _ = match log.policy() {
             FsyncPolicy::Always => log.sync_now(),
             FsyncPolicy::EverySec if due => log.sync_now(),

@@ -1,8 +1,8 @@
 //! The items of a block's payload: records, barriers, epochs. Drawn in `format.rs`.
 //!
-//! - A record names one key, and replays without reading any other.
-//! - Decoding borrows, never allocates, never reads past the end, and refuses what is malformed:
-//!   a record that comes out of [`Items`] is whole, and its [`Effect`] cannot fail.
+//! - A record names one key and replays without reading any other.
+//! - Decoding borrows, never allocates, never reads past the end, and refuses malformed bytes. A record from
+//!   [`Items`] is whole, and its [`Effect`] cannot fail.
 
 use super::format::{
     BARRIER_SHARD, ITEM_BARRIER, ITEM_EPOCH, ITEM_RECORD, ITEM_VERB, ITEM_VERB_BARRIER, VERSION, put_varint,
@@ -26,25 +26,25 @@ pub struct Record<'a> {
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect<'a> {
-    /// Command-like words, the key behind the name: records of version 1.
+    /// Command-like words, with the key behind the name: records of version 1.
     Words(Args<'a>),
     /// A verb.
     Verb(EncodedVerb<'a>),
 }
 
-/// A verb as it stands in the log: it was decoded once, so that it can be again.
+/// A verb as it is stored in the log. It was decoded once, so decoding it again cannot fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodedVerb<'a> {
     /// Which one.
     pub code: Code,
     /// The key; empty for a barrier.
     pub key: &'a [u8],
-    /// What belongs to it.
+    /// Its body.
     pub body: &'a [u8],
 }
 
 impl<'a> EncodedVerb<'a> {
-    /// Takes what begins with the code, and with the key unless it is a barrier.
+    /// Parses the code, the key unless it is a barrier, and the body.
     fn parse(mut bytes: &'a [u8], is_barrier: bool) -> Option<Self> {
         let code = Code::of(take_bytes(&mut bytes, 1)?[0]).filter(|code| code.is_barrier() == is_barrier)?;
         let key = if is_barrier { &[] } else { take_string(&mut bytes)? };
@@ -87,7 +87,7 @@ impl<'a> Args<'a> {
         let mut rest = bytes;
         let count = take_varint(&mut rest)?;
         let args = Self { left: usize::try_from(count).ok()?, bytes: rest };
-        // Each argument takes a byte at least, so a false count ends soon.
+        // Each argument takes at least one byte, so a false count ends soon.
         for _ in 0..count {
             take_string(&mut rest)?;
         }
@@ -127,13 +127,13 @@ pub struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    /// Walks a payload of today's version.
+    /// Walks a payload of the current version.
     pub fn new(payload: &'a [u8]) -> Self {
         Self::of_version(VERSION, payload)
     }
 
-    /// Walks a payload of a segment of this format version: version 1 has words and no verbs, the others have verbs
-    /// and no words.
+    /// Walks a payload of a segment of this format version. Version 1 has words and no verbs; later versions have
+    /// verbs and no words.
     pub fn of_version(version: u32, payload: &'a [u8]) -> Self {
         Self { payload, rest: payload, epoch: None, version }
     }
@@ -224,7 +224,7 @@ mod tests {
         put_args(out, args);
     }
 
-    /// Appends an effect on the whole keyspace of version 1; its epoch stands before it.
+    /// Appends a version 1 effect on the whole keyspace, which its epoch precedes.
     fn put_barrier(out: &mut Vec<u8>, db: u32, args: &[&[u8]]) {
         assert!(!args.is_empty(), "a barrier has arguments");
         out.push(ITEM_BARRIER);

@@ -47,7 +47,7 @@ impl Journal {
 }
 
 impl Record<'_> {
-    /// What it says: its words if it is of version 1, else those that its verb reads as.
+    /// Its words if it is of version 1, otherwise its verb as words.
     pub(crate) fn words(&self) -> Vec<Vec<u8>> {
         match self.effect {
             Effect::Words(words) => words.map(<[u8]>::to_vec).collect(),

@@ -1,8 +1,8 @@
-//! `maxmemory-clients`: closes the largest clients when all take more memory than they may.
+//! `maxmemory-clients`: closes the largest clients when all of them together take too much memory.
 //!
-//! It looks ten times a second, so clients can take more for a moment: each of them at most as much as
-//! `client-query-buffer-limit` and `client-output-buffer-limit` allow. Replicas, and who has said `CLIENT NO-EVICT on`,
-//! are counted and stay.
+//! It checks ten times a second, so clients can take more for a moment: each at most as much as
+//! `client-query-buffer-limit` and `client-output-buffer-limit` allow. Replicas, and clients with `CLIENT NO-EVICT
+//! on`, are counted but stay.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -14,10 +14,10 @@ use crate::base::logging;
 use crate::core::Server;
 use crate::core::client::{ClientClass, ClientRecord};
 
-/// Who was told to close.
+/// The clients that were told to close.
 #[derive(Debug, Default)]
 pub struct ClientEviction {
-    /// Their ids, as long as they are there.
+    /// Their ids, as long as they exist.
     closing: HashSet<u64>,
 }
 
@@ -32,7 +32,7 @@ fn limit(settings: &Settings) -> u64 {
 }
 
 impl ClientEviction {
-    /// Closes as many clients as it takes, the largest first.
+    /// Closes as many clients as necessary, the largest first.
     pub fn run(&mut self, server: &Server) {
         let limit = limit(&server.config.settings());
         if limit == 0 {

@@ -1,5 +1,5 @@
-//! Connections whose next command cannot have its locks: another worker's command has closed the gate, is inside
-//! while this one wants to close it, or holds a shard.
+//! Parked connections: their next command cannot have its locks, because another worker's command has closed the
+//! gate, is inside while this one wants to close it, or holds a shard.
 //!
 //! ```text
 //! execute ── busy ──▶ the connection is parked, in a queue for the gate or the shard
@@ -8,13 +8,12 @@
 //!                                                               one finds it busy again
 //! ```
 //!
-//! Nobody who unlocks anything knows of this: a lock without contention costs what it always did. Only the first of a
-//! queue tries, so that ten thousand parked connections cost as little as one.
+//! Unlocking code knows nothing of this, so an uncontended lock costs what it always did. Only the first of a queue
+//! tries, so that ten thousand parked connections cost as little as one.
 //!
 //! Invariants:
-//! - A parked command has done nothing, and its bytes are kept by its connection, unexecuted.
-//! - Commands of one connection run in their order; of several connections that wait for the same lock, who came first
-//!   is tried first.
+//! - A parked command has done nothing. Its connection keeps its bytes, unexecuted.
+//! - Commands of one connection run in order. Connections that wait for the same lock are tried in order of arrival.
 //! - A worker's thread waits for a lock for at most [`PATIENCE`], and not at all while anything is parked.
 
 use std::cell::RefCell;
@@ -29,9 +28,9 @@ use super::worker::Worker;
 use crate::exec::PATIENCE;
 use crate::keyspace::Busy;
 
-/// How often the locks that are waited for are looked at.
+/// How often the awaited locks are checked.
 const RETRY_PERIOD: Duration = Duration::from_millis(1);
-/// After how many that ran other connections have their turn.
+/// After how many of them have run, other connections get their turn.
 const RUNS_PER_TURN: usize = 16;
 
 /// The parked connections of one worker.
@@ -47,7 +46,7 @@ impl Parking {
         if self.queues.borrow().is_empty() { PATIENCE } else { Duration::ZERO }
     }
 
-    /// Has a connection wait for its locks, behind the others.
+    /// Parks a connection behind the others.
     pub fn park(&self, connection: &Rc<Connection>, busy: Busy) {
         let mut queues = self.queues.borrow_mut();
         if queues.is_empty() {
@@ -57,7 +56,7 @@ impl Parking {
         queues.entry(busy).or_default().push_back(Rc::clone(connection));
     }
 
-    /// Takes a connection out of its queue, if it stands in one: it has run, or has ended.
+    /// Removes a connection from its queue, if it is in one: it has run, or has ended.
     pub fn leave(&self, connection: &Connection) {
         let Some(busy) = connection.queued.take() else { return };
         let mut queues = self.queues.borrow_mut();
@@ -71,7 +70,7 @@ impl Parking {
         }
     }
 
-    /// Makes the queues anew of these: after a panic in between.
+    /// Rebuilds the queues from these connections, after a panic.
     pub fn rebuild(&self, connections: &[Rc<Connection>]) {
         self.queues.borrow_mut().clear();
         for connection in connections {
@@ -83,18 +82,18 @@ impl Parking {
         self.wanted.notify_one();
     }
 
-    /// What is waited for.
+    /// The awaited locks.
     fn wanted_locks(&self) -> Vec<Busy> {
         self.queues.borrow().keys().copied().collect()
     }
 
-    /// The first of a queue. It stays there while it runs, so that nobody overtakes it.
+    /// The first of a queue. It stays there while it runs, so that no other overtakes it.
     fn first(&self, busy: Busy) -> Option<Rc<Connection>> {
         self.queues.borrow().get(&busy).and_then(VecDeque::front).cloned()
     }
 }
 
-/// Tries the commands that are parked, while there are any.
+/// Retries the parked commands, while there are any.
 pub async fn run(worker: Rc<Worker>) {
     loop {
         if worker.parking.queues.borrow().is_empty() {
@@ -107,11 +106,11 @@ pub async fn run(worker: Rc<Worker>) {
     }
 }
 
-/// Runs those that wait for one lock, as long as it is to be had.
+/// Runs those that wait for one lock, as long as it is free.
 async fn retry(worker: &Rc<Worker>, busy: Busy) {
     let mut ran = 0;
     while let Some(connection) = worker.parking.first(busy) {
-        // A statement of its own, so that the executor is not borrowed while the command runs.
+        // A separate statement, so that the executor is not borrowed while the command runs.
         let may_retry = worker.executor.borrow().may_retry(busy);
         if !may_retry {
             return;

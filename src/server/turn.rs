@@ -1,4 +1,4 @@
-//! One turn of a worker: what has arrived is executed, then the log is flushed, then all replies leave.
+//! One turn of a worker: execute what has arrived, flush the log, send all replies.
 //!
 //! ```text
 //! connections' tasks ─ little that arrived ─▶ staged ─┐
@@ -7,15 +7,15 @@
 //!                       replies ─▶ outboxes ─▶ the flush list ─▶ one write to the log ─▶ one write to each socket
 //! ```
 //!
-//! Connections that were executed in one turn of the event loop are flushed together. What they sent is executed
-//! together as well, if it is little: their cache misses overlap.
+//! Connections that were executed in one turn of the event loop are flushed together. Short inputs are executed
+//! together, too, so that their cache misses overlap.
 //!
 //! Invariants:
-//! - Under `appendfsync always` a reply or a push leaves once the block that covers all it may show is synced; under
-//!   the other policies, once that block is written to the file.
-//! - If the log fails, a connection whose own change is not in it is closed without its replies: nobody can
-//!   say what becomes of that change. All others are served: reads go on, writes are refused.
-//! - Whatever panics in here, the next group of commands begins with nothing of the last.
+//! - Under `appendfsync always`, a reply or a push leaves once the block that covers everything that it may show is
+//!   synced; under the other policies, once that block is written to the file.
+//! - If the log fails, a connection whose own change is not in it is closed without its replies, because the fate of
+//!   that change is unknown. All others are served: reads continue, writes are refused.
+//! - After a panic here, the next group of commands begins without anything of the last one.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -33,25 +33,25 @@ use crate::persist::FsyncPolicy;
 use crate::resp::request::Progress;
 use crate::resp::{Args, Output, Request};
 
-/// What is executed before other connections have their turn, in bytes.
+/// The most bytes executed before other connections get their turn.
 const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
-/// What arrives in no more than this is executed together with what others have sent, in bytes.
+/// An input of at most this many bytes is executed together with those of other connections.
 const STAGED_MAX_BYTES: usize = 512;
-/// Output buffers kept for the next connections that need one.
+/// How many output buffers are kept for reuse.
 const SPARE_OUTPUTS_MAX: usize = 64;
 
 /// What a worker gathers in a turn.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// What connections have sent, to be executed together.
+    /// Inputs of connections, to be executed together.
     staged: RefCell<Staged>,
-    /// Whether that happens just now.
+    /// Whether they are being executed right now.
     is_executing_staged: Cell<bool>,
     /// The commands of the group being executed.
     decoded: RefCell<Decoded>,
     /// Connections with replies that wait for the log.
     flush_list: RefCell<Vec<Rc<Connection>>>,
-    /// Tells the flusher that there is something to execute, or to flush.
+    /// Tells the flusher that there is something to execute or to flush.
     is_wanted: Notify,
     spare_outputs: RefCell<Vec<Output>>,
 }
@@ -60,18 +60,18 @@ pub struct Turn {
 #[derive(Debug, Default)]
 struct Staged {
     bytes: Vec<u8>,
-    /// Each with where its part of `bytes` ends.
+    /// Each connection with the end of its part of `bytes`.
     connections: Vec<(Rc<Connection>, usize)>,
 }
 
 impl Drop for Staged {
-    /// A panic of ours came between: nobody else would ever answer those who wait.
+    /// After a panic, nothing else would ever answer the waiting connections.
     fn drop(&mut self) {
         self.connections.iter().for_each(|(connection, _)| connection.close());
     }
 }
 
-/// The commands of a group as they are decoded, used again by the next.
+/// The decoded commands of a group. The next group reuses the memory.
 #[derive(Debug)]
 struct Decoded {
     requests: Vec<Request>,
@@ -86,7 +86,7 @@ impl Default for Decoded {
 }
 
 impl Decoded {
-    /// Begins a group with nothing in it, even if a panic has kept the last from ending.
+    /// Begins an empty group, even if a panic has kept the last one from ending.
     fn begin(&mut self) -> &mut [Request] {
         if std::mem::replace(&mut self.is_in_use, true) {
             self.requests.iter_mut().for_each(Request::reset);
@@ -101,7 +101,7 @@ impl Decoded {
 }
 
 impl Turn {
-    /// An output buffer for a connection that has something to say.
+    /// An output buffer for a connection.
     fn take_output(&self) -> Output {
         self.spare_outputs.borrow_mut().pop().unwrap_or_default()
     }
@@ -115,7 +115,7 @@ impl Turn {
         }
     }
 
-    /// Leaves what a connection has sent to the end of the turn.
+    /// Stages the input of a connection until the end of the turn.
     fn stage(&self, connection: &Rc<Connection>, bytes: &[u8]) {
         let mut staged = self.staged.borrow_mut();
         if staged.connections.is_empty() {
@@ -126,25 +126,25 @@ impl Turn {
         staged.connections.push((Rc::clone(connection), end));
     }
 
-    /// Puts a connection on the list of those whose replies are to be sent.
+    /// Puts a connection on the list of those with replies to send.
     pub fn want_flush(&self, connection: &Rc<Connection>) {
         let mut list = self.flush_list.borrow_mut();
-        // The flusher itself, when it executes what was staged, need not be told.
+        // The flusher itself, while it executes staged input, need not be told.
         if list.is_empty() && !self.is_executing_staged.get() {
             self.is_wanted.notify_one();
         }
         list.push(Rc::clone(connection));
     }
 
-    /// Has the flusher look whether there is something to do.
+    /// Wakes the flusher to check for work.
     pub fn want(&self) {
         self.is_wanted.notify_one();
     }
 }
 
 impl Connection {
-    /// Leaves little that has arrived to be executed with what other connections have sent in this turn of the
-    /// event loop. Returns whether it did.
+    /// Stages a short input, to be executed together with those of other connections in this turn of the event loop.
+    /// Returns whether it did.
     pub(super) fn stage(self: &Rc<Self>, worker: &Worker, arrived: usize) -> bool {
         if arrived > STAGED_MAX_BYTES || !self.inbox.borrow().received.is_empty() {
             return false;
@@ -161,14 +161,14 @@ impl Connection {
         }
         self.execute_new(worker, bytes);
         self.settle(worker);
-        // A task that has nothing to do sleeps on: the next bytes, or the release of the replies, will wake it.
+        // A task without work sleeps on: the next bytes, or the release of the replies, will wake it.
         let is_busy = self.is_held() && !matches!(self.state(), State::Waiting | State::Over { .. });
         if !is_busy {
             self.wake();
         }
     }
 
-    /// Executes everything complete, of the incomplete command of before and of what has arrived.
+    /// Executes everything complete, from the earlier incomplete command and from the arrived bytes.
     pub(super) fn execute_arrived(self: &Rc<Self>, worker: &Worker, arrived: usize) {
         let shared = worker.read_buffer.borrow();
         let arrived = &shared[..arrived];
@@ -182,13 +182,13 @@ impl Connection {
         self.settle(worker);
     }
 
-    /// Executes more of what was received before.
+    /// Executes more of the input received earlier.
     pub(super) fn execute_unexecuted(self: &Rc<Self>, worker: &Worker) {
         self.execute_received(worker);
         self.settle(worker);
     }
 
-    /// Tries again what is parked; see [`Connection::parked`] for whether it ran.
+    /// Tries the parked command again. [`Connection::parked`] tells whether it ran.
     pub fn execute_parked(self: &Rc<Self>, worker: &Worker) {
         if self.state().is_over() {
             return;
@@ -200,7 +200,7 @@ impl Connection {
         }
     }
 
-    /// What was executed is over: its replies are to leave, and what could not be executed waits.
+    /// Ends an execution: its replies may leave, and the rest of the input waits.
     fn settle(self: &Rc<Self>, worker: &Worker) {
         self.queue_replies(worker);
         if let Some(busy) = self.parked() {
@@ -208,7 +208,7 @@ impl Connection {
         }
     }
 
-    /// Executes what has arrived while nothing waited; keeps the rest.
+    /// Executes arrived bytes while nothing is pending, and keeps the rest.
     fn execute_new(&self, worker: &Worker, bytes: &[u8]) {
         let mut inbox = self.inbox.borrow_mut();
         let (consumed, next) = self.execute(worker, bytes, &mut inbox.decoding);
@@ -220,7 +220,7 @@ impl Connection {
         self.note_received(worker);
     }
 
-    /// Executes what was received, or a turn's part of it. Returns what it would do next, were it not over.
+    /// Executes the received input, up to the limit of a turn. Returns the next state, unless the connection is over.
     pub(super) fn execute_received(&self, worker: &Worker) -> State {
         let next = {
             let inbox = &mut *self.inbox.borrow_mut();
@@ -233,8 +233,8 @@ impl Connection {
         next
     }
 
-    /// Executes the complete commands at the beginning of `bytes`; returns how many bytes they took, and what the
-    /// connection is to do next. `decoding` says how far the first of them is decoded, and then the last.
+    /// Executes the complete commands at the beginning of `bytes`. Returns how many bytes they took, and the next
+    /// state. `decoding` holds the decoding progress of the first command, and afterwards that of the last.
     fn execute(&self, worker: &Worker, bytes: &[u8], decoding: &mut Request) -> (usize, State) {
         let _ending = EndOnPanic(self);
         let log = worker.server.store.log();
@@ -260,7 +260,7 @@ impl Connection {
         loop {
             executor.refresh_settings();
             let limits = client.limits(executor.settings().proto_max_bulk_len);
-            // Before authentication one command may change what the next may be.
+            // Before authentication, one command may change what the next one may be.
             let (most, unsent_max) = match client.user {
                 Some(_) => (GROUP_MAX, UNSENT_MAX_BYTES),
                 None => (1, UNAUTHENTICATED_UNSENT_MAX_BYTES),
@@ -270,7 +270,7 @@ impl Connection {
             while decoded < most {
                 match requests[decoded].decode(&bytes[at..], limits) {
                     Ok(Progress::Complete(taken)) => {
-                        // An empty line or array is nothing, not even a command.
+                        // An empty line or array is not a command.
                         if requests[decoded].args(bytes).is_empty() {
                             requests[decoded].reset();
                         } else {
@@ -320,7 +320,7 @@ impl Connection {
                 break;
             }
             if decoded < most {
-                // What is incomplete goes on where it stopped, once more has arrived.
+                // An incomplete command continues where it stopped, once more has arrived.
                 if requests[decoded].has_begun() {
                     *decoding = std::mem::take(&mut requests[decoded]);
                 }
@@ -331,7 +331,7 @@ impl Connection {
         (consumed, next)
     }
 
-    /// Has the replies sent when the log allows it.
+    /// Queues the replies to be sent when the log allows it.
     pub(super) fn queue_replies(self: &Rc<Self>, worker: &Worker) {
         if self.client.borrow().aborted {
             return self.discard();
@@ -345,13 +345,13 @@ impl Connection {
             }
             return;
         }
-        // A log that has failed cannot hold back what was read, nor the error that writes are answered with.
+        // A failed log must not hold back reads, nor the errors that answer writes.
         let needs = if outbox.writes_refused { 0 } else { worker.server.store.journal().position() };
         drop(outbox);
         self.hold(worker, needs);
     }
 
-    /// Has the flusher send what waits once this block of the log is safe.
+    /// Lets the flusher send the output once this block of the log is safe.
     fn hold(self: &Rc<Self>, worker: &Worker, block: u64) {
         let is_new = self.outbox.borrow_mut().hold(block);
         if is_new {
@@ -362,7 +362,7 @@ impl Connection {
         }
     }
 
-    /// Sends something that is no reply, behind what it is sent already, once this block of the log is safe.
+    /// Sends a push, behind the earlier output, once this block of the log is safe.
     pub fn push(self: &Rc<Self>, worker: &Worker, bytes: &[u8], block: u64) {
         if self.state().is_over() || self.state() == State::Closing {
             return;
@@ -378,7 +378,7 @@ impl Connection {
     }
 }
 
-/// Ends a connection in whose commands we panic: what it has sent would have us do so again.
+/// Ends a connection whose commands cause a panic: its input would cause it again.
 struct EndOnPanic<'a>(&'a Connection);
 
 impl Drop for EndOnPanic<'_> {
@@ -389,7 +389,7 @@ impl Drop for EndOnPanic<'_> {
     }
 }
 
-/// Executes what was staged, group by group: fetched ahead together, then run one after the other.
+/// Executes the staged input group by group: prefetched together, then run one after another.
 fn execute_staged(worker: &Worker) {
     let mut staged = worker.turn.staged.take();
     if staged.connections.is_empty() {
@@ -418,7 +418,7 @@ fn execute_staged(worker: &Worker) {
 struct Waiting(Vec<Rc<Connection>>);
 
 impl Drop for Waiting {
-    /// The flusher has ended, by a panic perhaps: nobody else would ever answer those who wait.
+    /// The flusher has ended, perhaps by a panic. Nothing else would ever answer the waiting connections.
     fn drop(&mut self) {
         self.0.iter().for_each(|connection| connection.discard());
     }
@@ -428,7 +428,7 @@ impl Drop for Waiting {
 pub async fn run(worker: Rc<Worker>) {
     let mut progress = worker.log_progress.clone();
     let mut waiting = Waiting(Vec::new());
-    // Whatever an earlier run of this left behind, should a panic have ended it, comes first.
+    // What an earlier run left behind, if a panic ended it, comes first.
     worker.turn.is_executing_staged.set(false);
     worker.turn.want();
     loop {

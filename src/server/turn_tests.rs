@@ -1,4 +1,4 @@
-//! A panic of ours in the middle of a turn, outside any handler.
+//! Tests of a panic in the middle of a turn, outside any handler.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use crate::persist::storage::SimStorage;
 use crate::resp::{Args, Reply};
 use crate::session::GROUPS as SESSION_GROUPS;
 
-/// Looked at for its keys, before it is executed, it panics.
+/// It panics when its keys are looked up, before it is executed.
 static LOOK: Command = Command {
     name: "FAULTY.LOOK",
     arity: Arity::Exactly(2),
@@ -55,7 +55,7 @@ fn expect(stream: &mut UnixStream, expected: &[u8]) {
     assert_eq!(received.escape_ascii().to_string(), expected.escape_ascii().to_string());
 }
 
-/// The decoded commands of one client were left to the next one of its worker, who was answered them, or nothing.
+/// The decoded commands of one client were left to the next client of its worker, which got their replies, or none.
 #[test]
 fn the_next_group_begins_with_nothing_of_one_that_panicked() {
     let storage = SimStorage::new();
@@ -68,7 +68,8 @@ fn the_next_group_begins_with_nothing_of_one_that_panicked() {
         let mut faulty = connect(&server);
         faulty.write_all(b"FAULTY.LOOK k\r\n").unwrap();
         expect(&mut faulty, b"+OK\r\n");
-        // One long argument: decoded in the thorough way, which keeps how far it has come. And much is not staged.
+        // One long argument: it is decoded on the general path, which keeps its progress, and it is too long to be
+        // staged.
         let echo = format!("*2\r\n$4\r\nECHO\r\n${size}\r\n{}\r\n", "s".repeat(size));
         let many = format!("{echo}*12\r\n$6\r\nEXISTS\r\n{}", "$6\r\nsecret\r\n".repeat(11));
         faulty.write_all(format!("{many}FAULTY.LOOK panic\r\n").as_bytes()).unwrap();
@@ -76,7 +77,7 @@ fn the_next_group_begins_with_nothing_of_one_that_panicked() {
         faulty.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"", "the connection of the panic ends");
         if size > 1000 {
-            // This one was not among those that were executed together with it.
+            // This connection was not among those executed together with it.
             healthy.write_all(&b"PING\r\n".repeat(40)).unwrap();
             expect(&mut healthy, &b"+PONG\r\n".repeat(40));
         }

@@ -1,8 +1,8 @@
-//! One worker: an OS thread with a runtime and connections of its own.
+//! One worker: an OS thread with its own runtime and connections.
 //!
 //! Invariants:
-//! - A command runs on the thread that read it; nothing of a connection ever moves to another thread.
-//! - What tasks share is this thread's alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
+//! - A command runs on the thread that read it. Nothing of a connection ever moves to another thread.
+//! - State that tasks share belongs to this thread alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,24 +23,24 @@ use crate::core::mailbox::{Accepted, Mail};
 use crate::exec::Executor;
 use crate::server::socket::Stream;
 
-/// How much one read takes at most, in bytes.
+/// The most bytes of one read.
 pub const READ_MAX_BYTES: usize = 64 * 1024;
 /// How often a worker looks for expired keys.
 const SWEEP_PERIOD: Duration = Duration::from_millis(50);
-/// How many expired keys go in one go, before connections have their turn again.
+/// How many expired keys are removed at once, before connections get their turn again.
 const SWEEP_KEYS: usize = 200;
-/// How often a worker takes back memory of its own that other threads have freed, and how long it pauses between two
+/// How often a worker takes back its own memory that other threads have freed, and how long it pauses between two
 /// steps of that.
 const TIDY_PERIOD: Duration = Duration::from_millis(50);
 const TIDY_PAUSE: Duration = Duration::from_millis(1);
-/// How often a worker begins a pass over what lies in sparse slabs, if any are; after how many steps it pauses, and how
-/// long: a pass is to take a small part of its time.
+/// How often a worker begins a pass over sparse slabs, if there are any; after how many steps it pauses, and for how
+/// long. A pass should take a small part of its time.
 const RELOCATION_PERIOD: Duration = Duration::from_millis(100);
 const RELOCATION_STEPS: usize = 4;
 const RELOCATION_PAUSE: Duration = Duration::from_millis(1);
-/// After how many periods one begins though no more slabs have become sparse.
+/// After how many periods a pass begins even if no more slabs have become sparse.
 const RELOCATION_RETRY: usize = 50;
-/// How often idle connections are looked for.
+/// How often idle connections are searched for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the tasks of one worker share.
@@ -52,9 +52,9 @@ pub struct Worker {
     pub index: usize,
     /// What executes commands.
     pub executor: RefCell<Executor>,
-    /// Where sockets are read into, one at a time.
+    /// The buffer into which sockets are read, one at a time.
     pub read_buffer: RefCell<Box<[u8]>>,
-    /// What it gathers in a turn of the event loop.
+    /// What it collects in a turn of the event loop.
     pub turn: Turn,
     /// Connections whose next command waits for a lock.
     pub parking: Parking,
@@ -104,7 +104,7 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
     tasks.block_on(&runtime, keep_running(worker, "mail", read_mail));
 }
 
-/// Works off the letters to this worker.
+/// Processes the letters to this worker.
 async fn read_mail(worker: Rc<Worker>) {
     let mut letters = Vec::new();
     loop {
@@ -159,12 +159,12 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// How many keys an effort from 1 to 10 removes before the connections have their turn.
+/// How many keys an effort from 1 to 10 removes before connections get their turn.
 fn keys_per_sweep(effort: u32) -> usize {
     SWEEP_KEYS + SWEEP_KEYS / 4 * (effort as usize - 1)
 }
 
-/// Takes back the worker's memory that other threads were the last to use.
+/// Takes back the worker's memory that other threads have freed.
 async fn tidy(_: Rc<Worker>) {
     let mut tick = tokio::time::interval(TIDY_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -176,12 +176,12 @@ async fn tidy(_: Rc<Worker>) {
     }
 }
 
-/// Moves what lies in sparse slabs out of them, a few segments at a time.
+/// Moves blocks out of sparse slabs, a few segments at a time.
 async fn relocate(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(RELOCATION_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // Not all can be moved. So a pass is due when more slabs have become sparse, and else after a while, for what a
-    // snapshot shared may be its owner's alone by then.
+    // Not every block can be moved. A pass is therefore due when more slabs have become sparse, and otherwise after a
+    // while, because blocks that a snapshot shared may be unshared by then.
     let (mut ever_before, mut waited) = (0, 0);
     loop {
         tick.tick().await;
@@ -192,7 +192,7 @@ async fn relocate(worker: Rc<Worker>) {
         }
         (ever_before, waited) = (ever, 0);
         let mut steps = 0;
-        // A pass that is under way ends early when nothing is sparse any more; the next goes on from there.
+        // A running pass ends early when nothing is sparse any more. The next one continues from there.
         while slab::sparse_slabs().0 > 0 && !worker.executor.borrow_mut().relocate(slab::is_sparse) {
             steps += 1;
             if steps % RELOCATION_STEPS == 0 {
@@ -227,11 +227,11 @@ async fn close_overdue(worker: Rc<Worker>) {
     }
 }
 
-/// Runs one of the worker's own tasks again should it panic, for every connection depends on it.
+/// Runs one of the worker's own tasks again if it panics, because every connection depends on it.
 async fn keep_running<F: Future<Output = ()> + 'static>(worker: Rc<Worker>, name: &str, task: fn(Rc<Worker>) -> F) {
     while let Err(error) = tokio::task::spawn_local(task(Rc::clone(&worker))).await {
         logging::warning(format_args!("BUG: the {name} of worker {} panicked and starts again: {error}", worker.index));
-        // What waited for it waits no longer in its list.
+        // Connections that waited for it are no longer in its list.
         let connections: Vec<_> = worker.connections.borrow().values().cloned().collect();
         connections.iter().filter(|c| c.is_held()).for_each(|connection| worker.turn.want_flush(connection));
         worker.turn.want();

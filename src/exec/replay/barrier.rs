@@ -1,4 +1,4 @@
-//! What each verb does that concerns several keys.
+//! Applies each verb that concerns several keys.
 
 use super::{Outcome, refused};
 use crate::core::CommandError;
@@ -8,11 +8,11 @@ use crate::persist::verbs::Verb;
 
 /// The longest name of a key that [`Verb::Populate`] makes, in bytes.
 const POPULATED_KEY_MAX: usize = 127;
-/// What a value takes at the least, and what all of them may take together, in bytes: more nobody has logged.
+/// The least that a value takes, and the most that all of them may take together, in bytes. No log holds more.
 const POPULATED_MIN_BYTES: u64 = 32;
 const POPULATED_MAX_BYTES: u64 = 1 << 36;
 
-/// Locks what a barrier needs: two shards, or one after the other.
+/// Locks what a barrier needs: two shards, or one after another.
 pub(super) fn hold<'a>(keyspace: &'a Keyspace, verb: &Verb<'_>) -> Held<'a> {
     match verb {
         Verb::Transfer { source, destination, .. } => {
@@ -26,7 +26,7 @@ pub(super) fn hold<'a>(keyspace: &'a Keyspace, verb: &Verb<'_>) -> Held<'a> {
 /// Applies a barrier under the locks of [`hold`].
 ///
 /// # Errors
-/// What does not fit; nothing was changed then.
+/// The verb does not fit. Nothing was changed.
 pub(super) fn apply(db: &mut Db<'_>, verb: Verb<'_>) -> Outcome {
     let databases = db.keyspace().databases();
     match verb {

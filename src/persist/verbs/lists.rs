@@ -1,4 +1,4 @@
-//! Lists within the bodies of verbs: checked when they are taken, walked without a copy afterwards.
+//! Lists in the bodies of verbs: checked when they are parsed, iterated without a copy afterwards.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ macro_rules! list {
         pub struct $name<'a>(&'a [u8]);
 
         impl<'a> $name<'a> {
-            /// Takes a list of one item or more, which ends with the body.
+            /// Parses a list of at least one item, which ends with the body.
             pub(super) fn take(at: &mut &'a [u8]) -> Option<Self> {
                 let (list, mut rest) = ($name(*at), std::mem::take(at));
                 if rest.is_empty() {
@@ -55,7 +55,7 @@ list! {
 }
 
 list! {
-    /// Names, each with its value.
+    /// Names with their values.
     Pairs, (&'a [u8], &'a [u8]), |at: &mut &'a [u8]| Some((take_string(at)?, take_string(at)?))
 }
 
@@ -75,13 +75,13 @@ fn take_register(at: &mut &[u8]) -> Option<(u16, u8)> {
     Some((register as u16, rank))
 }
 
-/// An id as it stands behind another one.
+/// Parses an id that is encoded relative to the previous one.
 fn take_id_behind(at: &mut &[u8], before: StreamId) -> Option<StreamId> {
     let ms = before.ms.wrapping_add(take_zigzag(at)? as u64);
     Some(StreamId::new(ms, take_varint(at)?))
 }
 
-/// Appends an id as it stands behind another one: by the difference of their times.
+/// Appends an id relative to the previous one: by the difference of their times.
 pub(super) fn put_id_behind(out: &mut Vec<u8>, before: StreamId, id: StreamId) {
     put_varint(out, zigzag(id.ms.wrapping_sub(before.ms) as i64));
     put_varint(out, id.seq);
@@ -95,7 +95,7 @@ pub struct Ids<'a> {
 }
 
 impl<'a> Ids<'a> {
-    /// Takes a list that ends with the body.
+    /// Parses a list that ends with the body.
     pub(super) fn take(at: &mut &'a [u8]) -> Option<Self> {
         let (mut before, list) = (StreamId::MIN, Ids { before: StreamId::MIN, rest: at });
         let mut rest = std::mem::take(at);
@@ -105,7 +105,7 @@ impl<'a> Ids<'a> {
         Some(list)
     }
 
-    /// The same, of one id or more.
+    /// The same, of at least one id.
     pub(super) fn take_some(at: &mut &'a [u8]) -> Option<Self> {
         if at.is_empty() { None } else { Ids::take(at) }
     }
@@ -129,14 +129,14 @@ impl fmt::Debug for Ids<'_> {
     }
 }
 
-/// What was delivered and is not acknowledged.
+/// An entry that was delivered and not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingEntry {
     /// The entry.
     pub id: StreamId,
     /// When it was last delivered, Unix ms.
     pub delivered: i64,
-    /// How often.
+    /// How often it was delivered.
     pub count: u64,
 }
 
@@ -156,11 +156,11 @@ fn take_pending(at: &mut &[u8], before: StreamId, delivered_before: i64) -> Opti
 }
 
 impl<'a> PendingEntries<'a> {
-    /// Takes a list behind its number of entries. The first entry's time is given by its difference from `seen`.
+    /// Parses a list behind its number of entries. The first entry's time is encoded as the difference from `seen`.
     pub(super) fn take(at: &mut &'a [u8], seen: i64) -> Option<Self> {
         let count = take_varint(at)?;
         let (mut before, mut delivered_before, all) = (StreamId::MIN, seen, *at);
-        // Each entry takes four bytes at least, so a false count ends soon.
+        // Each entry takes at least four bytes, so a false count ends soon.
         for _ in 0..count {
             let entry = take_pending(at, before, delivered_before)?;
             (before, delivered_before) = (entry.id, entry.delivered);

@@ -1,14 +1,14 @@
-//! The verbs of the log: what a record says has become of a key. A closed list of its own, apart from the commands.
+//! The verbs of the log: they say what has become of a key. They are a closed list, independent of the commands.
 //!
-//! A command may be renamed, parse more strictly, or lose a bug: what an old log means stays as it is, since a log
-//! holds verbs alone. Each has a code, its own small decoder here, and its bytes drawn in `format.rs`;
+//! A command may be renamed, parse more strictly, or lose a bug. The meaning of an old log stays the same, because a
+//! log holds only verbs. Each verb has a code, its own small decoder here, and its bytes drawn in `format.rs`.
 //! `exec::replay` applies them.
 //!
 //! - Codes are only ever added. A verb that turns out to be wrong gets a successor with another code.
-//! - Verbs say what has become of a key, not what was asked for: times are absolute, counters are results, ranges are
-//!   places, and conditions are gone. So they mean the same whatever settings hold when they are applied.
-//! - Decoding borrows, never panics, never reads or allocates beyond the bytes that are there, and takes a body only
-//!   if it is the one that [`RecordWriter`] makes for the verb that comes out: no byte is left over.
+//! - Verbs say what has become of a key, not what was requested: times are absolute, counters are results, ranges are
+//!   positions, and conditions are gone. They mean the same whatever the settings at the time of replay.
+//! - Decoding borrows, never panics, and never reads or allocates beyond the given bytes. It accepts a body only if
+//!   it equals the one that [`RecordWriter`] makes for the decoded verb: no byte is left over.
 
 mod lists;
 #[cfg(test)]
@@ -28,7 +28,7 @@ use super::format::{
 use crate::value::list::End;
 use crate::value::stream::StreamId;
 
-/// The last time at which anything expires, Unix ms: an entry has 48 bits for it.
+/// The latest expiry, Unix ms: an entry has 48 bits for it.
 const TIME_MAX: u64 = (1 << 48) - 1;
 
 macro_rules! verbs {
@@ -41,7 +41,7 @@ macro_rules! verbs {
         }
 
         impl Code {
-            /// All of them by rising code, with their names and what they mean.
+            /// All verbs by ascending code, with their names and meanings.
             pub const ALL: &[(Code, &str, &str)] = &[$((Code::$name, $shown, $meaning)),*];
 
             /// The verb of a code.
@@ -52,7 +52,7 @@ macro_rules! verbs {
                 }
             }
 
-            /// Its name: where a command of Redis has the same effect, the name of that.
+            /// Its name: that of the Redis command with the same effect, if there is one.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Code::$name => $shown,)*
@@ -129,46 +129,46 @@ impl Code {
     }
 }
 
-/// What becomes of the expiry of fields that are set.
+/// The expiry of fields that are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldExpiry {
     /// They have none.
     Clear,
-    /// They keep what they had.
+    /// They keep the old one.
     Keep,
     /// This time, Unix ms.
     At(u64),
 }
 
-/// How far a group has come.
+/// The progress of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupPosition {
     /// The last id that was delivered.
     pub last_id: StreamId,
-    /// How many entries were delivered, of all that were ever added; `None` if that is not known.
+    /// How many of all entries ever added were delivered; `None` if unknown.
     pub entries_read: Option<u64>,
 }
 
-/// What [`Code::GroupDeliver`] says.
+/// The content of [`Code::GroupDeliver`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery<'a> {
     /// The group.
     pub group: &'a [u8],
-    /// Who got it.
+    /// The receiving consumer.
     pub consumer: &'a [u8],
     /// How far the group has come.
     pub position: GroupPosition,
-    /// When the consumer last tried to get something, Unix ms.
+    /// When the consumer last tried to read, Unix ms.
     pub seen: i64,
-    /// When it last got something, Unix ms; -1 for never.
+    /// When it last received an entry, Unix ms; -1 for never.
     pub active: i64,
-    /// What is pending for it, beside what was before.
+    /// The newly pending entries, besides the earlier ones.
     pub pending: PendingEntries<'a>,
-    /// What is pending no more.
+    /// The entries that are no longer pending.
     pub gone: Ids<'a>,
 }
 
-/// A verb with all that belongs to it, borrowed from a record. What each says: [`Code`].
+/// A verb with its content, borrowed from a record. [`Code`] documents the meanings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // the fields are named after what `Code` says of each
 pub enum Verb<'a> {
@@ -215,7 +215,7 @@ pub enum Verb<'a> {
 }
 
 impl<'a> Verb<'a> {
-    /// Reads a verb; `None` if the body is not one of its kind.
+    /// Decodes a verb; `None` if the body does not fit the code.
     pub fn decode(code: Code, mut body: &'a [u8]) -> Option<Verb<'a>> {
         let at = &mut body;
         let verb = match code {

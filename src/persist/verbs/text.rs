@@ -1,10 +1,10 @@
-//! Verbs as words that a person reads: what an error names, and what tests compare.
+//! Verbs as readable words, for errors and for comparisons in tests.
 
 use super::{Delivery, FieldExpiry, GroupPosition, Verb};
 use crate::persist::chunk::WireValue;
 use crate::value::list::End;
 
-/// The words of one verb, in the making.
+/// The words of one verb, under construction.
 struct Line(Vec<Vec<u8>>);
 
 impl Line {
@@ -42,8 +42,8 @@ impl Line {
 }
 
 impl Verb<'_> {
-    /// Its name, or STATE if it sets a collection; `key` unless it is a barrier; and what belongs to it: bytes as they
-    /// are, numbers in digits.
+    /// Its name, or STATE if it sets a collection; `key` unless it is a barrier; and its content: raw bytes, and
+    /// numbers in digits.
     pub fn words(&self, key: &[u8]) -> Vec<Vec<u8>> {
         let name = match self {
             Verb::Set { value: WireValue::Collection(..), .. } => "STATE",

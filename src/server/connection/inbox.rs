@@ -1,33 +1,33 @@
-//! What a connection has received, and no command was executed of.
+//! What a connection has received and not executed yet.
 //!
 //! Invariants:
-//! - An idle connection keeps nothing here but an incomplete command.
-//! - All of its memory is counted, and bounded together: the bytes, and where the arguments among them lie.
+//! - An idle connection keeps only an incomplete command here.
+//! - All of its memory is counted and bounded together: the bytes, and the positions of the arguments among them.
 
 use super::received::Received;
 use crate::resp::Request;
 
-/// The most of an incomplete command that waits for the rest in the worker's buffer, in bytes.
+/// The largest part of an incomplete command that waits for the rest in the worker's buffer, in bytes.
 const LENT_MAX_BYTES: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    /// The bytes that wait.
+    /// The pending bytes.
     pub received: Received,
-    /// How far the incomplete command at their beginning is decoded.
+    /// The decoding progress of the incomplete command at their beginning.
     pub decoding: Request,
 }
 
 impl Inbox {
-    /// Adds what has arrived to what waits.
+    /// Appends arrived bytes to the pending ones.
     pub fn add(&mut self, arrived: &[u8]) {
         let wanted = self.decoding.wanted(self.received.len());
         self.received.extend(arrived, wanted);
     }
 
-    /// Puts what waits of an incomplete command, if it is little, into the worker's buffer, so that what arrives stands
-    /// behind it there and needs no memory of the connection's own. Returns how much that is.
+    /// Copies a short pending part of an incomplete command into the worker's buffer, so that the rest arrives behind
+    /// it there and needs no memory of the connection. Returns its length.
     pub fn lend(&self, buffer: &mut [u8]) -> usize {
         let waiting = self.received.as_slice();
         if waiting.is_empty() || waiting.len() > LENT_MAX_BYTES {
@@ -37,7 +37,7 @@ impl Inbox {
         waiting.len()
     }
 
-    /// What was lent has been added to: it is all in the buffer now.
+    /// Drops the lent part: everything is in the worker's buffer now.
     pub fn forget_lent(&mut self) {
         self.received = Received::default();
     }

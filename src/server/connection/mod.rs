@@ -1,19 +1,20 @@
-//! One connection: read, have it executed, wait for the log, reply.
+//! One connection: read, execute, wait for the log, reply.
 //!
-//! What it has received is in its [`Inbox`], what it has to send in its [`Outbox`], and what it is about to do next in
-//! its [`State`]. How commands are executed and replies leave is in `server::turn`.
+//! Received bytes are in its [`Inbox`], pending output in its [`Outbox`], and its next step is its [`State`].
+//! `server::turn` executes commands and sends replies.
 //!
 //! Invariants:
 //! - Commands of a connection run in their order, one batch at a time: the next batch is read when the
 //!   replies of the last are on their way, so the log holds back a connection and never the reverse.
 //! - An idle connection keeps no buffer: reads go to the worker's, only an incomplete command is kept.
-//! - Replies that the socket does not take wait in memory, up to `client-output-buffer-limit`. What arrives while
-//!   a command waits, or while many replies do, is kept unexecuted, up to `client-query-buffer-limit`: who sends
-//!   without end and never reads costs no more than that.
-//! - Before it has authenticated a connection costs less still: see [`UNAUTHENTICATED_UNSENT_MAX_BYTES`] and what
-//!   stands beside it.
-//! - However much there is to execute or to send, the other connections have their turn in between.
-//! - What a client has sent is executed though it goes before its turn comes. Only a wait ends with it.
+//! - Replies that the socket does not take wait in memory, up to `client-output-buffer-limit`. Bytes that arrive
+//!   while a command waits, or while many replies wait, are kept unexecuted, up to `client-query-buffer-limit`. A
+//!   client that sends without end and never reads costs no more than that.
+//! - Before it has authenticated, a connection costs even less: see [`UNAUTHENTICATED_UNSENT_MAX_BYTES`] and the
+//!   limits beside it.
+//! - However much there is to execute or to send, other connections get their turn in between.
+//! - Everything that a client has sent is executed, even if the client leaves first. Only a wait ends with the
+//!   client.
 //! - However its task ends, even by a panic, the connection leaves the register and its socket closes.
 
 use std::cell::{Cell, RefCell};
@@ -44,20 +45,20 @@ use inbox::Inbox;
 use outbox::{Outbox, Sending, Sent, note_active};
 use state::State;
 
-/// While more than this waits to be sent nothing more is executed, in bytes.
+/// While more than this is unsent, nothing more is executed, in bytes.
 pub const UNSENT_MAX_BYTES: usize = 32 << 20;
-/// A connection that has not authenticated is closed when more than this waits to be sent although the socket took
-/// what it could, in bytes. Nothing more is executed of it beforehand.
+/// An unauthenticated connection is closed when more than this is unsent after the socket has taken what it could, in
+/// bytes. Before that, nothing more of it is executed.
 pub const UNAUTHENTICATED_UNSENT_MAX_BYTES: usize = 1024;
-/// The same when so much of what it sent waits: the largest command that it may send takes less.
+/// The same when this much of its input is pending. The largest command that it may send takes less.
 const UNAUTHENTICATED_QUERY_MAX_BYTES: u64 = 1 << 20;
-/// How much of what it has sent is read at a time, in bytes.
+/// How much of its input is read at a time, in bytes.
 const UNAUTHENTICATED_READ_MAX_BYTES: usize = 4096;
 
 /// A connection, shared by its task and the flusher.
 #[derive(Debug)]
 pub struct Connection {
-    /// What others may read of it.
+    /// The part that other threads may read.
     pub record: Arc<ClientRecord>,
     /// The state that its commands read and change.
     pub(super) client: RefCell<Client>,
@@ -67,9 +68,9 @@ pub struct Connection {
     pub(super) outbox: RefCell<Outbox>,
     state: Cell<State>,
     stream: RefCell<Stream>,
-    /// Whether bytes arrived that are not to be read yet: then a release must wake the task.
+    /// Whether bytes arrived that must not be read yet, so that a release must wake the task.
     readable: Cell<bool>,
-    /// The queue that it stands in; see `server::parking`, which alone changes it.
+    /// The queue that it is in. Only `server::parking` changes it.
     pub(super) queued: Cell<Option<Busy>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -80,9 +81,9 @@ enum Event {
     Read(usize),
     /// There is more to execute of what was received before.
     Unexecuted,
-    /// A command that was executed among those of others waits for something.
+    /// A command that was executed together with those of other connections waits.
     Waiting,
-    /// The socket takes more.
+    /// The socket accepts more.
     Writable,
     /// It is over.
     Over,
@@ -104,12 +105,12 @@ impl Connection {
         }
     }
 
-    /// What it is about to do next.
+    /// Its next step.
     pub fn state(&self) -> State {
         self.state.get()
     }
 
-    /// Goes over to another state, unless it is over.
+    /// Enters another state, unless the connection is over.
     pub(super) fn enter(&self, next: State) {
         if !self.state.get().is_over() {
             self.state.set(next);
@@ -124,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// When it last sent a command, Unix ms; now, if it waits in a command.
+    /// When it last sent a command, Unix ms; the current time if it waits in a command.
     pub fn idle_since_ms(&self) -> u64 {
         let waits = self.record.blocked.load(Relaxed) || self.parked().is_some();
         if waits { u64::MAX } else { self.record.active_ms.load(Relaxed) }
@@ -145,7 +146,7 @@ impl Connection {
         self.outbox.borrow().sending == Sending::Held
     }
 
-    /// Ends it: its task will notice.
+    /// Ends it. Its task will notice.
     pub fn close(&self) {
         self.enter(State::Over { abandoned: false });
         self.wake();
@@ -157,14 +158,14 @@ impl Connection {
         self.close();
     }
 
-    /// Ends it because too much waits to be sent.
+    /// Ends it because too much is unsent.
     pub fn end_over_output_limit(&self, worker: &Worker) {
         logging::warning(format_args!("Client id={} closed for overcoming of output buffer limits.", self.record.id));
         worker.server.counters.output_buffer_limit_disconnections.add(1);
         self.discard();
     }
 
-    /// Has its task look what there is to do.
+    /// Wakes its task to check for work.
     pub(super) fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -174,14 +175,14 @@ impl Connection {
     /// The log is safe: sends the replies.
     pub fn release(&self, worker: &Worker) {
         self.send(worker);
-        // Without anything to do the task sleeps on: the next bytes will wake it.
+        // Without work the task sleeps on: the next bytes will wake it.
         let is_backlogged = self.outbox.borrow().sending == Sending::Backlogged;
         if self.readable.get() || is_backlogged || matches!(self.state(), State::Unexecuted | State::Over { .. }) {
             self.wake();
         }
     }
 
-    /// Sends as much as the socket takes, but no more than one turn's part.
+    /// Sends as much as the socket takes, up to the limit of one turn.
     fn send(&self, worker: &Worker) {
         let mut outbox = self.outbox.borrow_mut();
         let counters = &worker.server.workers[worker.index].counters;
@@ -206,12 +207,12 @@ impl Connection {
         }
     }
 
-    /// Whether it may not execute anything yet but AUTH and its like.
+    /// Whether it may execute only AUTH and similar commands yet.
     fn is_unauthenticated(&self) -> bool {
         self.client.borrow().user.is_none()
     }
 
-    /// Waits for what there is to do.
+    /// Waits for the next event.
     fn poll_event(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Event> {
         if self.state().is_over() {
             return Poll::Ready(Event::Over);
@@ -230,7 +231,7 @@ impl Connection {
                 Poll::Pending => {}
             }
         }
-        // Anything may end the connection or release it; remember whom to tell.
+        // Any event may end or release the connection, so the task to wake is remembered.
         if !self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
         }
@@ -238,7 +239,7 @@ impl Connection {
             return Poll::Ready(Event::Waiting);
         }
         if sending == Sending::Held || self.state().is_deaf() {
-            // Register for the next bytes all the same, so that a release need not wake us for nothing.
+            // Registers for the next bytes nevertheless, so that a release need not wake this task needlessly.
             return match self.stream.borrow().poll_read_ready(cx) {
                 Poll::Ready(Err(_)) => {
                     self.enter(State::Over { abandoned: true });
@@ -271,8 +272,8 @@ impl Connection {
         }
     }
 
-    /// The client sends no more. It may read on: it is over when it has all its replies, or an attempt to send more of
-    /// them tells that it has gone.
+    /// The client sends no more but may still read. The connection is over when the client has all its replies, or
+    /// when sending more of them fails.
     fn poll_finished(&self) -> Poll<Event> {
         match self.outbox.borrow().sending {
             Sending::Backlogged => Poll::Pending,
@@ -280,8 +281,8 @@ impl Connection {
         }
     }
 
-    /// Keeps what arrives, until some of the replies are gone: should the client read only when it has sent all,
-    /// it must not wait for us.
+    /// Keeps arriving bytes until some of the replies are gone: a client that reads only after it has sent everything
+    /// must not be blocked.
     fn poll_unexecuted(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             match self.poll_read(worker, 0, cx) {
@@ -299,7 +300,7 @@ impl Connection {
         }
     }
 
-    /// Reads into the worker's buffer, behind so many bytes; 0 at the end of the stream, whatever ended it.
+    /// Reads into the worker's buffer, behind this many bytes. Returns 0 at the end of the stream, for any reason.
     fn poll_read(&self, worker: &Worker, behind: usize, cx: &mut Context<'_>) -> Poll<usize> {
         let mut shared = worker.read_buffer.borrow_mut();
         let room = match self.is_unauthenticated() {
@@ -323,11 +324,11 @@ impl Connection {
     /// Adds what has arrived to what waits.
     pub(super) fn keep_arrived(&self, arrived: &[u8]) {
         self.inbox.borrow_mut().add(arrived);
-        // A command that arrives in parts is activity too, though none is executed.
+        // A command that arrives in parts is activity, too, even if none is executed.
         note_active(&self.record);
     }
 
-    /// Says how much waits to be executed, and ends a connection with which it is too much.
+    /// Reports how much is pending, and ends the connection if it is too much.
     pub(super) fn note_received(&self, worker: &Worker) {
         let (received, decoded) = {
             let inbox = self.inbox.borrow();
@@ -353,31 +354,31 @@ impl Connection {
         }
     }
 
-    /// Watches no key any more: it has ended.
+    /// Stops watching all keys, because the connection has ended.
     pub fn unwatch(&self, server: &Server) {
-        // After a panic in the middle of a command nobody gives the client back.
+        // After a panic in the middle of a command, the client stays borrowed.
         if let Ok(mut client) = self.client.try_borrow_mut() {
             client.unwatch(&server.keyspace);
         }
     }
 
-    /// Whether the log lacks a change of its own, so that nobody can say what becomes of it.
+    /// Whether the log lacks a change of its own, so that the fate of the change is unknown.
     pub fn has_unlogged_change(&self, logged: u64) -> bool {
         self.client.borrow().last_write_block > logged
     }
 
-    /// Whether more waits to be sent than `client-output-buffer-limit` allows to a connection of its class.
+    /// Whether more is unsent than `client-output-buffer-limit` allows for its class.
     pub(super) fn is_over_output_limit(&self, worker: &Worker) -> bool {
         let limit = worker.executor.borrow().settings().client_output_buffer_limits[self.record.class() as usize];
         self.outbox.borrow_mut().is_over(limit)
     }
 
-    /// Whether more than the soft limit of unsent replies has waited for too long.
+    /// Whether the unsent output has exceeded the soft limit for too long.
     pub fn is_over_soft_limit(&self, worker: &Worker) -> bool {
         self.outbox.borrow().is_above_soft_limit() && self.is_over_output_limit(worker)
     }
 
-    /// Executes what a client that has gone sent before it went.
+    /// Executes what a client sent before it left.
     async fn execute_rest(&self, worker: &Worker) {
         loop {
             {
@@ -388,7 +389,7 @@ impl Connection {
             }
             self.outbox.borrow_mut().discard();
             let next = self.execute_received(worker);
-            // Who reads no reply is not told that a change is not logged either: whoever wants to know asks the log.
+            // A client that reads no replies does not learn of a failed log, either. The log itself reports it.
             if let Err(error) = worker.server.store.log().flush() {
                 logging::debug(format_args!("What a client sent that has gone is not logged: {error}"));
             }
@@ -400,9 +401,8 @@ impl Connection {
         }
     }
 
-    /// Completes when the connection is to end although it waits in a command. Until then it sends what the
-    /// commands before have replied, and keeps what arrives; `listening` says whether the end of the stream
-    /// ends the wait.
+    /// Completes when the connection must end although it waits in a command. Until then it sends the earlier replies
+    /// and keeps arriving bytes. `listening` says whether the end of the stream ends the wait.
     fn poll_waiting(&self, worker: &Worker, listening: bool, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.state().is_over() {
@@ -435,7 +435,7 @@ impl Connection {
     }
 }
 
-/// Takes the connection out of the registers when its task ends, by a panic too.
+/// Removes the connection from the registers when its task ends, even by a panic.
 struct Registered<'a> {
     worker: &'a Worker,
     connection: &'a Connection,
@@ -467,7 +467,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
                 connection.execute_unexecuted(&worker);
             }
         }
-        // A statement of its own: an `if let` would keep the client borrowed during the wait.
+        // A separate statement, because an `if let` would keep the client borrowed during the wait.
         let wait = connection.client.borrow_mut().wait.take();
         if let Some(wait) = wait {
             wait_and_reply(&worker, &connection, wait).await;
@@ -475,17 +475,17 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
     }
     connection.enter(State::Over { abandoned: false });
     if connection.state() == (State::Over { abandoned: true }) {
-        // In its queue it would run a second time.
+        // If it stayed in its queue, it would run a second time.
         worker.parking.leave(&connection);
         connection.execute_rest(&worker).await;
     }
 }
 
-/// Waits for what a command waits for, and writes its reply.
+/// Waits on behalf of a command, and writes its reply.
 async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
     let unblock = Unblock::new(&connection.record, &wait);
     connection.record.blocked.store(true, Relaxed);
-    // Redis makes these in one go: the reply comes even if the client has said that it sends no more.
+    // Redis does these synchronously: the reply comes even if the client has finished sending.
     let listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_));
     let finish = tokio::select! {
         finish = finished(worker, wait, unblock) => Some(finish),
@@ -500,7 +500,7 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         if let Some(block) = finish.block {
             client.last_write_block = block;
         }
-        // Whatever the log was like when it began to wait: what the reply shows may have been written since.
+        // Whatever the state of the log when the wait began, the reply may show something written since.
         outbox.writes_refused = false;
         let mark = outbox.output.mark();
         let _done = (finish.reply)(Reply::new(&mut outbox.output, client.resp));

@@ -1,8 +1,9 @@
-//! What a connection has to send: replies and pushes, in one order.
+//! The pending output of a connection: replies and pushes, in one order.
 //!
 //! Invariants:
-//! - Nothing leaves before the block of the log that it may show is safe: see `server::turn`.
-//! - What the socket does not take waits in memory, up to `client-output-buffer-limit` of the connection's class.
+//! - Nothing leaves before the block of the log whose content it may show is safe: see `server::turn`.
+//! - Output that the socket does not take waits in memory, up to `client-output-buffer-limit` of the connection's
+//!   class.
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,11 +15,11 @@ use crate::core::stats::WorkerCounters;
 use crate::resp::Output;
 use crate::server::socket::Stream;
 
-/// How many pieces one write to a socket may have.
+/// The most pieces of one write to a socket.
 const SLICES_MAX: usize = 64;
-/// What is sent before other connections have their turn, in bytes.
+/// The most bytes sent before other connections get their turn.
 const SENT_PER_TURN_BYTES: usize = 512 * 1024;
-/// Sent bytes are dropped from the front of what waits once they are this many, and half of it.
+/// Sent bytes are dropped from the front once they are this many, and at least half of the output.
 const SENT_KEPT_BYTES: usize = 256 * 1024;
 
 /// What keeps bytes from leaving.
@@ -26,18 +27,18 @@ const SENT_KEPT_BYTES: usize = 256 * 1024;
 pub enum Sending {
     /// There is nothing to send.
     Nothing,
-    /// They wait for the log; the flusher has the connection on its list.
+    /// They wait for the log. The flusher has the connection on its list.
     Held,
     /// The socket took less than there was.
     Backlogged,
 }
 
-/// What came of an attempt to send.
+/// The result of an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// Everything has left.
     All,
-    /// The socket takes no more for now, or others have their turn.
+    /// The socket takes no more for now, or other connections get their turn.
     Part,
     /// The client has gone.
     Failed,
@@ -53,9 +54,9 @@ pub struct Outbox {
     pub sending: Sending,
     /// The block of the log that must be safe before they may leave.
     pub needs_block: u64,
-    /// Whether the log had failed all the while that the last commands ran: then no write is among them.
+    /// Whether the log had failed all the time while the last commands ran, so that no write is among them.
     pub writes_refused: bool,
-    /// Since when more than the soft limit waits to be sent, Unix ms; 0 for not.
+    /// Since when more than the soft limit is unsent, Unix ms; 0 if it is not.
     over_soft_limit_since_ms: i64,
 }
 
@@ -73,12 +74,12 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// How much waits to be sent, in bytes.
+    /// How much is unsent, in bytes.
     pub fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
 
-    /// Holds what waits until this block of the log is safe. Returns whether it was not held already.
+    /// Holds the output until this block of the log is safe. Returns whether it was not held already.
     pub fn hold(&mut self, block: u64) -> bool {
         let was_held = self.sending == Sending::Held;
         self.needs_block = if was_held { self.needs_block.max(block) } else { block };
@@ -86,7 +87,7 @@ impl Outbox {
         !was_held
     }
 
-    /// Drops what waits: nobody will read it.
+    /// Drops the output, which nobody will read.
     pub fn discard(&mut self) {
         self.output.clear();
         self.sent = 0;
@@ -136,7 +137,7 @@ impl Outbox {
         Sent::All
     }
 
-    /// Leaves the rest for when the socket takes more, without what has gone already.
+    /// Keeps the rest for when the socket takes more, without the sent part.
     fn keep_unsent(&mut self, record: &ClientRecord) -> Sent {
         if self.sent > SENT_KEPT_BYTES && self.sent > self.output.len() / 2 {
             self.sent -= self.output.drop_front(self.sent);
@@ -147,7 +148,7 @@ impl Outbox {
         Sent::Part
     }
 
-    /// Whether more waits to be sent than the limit allows.
+    /// Whether more is unsent than the limit allows.
     pub fn is_over(&mut self, limit: OutputLimit) -> bool {
         let waiting = self.unsent() as u64;
         if limit.hard > 0 && waiting > limit.hard {
@@ -164,7 +165,7 @@ impl Outbox {
         now - self.over_soft_limit_since_ms > limit.soft_seconds as i64 * 1000
     }
 
-    /// Whether more than the soft limit waited when it was last looked at.
+    /// Whether more than the soft limit was unsent at the last check.
     pub fn is_above_soft_limit(&self) -> bool {
         self.over_soft_limit_since_ms > 0
     }

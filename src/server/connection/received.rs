@@ -1,14 +1,13 @@
-//! What a connection has received and no command was made of yet.
+//! Received bytes of a connection that are not decoded into commands yet.
 //!
 //! Invariants:
-//! - Taking commands off the front costs nothing per byte that stays, however much has gathered.
-//! - Memory is held for bytes that have arrived, not for bytes that were announced, and given back when
-//!   they are gone.
+//! - Taking commands from the front costs nothing per remaining byte, however many there are.
+//! - Memory is held for bytes that have arrived, not for announced ones, and is given back when they are consumed.
 
-/// Memory above this is given back once most of it is unused, in bytes.
+/// Memory beyond this is given back once most of it is unused, in bytes.
 const ROOM_KEPT_BYTES: usize = 64 * 1024;
 
-/// Received bytes, of which those before `start` are done with.
+/// Received bytes, of which those before `start` are consumed.
 #[derive(Debug, Default)]
 pub struct Received {
     bytes: Vec<u8>,
@@ -16,37 +15,38 @@ pub struct Received {
 }
 
 impl Received {
-    /// The bytes that wait.
+    /// The pending bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// How many wait.
+    /// How many are pending.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Whether none waits.
+    /// Whether none is pending.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds what has arrived; `wanted` is the length at which the command that waits is complete, as far as
-    /// that is known and to be believed.
+    /// Appends arrived bytes. `wanted` is the length at which the pending command is complete, as far as that is
+    /// known and credible.
     pub fn extend(&mut self, arrived: &[u8], wanted: usize) {
-        // More is not moved: where much waits and little is consumed at a time, that would be done again and again.
+        // More is not moved, because with much pending and little consumed at a time this would happen again and
+        // again.
         let is_little = self.len() <= self.start.max(ROOM_KEPT_BYTES);
         if self.start > 0 && is_little && self.bytes.len() + arrived.len() > self.bytes.capacity() {
             self.compact();
         }
         if wanted > self.bytes.capacity() && wanted >= self.len() + arrived.len() {
-            // No doubling for the last step: a large value would cost twice its size.
+            // The last step does not double: a large value would otherwise cost twice its size.
             self.bytes.reserve_exact(wanted - self.bytes.len());
         }
         self.bytes.extend_from_slice(arrived);
     }
 
-    /// Drops `count` bytes off the front.
+    /// Drops `count` bytes from the front.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {
@@ -56,7 +56,7 @@ impl Received {
         }
     }
 
-    /// Moves what waits to the front: less is moved than was consumed since the last time.
+    /// Moves the pending bytes to the front. Fewer bytes are moved than were consumed since the last time.
     fn compact(&mut self) {
         self.bytes.drain(..self.start);
         self.start = 0;

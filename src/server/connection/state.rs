@@ -11,7 +11,7 @@
 //!   any ── closed, failed, the client went ──▶ Over
 //! ```
 //!
-//! Whether its replies have left is the outbox's own matter: see [`Sending`](super::outbox::Sending).
+//! Whether its replies have left is a matter of the outbox: see [`Sending`](super::outbox::Sending).
 //!
 //! Invariants:
 //! - A connection that is over stays so.
@@ -23,9 +23,9 @@ use crate::keyspace::Busy;
 pub enum State {
     /// It waits for bytes.
     Idle,
-    /// What it sent last is executed with what others have sent, at the end of this turn of the event loop.
+    /// Its last input is executed together with that of other connections, at the end of this turn of the event loop.
     Staged,
-    /// There is more to execute of what was received, once the replies so far have left.
+    /// More of its input is to be executed, once the replies so far have left.
     Unexecuted,
     /// Its next command waits for a lock: see `server::parking`.
     Parked(Busy),
@@ -35,7 +35,7 @@ pub enum State {
     Closing,
     /// It ends now.
     Over {
-        /// Whether the client went first: nobody is left to read replies, but what was sent is executed.
+        /// Whether the client left first: nobody will read replies, but its input is executed.
         abandoned: bool,
     },
 }
@@ -46,7 +46,7 @@ impl State {
         matches!(self, State::Over { .. })
     }
 
-    /// Whether it takes no bytes of its client just now: those wait in the socket.
+    /// Whether it currently takes no bytes from its client; those wait in the socket.
     pub fn is_deaf(self) -> bool {
         matches!(self, State::Staged | State::Parked(_) | State::Closing)
     }

@@ -15,7 +15,7 @@ fn bytes_of(db: &mut Db<'_>, key: Key<'_>) -> Result<Vec<u8>, CommandError> {
     })
 }
 
-/// What a field is, and where: the bits from its offset on, the highest first.
+/// A field and its place: the bits from its offset on, highest first.
 #[derive(Clone, Copy)]
 struct Field {
     is_signed: bool,
@@ -40,7 +40,7 @@ pub(super) fn apply(db: &mut Db<'_>, key: Key<'_>, name: &str, words: &Words<'_>
     } else {
         writes = bitfield(&bytes, words)?;
     }
-    // Room was made for every field that was to be written, whether it was or not.
+    // Room was made for every field to be written, whether it was written or not.
     let len = writes.iter().map(|(field, _)| field.end()).max().unwrap_or(0);
     if len > before {
         bytes.try_reserve(len - before).map_err(|_| CommandError::OutOfMemory)?;
@@ -67,7 +67,7 @@ fn offset(word: &[u8], width: Option<u32>) -> Result<u64, CommandError> {
     u64::try_from(offset).ok().filter(|offset| offset >> 3 < 1 << 40).ok_or(MALFORMED)
 }
 
-/// What each operation that writes puts into its field; `None` where it overflowed and failed.
+/// What each writing operation puts into its field; `None` if it overflowed and failed.
 fn bitfield(bytes: &[u8], words: &Words<'_>) -> Result<Vec<(Field, Option<i64>)>, CommandError> {
     let (mut bytes, mut writes, mut overflow) = (bytes.to_vec(), Vec::new(), Overflow::Wrap);
     let mut place = 2;

@@ -1,12 +1,12 @@
-//! What the log of format version 1 meant: a frozen translation of its words into verbs.
+//! The meaning of logs of format version 1: a frozen translation of their words into verbs.
 //!
-//! Version 1 logged command-like words: what had happened as a few fixed ones (`DEL`, `SET … PXAT`, `STATE`), and many
+//! Version 1 logged command-like words: effects as a few fixed words (`DEL`, `SET … PXAT`, `STATE`), and many
 //! commands of one key as a client had sent them. The list of these words is closed, and so is their grammar. Nothing
-//! here follows the commands of today: no handler, no parser of arguments, no rule of today's ZADD. A word that is
-//! not on the list is refused.
+//! here depends on today's commands: no handler, no argument parser, no rule of today's ZADD. A word that is not on
+//! the list is refused.
 //!
-//! - Each word is translated with a look at what the key holds, since many depend on it (`INCR`, `LINSERT`), and its
-//!   verbs are applied one by one. Conditions held when the word was logged, so most are not asked for again.
+//! - Each word is translated with regard to the key's value, because many depend on it (`INCR`, `LINSERT`), and its
+//!   verbs are applied one by one. Conditions held when the word was logged, so most are not checked again.
 //! - Names and options were logged in whatever case the client wrote them.
 //!
 //! | | words |
@@ -37,7 +37,7 @@ use crate::persist::record::EncodedVerb;
 use crate::persist::verbs::{RecordWriter, Verb};
 use texts::integer;
 
-/// Words that do not read as any that version 1 logged.
+/// The error for words that version 1 cannot have logged.
 const MALFORMED: CommandError = CommandError::Text("a record of version 1 is malformed");
 
 /// The words of a record.
@@ -59,7 +59,7 @@ fn number_at(words: &Words<'_>, index: usize) -> Result<u64, CommandError> {
     u64::try_from(integer_at(words, index)?).map_err(|_| MALFORMED)
 }
 
-/// The words from an index on, of which there must be some.
+/// The words from an index on, at least one.
 fn from<'a, 'w>(words: &'a Words<'w>, index: usize) -> Result<&'a Words<'w>, CommandError> {
     words.get(index..).filter(|rest| !rest.is_empty()).ok_or(MALFORMED)
 }
@@ -72,7 +72,7 @@ fn say(db: &mut Db<'_>, key: Key<'_>, write: impl FnOnce(RecordWriter<'_>)) -> O
     apply::apply(db, key, encoded.verb())
 }
 
-/// The key of words that are no barrier.
+/// The key of words that are not a barrier.
 ///
 /// # Errors
 /// There is none.
@@ -83,7 +83,7 @@ pub(super) fn key<'w>(words: &Words<'w>) -> Result<&'w [u8], CommandError> {
 /// Applies words to their key.
 ///
 /// # Errors
-/// What does not fit, or that version 1 had no such words.
+/// The words do not fit, or version 1 had no such words.
 pub(super) fn apply(db: &mut Db<'_>, key: Key<'_>, words: &Words<'_>) -> Outcome {
     let name = at(words, 0)?.to_ascii_uppercase();
     let Ok(name) = std::str::from_utf8(&name) else { return Err(MALFORMED) };
@@ -115,12 +115,12 @@ pub(super) fn apply(db: &mut Db<'_>, key: Key<'_>, words: &Words<'_>) -> Outcome
     }
 }
 
-/// What was no error if the key was missing.
+/// Applies a verb for which a missing key was not an error.
 fn only_if_there(db: &mut Db<'_>, key: Key<'_>, write: impl FnOnce(RecordWriter<'_>)) -> Outcome {
     if db.exists(key) { say(db, key, write) } else { Ok(()) }
 }
 
-/// The barrier that words are, if they are one.
+/// The barrier that the words stand for, if any.
 pub(super) fn barrier<'w>(db: u32, words: &Words<'w>, databases: u32) -> Option<Result<Verb<'w>, CommandError>> {
     let name = words.first()?;
     let index = |at: usize| {

@@ -58,14 +58,14 @@ fn group<'d>(db: &'d mut Db<'_>, key: Key<'_>, name: &[u8]) -> Result<&'d Group,
 /// How trimming was logged.
 enum Trim {
     Nothing,
-    /// The first entries, so that so many are left; and what was pending of them, if it says so.
+    /// The first entries, until this many are left, and their pending references, if it says so.
     ToLen(u64, bool),
-    /// All up to an id that no group refers to.
+    /// Every unreferenced entry up to an id.
     AckedUpTo(StreamId),
 }
 
 impl Trim {
-    /// The options from an index on, and where they end.
+    /// Parses the options from an index on. Returns them and where they end.
     fn read(words: &Words<'_>, index: usize) -> Result<(Trim, usize), CommandError> {
         let first = at(words, index)?;
         if is(first, "ACKED") {
@@ -91,7 +91,7 @@ impl Trim {
             Trim::ToLen(left, drops) => {
                 let stream = stream(db, key)?;
                 let count = (stream.len() as u64).saturating_sub(left);
-                // What was pending of entries that had been deleted before stayed so.
+                // References to entries that had been deleted earlier stayed pending.
                 let going = if drops { count as usize } else { 0 };
                 let entries = stream.range(StreamId::MIN, StreamId::MAX).take(going);
                 let ids: Vec<StreamId> = entries.map(|entry| entry.id).collect();
@@ -185,7 +185,7 @@ fn xgroup(db: &mut Db<'_>, key: Key<'_>, words: &Words<'_>) -> Outcome {
     })
 }
 
-/// Appends a delivery to a consumer that stays as active as it was, or is so now.
+/// Appends a delivery to a consumer that keeps its active time, or is active now.
 fn say_delivered(
     db: &mut Db<'_>,
     key: Key<'_>,
@@ -252,7 +252,7 @@ fn xclaimed(db: &mut Db<'_>, key: Key<'_>, words: &Words<'_>) -> Outcome {
     let its = group(db, key, names.0)?;
     let position = GroupPosition { last_id: its.last_id.max(raised), entries_read: its.entries_read };
     say_delivered(db, key, names, position, (now, false), &[], &[])?;
-    // One by one, for an id may come twice.
+    // One by one, because an id may come twice.
     for word in words.get(9..).unwrap_or_default() {
         let id = texts::id(word).ok_or(MALFORMED)?;
         let stream = stream(db, key)?;
@@ -267,7 +267,7 @@ fn xclaimed(db: &mut Db<'_>, key: Key<'_>, words: &Words<'_>) -> Outcome {
     Ok(())
 }
 
-/// What the counters of groups were reckoned with.
+/// The figures that group counters were computed from.
 struct Extent {
     len: u64,
     first: StreamId,
@@ -287,7 +287,7 @@ impl Extent {
         }
     }
 
-    /// How many entries were ever added up to this one, if that could be told.
+    /// How many entries were ever added up to this one, if that was known.
     fn count_up_to(&self, id: StreamId) -> Option<u64> {
         if self.added == 0 {
             return Some(0);

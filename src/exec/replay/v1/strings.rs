@@ -41,7 +41,7 @@ pub(super) fn apply(db: &mut Db<'_>, key: Key<'_>, name: &str, words: &Words<'_>
     }
 }
 
-/// A text was stored as a number where it was one.
+/// A text was stored as a number if it was one.
 fn encoded(text: &[u8]) -> WireValue<'_> {
     integer(text).map_or(WireValue::Bytes(text), WireValue::Int)
 }

@@ -1,4 +1,4 @@
-//! Tests of the frozen version 1: its words mean what the commands of its day did.
+//! Tests of the frozen version 1: its words do what the commands of their time did.
 
 use super::super::{Replayer, replay_words};
 use crate::base::hash::HashSeed;
@@ -9,7 +9,7 @@ use crate::value::Limits;
 
 const SEED: HashSeed = HashSeed(*b"a seed of words.");
 
-/// What a log of words has made.
+/// The keyspace that a log of words has made.
 struct Old {
     keyspace: Keyspace,
     replayer: Replayer,
@@ -27,7 +27,7 @@ impl Old {
     }
 }
 
-/// Runs a command and, if it has changed something, applies its words, as version 1 logged them.
+/// Runs a command and, if it has changed something, applies its words as version 1 logged them.
 fn both(live: &mut Runner, old: &mut Old, line: &str) {
     let before = live.logged_len();
     live.run(line);
@@ -154,7 +154,7 @@ fn deliveries_and_claims_mean_what_groups_did() {
     }
 }
 
-/// What DELREF left pending in the days of version 1: a mistake, but what the log meant.
+/// What DELREF left pending in version 1: a mistake, but this is what the log means.
 #[test]
 fn trimming_by_delref_spared_what_was_pending_of_entries_deleted_before() {
     let mut old = Old::new();

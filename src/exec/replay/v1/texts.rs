@@ -1,13 +1,14 @@
-//! How version 1 read numbers and ids. Copies of what the parsers were: theirs may become stricter, these may not.
+//! How version 1 parsed numbers and ids. These are copies of the parsers of that time: the current ones may become
+//! stricter, these may not.
 
 use rustc_apfloat::ieee::Double;
 use rustc_apfloat::{Float, Round};
 
 use crate::value::stream::StreamId;
 
-/// Longer texts were no numbers.
+/// Longer texts were not numbers.
 const NUMBER_MAX: usize = 5 * 1024;
-/// Longer texts were no ids.
+/// Longer texts were not ids.
 const ID_MAX: usize = 127;
 
 /// A word as C sees it.
@@ -67,8 +68,8 @@ fn check_digits(text: &str, radix: u32, exponent_mark: [char; 2]) -> Option<(boo
     Some((is_zero, exponent.is_some()))
 }
 
-/// A bound of scores, and whether what has it is excluded: behind `(`. Blanks in front and nothing at all are
-/// allowed, and too large a number is infinite.
+/// A bound of scores, and whether it is exclusive: behind `(`. Leading blanks and an empty text are allowed, and too
+/// large a number is infinite.
 pub(super) fn score_bound(text: &[u8]) -> Option<(f64, bool)> {
     let (excluded, text) = match text {
         [b'(', rest @ ..] => (true, rest),
@@ -106,7 +107,7 @@ pub(super) fn id_or_end(word: &[u8]) -> Option<StreamId> {
     }
 }
 
-/// A number as C's `strtoull` reads it, but a canonical negative one was none.
+/// A number as C's `strtoull` parses it, except that a canonical negative number was refused.
 fn unsigned(word: &[u8]) -> Option<u64> {
     if let Some(number) = integer(word) {
         return u64::try_from(number).ok();

@@ -76,7 +76,7 @@ fn add(db: &mut Db<'_>, key: Key<'_>, rule: Rule, score: &[u8], member: &[u8]) -
     say(db, key, |record| record.zset_set(std::iter::once((new, member))))
 }
 
-/// The ranks of the members that go.
+/// The ranks of the removed members.
 fn ranks(db: &mut Db<'_>, key: Key<'_>, name: &str, words: &Words<'_>) -> Result<Range<usize>, CommandError> {
     let Some(zset) = db.peek_view::<AnyZset>(key)? else { return Ok(0..0) };
     let len = zset.len();
