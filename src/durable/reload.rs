@@ -71,7 +71,7 @@ pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(
 /// Reloads, in the turn of a snapshot.
 fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     let started = clock::monotonic_us();
-    let _order = lock::out_of_order("only a snapshot holds the writer and wants the gate, and this is its turn");
+    let _order = lock::out_of_order("who holds the log's writer tries the gate for a moment and never waits for it");
     let closed = settle(server, how)?;
     let not_loaded = |error: PersistError| {
         logging::warning(format_args!("Nothing is reloaded, the keys stay as they are: {error}"));

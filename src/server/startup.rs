@@ -377,7 +377,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // No snapshot runs and none begins. From the closing of the gate on no command runs any more.
-    let _order = lock::out_of_order("nobody makes a snapshot, so nobody wants the gate with the log's writer in hand");
+    let _order = lock::out_of_order("who holds the log's writer tries the gate for a moment and never waits for it");
     let (mut outcome, closed) = match save {
         true => {
             logging::notice(format_args!("Saving the final snapshot before exiting."));
