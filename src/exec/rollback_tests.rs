@@ -88,7 +88,7 @@ fn command(random: &mut Random) -> Command {
         6 => format!("SUNIONSTORE {one} {one} {other}"),
         7 => format!("SDIFFSTORE set:2 {one} {other}"),
         8 => format!("GEOADD geo {n}.5 {n} place:{n} {n} 1 place"),
-        9 => format!("GEOSEARCHSTORE zset:2 geo FROMLONLAT 1 1 BYRADIUS 500 km"),
+        9 => "GEOSEARCHSTORE zset:2 geo FROMLONLAT 1 1 BYRADIUS 500 km".to_owned(),
         10 => format!("HPEXPIREAT hash 33177117420000 FIELDS 1 f{n}"),
         11 => "HPEXPIREAT hash 1700000005000 FIELDS 2 f1 f2".to_owned(),
         12 => format!("PEXPIREAT {one} 1700000005000"),

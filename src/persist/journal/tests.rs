@@ -9,11 +9,14 @@ use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;
 use crate::persist::store::Store;
 
-/// A sink that keeps what it is given: the number, the time and the keys of each block.
+/// The number, the time and the keys of a block.
+type KeptBlock = (u64, u64, Vec<Vec<u8>>);
+
+/// A sink that keeps what it is given.
 #[derive(Default)]
 struct Kept {
     is_off: AtomicBool,
-    blocks: parking_lot::Mutex<Vec<(u64, u64, Vec<Vec<u8>>)>>,
+    blocks: parking_lot::Mutex<Vec<KeptBlock>>,
 }
 
 impl Kept {
