@@ -1,14 +1,14 @@
-//! Locks that know their rank, so that a wrong order is found by a test and not by a deadlock.
+//! Locks that know their rank, so that a test finds a wrong order, and not a deadlock.
 //!
-//! Every lock of the server has a [`Rank`]. A thread that holds a lock may wait only for locks of a higher rank, or for
-//! one of the same rank with a higher index (workers of the gate, shards, journal buffers). Debug builds keep the locks
-//! of each thread and panic where the order is broken; release builds keep nothing, and a lock costs what
-//! `parking_lot`'s costs.
+//! Every lock of the server has a [`Rank`]. A thread that holds a lock may wait only for locks of a higher rank, or
+//! for one of the same rank with a higher index (workers of the gate, shards, journal buffers). Debug builds track
+//! the locks of each thread and panic where the order is broken. Release builds track nothing, and a lock costs as
+//! much as one of `parking_lot`.
 //!
 //! Invariants:
-//! - Waiting is checked, trying is not: `try_lock` cannot be part of a deadlock. What was taken by trying counts as
-//!   held.
-//! - Who is [`alone`] behind the closed gate may lock shards in any order among themselves: nobody else holds one for
+//! - Waiting is checked, trying is not, because `try_lock` cannot be part of a deadlock. A lock taken by trying
+//!   counts as held.
+//! - A thread that is [`alone`] behind the closed gate may lock shards in any order: no other thread holds one for
 //!   longer than a moment, and never two.
 //! - A guard is not held across an `await`: see `.clippy.toml`.
 
@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-/// The order in which locks are taken, outermost first. This list is its one home.
+/// The order in which locks are taken, outermost first. It is written only here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Rank {
@@ -30,11 +30,11 @@ pub enum Rank {
     Manifest,
     /// One fsync at a time.
     Syncing,
-    /// Who cuts the journal into blocks.
+    /// The right to cut the journal into blocks.
     JournalCut,
     /// The writer of the log's file.
     LogWriter,
-    /// The gate: one lock a worker, by its number. Nothing above this line is waited for behind the closed gate.
+    /// The gate: one lock per worker, by its number. Behind the closed gate, nothing above this line is waited for.
     Gate,
     /// Whether a waiting command has been answered.
     WaiterState,
@@ -42,7 +42,7 @@ pub enum Rank {
     Shard,
     /// The register of waiting commands.
     Waiters,
-    /// The buffers of the journal, one a worker, by its number.
+    /// The buffers of the journal, one per worker, by its number.
     JournalBuffer,
     /// Why the log has failed.
     Poison,
@@ -58,7 +58,7 @@ pub enum Rank {
     OperatorLog,
 }
 
-/// What a thread holds; only in debug builds.
+/// The locks that a thread holds; only in debug builds.
 #[cfg(debug_assertions)]
 mod held {
     use std::cell::{Cell, RefCell};
@@ -74,7 +74,7 @@ mod held {
     /// Panics if the thread must not wait for this lock now.
     #[track_caller]
     pub(super) fn check(rank: Rank, index: u32) {
-        // A thread that is ending has no list any more, and holds nothing.
+        // A thread that is ending no longer has a list, and holds nothing.
         if EXEMPT.try_with(Cell::get).unwrap_or(1) > 0 {
             return;
         }
@@ -145,8 +145,8 @@ impl Drop for Alone {
 #[derive(Debug)]
 pub struct OutOfOrder(());
 
-/// Lets this thread take locks against their order; `reason` says why nobody can wait the other way round. A reader of
-/// the source is to find every such place by this name.
+/// Lets this thread take locks against their order. `reason` says why no thread can wait the other way round. A
+/// reader of the source finds every such place by this name.
 pub fn out_of_order(reason: &'static str) -> OutOfOrder {
     debug_assert!(!reason.is_empty());
     #[cfg(debug_assertions)]
@@ -161,7 +161,7 @@ impl Drop for OutOfOrder {
     }
 }
 
-/// Checks, in debug builds, that the thread holds no lock: where it is about to wait for something else.
+/// Checks, in debug builds, that the thread holds no lock when it is about to wait for something else.
 #[track_caller]
 pub fn assert_none_held(before: &str) {
     #[cfg(debug_assertions)]
@@ -177,14 +177,14 @@ pub struct Mutex<T> {
     inner: parking_lot::Mutex<T>,
 }
 
-/// The right to use what a [`Mutex`] guards.
+/// The right to use the value of a [`Mutex`].
 pub struct MutexGuard<'a, T> {
     inner: parking_lot::MutexGuard<'a, T>,
     #[cfg(debug_assertions)]
     _place: Place,
 }
 
-/// An entry in the thread's list; leaves it when dropped.
+/// An entry in the thread's list, removed when dropped.
 #[cfg(debug_assertions)]
 struct Place(Rank, u32);
 
@@ -243,7 +243,7 @@ impl<T> Mutex<T> {
         self.inner.try_lock().map(|guard| self.guard(guard))
     }
 
-    /// Waits for the lock for at most so long. A bounded wait is checked like an unbounded one.
+    /// Waits for the lock for at most this long. A bounded wait is checked like an unbounded one.
     #[track_caller]
     pub fn try_lock_for(&self, time: Duration) -> Option<MutexGuard<'_, T>> {
         #[cfg(debug_assertions)]
@@ -259,17 +259,17 @@ impl<T> Mutex<T> {
         self.inner.try_lock_until(deadline).map(|guard| self.guard(guard))
     }
 
-    /// Whether somebody holds it at this moment.
+    /// Whether it is locked at this moment.
     pub fn is_locked(&self) -> bool {
         self.inner.is_locked()
     }
 
-    /// What it guards, of a lock that nobody can hold.
+    /// The guarded value, of a lock that no thread can hold.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()
     }
 
-    /// What it guards.
+    /// The guarded value.
     pub fn into_inner(self) -> T {
         self.inner.into_inner()
     }
@@ -324,14 +324,14 @@ pub struct RwLock<T> {
     inner: parking_lot::RwLock<T>,
 }
 
-/// The right to read what a [`RwLock`] guards.
+/// The right to read the value of a [`RwLock`].
 pub struct ReadGuard<'a, T> {
     inner: parking_lot::RwLockReadGuard<'a, T>,
     #[cfg(debug_assertions)]
     _place: Place,
 }
 
-/// The right to change what a [`RwLock`] guards.
+/// The right to change the value of a [`RwLock`].
 pub struct WriteGuard<'a, T> {
     inner: parking_lot::RwLockWriteGuard<'a, T>,
     #[cfg(debug_assertions)]
@@ -350,7 +350,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Waits until nobody writes.
+    /// Waits until no thread writes.
     #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
         #[cfg(debug_assertions)]
@@ -362,7 +362,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Waits until nobody reads or writes.
+    /// Waits until no thread reads or writes.
     #[track_caller]
     pub fn write(&self) -> WriteGuard<'_, T> {
         #[cfg(debug_assertions)]
@@ -408,22 +408,22 @@ impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
 pub struct Condvar(parking_lot::Condvar);
 
 impl Condvar {
-    /// Gives the lock back and sleeps until woken, at most until the deadline. Returns whether that has passed.
+    /// Releases the lock and sleeps until woken, at most until the deadline. Returns whether that has passed.
     pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: std::time::Instant) -> bool {
         self.0.wait_until(&mut guard.inner, deadline).timed_out()
     }
 
-    /// Gives the lock back and sleeps until woken.
+    /// Releases the lock and sleeps until woken.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         self.0.wait(&mut guard.inner);
     }
 
-    /// Wakes one that sleeps.
+    /// Wakes one sleeping thread.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Wakes all that sleep.
+    /// Wakes all sleeping threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }

@@ -1,14 +1,14 @@
-//! Making snapshots: SAVE, BGSAVE, BGREWRITEAOF, save points and the compaction of the log are one act.
+//! Makes snapshots: SAVE, BGSAVE, BGREWRITEAOF, save points and the compaction of the log are one act.
 //!
 //! ```text
 //! cut: close the gate ─ freeze ─ take the log's buffers ─ open the gate      (all cores stand still: < 1 ms)
 //! serialise shard by shard from the frozen view ─ commit: sync, rename, switch the manifest, drop the old log
 //! ```
 //!
-//! One snapshot is made at a time, on a thread of its own; no command waits for it but those that ask to.
-//! Once the server is ending none is begun, and one that is being made is given up: the last one, if one is
-//! due, is made by [`save_and_stay_closed`]. Loading anew (`durable::reload`) takes the turn of a snapshot.
-//! However large a value is, no more than a piece of it is in memory a second time.
+//! One snapshot is made at a time, on its own thread. No command waits for it except those that ask to. Once the
+//! server is shutting down, none is begun and a running one is abandoned; [`save_and_stay_closed`] makes the last
+//! one, if one is due. A reload (`durable::reload`) takes the turn of a snapshot. However large a value is, at most
+//! one piece of it is in memory a second time.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -29,25 +29,25 @@ use crate::value::codec;
 /// How much of a value is encoded before it goes to the file, in bytes.
 const BODY_BYTES: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
 
-/// How long all workers are kept waiting for one that goes on executing before they are let go, and how long at most
-/// when that has come to nothing.
+/// How long all workers wait for one that continues to execute before they are released: at first, and at most after
+/// failed attempts.
 const PATIENCE_MIN: Duration = Duration::from_micros(200);
 const PATIENCE_MAX: Duration = Duration::from_millis(5);
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
     /// The snapshot has begun.
     Started,
-    /// Another one is being made; this one follows it.
+    /// Another one is running. This one follows it.
     Scheduled,
-    /// Another one is being made, for this purpose; nothing was started.
+    /// Another one is running, for this purpose. Nothing was started.
     Busy(SavePurpose),
 }
 
-/// Begins a snapshot, or has it follow the one that is being made if `schedule` says so.
+/// Begins a snapshot. If one is running and `schedule` is set, the new one follows it.
 ///
-/// `done` is told how it ended; it is dropped if nothing was started.
+/// `done` receives the result. It is dropped if nothing was started.
 pub fn request(
     server: &Arc<Server>,
     purpose: SavePurpose,
@@ -81,8 +81,8 @@ pub fn request(
     Requested::Started
 }
 
-/// Waits until no snapshot is being made, and keeps any from being begun until [`end_turn`]: one for this purpose is
-/// said to be. Returns false if the server is ending.
+/// Waits until no snapshot is running, and prevents new ones until [`end_turn`]: one for this purpose counts as
+/// running. Returns false if the server is shutting down.
 pub fn wait_for_turn(server: &Server, purpose: SavePurpose) -> bool {
     const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(1);
     loop {
@@ -99,16 +99,16 @@ pub fn wait_for_turn(server: &Server, purpose: SavePurpose) -> bool {
     }
 }
 
-/// Lets the next snapshot begin.
+/// Allows the next snapshot to begin.
 pub fn end_turn(server: &Arc<Server>) {
     begin_next(server, server.saving.state.lock());
 }
 
-/// Switches the log on, and returns when it counts: it is kept from a snapshot on that is made here, in its turn, and
-/// counts once that is committed.
+/// Switches the log on, and returns when it counts. It is kept from a snapshot that is made here, in its turn, and
+/// counts once that snapshot is committed.
 ///
 /// # Errors
-/// The text of what failed; the log is off then.
+/// The text of the failure. The log is then off.
 pub fn begin_log(server: &Arc<Server>) -> Result<(), String> {
     if server.store.log().is_active() {
         return Ok(());
@@ -121,7 +121,7 @@ pub fn begin_log(server: &Arc<Server>) -> Result<(), String> {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| snapshot(server, None)));
     let outcome = outcome.unwrap_or_else(|_| Err("the snapshot panicked".into()));
     if outcome.is_err() {
-        // The first error is the one to tell.
+        // The first error is reported.
         let _ = server.store.turn_log_off();
     }
     let running = server.saving.state.lock().running;
@@ -130,30 +130,30 @@ pub fn begin_log(server: &Arc<Server>) -> Result<(), String> {
     outcome
 }
 
-/// Records how a snapshot ended that was made by [`save_and_stay_closed`] in a turn of its own.
+/// Records the result of a snapshot that [`save_and_stay_closed`] made in its own turn.
 pub fn record_save(server: &Server, outcome: &Result<(), String>) {
     let running = server.saving.state.lock().running;
     record(&server.saving, SavePurpose::Save, running, outcome);
 }
 
-/// Makes a snapshot on this thread and returns with the gate closed: from its instant on, so that nothing is
-/// acknowledged that is not in it. For the last one, and in a turn of one's own.
+/// Makes a snapshot on this thread and returns with the gate closed, from the snapshot's instant on, so that nothing
+/// is acknowledged that is not in it. Used for the last snapshot, in its own turn.
 ///
 /// # Errors
-/// The text of what failed; the gate is closed all the same.
+/// The text of the failure. The gate is closed nevertheless.
 pub fn save_and_stay_closed(server: &Server) -> (Result<(), String>, Closed<'_>) {
     let mut closed = None;
     let outcome = snapshot(server, Some(&mut closed));
     (outcome, closed.unwrap_or_else(|| server.gate.close()))
 }
 
-/// Makes a snapshot on this thread, the server going on.
+/// Makes a snapshot on this thread while the server continues.
 #[cfg(test)]
 pub fn save_now(server: &Server) -> Result<(), String> {
     snapshot(server, None)
 }
 
-/// Makes a snapshot; if it is the last one, leaves the closed gate in `last`.
+/// Makes a snapshot. If it is the last one, leaves the closed gate in `last`.
 fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
     let started = clock::monotonic_us();
     let store = &server.store;
@@ -166,7 +166,7 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
         }
     };
     let frozen_and_cut = store.cut(wait, |take| {
-        // If the log fails at its cut, it is cut once more: behind a gate that stays closed, if it is to.
+        // If the log fails at its cut, it is cut again, behind the closed gate if that must stay closed.
         let stayed_closed = last.as_mut().and_then(|last| last.take());
         let closed = stayed_closed.or_else(|| server.gate.try_close(patience));
         patience = (patience * 2).min(PATIENCE_MAX);
@@ -184,7 +184,7 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
     });
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     let written = write(server, &mut frozen, &cut, may_be_given_up);
-    // Of the keys that it held nobody has removed any on its account.
+    // Dropped without counting as freed: no key was removed on its account.
     drop(frozen);
     match written {
         Ok(finished) => {
@@ -235,7 +235,7 @@ fn write(
     writer.finish().map_err(text)
 }
 
-/// Adds the keys of a database; `body` is room for the bytes of a value.
+/// Adds the keys of a database. `body` is a reused buffer for the bytes of a value.
 fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, pace: Pace, body: &mut Vec<u8>) {
     for entry in directory.iter() {
         pace.pause();
@@ -252,7 +252,7 @@ fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, p
             | ValueRef::Hash(_)
             | ValueRef::Zset(_)
             | ValueRef::Stream(_) => {
-                // What does not fit is only counted, and encoded again for the file.
+                // What does not fit is only counted, and is encoded again for the file.
                 let mut spilled = 0;
                 let Some(tag) = encode_to(value, body, &mut |bytes| spilled += bytes.len() as u64) else { continue };
                 if spilled == 0 {
@@ -269,7 +269,8 @@ fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, p
     }
 }
 
-/// Encodes a collection into a buffer of bounded size; `spill` is given what is ahead of what stays there.
+/// Encodes a collection into a buffer of bounded size. `spill` receives everything before the part that stays in the
+/// buffer.
 fn encode_to(value: ValueRef<'_>, body: &mut Vec<u8>, spill: &mut dyn FnMut(&[u8])) -> Option<u8> {
     body.clear();
     codec::encode_in_steps(value, body, &mut |body| {
@@ -280,12 +281,12 @@ fn encode_to(value: ValueRef<'_>, body: &mut Vec<u8>, spill: &mut dyn FnMut(&[u8
     })
 }
 
-/// Records how a snapshot ended, tells who waits, and begins the next if one is scheduled.
+/// Records the result of a snapshot, tells those who wait for it, and begins the next one if it is scheduled.
 fn finish(server: &Arc<Server>, purpose: SavePurpose, outcome: Result<(), String>) {
     let mut state = server.saving.state.lock();
     record(&server.saving, purpose, state.running, &outcome);
     for waiting in state.waiting.drain(..) {
-        // Who has gone away need not be told.
+        // The client may be gone.
         let _ = waiting.send(outcome.clone());
     }
     begin_next(server, state);

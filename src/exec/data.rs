@@ -1,4 +1,4 @@
-//! A data command under the locks of its keys: lock, run, log, unlock, and wake who waits.
+//! Runs a data command under the locks of its keys: lock, run, log, unlock, and wake waiters.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::keyspace::{Busy, Held, Keyspace};
 use crate::persist::Appender;
 use crate::resp::{Args, Output, Reply};
 
-/// Room for records that a worker keeps for the next unit, in bytes.
+/// How much room for records a worker keeps for the next unit, in bytes.
 const RECORDS_KEPT_BYTES: usize = 1 << 20;
 
 impl Group<'_> {
@@ -41,7 +41,7 @@ impl Group<'_> {
         if !was_alone && !keys.any {
             self.open();
         }
-        // Nobody waits for a key of a transaction's shards.
+        // The shards of a transaction have no waiters.
         let in_transaction = self.held.is_some();
         let mut held = match &mut self.held {
             Some(held) => held.lend(keys.named.iter().map(HashedKey::shard)),
@@ -70,7 +70,7 @@ impl Group<'_> {
         let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
             let block = append(server, worker, call.db.unit());
-            // An expired key that was removed is no write of this connection.
+            // The removal of an expired key is not a write of this connection.
             if call.db.unit().has_changed() {
                 client.last_write_block = block;
             }
@@ -91,7 +91,7 @@ impl Group<'_> {
         outcome
     }
 
-    /// Ends a unit, or one of its commands, and has the large values that it has removed freed by another thread.
+    /// Ends a unit, or one of its commands. Another thread frees the large values that it has removed.
     #[inline]
     pub(super) fn retire(&mut self) {
         self.unit.end(self.scratch);
@@ -135,21 +135,21 @@ pub(super) fn find_keys(keyspace: &Keyspace, entry: &CommandEntry, args: Args<'_
 /// The same, for commands that are not known to have just one key.
 pub(super) fn find_other_keys(keyspace: &Keyspace, command: &Command, args: Args<'_>, keys: &mut HashedKeys) {
     keys.any |= command.keys.may_be_any(args);
-    // Arguments that do not fit leave the command without keys; its handler says what is wrong.
+    // Arguments that do not fit leave the command without keys. Its handler reports what is wrong.
     if let Some(places) = command.keys.places(args) {
         let hashed = |&place: &usize| HashedKey { place, hash: keyspace.seed().hash(args.at(place)) };
         keys.named.extend(places.iter().map(hashed));
     }
 }
 
-/// What is wanted of a unit now.
+/// What is currently wanted of a unit.
 #[inline]
 pub(super) fn wants(server: &Server) -> Wants {
     Wants { records: server.store.journal().wants(), events: false }
 }
 
-/// Hands the records of a unit to the log: all of them inside one block, whose number it gives; without any, that of
-/// the last. The caller holds the shards' locks.
+/// Hands the records of a unit to the log, all inside one block. Returns the number of that block, or of the last one
+/// if there are no records. The caller holds the shards' locks.
 #[inline]
 pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
     let journal = server.store.journal();
@@ -167,7 +167,7 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
     journal.position()
 }
 
-/// Appends the barriers and the records before each of them; leaves those behind the last.
+/// Appends the barriers and the records before each of them. Leaves the records behind the last barrier.
 #[cold]
 fn append_barriers(appender: &mut Appender<'_>, records: &mut Vec<u8>, barriers: &mut Vec<Barrier>) {
     let mut appended = 0;
@@ -181,7 +181,7 @@ fn append_barriers(appender: &mut Appender<'_>, records: &mut Vec<u8>, barriers:
     records.drain(..appended);
 }
 
-/// Locks what the command needs; without patience for who is alone, and so waits for nobody for long.
+/// Locks what the command needs. `patience` is `None` behind the closed gate, where no lock is held for long.
 ///
 /// # Errors
 /// A shard is busy for longer than `patience`.
@@ -201,7 +201,7 @@ pub(super) fn hold<'a>(
     }
 }
 
-/// The same behind the closed gate, or where nobody else is.
+/// The same behind the closed gate, or without other workers.
 pub(super) fn hold_alone<'a>(keyspace: &'a Keyspace, command: &Command, keys: &HashedKeys) -> Held<'a> {
     match &keys.named[..] {
         _ if keys.any || command.flags.has(flags::WALKS) => Held::on_demand(keyspace),

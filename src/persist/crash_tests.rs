@@ -1,8 +1,8 @@
-//! The store against a hostile disk: a power cut, or an error, at every single operation.
+//! The store on a hostile disk: a power cut, or an error, at every single operation.
 //!
-//! The model: operation `n` sets key `n % 13` to the value `n`, or clears everything. So the state
-//! after `n` operations is known, and differs from every other. Whatever happens to the disk, what
-//! is recovered must be the state after some `n` that is not below what was acknowledged.
+//! The model: operation `n` sets key `n % 13` to the value `n`, or clears everything. The state after `n` operations
+//! is thus known and unique. Whatever happens to the disk, the recovered state must be the one after some `n` that is
+//! not below the last acknowledged operation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn apply(state: &mut State, n: u64) {
     }
 }
 
-/// A value of a length that makes blocks cross sectors now and then.
+/// A value whose length makes blocks cross sectors occasionally.
 fn value(n: u64) -> Vec<u8> {
     let mut value = n.to_string().into_bytes();
     value.resize(value.len() + (n * 37 % 300) as usize, b'.');
@@ -51,7 +51,7 @@ fn number(value: &[u8]) -> u64 {
     digits.fold(0, |sum, b| sum * 10 + u64::from(b - b'0'))
 }
 
-/// The keyspace and its commands, as far as the store is concerned.
+/// The keyspace and its commands, as the store sees them.
 struct Model {
     store: Store,
     state: State,
@@ -61,7 +61,7 @@ struct Model {
 }
 
 impl Model {
-    /// Opens the store; checks that what it holds is the state after `low..=high` operations.
+    /// Opens the store and checks that it holds the state after `low..=high` operations.
     fn open(
         storage: &SimStorage,
         generation: u64,
@@ -129,13 +129,13 @@ impl Model {
         writer.finish()
     }
 
-    /// A whole snapshot, with operations going on meanwhile.
+    /// A whole snapshot, with operations in between.
     fn snapshot(&mut self) -> Result<(), PersistError> {
         let (frozen, at, cut) = self.cut()?;
         self.append(3);
         let _ = self.store.log().flush();
         self.append(2);
-        // What is synced behind the cut counts only if the log does already.
+        // What is synced behind the cut counts only if the log already counts.
         let _ = self.sync();
         self.append(1);
         let finished = match self.write(&cut, &frozen) {
@@ -151,7 +151,7 @@ impl Model {
     }
 }
 
-/// What a recovery yields, applied.
+/// Applies what a recovery yields.
 fn load(recovery: &Recovery) -> Result<State, PersistError> {
     let mut state = State::new();
     for shard in 0..SHARDS as u16 {
@@ -181,7 +181,7 @@ fn load(recovery: &Recovery) -> Result<State, PersistError> {
     Ok(state)
 }
 
-/// Every kind of thing that a store does; goes on after errors, as a server does.
+/// Everything that a store does. It continues after errors, as a server does.
 fn script(model: &mut Model) {
     for _ in 0..4 {
         model.append(5);
@@ -211,8 +211,8 @@ fn script(model: &mut Model) {
     model.append(9);
 }
 
-/// Segment after segment, each but the first over an older one, and mostly shorter than that; in some of them more
-/// zeros are written ahead than in others.
+/// Segment after segment, each but the first over an older and mostly longer one. Some have more zeros written ahead
+/// than others.
 fn script_of_recycling(model: &mut Model) {
     for blocks in [9, 6, 4, 7, 3] {
         let policy = if blocks % 3 == 0 { FsyncPolicy::Always } else { FsyncPolicy::No };
@@ -271,7 +271,7 @@ fn crash_everywhere(script: fn(&mut Model), seeds: u64) {
         };
         for seed in 0..seeds {
             let image = storage.recover_image(seed);
-            // A second life on what the first one left, and a second crash in it.
+            // A second run on what the first one left, with a second crash.
             image.crash_at((crash * 7 + seed) % 40);
             let first = Model::open(&image, 2, low, high, true);
             let (low, high) = match first {
@@ -343,7 +343,7 @@ fn the_death_of_the_process_and_then_a_power_cut_lose_nothing_recovered() {
             model.append(3);
             model.store.log().flush().unwrap();
         }
-        // Unsynced, but the next process reads it and builds upon it.
+        // Unsynced, but the next process reads it and builds on it.
         let storage = storage.process_image();
         let mut model = Model::open(&storage, 2, 6, 6, true).unwrap();
         model.append(6);

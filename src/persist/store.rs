@@ -1,9 +1,9 @@
 //! The store: one directory, one manifest, one log, one snapshot, tied together.
 //!
-//! A snapshot is: cut (the log goes on in a new segment from an exact instant), write, finish
-//! (durable under its name), commit (the manifest names it: the one step that changes what would be
-//! recovered), and only then removal of what it replaces. A crash between any two operations
-//! recovers the old state or the new, whole. Only one cut is in progress at a time.
+//! A snapshot has these steps: cut (the log continues in a new segment from an exact instant), write, finish (durable
+//! under its name), commit (the manifest names it: the only step that changes what would be recovered), and then
+//! removal of what it replaces. A crash between any two operations recovers the old state or the new one, whole. Only
+//! one cut is in progress at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ use super::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotHeaderWire,
 pub struct StoreOptions {
     /// Worker buffers of the log.
     pub workers: usize,
-    /// Shards of the keyspace; a directory laid out otherwise is refused.
+    /// Shards of the keyspace. A directory with another number is refused.
     pub shards: u32,
     /// The hash seed of a fresh directory: random, chosen by the caller.
     pub hash_seed: [u8; 16],
@@ -61,14 +61,14 @@ pub struct Store {
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     generation: u64,
     base_bytes: AtomicU64,
-    /// Shared with every recovery that lives.
+    /// Shared with every live recovery.
     reading: Arc<()>,
-    // Dropped in this order: the thread ends before another process may take the directory.
+    // Fields are dropped in this order: the thread ends before another process may take the directory.
     _thread: Option<FsyncThread>,
     _lock: DirLock,
 }
 
-/// A cut in progress: the frozen view that belongs to it is the caller's.
+/// A cut in progress. The caller holds the frozen view that belongs to it.
 pub struct Cut {
     log: LogCut,
     snapshot: u64,
@@ -118,7 +118,7 @@ pub struct Sizes {
 }
 
 impl Store {
-    /// Opens a directory, recovering what is in it.
+    /// Opens a directory and recovers its content.
     ///
     /// The log is ready for appends when this returns; the caller then loads the recovery.
     pub fn open(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<(Self, Recovery), PersistError> {
@@ -127,7 +127,7 @@ impl Store {
         let reading = Arc::new(());
         let mut recovery = recover(&storage, &manifest, options.cut_at_corruption, Arc::clone(&reading))?;
         recovery.summary.fresh = fresh;
-        // With those that go aside: no number is used twice.
+        // Includes files that are set aside, so that no number is used twice.
         let files = storage.list().map_err(PersistError::io("list", storage.path("")))?;
         if let Some(torn) = recovery.summary.torn.clone() {
             if options.refuse_torn {
@@ -210,9 +210,9 @@ impl Store {
     /// Cuts the log at the instant at which `freeze` calls its argument, and returns what it returns.
     ///
     /// `wait` waits until no worker executes anything slow. Then `freeze` stops all workers, freezes the keyspace,
-    /// calls its argument once, and lets the workers go on. It is called with the log's writer held, for which every
-    /// reply waits: if the workers do not stop at once, it returns `None` and changes nothing, and both are called
-    /// again. No worker may hold an appender at the cut.
+    /// calls its argument once, and lets the workers continue. It is called with the log's writer held, for which
+    /// every reply waits. If the workers do not stop at once, it returns `None` and changes nothing, and both are
+    /// called again. No worker may hold an appender at the cut.
     pub fn cut<T>(
         &self,
         wait: impl Fn(),
@@ -235,7 +235,7 @@ impl Store {
         }
     }
 
-    /// A cut where no worker has to be stopped.
+    /// A cut without workers to stop.
     #[cfg(test)]
     pub(crate) fn cut_now(&self) -> Result<Cut, PersistError> {
         let freeze = |take: &mut dyn FnMut()| {
@@ -262,7 +262,7 @@ impl Store {
 
     /// Makes the snapshot of a cut the store, and removes what it replaces.
     ///
-    /// On failure the old snapshot and the whole log stay valid, and nothing is removed.
+    /// On failure, the old snapshot and the whole log stay valid, and nothing is removed.
     pub fn commit(&self, cut: Cut, finished: FinishedSnapshot) -> Result<CommitSummary, PersistError> {
         assert_eq!(cut.snapshot, finished.number, "the snapshot of another cut");
         let mut manifest = self.manifest.lock();
@@ -284,7 +284,7 @@ impl Store {
             ..manifest.clone()
         };
         if let Err(error) = manifest::replace(&*self.storage, &next) {
-            // The new manifest may be on the disk all the same: keep every file that either names.
+            // The new manifest may nevertheless be on the disk, so every file that either manifest names is kept.
             self.log.discarded(&cut.log);
             return Err(error);
         }
@@ -303,26 +303,26 @@ impl Store {
         })
     }
 
-    /// Gives a cut up: its files are removed; the old snapshot and the whole log stay valid.
+    /// Abandons a cut: its files are removed, and the old snapshot and the whole log stay valid.
     pub fn abandon(&self, cut: Cut) {
         let mut names = vec![temporary_name(cut.snapshot), snapshot_name(cut.snapshot)];
         names.extend(self.log.discarded(&cut.log));
         for name in names {
-            // What stays is removed by the next commit or start.
+            // The next commit or start removes what is left.
             let _ = self.storage.remove(&name);
         }
         self.log.prepare_spare(false);
     }
 
-    /// Has the next cut begin a log, if none is kept. It counts once that cut is committed.
+    /// Makes the next cut begin a log, if none is kept. It counts once that cut is committed.
     pub fn keep_log(&self) {
         self.log.keep();
     }
 
-    /// Switches the log off: what is in it is made durable, and nothing more is logged.
+    /// Switches the log off: its content is made durable, and nothing more is logged.
     ///
     /// # Errors
-    /// It could not be made durable; it is off all the same.
+    /// It could not be made durable. It is off nevertheless.
     pub fn turn_log_off(&self) -> Result<(), PersistError> {
         self.log.turn_off()
     }
@@ -337,11 +337,11 @@ impl Store {
         }
     }
 
-    /// Reads the disk once more as [`Store::open`] does, and changes nothing. The caller has stopped all workers and
-    /// flushed the log, and keeps it so until the recovery is loaded and dropped.
+    /// Reads the disk again like [`Store::open`], and changes nothing. The caller has stopped all workers and flushed
+    /// the log, and keeps it that way until the recovery is loaded and dropped.
     ///
     /// # Errors
-    /// The files are damaged, or there are none: the latter is no error of a start.
+    /// The files are damaged, or there are none. The latter would not be an error at a start.
     pub fn read_again(&self) -> Result<Recovery, PersistError> {
         let (manifest, reading) = {
             let manifest = self.manifest.lock();
@@ -376,13 +376,13 @@ impl Store {
         Ok(())
     }
 
-    /// The durable block that a recovery could find: nothing of a log that does not count yet.
+    /// The highest durable block that a recovery would find, without a log that does not count yet.
     fn durable_on_disk(&self) -> u64 {
         if self.log.is_active() && !self.log.is_detached() { self.log.synced() } else { 0 }
     }
 
     /// Removes the snapshots and segments that a commit made superfluous. Returns what could not be removed, and
-    /// whether the log's retired segment is left, to be recycled before the caller lets go of the manifest's lock.
+    /// whether the log's retired segment is left, to be recycled before the caller releases the manifest's lock.
     fn remove_replaced(&self, manifest: &ManifestWire) -> (Vec<String>, bool) {
         let Ok(files) = self.storage.list() else { return Default::default() };
         let snapshot = manifest.current.snapshot.as_ref().map(|snapshot| snapshot.number);
@@ -396,7 +396,7 @@ impl Store {
                 || name.strip_suffix(".tmp").is_some_and(|name| snapshot_number(name).is_some())
         };
         let mut names: Vec<String> = files.into_iter().filter(superfluous).collect();
-        // No recovery can begin under this lock; one that lives may have mapped what would be written over.
+        // No recovery can begin under this lock. A live one may have mapped the file to be overwritten.
         let recyclable = Arc::strong_count(&self.reading) == 1;
         let retired = self.log.retired().filter(|retired| recyclable && names.contains(retired));
         names.retain(|name| Some(name) != retired.as_ref() && self.storage.remove(name).is_err());
@@ -405,7 +405,7 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// The journal and the log hold each other.
+    /// The journal and the log hold references to each other.
     fn drop(&mut self) {
         self.journal.detach_all();
     }
@@ -443,8 +443,8 @@ fn read_or_create(storage: &dyn Storage, options: &StoreOptions) -> Result<(Mani
     Ok((manifest, true))
 }
 
-/// Keeps the bytes of a torn tail in a file of their own and cuts the segment there. What follows in later segments
-/// goes aside first: whenever the power fails, those that still stand under their names are found behind a tear.
+/// Keeps the bytes of a torn tail in a separate file and cuts the segment there. Later segments are set aside first:
+/// whenever the power fails, those that still have their names are found behind a tear.
 fn set_aside(storage: &dyn Storage, recovery: &mut Recovery, torn: &Torn) -> Result<(), PersistError> {
     for &number in &torn.followers {
         let path = storage.path(&segment_name(number));
@@ -482,7 +482,7 @@ fn set_aside(storage: &dyn Storage, recovery: &mut Recovery, torn: &Torn) -> Res
 }
 
 /// Makes the recovered log durable before anything can be written after it: the last process may have died with its
-/// last blocks in the page cache alone, those of sealed segments too.
+/// last blocks only in the page cache, including those of sealed segments.
 fn settle_log(storage: &dyn Storage, recovery: &Recovery) -> Result<(), PersistError> {
     for segment in &recovery.segments {
         let name = segment_name(segment.wire.number);
@@ -499,7 +499,7 @@ fn segments_in_use(recovery: &Recovery) -> Vec<SegmentWire> {
     with_blocks.map(|segment| segment.wire.clone()).collect()
 }
 
-/// Removes what a crash left behind, none of which the manifest names. Failures do not matter.
+/// Removes what a crash left behind, which the manifest does not name. Failures do not matter.
 fn remove_strays(storage: &dyn Storage, manifest: &ManifestWire, files: &[String]) {
     let current = &manifest.current;
     let first = current.segments.first().map_or(u64::MAX, |segment| segment.number);

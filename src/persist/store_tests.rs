@@ -1,4 +1,4 @@
-//! The store as a whole: refusals, damage to every byte, the golden files, a real directory.
+//! Tests of the store as a whole: refusals, damage to every byte, the golden files, a real directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
     store
 }
 
-/// All that a recovery says, as text; an error ends it.
+/// Everything that a recovery yields, as text. An error ends it.
 fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut lines = Vec::new();
@@ -110,7 +110,7 @@ fn sample() -> SimStorage {
     storage
 }
 
-/// A log without the zeros that were written ahead: as the golden files are.
+/// A log without the zeros that were written ahead, as in the golden files.
 fn without_zeros(log: &[u8]) -> Vec<u8> {
     let end = log.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     log[..end].to_vec()
@@ -132,8 +132,8 @@ fn a_store_round_trips_and_its_replaced_files_are_gone() {
     recovery.snapshot().unwrap().verify_whole().unwrap();
 }
 
-/// A store whose log goes on in a recycled segment, with older blocks of the same run behind its end; its directory,
-/// the name of the segment, and what it says.
+/// A store whose log continues in a recycled segment, with older blocks of the same run behind its end. Returns its
+/// directory, the name of the segment, and its content.
 fn recycled_sample() -> (SimStorage, &'static str, Vec<String>) {
     const RECYCLED: &str = "log-0000000000000003.ik";
     let storage = SimStorage::new();
@@ -159,7 +159,7 @@ fn recycled_sample() -> (SimStorage, &'static str, Vec<String>) {
     (storage, RECYCLED, lines)
 }
 
-/// A snapshot of nothing, which makes the log before it superfluous.
+/// An empty snapshot, which makes the log before it superfluous.
 fn snapshot(store: &Store) {
     let cut = store.cut_now().unwrap();
     let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
@@ -173,7 +173,7 @@ fn a_recycled_segment_ends_where_its_mark_stands() {
         let (_, recovery) = open(&image, 2).unwrap();
         assert_eq!(recovery.summary().torn, None);
         assert_eq!(describe(&recovery).unwrap(), lines);
-        // And the same once more: no recovery changes it.
+        // The same again: no recovery changes it.
         drop(recovery);
         let (_, recovery) = open(&image, 3).unwrap();
         assert_eq!(describe(&recovery).unwrap(), lines);
@@ -198,7 +198,7 @@ fn no_flip_in_a_recycled_segment_is_read_and_what_was_synced_is_refused() {
         let opened =
             open(&storage, 2).and_then(|(_, recovery)| Ok((describe(&recovery)?, recovery.summary().torn.clone())));
         match opened {
-            // The last block says that the one before it was synced: of itself nobody can say so.
+            // The last block says that the one before it was synced. Nothing says so of the last block itself.
             Ok((lines, torn)) if at >= last && at < end => {
                 assert_eq!(lines, whole[..4], "byte {at}");
                 assert!(torn.is_some_and(|torn| torn.block == 45), "byte {at}");
@@ -218,13 +218,13 @@ fn blocks_that_overtook_a_lost_one_in_a_recycled_segment_are_cut() {
     let (pristine, name, whole) = recycled_sample();
     let good = pristine.get(name).unwrap();
     let starts: Vec<usize> = find_blocks(&good, 0, 1, 43).map(|(at, _)| at).collect();
-    // Block 44 is what stood there before; block 45 follows, and says that 44 was synced: then it is corruption.
+    // Block 44 is the old content. Block 45 follows and says that 44 was synced, so this is corruption.
     let mut lost = good.clone();
     lost[starts[1]..starts[2]].fill(b'o');
     let storage = pristine.process_image();
     storage.put(name, &lost);
     assert!(refusal(&storage).to_string().contains("blocks up to 44 were synced"));
-    // If it does not say so, it is the work of a power cut.
+    // If it does not say so, a power cut did it.
     let mut header = find_blocks(&good, 0, 1, 45).next().unwrap().1.header;
     header.durable = 43;
     let len = find_blocks(&good, 0, 1, 45).next().unwrap().1.len;
@@ -253,7 +253,7 @@ fn nothing_is_written_over_while_a_recovery_may_read_it() {
     };
     assert!(names_after(false));
     assert!(!names_after(true));
-    // One that begins later counts as well, for as long as it lives.
+    // One that begins later counts, too, for as long as it lives.
     let storage = SimStorage::new();
     let (store, _) = open(&storage, 1).unwrap();
     let again = store.read_again().unwrap();
@@ -334,7 +334,7 @@ fn a_clean_close_is_known_and_ends_the_log_where_it_says() {
     store.close().unwrap();
     drop(store);
     assert!(open(&storage.process_image(), 2).unwrap().1.summary().clean);
-    // Cut exactly between two blocks: only the manifest can tell.
+    // Cut exactly between two blocks, which only the manifest reveals.
     let log = storage.get(LOG).unwrap();
     let last = log.windows(4).rposition(|window| window == b"IKB1").unwrap();
     storage.put(LOG, &log[..last]);
@@ -410,7 +410,7 @@ fn every_flip_of_every_byte_is_refused_or_leaves_a_prefix() {
                 prefixes += 1;
             }
         }
-        // Only the last block, un-synced, may pass for a torn tail.
+        // Only the last, unsynced block may pass for a torn tail.
         assert_eq!(prefixes > 0, name == LOG);
     }
 }
@@ -504,7 +504,7 @@ fn damage_below_the_durable_mark_is_corruption_even_at_the_end_of_the_file() {
     let name = "log-0000000000000001.ik";
     let log = storage.get(name).unwrap();
     let starts: Vec<usize> = memchr::memmem::find_iter(&log, b"IKB1").collect();
-    // Block 3 says that 2 was synced. A hole where 2 was is no torn tail, whatever it looks like.
+    // Block 3 says that 2 was synced. A hole in place of 2 is not a torn tail, whatever it looks like.
     let mut holed = log.clone();
     holed[starts[1]..starts[2]].fill(0);
     storage.put(name, &holed);
@@ -605,7 +605,7 @@ fn cuts_amid_running_workers_are_exact() {
                 || drop(gate.write()),
                 |take| {
                     attempts += 1;
-                    // As of a gate that does not close at once.
+                    // Behaves like a gate that does not close at once.
                     let _alone = gate.try_write().filter(|_| attempts > round % 3)?;
                     let frozen = [*counts[0].lock(), *counts[1].lock()];
                     take();
@@ -724,8 +724,8 @@ fn what_is_written_today_is_version_2_to_the_byte() {
     assert_eq!(without_zeros(&storage.get(LOG).unwrap()), golden.get(LOG).unwrap(), "{LOG}");
 }
 
-/// A program that reads no version above 1 looks at bytes 8 to 12 of the manifest first, and refuses what it finds
-/// there; so they must tell of version 2 before anything of version 2 is written.
+/// A program that reads only version 1 checks bytes 8 to 12 of the manifest first and refuses other versions. They
+/// must therefore say version 2 before anything of version 2 is written.
 #[test]
 fn a_directory_of_version_1_is_of_version_2_as_soon_as_it_is_opened() {
     let storage = golden_storage("store-v1");

@@ -1,8 +1,7 @@
-//! The server against a hostile disk: a power cut, or an error, at every single operation.
+//! The server on a hostile disk: a power cut, or an error, at every single operation.
 //!
-//! One writer notes what the server holds after each command. Whatever happens to the disk, what is
-//! recovered must be one of these states, whole commands only, and none before the last that was
-//! acknowledged.
+//! One writer records the content of the server after each command. Whatever happens to the disk, the recovered state
+//! must be one of these states: whole commands only, and none before the last acknowledged one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::Fault;
 
-/// A server with one writer, and all states that it went through.
+/// A server with one writer, and all states that it has had.
 struct Life {
     storage: SimStorage,
     server: Arc<Server>,
@@ -23,12 +22,12 @@ struct Life {
     random: Random,
     /// After the start, and after each command.
     states: Vec<Dump>,
-    /// The last of the states that may not be lost.
+    /// The last state that must not be lost.
     safe: usize,
 }
 
 impl Life {
-    /// Starts on the disk; what is found there must be among `allowed`.
+    /// Starts on the disk. The recovered state must be among `allowed`.
     fn start(storage: &SimStorage, generation: u64, allowed: &[Dump], what: &str) -> Option<Life> {
         let server = match start(storage, generation, 1, FsyncPolicy::Always) {
             Ok(server) => server,
@@ -78,7 +77,8 @@ impl Life {
         }
     }
 
-    /// Everything a server does, until the power or the log is gone. `synced`: each command, as under `always`.
+    /// Everything that a server does, until the power or the log fails. With `synced`, each command is synced, as
+    /// under `always`.
     fn script(&mut self, synced: bool) {
         for round in 0..9 {
             for _ in 0..4 {
@@ -137,7 +137,7 @@ fn crash_everywhere(seed: u64, synced: bool) {
         for image_seed in 0..3 {
             let what = format!("seed {seed}, crash at {crash}, image {image_seed}");
             let image = storage.recover_image(image_seed);
-            // A second life on what the first one left, and a second crash in it.
+            // A second run on what the first one left, with a second crash.
             image.crash_at((crash * 7 + image_seed) % 60);
             let mut allowed = allowed.clone();
             if let Some(mut second) = Life::start(&image, 2, &allowed, &what) {
@@ -164,8 +164,8 @@ fn without_syncs_a_crash_at_every_operation_loses_a_suffix_of_whole_commands() {
     crash_everywhere(2, false);
 }
 
-/// After an error at one operation, or at all from it on: reads go on, writes say why not, and once the disk
-/// works again a snapshot heals it all.
+/// After an error at one operation, or at all operations from it on, reads continue, writes tell why they are
+/// refused, and once the disk works again a snapshot heals everything.
 fn fail_everywhere(seed: u64, synced: bool, lasting: bool) {
     let mut poisoned = 0;
     for at in 0..=length(seed, synced) {
@@ -220,7 +220,7 @@ fn assert_reads_go_on(life: &mut Life, what: &str) {
     assert_eq!(state(&life.server), before, "{what}");
     let reply = life.caller.run("DBSIZE");
     assert!(reply.starts_with(':'), "{what}: {reply}");
-    // What only a read did, and the log never took, is part of the snapshot that heals.
+    // The effect of a read, which the log never took, is part of the healing snapshot.
     life.run("SELECT 0");
     life.run("GET fleeting");
 }
@@ -241,7 +241,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing_and_heals() {
     fail_everywhere(6, false, true);
 }
 
-/// What one of several writers has sent, and what was acknowledged.
+/// What one of several writers has sent, and what was acknowledged to it.
 #[derive(Default)]
 struct Progress {
     sent: AtomicU64,

@@ -1,4 +1,4 @@
-//! What reaches a connection from other threads: pushes and the end.
+//! Tests of what reaches a connection from other threads: pushes and closing.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -65,7 +65,7 @@ fn pushes_reach_clients_of_all_workers_in_their_order() {
         }
         ask(stream, "PING", "+PONG\r\n");
     }
-    // To one that waits in a command too, and behind the reply of one that has a reply.
+    // Also to a connection that waits in a command, and behind the reply of one that has a reply.
     let (id, stream) = &mut clients[1];
     stream.write_all(b"ECHO before\r\nBLPOP none 0\r\n").unwrap();
     expect(stream, b"$6\r\nbefore\r\n");
@@ -92,13 +92,13 @@ fn a_connection_is_closed_from_any_thread() {
     assert!(!server.close_client(clients[0].0));
 }
 
-/// What a push shows must be safe before it leaves, and what is said behind it leaves later still.
+/// The content of a push must be safe before the push leaves, and later output leaves after it.
 #[test]
 fn a_push_waits_for_its_block() {
     let (_storage, server, mut clients) = serving(FsyncPolicy::Always);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // In place of the thread that the server has for it.
+        // In place of the server's thread for this.
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 server.store.log().sync_now().unwrap();

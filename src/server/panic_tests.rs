@@ -1,5 +1,5 @@
-//! A command with a bug: it panics halfway. What it began is undone or stands whole, its reply is one
-//! error, and everything goes on.
+//! A command with a bug panics halfway. Its changes are undone or stand as a whole, its reply is one error, and
+//! everything continues.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const STOPPED: &str = "-ERR internal error, the command was stopped where it was
 static FAULTY: &[&Command] =
     &[&SEVERAL, &IN_PLACE, &EDIT, &OVERWRITE, &LOGGED, &HALF_LOGGED, &ALONE, &OF_THE_SESSION, &READ];
 
-/// Changes all of its keys but the last, and logs that; then panics.
+/// Changes all of its keys except the last, logs that, and panics.
 static SEVERAL: Command = Command {
     name: "FAULTY.SEVERAL",
     arity: Arity::AtLeast(2),
@@ -72,7 +72,7 @@ fn in_place(call: &mut Call<'_>, _: Reply<'_>) -> Outcome {
     panic!("on purpose, after a change in place");
 }
 
-/// Edits a large list where it is, and panics amid the edit.
+/// Edits a large list in place, and panics during the edit.
 static EDIT: Command =
     Command { name: "FAULTY.EDIT", handler: Handler::Data(edit), summary: "Panics amid an edit.", ..IN_PLACE };
 
@@ -171,7 +171,7 @@ fn of_the_session(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     panic!("on purpose, in a session command");
 }
 
-/// Looks at its one key, and panics over one value.
+/// Reads its one key, and panics at one value.
 static READ: Command = Command {
     name: "FAULTY.READ",
     flags: flags::READONLY.or(flags::FAST),
@@ -217,7 +217,7 @@ impl Faulty {
         t
     }
 
-    /// Runs the lines as one pipeline; the replies with spaces for their line ends.
+    /// Runs the lines as one pipeline. Returns the replies with spaces for their line ends.
     fn pipeline(&mut self, lines: &[&str]) -> String {
         let commands: Vec<_> =
             lines.iter().map(|line| OwnedArgs::new(words(line).iter().map(|word| &word[..]))).collect();
@@ -228,7 +228,7 @@ impl Faulty {
         String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
     }
 
-    /// Replays the log into a new server: what is there now must come out.
+    /// Replays the log into a new server, which must hold the same content.
     fn assert_replay_equals_live(&self) -> Dump {
         self.server.store.log().sync_now().unwrap();
         let live = state(&self.server);
@@ -280,7 +280,7 @@ fn a_panic_amid_several_keys_undoes_them_all() {
     t.assert_alive();
 }
 
-/// Whether a command was undone was once a matter of what stood in the buffer for the log.
+/// Whether a command was undone once depended on the content of the log's buffer.
 #[test]
 fn without_a_log_a_panic_leaves_the_same() {
     let mut t = Faulty::filled();
@@ -330,7 +330,7 @@ fn a_panic_after_the_change_of_one_key_leaves_log_and_keyspace_alike() {
     t.assert_alive();
 }
 
-/// A collection that is edited where it is has changed by the time of the panic, and the log must say so.
+/// A collection that is edited in place has changed by the time of the panic, and the log must say so.
 #[test]
 fn a_panic_amid_an_edit_leaves_log_and_keyspace_alike() {
     let mut t = Faulty::filled();

@@ -1,4 +1,4 @@
-//! Commands, snapshots and restarts on a healthy disk: what is loaded and replayed is what was there.
+//! Commands, snapshots and restarts on a healthy disk: the recovered keyspace equals the live one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::core::server::SavePurpose;
 use crate::persist::storage::SimStorage;
 use crate::persist::{ChunkWriter, FsyncPolicy, WireValue};
 
-/// Restarts on what a power cut, and on what the death of the process alone, leaves of a synced store.
+/// Restarts on what a power cut, and on what a mere death of the process, leaves of a synced store.
 fn assert_recovered(storage: &SimStorage, live: &Dump, generation: u64, what: &str) {
     let images = [storage.recover_image(generation), storage.recover_image(generation + 1), storage.process_image()];
     for (number, image) in images.iter().enumerate() {
@@ -80,7 +80,7 @@ fn loading_a_snapshot_and_replaying_the_rest_gives_the_live_state_from_life_to_l
     }
 }
 
-/// Writers on all workers, one of them with keys that all share, while snapshots and flushes go on.
+/// Writers on all workers, one of them with shared keys, beside snapshots and flushes.
 fn disturb(server: &Arc<Server>, seed: u64, commands: usize) {
     let workers = server.gate.workers();
     let stop = AtomicBool::new(false);
@@ -160,7 +160,7 @@ fn a_store_of_another_number_of_shards_is_refused() {
     assert!(error.to_string().contains("laid out in 4 shards"), "{error}");
 }
 
-/// Room is made for entries before they are read: a false count must not ask for all memory there is.
+/// Room is made for entries before they are read. A false count must not ask for all memory.
 #[test]
 fn a_snapshot_that_claims_too_many_entries_is_refused() {
     let storage = SimStorage::new();

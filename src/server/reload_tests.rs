@@ -1,4 +1,5 @@
-//! DEBUG RELOAD and LOADAOF: what is loaded anew is what was there, and what a crash right afterwards leaves.
+//! DEBUG RELOAD and LOADAOF: the reloaded keyspace equals the old one, and equals what a crash right afterwards
+//! leaves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +66,7 @@ fn fill(caller: &mut Caller) {
     }
 }
 
-/// All keys but the short strings that have grown: those are `embstr` after it, as with Redis.
+/// All keys except the short strings that have grown, which become `embstr`, as in Redis.
 const KEYS: &[&str] = &[
     "int",
     "text",
@@ -84,9 +85,9 @@ const KEYS: &[&str] = &[
     "stream",
 ];
 
-/// What a dump does not tell: encodings, access times, groups, and the digest that Redis would make of it.
+/// What a dump does not show: encodings, access times, groups, and Redis' digest.
 fn looks(caller: &mut Caller) -> Vec<String> {
-    // Looking is no access.
+    // Reading must not count as an access.
     assert_eq!(caller.run("CLIENT NO-TOUCH ON"), "+OK ");
     let mut lines: Vec<String> = KEYS.iter().map(|key| format!("OBJECT ENCODING {key}")).collect();
     lines.extend(
@@ -101,7 +102,7 @@ fn looks(caller: &mut Caller) -> Vec<String> {
     looks
 }
 
-/// Restarts on what a power cut, and on what the death of the process alone, leaves.
+/// Restarts on what a power cut, and on what a mere death of the process, leaves.
 fn assert_recovered(storage: &SimStorage, live: &Dump, what: &str) {
     for (number, image) in
         [storage.recover_image(1), storage.recover_image(2), storage.process_image()].iter().enumerate()
@@ -125,7 +126,7 @@ fn every_type_comes_back_as_it_was() {
         server.store.log().flush().unwrap();
     }
     assert_recovered(&storage, &before, "after RELOAD");
-    // What is loaded can be changed, and the log goes on as before.
+    // The reloaded keys can be changed, and the log continues as before.
     caller.run("RPUSH list:large more");
     caller.run("DEL set:small");
     caller.run("HSET hash:volatile new 1");
@@ -280,7 +281,7 @@ fn watched_keys_that_were_there_have_changed() {
     }
 }
 
-/// Writes until it is over, and a little even if that is soon.
+/// Writes until it is over, but at least a little.
 fn write(server: &Arc<Server>, worker: usize, seed: u64, over: &AtomicBool) {
     let mut random = Random::from_seed(seed * 100 + worker as u64);
     let mut caller = Caller::new(server, worker);

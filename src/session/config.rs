@@ -1,4 +1,4 @@
-//! CONFIG: the configuration of the running server, and putting changes of it into effect.
+//! CONFIG: the configuration of the running server, and the application of its changes.
 //!
 //! Most directives are read where they matter, so storing them is enough. For the rest, `APPLIED` says what more
 //! there is to do.
@@ -39,7 +39,7 @@ const SUBCOMMAND: Command = Command {
     ..Command::DEFAULT
 };
 
-/// What a cluster's client must do with the subcommands that change the server.
+/// What a client of a cluster must do with the subcommands that change the server.
 const ON_ALL_NODES: &str = "request_policy:all_nodes response_policy:all_succeeded";
 
 static GET: Command = Command {
@@ -106,7 +106,7 @@ fn refused(error: ConfigError) -> CommandError {
     }
 }
 
-/// What went wrong in applying: the directive at fault, and the reason.
+/// Why a change could not be applied: the directive at fault, and the reason.
 type NotApplied = (&'static str, String);
 
 /// Puts new settings into effect. Gets those before and after and the changed names; called with the first two
@@ -127,8 +127,8 @@ fn needs_applying(change: &Prepared) -> bool {
     APPLIED.iter().any(|(names, _)| names.iter().any(|name| change.changed.contains(name)))
 }
 
-/// Changes directives that need more than being stored: all of them, or none. It waits for the disk, for whoever
-/// does the same, and for the log's writer, who may wait for the gate: never call it behind the closed gate.
+/// Changes directives for which storing is not enough: all of them, or none. It waits for the disk, for other
+/// callers, and for the log's writer, which may wait for the gate. Never call it behind the closed gate.
 fn apply_and_commit(server: &Arc<Server>, pairs: &[(Vec<u8>, Vec<u8>)], is_local: bool) -> Result<(), ConfigError> {
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect();
     let apply = |before: &Settings, after: &Settings, changed: &[&'static str]| {
@@ -181,7 +181,7 @@ fn set_log_policy(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'s
     Ok(())
 }
 
-/// The policy as the log knows it.
+/// The policy in the log's own type.
 fn log_policy(configured: Configured) -> FsyncPolicy {
     match configured {
         Configured::Always => FsyncPolicy::Always,
@@ -222,8 +222,8 @@ static RESETSTAT: Command = Command {
     ..SUBCOMMAND
 };
 
-/// A worker that counts at this very moment may write its old number back: the one who asks loses nothing
-/// that matters, and counting stays free of locked instructions.
+/// A worker that counts at this very moment may write its old number back. The caller loses nothing that matters, and
+/// counting stays free of locked instructions.
 fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let server = call.server;
     server.counters.reset();

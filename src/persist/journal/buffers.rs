@@ -7,13 +7,13 @@ use crate::base::prefetch::prefetch_line;
 use crate::persist::format::BLOCK_HEADER;
 use crate::persist::record::put_epoch;
 
-/// Records of this size are not copied into the buffer but become it, in bytes.
+/// Records of this size or more, in bytes, are not copied into the buffer but become it.
 pub(in crate::persist) const MOVED_MIN: usize = 1 << 20;
 
 /// No epoch has been marked in a buffer yet.
 const NO_EPOCH: u64 = u64::MAX;
 
-/// Its own cache lines: neighbours' locks are taken by other cores.
+/// On its own cache lines, because other cores take the neighbours' locks.
 #[repr(align(128))]
 pub(super) struct Padded(pub(super) Mutex<Buffer>);
 
@@ -24,10 +24,10 @@ impl Padded {
     }
 }
 
-/// All of them, and what appending to one needs to know.
+/// All buffers, and the state that appending needs.
 pub(super) struct Buffers {
     pub(super) all: Box<[Padded]>,
-    /// The last block number given out, shifted left once; bit 0: something was appended since.
+    /// The last block number issued, shifted left once; bit 0: something was appended since.
     pub(super) position: AtomicU64,
     /// Barriers since the process began.
     epoch: AtomicU64,
@@ -57,14 +57,14 @@ impl Buffers {
 }
 
 pub(super) struct Buffer {
-    /// Room for the header of a block, then records; or nothing at all. So it can become the block.
+    /// Room for the header of a block, then records; or nothing at all. It can thus become the block.
     pub(super) bytes: Vec<u8>,
     /// The epoch that the last mark in `bytes` gives.
     epoch: u64,
 }
 
 impl Buffer {
-    /// Exchanges what was appended for an empty buffer.
+    /// Exchanges the appended bytes for an empty buffer.
     pub(super) fn take(&mut self, empty: &mut Vec<u8>) {
         std::mem::swap(&mut self.bytes, empty);
         self.epoch = NO_EPOCH;
@@ -93,7 +93,8 @@ impl Appender<'_> {
                     prefetch_line(end.wrapping_add(line * 64));
                 }
             } else {
-                // To move the larger part within its memory takes less time than to have the system clear new memory.
+                // Moving the larger part within its memory takes less time than getting cleared memory from the
+                // system.
                 records.splice(..0, bytes.drain(..));
                 std::mem::swap(records, bytes);
             }
@@ -103,7 +104,7 @@ impl Appender<'_> {
 
     /// Appends an effect on several shards, or on all, that a [`BarrierWriter`](crate::persist::verbs::BarrierWriter)
     /// has encoded. The caller has stopped all other workers, or holds the locks of the shards that the effect reads
-    /// and changes: then whoever comes to these shards after it appends behind the new epoch.
+    /// and changes, so that later changes of these shards are appended behind the new epoch.
     pub fn barrier(&mut self, encoded: &[u8]) {
         if self.buffers.wants() {
             let epoch = self.buffers.epoch.fetch_add(1, Ordering::AcqRel) + 1;
@@ -117,10 +118,10 @@ impl Appender<'_> {
         self.buffer.bytes.len()
     }
 
-    /// Takes back what this appender appended since the mark.
+    /// Removes what this appender has appended since the mark.
     pub fn truncate(&mut self, mark: usize) {
         self.buffer.bytes.truncate(mark);
-        // The mark of the epoch may have gone too; another one does no harm.
+        // The mark of the epoch may be removed, too. Another one is harmless.
         self.buffer.epoch = NO_EPOCH;
     }
 

@@ -1,4 +1,4 @@
-//! The stream of effects: what workers append, cut at consistent instants into numbered blocks, and given to sinks.
+//! The stream of effects: workers append, consistent cuts make numbered blocks, and sinks receive them.
 //!
 //! ```text
 //! worker 0: buffer ─┐                                                      ┌─ the log's file
@@ -7,15 +7,15 @@
 //! ```
 //!
 //! Invariants:
-//! - What one [`Appender`] appends while it lives is inside one block: it holds the buffer's lock.
-//! - Every sink is given every block that is cut while it wants blocks: once, in order, with dense numbers. Block
-//!   numbers are the journal's own and go on whichever sinks there are.
-//! - If no sink wants blocks, nothing is encoded and no number is given out: [`Journal::wants`] is one load.
-//! - A sink's trouble is its own: it keeps no block from the others.
+//! - Everything that one [`Appender`] appends is inside one block, because it holds the buffer's lock.
+//! - Every sink receives every block that is cut while it wants blocks: once, in order, with dense numbers. Block
+//!   numbers belong to the journal and continue whichever sinks there are.
+//! - If no sink wants blocks, nothing is encoded and no number is issued: [`Journal::wants`] is one load.
+//! - A failing sink does not keep blocks from the others.
 //! - [`Journal::position`] is exact without locks: it is set under a buffer lock and replaced under all.
-//! - The time of a block is not before that of the block in front of it.
+//! - The time of a block is not before that of the previous block.
 //!
-//! A caller may hold shard locks and its own buffer. Whoever flushes or cuts holds neither.
+//! A caller may hold shard locks and its own buffer. A thread that flushes or cuts holds neither.
 
 mod buffers;
 #[cfg(test)]
@@ -32,16 +32,17 @@ pub use buffers::Appender;
 pub(super) use buffers::MOVED_MIN;
 use buffers::{Buffer, Buffers};
 
-/// A buffer larger than this is given back after its flush, in bytes.
+/// A buffer larger than this, in bytes, is freed after its flush.
 const OVERSIZED: usize = 4 << 20;
 
-/// What takes blocks: the log's file, and whoever else follows the stream.
+/// A receiver of blocks: the log's file, and anything else that follows the stream.
 pub trait Sink: Send + Sync {
-    /// Whether it is to be given what is appended from now on. Asked at the instant of a cut, and only then: a sink
-    /// that changes its mind does so within [`Cutting::take`].
+    /// Whether it wants what is appended from now on. This is asked only at the instant of a cut: a sink changes its
+    /// answer within [`Cutting::take`].
     fn wants(&self) -> bool;
 
-    /// Takes the next block. All replies wait for it: it must not wait for the disk to sync, nor for the network.
+    /// Takes the next block. All replies wait for this call, so it must not wait for a sync of the disk or for the
+    /// network.
     fn accept(&self, block: &mut Block<'_>);
 }
 
@@ -60,8 +61,8 @@ impl Block<'_> {
         &self.framed[BLOCK_HEADER..]
     }
 
-    /// [`BLOCK_HEADER`] bytes of room, then the items: so that a sink can frame them in place. What it puts behind them
-    /// goes when it has returned.
+    /// [`BLOCK_HEADER`] bytes of room, then the items, so that a sink can frame them in place. Bytes that it appends
+    /// are removed when it has returned.
     pub(crate) fn framed(&mut self) -> &mut Vec<u8> {
         self.framed
     }
@@ -70,14 +71,14 @@ impl Block<'_> {
 /// The stream; see the module.
 pub struct Journal {
     buffers: Buffers,
-    /// The last block that every sink has been given.
+    /// The last block that every sink has received.
     delivered: AtomicU64,
     cutter: Mutex<Cutter>,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 struct Cutter {
-    /// The last block number given out.
+    /// The last block number issued.
     taken: u64,
     last_time_ms: u64,
     swapped: Vec<Vec<u8>>,
@@ -87,18 +88,19 @@ struct Cutter {
 
 struct Member {
     sink: Arc<dyn Sink>,
-    /// Whether it is given the block that was taken last.
+    /// Whether it receives the block that was taken last.
     takes: bool,
 }
 
-/// The right to cut blocks and to change who wants them. While it lives, no reply that waits for a block leaves.
+/// The right to cut blocks and to change which sinks want them. While it lives, no reply that waits for a block
+/// leaves.
 pub struct Cutting<'a> {
     journal: &'a Journal,
     cutter: MutexGuard<'a, Cutter>,
 }
 
 impl Journal {
-    /// A journal without sinks that goes on behind a block of that number and time.
+    /// A journal without sinks that continues after a block of this number and time.
     pub(crate) fn new(
         workers: usize,
         last_block: u64,
@@ -116,7 +118,7 @@ impl Journal {
         }
     }
 
-    /// Opens the worker's buffer: what is appended through it is inside one block.
+    /// Opens the worker's buffer. Everything appended through it is inside one block.
     ///
     /// The caller must not flush, sync or cut while it holds the appender.
     #[inline]
@@ -142,11 +144,11 @@ impl Journal {
         self.buffers.all.iter().map(|buffer| buffer.0.lock().bytes.len().saturating_sub(BLOCK_HEADER)).sum()
     }
 
-    /// Gives the sinks everything appended so far as one block, and nothing if nothing was appended.
+    /// Gives the sinks everything appended so far as one block, or nothing if nothing was appended.
     #[inline]
     pub fn flush(&self) {
         let position = self.buffers.position.load(Ordering::Acquire);
-        // Nothing new; but a block taken by another thread may still be on its way.
+        // Nothing is new, but a block taken by another thread may still be in delivery.
         if position & 1 == 1 || self.delivered.load(Ordering::Acquire) < position >> 1 {
             self.flush_what_there_is();
         }
@@ -156,13 +158,13 @@ impl Journal {
         self.cutting().flush();
     }
 
-    /// Begins to cut; see [`Cutting`].
+    /// Begins a cut; see [`Cutting`].
     pub fn cutting(&self) -> Cutting<'_> {
         Cutting { journal: self, cutter: self.cutter.lock() }
     }
 
-    /// Gives every block from the next one on to this sink too. To miss nothing of a command that is executed just now,
-    /// the caller has stopped all workers.
+    /// From the next block on, gives every block to this sink, too. The caller has stopped all workers, so that
+    /// nothing of a running command is missed.
     pub fn attach(&self, sink: Arc<dyn Sink>) {
         let mut cutting = self.cutting();
         cutting.flush();
@@ -170,7 +172,7 @@ impl Journal {
         cutting.note_wants();
     }
 
-    /// Gives this sink what was appended so far, and then no more.
+    /// Gives this sink what was appended so far, and nothing after that.
     pub fn detach(&self, sink: &Arc<dyn Sink>) {
         let mut cutting = self.cutting();
         cutting.flush();
@@ -178,7 +180,7 @@ impl Journal {
         cutting.note_wants();
     }
 
-    /// Lets go of all sinks.
+    /// Detaches all sinks.
     pub(crate) fn detach_all(&self) {
         let mut cutting = self.cutting();
         cutting.cutter.sinks.clear();
@@ -194,10 +196,10 @@ impl Cutting<'_> {
         }
     }
 
-    /// Swaps out all buffers at one instant and gives the block its number, which it returns; without anybody who
-    /// wants it, the last number. What `at_that_instant` changes holds for what is appended afterwards.
+    /// Swaps out all buffers at one instant and numbers the block. Returns the number, or the last one if no sink
+    /// wants the block. What `at_that_instant` changes applies to everything appended afterwards.
     ///
-    /// [`Cutting::deliver`] must follow before anything else is taken.
+    /// [`Cutting::deliver`] must follow before the next take.
     pub fn take(&mut self, at_that_instant: impl FnOnce()) -> u64 {
         let Cutter { taken, swapped, sinks, .. } = &mut *self.cutter;
         let mut buffers: Vec<MutexGuard<'_, Buffer>> =
@@ -217,7 +219,7 @@ impl Cutting<'_> {
         self.cutter.taken
     }
 
-    /// Gives the sinks what was taken.
+    /// Delivers the taken block to the sinks.
     pub fn deliver(&mut self) {
         let Cutter { taken, last_time_ms, swapped, block, sinks } = &mut *self.cutter;
         if sinks.iter().any(|member| member.takes) {
@@ -243,7 +245,7 @@ impl Cutting<'_> {
     }
 }
 
-/// Puts what was taken into one block, behind room for its header. What one worker alone has appended is not copied.
+/// Joins the taken buffers into one block, behind room for its header. The bytes of a single worker are not copied.
 fn gather(block: &mut Vec<u8>, swapped: &mut [Vec<u8>]) {
     block.clear();
     for swapped in swapped.iter_mut().filter(|swapped| !swapped.is_empty()) {

@@ -1,14 +1,14 @@
 //! The log's file: the sink of the journal that makes blocks durable.
 //!
-//! - Lock order: `syncing`, the journal's cutter, `writer`. Nobody waits for a sync with the cutter or the writer in
-//!   hand.
-//! - Where nothing was written before, zeros go ahead of the blocks, so that the system finds memory and room for many
-//!   pages at once. In a recycled segment, zeros stand behind the last block up to the end of its page: a mark for
-//!   recovery, and no page is written but from its beginning, so that none of them must be read first.
-//! - A failed write or fsync poisons the log: nothing is written to, or synced from, that file ever
-//!   again, and nothing is published as written or synced, until a new snapshot and segment heal it.
+//! - Lock order: `syncing`, the journal's cutter, `writer`. No thread waits for a sync while it holds the cutter or
+//!   the writer.
+//! - Where nothing was written before, zeros are written ahead of the blocks, so that the system finds memory and
+//!   room for many pages at once. In a recycled segment, zeros follow the last block up to the end of its page. They
+//!   are a mark for recovery, and every page is written from its beginning, so that none must be read first.
+//! - A failed write or fsync poisons the log: that file is never written or synced again, and nothing is published as
+//!   written or synced until a new snapshot and segment heal the log.
 //! - A log that is switched on takes blocks from the cut of its first snapshot on. It counts once that snapshot is
-//!   committed ([`Log::is_active`]): until then nothing is published as written or synced, and nobody waits for it.
+//!   committed ([`Log::is_active`]). Until then nothing is published as written or synced, and no reply waits for it.
 
 mod rotate;
 mod segment_file;
@@ -30,8 +30,8 @@ use super::storage::{Storage, StorageFile};
 pub(crate) use rotate::LogCut;
 use segment_file::{SegmentFile, SegmentMaker};
 
-/// How much of a segment's end stays in the system's memory, in bytes: what a start after a crash reads most often. The
-/// memory of what is older serves what comes next; a log is not read while the server runs.
+/// How much of a segment's end stays in the system's file cache, in bytes: the part that a start after a crash reads
+/// most often. Older parts leave the cache, because a log is not read while the server runs.
 const CACHED: u64 = 64 << 20;
 
 /// When the log is made durable.
@@ -46,7 +46,7 @@ pub enum FsyncPolicy {
     No = 2,
 }
 
-/// What the log needs to know of its store.
+/// What the log needs to know about its store.
 pub(crate) struct LogSetup {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) journal: Arc<Journal>,
@@ -69,7 +69,7 @@ pub struct Log {
     /// and whether they count.
     active: AtomicBool,
     writer: Mutex<Writer>,
-    /// Held during an fsync, so that none can follow a failed one.
+    /// Held during an fsync, so that no fsync can follow a failed one.
     syncing: Mutex<()>,
     poison: Mutex<Option<Poison>>,
     poisoned: AtomicBool,
@@ -94,21 +94,21 @@ struct Writer {
     current: Option<SegmentFile>,
     /// The segment after the current one, made ahead of need.
     spare: Option<SegmentFile>,
-    /// The segment before the current one, sealed: once nothing needs it, another can be written over it.
+    /// The sealed segment before the current one. Once nothing needs it, a new one can overwrite it.
     retired: Option<SegmentFile>,
-    /// Those before the current one that are not known to be durable, oldest first.
+    /// Sealed segments that are not known to be durable, oldest first.
     sealed: Vec<Sealed>,
-    /// Whether a log goes on from the next cut.
+    /// Whether a log continues from the next cut.
     keep: bool,
     next_segment: u64,
-    /// The segment that goes on behind the next block; 0 for none.
+    /// The segment that continues after the next block; 0 for none.
     seal_for: u64,
     /// The last block in the file.
     last_written: u64,
     prev_crc: u32,
 }
 
-/// What is to be synced of a segment that has its last block.
+/// A sealed segment that is still to be synced.
 #[derive(Clone)]
 struct Sealed {
     number: u64,
@@ -161,7 +161,7 @@ impl Log {
         }
     }
 
-    /// Whether a log is kept that counts: one that was switched on counts from the commit of its first snapshot on.
+    /// Whether a log is kept that counts. One that was switched on counts from the commit of its first snapshot on.
     #[inline]
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
@@ -190,14 +190,14 @@ impl Log {
         self.poisoned.load(Ordering::Acquire)
     }
 
-    /// Which failure the log suffers from, counted from 1; `None` if it works. Whoever finds the same one
-    /// twice knows that the log took nothing in between.
+    /// The number of the log's current failure, from 1; `None` if it works. If the number is the same at two times,
+    /// the log took nothing in between.
     pub fn failure(&self) -> Option<u64> {
         let _poison = self.poison.lock();
         self.is_poisoned().then(|| self.failures.load(Ordering::Relaxed))
     }
 
-    /// Why the log takes no more writes, if so.
+    /// Why the log takes no more writes, if it has failed.
     pub fn poisoned(&self) -> Option<String> {
         self.poison.lock().as_ref().map(|poison| poison.cause.clone())
     }
@@ -211,8 +211,8 @@ impl Log {
         }
     }
 
-    /// Changes the fsync policy, at once. Who waits by the old one looks again: under another, there may
-    /// never be the progress that they wait for.
+    /// Changes the fsync policy at once. Those who wait under the old policy check again, because under another one
+    /// their progress may never come.
     pub fn set_policy(&self, policy: FsyncPolicy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
         self.kick();
@@ -225,8 +225,8 @@ impl Log {
         self.signal.kick();
     }
 
-    /// Has a function called, on whichever thread, after `synced` advanced or the log was poisoned
-    /// or healed. It must be quick and must not call back into flush, sync or cut.
+    /// Registers a function to be called, on any thread, after `synced` has advanced or the log was poisoned or
+    /// healed. It must be quick and must not call flush, sync or cut.
     pub fn on_progress(&self, subscriber: Box<dyn Fn() + Send + Sync>) {
         self.subscribers.lock().push(Arc::from(subscriber));
     }
@@ -236,10 +236,10 @@ impl Log {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Flushes the journal; returns the highest block that the file was given.
+    /// Flushes the journal. Returns the highest block that the file received.
     ///
     /// # Errors
-    /// The log has failed: what was appended is not in it.
+    /// The log has failed: the appended records are not in it.
     pub fn flush(&self) -> Result<u64, PersistError> {
         self.journal.flush();
         if self.is_poisoned() {
@@ -256,7 +256,7 @@ impl Log {
         let len = bytes.len() as u64;
         let segment = writer.current.as_mut().expect("checked by the caller");
         let policy = self.policy();
-        // An fsync of what fills reserved room takes longer than of what has found its place.
+        // An fsync takes longer for bytes that fill reserved room than for bytes in written blocks.
         if policy != FsyncPolicy::Always {
             segment.reserve(len);
         }
@@ -278,7 +278,7 @@ impl Log {
         writer.prev_crc = crc;
         writer.last_written = number;
         self.bytes.fetch_add(len, Ordering::Relaxed);
-        // While a snapshot is healing the log, or makes it whole, nothing may look acknowledged.
+        // While a snapshot is healing or completing the log, nothing may look acknowledged.
         if !self.is_poisoned() && !segment.detached {
             self.written.fetch_max(number, Ordering::Release);
         }
@@ -291,12 +291,12 @@ impl Log {
         self.sync()
     }
 
-    /// Makes everything written so far durable; returns the highest durable block.
+    /// Makes everything written so far durable. Returns the highest durable block.
     pub(crate) fn sync(&self) -> Result<u64, PersistError> {
         self.sync_files(true)
     }
 
-    /// Makes those segments durable that have their last block; returns the highest durable block.
+    /// Makes all sealed segments durable. Returns the highest durable block.
     pub(crate) fn sync_sealed(&self) -> Result<u64, PersistError> {
         self.sync_files(false)
     }
@@ -310,7 +310,7 @@ impl Log {
         result.map(|()| self.synced())
     }
 
-    /// Syncs one segment after the other: what is published as durable has nothing before it that is not.
+    /// Syncs one segment after another, so that everything before a published durable block is durable, too.
     fn sync_in_order(&self, current_too: bool) -> Result<(), PersistError> {
         let _syncing = self.syncing.lock();
         loop {
@@ -342,7 +342,7 @@ impl Log {
     fn sync_failed(&self, failed: &Sealed, path: std::path::PathBuf, source: std::io::Error) -> PersistError {
         let error = PersistError::io("sync", path)(source);
         self.set_poison(failed.number, error.to_string());
-        // No segment is written over it.
+        // No segment may overwrite it.
         self.writer.lock().retired.take_if(|retired| retired.number == failed.number);
         error
     }
@@ -357,7 +357,7 @@ impl Log {
     fn set_poison(&self, segment: u64, cause: String) {
         crate::base::logging::warning(format_args!("The log has failed, writes are refused: {cause}"));
         let mut poison = self.poison.lock();
-        // What has failed once is never used again, though an older segment fails after it.
+        // A segment that has failed is never used again, even if an older one fails later.
         let segment = poison.as_ref().map_or(segment, |before| before.segment.max(segment));
         *poison = Some(Poison { segment, cause });
         if !self.poisoned.swap(true, Ordering::AcqRel) {
@@ -383,7 +383,7 @@ impl Sink for Log {
         let mut writer = self.writer.lock();
         let works = writer.current.as_ref().is_some_and(|segment| !self.failed(segment.number));
         if works {
-            // An error poisons the log. Its effects are in memory: the snapshot that heals the log will hold them.
+            // An error poisons the log. The effects are in memory, so the snapshot that heals the log will hold them.
             let _ = self.write_block(&mut writer, block);
         }
     }

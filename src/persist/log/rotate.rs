@@ -1,11 +1,11 @@
-//! Where one segment of the log ends and the next begins: the store's side of the log.
+//! Ends one segment of the log and begins the next: the store's side of the log.
 //!
-//! - An *attached* segment goes on where the sealed one before it ends. It takes blocks at once; the sealed one is
+//! - An *attached* segment continues where the sealed one before it ends. It takes blocks at once. The sealed one is
 //!   made durable first, and until then no block of either counts as durable.
-//! - A segment that nothing needs any more is *recycled*: the next one is written over it. It comes under its new
-//!   name only when its new header is durable.
-//! - A *detached* segment counts for nothing until a manifest names it. It is used when the log
-//!   failed, or was off: the snapshot in progress is what makes it whole.
+//! - A segment that is no longer needed is *recycled*: the next one overwrites it. It gets its new name only when its
+//!   new header is durable.
+//! - A *detached* segment does not count until a manifest names it. It is used when the log has failed or was off:
+//!   the snapshot in progress completes it.
 
 use std::sync::atomic::Ordering;
 
@@ -15,11 +15,11 @@ use crate::persist::format::{SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
 use crate::persist::log::segment_file::SegmentFile;
 use crate::persist::wire::SegmentWire;
 
-/// Where a cut fell.
+/// The place of a cut.
 pub(crate) struct LogCut {
     /// The last block whose effects are in the frozen view.
     pub(crate) block: u64,
-    /// The segment that goes on from it; none when no log is kept.
+    /// The segment that continues from it; none if no log is kept.
     pub(crate) segment: Option<SegmentWire>,
     pub(crate) detached: bool,
     /// Log bytes before it.
@@ -41,14 +41,14 @@ impl Log {
         Ok(wire)
     }
 
-    /// Creates the next segment ahead of need, over the retired one if that may be `recycled`: which is not there
-    /// afterwards. Failure is no harm: the cut tries again.
+    /// Creates the next segment ahead of need. It overwrites the retired one, which is then gone, if that may be
+    /// `recycled`. A failure is harmless: the cut tries again.
     pub(crate) fn prepare_spare(&self, recycled: bool) {
         let mut writer = self.writer.lock();
         let retired = writer.retired.take_if(|_| recycled);
         let wanted = writer.current.is_some() && writer.spare.is_none() && !self.is_poisoned();
         let maker = writer.maker.clone();
-        // The disk may take its time, and whoever flushes needs the writer.
+        // The disk may be slow, and flushes need the writer.
         drop(writer);
         let number = || self.writer.lock().take_number();
         let mut spare = None;
@@ -74,14 +74,14 @@ impl Log {
         }
     }
 
-    /// The name of the segment that was sealed last, if another may be written over it once nothing needs it.
+    /// The name of the segment that was sealed last, if another may overwrite it once nothing needs it.
     pub(crate) fn retired(&self) -> Option<String> {
         self.writer.lock().retired.as_ref().map(|segment| segment_name(segment.number))
     }
 
     /// Flushes and syncs without a gate, so that the cut itself has little to sync.
     pub(crate) fn settle(&self) {
-        // A failure poisons the log, and the cut will see that.
+        // A failure poisons the log, which the cut will notice.
         let _ = self.sync_now();
     }
 
@@ -155,8 +155,8 @@ impl Log {
         to_make.map_or(Ok(spare), |(number, kind)| maker.create(number, kind).map(Some))
     }
 
-    /// Has the next segment take the place of the current one. A sealed one is made durable later, and before any block
-    /// of the next one counts as durable.
+    /// Replaces the current segment by the next one. A sealed one is made durable later, but before any block of the
+    /// next one counts as durable.
     fn go_on(&self, writer: &mut Writer, next: Option<SegmentFile>, block: u64) -> LogCut {
         let detached = next.as_ref().is_none_or(|segment| segment.detached);
         if next.is_some() && detached {
@@ -169,14 +169,14 @@ impl Log {
         if next.is_some() {
             let before = std::mem::replace(&mut writer.current, next).filter(|_| !detached);
             writer.sealed.extend(before.as_ref().map(|before| Sealed::of(before, block)));
-            // No segment is written over one that failed: what the system still holds of that is not to be trusted.
+            // No segment overwrites one that failed: what the system still holds of it is not trustworthy.
             writer.retired = before;
         }
         LogCut { block, segment, detached, bytes: self.bytes() }
     }
 
-    /// The snapshot of a cut is the store now: everything up to the cut is durable, and a log that
-    /// failed before it is healed.
+    /// Notes that the snapshot of a cut is now the store: everything up to the cut is durable, and a log that failed
+    /// before it is healed.
     pub(crate) fn committed(&self, cut: &LogCut) {
         let mut writer = self.writer.lock();
         if let Some(segment) = &cut.segment {
@@ -204,8 +204,8 @@ impl Log {
         self.notify();
     }
 
-    /// The snapshot of a cut came to nothing. An attached segment simply goes on; a detached one
-    /// counts for nothing, and its name is returned so that it can be removed.
+    /// Notes that the snapshot of a cut has failed. An attached segment simply continues. A detached one does not
+    /// count, and its name is returned so that it can be removed.
     pub(crate) fn discarded(&self, cut: &LogCut) -> Option<String> {
         let segment = cut.segment.as_ref().filter(|_| cut.detached)?;
         let mut writer = self.writer.lock();
@@ -222,14 +222,14 @@ impl Log {
         Some(segment_name(segment.number))
     }
 
-    /// Has the next cut begin a log, if none is kept.
+    /// Makes the next cut begin a log, if none is kept.
     pub(crate) fn keep(&self) {
         self.writer.lock().keep = true;
     }
 
-    /// Stops logging: what is there is made durable, and what comes is dropped.
+    /// Stops logging: what is logged is made durable, and what follows is dropped.
     pub(crate) fn turn_off(&self) -> Result<(), PersistError> {
-        // A log that failed, or does not count yet, has nothing left to lose.
+        // A log that has failed, or does not count yet, has nothing to lose.
         let healthy = self.is_active() && !self.is_poisoned();
         let result = if healthy { self.sync_now().map(|_| ()) } else { Ok(()) };
         self.writer.lock().keep = false;
@@ -246,7 +246,7 @@ impl Log {
         result
     }
 
-    /// Has the journal give it blocks from an instant on, or no more; returns the last block before that.
+    /// Starts or stops receiving blocks from the journal at one instant. Returns the last block before that.
     fn want(&self, wanted: bool) -> u64 {
         let mut cutting = self.journal.cutting();
         let taken = cutting.take(|| self.wanted.store(wanted, Ordering::Relaxed));
@@ -254,13 +254,13 @@ impl Log {
         taken
     }
 
-    /// Nobody needs to wait for a log that is not kept.
+    /// No reply needs to wait for a log that is not kept.
     fn publish_all(&self, taken: u64) {
         self.written.fetch_max(taken, Ordering::Release);
         self.synced.fetch_max(taken, Ordering::Release);
     }
 
-    /// Whether the current segment counts for nothing until a commit.
+    /// Whether the current segment does not count until a commit.
     pub(crate) fn is_detached(&self) -> bool {
         self.writer.lock().current.as_ref().is_none_or(|segment| segment.detached)
     }
@@ -272,7 +272,7 @@ impl Log {
 }
 
 impl Writer {
-    /// A number is used once, whatever becomes of the file.
+    /// A number is used only once, whatever happens to the file.
     fn take_number(&mut self) -> u64 {
         self.next_segment += 1;
         self.next_segment - 1

@@ -1,4 +1,4 @@
-//! One segment's file: how it is made, or made of an older one, and where zeros stand in it.
+//! One segment's file: its creation, its recycling from an older one, and the zeros in it.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -10,17 +10,18 @@ use crate::persist::storage::{Storage, StorageFile};
 
 use super::FsyncPolicy;
 
-/// How much room a segment asks the disk for ahead of need, in bytes: a quarter of what it holds, within these bounds.
+/// How much room a segment reserves on the disk ahead of need, in bytes: a quarter of its content, within these
+/// bounds.
 const RESERVED_AHEAD: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
-/// A recycled segment is cut to this length, in bytes: what grew much larger should be given back.
+/// A recycled segment is cut to this length, in bytes, so that the room of a very large one is given back.
 const RECYCLED_MAX: u64 = 64 << 20;
-/// The unit in which the system keeps files in memory, in bytes.
+/// The unit of the system's file cache, in bytes.
 const PAGE: u64 = 4096;
 /// Zeros are written ahead of need up to a multiple of this, in bytes; fewer in tests, which simulate many disks. The
-/// system finds memory for so many pages at once, and what is then written over them costs a third less. More than fits
-/// into a core's cache would cost more than it saves.
+/// system finds memory for this many pages at once, and overwriting them then costs a third less. More than fits into
+/// a core's cache would cost more than it saves.
 const AHEAD: u64 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
-/// The same under `Always`: seldom does a sync have to note where new bytes are.
+/// The same under `Always`, so that a sync rarely has to record where new bytes are.
 const AHEAD_ALWAYS: u64 = if cfg!(test) { 2 << 10 } else { 256 << 10 };
 static ZEROS: [u8; AHEAD_ALWAYS as usize] = [0; AHEAD_ALWAYS as usize];
 
@@ -28,20 +29,21 @@ static ZEROS: [u8; AHEAD_ALWAYS as usize] = [0; AHEAD_ALWAYS as usize];
 pub(super) struct SegmentFile {
     pub(super) number: u64,
     pub(super) file: Arc<dyn StorageFile>,
-    /// Not named by the manifest yet, and without it nothing.
+    /// Whether it is not named by a manifest yet, and so does not count.
     pub(super) detached: bool,
-    /// Its bytes.
+    /// Its length in bytes.
     pub(super) len: u64,
-    /// Those that the disk has, or was asked to keep, room for.
+    /// Up to which offset the disk has reserved room.
     reserved: u64,
-    /// Up to where the file was written before: with the bytes of an older segment, or with zeros ahead of need.
+    /// Up to which offset the file was written before: with the bytes of an older segment, or with zeros ahead of
+    /// need.
     old_end: u64,
-    /// Up to where there are zeros behind its own bytes.
+    /// Up to which offset zeros follow its own bytes.
     blank_end: u64,
 }
 
 impl SegmentFile {
-    /// Writes a segment's header, durably, into a file that holds so many bytes of an older one.
+    /// Writes a segment's header, durably, into a file that holds this many bytes of an older one.
     pub(super) fn begin(
         file: Arc<dyn StorageFile>,
         header: &SegmentHeader,
@@ -57,14 +59,15 @@ impl SegmentFile {
         Ok(segment)
     }
 
-    /// `SEGMENT_ATTACHED` or `SEGMENT_DETACHED`, as long as no manifest names it.
+    /// `SEGMENT_ATTACHED`, or `SEGMENT_DETACHED` as long as no manifest names it.
     pub(super) fn kind(&self) -> u32 {
         if self.detached { SEGMENT_DETACHED } else { SEGMENT_ATTACHED }
     }
 
-    /// Writes a block at the end, which takes zeros at its own end on the way.
+    /// Writes a block at the end. Zeros may be appended to the block on the way.
     ///
-    /// Once it comes to where nothing was ever written, zeros go there first, up to the next multiple of [`AHEAD`].
+    /// Before it reaches an area that was never written, zeros are written there, up to the next multiple of
+    /// [`AHEAD`].
     pub(super) fn write(&mut self, block: &mut Vec<u8>, policy: FsyncPolicy) -> std::io::Result<()> {
         let (start, len) = (self.len, block.len() as u64);
         self.len += len;
@@ -74,9 +77,9 @@ impl SegmentFile {
             let zeros = (end - self.old_end.max(start)).min(ahead);
             match self.file.write_at(end - zeros, &ZEROS[..zeros as usize]) {
                 Ok(()) => (self.old_end, self.blank_end) = (end, end),
-                // Where there is no room for them, what comes may still have some.
+                // If there is no room for the zeros, there may still be room for the blocks.
                 Err(error) if is_lack_of_room(&error) => {}
-                // Any other error is one of the disk, and must be noticed.
+                // Any other error is a disk error and must be reported.
                 Err(error) => return Err(error),
             }
         }
@@ -94,7 +97,7 @@ impl SegmentFile {
         self.blank_end - end
     }
 
-    /// Sees to it that the disk has room for so many more bytes.
+    /// Ensures that the disk has room for this many more bytes.
     pub(super) fn reserve(&mut self, more: u64) {
         let end = self.len + more;
         if end > self.reserved {
@@ -104,12 +107,12 @@ impl SegmentFile {
     }
 }
 
-/// Whether a write failed because there is no room for all of it.
+/// Whether a write failed for lack of room.
 fn is_lack_of_room(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
-/// Makes the segments of one run of the process.
+/// Creates the segments of one run of the process.
 #[derive(Clone)]
 pub(super) struct SegmentMaker {
     pub(super) storage: Arc<dyn Storage>,
@@ -130,10 +133,10 @@ impl SegmentMaker {
         Ok(segment)
     }
 
-    /// Makes an attached segment of one that nothing needs any more. A crash on the way leaves the file under its old
-    /// name, or the new segment.
+    /// Turns a segment that is no longer needed into an attached one. A crash on the way leaves either the file under
+    /// its old name or the new segment.
     ///
-    /// The segment's own handle goes on being used: another one could cut the file when it is closed.
+    /// The segment's own handle stays in use, because another one could cut the file when it is closed.
     pub(super) fn recycle(&self, number: u64, retired: SegmentFile) -> Result<SegmentFile, PersistError> {
         let (from, to) = (segment_name(retired.number), segment_name(number));
         let path = self.storage.path(&from);

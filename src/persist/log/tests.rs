@@ -1,4 +1,4 @@
-//! The append path on its own, over the simulated disk.
+//! Tests of the append path alone, over the simulated disk.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -180,7 +180,7 @@ fn what_is_truncated_is_not_logged_and_what_follows_is() {
     appender.truncate(mark);
     appender.record(1, 2, 0, &[b"SET", b"done", b""]);
     drop(appender);
-    // Another waits for a block that turns out to be empty: it must come.
+    // Another thread waits for a block that turns out to be empty. It must come nevertheless.
     let mut appender = log.journal().appender(1);
     appender.record(1, 3, 0, &[b"SET", b"undone", b""]);
     appender.truncate(0);
@@ -268,8 +268,8 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     assert_eq!(log.policy(), FsyncPolicy::EverySec);
 }
 
-/// What was logged behind the cut of a log that is switched on looked written and synced before the snapshot was
-/// committed, which it hangs on: WAITAOF said so, and `kill -9` took it all.
+/// When a log was switched on, records after its cut looked written and synced before the snapshot was committed, on
+/// which they depend. WAITAOF said so, and `kill -9` lost everything.
 #[test]
 fn a_log_that_is_switched_on_counts_from_the_commit_on() {
     for commits in [true, false] {
@@ -307,8 +307,8 @@ fn a_log_that_is_switched_on_counts_from_the_commit_on() {
     }
 }
 
-/// A snapshot had asked whether a log is kept, and then waited for the disk: a log that was switched off meanwhile was
-/// kept all the same.
+/// A snapshot asked whether a log is kept and then waited for the disk. A log that was switched off meanwhile was
+/// kept nevertheless.
 #[test]
 fn a_log_that_is_switched_off_while_a_snapshot_begins_stays_off() {
     let storage = SimStorage::new();
@@ -324,7 +324,7 @@ fn a_log_that_is_switched_off_while_a_snapshot_begins_stays_off() {
         Some(())
     };
     let is_off = AtomicBool::new(false);
-    // Between the look for the next segment and the cut.
+    // Between the choice of the next segment and the cut.
     let wait = || {
         if !is_off.swap(true, Ordering::Relaxed) {
             store.turn_log_off().unwrap();
@@ -339,7 +339,7 @@ fn a_log_that_is_switched_off_while_a_snapshot_begins_stays_off() {
     assert_eq!(reopened(&storage).summary().blocks, 0);
 }
 
-/// A disk whose syncs wait as long as they are held back.
+/// A disk whose syncs can be held back.
 #[derive(Clone, Default)]
 struct HeldBack {
     disk: SimStorage,
@@ -411,8 +411,8 @@ impl Storage for HeldBack {
     }
 }
 
-/// All replies of all workers waited for the disk: the cut of a snapshot synced the old segment with the writer held.
-/// Now replies go on, and nothing in the new segment counts as durable before the old one is.
+/// All replies of all workers waited for the disk, because the cut of a snapshot synced the old segment while it held
+/// the writer. Now replies continue, and nothing in the new segment counts as durable before the old one does.
 #[test]
 fn neither_a_cut_nor_a_flush_waits_for_the_sync_of_a_sealed_segment() {
     let storage = HeldBack::default();
