@@ -317,7 +317,8 @@ fn deliver(
     if changes > 0 {
         let ids = match &delivery {
             Delivery::New(..) if !request.keep => Vec::new(),
-            Delivery::New(after, count) => new_ids(&call.db, key, *after, *count),
+            Delivery::New(after, count) if call.db.unit().is_logging() => new_ids(&call.db, key, *after, *count),
+            Delivery::New(..) => Vec::new(),
             Delivery::Again(ids) => ids.clone(),
         };
         record::log_delivery(&mut call.db, key, asker, &ids, &[]);

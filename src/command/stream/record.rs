@@ -25,7 +25,7 @@ pub(super) fn log_delivery(
     gone: &[StreamId],
 ) {
     if !db.unit().is_logging() {
-        return;
+        return db.record(key).unwritten();
     }
     let Some(its) = db.viewed::<AnyStream>(key).and_then(|stream| stream.group(group)) else { return };
     let Some((seen, active)) = its.consumer(consumer).map(|consumer| (consumer.seen, consumer.active)) else { return };

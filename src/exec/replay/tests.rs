@@ -131,45 +131,61 @@ fn an_error_says_which_record_it_is() {
     assert!(error.starts_with(&format!("APPEND (shard {shard}, number 77): WRONGTYPE")), "{error}");
 }
 
+/// Every command that writes, and the ways in which each logs: a line for each, which changes something.
+const LINES: &str = "SET s v|SET s v EX 100|SET s v KEEPTTL|SETEX s 10 v|PSETEX s 1000 v|SETNX new v|GETSET s w|\
+    GETEX s EX 50|GETEX s PERSIST|\
+    MSET a 1 b 2|MSETNX c 1 d 2|APPEND s x|APPEND fresh x|SETRANGE s 5 y|INCR n|DECR n|INCRBY n 5|DECRBY n 2|\
+    INCRBYFLOAT n 0.5|GETDEL new|SETBIT bits 70 1|BITFIELD bits SET u8 0 7 INCRBY i5 100 3|BITOP NOT other bits|\
+    PFADD hll a b|PFADD hll c|PFMERGE merged hll|PFDEBUG TODENSE hll|\
+    RPUSH l a b c d e|LPUSH l z|LPUSHX l y|RPUSHX l x|LPOP l|RPOP l 2|LSET l 0 k|LINSERT l BEFORE k j|LREM l 1 a|\
+    LTRIM l 0 1|LMOVE l m LEFT RIGHT|RPOPLPUSH m l|BLMOVE l m LEFT LEFT 0|BRPOPLPUSH m l 0|BLPOP l 0|BRPOP l 0|\
+    RPUSH l a b|LMPOP 1 l LEFT|BLMPOP 0 1 l LEFT|\
+    SADD set a b c d e f|SADD set g|SREM set a|SMOVE set other2 b|SPOP set|SPOP set 2|SUNIONSTORE set2 set other2|\
+    SINTERSTORE set3 set set2|SDIFFSTORE set4 set2 other2|SORT set2 ALPHA STORE sorted|\
+    HSET h a 1 b 2 c 3|HMSET h d 4|HSETNX h e 5|HINCRBY h a 5|HINCRBYFLOAT h a 0.5|HDEL h b|\
+    HEXPIRE h 100 FIELDS 1 a|\
+    HPEXPIRE h 90000 FIELDS 1 a|HEXPIREAT h 33177117420 FIELDS 1 a|HPEXPIREAT h 33177117420000 FIELDS 1 a|\
+    HPERSIST h FIELDS 1 a|HGETEX h EX 100 FIELDS 1 a|HSETEX h EX 100 FIELDS 1 f 6|HGETDEL h FIELDS 1 f|\
+    ZADD z 1 a 2 b 3 c 4 d 5 e 6 f 7 g 8 h|ZINCRBY z 5 a|ZREM z b|ZPOPMIN z|ZPOPMAX z|ZMPOP 1 z MIN|BZPOPMIN z 0|\
+    BZPOPMAX z 0|BZMPOP 0 1 z MAX|ZADD z 1 a 2 b 3 c 4 d|ZREMRANGEBYRANK z 0 0|ZREMRANGEBYSCORE z 2 2|\
+    ZADD lex 0 a 0 b|ZREMRANGEBYLEX lex [a [a|ZRANGESTORE z2 z 0 -1|ZUNIONSTORE z3 1 z|ZINTERSTORE z4 1 z|\
+    ZDIFFSTORE z5 1 z|GEOADD geo 13.36 38.11 p|GEORADIUS geo 13 38 100 km STORE geo2|\
+    GEORADIUSBYMEMBER geo p 1 km STORE geo3|GEOSEARCHSTORE geo4 geo FROMMEMBER p BYRADIUS 1 km|\
+    XADD x 1-1 f v|XADD x 2-1 f v|XADD x MAXLEN 3 3-1 f v|XADD x 4-1 f v|XGROUP CREATE x g 0|\
+    XGROUP CREATE y g $ MKSTREAM|XGROUP CREATECONSUMER x g c|XREADGROUP GROUP g c COUNT 2 STREAMS x >|\
+    XCLAIM x g d 0 1-1|XAUTOCLAIM x g c 0 0|XACK x g 1-1|XACKDEL x g DELREF IDS 1 2-1|XDEL x 1-1|\
+    XDELEX x IDS 1 3-1|\
+    XADD x 5-1 f v|XTRIM x MAXLEN 1|XGROUP SETID x g 0|XSETID x 9-9|XGROUP DELCONSUMER x g c|XGROUP DESTROY x g|\
+    EXPIRE s 100|PEXPIRE s 100000|EXPIREAT s 33177117420|PEXPIREAT s 33177117420000|PERSIST s|RENAME s t|\
+    RENAMENX t u|COPY u v|MOVE v 1|RESTORE restored 0 DUMP|RESTORE-ASKING asked 0 DUMP|UNLINK u|DEL a|SWAPDB 0 0|\
+    FLUSHDB|SET k v|FLUSHALL";
+
+/// The words of a line; DUMP stands for a payload.
+fn words_of(line: &str) -> Vec<Vec<u8>> {
+    let mut words = crate::exec::testing::words(line);
+    if let Some(place) = words.iter().position(|word| word == b"DUMP") {
+        words[place] = crate::command::keys::dump::payload(crate::keyspace::ValueRef::Int(5));
+    }
+    words
+}
+
+#[test]
+fn where_no_log_is_wanted_nothing_is_encoded() {
+    let mut t = Runner::new();
+    t.wants.records = false;
+    for line in LINES.split('|').map(str::trim) {
+        t.run_words(&words_of(line));
+        assert_eq!(t.logged_len(), 0, "{line}");
+    }
+}
+
 #[test]
 fn every_command_that_writes_is_logged_by_verbs_alone() {
-    // Each line changes something: commands, their options and the ways in which they log.
-    let lines = "SET s v|SET s v EX 100|SET s v KEEPTTL|SETEX s 10 v|PSETEX s 1000 v|SETNX new v|GETSET s w|\
-        GETEX s EX 50|GETEX s PERSIST|\
-        MSET a 1 b 2|MSETNX c 1 d 2|APPEND s x|APPEND fresh x|SETRANGE s 5 y|INCR n|DECR n|INCRBY n 5|DECRBY n 2|\
-        INCRBYFLOAT n 0.5|GETDEL new|SETBIT bits 70 1|BITFIELD bits SET u8 0 7 INCRBY i5 100 3|BITOP NOT other bits|\
-        PFADD hll a b|PFADD hll c|PFMERGE merged hll|PFDEBUG TODENSE hll|\
-        RPUSH l a b c d e|LPUSH l z|LPUSHX l y|RPUSHX l x|LPOP l|RPOP l 2|LSET l 0 k|LINSERT l BEFORE k j|LREM l 1 a|\
-        LTRIM l 0 1|LMOVE l m LEFT RIGHT|RPOPLPUSH m l|BLMOVE l m LEFT LEFT 0|BRPOPLPUSH m l 0|BLPOP l 0|BRPOP l 0|\
-        RPUSH l a b|LMPOP 1 l LEFT|BLMPOP 0 1 l LEFT|\
-        SADD set a b c d e f|SADD set g|SREM set a|SMOVE set other2 b|SPOP set|SPOP set 2|SUNIONSTORE set2 set other2|\
-        SINTERSTORE set3 set set2|SDIFFSTORE set4 set2 other2|SORT set2 ALPHA STORE sorted|\
-        HSET h a 1 b 2 c 3|HMSET h d 4|HSETNX h e 5|HINCRBY h a 5|HINCRBYFLOAT h a 0.5|HDEL h b|\
-        HEXPIRE h 100 FIELDS 1 a|\
-        HPEXPIRE h 90000 FIELDS 1 a|HEXPIREAT h 33177117420 FIELDS 1 a|HPEXPIREAT h 33177117420000 FIELDS 1 a|\
-        HPERSIST h FIELDS 1 a|HGETEX h EX 100 FIELDS 1 a|HSETEX h EX 100 FIELDS 1 f 6|HGETDEL h FIELDS 1 f|\
-        ZADD z 1 a 2 b 3 c 4 d 5 e 6 f 7 g 8 h|ZINCRBY z 5 a|ZREM z b|ZPOPMIN z|ZPOPMAX z|ZMPOP 1 z MIN|BZPOPMIN z 0|\
-        BZPOPMAX z 0|BZMPOP 0 1 z MAX|ZADD z 1 a 2 b 3 c 4 d|ZREMRANGEBYRANK z 0 0|ZREMRANGEBYSCORE z 2 2|\
-        ZADD lex 0 a 0 b|ZREMRANGEBYLEX lex [a [a|ZRANGESTORE z2 z 0 -1|ZUNIONSTORE z3 1 z|ZINTERSTORE z4 1 z|\
-        ZDIFFSTORE z5 1 z|GEOADD geo 13.36 38.11 p|GEORADIUS geo 13 38 100 km STORE geo2|\
-        GEORADIUSBYMEMBER geo p 1 km STORE geo3|GEOSEARCHSTORE geo4 geo FROMMEMBER p BYRADIUS 1 km|\
-        XADD x 1-1 f v|XADD x 2-1 f v|XADD x MAXLEN 3 3-1 f v|XADD x 4-1 f v|XGROUP CREATE x g 0|\
-        XGROUP CREATE y g $ MKSTREAM|XGROUP CREATECONSUMER x g c|XREADGROUP GROUP g c COUNT 2 STREAMS x >|\
-        XCLAIM x g d 0 1-1|XAUTOCLAIM x g c 0 0|XACK x g 1-1|XACKDEL x g DELREF IDS 1 2-1|XDEL x 1-1|\
-        XDELEX x IDS 1 3-1|\
-        XADD x 5-1 f v|XTRIM x MAXLEN 1|XGROUP SETID x g 0|XSETID x 9-9|XGROUP DELCONSUMER x g c|XGROUP DESTROY x g|\
-        EXPIRE s 100|PEXPIRE s 100000|EXPIREAT s 33177117420|PEXPIREAT s 33177117420000|PERSIST s|RENAME s t|\
-        RENAMENX t u|COPY u v|MOVE v 1|RESTORE restored 0 DUMP|RESTORE-ASKING asked 0 DUMP|UNLINK u|DEL a|SWAPDB 0 0|\
-        FLUSHDB|SET k v|FLUSHALL";
     let (mut t, mut seen, mut silent) = (Runner::new(), std::collections::HashSet::new(), Vec::new());
-    for line in lines.split('|').map(str::trim) {
+    for line in LINES.split('|').map(str::trim) {
         let name = line.split(' ').next().expect("a name").to_lowercase();
-        let mut words = crate::exec::testing::words(line);
-        if let Some(place) = words.iter().position(|word| word == b"DUMP") {
-            words[place] = crate::command::keys::dump::payload(crate::keyspace::ValueRef::Int(5));
-        }
         let before = t.logged_len();
-        let reply = t.run_words(&words);
+        let reply = t.run_words(&words_of(line));
         // The runner panics on anything but verbs.
         if t.logged_len() == before {
             silent.push(format!("{line}: {reply}"));

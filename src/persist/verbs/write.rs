@@ -127,6 +127,11 @@ impl<'w> RecordWriter<'w> {
         RecordWriter(None)
     }
 
+    /// Leaves the record away: nobody wants it, and to look for what it says would cost something.
+    pub fn unwritten(self) {
+        debug_assert!(self.0.is_none(), "a record that is wanted is written: its number was given out");
+    }
+
     #[inline]
     fn write(self, code: Code, body_len: impl FnOnce() -> usize, body: impl FnOnce(&mut Vec<u8>)) {
         if let Some(head) = self.0 {
