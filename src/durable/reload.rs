@@ -9,8 +9,8 @@
 //! - Until everything is loaded, the keyspace stays as it is, so that a failure changes nothing.
 //! - The loaded content is what a start would load at this instant, so a crash afterwards loses nothing of it. No
 //!   commands run from the moment the disk is settled until the exchange is over.
-//! - While the gate is closed here, this thread waits for the log's writer, against the usual order. No other thread
-//!   can hold the writer and wait for the gate, because only a snapshot does that, and this is our turn.
+//! - While the gate is closed here, this thread waits for the log's writer, against the usual order. Whoever holds the
+//!   writer only tries the gate and never waits for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

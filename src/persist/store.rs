@@ -202,6 +202,17 @@ impl Store {
         &self.journal
     }
 
+    /// The highest block whose effects a reply may show: asked of those sinks that the policy names. That is the log's
+    /// file, if it counts: what is synced under `Always`, else what is written. Without any, every block.
+    #[inline]
+    pub fn horizon(&self) -> u64 {
+        match self.log.policy() {
+            _ if !self.log.is_active() => u64::MAX,
+            FsyncPolicy::Always => self.log.synced(),
+            FsyncPolicy::EverySec | FsyncPolicy::No => self.log.written(),
+        }
+    }
+
     /// The log: the stream's file.
     pub fn log(&self) -> &Arc<Log> {
         &self.log

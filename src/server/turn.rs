@@ -444,24 +444,24 @@ pub async fn run(worker: Rc<Worker>) {
 }
 
 fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
-    let log = worker.server.store.log();
-    let durable = if log.policy() == FsyncPolicy::Always && log.is_active() {
+    let (store, log) = (&worker.server.store, worker.server.store.log());
+    if log.policy() == FsyncPolicy::Always && log.is_active() {
         if waiting.iter().any(|connection| connection.needs_block() > log.synced()) {
             log.kick();
         }
-        log.synced()
     } else {
-        // An error poisons the log.
-        log.flush().unwrap_or_else(|_| log.written())
-    };
+        // An error poisons the log, and a log that has failed lets nothing pass that it does not hold.
+        let _ = log.flush();
+    }
+    let horizon = store.horizon();
     let failed = log.is_poisoned();
     let mut closed = 0;
     waiting.retain(|connection| {
-        if connection.needs_block() <= durable || !log.is_active() {
+        if connection.needs_block() <= horizon {
             connection.release(worker);
             return false;
         }
-        if failed && connection.has_unlogged_change(durable) {
+        if failed && connection.has_unlogged_change(horizon) {
             connection.discard();
             closed += 1;
         } else if failed {

@@ -290,12 +290,16 @@ fn a_log_that_is_switched_on_counts_from_the_commit_on() {
         }
         assert!(!log.is_active() && log.journal().wants());
         assert!((log.written(), log.synced()) == (off, off) && log.journal().position() == off + 3);
+        assert_eq!(store.horizon(), u64::MAX, "nobody waits for it");
         assert_eq!(reopened(&storage).summary().blocks, off, "as it was when the log was switched off");
         if commits {
             let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
             store.commit(cut, finished).unwrap();
             assert!(log.is_active());
             assert_eq!((log.written(), log.synced()), (off + 3, off));
+            assert_eq!(store.horizon(), off + 3);
+            log.set_policy(FsyncPolicy::Always);
+            assert_eq!(store.horizon(), off);
             assert_eq!(log.sync_now().unwrap(), off + 3);
             assert_eq!(reopened(&storage).summary().blocks, 3);
         } else {
