@@ -173,6 +173,10 @@ fn nothing_hangs_and_nothing_is_lost_under_everything_at_once() {
     let mut server = recipe.with("loglevel", "warning").start();
     flood(&server, seed);
     let mut client = server.client();
+    // Who came and went may still be on the way: what was sent is executed.
+    while !client.ok("INFO clients").string().contains("connected_clients:1\r\n") {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     client.ok("CONFIG SET appendfsync always");
     client.ok("CONFIG SET appendonly yes");
     // A snapshot of its own: whether the log counts already must not matter to what follows.

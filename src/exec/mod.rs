@@ -170,11 +170,12 @@ impl Executor {
     /// Runs the active expiry of this worker's part of the shards. Returns whether more is due. Never waits.
     pub fn sweep_expired(&mut self, budget: usize) -> bool {
         self.refresh_settings();
+        self.server.keyspace.catch_up();
         let Executor { server, worker, unit, scratch, settings, .. } = self;
         if server.active_expiry_off.load(Relaxed) {
+            self.serve_left_over();
             return false;
         }
-        server.keyspace.catch_up();
         let stats = &server.workers[*worker];
         let limits = limits_of(settings, server.keyspace.seed());
         let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
@@ -194,6 +195,13 @@ impl Executor {
         group.retire();
         group.add_up();
         more
+    }
+
+    /// Serves those who wait for keys that have vanished, if the gate could not be closed for it at the time.
+    fn serve_left_over(&mut self) {
+        let limits = limits_of(&self.settings, self.server.keyspace.seed());
+        let facts = facts_of(&self.settings, limits, clock::now_ms());
+        self.group(facts, Duration::ZERO).0.serve_vanished();
     }
 
     /// Moves some blocks out of sparse slabs, in this worker's part of the shards. Returns whether that completed a

@@ -175,7 +175,7 @@ impl Padded {
 
     #[cold]
     fn wait_for(&self, patience: Duration) -> Option<MutexGuard<'_, ()>> {
-        if patience.is_zero() { None } else { self.lock.try_lock_for(patience) }
+        if patience.is_zero() { super::spin(|| self.lock.try_lock()) } else { self.lock.try_lock_for(patience) }
     }
 
     /// Whether the worker is between two groups, or has been since it had entered this often.

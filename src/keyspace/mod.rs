@@ -98,6 +98,16 @@ impl Key<'_> {
     }
 }
 
+/// Tries again for about a microsecond: most holders of a lock are gone by then.
+pub(crate) fn spin<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+    const ATTEMPTS: usize = 20;
+    const PAUSES: usize = 8;
+    (0..ATTEMPTS).find_map(|_| {
+        (0..PAUSES).for_each(|_| std::hint::spin_loop());
+        attempt()
+    })
+}
+
 /// The shard of a hash.
 #[inline]
 pub fn shard_of(hash: u64) -> u16 {
@@ -158,7 +168,10 @@ impl Keyspace {
 
     #[cold]
     fn wait_for(&self, shard: u16, patience: Duration) -> Option<MutexGuard<'_, Shard>> {
-        if patience.is_zero() { None } else { self.slots[usize::from(shard)].shard.try_lock_for(patience) }
+        if patience.is_zero() {
+            return spin(|| self.try_lock(shard));
+        }
+        self.slots[usize::from(shard)].shard.try_lock_for(patience)
     }
 
     /// Whether the shard is currently not locked.
