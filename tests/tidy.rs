@@ -32,27 +32,85 @@ const LONG_FILES: &[(&str, &str)] =
 /// Functions that may be longer than [`FUNCTION_LINES_MAX`], with the reason.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
-/// Files of one layer that import each other in circles, with the reason. A name that ends in `/` stands for all
-/// files of that folder. The list only gets shorter: a file that is no longer in a circle must leave it.
+/// Files of one layer that import each other in circles, with the reason. The list only gets shorter: a file that is
+/// no longer in a circle must leave it.
 const CIRCLES: &[(&[&str], &str)] = &[
     (&["src/base/slab/mod.rs", "src/base/slab/notes.rs", "src/base/slab/pool.rs"], "one structure in three files"),
-    (&["src/value/"], "a record holds every type of collection, and large collections are maps of records"),
+    (
+        &[
+            "src/value/codec.rs",
+            "src/value/collection.rs",
+            "src/value/directory/mod.rs",
+            "src/value/directory/relocate.rs",
+            "src/value/entry.rs",
+            "src/value/hash/mod.rs",
+            "src/value/hash/large.rs",
+            "src/value/hash/packed.rs",
+            "src/value/heap.rs",
+            "src/value/list.rs",
+            "src/value/map.rs",
+            "src/value/segment.rs",
+            "src/value/set.rs",
+            "src/value/stream/mod.rs",
+            "src/value/stream/block.rs",
+            "src/value/zset/mod.rs",
+            "src/value/zset/large.rs",
+            "src/value/zset/run.rs",
+        ],
+        "a record holds every type of collection, and large collections are maps of records",
+    ),
+    (&["src/value/listpack/mod.rs", "src/value/listpack/element.rs"], "an element is read within its listpack"),
     (
         &["src/persist/log/mod.rs", "src/persist/log/segment_file.rs", "src/persist/fsync.rs"],
         "the log owns the signal of the thread that syncs it",
     ),
     (&["src/persist/rdb/decode.rs", "src/persist/rdb/stream.rs"], "a stream is one of the types that are decoded"),
-    (&["src/core/"], "a call knows the server and the client, and their tables hold what is called"),
+    (&["src/core/db.rs", "src/core/undo.rs", "src/core/unit.rs"], "a unit undoes what is done through the database"),
+    (
+        &[
+            "src/core/call.rs",
+            "src/core/client.rs",
+            "src/core/command.rs",
+            "src/core/figures.rs",
+            "src/core/key_spec.rs",
+            "src/core/mailbox.rs",
+            "src/core/server.rs",
+            "src/core/slowlog.rs",
+            "src/core/table.rs",
+            "src/core/waiting.rs",
+        ],
+        "a call knows the server and the client, and their tables hold what is called",
+    ),
     (
         &["src/command/stream/mod.rs", "src/command/stream/delete.rs", "src/command/stream/trim.rs"],
         "XADD trims, and trimming deletes",
     ),
-    (&["src/exec/"], "the methods of one group stand in the files of its steps"),
+    (
+        &[
+            "src/exec/mod.rs",
+            "src/exec/ahead.rs",
+            "src/exec/data.rs",
+            "src/exec/group.rs",
+            "src/exec/reads.rs",
+            "src/exec/serving.rs",
+            "src/exec/slow.rs",
+        ],
+        "the methods of one group stand in the files of its steps",
+    ),
     (
         &["src/session/client_commands.rs", "src/session/connection_commands.rs"],
         "HELLO sets a client's name, and CLIENT closes connections",
     ),
-    (&["src/server/"], "a worker owns its connections, and each of them borrows from its worker"),
+    (
+        &[
+            "src/server/connection/mod.rs",
+            "src/server/parking.rs",
+            "src/server/turn.rs",
+            "src/server/waits.rs",
+            "src/server/worker.rs",
+        ],
+        "a worker owns its connections, and each of them borrows from its worker",
+    ),
 ];
 
 const FILE_LINES_MAX: usize = 800;
@@ -505,19 +563,16 @@ fn rooms_of_a_layer_do_not_import_each_other_in_circles() {
         reached.insert(from, seen);
     }
     let mut problems = Vec::new();
-    let is_named = |names: &[&str], file: &str| {
-        names.iter().any(|name| file == *name || name.ends_with('/') && file.starts_with(name))
-    };
+    let is_named = |names: &[&str], file: &str| names.contains(&file);
     for (file, others) in reached.iter().filter(|(file, others)| others.contains(*file)) {
         let circle = others.iter().filter(|other| reached[**other].contains(file));
         let known = CIRCLES.iter().find(|(names, _)| is_named(names, file)).map_or(&[][..], |(names, _)| names);
-        for other in circle.filter(|other| !is_named(known, other)) {
+        for other in circle.filter(|other| *file <= **other && !is_named(known, other)) {
             problems.push(format!("{file} and {other} import each other, perhaps by way of others"));
         }
     }
     for name in CIRCLES.iter().flat_map(|(names, _)| *names) {
-        let is_there = |file: &str| file == *name || name.ends_with('/') && file.starts_with(name);
-        if !reached.iter().any(|(file, others)| is_there(file) && others.contains(file)) {
+        if !reached.get(name).is_some_and(|others| others.contains(name)) {
             problems.push(format!("{name} is in no circle any more: take it off the list"));
         }
     }
