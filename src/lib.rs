@@ -12,7 +12,7 @@
 //! | [`core`] | what commands are made of: declaration, table, call, errors; the server's and a connection's state |
 //! | [`command`] | the families of data commands |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |
-//! | [`durable`] | what moves whole keyspaces: saving, loading, loading anew |
+//! | [`durable`] | what moves whole keyspaces: saving, loading, reloading |
 //! | [`observe`] | INFO, and what the kernel says of the process |
 //! | [`session`] | commands that need the connection or the whole server |
 //! | [`server`] | acceptor, workers, connections, start-up and shutdown |

@@ -141,7 +141,7 @@ pub fn set_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the file anew by its name, for the old one may have been renamed. Returns whether there is a file.
+/// Reopens the file by its name, because the old one may have been renamed. Returns whether there is a file.
 ///
 /// # Errors
 /// As [`set_file`].

@@ -237,8 +237,8 @@ pub struct Client {
     pub deferred: Vec<Deferred>,
 }
 
-/// Work that may wait for the disk, for a lock above the gate or for who waits for the gate: a command leaves it to be
-/// done outside the gate, by another thread. Its connection waits for it.
+/// Work that may wait for the disk, for a lock above the gate, or for a thread that waits for the gate. A command
+/// defers it to another thread, outside the gate, and its connection waits for it.
 pub struct Deferred {
     /// Where its reply belongs: OK, or its error.
     pub place: Mark,
@@ -353,7 +353,7 @@ impl Client {
     /// Watches one key more, which it does not watch yet.
     pub fn watch(&mut self, db: u32, key: &[u8], watched: WatchedKey) {
         self.watched.insert((db, key.into()), watched);
-        // The shard keeps the key once more, for all who watch it.
+        // The shard keeps another copy of the key, for all its watchers.
         let bytes = 2 * (key.len() + size_of::<(u32, Box<[u8]>)>()) + size_of::<WatchedKey>() + WATCHED_MORE_BYTES;
         self.record.watching.fetch_add(1, Ordering::Relaxed);
         self.record.watched_bytes.fetch_add(bytes as u64, Ordering::Relaxed);

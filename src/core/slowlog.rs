@@ -25,7 +25,7 @@ pub struct Slow {
     pub at: i64,
     /// How long it took, in microseconds.
     pub took_us: u64,
-    /// The call: see [`shown`].
+    /// The call, without secrets and cut if it is long.
     pub args: Vec<Vec<u8>>,
     /// The address of the caller.
     pub peer: String,

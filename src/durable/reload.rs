@@ -9,7 +9,7 @@
 //! - Until everything is loaded, the keyspace stays as it is, so that a failure changes nothing.
 //! - The loaded content is what a start would load at this instant, so a crash afterwards loses nothing of it. No
 //!   commands run from the moment the disk is settled until the exchange is over.
-//! - While the gate is closed here, this thread waits for the log's writer, against the usual order. Whoever holds the
+//! - While the gate is closed here, this thread waits for the log's writer, against the usual order. A holder of the
 //!   writer only tries the gate and never waits for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,7 +60,7 @@ pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(
             }
             false => Err(ENDING),
         };
-        // Who has gone away need not be told.
+        // The client may be gone.
         let _ = done.send(outcome);
     });
     if let Err(error) = spawned {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | SIGTERM, SIGINT | the server ends as `shutdown-on-sigterm` and `shutdown-on-sigint` say; while it loads: at once |
 //! | a further SIGINT | it ends at once, without saving |
-//! | SIGHUP, SIGUSR1 | `logfile` is opened anew, for it may have been renamed; without one: nothing |
+//! | SIGHUP, SIGUSR1 | `logfile` is reopened, because it may have been renamed; without one: nothing |
 //! | SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM, SIGIO | nothing |
 //! | SIGXFSZ | the write beyond the limit fails, and the log deals with it |
 //! | all others | as the system has it: SIGQUIT and SIGABRT end the process with a core dump |

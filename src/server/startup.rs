@@ -1,4 +1,4 @@
-//! From a configuration to a serving process, and from there to its end.
+//! The life of the process: from a configuration to serving, and from there to its end.
 //!
 //! Start: log file, data directory (locked, so that a second server on it is refused), recovery, workers,
 //! listeners, "Ready to accept connections". End: stop accepting, snapshot if asked for, close the gate
@@ -34,7 +34,7 @@ use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
 use crate::session;
 
-/// How often memory is given back to the system that nobody has needed since the last time.
+/// How often unused memory is given back to the system.
 const PURGE_PERIOD: Duration = Duration::from_millis(100);
 
 /// Why the server did not start.
@@ -44,7 +44,7 @@ pub enum StartError {
     Persist(PersistError),
     /// A file, a socket or a thread.
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: String,
         /// What went wrong.
         source: io::Error,
@@ -73,7 +73,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { what, source }
 }
 
-/// Directives that guard access and that nothing enforces yet: to ignore them in silence would leave a door
+/// Refuses directives that guard access and that nothing enforces yet. Ignoring them in silence would leave a door
 /// open that the operator believes shut.
 fn refuse_what_is_not_enforced(settings: &Settings) -> Result<(), StartError> {
     let given = [
@@ -91,10 +91,10 @@ fn refuse_what_is_not_enforced(settings: &Settings) -> Result<(), StartError> {
     }
 }
 
-/// Serves until a signal or SHUTDOWN ends it; returns the exit code.
+/// Serves until a signal or SHUTDOWN ends it. Returns the exit code.
 ///
 /// # Errors
-/// What kept it from starting.
+/// Why it did not start.
 pub fn serve(config: Config) -> Result<i32, StartError> {
     let settings = config.settings();
     refuse_what_is_not_enforced(&settings)?;
@@ -161,7 +161,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
         if let Some(code) = ended {
             supervisor.stopping();
             for path in [pidfile, Some(unix)].into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
-                // Left-overs do no harm: both are replaced at the next start.
+                // Leftovers are harmless: the next start replaces both.
                 let _ = std::fs::remove_file(path);
             }
             logging::notice(format_args!("Ironkeep is now ready to exit, bye bye..."));
@@ -173,7 +173,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     Ok(0)
 }
 
-/// Opens the data directory and brings its content into a new server.
+/// Opens the data directory and loads its content into a new server.
 fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartError> {
     let started = clock::monotonic_us();
     let storage = RealStorage::open(&settings.dir).map_err(failed(format!("dir {}", settings.dir.display())))?;
@@ -194,7 +194,7 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
     Ok(server)
 }
 
-/// Starts the thread that drops what is large, and gives memory back to the system; it ends with the server.
+/// Starts the thread that drops large values and gives memory back to the system. It ends with the server.
 pub(super) fn reclaimer() -> Result<Garbage, StartError> {
     let (to_reclaim, orders) = std::sync::mpsc::channel();
     let released = Arc::new(Released::default());
@@ -206,7 +206,7 @@ pub(super) fn reclaimer() -> Result<Garbage, StartError> {
     Ok(garbage)
 }
 
-/// Does what it is told, and gives back to the system, now and then, a part of the memory that nobody has needed.
+/// Executes its orders and periodically gives a part of the unused memory back to the system.
 fn reclaim(orders: &Receiver<Reclaim>, released: &Released) {
     let mut purged = Instant::now();
     loop {
@@ -226,11 +226,11 @@ fn reclaim(orders: &Receiver<Reclaim>, released: &Released) {
     }
 }
 
-/// Makes a server of what a storage holds; says what it found there. What is large is dropped by whoever
-/// receives `garbage`.
+/// Makes a server from the content of a storage and reports what it found. The receiver of `garbage` drops large
+/// values.
 ///
 /// # Errors
-/// Whatever is wrong with the files.
+/// Any damage in the files.
 pub fn recover_from(
     storage: Arc<dyn Storage>,
     options: StoreOptions,
@@ -290,7 +290,7 @@ fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string()
 }
 
-/// The policy as the log knows it.
+/// The policy in the log's own type.
 pub fn log_policy(configured: ConfiguredPolicy) -> FsyncPolicy {
     match configured {
         ConfiguredPolicy::Always => FsyncPolicy::Always,
@@ -299,7 +299,7 @@ pub fn log_policy(configured: ConfiguredPolicy) -> FsyncPolicy {
     }
 }
 
-/// Says what was found and in what time.
+/// Reports what was found, and how long it took.
 fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
     let seconds = elapsed_us as f64 / 1e6;
     if found.fresh {
@@ -328,7 +328,7 @@ fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
     ));
 }
 
-/// Starts the workers; they run until the process ends.
+/// Starts the workers, which run until the process ends.
 pub(super) fn start_workers(server: &Arc<Server>) -> Result<(), StartError> {
     let (progress, log_progress) = watch::channel(0);
     let log = Arc::downgrade(server.store.log());
@@ -365,7 +365,7 @@ fn write_pidfile(settings: &Settings) -> Option<PathBuf> {
 /// Ends the server, unless something that must not be lost cannot be saved. Returns the exit code.
 async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32> {
     logging::notice(format_args!("User requested shutdown..."));
-    // With the log on, all is on disk without a snapshot, unless the log has failed.
+    // With the log on, everything is on the disk without a snapshot, unless the log has failed.
     let log = server.store.log();
     let due = !log.is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
     let save = request.save.unwrap_or(due || log.is_poisoned());
@@ -404,7 +404,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
             server.saving.ending.store(false, Relaxed);
             logging::warning(format_args!("Errors trying to shut down the server, it goes on: {error}"));
             if let Some(refused) = request.refused {
-                // Whoever asked may have gone.
+                // The client may be gone.
                 let _ = refused.send("ERR Errors trying to SHUTDOWN. Check logs.".into());
             }
             None

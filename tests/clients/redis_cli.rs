@@ -110,7 +110,7 @@ fn profiles_survive_a_crash() {
 const JOBS: u32 = 2000;
 const WORKERS: u32 = 4;
 
-/// Starts workers that wait for jobs and move them to the list of what is in progress, so many each.
+/// Starts workers that wait for jobs and move them to the list of jobs in progress, this many each.
 fn workers(server: &Server, jobs_each: u32) -> Vec<Child> {
     let each = jobs_each.to_string();
     let worker = |_| started(server, &["-r", &each, "BLMOVE", "jobs", "progress", "LEFT", "RIGHT", "30"]);

@@ -58,7 +58,7 @@ fn look_over(client: &mut Client) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// Has the server under test load everything anew from the disk, and asserts that it is as before.
+/// Makes the server under test reload everything from the disk, and asserts that nothing changed.
 fn assert_reload_changes_nothing(client: &mut Client, seed: u64) {
     let before = look_over(client);
     assert_eq!(client.call(&["DEBUG", "RELOAD"]), b"+OK\r\n");
@@ -127,7 +127,7 @@ fn compare_all(clients: &mut Clients, commands: &[Command], batch: usize) -> Opt
     None
 }
 
-/// Takes away what is not needed to show a difference, for a limited number of tries.
+/// Removes what is not needed to show a difference, with a limited number of tries.
 fn shorten(pair: &Pair, protocol: Protocol, mut commands: Vec<Command>) -> Vec<Command> {
     let mut tries = 300;
     let mut size = commands.len() / 2;
@@ -169,7 +169,7 @@ fn random_sequences(threads: usize, batch: usize, protocol: Protocol) {
             let lines: Vec<String> = shown.iter().map(|command| format!("    {}", show(command))).collect();
             panic!("IRONKEEP_TEST_SEED={seed}, {protocol:?}, batches of {batch}:\n{}\n{text}", lines.join("\n"));
         }
-        // Redis itself chooses the encodings of what it loads anew.
+        // Redis itself chooses the encodings of what it reloads.
         if !Recipe::is_stand_in() {
             assert_reload_changes_nothing(&mut pair.tested.client(), seed);
         }

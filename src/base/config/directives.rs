@@ -106,7 +106,7 @@ directives! {
         "tcp-backlog" => tcp_backlog: i32 = int("511", 0, INT_MAX).fixed();
         /// Seconds between TCP keep-alive probes; 0 switches them off.
         "tcp-keepalive" => tcp_keepalive_seconds: u64 = int("300", 0, INT_MAX);
-        /// Close a connection after so many idle seconds; 0 means never.
+        /// Close a connection after this many idle seconds; 0 means never.
         "timeout" => timeout_seconds: u64 = int("0", 0, INT_MAX);
         /// The highest number of connected clients.
         "maxclients" => maxclients: usize = int("10000", 1, u32::MAX as i64);
@@ -142,7 +142,7 @@ directives! {
         "appendonly" => appendonly: bool = bool("yes");
         /// When the log is forced to the disk: every second, before every reply, or when the kernel likes.
         "appendfsync" => appendfsync: FsyncPolicy = choice("everysec", FsyncPolicy::WORDS);
-        /// Compact the log when it has grown by so many percent since the last time; 0 means never.
+        /// Compact the log when it has grown by this many percent since the last time; 0 means never.
         "auto-aof-rewrite-percentage" => auto_aof_rewrite_percentage: u64 = int("100", 0, INT_MAX);
         /// But not before it has this size.
         "auto-aof-rewrite-min-size" => auto_aof_rewrite_min_size: u64 = memory("64mb", 0, I64_MAX);
@@ -152,7 +152,7 @@ directives! {
         "aof-load-truncated" => aof_load_truncated: bool = bool("yes");
     }
     "Snapshots" {
-        /// Take a snapshot after so many seconds if there were so many changes; "" switches it off.
+        /// Take a snapshot after this many seconds if there were this many changes; "" switches it off.
         "save" => save: Vec<SavePoint> = of(Kind::SavePoints, "3600 1 300 100 60 10000");
         /// Refuse writes while snapshots fail.
         "stop-writes-on-bgsave-error" => stop_writes_on_bgsave_error: bool = bool("yes");
@@ -160,7 +160,7 @@ directives! {
         "rdbcompression" => rdbcompression: bool = bool("yes");
     }
     "Memory and eviction" {
-        /// Evict keys, or refuse writes, beyond so many bytes; 0 means no limit.
+        /// Evict keys, or refuse writes, beyond this many bytes; 0 means no limit.
         "maxmemory" => maxmemory: u64 = memory("0", 0, u64::MAX);
         /// Which keys to evict.
         "maxmemory-policy" => maxmemory_policy: EvictionPolicy = choice("noeviction", EvictionPolicy::WORDS);

@@ -90,7 +90,7 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         "tls-ciphersuites" = text("");
         /// The server's order of cipher suites decides.
         "tls-prefer-server-ciphers" = bool("no");
-        /// Read the certificates again every so many seconds; 0: never.
+        /// Read the certificates again after this many seconds; 0: never.
         "tls-auto-reload-interval" = int("0", 0, INT_MAX);
         "tls-client-cert-file" = text("");
         "tls-client-key-file" = text("");

@@ -1,4 +1,4 @@
-//! Tests of replay: what each verb does, and what is refused.
+//! Tests of replay: the effect of each verb, and refusals.
 
 use super::*;
 use crate::base::hash::HashSeed;
@@ -24,7 +24,7 @@ impl Replayed {
         replay_verb(&self.keyspace, &mut self.replayer, 0, key.as_bytes(), verb)
     }
 
-    /// Applies what a command of version 1 was logged as.
+    /// Applies the words that version 1 logged for a command.
     fn words(&mut self, line: &str) -> Result<(), String> {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         replay_words(&self.keyspace, &mut self.replayer, 0, &words)

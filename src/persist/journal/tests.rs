@@ -1,4 +1,4 @@
-//! The stream and its sinks, over the simulated disk.
+//! Tests of the stream and its sinks, over the simulated disk.
 
 use std::sync::atomic::AtomicBool;
 
@@ -189,7 +189,7 @@ fn sinks_are_given_all_in_order_whoever_flushes_and_cuts() {
     }
 }
 
-/// The system's clock may be set back: a restore to a point in time relies on the times of blocks.
+/// The system's clock may be set back, but a restore to a point in time relies on the times of blocks.
 #[test]
 fn the_time_of_blocks_never_goes_back() {
     let storage = SimStorage::new();

@@ -136,8 +136,8 @@ impl Log {
         writer.keep.then_some(if goes_on { SEGMENT_ATTACHED } else { SEGMENT_DETACHED })
     }
 
-    /// Makes the segment for the next cut, unless it is `made` or spare already: without the writer, for the disk may
-    /// take its time.
+    /// Makes the segment for the next cut, unless it is already `made` or spare. It does so without the writer,
+    /// because the disk may be slow.
     fn make_next(&self, made: Option<SegmentFile>) -> Result<Option<SegmentFile>, PersistError> {
         let mut writer = self.writer.lock();
         let wanted = self.next_kind(&writer);

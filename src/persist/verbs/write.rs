@@ -1,8 +1,8 @@
-//! Writing verbs straight into the buffer of a worker: no list of words in between, and nothing at all where no log is
-//! wanted.
+//! Writes verbs directly into the buffer of a worker: without a list of words in between, and nothing at all if no
+//! log is wanted.
 //!
-//! - The length in front of a record is reckoned before its body is written. A body of another length than reckoned is
-//!   moved into its place afterwards: only the state of a large collection is.
+//! - The length before a record is computed before its body is written. A body whose length differs is moved
+//!   afterwards; this happens only for the state of a large collection.
 
 use super::lists::{PendingEntry, put_id_behind};
 use super::{Code, FieldExpiry, GroupPosition, Ids, TIME_MAX, Verb, put_zigzag, zigzag};
@@ -14,12 +14,12 @@ use crate::value::entry::ValueRef;
 use crate::value::list::End;
 use crate::value::stream::StreamId;
 
-/// A record that is about to be written: its verb is chosen by a method.
+/// A record about to be written. A method chooses its verb.
 #[must_use = "a record has a verb"]
 #[derive(Debug)]
 pub struct RecordWriter<'w>(Option<Head<'w>>);
 
-/// What stands before the verb.
+/// The bytes before the verb.
 #[derive(Debug)]
 struct Head<'w> {
     out: &'w mut Vec<u8>,
@@ -29,7 +29,7 @@ struct Head<'w> {
     key: &'w [u8],
 }
 
-/// Byte strings that can be walked twice: once for their length.
+/// Byte strings that can be iterated twice: the first time for their length.
 pub trait Words<'s>: Iterator<Item = &'s [u8]> + Clone {}
 impl<'s, I: Iterator<Item = &'s [u8]> + Clone> Words<'s> for I {}
 
@@ -63,7 +63,7 @@ fn put_position(out: &mut Vec<u8>, position: &GroupPosition) {
     }
 }
 
-/// A rough length of ids, each given by its difference from the one before.
+/// The approximate length of ids that are encoded relative to each other.
 fn ids_len_about(count: usize) -> usize {
     5 + 2 * count
 }
@@ -102,7 +102,7 @@ impl<'w> Head<'w> {
     }
 }
 
-/// Puts the right length in front of what begins at `start`, in the place of the one that was reckoned.
+/// Corrects the length before the body that begins at `start`.
 #[cold]
 fn amend_len(out: &mut Vec<u8>, start: usize, reckoned: usize) {
     let mut len = Vec::new();
@@ -114,14 +114,14 @@ impl<'w> RecordWriter<'w> {
     /// A record of `key`, the shard's `seq`-th, behind what is in `out`.
     ///
     /// # Panics
-    /// If the shard is no shard.
+    /// If the shard does not exist.
     #[inline]
     pub fn new(out: &'w mut Vec<u8>, shard: u16, seq: u64, db: u32, key: &'w [u8]) -> Self {
         assert!(shard != BARRIER_SHARD, "a record has a shard");
         RecordWriter(Some(Head { out, shard, seq, db, key }))
     }
 
-    /// A record that nobody wants: nothing is written.
+    /// A record that is not wanted: nothing is written.
     #[inline]
     pub fn unwanted() -> Self {
         RecordWriter(None)
@@ -187,7 +187,7 @@ impl<'w> RecordWriter<'w> {
         );
     }
 
-    /// [`Code::Set`] of what stands at a key.
+    /// [`Code::Set`] of a key's value.
     pub fn set_value(self, value: ValueRef<'_>, expiry: Option<u64>) {
         let expiry = expiry.map(|at| at.min(TIME_MAX) as i64);
         match value {
@@ -494,7 +494,7 @@ impl RecordWriter<'_> {
     }
 }
 
-/// A barrier that is about to be written: its verb is chosen by a method.
+/// A barrier about to be written. A method chooses its verb.
 #[must_use = "a barrier has a verb"]
 #[derive(Debug)]
 pub struct BarrierWriter<'w>(Option<(&'w mut Vec<u8>, u32)>);
@@ -505,7 +505,7 @@ impl<'w> BarrierWriter<'w> {
         BarrierWriter(Some((out, db)))
     }
 
-    /// A barrier that nobody wants: nothing is written.
+    /// A barrier that is not wanted: nothing is written.
     pub fn unwanted() -> Self {
         BarrierWriter(None)
     }
@@ -623,7 +623,7 @@ impl Verb<'_> {
         }
     }
 
-    /// Writes it as a barrier; `None` if it is none.
+    /// Writes it as a barrier; `None` if it is not one.
     pub fn barrier(&self, writer: BarrierWriter<'_>) -> Option<()> {
         match *self {
             Verb::FlushAll => writer.flush_all(),

@@ -269,7 +269,7 @@ impl Iter<'_> {
         Some(head)
     }
 
-    /// Steps over elements. `None` if there are not so many.
+    /// Skips elements. `None` if there are too few.
     #[inline]
     fn skip_front(&mut self, count: usize) -> Option<()> {
         for _ in 0..count {

@@ -231,8 +231,8 @@ impl Group {
         self.consumers.edit(name, |consumer| (consumer.seen, consumer.active) = (seen, active));
     }
 
-    /// Makes entries pending for a consumer that is there, whoever had them: each with when it was delivered last and
-    /// how often.
+    /// Makes entries pending for an existing consumer, whoever owned them. Each comes with its time and number of
+    /// deliveries.
     pub fn assign(&mut self, consumer: &[u8], entries: impl Iterator<Item = (StreamId, i64, u64)>) {
         let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return };
         let pending = |(id, delivered, count)| Pending { id, delivered, count, consumer: name.clone() };

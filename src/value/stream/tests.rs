@@ -200,7 +200,7 @@ proptest! {
                     prop_assert_eq!(removed.unwrap_or(0), before - model.len());
                 }
                 6 => {
-                    // Back to an earlier place: what is pending there is delivered anew.
+                    // Back to an earlier place: entries that are pending there are delivered again.
                     last = last.min(number);
                     stream.edit_group(b"g", |group| group.last_id = StreamId::new(last, 0));
                 }
