@@ -166,6 +166,17 @@ fn flood(server: &Server, seed: u64) {
     });
 }
 
+/// The reply of XINFO STREAM without what is not kept. The directives of the moment decide how a stream is cut into
+/// nodes when it is made or loaded, and the times at which consumers asked in vain are not logged.
+fn as_kept(reply: &str) -> String {
+    let mut rest = reply.to_owned();
+    for name in ["radix-tree-keys\\r\\n:", "radix-tree-nodes\\r\\n:", "seen-time\\r\\n:"] {
+        let parts = rest.split(name).map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+        rest = parts.collect();
+    }
+    rest
+}
+
 /// What every key holds: its digest, and of a stream all that XINFO tells.
 fn contents(client: &mut Client) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
@@ -175,10 +186,12 @@ fn contents(client: &mut Client) -> BTreeMap<String, String> {
             let key = key.text();
             let digest = client.call(&[&b"DEBUG"[..], b"DIGEST-VALUE", key]);
             let stream = client.call(&[&b"XINFO"[..], b"STREAM", key, b"FULL", b"COUNT", b"0"]);
-            let stream = if stream.starts_with(b"-") { Vec::new() } else { stream };
             let expiry = client.call(&[&b"PEXPIRETIME"[..], key]);
-            let told = [digest, expiry, stream].concat();
-            all.insert(format!("{db} {}", key.escape_ascii()), told.escape_ascii().to_string());
+            let mut told = [digest, expiry].concat().escape_ascii().to_string();
+            if !stream.starts_with(b"-") {
+                told += &as_kept(&stream.escape_ascii().to_string());
+            }
+            all.insert(format!("{db} {}", key.escape_ascii()), told);
         }
     }
     all
@@ -198,8 +211,8 @@ fn nothing_hangs_and_nothing_is_lost_under_everything_at_once() {
     }
     client.ok("CONFIG SET appendfsync always");
     client.ok("CONFIG SET appendonly yes");
-    // A snapshot of its own: whether the log counts already must not matter to what follows.
-    while client.line("SAVE").is_error() {
+    // Half of the runs end in a snapshot of their own; in the others the log brings back what came after the last one.
+    while seed % 2 == 0 && client.line("SAVE").is_error() {
         std::thread::sleep(Duration::from_millis(50));
     }
     client.ok("SET after flood");
