@@ -212,7 +212,7 @@ fn nothing_hangs_and_nothing_is_lost_under_everything_at_once() {
     client.ok("CONFIG SET appendfsync always");
     client.ok("CONFIG SET appendonly yes");
     // Half of the runs end in a snapshot of their own; in the others the log brings back what came after the last one.
-    while seed % 2 == 0 && client.line("SAVE").is_error() {
+    while seed.is_multiple_of(2) && client.line("SAVE").is_error() {
         std::thread::sleep(Duration::from_millis(50));
     }
     client.ok("SET after flood");
