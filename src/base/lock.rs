@@ -106,6 +106,7 @@ mod held {
         });
     }
 
+    #[cfg(test)]
     pub(super) fn count() -> usize {
         HELD.try_with(|held| held.borrow().len()).unwrap_or(0)
     }
@@ -159,15 +160,6 @@ impl Drop for OutOfOrder {
         #[cfg(debug_assertions)]
         held::step_exempt(-1);
     }
-}
-
-/// Checks, in debug builds, that the thread holds no lock when it is about to wait for something else.
-#[track_caller]
-pub fn assert_none_held(before: &str) {
-    #[cfg(debug_assertions)]
-    assert!(held::count() == 0, "a lock is held at {before}");
-    #[cfg(not(debug_assertions))]
-    let _ = before;
 }
 
 /// A lock with its rank and, among those of one rank, its index.
@@ -446,7 +438,7 @@ mod tests {
             let _writer = writer.lock();
         });
         assert!(panics(wrong));
-        assert_none_held("the end of a panic");
+        assert_eq!(held::count(), 0);
         assert!(writer.try_lock().is_some(), "the wrong lock was not taken");
     }
 
@@ -478,6 +470,6 @@ mod tests {
         assert_eq!(*gate.read(), 7);
         *gate.write() = 8;
         drop(tried);
-        assert_none_held("the end");
+        assert_eq!(held::count(), 0);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,19 +110,30 @@ async fn read_mail(worker: Rc<Worker>) {
     let mut letters = Vec::new();
     loop {
         worker.server.mailboxes.receive(worker.index, &mut letters).await;
-        for letter in letters.drain(..) {
-            match letter {
-                Mail::Connection { socket, record } => accept(&worker, socket, record),
-                Mail::Push { client, bytes, block } => {
-                    if let Some(connection) = worker.connection(client) {
-                        connection.push(&worker, &bytes, block);
-                    }
-                }
-                Mail::Close { client } => {
-                    if let Some(connection) = worker.connection(client) {
-                        connection.close();
-                    }
-                }
+        read_each(&mut letters, |letter| read(&worker, letter));
+    }
+}
+
+/// Processes letters in order. A panic over one of them does not lose the others, which may be new connections.
+fn read_each(letters: &mut Vec<Mail>, mut read: impl FnMut(Mail)) {
+    for letter in letters.drain(..) {
+        if catch_unwind(AssertUnwindSafe(|| read(letter))).is_err() {
+            logging::warning(format_args!("BUG: a panic stopped the processing of a letter to a worker"));
+        }
+    }
+}
+
+fn read(worker: &Rc<Worker>, letter: Mail) {
+    match letter {
+        Mail::Connection { socket, record } => accept(worker, socket, record),
+        Mail::Push { client, bytes, block } => {
+            if let Some(connection) = worker.connection(client) {
+                connection.push(worker, &bytes, block);
+            }
+        }
+        Mail::Close { client } => {
+            if let Some(connection) = worker.connection(client) {
+                connection.close();
             }
         }
     }
@@ -236,5 +248,23 @@ async fn keep_running<F: Future<Output = ()> + 'static>(worker: Rc<Worker>, name
         connections.iter().filter(|c| c.is_held()).for_each(|connection| worker.turn.want_flush(connection));
         worker.turn.want();
         worker.parking.rebuild(&connections);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_over_one_letter_loses_no_other() {
+        let mut letters: Vec<_> = (0..4).map(|client| Mail::Close { client }).collect();
+        let mut seen = Vec::new();
+        read_each(&mut letters, |letter| {
+            let Mail::Close { client } = letter else { return };
+            assert!(client != 1, "on purpose, over the second letter");
+            seen.push(client);
+        });
+        assert_eq!(seen, [0, 2, 3]);
+        assert!(letters.is_empty());
     }
 }
