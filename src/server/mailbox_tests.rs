@@ -79,6 +79,10 @@ fn a_connection_is_closed_from_any_thread() {
     let (_storage, server, mut clients) = serving(FsyncPolicy::No);
     clients.push(connect(&server, 0));
     clients[1].1.write_all(b"BLPOP none 0\r\n").unwrap();
+    // A socket that is closed before its input was read is reset, which is an error for its reader.
+    while !server.clients.get(clients[1].0).unwrap().blocked.load(Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     ask(&mut clients[2].1, "PING", "+PONG\r\n");
     for (id, stream) in &mut clients {
         assert!(server.close_client(*id));
