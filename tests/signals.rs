@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -53,6 +54,62 @@ fn a_hangup_opens_the_log_file_anew() {
         sleep(Duration::from_millis(5));
     }
     assert!(fs::read_to_string(&rotated).expect("the old log").contains("Ready to accept connections"));
+}
+
+/// `copytruncate` of logrotate: the file is copied and cut, and nobody is told.
+#[test]
+fn a_log_file_that_is_cut_goes_on_from_its_beginning() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let log = home.path().join("log");
+    let server = Recipe::under_test().with("logfile", log.to_str().expect("text")).start();
+    fs::OpenOptions::new().write(true).open(&log).and_then(|file| file.set_len(0)).expect("the log can be cut");
+    send(&server, Signal::HUP);
+    let start = Instant::now();
+    while !fs::read_to_string(&log).is_ok_and(|text| text.contains("opened anew")) {
+        assert!(start.elapsed() < PATIENCE, "no line");
+        sleep(Duration::from_millis(5));
+    }
+    let text = fs::read(&log).expect("the log");
+    assert!(!text.contains(&0) && !String::from_utf8_lossy(&text).contains("Ready"), "{}", text.escape_ascii());
+}
+
+#[test]
+fn a_fatal_signal_ends_the_server_behind_a_report() {
+    for (whole, signal) in [(true, Signal::SEGV), (true, Signal::ABORT), (false, Signal::BUS)] {
+        let mut server = Recipe::under_test().with("crash-log-enabled", if whole { "yes" } else { "no" }).start();
+        server.client().ok("SET k v");
+        send(&server, signal);
+        let status = server.wait_for_exit();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status:?}");
+        let log = server.log();
+        assert!(log.contains("crashed by SIG"), "{log}");
+        assert_eq!(log.contains("=== IRONKEEP BUG REPORT END ==="), whole, "{log}");
+        assert_eq!(log.contains("ironkeep::main") && log.contains("Log: on, at block 1"), whole, "{log}");
+    }
+}
+
+#[test]
+fn the_title_of_the_process_is_configured() {
+    let server = Recipe::under_test().start();
+    let shown = || {
+        let text = fs::read(format!("/proc/{}/cmdline", server.id())).expect("a process");
+        String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned()
+    };
+    assert!(shown().starts_with("ironkeep 127.0.0.1:"), "{}", shown());
+    let mut client = server.client();
+    let long = "x".repeat(300);
+    for (template, title) in [("short", "short"), ("{title}{server-mode}{unixsocket}!", "ironkeep!"), (&long, &long)] {
+        client.ok(&format!("CONFIG SET proc-title-template {template}"));
+        assert_eq!(shown(), title);
+    }
+    let error = client.call(&["CONFIG", "SET", "proc-title-template", "{nothing}"]);
+    assert!(
+        error.ends_with(b"template format is invalid or contains unknown variables\r\n"),
+        "{}",
+        error.escape_ascii()
+    );
+    assert_eq!(shown(), long);
+    client.ok("CONFIG SET proc-title-template again");
 }
 
 #[test]

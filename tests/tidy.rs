@@ -14,6 +14,8 @@ const LAYERS: &[&str] = &[
 /// The only files that may hold `unsafe`, each with its purpose.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/alloc.rs", "the counting allocator"),
+    ("src/base/fatal.rs", "catching fatal signals"),
+    ("src/base/proc_title.rs", "the memory that the kernel shows as the title"),
     ("src/base/slab/mod.rs", "small blocks of memory"),
     ("src/base/slab/notes.rs", "the free blocks of a slab"),
     ("src/base/slab/pool.rs", "mapping memory"),

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::lock::{Mutex, Rank};
+use super::syslog::{Severity, Syslog};
 
 /// The importance of a line, in the order of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +44,15 @@ impl Level {
             Level::Verbose => '-',
             Level::Notice => '*',
             Level::Warning | Level::Nothing => '#',
+        }
+    }
+
+    const fn severity(self) -> Severity {
+        match self {
+            Level::Debug => Severity::Debug,
+            Level::Verbose => Severity::Info,
+            Level::Notice => Severity::Notice,
+            Level::Warning | Level::Nothing => Severity::Warning,
         }
     }
 
@@ -77,6 +87,8 @@ pub enum TimeFormat {
     Legacy,
     /// `2026-11-22T20:15:01.042+01:00`, local.
     Iso8601,
+    /// `2026-11-22T19:15:01.042Z`.
+    Iso8601Utc,
     /// Milliseconds since 1970.
     Milliseconds,
 }
@@ -85,8 +97,15 @@ static FILTER: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 static LINE_FORMAT: AtomicU8 = AtomicU8::new(LineFormat::Legacy as u8);
 static TIME_FORMAT: AtomicU8 = AtomicU8::new(TimeFormat::Legacy as u8);
 static HIDES_USER_DATA: AtomicBool = AtomicBool::new(true);
-/// `None`: standard output.
-static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(Rank::OperatorLog, None);
+static OUT: Mutex<Out> = Mutex::new(Rank::OperatorLog, Out { file: None, syslog: None });
+
+/// Where lines go.
+struct Out {
+    /// `None`: standard output.
+    file: Option<(PathBuf, File)>,
+    /// The system's log, too.
+    syslog: Option<Syslog>,
+}
 
 /// From now on, shows lines of this level and above.
 pub fn set_level(level: Level) {
@@ -137,8 +156,13 @@ pub fn set_file(path: &Path) -> io::Result<()> {
         true => None,
         false => Some((path.to_owned(), open(path)?)),
     };
-    *FILE.lock() = file;
+    OUT.lock().file = file;
     Ok(())
+}
+
+/// Sends lines to the system's log as well, from now on: `syslog-enabled`.
+pub fn set_syslog(syslog: Option<Syslog>) {
+    OUT.lock().syslog = syslog;
 }
 
 /// Reopens the file by its name, because the old one may have been renamed. Returns whether there is a file.
@@ -146,7 +170,7 @@ pub fn set_file(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As [`set_file`].
 pub fn reopen() -> io::Result<bool> {
-    let path = FILE.lock().as_ref().map(|(path, _)| path.clone());
+    let path = OUT.lock().file.as_ref().map(|(path, _)| path.clone());
     path.map_or(Ok(false), |path| set_file(&path).map(|()| true))
 }
 
@@ -179,9 +203,13 @@ fn write(level: Level, message: Arguments<'_>) {
         return;
     }
     let (format, time) = (LINE_FORMAT.load(Ordering::Relaxed), TIME_FORMAT.load(Ordering::Relaxed));
-    let line = format_line(format, level, &timestamp(time), &message.to_string());
-    let mut file = FILE.lock();
-    let _ = match &mut *file {
+    let message = message.to_string();
+    let line = format_line(format, level, &timestamp(time), &message);
+    let mut out = OUT.lock();
+    if let Some(syslog) = &mut out.syslog {
+        syslog.send(level.severity(), &printable(message.trim_end_matches('\n')));
+    }
+    let _ = match &mut out.file {
         Some((_, file)) => file.write_all(line.as_bytes()),
         None => {
             let mut stdout = io::stdout().lock();
@@ -192,10 +220,12 @@ fn write(level: Level, message: Arguments<'_>) {
 
 fn timestamp(format: u8) -> String {
     const ISO_8601: u8 = TimeFormat::Iso8601 as u8;
+    const ISO_8601_UTC: u8 = TimeFormat::Iso8601Utc as u8;
     const MILLISECONDS: u8 = TimeFormat::Milliseconds as u8;
     let now = jiff::Zoned::now();
     match format {
         ISO_8601 => now.strftime("%Y-%m-%dT%H:%M:%S.%3f%:z").to_string(),
+        ISO_8601_UTC => now.timestamp().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
         MILLISECONDS => now.timestamp().as_millisecond().to_string(),
         _ => now.strftime("%d %b %Y %H:%M:%S.%3f").to_string(),
     }
@@ -300,6 +330,10 @@ mod tests {
         let iso: jiff::Timestamp = timestamp(TimeFormat::Iso8601 as u8).parse().expect("a time with its offset");
         let ms: i64 = timestamp(TimeFormat::Milliseconds as u8).parse().expect("a number");
         assert!((0..10_000).contains(&(ms - iso.as_millisecond())), "{iso} {ms}");
+        let utc = timestamp(TimeFormat::Iso8601Utc as u8);
+        assert!(utc.ends_with('Z') && utc.len() == "2026-11-22T19:15:01.042Z".len(), "{utc}");
+        let utc: jiff::Timestamp = utc.parse().expect("a time");
+        assert!((0..10_000).contains(&(utc.as_millisecond() - iso.as_millisecond())), "{iso} {utc}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What an operator sees of the running server.
 //!
+//! - [`crash_report`]: what the operator's log says of a bug.
 //! - [`info`]: the sections of INFO, and their text. The owners of figures contribute them: see
 //!   [`crate::core::figures`].
 //! - [`memory`]: the figures of memory.
@@ -8,6 +9,7 @@
 //! Nothing here changes anything except its own counters.
 
 pub mod constant;
+pub mod crash_report;
 pub mod info;
 mod keyspace;
 pub mod memory;

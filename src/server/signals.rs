@@ -7,7 +7,8 @@
 //! | SIGHUP, SIGUSR1 | `logfile` is reopened, because it may have been renamed; without one: nothing |
 //! | SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM, SIGIO | nothing |
 //! | SIGXFSZ | the write beyond the limit fails, and the log deals with it |
-//! | all others | as the system has it: SIGQUIT and SIGABRT end the process with a core dump |
+//! | SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT | a report (`base/fatal.rs`), then as the system has it: a core dump |
+//! | all others | as the system has it: SIGQUIT ends the process with a core dump |
 //!
 //! A separate thread receives them, because a second SIGINT must be noticed while the final snapshot is written.
 

@@ -21,7 +21,8 @@ use super::{affinity, daemon, limits, signals, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::lock::Mutex;
-use crate::base::{alloc, clock, lock, logging, oom_score, random};
+use crate::base::syslog::{self, Syslog};
+use crate::base::{alloc, clock, lock, logging, oom_score, proc_title, random};
 use crate::core::hooks::Hooks;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
@@ -30,9 +31,10 @@ use crate::core::{Mailboxes, Server, Table};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
+use crate::observe::crash_report;
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
-use crate::session;
+use crate::session::{self, title};
 
 /// How often unused memory is given back to the system.
 const PURGE_PERIOD: Duration = Duration::from_millis(100);
@@ -107,6 +109,15 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
     if !settings.logfile.as_os_str().is_empty() {
         logging::set_file(&settings.logfile).map_err(failed(format!("logfile {}", settings.logfile.display())))?;
     }
+    if settings.syslog_enabled {
+        let syslog = Syslog::new(Path::new(syslog::SOCKET), settings.syslog_facility, &settings.syslog_ident);
+        logging::set_syslog(Some(syslog));
+    }
+    let config_file = config.file().map(absolute).unwrap_or_default();
+    proc_title::make_room();
+    title::apply(&settings, &config_file)
+        .map_err(|error| failed("proc-title-template")(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    crash_report::begin(settings.crash_log_enabled);
     logging::notice(format_args!("Ironkeep {} is starting, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let settings = limits::make_room_for_clients(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("runtime"))?;
@@ -147,6 +158,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     let _ = server.listen_anew.set(Box::new(move |settings| listeners.change(settings)));
     tokio::spawn(timer::run(Arc::clone(&server)));
     signals.serve(&server);
+    crash_report::tell_of(&server);
     logging::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
     if daemon::is_detached() {
         daemon::ready().map_err(failed("the terminal cannot be left"))?;

@@ -13,8 +13,10 @@ use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Sett
 use crate::base::{alloc, logging, oom_score};
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::durable::saving;
+use crate::observe::crash_report;
 use crate::persist::FsyncPolicy;
 use crate::resp::Reply;
+use crate::session::title;
 
 /// See the module.
 pub static COMMANDS: &[&Command] = &[&CONFIG];
@@ -118,6 +120,8 @@ const APPLIED: &[(&[&str], Apply)] = &[
     (&["tls-port"], refuse_tls),
     (&["port", "bind"], listen_anew),
     (&["loglevel", "log-format", "log-timestamp-format", "hide-user-data-from-log"], set_logging),
+    (&["proc-title-template", "port", "bind"], set_title),
+    (&["crash-log-enabled"], set_crash_report),
     (&["oom-score-adj", "oom-score-adj-values"], set_oom_score),
     (&["appendfsync"], set_log_policy),
     (&["appendonly"], switch_log),
@@ -165,6 +169,15 @@ fn set_logging(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static st
     logging::set_level(after.loglevel);
     logging::set_format(after.log_format, after.log_timestamp_format);
     logging::set_hides_user_data(after.hide_user_data_from_log);
+    Ok(())
+}
+
+fn set_title(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    title::apply(after, &server.config_file).map_err(|error| ("proc-title-template", error))
+}
+
+fn set_crash_report(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    crash_report::set_whole(after.crash_log_enabled);
     Ok(())
 }
 

@@ -15,6 +15,7 @@ pub mod debug;
 pub mod memory_commands;
 mod slowlog_commands;
 pub mod syntax;
+pub mod title;
 mod transaction_commands;
 
 use crate::core::{Command, Table};

@@ -17,6 +17,9 @@ const I64_MAX: u64 = i64::MAX as u64;
 const INT_MAX: i64 = i32::MAX as i64;
 const MIB: u64 = 1 << 20;
 
+const SYSLOG_FACILITIES: &[&str] =
+    &["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
+
 const SHUTDOWN: &[&str] = &["default", "save", "nosave", "now", "force", "safe", "failover"];
 
 /// The one row without a field: it does its work while the file is read.
@@ -80,8 +83,20 @@ directives! {
         "log-format" => log_format: LineFormat = choice("legacy", LineFormat::WORDS);
         /// The form of the time in the log's lines.
         "log-timestamp-format" => log_timestamp_format: TimeFormat = choice("legacy", TimeFormat::WORDS);
+        /// Send the lines to the system's log as well.
+        "syslog-enabled" => syslog_enabled: bool = bool("no").fixed();
+        /// The name of this server in the system's log.
+        "syslog-ident" => syslog_ident: String = text("ironkeep").fixed();
+        /// The facility of the lines in the system's log.
+        "syslog-facility" => syslog_facility: &'static str = choice("local0", SYSLOG_FACILITIES).fixed();
+        /// Report state and stack after a panic and before the end by a fatal signal. no: one line.
+        "crash-log-enabled" => crash_log_enabled: bool = bool("yes");
         /// Keep keys, values and arguments out of the operator's log.
         "hide-user-data-from-log" => hide_user_data_from_log: bool = bool("yes");
+        /// Show a title in the place of the command line, as ps has it.
+        "set-proc-title" => set_proc_title: bool = bool("yes").fixed();
+        /// That title: {title}, {listen-addr}, {server-mode}, {port}, {tls-port}, {unixsocket}, {config-file}.
+        "proc-title-template" => proc_title_template: String = text("{title} {listen-addr} {server-mode}");
         /// What SIGINT does: SHUTDOWN's options.
         "shutdown-on-sigint" => shutdown_on_sigint: Vec<&'static str> = of(Kind::Choices(SHUTDOWN), "default");
         /// What SIGTERM does: SHUTDOWN's options.

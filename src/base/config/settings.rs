@@ -212,6 +212,7 @@ words! {
     TimeFormat {
         "legacy" => Legacy,
         "iso8601" => Iso8601,
+        "iso8601-utc" => Iso8601Utc,
         "milliseconds" => Milliseconds,
     }
 }

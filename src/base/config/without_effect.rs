@@ -10,9 +10,6 @@ use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, te
 const I64_MAX: u64 = i64::MAX as u64;
 const INT_MAX: i64 = i32::MAX as i64;
 
-const SYSLOG_FACILITIES: &[&str] =
-    &["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
-
 macro_rules! without_effect {
     ($($reason:literal { $($(#[doc = $doc:literal])* $name:literal = $row:expr;)* })*) => {
         &[$(Group {
@@ -187,24 +184,18 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         "max-new-connections-per-cycle" = int("10", 1, 1000);
         "prefetch-batch-max-size" = int("16", 0, 128);
     }
-    "The name of the process, a logo, a seed of hashes and an order of words are not to be chosen." {
+    "A logo, a seed of hashes and an order of words are not to be chosen." {
         "always-show-logo" = bool("no").fixed();
         "extended-redis-compatibility" = bool("no");
         "hash-seed" = text("").fixed();
         "import-mode" = bool("no").only_default("Keys expire and are evicted whatever a client imports");
         "locale-collate" = text("");
         "mptcp" = bool("no").fixed();
-        "proc-title-template" = text("{title} {listen-addr} {server-mode}");
-        "set-proc-title" = bool("yes").fixed();
         "socket-mark-id" =
             int("0", 0, 4294967295).fixed().only_default("Sockets cannot be marked: filter by port or address");
     }
-    "The operator's log goes to a file or to standard output, from where journald takes it; a bug is always reported." {
-        "crash-log-enabled" = bool("yes");
+    "Warnings of the start are never reasons to end, so there are none to ignore." {
         "ignore-warnings" = text("");
-        "syslog-enabled" = bool("no").fixed();
-        "syslog-facility" = choice("local0", SYSLOG_FACILITIES).fixed();
-        "syslog-ident" = text("ironkeep").fixed();
     }
     "There are no modules." {
         "enable-module-command" = choice("no", &["no", "yes", "local"]).fixed();
