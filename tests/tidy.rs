@@ -323,6 +323,7 @@ fn files_are_touched_through_the_storage_trait_alone() {
         "src/base/config/",
         "src/base/logging.rs",
         "src/base/oom_score.rs",
+        "src/base/proc_title.rs",
         "src/server/acceptor.rs",
         "src/server/daemon.rs",
         "src/server/startup.rs",

@@ -5,9 +5,9 @@
 //! thread "fatal"    sleeps ───────────────────────────────────────────────────────▶ names the frames, writes the report
 //! ```
 //!
-//! A handler may do next to nothing: whatever lock it needs may be held by the thread that it interrupts, the allocator's
-//! too. So it only collects addresses, and a thread of its own, started beforehand, does the rest. If that hangs, because
-//! the fault left a lock behind, the process ends all the same.
+//! A handler may do next to nothing: whatever lock it needs may be held by the thread that it interrupts, the
+//! allocator's too. So it only collects addresses, and a thread of its own, started beforehand, does the rest. If that
+//! hangs, because the fault left a lock behind, the process ends all the same.
 //!
 //! Invariants: the process always dies of the signal, with a core dump where the system makes one; a second fault
 //! changes nothing about the first report.
