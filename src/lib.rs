@@ -9,6 +9,7 @@
 //! | [`value`] | what a key can hold: strings, collections, and the copy-on-write map that keys live in |
 //! | [`keyspace`] | databases, shards, locks, expiry, the frozen view |
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
+//! | [`events`] | registers of what clients listen to: channels and patterns with their subscribers |
 //! | [`core`] | what commands are made of: declaration, table, call, errors; the server's and a connection's state |
 //! | [`command`] | the families of data commands |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |
@@ -21,6 +22,7 @@ pub mod base;
 pub mod command;
 pub mod core;
 pub mod durable;
+pub mod events;
 pub mod exec;
 pub mod keyspace;
 pub mod observe;

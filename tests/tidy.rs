@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may import from its own layer and from those before it.
 const LAYERS: &[&str] = &[
-    "base", "resp", "value", "keyspace", "persist", "core", "command", "exec", "durable", "observe", "session",
+    "base", "resp", "value", "keyspace", "persist", "events", "core", "command", "exec", "durable", "observe", "session",
     "server",
 ];
 

@@ -48,6 +48,10 @@ pub enum Rank {
     Poison,
     /// Which snapshot is being made, and what follows it.
     Saving,
+    /// The channels with their subscribers, in stripes by their number.
+    Channels,
+    /// The patterns with their subscribers.
+    Patterns,
     /// Short registers that lead to no other lock: clients, errors, labels, subscribers, mailboxes.
     Register,
     /// The settings: held to clone or exchange a pointer.

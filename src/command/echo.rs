@@ -26,7 +26,7 @@ fn echo(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 static PING: Command = Command {
     name: "PING",
     arity: Arity::AtLeast(1),
-    flags: flags::FAST.or(flags::REPORTS_DISK_ERRORS),
+    flags: flags::FAST.or(flags::REPORTS_DISK_ERRORS).or(flags::LISTENING),
     categories: categories::CONNECTION,
     handler: Handler::Data(ping),
     group: "connection",
@@ -38,6 +38,13 @@ static PING: Command = Command {
 
 fn ping(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     match call.args.len() {
+        1 | 2 if call.db.only_listens() => {
+            // The form of a message.
+            let mut pair = reply.array(2);
+            pair.bulk(b"pong");
+            pair.bulk(call.args.get(1).unwrap_or_default());
+            Ok(pair.done())
+        }
         1 => Ok(reply.simple("PONG")),
         2 => Ok(reply.bulk(call.args.at(1))),
         _ => Err(CommandError::Arity(call.name().to_owned())),

@@ -13,12 +13,15 @@ use tokio::sync::oneshot;
 
 use crate::core::call::Wait;
 use crate::core::figures::{Figures, Look};
+use crate::core::message::Needs;
+use crate::core::subscriber::OwnBlock;
 use crate::core::user::User;
 use crate::core::{CommandError, Flags, Server};
+use crate::events::channels::Subscriptions;
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::reply::Mark;
 use crate::resp::request::OwnedArgs;
-use crate::resp::{Done, Reply, RequestLimits, Resp};
+use crate::resp::{Done, Output, Reply, RequestLimits, Resp};
 
 /// What a key under WATCH takes beside its name and what is remembered of it, about, in bytes: its count and version in
 /// the shard, and the room that maps keep free.
@@ -75,6 +78,10 @@ pub struct ClientRecord {
     pub watching: AtomicU64,
     /// The memory that they take, about, in bytes.
     pub watched_bytes: AtomicU64,
+    /// How many subscriptions it has, by [`Kind`](crate::events::channels::Kind).
+    pub subscriptions: [AtomicU64; 3],
+    /// The memory that they take, about, in bytes.
+    pub subscribed_bytes: AtomicU64,
     /// The memory that a transaction's queue takes, in bytes.
     pub queued_bytes: AtomicU64,
     /// Its [`ClientClass`].
@@ -112,7 +119,7 @@ impl ClientRecord {
     /// The memory that the connection takes, about, in bytes.
     pub fn memory(&self) -> u64 {
         let received = [&self.query_bytes, &self.argument_bytes, &self.queued_bytes];
-        let parts = received.into_iter().chain([&self.output_bytes, &self.watched_bytes]);
+        let parts = received.into_iter().chain([&self.output_bytes, &self.watched_bytes, &self.subscribed_bytes]);
         size_of::<ClientRecord>() as u64 + parts.map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
     }
 
@@ -185,6 +192,8 @@ impl Clients {
         out.gauge("maxclients", look.settings.maxclients);
         out.bytes("client_recent_max_input_buffer", most(|c| c.query_bytes.load(Ordering::Relaxed)));
         out.bytes("client_recent_max_output_buffer", most(|c| c.output_bytes.load(Ordering::Relaxed)));
+        let is_subscriber = |c: &&Arc<ClientRecord>| c.class() == ClientClass::Pubsub;
+        out.gauge("pubsub_clients", clients.iter().filter(is_subscriber).count());
         out.gauge("blocked_clients", clients.iter().filter(|c| c.blocked.load(Ordering::Relaxed)).count());
         out.constants(&["tracking_clients", "clients_in_timeout_table"]);
         let (keys, also_gone) = look.server.blocking.count_keys();
@@ -233,6 +242,16 @@ pub struct Client {
     pub watched: HashMap<(u32, Box<[u8]>), WatchedKey>,
     /// Whether EXEC is executing its commands, which may then not wait for anything.
     pub in_exec: bool,
+    /// What it has subscribed to.
+    pub subscriptions: Subscriptions,
+    /// The number of the first letter to its worker that it has not looked at: see [`Client::catch_up`].
+    pub mail_seen: u64,
+    /// The messages that it has read by itself during EXEC, whose reply comes before them.
+    pub late: Output,
+    /// What the messages need that it has read by itself, for its next output.
+    pub shown: Vec<Needs>,
+    /// The block of its running transaction, once that has published something.
+    pub own_block: Option<OwnBlock>,
     /// What the commands that are executed just now have left to be done.
     pub deferred: Vec<Deferred>,
 }
@@ -296,6 +315,11 @@ impl Client {
             transaction: None,
             watched: HashMap::new(),
             in_exec: false,
+            subscriptions: Subscriptions::default(),
+            mail_seen: 0,
+            late: Output::new(),
+            shown: Vec::new(),
+            own_block: None,
             deferred: Vec::new(),
         }
     }

@@ -232,6 +232,12 @@ pub mod flags {
         /// Not while loading in the background.
         NO_ASYNC_LOADING = 19, "no_async_loading";
     }
+    /// Changes neither the settings nor the connection's state, so that the commands behind it share its facts.
+    pub const KEEPS_FACTS: Flags = Flags(1 << 21);
+    /// Answers by pushes, which `CLIENT REPLY` does not suppress.
+    pub const PUSHES: Flags = Flags(1 << 22);
+    /// Allowed to a subscriber in RESP2.
+    pub const LISTENING: Flags = Flags(1 << 23);
     /// Runs alone, behind the closed gate, and may change any key.
     pub const GATE: Flags = Flags(1 << 24);
     /// Receives a frozen view of the keyspace.

@@ -43,6 +43,8 @@ pub struct Facts {
     pub replaying: bool,
     /// Whether reads leave access times unchanged (`CLIENT NO-TOUCH`, `OBJECT` and the like).
     pub no_touch: bool,
+    /// Whether the connection is a subscriber in RESP2: see [`Client::only_listens`](crate::core::Client::only_listens).
+    pub only_listens: bool,
 }
 
 /// One database, as seen by one command.
@@ -64,6 +66,11 @@ impl<'a> Db<'a> {
     #[inline]
     pub fn new(held: Held<'a>, unit: &'a mut Unit, scratch: &'a mut Scratch, index: u32, facts: &'a Facts) -> Self {
         Db { held, unit, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
+    }
+
+    /// See [`Facts::only_listens`].
+    pub fn only_listens(&self) -> bool {
+        self.facts.only_listens
     }
 
     /// The same, for a command whose reads leave the access time unchanged.

@@ -31,7 +31,10 @@ pub struct KeySpec {
 pub struct KeyFlags(u16);
 
 /// The word of each flag, by its bit, in the order of `COMMAND`.
-const KEY_FLAGS: [&str; 9] = ["RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"];
+const KEY_FLAGS: [&str; 10] =
+    ["RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "not_key", "variable_flags"];
+/// The flag of arguments that are placed like keys and are none: channels of a shard.
+const NOT_KEY: KeyFlags = KeyFlags::of("not_key");
 
 impl KeyFlags {
     /// The flags of these words, which a blank separates: declarations are checked when they are compiled.
@@ -120,6 +123,11 @@ pub enum Find {
 }
 
 impl KeySpec {
+    /// Whether what it places are keys.
+    fn is_key(&self) -> bool {
+        self.flags != NOT_KEY
+    }
+
     /// Keys that are found only from the options.
     pub const fn looked_up(look: fn(Args<'_>) -> Look, flags: &'static str) -> KeySpec {
         let (begin, find, flags) = (Begin::Unknown, Find::Unknown, KeyFlags::of(flags));
@@ -160,7 +168,9 @@ impl Keys {
     #[inline]
     pub fn only(&self) -> Option<usize> {
         match self.0 {
-            [KeySpec { begin: Begin::Index(at), find: Find::Range { last: 0, .. }, .. }] => Some(*at),
+            [spec @ KeySpec { begin: Begin::Index(at), find: Find::Range { last: 0, .. }, .. }] => {
+                spec.is_key().then_some(*at)
+            }
             _ => None,
         }
     }
@@ -182,6 +192,11 @@ impl Keys {
         merged.unwrap_or((0, 0, 0))
     }
 
+    /// Whether there are keys: some specifications place only channels.
+    pub fn is_any(&self) -> bool {
+        self.0.iter().any(KeySpec::is_key)
+    }
+
     /// Whether a call may use keys that none of its arguments names.
     pub fn may_be_any(&self, args: Args<'_>) -> bool {
         self.0.iter().any(|spec| spec.look.is_some_and(|look| look(args) == Look::Anywhere))
@@ -190,7 +205,7 @@ impl Keys {
     /// The indexes of all keys of a call; `None` if the arguments do not fit the specification.
     pub fn places(&self, args: Args<'_>) -> Option<Places> {
         let mut places = Places::new();
-        for spec in self.0 {
+        for spec in self.0.iter().filter(|spec| spec.is_key()) {
             if let Some(look) = spec.look {
                 places.extend(match look(args) {
                     Look::At(place) => Some(place),

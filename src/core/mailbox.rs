@@ -3,20 +3,25 @@
 //! ```text
 //! acceptor ── Connection ──┐
 //! any thread ── Push ──────┼──▶ the worker's queue ── one wake ──▶ the worker works off all letters in one go
+//! any thread ── Publish ───┤
 //! any thread ── Close ─────┘
 //! ```
 //!
 //! Invariants:
 //! - Letters of one sender are processed in the order in which they were posted.
 //! - The first letter into an empty queue wakes the worker; the others find it awake.
-//! - Posting never waits: the queue's lock is held only to add a letter, or to take all.
+//! - Posting never waits: the queue's lock is held only to add a letter, to take all, or to look through them.
+//! - Letters are numbered. A connection that has looked through the unread ones ([`Mailboxes::look`]) remembers up to
+//!   which number, and receives no message twice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
 use crate::base::lock::Mutex;
 use crate::core::client::ClientRecord;
+use crate::core::message::Published;
 
 /// A connected socket as the acceptor hands it over, not yet registered with any runtime.
 #[derive(Debug)]
@@ -47,6 +52,11 @@ pub enum Mail {
         /// for none.
         block: u64,
     },
+    /// A published message for clients of the worker.
+    Publish(Published),
+    /// The block of a transaction is known, for which messages wait: see
+    /// [`LaterBlock`](crate::core::message::LaterBlock).
+    Settled,
     /// Closes a connection at once, even with unsent output.
     Close {
         /// The connection's id.
@@ -57,8 +67,17 @@ pub enum Mail {
 /// The letters that one worker has not read.
 #[derive(Debug, Default)]
 struct Mailbox {
-    letters: Mutex<Vec<Mail>>,
+    queue: Mutex<Queue>,
+    /// How many letters are in it, to see without its lock that there are none.
+    unread: AtomicUsize,
     posted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    letters: Vec<Mail>,
+    /// The number of the first of them: how many were taken before.
+    first: u64,
 }
 
 /// The mailboxes of all workers.
@@ -78,8 +97,9 @@ impl Mailboxes {
     pub fn post(&self, worker: usize, letter: Mail) {
         let mailbox = &self.0[worker];
         let was_empty = {
-            let mut letters = mailbox.letters.lock();
+            let letters = &mut mailbox.queue.lock().letters;
             letters.push(letter);
+            mailbox.unread.store(letters.len(), Ordering::Release);
             letters.len() == 1
         };
         if was_empty {
@@ -87,16 +107,46 @@ impl Mailboxes {
         }
     }
 
-    /// Waits until there are letters for a worker, and moves all of them into `letters`, which must be empty.
-    pub async fn receive(&self, worker: usize, letters: &mut Vec<Mail>) {
+    /// Waits until there are letters for a worker, and moves all of them into `letters`, which must be empty. Returns
+    /// the number of the first.
+    pub async fn receive(&self, worker: usize, letters: &mut Vec<Mail>) -> u64 {
         let mailbox = &self.0[worker];
         loop {
-            std::mem::swap(&mut *mailbox.letters.lock(), letters);
-            if !letters.is_empty() {
-                return;
+            if let Some(first) = self.take(worker, letters) {
+                return first;
             }
             mailbox.posted.notified().await;
         }
+    }
+
+    /// The same without waiting; `None` if there are no letters.
+    fn take(&self, worker: usize, letters: &mut Vec<Mail>) -> Option<u64> {
+        let mailbox = &self.0[worker];
+        let mut queue = mailbox.queue.lock();
+        if queue.letters.is_empty() {
+            return None;
+        }
+        std::mem::swap(&mut queue.letters, letters);
+        mailbox.unread.store(0, Ordering::Release);
+        let first = queue.first;
+        queue.first += letters.len() as u64;
+        Some(first)
+    }
+
+    /// Whether a worker has unread letters.
+    #[inline]
+    pub fn has_unread(&self, worker: usize) -> bool {
+        self.0.get(worker).is_some_and(|mailbox| mailbox.unread.load(Ordering::Acquire) > 0)
+    }
+
+    /// Looks at the unread letters of a worker from this number on, in their order. They stay unread. Returns the
+    /// number of the next one to come.
+    pub fn look(&self, worker: usize, from: u64, mut at: impl FnMut(&Mail)) -> u64 {
+        let Some(mailbox) = self.0.get(worker) else { return from };
+        let queue = mailbox.queue.lock();
+        let seen = from.saturating_sub(queue.first).min(queue.letters.len() as u64) as usize;
+        queue.letters[seen..].iter().for_each(&mut at);
+        queue.first + queue.letters.len() as u64
     }
 }
 

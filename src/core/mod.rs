@@ -5,7 +5,8 @@
 //! - [`mod@unit`]: what a command does, until it is committed or taken back.
 //! - [`key_spec`]: where the keys of a command are.
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
-//! - [`mailbox`]: how one thread reaches what belongs to another.
+//! - [`mailbox`]: how one thread reaches what belongs to another; [`message`]: a published message on its way.
+//! - [`subscriber`]: subscriptions of a connection.
 //! - [`waiting`]: commands that wait for a key.
 //! - [`figures`]: what the server tells of itself.
 
@@ -20,10 +21,12 @@ pub mod help;
 pub mod hooks;
 pub mod key_spec;
 pub mod mailbox;
+pub mod message;
 pub mod server;
 pub mod slowlog;
 pub mod stats;
 pub mod stored_string;
+pub mod subscriber;
 pub mod table;
 mod undo;
 pub mod unit;

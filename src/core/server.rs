@@ -13,7 +13,9 @@ use crate::core::slowlog::SlowLog;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
+use crate::core::message::{Message, Needs, Published};
 use crate::core::{CommandError, Mail, Mailboxes, Table};
+use crate::events::channels::{Channels, Kind};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
 
@@ -63,6 +65,8 @@ pub struct Server {
     pub blocking: Blocking,
     /// How each worker, and through it each connection, is reached from any thread.
     pub mailboxes: Mailboxes,
+    /// Who has subscribed to which channel.
+    pub channels: Channels,
     /// When the server started, Unix ms.
     pub started_ms: i64,
     /// 40 hex digits, new at each start.
@@ -140,6 +144,26 @@ impl Server {
     pub fn push(&self, client: u64, bytes: Arc<[u8]>, block: u64) -> bool {
         let record = self.clients.get(client);
         record.map(|record| self.mailboxes.post(record.worker, Mail::Push { client, bytes, block })).is_some()
+    }
+
+    /// Publishes a message to all subscribers of a channel and of the patterns that match its name, from any thread.
+    /// Returns how many copies are sent. None leaves before `block` of the log is safe, whose content the message shows;
+    /// 0 for none.
+    ///
+    /// No shard may be locked, nor a lock of rank [`Rank::Channels`] or higher.
+    pub fn publish(&self, channel: &[u8], message: &[u8], block: u64) -> u64 {
+        self.publish_on(Kind::Channel, channel, message, || Needs::Block(block))
+    }
+
+    /// The same for a channel or a shard channel, and for a block that may not be known yet.
+    pub fn publish_on(&self, kind: Kind, channel: &[u8], text: &[u8], needs: impl FnOnce() -> Needs) -> u64 {
+        let mut needs = Some(needs);
+        let mut message: Option<Arc<Message>> = None;
+        self.channels.publish(kind, channel, |worker, receivers| {
+            let make = || Arc::new(Message::new(kind, channel, text, needs.take().map_or(Needs::Block(0), |needs| needs())));
+            let message = Arc::clone(message.get_or_insert_with(make));
+            self.mailboxes.post(worker, Mail::Publish(Published { message, receivers }));
+        })
     }
 
     /// Closes a connection, from any thread. False if there is no such client.

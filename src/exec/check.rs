@@ -56,6 +56,9 @@ impl<'g> Group<'g> {
                 return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));
             }
         }
+        if client.only_listens() && !entry.command.flags.has(flags::LISTENING) {
+            return Err(only_listens(entry));
+        }
         Ok(entry)
     }
 
@@ -150,6 +153,15 @@ impl<'g> Group<'g> {
         error_reply(self.server, error, out);
         settle_reply_mode(client, mark, out);
     }
+}
+
+/// The refusal of a command to a subscriber in RESP2.
+#[cold]
+pub(super) fn only_listens(entry: &CommandEntry) -> CommandError {
+    CommandError::err(format_args!(
+        "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        entry.full_name
+    ))
 }
 
 /// Whether this is a line of an HTTP request: a web page can make a browser send one here, with commands as its body.

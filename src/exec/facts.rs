@@ -40,10 +40,11 @@ pub(super) fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         limits,
         replaying: false,
         no_touch: false,
+        only_listens: false,
     }
 }
 
 pub(super) fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
     let no_touch = client.record.no_touch.load(Relaxed);
-    Facts { no_touch, ..facts_of(settings, limits, clock::now_ms()) }
+    Facts { no_touch, only_listens: client.only_listens(), ..facts_of(settings, limits, clock::now_ms()) }
 }

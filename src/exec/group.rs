@@ -77,6 +77,9 @@ impl Executor {
         let facts = facts_now(&self.settings, limits, client);
         let (mut group, all_keys, last_named) = self.group(facts, patience);
         let (server, stats) = (group.server, group.stats);
+        if client.is_subscriber() {
+            client.catch_up(server, out);
+        }
         let started = Instant::now();
         let plans = plan(server, client.db, calls, all_keys, last_named);
         let keys = &*all_keys;
@@ -140,7 +143,14 @@ impl Executor {
             }
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
-            if !matches!(entry.command.handler, Handler::Data(_)) {
+            if client.is_subscriber() {
+                // Messages that it has sent to itself come behind its reply.
+                client.catch_up(server, out);
+            }
+            if !client.late.is_empty() {
+                out.append(&mut client.late);
+            }
+            if changes_facts(entry.command) {
                 // It may have changed the facts for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
                 group.renew_facts(client);
             }
@@ -227,7 +237,8 @@ impl Group<'_> {
             }
             fail(self.server, &self.stats.commands[entry.index], &error, mark, out);
         }
-        settle_reply_mode(client, mark, out);
+        let is_pushed = entry.command.flags.has(flags::PUSHES);
+        settle_reply_mode(client, if is_pushed { out.mark() } else { mark }, out);
         Ok(())
     }
 
@@ -248,7 +259,7 @@ impl Group<'_> {
         self.count_time(entry, 1, took);
         self.note_time(entry, args, took, client);
         self.stats.commands[entry.index].calls.add_alone(1);
-        if !matches!(entry.command.handler, Handler::Data(_)) {
+        if changes_facts(entry.command) {
             self.renew_facts(client);
         }
     }
@@ -338,6 +349,12 @@ impl Group<'_> {
             self.server.saving.changes.fetch_add(dirty, Relaxed);
         }
     }
+}
+
+/// Whether the command may change the facts for the commands behind it.
+#[inline]
+fn changes_facts(command: &Command) -> bool {
+    !matches!(command.handler, Handler::Data(_)) && !command.flags.has(flags::KEEPS_FACTS)
 }
 
 /// Whether the command must run outside the gate: because it closes the gate, or because it is not a data command.

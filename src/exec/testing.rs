@@ -193,6 +193,7 @@ impl Runner {
             limits: self.limits,
             replaying: false,
             no_touch: self.no_touch,
+            only_listens: false,
         }
     }
 

@@ -215,6 +215,7 @@ impl<'a> Group<'a> {
         if self.unit.has_changed() {
             client.last_write_block = block;
         }
+        client.own_block = None;
         self.unit.end_spanning(self.scratch);
         self.retire();
         self.held = None;

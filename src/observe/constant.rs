@@ -121,11 +121,6 @@ constants! {
         "total_eviction_exceeded_time" = "0",
         "current_eviction_exceeded_time" = "0",
     }
-    "stats", "Channels are not built yet." {
-        "pubsub_channels" = "0",
-        "pubsub_patterns" = "0",
-        "pubsubshard_channels" = "0",
-    }
     "stats", "Nothing forks the process." {
         "latest_fork_usec" = "0",
         "total_forks" = "0",

@@ -6,6 +6,7 @@ use crate::core::Server;
 use crate::core::figures::{Figures, Look, Value};
 use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
 use crate::core::table::CommandEntry;
+use crate::events::channels::Kind;
 
 /// Adds the totals.
 pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
@@ -32,7 +33,15 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.constants(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     out.counter("keyspace_hits", sum(|c| c.hits.get()));
     out.counter("keyspace_misses", sum(|c| c.misses.get()));
-    out.constants(&["pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "latest_fork_usec", "total_forks"]);
+    let kinds = [
+        ("pubsub_channels", Kind::Channel),
+        ("pubsub_patterns", Kind::Pattern),
+        ("pubsubshard_channels", Kind::Shard),
+    ];
+    for (field, kind) in kinds {
+        out.gauge(field, look.server.channels.len(kind));
+    }
+    out.constants(&["latest_fork_usec", "total_forks"]);
     out.constants(&["migrate_cached_sockets", "slave_expires_tracked_keys", "active_defrag_hits"]);
     out.constants(&["active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
     out.counter("total_active_defrag_time", sum(|c| c.relocation_us.get()) / 1000);

@@ -148,6 +148,12 @@ impl Output {
         self.shared_len = 0;
     }
 
+    /// Everything as bytes, of an output without values by reference.
+    pub fn into_bytes(self) -> Vec<u8> {
+        debug_assert!(self.shared.is_empty());
+        self.bytes
+    }
+
     /// Appends raw bytes.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -196,8 +202,9 @@ impl Output {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    /// Appends a bulk string.
     #[inline]
-    fn bulk(&mut self, value: &[u8]) {
+    pub fn bulk(&mut self, value: &[u8]) {
         self.bytes.reserve(value.len() + 32);
         match value.len() {
             len @ 0..10 => self.bytes.extend_from_slice(&[b'$', b'0' + len as u8, b'\r', b'\n']),
@@ -230,9 +237,14 @@ impl Output {
     fn shared(&mut self, payload: SharedPayload) {
         let len = (*payload).as_ref().len();
         self.line(b'$', len as i64);
-        self.shared.push((self.bytes.len(), payload));
-        self.shared_len += len;
+        self.raw_shared(payload);
         self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends raw bytes by reference.
+    pub fn raw_shared(&mut self, payload: SharedPayload) {
+        self.shared_len += (*payload).as_ref().len();
+        self.shared.push((self.bytes.len(), payload));
     }
 
     /// An error reply.
@@ -407,6 +419,12 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// Pushes in place of a reply: as many as `fill` writes. In RESP2, which has no pushes, they are arrays.
+    pub fn pushes(self, fill: impl FnOnce(&mut Pushes<'_>)) -> Done {
+        fill(&mut Pushes { out: self.out, resp: self.resp });
+        Done(())
+    }
+
     /// No reply now. The connection waits and writes it later, or never, as `CLIENT REPLY` asks.
     pub fn withheld(self) -> Done {
         Done(())
@@ -507,6 +525,28 @@ fn open<'a>(out: &'a mut Output, resp: Resp, shape: Shape, len: usize) -> Elemen
         (Resp::V3, Shape::Map) => out.line(b'%', len as i64),
     }
     Elements { out, resp, due: elements }
+}
+
+/// Writes pushes.
+#[derive(Debug)]
+pub struct Pushes<'a> {
+    out: &'a mut Output,
+    resp: Resp,
+}
+
+impl Pushes<'_> {
+    /// Writes a push of `len` elements.
+    pub fn push(&mut self, len: usize, fill: impl FnOnce(&mut Elements<'_>)) {
+        self.out.line(if self.resp == Resp::V3 { b'>' } else { b'*' }, len as i64);
+        let mut elements = Elements { out: self.out, resp: self.resp, due: len };
+        fill(&mut elements);
+        elements.end();
+    }
+
+    /// Where to write a whole message.
+    pub fn output(&mut self) -> &mut Output {
+        self.out
+    }
 }
 
 /// Writes elements of an array whose length is not known yet.

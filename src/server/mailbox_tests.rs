@@ -1,4 +1,4 @@
-//! Tests of what reaches a connection from other threads: pushes and closing.
+//! Tests of what reaches a connection from other threads: pushes, messages and closing.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -72,6 +72,51 @@ fn pushes_reach_clients_of_all_workers_in_their_order() {
     assert!(push(&server, *id, 7));
     expect(stream, b">1\r\n:7\r\n");
     assert!(!push(&server, 1_000_000, 7), "there is no such client");
+}
+
+#[test]
+fn a_message_reaches_all_subscribers_of_all_workers_in_one_order() {
+    let (_storage, server, mut clients) = serving(FsyncPolicy::No);
+    clients.push(connect(&server, 0));
+    for (_, stream) in &mut clients {
+        ask(stream, "SUBSCRIBE news", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    }
+    ask(&mut clients[1].1, "PSUBSCRIBE n*", "*3\r\n$10\r\npsubscribe\r\n$2\r\nn*\r\n:2\r\n");
+    std::thread::scope(|scope| {
+        for sender in 0..2 {
+            let server = &server;
+            scope.spawn(move || {
+                for number in 100..300 {
+                    assert_eq!(server.publish(b"news", format!("{sender}{number}").as_bytes(), 0), 4);
+                }
+            });
+        }
+    });
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    for (at, (_, stream)) in clients.iter_mut().enumerate() {
+        let mut texts = Vec::new();
+        for _ in 0..400 {
+            expect(stream, b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$4\r\n");
+            let mut text = [0; 6];
+            stream.read_exact(&mut text).unwrap();
+            texts.push(String::from_utf8_lossy(&text[..4]).into_owned());
+            if at == 1 {
+                let copy = [b"*4\r\n$8\r\npmessage\r\n$2\r\nn*\r\n$4\r\nnews\r\n$4\r\n", &text[..]].concat();
+                expect(stream, &copy);
+            }
+        }
+        seen.push(texts);
+    }
+    assert!(seen.iter().all(|texts| *texts == seen[0]));
+    for sender in ["0", "1"] {
+        let own: Vec<&str> = seen[0].iter().filter_map(|text| text.strip_prefix(sender)).collect();
+        assert_eq!(own, (100..300).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+    assert_eq!(server.publish(b"other", b"x", 0), 0);
+    drop(clients);
+    while server.publish(b"news", b"x", 0) > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

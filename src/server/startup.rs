@@ -278,6 +278,7 @@ pub fn recover_from(
         listen_anew: Default::default(),
         active_expiry_off: Default::default(),
         blocking: Default::default(),
+        channels: Default::default(),
         mailboxes: Mailboxes::new(workers),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),

@@ -28,10 +28,11 @@ use super::connection::{Connection, UNAUTHENTICATED_UNSENT_MAX_BYTES, UNSENT_MAX
 use super::worker::Worker;
 use crate::base::logging;
 use crate::core::client::ReplyMode;
+use crate::core::message::Needs;
 use crate::exec::{GROUP_MAX, Ran};
 use crate::persist::FsyncPolicy;
 use crate::resp::request::Progress;
-use crate::resp::{Args, Output, Request};
+use crate::resp::{Args, Output, Request, Resp};
 
 /// The most bytes executed before other connections get their turn.
 const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
@@ -345,15 +346,21 @@ impl Connection {
             }
             return;
         }
+        let shown = std::mem::take(&mut self.client.borrow_mut().shown);
         // A failed log must not hold back reads, nor the errors that answer writes.
         let needs = if outbox.writes_refused { 0 } else { worker.server.store.journal().position() };
         drop(outbox);
-        self.hold(worker, needs);
+        self.hold(worker, needs, shown);
     }
 
-    /// Lets the flusher send the output once this block of the log is safe.
-    fn hold(self: &Rc<Self>, worker: &Worker, block: u64) {
-        let is_new = self.outbox.borrow_mut().hold(block);
+    /// Lets the flusher send the output once this block of the log is safe, and what else it needs.
+    fn hold(self: &Rc<Self>, worker: &Worker, block: u64, more: impl IntoIterator<Item = Needs>) {
+        let is_new = {
+            let mut outbox = self.outbox.borrow_mut();
+            let is_new = outbox.hold(block);
+            more.into_iter().for_each(|needs| outbox.hold_for(needs));
+            is_new
+        };
         if is_new {
             worker.turn.want_flush(self);
         }
@@ -362,19 +369,30 @@ impl Connection {
         }
     }
 
-    /// Sends a push, behind the earlier output, once this block of the log is safe.
-    pub fn push(self: &Rc<Self>, worker: &Worker, bytes: &[u8], block: u64) {
+    /// Sends a push, behind the earlier output, once what it needs is safe. `number` is that of the letter that brings
+    /// it; a client that has read the letter by itself receives nothing.
+    pub fn push(self: &Rc<Self>, worker: &Worker, number: u64, needs: &Needs, write: impl FnOnce(Resp, &mut Output)) {
         if self.state().is_over() || self.state() == State::Closing {
             return;
         }
+        let resp = {
+            let client = self.client.borrow();
+            if number < client.mail_seen {
+                return;
+            }
+            client.resp
+        };
         {
             let mut outbox = self.outbox.borrow_mut();
             if outbox.output.capacity() == 0 && outbox.output.is_empty() {
                 outbox.output = worker.turn.take_output();
             }
-            outbox.output.raw(bytes);
+            write(resp, &mut outbox.output);
         }
-        self.hold(worker, block);
+        match needs {
+            Needs::Block(block) => self.hold(worker, *block, []),
+            Needs::Later(_) => self.hold(worker, 0, [needs.clone()]),
+        }
     }
 }
 

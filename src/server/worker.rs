@@ -21,7 +21,9 @@ use crate::base::{clock, logging, slab};
 use crate::core::Server;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::{Accepted, Mail};
+use crate::core::message::{Needs, Published};
 use crate::exec::Executor;
+use crate::resp::{Output, Resp};
 use crate::server::socket::Stream;
 
 /// The most bytes of one read.
@@ -74,6 +76,7 @@ impl Worker {
     pub fn remove(&self, connection: &Connection) {
         let id = connection.record.id;
         connection.unwatch(&self.server);
+        connection.unsubscribe(&self.server);
         self.connections.borrow_mut().remove(&id);
         self.server.clients.remove(id);
     }
@@ -109,32 +112,52 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
 async fn read_mail(worker: Rc<Worker>) {
     let mut letters = Vec::new();
     loop {
-        worker.server.mailboxes.receive(worker.index, &mut letters).await;
-        read_each(&mut letters, |letter| read(&worker, letter));
+        let first = worker.server.mailboxes.receive(worker.index, &mut letters).await;
+        read_each(&mut letters, first, |number, letter| read(&worker, number, letter));
     }
 }
 
 /// Processes letters in order. A panic over one of them does not lose the others, which may be new connections.
-fn read_each(letters: &mut Vec<Mail>, mut read: impl FnMut(Mail)) {
-    for letter in letters.drain(..) {
-        if catch_unwind(AssertUnwindSafe(|| read(letter))).is_err() {
+fn read_each(letters: &mut Vec<Mail>, first: u64, mut read: impl FnMut(u64, Mail)) {
+    for (letter, number) in letters.drain(..).zip(first..) {
+        if catch_unwind(AssertUnwindSafe(|| read(number, letter))).is_err() {
             logging::warning(format_args!("BUG: a panic stopped the processing of a letter to a worker"));
         }
     }
 }
 
-fn read(worker: &Rc<Worker>, letter: Mail) {
+fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
     match letter {
         Mail::Connection { socket, record } => accept(worker, socket, record),
         Mail::Push { client, bytes, block } => {
             if let Some(connection) = worker.connection(client) {
-                connection.push(worker, &bytes, block);
+                connection.push(worker, number, &Needs::Block(block), |_, out| out.raw(&bytes));
             }
         }
+        Mail::Publish(published) => deliver(worker, number, &published),
+        Mail::Settled => worker.turn.want(),
         Mail::Close { client } => {
             if let Some(connection) = worker.connection(client) {
                 connection.close();
             }
+        }
+    }
+}
+
+/// Sends a message to those of the worker's clients who receive it.
+fn deliver(worker: &Rc<Worker>, number: u64, published: &Published) {
+    let needs = &published.message.needs;
+    let to = |client: u64, write: &dyn Fn(Resp, &mut Output)| {
+        if let Some(connection) = worker.connection(client) {
+            connection.push(worker, number, needs, write);
+        }
+    };
+    for client in &*published.receivers.channel {
+        to(*client, &|resp, out| published.write(resp, out));
+    }
+    for (pattern, clients) in &published.receivers.patterns {
+        for client in &**clients {
+            to(*client, &|resp, out| published.write_for_pattern(pattern, resp, out));
         }
     }
 }
@@ -259,8 +282,9 @@ mod tests {
     fn a_panic_over_one_letter_loses_no_other() {
         let mut letters: Vec<_> = (0..4).map(|client| Mail::Close { client }).collect();
         let mut seen = Vec::new();
-        read_each(&mut letters, |letter| {
+        read_each(&mut letters, 7, |number, letter| {
             let Mail::Close { client } = letter else { return };
+            assert_eq!(number, 7 + client);
             assert!(client != 1, "on purpose, over the second letter");
             seen.push(client);
         });

@@ -9,6 +9,7 @@ use crate::core::client::{ClientClass, ClientRecord, ReplyMode};
 use crate::core::{
     Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Table, categories, flags, help,
 };
+use crate::events::channels::Kind;
 use crate::resp::Reply;
 
 /// See the module.
@@ -222,13 +223,16 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
     let mut line = first.into_bytes();
     line.extend_from_slice(&labels.name);
     let rest = format!(
-        " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} qbuf={query} qbuf-free=0 argv-mem={arguments} \
+        " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} qbuf={query} qbuf-free=0 argv-mem={arguments} \
          multi-mem={queued} rbs=0 rbp=0 obl={output} oll=0 omem={output} tot-mem={} events={} cmd={command} user={} \
          redir=-1 resp={} lib-name=",
         seconds_since(record.created_ms),
         seconds_since(record.active_ms.load(Relaxed)),
         flags_of(record),
         record.db.load(Relaxed),
+        record.subscriptions[Kind::Channel as usize].load(Relaxed),
+        record.subscriptions[Kind::Pattern as usize].load(Relaxed),
+        record.subscriptions[Kind::Shard as usize].load(Relaxed),
         record.queued.load(Relaxed) as i64 - 1,
         record.watching.load(Relaxed),
         record.memory(),
@@ -253,6 +257,7 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
 /// The letters of a connection's state, in Redis' order.
 fn flags_of(record: &ClientRecord) -> String {
     let letters = [
+        ('P', record.class() == ClientClass::Pubsub),
         ('b', record.blocked.load(Relaxed)),
         ('x', record.queued.load(Relaxed) > 0),
         ('U', record.unix_socket),

@@ -261,7 +261,7 @@ fn keys_of<'a>(table: &Table, args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)
         Err(_) => return Err(CommandError::Text("ERR Invalid command specified")),
     };
     let command = entry.command;
-    if command.keys.0.is_empty() {
+    if !command.keys.is_any() {
         return Err(CommandError::Text("ERR The command has no key arguments"));
     }
     if !command.arity.accepts(args.len()) {

@@ -144,7 +144,7 @@ fn greeting(client: &Client, reply: Reply<'_>) -> crate::resp::Done {
 static QUIT: Command = Command {
     name: "QUIT",
     arity: Arity::AtLeast(1),
-    flags: HANDSHAKE.or(flags::NOT_QUEUED),
+    flags: HANDSHAKE.or(flags::NOT_QUEUED).or(flags::LISTENING),
     categories: categories::CONNECTION,
     handler: Handler::Session(quit),
     group: "connection",
@@ -160,7 +160,7 @@ fn quit(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 static RESET: Command = Command {
     name: "RESET",
     arity: Arity::Exactly(1),
-    flags: HANDSHAKE.or(flags::NOT_QUEUED),
+    flags: HANDSHAKE.or(flags::NOT_QUEUED).or(flags::LISTENING),
     categories: categories::CONNECTION,
     handler: Handler::Session(reset),
     since: "6.2.0",
@@ -172,6 +172,7 @@ static RESET: Command = Command {
 fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     call.client.end_transaction();
     call.client.unwatch(&call.server.keyspace);
+    call.client.unsubscribe_some(call.server, usize::MAX);
     call.client.reset(call.server.users.of_new_connection());
     Ok(reply.in_version(call.client.resp).simple("RESET"))
 }

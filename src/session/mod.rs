@@ -13,6 +13,7 @@ pub mod config;
 pub mod connection_commands;
 pub mod debug;
 pub mod memory_commands;
+mod pubsub_commands;
 mod slowlog_commands;
 pub mod syntax;
 pub mod title;
@@ -29,6 +30,7 @@ pub static GROUPS: &[&[&Command]] = &[
     admin::COMMANDS,
     debug::COMMANDS,
     memory_commands::COMMANDS,
+    pubsub_commands::COMMANDS,
     slowlog_commands::COMMANDS,
     transaction_commands::COMMANDS,
 ];

@@ -127,6 +127,7 @@ fn server(lines: &str) -> Server {
         active_expiry_off: Default::default(),
         listen_anew: Default::default(),
         blocking: Default::default(),
+        channels: Default::default(),
         mailboxes: crate::core::Mailboxes::new(1),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),

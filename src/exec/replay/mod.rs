@@ -116,6 +116,7 @@ impl Replayer {
             limits: *limits,
             replaying: true,
             no_touch: true,
+            only_listens: false,
         };
         let outcome = work(&mut Db::new(held, unit, scratch, db, &facts));
         unit.end(scratch);

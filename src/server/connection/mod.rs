@@ -55,6 +55,9 @@ const UNAUTHENTICATED_QUERY_MAX_BYTES: u64 = 1 << 20;
 /// How much of its input is read at a time, in bytes.
 const UNAUTHENTICATED_READ_MAX_BYTES: usize = 4096;
 
+/// How many channels a connection that has ended leaves before others get their turn.
+const LEFT_PER_TURN: usize = 1000;
+
 /// A connection, shared by its task and the flusher.
 #[derive(Debug)]
 pub struct Connection {
@@ -138,7 +141,7 @@ impl Connection {
 
     /// The block of the log that must be safe before its replies may leave.
     pub(super) fn needs_block(&self) -> u64 {
-        self.outbox.borrow().needs_block
+        self.outbox.borrow_mut().needs_block()
     }
 
     /// Whether its replies wait for the log.
@@ -354,6 +357,16 @@ impl Connection {
         }
     }
 
+    /// Leaves some of its channels, because the connection has ended. Returns whether there are more.
+    fn unsubscribe_some(&self, server: &Server, limit: usize) -> bool {
+        self.client.try_borrow_mut().is_ok_and(|mut client| client.unsubscribe_some(server, limit))
+    }
+
+    /// Leaves all its channels, because the connection has ended.
+    pub fn unsubscribe(&self, server: &Server) {
+        self.unsubscribe_some(server, usize::MAX);
+    }
+
     /// Stops watching all keys, because the connection has ended.
     pub fn unwatch(&self, server: &Server) {
         // After a panic in the middle of a command, the client stays borrowed.
@@ -478,6 +491,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
         // If it stayed in its queue, it would run a second time.
         worker.parking.leave(&connection);
         connection.execute_rest(&worker).await;
+    }
+    while connection.unsubscribe_some(&worker.server, LEFT_PER_TURN) {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::base::clock;
 use crate::base::config::OutputLimit;
 use crate::core::client::ClientRecord;
+use crate::core::message::Needs;
 use crate::core::stats::WorkerCounters;
 use crate::resp::Output;
 use crate::server::socket::Stream;
@@ -53,7 +54,9 @@ pub struct Outbox {
     /// What keeps them.
     pub sending: Sending,
     /// The block of the log that must be safe before they may leave.
-    pub needs_block: u64,
+    needs_block: u64,
+    /// The blocks of running transactions that must be safe, too.
+    needs_later: Vec<Needs>,
     /// Whether the log had failed all the time while the last commands ran, so that no write is among them.
     pub writes_refused: bool,
     /// Since when more than the soft limit is unsent, Unix ms; 0 if it is not.
@@ -67,6 +70,7 @@ impl Default for Outbox {
             sent: 0,
             sending: Sending::Nothing,
             needs_block: 0,
+            needs_later: Vec::new(),
             writes_refused: false,
             over_soft_limit_since_ms: 0,
         }
@@ -87,11 +91,33 @@ impl Outbox {
         !was_held
     }
 
+    /// Has the output that is held wait for this, too.
+    pub fn hold_for(&mut self, needs: Needs) {
+        match needs.block() {
+            u64::MAX => self.needs_later.push(needs),
+            block => self.needs_block = self.needs_block.max(block),
+        }
+    }
+
+    /// The block of the log that must be safe before the output may leave; `u64::MAX` while it is not known.
+    pub fn needs_block(&mut self) -> u64 {
+        let block = &mut self.needs_block;
+        self.needs_later.retain(|needs| match needs.block() {
+            u64::MAX => true,
+            known => {
+                *block = known.max(*block);
+                false
+            }
+        });
+        if self.needs_later.is_empty() { self.needs_block } else { u64::MAX }
+    }
+
     /// Drops the output, which nobody will read.
     pub fn discard(&mut self) {
         self.output.clear();
         self.sent = 0;
         self.sending = Sending::Nothing;
+        self.needs_later.clear();
     }
 
     /// Gives the empty buffer away.

@@ -1,0 +1,131 @@
+//! What makes a connection a subscriber, and how it catches up with messages that its worker has not delivered yet.
+//!
+//! Messages come as letters to the worker, which delivers them between commands. Where their place among the replies
+//! of a connection matters, the connection looks through the unread letters itself: after a command of its own that
+//! may have sent it something, and before it leaves a channel.
+//!
+//! Invariants:
+//! - A subscriber receives every message that was published while it was registered, once, in the channel's order,
+//!   before the confirmation that it has left the channel.
+//! - It counts as [`ClientClass::Pubsub`] exactly while it has subscriptions.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::core::client::{Client, ClientClass};
+use crate::core::message::{LaterBlock, Needs};
+use crate::core::{Mail, Server};
+use crate::events::channels::{Kind, Name};
+use crate::resp::{Output, Resp};
+
+impl Client {
+    /// Whether it has subscriptions.
+    #[inline]
+    pub fn is_subscriber(&self) -> bool {
+        self.record.class() == ClientClass::Pubsub
+    }
+
+    /// Whether it may only subscribe, unsubscribe and the like, because in RESP2 a message cannot be told from a reply.
+    #[inline]
+    pub fn only_listens(&self) -> bool {
+        self.resp == Resp::V2 && self.is_subscriber()
+    }
+
+    /// How many subscriptions the confirmation of one of this kind tells: shard channels are counted apart.
+    pub fn told_count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Shard => self.subscriptions.len(kind),
+            _ => self.subscriptions.len(Kind::Channel) + self.subscriptions.len(Kind::Pattern),
+        }
+    }
+
+    /// Subscribes, unless it has already.
+    pub fn subscribe(&mut self, server: &Server, kind: Kind, name: &[u8]) {
+        if self.subscriptions.has(kind, name) {
+            return;
+        }
+        let name = server.channels.subscribe(kind, name, self.record.worker, self.record.id);
+        let bytes = self.subscriptions.add(kind, name);
+        self.record.subscribed_bytes.fetch_add(bytes as u64, Relaxed);
+        self.record.subscriptions[kind as usize].fetch_add(1, Relaxed);
+        self.record.set_class(ClientClass::Pubsub);
+    }
+
+    /// Leaves a channel or pattern. Messages that were published before may still be unread: see
+    /// [`Client::catch_up`]. Returns whether it was a subscriber.
+    pub fn unsubscribe(&mut self, server: &Server, kind: Kind, name: &[u8]) -> bool {
+        let Some(bytes) = self.subscriptions.remove(kind, name) else { return false };
+        server.channels.unsubscribe(kind, name, self.record.worker, self.record.id);
+        self.record.subscribed_bytes.fetch_sub(bytes as u64, Relaxed);
+        self.record.subscriptions[kind as usize].fetch_sub(1, Relaxed);
+        if self.subscriptions.is_empty() {
+            self.record.set_class(ClientClass::Normal);
+        }
+        true
+    }
+
+    /// Leaves up to `limit` channels and patterns, for a connection that ends or is reset. Returns whether any remain.
+    pub fn unsubscribe_some(&mut self, server: &Server, limit: usize) -> bool {
+        for kind in Kind::ALL {
+            let names: Vec<Name> = self.subscriptions.of(kind).take(limit).cloned().collect();
+            for name in &names {
+                self.unsubscribe(server, kind, name);
+            }
+        }
+        !self.subscriptions.is_empty()
+    }
+
+    /// Writes what the worker has received for this client and not delivered yet, all in order.
+    pub fn catch_up(&mut self, server: &Server, out: &mut Output) {
+        let (worker, client, resp) = (self.record.worker, self.record.id, self.resp);
+        if !server.mailboxes.has_unread(worker) {
+            return;
+        }
+        let shown = &mut self.shown;
+        let out = if self.in_exec { &mut self.late } else { out };
+        self.mail_seen = server.mailboxes.look(worker, self.mail_seen, |letter| match letter {
+            Mail::Publish(published) if published.write_all(client, resp, out) => {
+                shown.push(published.message.needs.clone());
+            }
+            Mail::Push { client: to, bytes, block } if *to == client => {
+                out.raw(bytes);
+                shown.push(Needs::Block(*block));
+            }
+            _ => {}
+        });
+    }
+}
+
+/// The block of a running transaction, for which the messages that it has published wait.
+pub struct OwnBlock {
+    block: Arc<LaterBlock>,
+    server: Arc<Server>,
+}
+
+impl OwnBlock {
+    /// The block of the transaction that has just begun to publish.
+    pub fn new(server: &Arc<Server>) -> Self {
+        OwnBlock { block: Arc::default(), server: Arc::clone(server) }
+    }
+
+    /// What its messages need.
+    pub fn needs(&self) -> Needs {
+        Needs::Later(Arc::clone(&self.block))
+    }
+}
+
+impl Drop for OwnBlock {
+    /// The transaction has ended, perhaps by a panic: everything that it has logged is in the journal by now.
+    fn drop(&mut self) {
+        self.block.settle(self.server.store.journal().position());
+        for worker in 0..self.server.workers.len() {
+            self.server.mailboxes.post(worker, Mail::Settled);
+        }
+    }
+}
+
+impl std::fmt::Debug for OwnBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.block.fmt(f)
+    }
+}

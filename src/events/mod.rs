@@ -1,0 +1,5 @@
+//! What clients listen to: who has subscribed to which channel.
+//!
+//! Registers only. They know clients and workers by number, and neither the server nor a connection.
+
+pub mod channels;

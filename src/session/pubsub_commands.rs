@@ -1,0 +1,290 @@
+//! Channels: SUBSCRIBE and its kind, PUBLISH, and PUBSUB, which describes them.
+
+use crate::core::command::Handler::Session;
+use crate::core::message::Needs;
+use crate::core::subscriber::OwnBlock;
+use crate::core::{
+    Arity, Command, CommandError, Flags, Handler, KeySpec, Keys, Outcome, SessionCall, flags, help,
+};
+use crate::events::channels::{Kind, Name};
+use crate::resp::Reply;
+
+/// See the module.
+pub(super) static COMMANDS: &[&Command] = &[
+    &PSUBSCRIBE,
+    &PUBLISH,
+    &PUBSUB,
+    &PUNSUBSCRIBE,
+    &SPUBLISH,
+    &SSUBSCRIBE,
+    &SUBSCRIBE,
+    &SUNSUBSCRIBE,
+    &UNSUBSCRIBE,
+];
+
+const SUBSCRIBING: Flags =
+    flags::PUBSUB.or(flags::NOSCRIPT).or(flags::LOADING).or(flags::STALE).or(flags::PUSHES).or(flags::LISTENING);
+const PUBLISHING: Flags =
+    flags::PUBSUB.or(flags::LOADING).or(flags::STALE).or(flags::FAST).or(flags::KEEPS_FACTS);
+const DESCRIBING: Flags = flags::PUBSUB.or(flags::LOADING).or(flags::STALE);
+
+static SUBSCRIBE: Command = Command {
+    name: "SUBSCRIBE",
+    arity: Arity::AtLeast(2),
+    flags: SUBSCRIBING,
+    handler: Session(|call, reply| subscribe(call, reply, Kind::Channel, b"subscribe")),
+    since: "2.0.0",
+    group: "pubsub",
+    complexity: "O(N), when N is the number of channels",
+    syntax: "channel [channel ...]",
+    summary: "Receives the messages of these channels from now on.",
+    ..Command::DEFAULT
+};
+
+static PSUBSCRIBE: Command = Command {
+    name: "PSUBSCRIBE",
+    handler: Session(|call, reply| subscribe(call, reply, Kind::Pattern, b"psubscribe")),
+    complexity: "O(N), when N is the number of patterns",
+    syntax: "pattern [pattern ...]",
+    summary: "Receives the messages of all channels whose names match these patterns.",
+    ..SUBSCRIBE
+};
+
+static SSUBSCRIBE: Command = Command {
+    name: "SSUBSCRIBE",
+    keys: Keys(&[KeySpec::range(1, -1, 1, "not_key")]),
+    handler: Session(|call, reply| subscribe(call, reply, Kind::Shard, b"ssubscribe")),
+    since: "7.0.0",
+    complexity: "O(N), when N is the number of shard channels",
+    syntax: "shardchannel [shardchannel ...]",
+    summary: "Receives the messages of these shard channels from now on.",
+    ..SUBSCRIBE
+};
+
+fn subscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &[u8]) -> Outcome {
+    let (server, client) = (call.server, &mut *call.client);
+    Ok(reply.pushes(|pushes| {
+        for name in call.args.from(1) {
+            client.subscribe(server, kind, name);
+            let count = client.told_count(kind);
+            pushes.push(3, |confirmation| {
+                confirmation.bulk(told);
+                confirmation.bulk(name);
+                confirmation.int(count as i64);
+            });
+        }
+    }))
+}
+
+static UNSUBSCRIBE: Command = Command {
+    name: "UNSUBSCRIBE",
+    arity: Arity::AtLeast(1),
+    handler: Session(|call, reply| unsubscribe(call, reply, Kind::Channel, b"unsubscribe")),
+    syntax: "[channel [channel ...]]",
+    summary: "Leaves these channels, or all.",
+    ..SUBSCRIBE
+};
+
+static PUNSUBSCRIBE: Command = Command {
+    name: "PUNSUBSCRIBE",
+    handler: Session(|call, reply| unsubscribe(call, reply, Kind::Pattern, b"punsubscribe")),
+    complexity: "O(N), when N is the number of patterns",
+    syntax: "[pattern [pattern ...]]",
+    summary: "Leaves these patterns, or all.",
+    ..UNSUBSCRIBE
+};
+
+static SUNSUBSCRIBE: Command = Command {
+    name: "SUNSUBSCRIBE",
+    keys: Keys(&[KeySpec::range(1, -1, 1, "not_key")]),
+    handler: Session(|call, reply| unsubscribe(call, reply, Kind::Shard, b"sunsubscribe")),
+    since: "7.0.0",
+    complexity: "O(N), when N is the number of shard channels",
+    syntax: "[shardchannel [shardchannel ...]]",
+    summary: "Leaves these shard channels, or all.",
+    ..UNSUBSCRIBE
+};
+
+fn unsubscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &[u8]) -> Outcome {
+    let (server, client) = (call.server, &mut *call.client);
+    let all: Vec<Name>;
+    let names: Vec<&[u8]> = match call.args.len() {
+        1 => {
+            all = client.subscriptions.of(kind).cloned().collect();
+            all.iter().map(|name| &**name).collect()
+        }
+        _ => call.args.from(1).collect(),
+    };
+    Ok(reply.pushes(|pushes| {
+        let mut counts = Vec::with_capacity(names.len());
+        for name in &names {
+            client.unsubscribe(server, kind, name);
+            counts.push(client.told_count(kind));
+        }
+        // What was published before comes before the confirmation.
+        client.catch_up(server, pushes.output());
+        if names.is_empty() {
+            let count = client.told_count(kind);
+            pushes.push(3, |confirmation| {
+                confirmation.bulk(told);
+                confirmation.null();
+                confirmation.int(count as i64);
+            });
+        }
+        for (name, count) in names.iter().zip(counts) {
+            pushes.push(3, |confirmation| {
+                confirmation.bulk(told);
+                confirmation.bulk(name);
+                confirmation.int(count as i64);
+            });
+        }
+    }))
+}
+
+static PUBLISH: Command = Command {
+    name: "PUBLISH",
+    arity: Arity::Exactly(3),
+    flags: PUBLISHING,
+    handler: Session(|call, reply| publish(call, reply, Kind::Channel)),
+    since: "2.0.0",
+    group: "pubsub",
+    complexity: "O(log N), when N is the number of patterns; each worker sends the copies to its own clients",
+    syntax: "channel message",
+    summary: "Sends a message to all who have subscribed to the channel or to a pattern that matches its name.",
+    ..Command::DEFAULT
+};
+
+static SPUBLISH: Command = Command {
+    name: "SPUBLISH",
+    keys: Keys(&[KeySpec::range(1, 1, 1, "not_key")]),
+    handler: Session(|call, reply| publish(call, reply, Kind::Shard)),
+    since: "7.0.0",
+    complexity: "O(1); each worker sends the copies to its own clients",
+    syntax: "shardchannel message",
+    summary: "Sends a message to all who have subscribed to the shard channel.",
+    ..PUBLISH
+};
+
+fn publish(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind) -> Outcome {
+    let (server, client) = (call.server, &mut *call.client);
+    let (channel, text) = (call.args.at(1), call.args.at(2));
+    // The message may show anything that its sender has written or seen.
+    let copies = match client.in_exec {
+        false => server.publish_on(kind, channel, text, || Needs::Block(server.store.journal().position())),
+        true => {
+            let own = &mut client.own_block;
+            server.publish_on(kind, channel, text, || own.get_or_insert_with(|| OwnBlock::new(server)).needs())
+        }
+    };
+    Ok(reply.int(copies as i64))
+}
+
+static PUBSUB: Command = Command {
+    name: "PUBSUB",
+    arity: Arity::AtLeast(2),
+    handler: Handler::Container(&[&CHANNELS, &HELP, &NUMPAT, &NUMSUB, &SHARDCHANNELS, &SHARDNUMSUB]),
+    since: "2.8.0",
+    group: "pubsub",
+    complexity: "Depends on subcommand.",
+    summary: "Commands about channels and their subscribers.",
+    ..Command::DEFAULT
+};
+
+static CHANNELS: Command = Command {
+    name: "CHANNELS",
+    flags: DESCRIBING,
+    handler: Session(|call, reply| channels(call, reply, Kind::Channel)),
+    complexity: "O(N), when N is the number of channels",
+    syntax: "[pattern]",
+    summary: "The channels with subscribers.",
+    ..PUBSUB
+};
+
+static SHARDCHANNELS: Command = Command {
+    name: "SHARDCHANNELS",
+    handler: Session(|call, reply| channels(call, reply, Kind::Shard)),
+    since: "7.0.0",
+    complexity: "O(N), when N is the number of shard channels",
+    summary: "The shard channels with subscribers.",
+    ..CHANNELS
+};
+
+fn channels(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind) -> Outcome {
+    if call.args.len() > 3 {
+        return Err(CommandError::subcommand_syntax(call.args.at(1), "PUBSUB"));
+    }
+    let names = call.server.channels.list(kind, call.args.get(2));
+    let mut elements = reply.array(names.len());
+    names.iter().for_each(|name| elements.bulk(name));
+    Ok(elements.done())
+}
+
+static NUMSUB: Command = Command {
+    name: "NUMSUB",
+    handler: Session(|call, reply| numsub(call, reply, Kind::Channel)),
+    complexity: "O(N), when N is the number of channels asked for",
+    syntax: "[channel [channel ...]]",
+    summary: "How many clients have subscribed to each of these channels, not counting patterns.",
+    ..CHANNELS
+};
+
+static SHARDNUMSUB: Command = Command {
+    name: "SHARDNUMSUB",
+    handler: Session(|call, reply| numsub(call, reply, Kind::Shard)),
+    since: "7.0.0",
+    complexity: "O(N), when N is the number of shard channels asked for",
+    syntax: "[shardchannel [shardchannel ...]]",
+    summary: "How many clients have subscribed to each of these shard channels.",
+    ..CHANNELS
+};
+
+fn numsub(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind) -> Outcome {
+    let names = call.args.from(2);
+    let mut pairs = reply.array(2 * (call.args.len() - 2));
+    for name in names {
+        pairs.bulk(name);
+        pairs.int(call.server.channels.subscribers(kind, name) as i64);
+    }
+    Ok(pairs.done())
+}
+
+static NUMPAT: Command = Command {
+    name: "NUMPAT",
+    arity: Arity::Exactly(2),
+    handler: Session(|call, reply| Ok(reply.int(call.server.channels.len(Kind::Pattern) as i64))),
+    complexity: "O(1)",
+    syntax: "",
+    summary: "How many different patterns have subscribers.",
+    ..CHANNELS
+};
+
+static HELP: Command = Command {
+    name: "HELP",
+    arity: Arity::Exactly(2),
+    flags: flags::LOADING.or(flags::STALE),
+    handler: Session(pubsub_help),
+    since: "6.2.0",
+    complexity: "O(1)",
+    summary: "What the subcommands do.",
+    ..PUBSUB
+};
+
+fn pubsub_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    help(
+        reply,
+        "PUBSUB",
+        &[
+            "CHANNELS [<pattern>]",
+            "    Return the currently active channels matching a <pattern> (default: '*').",
+            "NUMPAT",
+            "    Return number of subscriptions to patterns.",
+            "NUMSUB [<channel> ...]",
+            "    Return the number of subscribers for the specified channels, excluding",
+            "    pattern subscriptions(default: no channels).",
+            "SHARDCHANNELS [<pattern>]",
+            "    Return the currently active shard level channels matching a <pattern> (default: '*').",
+            "SHARDNUMSUB [<shardchannel> ...]",
+            "    Return the number of subscribers for the specified shard level channel(s)",
+        ],
+    )
+}
