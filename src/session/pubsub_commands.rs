@@ -156,7 +156,7 @@ static PUBLISH: Command = Command {
 
 static SPUBLISH: Command = Command {
     name: "SPUBLISH",
-    keys: Keys(&[KeySpec::range(1, 1, 1, "not_key")]),
+    keys: Keys(&[KeySpec::at(1, "not_key")]),
     handler: Session(|call, reply| publish(call, reply, Kind::Shard)),
     since: "7.0.0",
     complexity: "O(1); each worker sends the copies to its own clients",
