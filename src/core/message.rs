@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_copy_is_as_its_receiver_speaks() {
-        let receivers = Receivers { channel: Arc::new(vec![1, 3]), patterns: vec![(b"c*"[..].into(), Arc::new(vec![3]))] };
+        let receivers =
+            Receivers { channel: Arc::new(vec![1, 3]), patterns: vec![(b"c*"[..].into(), Arc::new(vec![3]))] };
         let message = Arc::new(Message::new(Kind::Channel, b"ch", b"hello", Needs::Block(0)));
         let published = Published { message, receivers };
         let written = |client, resp| {

@@ -9,11 +9,11 @@ use crate::base::lock::{Mutex, Rank};
 use crate::base::config::{Config, Settings};
 use crate::core::client::Clients;
 use crate::core::hooks::{Hook, Hooks};
+use crate::core::message::{Message, Needs, Published};
 use crate::core::slowlog::SlowLog;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
-use crate::core::message::{Message, Needs, Published};
 use crate::core::{CommandError, Mail, Mailboxes, Table};
 use crate::events::channels::{Channels, Kind};
 use crate::keyspace::{Gate, Keyspace};
@@ -160,7 +160,8 @@ impl Server {
         let mut needs = Some(needs);
         let mut message: Option<Arc<Message>> = None;
         self.channels.publish(kind, channel, |worker, receivers| {
-            let make = || Arc::new(Message::new(kind, channel, text, needs.take().map_or(Needs::Block(0), |needs| needs())));
+            let make =
+                || Arc::new(Message::new(kind, channel, text, needs.take().map_or(Needs::Block(0), |needs| needs())));
             let message = Arc::clone(message.get_or_insert_with(make));
             self.mailboxes.post(worker, Mail::Publish(Published { message, receivers }));
         })

@@ -210,7 +210,8 @@ fn upper_case<'a>(name: &[u8], upper: &'a mut [u8; NAME_MAX]) -> Option<&'a [u8]
 impl CommandEntry {
     fn new(command: &'static Command, full_name: String, index: usize) -> Self {
         let data = matches!(command.handler, Handler::Data(_));
-        let is_quick = (data || command.flags.has(flags::KEEPS_FACTS)) && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
+        let is_quick = (data || command.flags.has(flags::KEEPS_FACTS))
+            && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
         let only_key = command.keys.only();
         let is_plain_read = is_quick
             && only_key.is_some()

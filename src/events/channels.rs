@@ -336,7 +336,8 @@ mod tests {
         channels.subscribe(Kind::Pattern, b"other*", 0, 5);
         channels.subscribe(Kind::Shard, b"news", 0, 7);
         let of_patterns = |text: &str| vec![text.to_owned()];
-        let expected = vec![(0, vec![3, 5], of_patterns("n?ws 5")), (1, vec![2], vec![]), (2, vec![], of_patterns("n* 9"))];
+        let expected =
+            vec![(0, vec![3, 5], of_patterns("n?ws 5")), (1, vec![2], vec![]), (2, vec![], of_patterns("n* 9"))];
         assert_eq!(publish(&channels, Kind::Channel, "news"), (expected, 5));
         assert_eq!(publish(&channels, Kind::Shard, "news"), (vec![(0, vec![7], vec![])], 1));
         assert_eq!(channels.subscribers(Kind::Channel, b"news"), 3);

@@ -33,11 +33,8 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.constants(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     out.counter("keyspace_hits", sum(|c| c.hits.get()));
     out.counter("keyspace_misses", sum(|c| c.misses.get()));
-    let kinds = [
-        ("pubsub_channels", Kind::Channel),
-        ("pubsub_patterns", Kind::Pattern),
-        ("pubsubshard_channels", Kind::Shard),
-    ];
+    let kinds =
+        [("pubsub_channels", Kind::Channel), ("pubsub_patterns", Kind::Pattern), ("pubsubshard_channels", Kind::Shard)];
     for (field, kind) in kinds {
         out.gauge(field, look.server.channels.len(kind));
     }

@@ -3,29 +3,17 @@
 use crate::core::command::Handler::Session;
 use crate::core::message::Needs;
 use crate::core::subscriber::OwnBlock;
-use crate::core::{
-    Arity, Command, CommandError, Flags, Handler, KeySpec, Keys, Outcome, SessionCall, flags, help,
-};
+use crate::core::{Arity, Command, CommandError, Flags, Handler, KeySpec, Keys, Outcome, SessionCall, flags, help};
 use crate::events::channels::{Kind, Name};
 use crate::resp::Reply;
 
 /// See the module.
-pub(super) static COMMANDS: &[&Command] = &[
-    &PSUBSCRIBE,
-    &PUBLISH,
-    &PUBSUB,
-    &PUNSUBSCRIBE,
-    &SPUBLISH,
-    &SSUBSCRIBE,
-    &SUBSCRIBE,
-    &SUNSUBSCRIBE,
-    &UNSUBSCRIBE,
-];
+pub(super) static COMMANDS: &[&Command] =
+    &[&PSUBSCRIBE, &PUBLISH, &PUBSUB, &PUNSUBSCRIBE, &SPUBLISH, &SSUBSCRIBE, &SUBSCRIBE, &SUNSUBSCRIBE, &UNSUBSCRIBE];
 
 const SUBSCRIBING: Flags =
     flags::PUBSUB.or(flags::NOSCRIPT).or(flags::LOADING).or(flags::STALE).or(flags::PUSHES).or(flags::LISTENING);
-const PUBLISHING: Flags =
-    flags::PUBSUB.or(flags::LOADING).or(flags::STALE).or(flags::FAST).or(flags::KEEPS_FACTS);
+const PUBLISHING: Flags = flags::PUBSUB.or(flags::LOADING).or(flags::STALE).or(flags::FAST).or(flags::KEEPS_FACTS);
 const DESCRIBING: Flags = flags::PUBSUB.or(flags::LOADING).or(flags::STALE);
 
 static SUBSCRIBE: Command = Command {
