@@ -78,6 +78,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
             "src/core/mailbox.rs",
             "src/core/server.rs",
             "src/core/slowlog.rs",
+            "src/core/subscriber.rs",
             "src/core/table.rs",
             "src/core/waiting.rs",
         ],

@@ -43,7 +43,7 @@ pub struct Facts {
     pub replaying: bool,
     /// Whether reads leave access times unchanged (`CLIENT NO-TOUCH`, `OBJECT` and the like).
     pub no_touch: bool,
-    /// Whether the connection is a subscriber in RESP2: see [`Client::only_listens`](crate::core::Client::only_listens).
+    /// Whether the connection is a subscriber in RESP2: [`Client::only_listens`](crate::core::Client::only_listens).
     pub only_listens: bool,
 }
 

@@ -147,8 +147,8 @@ impl Server {
     }
 
     /// Publishes a message to all subscribers of a channel and of the patterns that match its name, from any thread.
-    /// Returns how many copies are sent. None leaves before `block` of the log is safe, whose content the message shows;
-    /// 0 for none.
+    /// Returns how many copies are sent. None leaves before `block` of the log is safe, whose content the message
+    /// shows; 0 for none.
     ///
     /// No shard may be locked, nor a lock of rank [`Rank::Channels`] or higher.
     pub fn publish(&self, channel: &[u8], message: &[u8], block: u64) -> u64 {

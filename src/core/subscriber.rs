@@ -75,6 +75,18 @@ impl Client {
         !self.subscriptions.is_empty()
     }
 
+    /// Catches up if it is a subscriber: before its commands, and after each, so that messages that it has sent to
+    /// itself come right behind the reply.
+    #[inline]
+    pub fn hear(&mut self, server: &Server, out: &mut Output) {
+        if self.is_subscriber() {
+            self.catch_up(server, out);
+        }
+        if !self.late.is_empty() {
+            out.append(&mut self.late);
+        }
+    }
+
     /// Writes what the worker has received for this client and not delivered yet, all in order.
     pub fn catch_up(&mut self, server: &Server, out: &mut Output) {
         let (worker, client, resp) = (self.record.worker, self.record.id, self.resp);

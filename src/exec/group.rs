@@ -77,9 +77,7 @@ impl Executor {
         let facts = facts_now(&self.settings, limits, client);
         let (mut group, all_keys, last_named) = self.group(facts, patience);
         let (server, stats) = (group.server, group.stats);
-        if client.is_subscriber() {
-            client.catch_up(server, out);
-        }
+        client.hear(server, out);
         let started = Instant::now();
         let plans = plan(server, client.db, calls, all_keys, last_named);
         let keys = &*all_keys;
@@ -143,13 +141,7 @@ impl Executor {
             }
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
-            if client.is_subscriber() {
-                // Messages that it has sent to itself come behind its reply.
-                client.catch_up(server, out);
-            }
-            if !client.late.is_empty() {
-                out.append(&mut client.late);
-            }
+            client.hear(server, out);
             if changes_facts(entry.command) {
                 // It may have changed the facts for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
                 group.renew_facts(client);
