@@ -51,6 +51,9 @@ static SSUBSCRIBE: Command = Command {
 
 fn subscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &[u8]) -> Outcome {
     let (server, client) = (call.server, &mut *call.client);
+    if kind == Kind::Shard && client.in_exec {
+        return Err(CommandError::Text("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client"));
+    }
     Ok(reply.pushes(|pushes| {
         for name in call.args.from(1) {
             client.subscribe(server, kind, name);

@@ -13,6 +13,9 @@
 //! !since 8.2                   an older server than this cannot vouch for the group
 //! 2> @later BLPOP k 0          sends a command and waits until it blocks; its reply is looked at by
 //! 2<                               this line (marks go here)
+//! 2+                               the next push on that connection
+//! 2+3                              the next three, whose parts may come in any order
+//! @bag(3) UNSUBSCRIBE              replies with three pushes, whose parts may come in any order
 //! WAITAOF 0 0 0                the reference has no such command yet:
 //!     => "*2\r\n:0\r\n:0\r\n"      so the expected reply stands here (=>3 for another one in RESP3)
 //!     =>ours "*2\r\n:1\r\n:0\r\n"  the same (and =>ours3), where we differ from every Redis on purpose
@@ -21,7 +24,8 @@
 //! `record.rs` holds what stands behind `=>` against a newer server, and can write it.
 
 use crate::compare::{Clients, Likeness, Pair, Protocol};
-use crate::support::client::{encode, show};
+use crate::support::client::{Client, encode, show};
+use crate::support::reply::{self, Reply};
 use crate::support::server::Recipe;
 use crate::support::words;
 use std::collections::BTreeMap;
@@ -55,6 +59,8 @@ enum Step {
     Later(Call),
     /// The reply of one that blocked.
     Receive(Call),
+    /// Pushes.
+    Push(Call),
 }
 
 #[derive(Debug)]
@@ -75,6 +81,8 @@ enum Answer {
     Nothing,
     /// A reply, and then the connection is closed.
     Close,
+    /// So many replies, whose parts may come in any order.
+    Bag(usize),
 }
 
 /// A reply that the reference cannot give.
@@ -123,6 +131,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("hash.txt", include_str!("cases/hash.txt")),
         ("hyperloglog.txt", include_str!("cases/hyperloglog.txt")),
         ("keys.txt", include_str!("cases/keys.txt")),
+        ("messages.txt", include_str!("cases/messages.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
         ("lists.txt", include_str!("cases/lists.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
@@ -163,10 +172,13 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
         } else if let Some(text) = line.strip_prefix("!since ") {
             group.since = version(text);
         } else if let Some(expected) = line.strip_prefix("=>") {
-            let Some(Step::Call(call) | Step::Receive(call)) = group.steps.last_mut() else {
+            let Some(Step::Call(call) | Step::Receive(call) | Step::Push(call)) = group.steps.last_mut() else {
                 panic!("{file}:{line_number} follows no command")
             };
             expect(call.expected.get_or_insert_default(), expected);
+        } else if let Some((connection, count)) = line.split_once('+').filter(|(number, _)| number.len() == 1) {
+            let mark = if count.is_empty() { String::new() } else { format!("@bag({count}) ") };
+            group.steps.push(Step::Push(command(line_number, &format!("{connection}> {mark}(a push)"))));
         } else if let Some((connection, mark)) = line.split_once('<').filter(|(number, _)| number.len() == 1) {
             let line = format!("{connection}> {} (its reply)", mark.trim());
             group.steps.push(Step::Receive(command(line_number, &line)));
@@ -207,6 +219,9 @@ fn command(line_number: usize, line: &str) -> Call {
 fn mark(name: &str) -> Answer {
     if let Some(tolerance) = name.strip_prefix("near(").and_then(|rest| rest.strip_suffix(')')) {
         return Answer::Reply(Likeness::Near(tolerance.parse().expect("a tolerance")));
+    }
+    if let Some(count) = name.strip_prefix("bag(").and_then(|rest| rest.strip_suffix(')')) {
+        return Answer::Bag(count.parse().expect("a number of replies"));
     }
     match name {
         "sorted" => Answer::Reply(Likeness::Sorted),
@@ -249,7 +264,7 @@ impl Run<'_> {
         let mut blocked = 0;
         for step in &group.steps {
             let fits = match step {
-                Step::Sleep(_) | Step::Later(_) | Step::Receive(_) => false,
+                Step::Sleep(_) | Step::Later(_) | Step::Receive(_) | Step::Push(_) => false,
                 Step::Call(call) => {
                     batch.len() < self.batch && batch.last().is_none_or(|last| last.connection == call.connection)
                 }
@@ -266,6 +281,12 @@ impl Run<'_> {
                     let bytes = encode(&call.args);
                     clients.reference.send(&bytes).and_then(|()| clients.tested.send(&bytes)).expect("a connection");
                     self.await_blocked(blocked);
+                }
+                Step::Push(call) => {
+                    let clients = connections.get_mut(&call.connection).expect("it has subscribed");
+                    if !self.receive(group, call, clients, &mut differences) {
+                        return differences;
+                    }
                 }
                 Step::Receive(call) => {
                     blocked -= 1;
@@ -368,6 +389,13 @@ impl Run<'_> {
                 let tested = clients.tested.receive_until_close()?;
                 return Ok((reference != tested).then_some((reference, tested)));
             }
+            Answer::Bag(count) => {
+                let all = |client: &mut Client| -> io::Result<Vec<Vec<u8>>> {
+                    (0..count).map(|_| client.receive()).collect()
+                };
+                let (reference, tested) = (all(&mut clients.reference)?, all(&mut clients.tested)?);
+                return Ok((parts(&reference) != parts(&tested)).then(|| (reference.concat(), tested.concat())));
+            }
             Answer::Reply(likeness) => likeness,
         };
         let expected = match &call.expected {
@@ -392,6 +420,13 @@ impl Run<'_> {
     }
 }
 
+/// The elements of all these replies, sorted.
+fn parts(replies: &[Vec<u8>]) -> Vec<Reply> {
+    let mut parts: Vec<Reply> = replies.iter().flat_map(|reply| reply::parse(reply).elements().to_vec()).collect();
+    parts.sort();
+    parts
+}
+
 /// Two unlike replies for a failure message.
 pub(crate) fn difference(reference: &[u8], tested: &[u8]) -> String {
     let cut = |bytes: &[u8]| match bytes.len() {
@@ -409,7 +444,7 @@ impl Group {
     /// The commands whose reply stands in the file.
     pub(crate) fn expecting(&self) -> impl Iterator<Item = &Call> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Call(call) | Step::Receive(call) => Some(call).filter(|call| call.expected.is_some()),
+            Step::Call(call) | Step::Receive(call) | Step::Push(call) => Some(call).filter(|call| call.expected.is_some()),
             Step::Sleep(_) | Step::Later(_) => None,
         })
     }

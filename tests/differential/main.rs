@@ -7,6 +7,7 @@
 //! | `protocol.rs` | raw byte streams from `cases/protocol.txt`, cut at every boundary, thousands deep |
 //! | `password.rs` | `cases/password.txt` on servers with `requirepass` |
 //! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
+//! | `messages.rs` | random sequences of several connections that subscribe and publish |
 //! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
 //! | `changes.rs` | how many changes each command counts as, for save points |
 //! | `compare.rs` | a pair of servers, and what "the same reply" means |
@@ -21,6 +22,7 @@ mod changes;
 mod compare;
 mod dump;
 mod introspection;
+mod messages;
 mod password;
 mod protocol;
 mod record;
