@@ -444,7 +444,9 @@ impl Group {
     /// The commands whose reply stands in the file.
     pub(crate) fn expecting(&self) -> impl Iterator<Item = &Call> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Call(call) | Step::Receive(call) | Step::Push(call) => Some(call).filter(|call| call.expected.is_some()),
+            Step::Call(call) | Step::Receive(call) | Step::Push(call) => {
+                Some(call).filter(|call| call.expected.is_some())
+            }
             Step::Sleep(_) | Step::Later(_) => None,
         })
     }

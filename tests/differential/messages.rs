@@ -92,7 +92,9 @@ fn is_text(reply: &Reply, text: &str) -> bool {
 fn settled(frames: Vec<Vec<u8>>, protocol: Protocol) -> Vec<Vec<u8>> {
     let is_copy = |frame: &[u8]| frame.get(4..16) == Some(b"$8\r\npmessage");
     let mut frames = frames;
-    frames.chunk_by_mut(|one, next| is_copy(one) && is_copy(next) && text_of(one) == text_of(next)).for_each(<[_]>::sort);
+    frames
+        .chunk_by_mut(|one, next| is_copy(one) && is_copy(next) && text_of(one) == text_of(next))
+        .for_each(<[_]>::sort);
     if protocol == Protocol::Resp3 {
         let (pushes, replies): (Vec<_>, Vec<_>) = frames.into_iter().partition(|frame| frame.starts_with(b">"));
         return [replies, pushes].concat();
