@@ -52,6 +52,8 @@ pub enum Rank {
     Channels,
     /// The patterns with their subscribers.
     Patterns,
+    /// The register of monitors, in whose order commands are shown.
+    Monitors,
     /// Short registers that lead to no other lock: clients, errors, labels, subscribers, mailboxes.
     Register,
     /// The settings: held to clone or exchange a pointer.

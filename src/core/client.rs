@@ -64,6 +64,8 @@ pub struct ClientRecord {
     pub total_commands: AtomicU64,
     /// `CLIENT NO-EVICT`.
     pub no_evict: AtomicBool,
+    /// Whether it watches all commands: MONITOR.
+    pub monitor: AtomicBool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: AtomicBool,
     /// Whether it waits in a blocking command.

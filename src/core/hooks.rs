@@ -15,6 +15,8 @@ pub enum Hook {
     Access = 1,
     /// Every command is timed individually, for the slow log.
     Slowlog = 2,
+    /// A connection watches all commands: MONITOR.
+    Monitor = 16,
 }
 
 /// The hooks that were set at one instant.
@@ -22,6 +24,12 @@ pub enum Hook {
 pub struct HookSet(u32);
 
 impl HookSet {
+    /// Whether something looks at each command, so that none may take the short path of reads.
+    #[inline]
+    pub fn sees_each_command(self) -> bool {
+        self.0 & (Hook::Slowlog as u32 | Hook::Monitor as u32) != 0
+    }
+
     /// Whether this hook is among them.
     #[inline]
     pub fn has(self, hook: Hook) -> bool {

@@ -4,6 +4,7 @@
 //! acceptor ── Connection ──┐
 //! any thread ── Push ──────┼──▶ the worker's queue ── one wake ──▶ the worker works off all letters in one go
 //! any thread ── Publish ───┤
+//! any thread ── Shown ─────┤
 //! any thread ── Close ─────┘
 //! ```
 //!
@@ -57,6 +58,15 @@ pub enum Mail {
     /// The block of a transaction is known, for which messages wait: see
     /// [`LaterBlock`](crate::core::message::LaterBlock).
     Settled,
+    /// Shows a monitor commands.
+    Shown {
+        /// The connection's id. One that is gone, or watches no more, is shown nothing.
+        client: u64,
+        /// The lines.
+        line: Arc<[u8]>,
+        /// As for a push.
+        block: u64,
+    },
     /// Closes a connection at once, even with unsent output.
     Close {
         /// The connection's id.

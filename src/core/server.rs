@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use crate::base::lock::{Mutex, Rank};
 
 use crate::base::config::{Config, Settings};
-use crate::core::client::Clients;
+use crate::core::client::{ClientRecord, Clients};
 use crate::core::hooks::{Hook, Hooks};
 use crate::core::message::{Message, Needs, Published};
 use crate::core::slowlog::SlowLog;
@@ -16,6 +16,7 @@ use crate::core::user::Users;
 use crate::core::waiting::Blocking;
 use crate::core::{CommandError, Mail, Mailboxes, Table};
 use crate::events::channels::{Channels, Kind};
+use crate::events::monitors::{Monitor, Monitors};
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
 
@@ -63,6 +64,8 @@ pub struct Server {
     pub listen_anew: OnceLock<ListenAnew>,
     /// Commands that wait for a key.
     pub blocking: Blocking,
+    /// The connections that watch all commands.
+    pub monitors: Monitors,
     /// How each worker, and through it each connection, is reached from any thread.
     pub mailboxes: Mailboxes,
     /// Who has subscribed to which channel.
@@ -171,6 +174,29 @@ impl Server {
     pub fn close_client(&self, client: u64) -> bool {
         let record = self.clients.get(client);
         record.map(|record| self.mailboxes.post(record.worker, Mail::Close { client })).is_some()
+    }
+
+    /// Shows a connection all commands from now on.
+    pub fn begin_monitoring(&self, client: &ClientRecord) {
+        client.monitor.store(true, Ordering::Relaxed);
+        let monitor = Monitor { client: client.id, worker: client.worker };
+        self.monitors.add(monitor, |any| self.hooks.set(Hook::Monitor, any));
+    }
+
+    /// Shows a connection no more commands.
+    pub fn end_monitoring(&self, client: &ClientRecord) {
+        if client.monitor.swap(false, Ordering::Relaxed) {
+            self.monitors.remove(client.id, |any| self.hooks.set(Hook::Monitor, any));
+        }
+    }
+
+    /// Shows all monitors a line. None sees it before `block` of the log is safe, because it tells of its content.
+    pub fn show(&self, line: Arc<[u8]>, block: u64) {
+        self.monitors.in_order(|all| {
+            for &Monitor { client, worker } in all {
+                self.mailboxes.post(worker, Mail::Shown { client, line: Arc::clone(&line), block });
+            }
+        });
     }
 
     /// Counts an error reply.

@@ -18,6 +18,9 @@ use crate::resp::{Args, Output};
 /// How many keys one command may evict per step of `maxmemory-eviction-tenacity`.
 const EVICTED_PER_TENACITY: usize = 8;
 
+/// What a connection that watches all commands may not do, as in Redis, which has it be a kind of replica.
+const USES_KEYSPACE: Flags = flags::WRITE.or(flags::READONLY).or(flags::MAY_REPLICATE);
+
 impl<'g> Group<'g> {
     /// The command of a call, if it may run or be queued now. The checks and their order are those of Redis: does the
     /// command exist, and by so many arguments? Who asks? May it be in a transaction? Is there memory, and a disk?
@@ -58,6 +61,9 @@ impl<'g> Group<'g> {
         }
         if client.only_listens() && !entry.command.flags.has(flags::LISTENING) {
             return Err(only_listens(entry));
+        }
+        if self.hooks.has(Hook::Monitor) && client.record.monitor.load(Relaxed) && flags.has(USES_KEYSPACE) {
+            return Err(CommandError::Text("ERR Replica can't interact with the keyspace"));
         }
         Ok(entry)
     }

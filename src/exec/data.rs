@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::group::Group;
 use super::handler::run_handler;
+use super::monitor;
 use super::serving::{is_waited_for, register};
 use crate::core::call::{HashedKey, HashedKeys};
 use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
-use crate::core::{Call, Command, CommandError, Outcome, Server, Unit, Wants, flags};
+use crate::core::{Call, Command, CommandError, Hook, Outcome, Server, Unit, Wants, flags};
 use crate::keyspace::{Busy, Held, Keyspace};
 use crate::persist::Appender;
 use crate::resp::{Args, Output, Reply};
@@ -73,6 +74,12 @@ impl Group<'_> {
             // The removal of an expired key is not a write of this connection.
             if call.db.unit().has_changed() {
                 client.last_write_block = block;
+            }
+        }
+        if self.hooks.has(Hook::Monitor) {
+            monitor::note(&mut self.lines, command, args, client, &outcome);
+            if !client.in_exec {
+                monitor::show(server, &mut self.lines, server.store.journal().position());
             }
         }
         if let Some(block) = call.block.take().filter(|_| outcome.is_ok()) {

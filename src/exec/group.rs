@@ -13,6 +13,7 @@ use super::ahead::plan;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::handler::{fail, internal_error};
+use super::monitor;
 use super::reads::alike;
 use super::slow::{Quick, slow_ns};
 use crate::core::call::HashedKeys;
@@ -22,7 +23,7 @@ use crate::core::error::Remains;
 use crate::core::hooks::{Hook, HookSet};
 use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
-use crate::core::{Command, CommandError, Handler, Scratch, Server, SessionCall, Unit, flags};
+use crate::core::{Command, CommandError, Handler, Outcome, Scratch, Server, SessionCall, Unit, flags};
 use crate::keyspace::gate::Inside;
 use crate::keyspace::{Busy, Closed, Closing, Held};
 use crate::resp::reply::Mark;
@@ -39,6 +40,10 @@ pub(super) struct Group<'a> {
     pub(super) facts: Facts,
     pub(super) maxmemory: u64,
     pub(super) hooks: HookSet,
+    /// What monitors are to be shown of the running transaction.
+    pub(super) lines: Vec<u8>,
+    /// Whether EXEC is among them.
+    pub(super) has_shown_exec: bool,
     /// From how many nanoseconds on a command is slow; `u64::MAX` for none.
     pub(super) slow_ns: u64,
     /// `min-replicas-to-write` asks for more replicas than there are: for any.
@@ -106,7 +111,7 @@ impl Executor {
                 group.queue(entry, args, client, out);
                 continue;
             }
-            if entry.is_plain_read && client.reply_mode == ReplyMode::On && !group.hooks.has(Hook::Slowlog) {
+            if entry.is_plain_read && client.reply_mode == ReplyMode::On && !group.hooks.sees_each_command() {
                 let end = at + alike(&plans[at..], entry);
                 let (times, busy) = group.reads(entry, &calls[at..end], &keys[at..end], client, out);
                 executed = at + times;
@@ -174,6 +179,8 @@ impl Executor {
             facts,
             maxmemory: settings.maxmemory,
             hooks: server.hooks.load(),
+            lines: Vec::new(),
+            has_shown_exec: false,
             slow_ns: slow_ns(settings),
             lacks_replicas: settings.min_replicas_to_write > 0,
             latency_tracking: settings.latency_tracking,
@@ -212,11 +219,13 @@ impl Group<'_> {
                 let outcome = catch_unwind(AssertUnwindSafe(|| handler(&mut call, reply)))
                     .unwrap_or_else(|panic| Err(internal_error(entry, Remains::Unknown, &*panic)));
                 self.begin_deferred(mark, client, out);
+                self.show(entry, args, client, &outcome);
                 outcome
             }
             Handler::Transaction(step) => {
                 let outcome = self.step(step, args, keys, client, out);
                 self.begin_deferred(mark, client, out);
+                self.show(entry, args, client, &outcome);
                 outcome
             }
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
@@ -232,6 +241,17 @@ impl Group<'_> {
         let is_pushed = entry.command.flags.has(flags::PUSHES);
         settle_reply_mode(client, if is_pushed { out.mark() } else { mark }, out);
         Ok(())
+    }
+
+    /// Shows monitors a command that is no data command.
+    #[inline]
+    fn show(&mut self, entry: &CommandEntry, args: Args<'_>, client: &Client, outcome: &Outcome) {
+        if self.hooks.has(Hook::Monitor) && !std::mem::take(&mut self.has_shown_exec) {
+            monitor::note(&mut self.lines, entry.command, args, client, outcome);
+            if !client.in_exec {
+                monitor::show(self.server, &mut self.lines, self.server.store.journal().position());
+            }
+        }
     }
 
     /// Runs one command, and counts the call and its time.

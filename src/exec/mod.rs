@@ -16,6 +16,7 @@
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
 //! | was it slow? | `slow.rs` |
+//! | what monitors see | `monitor.rs` |
 //! | active expiry | `sweep.rs` |
 //! | replay | `replay/` |
 //!
@@ -51,6 +52,7 @@ pub mod evict;
 mod facts;
 mod group;
 mod handler;
+mod monitor;
 mod reads;
 mod replay;
 #[cfg(test)]

@@ -16,11 +16,12 @@ use smallvec::SmallVec;
 use super::data::{append, find_keys, wants};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
+use super::monitor;
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, Transaction, WatchedKey};
 use crate::core::db::Db;
 use crate::core::table::CommandEntry;
-use crate::core::{CommandError, Flags, Handler, Outcome, Step, flags};
+use crate::core::{CommandError, Flags, Handler, Hook, Outcome, Step, flags};
 use crate::keyspace::{Busy, Held, Key, SHARDS, shard_of};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
@@ -72,7 +73,7 @@ impl<'a> Group<'a> {
                 return Err(CommandError::Text("ERR WATCH inside MULTI is not allowed"));
             }
             Step::Watch => self.watch(args, keys, client).map_err(CommandError::Busy)?,
-            Step::Exec => return self.exec(client, out),
+            Step::Exec => return self.exec(args, client, out),
         }
         Ok(Reply::new(out, client.resp).ok())
     }
@@ -105,7 +106,7 @@ impl<'a> Group<'a> {
         exists
     }
 
-    fn exec(&mut self, client: &mut Client, out: &mut Output) -> Outcome {
+    fn exec(&mut self, args: Args<'_>, client: &mut Client, out: &mut Output) -> Outcome {
         let keyspace = &self.server.keyspace;
         let Some(transaction) = &client.transaction else {
             return Err(CommandError::Text("ERR EXEC without MULTI"));
@@ -145,7 +146,7 @@ impl<'a> Group<'a> {
             return Ok(Reply::new(out, client.resp).null_array());
         }
         self.held = held;
-        self.run_queue(&transaction, client, out);
+        self.run_queue(&transaction, args, client, out);
         self.open();
         Ok(Reply::new(out, client.resp).withheld())
     }
@@ -189,7 +190,7 @@ impl<'a> Group<'a> {
     }
 
     /// Runs the queued commands, alone or with the shards of all their keys held, and logs them as one.
-    fn run_queue(&mut self, transaction: &Transaction, client: &mut Client, out: &mut Output) {
+    fn run_queue(&mut self, transaction: &Transaction, exec: Args<'_>, client: &mut Client, out: &mut Output) {
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
         self.unit.begin_spanning(wants(self.server), false);
         client.in_exec = true;
@@ -216,6 +217,11 @@ impl<'a> Group<'a> {
             client.last_write_block = block;
         }
         client.own_block = None;
+        if self.hooks.has(Hook::Monitor) {
+            monitor::note_exec(&mut self.lines, exec, client);
+            monitor::show(self.server, &mut self.lines, block);
+            self.has_shown_exec = true;
+        }
         self.unit.end_spanning(self.scratch);
         self.retire();
         self.held = None;

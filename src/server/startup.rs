@@ -279,6 +279,7 @@ pub fn recover_from(
         active_expiry_off: Default::default(),
         blocking: Default::default(),
         channels: Default::default(),
+        monitors: Default::default(),
         mailboxes: Mailboxes::new(workers),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),

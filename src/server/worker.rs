@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -77,6 +78,7 @@ impl Worker {
         let id = connection.record.id;
         connection.unwatch(&self.server);
         connection.unsubscribe(&self.server);
+        self.server.end_monitoring(&connection.record);
         self.connections.borrow_mut().remove(&id);
         self.server.clients.remove(id);
     }
@@ -136,6 +138,12 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
         }
         Mail::Publish(published) => deliver(worker, number, &published),
         Mail::Settled => worker.turn.want(),
+        Mail::Shown { client, line, block } => {
+            if let Some(connection) = worker.connection(client).filter(|c| c.record.monitor.load(Relaxed)) {
+                // A subscriber that reads letters by itself passes these over.
+                connection.push(worker, u64::MAX, &Needs::Block(block), |_, out| out.raw(&line));
+            }
+        }
         Mail::Close { client } => {
             if let Some(connection) = worker.connection(client) {
                 connection.close();

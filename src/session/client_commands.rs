@@ -257,6 +257,7 @@ fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
 /// The letters of a connection's state, in Redis' order.
 fn flags_of(record: &ClientRecord) -> String {
     let letters = [
+        ('O', record.monitor.load(Relaxed)),
         ('P', record.class() == ClientClass::Pubsub),
         ('b', record.blocked.load(Relaxed)),
         ('x', record.queued.load(Relaxed) > 0),

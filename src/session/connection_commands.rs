@@ -173,6 +173,7 @@ fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     call.client.end_transaction();
     call.client.unwatch(&call.server.keyspace);
     call.client.unsubscribe_some(call.server, usize::MAX);
+    call.server.end_monitoring(&call.client.record);
     call.client.reset(call.server.users.of_new_connection());
     Ok(reply.in_version(call.client.resp).simple("RESET"))
 }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connection_commands;
 pub mod debug;
 pub mod memory_commands;
+mod monitor_commands;
 mod pubsub_commands;
 mod slowlog_commands;
 pub mod syntax;
@@ -31,6 +32,7 @@ pub static GROUPS: &[&[&Command]] = &[
     debug::COMMANDS,
     memory_commands::COMMANDS,
     pubsub_commands::COMMANDS,
+    monitor_commands::COMMANDS,
     slowlog_commands::COMMANDS,
     transaction_commands::COMMANDS,
 ];

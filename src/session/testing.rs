@@ -128,6 +128,7 @@ fn server(lines: &str) -> Server {
         listen_anew: Default::default(),
         blocking: Default::default(),
         channels: Default::default(),
+        monitors: Default::default(),
         mailboxes: crate::core::Mailboxes::new(1),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),
