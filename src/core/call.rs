@@ -191,3 +191,16 @@ pub enum Wait {
     /// Until the server ends, or an error tells why it does not: SHUTDOWN.
     Shutdown(tokio::sync::oneshot::Receiver<String>),
 }
+
+impl Wait {
+    /// Whether it ends by itself after some time.
+    pub fn has_timeout(&self) -> bool {
+        match self {
+            Wait::Synced { timeout, .. } | Wait::LocalAndReplicas { timeout, .. } | Wait::Replicas { timeout } => {
+                timeout.is_some()
+            }
+            Wait::Keys(blocked) => blocked.timeout.is_some(),
+            Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Shutdown(_) => false,
+        }
+    }
+}

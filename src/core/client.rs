@@ -50,12 +50,26 @@ pub struct ClientRecord {
     pub resp: AtomicU64,
     /// One above the [`crate::core::table::CommandEntry::index`] of the last command; 0 for none.
     pub last_command: AtomicU64,
+    /// The memory of a connection that has nothing to do, in bytes.
+    pub own_bytes: u64,
     /// Received bytes that wait for the rest of their command.
     pub query_bytes: AtomicU64,
+    /// The memory that is held for them, in bytes.
+    pub query_room: AtomicU64,
     /// Memory of what is decoded of that command, in bytes.
     pub argument_bytes: AtomicU64,
     /// Bytes of replies that the socket did not take yet.
     pub output_bytes: AtomicU64,
+    /// The memory that is held for them, in bytes, without values that are sent by reference.
+    pub output_room: AtomicU64,
+    /// How many values are sent by reference among them.
+    pub output_shared: AtomicU64,
+    /// The bytes of these values.
+    pub output_shared_bytes: AtomicU64,
+    /// The most bytes of replies at once, recently and in the period before.
+    pub output_peaks: [AtomicU64; 2],
+    /// What [`Clients::total_memory`] holds of its memory.
+    pub counted: AtomicU64,
     /// Bytes received in all.
     pub total_input: AtomicU64,
     /// Bytes sent in all.
@@ -68,8 +82,18 @@ pub struct ClientRecord {
     pub monitor: AtomicBool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: AtomicBool,
-    /// Whether it waits in a blocking command.
+    /// `CLIENT IMPORT-SOURCE`.
+    pub import_source: AtomicBool,
+    /// `CLIENT CAPA redirect`.
+    pub follows_redirects: AtomicBool,
+    /// Whether it waits in a blocking command, or for the end of a pause.
     pub blocked: AtomicBool,
+    /// Whether that wait ends by itself.
+    pub waits_for_time: AtomicBool,
+    /// Whether it closes once its replies are gone.
+    pub closing: AtomicBool,
+    /// Whether it was closed from outside: it executes nothing and receives nothing any more.
+    pub killed: AtomicBool,
     /// Ends a wait that no key ends, WAIT or WAITAOF, while there is one. Sending true ends it by an error.
     pub unblock: Mutex<Option<oneshot::Sender<bool>>>,
     /// Whether it uses a unix socket.
@@ -120,9 +144,41 @@ impl ClientRecord {
 
     /// The memory that the connection takes, about, in bytes.
     pub fn memory(&self) -> u64 {
-        let received = [&self.query_bytes, &self.argument_bytes, &self.queued_bytes];
-        let parts = received.into_iter().chain([&self.output_bytes, &self.watched_bytes, &self.subscribed_bytes]);
-        size_of::<ClientRecord>() as u64 + parts.map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
+        let received = [&self.query_room, &self.argument_bytes, &self.queued_bytes];
+        let others = [&self.output_room, &self.output_shared_bytes, &self.watched_bytes, &self.subscribed_bytes];
+        let parts = received.into_iter().chain(others);
+        self.own_bytes + parts.map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
+    }
+
+    /// Whether more was counted than a connection takes that has nothing to do.
+    #[inline]
+    pub fn has_extra_memory(&self) -> bool {
+        self.counted.load(Ordering::Relaxed) != self.own_bytes
+    }
+
+    /// The most bytes of replies that it had at once, recently.
+    pub fn output_peak(&self) -> u64 {
+        self.output_peaks.iter().map(|peak| peak.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    /// Notes how many bytes of replies it has. Only its worker calls this.
+    #[inline]
+    pub fn note_output(&self, bytes: u64) {
+        if bytes > self.output_peaks[0].load(Ordering::Relaxed) {
+            self.output_peaks[0].store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins another period of [`ClientRecord::output_peak`]. Only its worker calls this.
+    pub fn age_peak(&self) {
+        self.output_peaks[1].store(self.output_peaks[0].load(Ordering::Relaxed), Ordering::Relaxed);
+        self.output_peaks[0].store(self.output_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether `timeout` closes it for its silence: it neither waits nor listens.
+    pub fn may_idle_out(&self) -> bool {
+        let listens = self.class() != ClientClass::Normal || self.monitor.load(Ordering::Relaxed);
+        !listens && !self.blocked.load(Ordering::Relaxed)
     }
 
     /// Whether the peer is on this machine.
@@ -144,11 +200,55 @@ pub struct Labels {
     pub user: String,
 }
 
+impl Labels {
+    /// The name of the user, as lists show it.
+    pub fn user_name(&self) -> &str {
+        if self.user.is_empty() { "default" } else { &self.user }
+    }
+}
+
+/// How many seconds back [`Recent`] remembers.
+const RECENT_SECONDS: usize = 8;
+
+/// The highest of the numbers that were noted in the last seconds.
+#[derive(Debug, Default)]
+pub struct Recent {
+    /// For each of the last seconds, by its number: the second and the highest number in it.
+    slots: [(AtomicU64, AtomicU64); RECENT_SECONDS],
+}
+
+impl Recent {
+    /// Notes a number at a time, in Unix ms. Two that are noted as a second begins may overwrite each other.
+    pub fn note(&self, number: u64, now_ms: u64) {
+        let second = now_ms / 1000;
+        let (of, highest) = &self.slots[second as usize % RECENT_SECONDS];
+        if of.load(Ordering::Relaxed) == second {
+            highest.fetch_max(number, Ordering::Relaxed);
+        } else {
+            of.store(second, Ordering::Relaxed);
+            highest.store(number, Ordering::Relaxed);
+        }
+    }
+
+    /// The highest number of the last seconds; 0 for none.
+    pub fn highest(&self, now_ms: u64) -> u64 {
+        let oldest = (now_ms / 1000).saturating_sub(RECENT_SECONDS as u64 - 1);
+        let recent = self.slots.iter().filter(|(of, _)| of.load(Ordering::Relaxed) >= oldest);
+        recent.map(|(_, highest)| highest.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+}
+
 /// All connections, by id.
 #[derive(Debug, Default)]
 pub struct Clients {
     next_id: AtomicU64,
     all: Mutex<BTreeMap<u64, Arc<ClientRecord>>>,
+    /// About as much memory as all of them take, in bytes.
+    memory: AtomicU64,
+    /// What was received of unfinished commands at once, in bytes.
+    pub recent_input: Recent,
+    /// How many bytes of replies waited at once.
+    pub recent_output: Recent,
 }
 
 impl Clients {
@@ -156,13 +256,38 @@ impl Clients {
     pub fn register(&self, mut record: ClientRecord) -> Arc<ClientRecord> {
         record.id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let record = Arc::new(record);
+        self.recount(&record);
         self.all.lock().insert(record.id, Arc::clone(&record));
         record
     }
 
-    /// Forgets a connection.
-    pub fn remove(&self, id: u64) {
-        self.all.lock().remove(&id);
+    /// Forgets a connection that has ended.
+    pub fn remove(&self, record: &ClientRecord) {
+        self.all.lock().remove(&record.id);
+        self.memory.fetch_sub(record.counted.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Takes a connection out of the register that is about to be closed: nothing finds it any more.
+    pub fn take(&self, id: u64) -> Option<Arc<ClientRecord>> {
+        let record = self.all.lock().remove(&id)?;
+        record.killed.store(true, Ordering::Relaxed);
+        Some(record)
+    }
+
+    /// Counts the memory of a connection anew. Returns whether it has grown. Only its worker calls this.
+    #[inline]
+    pub fn recount(&self, record: &ClientRecord) -> bool {
+        let (memory, counted) = (record.memory(), record.counted.load(Ordering::Relaxed));
+        if memory != counted {
+            record.counted.store(memory, Ordering::Relaxed);
+            self.memory.fetch_add(memory.wrapping_sub(counted), Ordering::Relaxed);
+        }
+        memory > counted
+    }
+
+    /// The memory of all connections as last counted, in bytes; of those, too, that are about to be closed.
+    pub fn total_memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
     }
 
     /// A connection.
@@ -188,16 +313,19 @@ impl Clients {
     /// Adds the figures of all connections.
     pub fn figures(&self, look: &Look<'_>, out: &mut Figures) {
         let clients = self.list();
-        let most = |of: fn(&ClientRecord) -> u64| clients.iter().map(|client| of(client)).max().unwrap_or(0);
-        out.gauge("connected_clients", clients.len());
+        let count = |is: fn(&ClientRecord) -> bool| clients.iter().filter(|client| is(client)).count();
+        let now_ms = look.now.max(0) as u64;
+        out.gauge("connected_clients", count(|c| c.class() != ClientClass::Replica));
         out.constants(&["cluster_connections"]);
         out.gauge("maxclients", look.settings.maxclients);
-        out.bytes("client_recent_max_input_buffer", most(|c| c.query_bytes.load(Ordering::Relaxed)));
-        out.bytes("client_recent_max_output_buffer", most(|c| c.output_bytes.load(Ordering::Relaxed)));
-        let is_subscriber = |c: &&Arc<ClientRecord>| c.class() == ClientClass::Pubsub;
-        out.gauge("pubsub_clients", clients.iter().filter(is_subscriber).count());
-        out.gauge("blocked_clients", clients.iter().filter(|c| c.blocked.load(Ordering::Relaxed)).count());
-        out.constants(&["tracking_clients", "clients_in_timeout_table"]);
+        out.bytes("client_recent_max_input_buffer", self.recent_input.highest(now_ms));
+        out.bytes("client_recent_max_output_buffer", self.recent_output.highest(now_ms));
+        out.gauge("blocked_clients", count(|c| c.blocked.load(Ordering::Relaxed)));
+        out.constants(&["tracking_clients"]);
+        out.gauge("pubsub_clients", count(|c| c.class() == ClientClass::Pubsub));
+        out.gauge("watching_clients", count(|c| c.watching.load(Ordering::Relaxed) > 0));
+        out.gauge("clients_in_timeout_table", count(|c| c.waits_for_time.load(Ordering::Relaxed)));
+        out.gauge("total_watched_keys", clients.iter().map(|c| c.watching.load(Ordering::Relaxed)).sum::<u64>());
         let (keys, also_gone) = look.server.blocking.count_keys();
         out.gauge("total_blocking_keys", keys);
         out.gauge("total_blocking_keys_on_nokey", also_gone);
@@ -393,6 +521,7 @@ impl Client {
         self.reply_mode = ReplyMode::On;
         self.record.no_touch.store(false, Ordering::Relaxed);
         self.record.no_evict.store(false, Ordering::Relaxed);
+        self.record.import_source.store(false, Ordering::Relaxed);
         let mut labels = self.record.labels.lock();
         labels.name.clear();
         labels.user = "default".into();

@@ -170,10 +170,13 @@ impl Server {
         })
     }
 
-    /// Closes a connection, from any thread. False if there is no such client.
+    /// Closes a connection, from any thread. From now on it executes nothing, takes no element that it has waited
+    /// for, and is in no list. False if there is no such client.
     pub fn close_client(&self, client: u64) -> bool {
-        let record = self.clients.get(client);
-        record.map(|record| self.mailboxes.post(record.worker, Mail::Close { client })).is_some()
+        let Some(record) = self.clients.take(client) else { return false };
+        self.blocking.abandon(&self.keyspace, client);
+        self.mailboxes.post(record.worker, Mail::Close { client });
+        true
     }
 
     /// Shows a connection all commands from now on.

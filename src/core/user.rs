@@ -54,6 +54,11 @@ impl Users {
         Arc::clone(&self.default.lock())
     }
 
+    /// Whether there is a user of this name.
+    pub fn has(&self, name: &[u8]) -> bool {
+        name == self.default_user().name().as_bytes()
+    }
+
     /// Sets the password of the default user; empty for none.
     pub fn set_default_password(&self, password: &[u8]) {
         *self.default.lock() = default_user(password);

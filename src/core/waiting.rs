@@ -156,7 +156,14 @@ pub struct Blocking {
     count: AtomicUsize,
     /// How many of them must also be told when their key is gone.
     group_readers: AtomicUsize,
-    waiters: Mutex<HashMap<Ticket, Arc<Waiter>>>,
+    waiters: Mutex<Waiters>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    by_ticket: HashMap<Ticket, Arc<Waiter>>,
+    /// A connection waits in one command at a time.
+    by_client: HashMap<u64, Ticket>,
 }
 
 impl Default for Blocking {
@@ -165,7 +172,7 @@ impl Default for Blocking {
             next: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             group_readers: AtomicUsize::new(0),
-            waiters: Mutex::new(Rank::Waiters, HashMap::new()),
+            waiters: Mutex::new(Rank::Waiters, Waiters::default()),
         }
     }
 }
@@ -191,19 +198,21 @@ impl Blocking {
     pub fn register(&self, waiter: Arc<Waiter>) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.group_readers.fetch_add(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
-        self.waiters.lock().insert(waiter.ticket, waiter);
+        let mut waiters = self.waiters.lock();
+        waiters.by_client.insert(waiter.client, waiter.ticket);
+        waiters.by_ticket.insert(waiter.ticket, waiter);
     }
 
     /// A waiter by its number.
     pub fn get(&self, ticket: Ticket) -> Option<Arc<Waiter>> {
-        self.waiters.lock().get(&ticket).cloned()
+        self.waiters.lock().by_ticket.get(&ticket).cloned()
     }
 
     /// How many keys have waiters, and how many of them have waiters that are also told when the key is removed.
     pub fn count_keys(&self) -> (usize, usize) {
         let waiters = self.waiters.lock();
         let count = |counts: fn(&Waiter) -> bool| {
-            let waiters = waiters.values().filter(|waiter| counts(waiter));
+            let waiters = waiters.by_ticket.values().filter(|waiter| counts(waiter));
             let keys = waiters.flat_map(|waiter| waiter.keys.iter().map(|(_, key)| (waiter.db, key)));
             keys.collect::<HashSet<_>>().len()
         };
@@ -212,7 +221,8 @@ impl Blocking {
 
     /// The waiter of a connection.
     pub fn of_client(&self, client: u64) -> Option<Arc<Waiter>> {
-        self.waiters.lock().values().find(|waiter| waiter.client == client).cloned()
+        let waiters = self.waiters.lock();
+        waiters.by_client.get(&client).and_then(|ticket| waiters.by_ticket.get(ticket)).cloned()
     }
 
     /// Removes a waiter from all queues; from a queue whose shard is busy, somewhat later.
@@ -220,9 +230,26 @@ impl Blocking {
         for (hash, key) in &waiter.keys {
             keyspace.leave(waiter.db, key, *hash, waiter.ticket);
         }
-        if self.waiters.lock().remove(&waiter.ticket).is_some() {
+        let was_there = {
+            let mut waiters = self.waiters.lock();
+            let was_there = waiters.by_ticket.remove(&waiter.ticket).is_some();
+            if was_there {
+                waiters.by_client.remove(&waiter.client);
+            }
+            was_there
+        };
+        if was_there {
             self.count.fetch_sub(1, Ordering::Relaxed);
             self.group_readers.fetch_sub(usize::from(waiter.on == BlockedOn::StreamGroup), Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the wait of a connection that is closed, so that nothing is taken for it any more.
+    pub fn abandon(&self, keyspace: &Keyspace, client: u64) {
+        let Some(waiter) = self.of_client(client) else { return };
+        let sender = waiter.state.lock().take();
+        if sender.is_some() {
+            self.leave(keyspace, &waiter);
         }
     }
 

@@ -79,6 +79,11 @@ impl Output {
         self.bytes.capacity()
     }
 
+    /// How many values it sends by reference, and their bytes.
+    pub fn by_reference(&self) -> (usize, usize) {
+        (self.shared.len(), self.shared_len)
+    }
+
     /// Its current end.
     pub fn mark(&self) -> Mark {
         Mark { bytes: self.bytes.len(), shared: self.shared.len() }

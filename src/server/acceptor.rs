@@ -16,6 +16,7 @@ use crate::base::{clock, logging};
 use crate::core::Server;
 use crate::core::client::{ClientRecord, Labels};
 use crate::core::mailbox::{Accepted, Mail};
+use crate::server::connection::Connection;
 
 /// At `maxclients`, a new connection waits for a place this often and this long before it is refused: a connection
 /// that its client has closed keeps its place until its worker notices.
@@ -36,6 +37,9 @@ editing the Redis configuration file, and setting the protected mode option to '
 3) If you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a \
 an authentication password for the default user. NOTE: You only need to do one of the above things in order for the \
 server to start accepting connections from the outside.\r\n";
+
+/// What a connection takes that has nothing to do, in bytes.
+const OWN_BYTES: u64 = (size_of::<Connection>() + size_of::<ClientRecord>()) as u64;
 
 /// The workers to which connections are dealt.
 #[derive(Clone, Debug)]
@@ -104,6 +108,7 @@ impl Dealer {
             fd,
             unix_socket,
             created_ms: now,
+            own_bytes: OWN_BYTES,
             active_ms: now.into(),
             labels: Labels { user: "default".into(), ..Labels::default() }.into(),
             ..ClientRecord::default()

@@ -1,11 +1,10 @@
 //! `maxmemory-clients`: closes the largest clients when all of them together take too much memory.
 //!
-//! It checks ten times a second, so clients can take more for a moment: each at most as much as
-//! `client-query-buffer-limit` and `client-output-buffer-limit` allow. Replicas, and clients with `CLIENT NO-EVICT
-//! on`, are counted but stay.
+//! The worker that notices the growth closes them at once, before it executes anything else, and the timer looks ten
+//! times a second, because the limit may have changed. Replicas, and clients with `CLIENT NO-EVICT on`, are counted but
+//! stay.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -13,13 +12,6 @@ use crate::base::config::{ClientsLimit, Settings};
 use crate::base::logging;
 use crate::core::Server;
 use crate::core::client::{ClientClass, ClientRecord};
-
-/// The clients that were told to close.
-#[derive(Debug, Default)]
-pub struct ClientEviction {
-    /// Their ids, as long as they exist.
-    closing: HashSet<u64>,
-}
 
 /// How much memory all clients may take, in bytes; 0 for no limit.
 fn limit(settings: &Settings) -> u64 {
@@ -31,34 +23,33 @@ fn limit(settings: &Settings) -> u64 {
     }
 }
 
-impl ClientEviction {
-    /// Closes as many clients as necessary, the largest first.
-    pub fn run(&mut self, server: &Server) {
-        let limit = limit(&server.config.settings());
-        if limit == 0 {
-            return;
-        }
-        let mut clients: Vec<(u64, Arc<ClientRecord>)> =
-            server.clients.list().into_iter().map(|client| (client.memory(), client)).collect();
-        let there: HashSet<u64> = clients.iter().map(|(_, client)| client.id).collect();
-        self.closing.retain(|id| there.contains(id));
-        clients.retain(|(_, client)| !self.closing.contains(&client.id));
-        let mut total: u64 = clients.iter().map(|(bytes, _)| bytes).sum();
+/// Closes as many clients as necessary, the largest first, if the counted memory is above the limit.
+pub fn run_if_needed(server: &Server) {
+    let limit = limit(&server.config.settings());
+    if limit > 0 && server.clients.total_memory() > limit {
+        run(server, limit);
+    }
+}
+
+/// The counted memory includes clients that are about to close. They are in no list, so this measures again.
+#[cold]
+fn run(server: &Server, limit: u64) {
+    let mut clients: Vec<(u64, Arc<ClientRecord>)> =
+        server.clients.list().into_iter().map(|client| (client.memory(), client)).collect();
+    let mut total: u64 = clients.iter().map(|(bytes, _)| bytes).sum();
+    if total <= limit {
+        return;
+    }
+    clients.retain(|(_, client)| client.class() != ClientClass::Replica && !client.no_evict.load(Relaxed));
+    clients.sort_by_key(|(bytes, client)| Reverse((*bytes, client.id)));
+    for (bytes, client) in clients {
         if total <= limit {
-            return;
+            break;
         }
-        clients.retain(|(_, client)| client.class() != ClientClass::Replica && !client.no_evict.load(Relaxed));
-        clients.sort_by_key(|(bytes, client)| Reverse((*bytes, client.id)));
-        for (bytes, client) in clients {
-            if total <= limit {
-                break;
-            }
-            total -= bytes;
-            if server.close_client(client.id) {
-                self.closing.insert(client.id);
-                server.counters.evicted_clients.add(1);
-                logging::notice(format_args!("Evicting client: id={} addr={} tot-mem={bytes}", client.id, client.peer));
-            }
+        total -= bytes;
+        if server.close_client(client.id) {
+            server.counters.evicted_clients.add(1);
+            logging::notice(format_args!("Evicting client: id={} addr={} tot-mem={bytes}", client.id, client.peer));
         }
     }
 }

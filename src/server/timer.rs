@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::client_eviction::ClientEviction;
+use super::client_eviction;
 use crate::base::{alloc, clock, logging};
 use crate::core::Server;
 use crate::core::server::SavePurpose;
@@ -40,7 +40,6 @@ pub async fn run(server: Arc<Server>) {
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut commands, mut input, mut output) = (Rate::default(), Rate::default(), Rate::default());
-    let mut client_eviction = ClientEviction::default();
     let mut last_us = clock::monotonic_us();
     loop {
         tick.tick().await;
@@ -55,7 +54,7 @@ pub async fn run(server: Arc<Server>) {
         server.rates.output_bytes.store(output.sample(sum(|c| c.net_output_bytes.get()), elapsed), Relaxed);
         alloc::sample_peak();
         watch_snapshots(&server);
-        client_eviction.run(&server);
+        client_eviction::run_if_needed(&server);
     }
 }
 

@@ -19,6 +19,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -259,6 +260,10 @@ impl Connection {
         }
         let (mut consumed, mut next) = (0, State::Idle);
         loop {
+            if self.record.killed.load(Relaxed) {
+                (consumed, next) = (bytes.len(), State::Over { abandoned: false });
+                break;
+            }
             executor.refresh_settings();
             let limits = client.limits(executor.settings().proto_max_bulk_len);
             // Before authentication, one command may change what the next one may be.

@@ -46,6 +46,8 @@ const RELOCATION_PAUSE: Duration = Duration::from_millis(1);
 const RELOCATION_RETRY: usize = 50;
 /// How often idle connections are searched for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
+/// After how many of these searches the peak of a connection's output is measured anew.
+const PEAK_TICKS: u32 = 5;
 
 /// What the tasks of one worker share.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Worker {
         connection.unsubscribe(&self.server);
         self.server.end_monitoring(&connection.record);
         self.connections.borrow_mut().remove(&id);
-        self.server.clients.remove(id);
+        self.server.clients.remove(&connection.record);
     }
 }
 
@@ -172,11 +174,14 @@ fn deliver(worker: &Rc<Worker>, number: u64, published: &Published) {
 
 fn accept(worker: &Rc<Worker>, socket: Accepted, record: Arc<ClientRecord>) {
     let id = record.id;
+    if record.killed.load(Relaxed) {
+        return worker.server.clients.remove(&record);
+    }
     let stream = match Stream::register(socket) {
         Ok(stream) => stream,
         Err(error) => {
             logging::warning(format_args!("A connection could not be registered: {error}"));
-            return worker.server.clients.remove(id);
+            return worker.server.clients.remove(&record);
         }
     };
     let connection = Rc::new(Connection::new(stream, record, &worker.server));
@@ -250,8 +255,13 @@ async fn relocate(worker: Rc<Worker>) {
 /// Closes connections that have been silent for longer than `timeout`, and those that do not read.
 async fn close_overdue(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(IDLE_PERIOD);
+    let mut ticks: u32 = 0;
     loop {
         tick.tick().await;
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(PEAK_TICKS) {
+            worker.connections.borrow().values().for_each(|connection| connection.record.age_peak());
+        }
         let timeout_seconds = worker.server.config.settings().timeout_seconds;
         let oldest = match timeout_seconds {
             0 => 0,

@@ -26,6 +26,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
+use super::client_eviction;
 use super::waits::{Unblock, finished};
 use super::worker::Worker;
 use crate::base::logging;
@@ -117,6 +118,9 @@ impl Connection {
     pub(super) fn enter(&self, next: State) {
         if !self.state.get().is_over() {
             self.state.set(next);
+            if next == State::Closing {
+                self.record.closing.store(true, Relaxed);
+            }
         }
     }
 
@@ -128,10 +132,10 @@ impl Connection {
         }
     }
 
-    /// When it last sent a command, Unix ms; the current time if it waits in a command.
+    /// When it last sent a command, Unix ms; the end of time if it waits in a command, or listens.
     pub fn idle_since_ms(&self) -> u64 {
-        let waits = self.record.blocked.load(Relaxed) || self.parked().is_some();
-        if waits { u64::MAX } else { self.record.active_ms.load(Relaxed) }
+        let may_idle_out = self.record.may_idle_out() && self.parked().is_none();
+        if may_idle_out { self.record.active_ms.load(Relaxed) } else { u64::MAX }
     }
 
     /// The database that its next command will use.
@@ -194,6 +198,8 @@ impl Connection {
             Sent::Part => {
                 let unsent = outbox.unsent();
                 drop(outbox);
+                worker.server.clients.recent_output.note(unsent as u64, self.record.active_ms.load(Relaxed));
+                self.recount(worker);
                 if unsent > UNAUTHENTICATED_UNSENT_MAX_BYTES && self.is_unauthenticated() {
                     self.end_over_output_limit(worker);
                 }
@@ -205,6 +211,10 @@ impl Connection {
             }
         }
         worker.turn.return_output(outbox.take_empty());
+        drop(outbox);
+        if self.record.has_extra_memory() {
+            self.recount(worker);
+        }
         if self.state() == State::Closing {
             self.enter(State::Over { abandoned: false });
         }
@@ -333,16 +343,19 @@ impl Connection {
 
     /// Reports how much is pending, and ends the connection if it is too much.
     pub(super) fn note_received(&self, worker: &Worker) {
-        let (received, decoded) = {
+        let (received, room, decoded) = {
             let inbox = self.inbox.borrow();
-            (inbox.received.len() as u64, inbox.decoding.room_bytes() as u64)
+            (inbox.received.len() as u64, inbox.received.room() as u64, inbox.decoding.room_bytes() as u64)
         };
         self.record.query_bytes.store(received, Relaxed);
+        self.record.query_room.store(room, Relaxed);
         self.record.argument_bytes.store(decoded, Relaxed);
+        self.recount(worker);
         let waiting = received + decoded;
         if waiting == 0 {
             return;
         }
+        worker.server.clients.recent_input.note(waiting, self.record.active_ms.load(Relaxed));
         let mut limit = worker.executor.borrow().settings().client_query_buffer_limit;
         if self.is_unauthenticated() {
             limit = limit.min(UNAUTHENTICATED_QUERY_MAX_BYTES);
@@ -365,6 +378,14 @@ impl Connection {
     /// Leaves all its channels, because the connection has ended.
     pub fn unsubscribe(&self, server: &Server) {
         self.unsubscribe_some(server, usize::MAX);
+    }
+
+    /// Counts its memory, if that has changed, and closes the largest clients if all take too much.
+    fn recount(&self, worker: &Worker) {
+        let clients = &worker.server.clients;
+        if clients.recount(&self.record) {
+            client_eviction::run_if_needed(&worker.server);
+        }
     }
 
     /// Stops watching all keys, because the connection has ended.
@@ -500,6 +521,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
 /// Waits on behalf of a command, and writes its reply.
 async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
     let unblock = Unblock::new(&connection.record, &wait);
+    connection.record.waits_for_time.store(wait.has_timeout(), Relaxed);
     connection.record.blocked.store(true, Relaxed);
     // Redis does these synchronously: the reply comes even if the client has finished sending.
     let listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_));
@@ -508,8 +530,9 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         () = poll_fn(|cx| connection.poll_waiting(worker, listening, cx)) => None,
     };
     connection.record.blocked.store(false, Relaxed);
+    connection.record.waits_for_time.store(false, Relaxed);
     note_active(&connection.record);
-    let Some(finish) = finish else { return connection.close() };
+    let Some(finish) = finish.filter(|_| !connection.record.killed.load(Relaxed)) else { return connection.close() };
     {
         let mut client = connection.client.borrow_mut();
         let mut outbox = connection.outbox.borrow_mut();

@@ -129,6 +129,7 @@ impl Outbox {
     /// Sends as much as the socket takes, but no more than one turn's part.
     pub fn send(&mut self, stream: &Stream, record: &ClientRecord, counters: &WorkerCounters) -> Sent {
         let mut sent_now = 0;
+        record.note_output(self.unsent() as u64);
         while self.sent < self.output.len() {
             if sent_now >= SENT_PER_TURN_BYTES {
                 return self.keep_unsent(record);
@@ -159,7 +160,10 @@ impl Outbox {
         }
         self.sending = Sending::Nothing;
         self.over_soft_limit_since_ms = 0;
-        record.output_bytes.store(0, Relaxed);
+        if record.output_bytes.load(Relaxed) > 0 {
+            let all = [&record.output_bytes, &record.output_room, &record.output_shared, &record.output_shared_bytes];
+            all.into_iter().for_each(|of| of.store(0, Relaxed));
+        }
         Sent::All
     }
 
@@ -170,7 +174,11 @@ impl Outbox {
         }
         self.sending = Sending::Backlogged;
         note_active(record);
+        let (shared, shared_bytes) = self.output.by_reference();
         record.output_bytes.store(self.unsent() as u64, Relaxed);
+        record.output_room.store(self.output.capacity() as u64, Relaxed);
+        record.output_shared.store(shared as u64, Relaxed);
+        record.output_shared_bytes.store(shared_bytes as u64, Relaxed);
         Sent::Part
     }
 

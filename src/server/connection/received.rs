@@ -25,6 +25,11 @@ impl Received {
         self.bytes.len() - self.start
     }
 
+    /// The memory that is held for them, in bytes.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether none is pending.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,16 +1,20 @@
 //! CLIENT: describes, names and controls connections.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::base::format;
 use crate::core::args::is;
-use crate::core::client::{ClientClass, ClientRecord, ReplyMode};
+use crate::core::client::ReplyMode;
 use crate::core::{
-    Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Table, categories, flags, help,
+    Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, categories, flags, help,
 };
-use crate::events::channels::Kind;
 use crate::resp::Reply;
+
+mod filter;
+mod line;
+
+use filter::{Filter, Of};
+use line::{full_names, line_of};
 
 /// See the module.
 pub static COMMANDS: &[&Command] = &[&CLIENT];
@@ -19,7 +23,7 @@ static CLIENT: Command = Command {
     name: "CLIENT",
     arity: Arity::AtLeast(2),
     handler: Handler::Container(&[
-        &GETNAME, &HELP, &ID, &INFO, &LIST, &NO_EVICT, &NO_TOUCH, &REPLY, &SETINFO, &SETNAME, &UNBLOCK,
+        &CAPA, &GETNAME, &HELP, &ID, &INFO, &KILL, &LIST, &NO_EVICT, &NO_TOUCH, &REPLY, &SETINFO, &SETNAME, &UNBLOCK,
     ]),
     since: "2.4.0",
     group: "connection",
@@ -66,18 +70,54 @@ fn client_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         reply,
         "CLIENT",
         &[
+            "CAPA <option> [options...]",
+            "    Claim capabilities of the client. Options are:",
+            "    * REDIRECT: the client follows redirections.",
             "GETNAME",
             "    Return the name of the current connection.",
             "ID",
             "    Return the ID of the current connection.",
             "INFO",
             "    Return information about the current client connection.",
-            "LIST [options ...]",
-            "    Return information about client connections. Options:",
-            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
-            "      Return clients of specified type.",
+            "KILL <ip:port>",
+            "    Close the connections from an address.",
+            "KILL <option> <value> [<option> <value> [...]]",
+            "    Close the connections that match all options. Options are:",
+            "    * TYPE (NORMAL|PRIMARY|REPLICA|PUBSUB)",
+            "      Connections of this type.",
+            "    * USER <username>",
+            "      Connections that authenticated as this user.",
+            "    * ADDR <ip:port>",
+            "      Connections from this address.",
+            "    * LADDR <ip:port>",
+            "      Connections to this local address.",
             "    * ID <client-id> [<client-id> ...]",
-            "      Return clients of specified IDs only.",
+            "      Connections with these ids.",
+            "    * MAXAGE <maxage>",
+            "      Connections of this age or older, in seconds.",
+            "    * FLAGS <flags>",
+            "      Connections with all of these flags.",
+            "    * NAME <client-name>",
+            "      Connections with this name.",
+            "    * IDLE <idle>",
+            "      Connections idle for this long or longer, in seconds.",
+            "    * LIB-NAME <lib-name>",
+            "      Connections that use this library.",
+            "    * LIB-VER <lib-version>",
+            "      Connections that use this version of their library.",
+            "    * DB <db-id>",
+            "      Connections in this database.",
+            "    * CAPA <capa>",
+            "      Connections with all of these capabilities.",
+            "    * IP <ip>",
+            "      Connections from this host.",
+            "    * NOT-<option> <value>",
+            "      Connections that do not match an option other than MAXAGE, IDLE and SKIPME.",
+            "    * SKIPME (YES|NO)",
+            "      Whether to spare the current connection (default: yes).",
+            "LIST [options ...]",
+            "    Return information about client connections. Options are those of KILL;",
+            "    SKIPME is NO by default.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
             "SETNAME <name>",
@@ -131,142 +171,93 @@ static LIST: Command = Command {
     since: "2.4.0",
     complexity: "O(N)",
     tips: "nondeterministic_output",
-    syntax: "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>@5.0.0] [ID client-id [client-id ...]@6.2.0]",
+    syntax: "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>@5.0.0] [ID client-id [client-id ...]@6.2.0] \
+             [USER username] [ADDR addr] [LADDR laddr] [SKIPME <YES | NO>] [MAXAGE maxage] [NAME name] [IDLE idle] \
+             [FLAGS flags] [LIB-NAME lib-name] [LIB-VER lib-ver] [DB db] [CAPA capa] [IP ip] \
+             [NOT-TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [NOT-ID not-client-id [not-client-id ...]] \
+             [NOT-USER not-username] [NOT-ADDR not-addr] [NOT-LADDR not-laddr] [NOT-NAME not-name] \
+             [NOT-FLAGS not-flags] [NOT-LIB-NAME not-lib-name] [NOT-LIB-VER not-lib-ver] [NOT-DB not-db] \
+             [NOT-CAPA not-capa] [NOT-IP not-ip]",
     summary: "One line about each connection.",
     ..SUBCOMMAND
 };
 
 fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    let args = call.args;
-    let all = || call.server.clients.list();
-    let chosen: Vec<Arc<ClientRecord>> = match args.get(2) {
-        None => all(),
-        Some(word) if is(word, "TYPE") && args.len() == 4 => {
-            let class = Class::named(args.at(3))?;
-            all().into_iter().filter(|record| Class::of(record) == class).collect()
-        }
-        Some(word) if is(word, "ID") && args.len() > 3 => {
-            let id = |word| format::parse_i64(word).ok_or(CommandError::Text("ERR Invalid client ID"));
-            let ids = args.from(3).map(id).collect::<Result<Vec<i64>, _>>()?;
-            let all = all();
-            let with_id = |id: i64| all.iter().find(|record| record.id as i64 == id).cloned();
-            ids.into_iter().filter_map(with_id).collect()
-        }
-        Some(_) => return Err(CommandError::Syntax),
-    };
+    let filter = Filter::read(call.server, call.args, 2, Of::List)?;
     let names = full_names(&call.server.table);
     let mut text = Vec::new();
-    for record in chosen {
+    for record in filter.choose(call.server, call.client.record.id, call.now) {
         text.extend_from_slice(&line_of(&record, &names, call.now));
         text.push(b'\n');
     }
     Ok(reply.verbatim("txt", &text))
 }
 
-/// The classes of connections that filters know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Normal,
-    Master,
-    Replica,
-    Pubsub,
-}
+static KILL: Command = Command {
+    name: "KILL",
+    arity: Arity::AtLeast(3),
+    flags: ANYWHERE.or(flags::ADMIN),
+    handler: Handler::Session(kill),
+    since: "2.4.0",
+    complexity: "O(N)",
+    syntax: "<old-format | <[ID client-id [client-id ...]@2.8.12] | \
+             [TYPE <NORMAL | MASTER@3.2.0 | SLAVE | REPLICA@5.0.0 | PUBSUB>@2.8.12] | [USER username] | [ADDR addr] | \
+             [LADDR laddr@6.2.0] | [SKIPME <YES | NO>] | [MAXAGE maxage@7.4.0] | [NAME name] | [IDLE idle] | \
+             [FLAGS flags] | [LIB-NAME lib-name] | [LIB-VER lib-ver] | [DB db] | [CAPA capa] | [IP ip] | \
+             [NOT-TYPE <NORMAL | MASTER | SLAVE | REPLICA | PUBSUB>] | [NOT-ID not-client-id [not-client-id ...]] | \
+             [NOT-USER not-username] | [NOT-ADDR not-addr] | [NOT-LADDR not-laddr] | [NOT-NAME not-name] | \
+             [NOT-FLAGS not-flags] | [NOT-LIB-NAME not-lib-name] | [NOT-LIB-VER not-lib-ver] | [NOT-DB not-db] | \
+             [NOT-CAPA not-capa] | [NOT-IP not-ip]>>",
+    summary: "Closes connections.",
+    ..SUBCOMMAND
+};
 
-impl Class {
-    fn named(word: &[u8]) -> Result<Class, CommandError> {
-        let known = [
-            ("NORMAL", Class::Normal),
-            ("MASTER", Class::Master),
-            ("REPLICA", Class::Replica),
-            ("SLAVE", Class::Replica),
-            ("PUBSUB", Class::Pubsub),
-        ];
-        known
-            .iter()
-            .find(|(name, _)| is(word, name))
-            .map(|(_, class)| *class)
-            .ok_or_else(|| CommandError::echo("Unknown client type '", word, "'"))
-    }
-
-    /// There is no master here yet.
-    fn of(record: &ClientRecord) -> Class {
-        match record.class() {
-            ClientClass::Normal => Class::Normal,
-            ClientClass::Replica => Class::Replica,
-            ClientClass::Pubsub => Class::Pubsub,
+/// The old form names one address and closes the own connection, too. The new form has filters and counts.
+fn kill(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let is_old_form = call.args.len() == 3;
+    let filter = match is_old_form {
+        true => Filter::of_address(call.args.at(2)),
+        false => Filter::read(call.server, call.args, 2, Of::Kill)?,
+    };
+    let own = call.client.record.id;
+    let mut killed = 0;
+    let mut seen = HashSet::new();
+    for record in filter.choose(call.server, own, call.now) {
+        if !seen.insert(record.id) {
+            continue;
+        }
+        if record.id == own {
+            // Its replies leave first.
+            call.client.closing = true;
+            killed += 1;
+        } else if call.server.close_client(record.id) {
+            killed += 1;
         }
     }
-}
-
-/// The names of commands and subcommands by [`crate::core::table::CommandEntry::index`].
-fn full_names(table: &Table) -> Vec<&str> {
-    let mut names = vec![""; table.indices()];
-    for entry in table.entries() {
-        names[entry.index] = &entry.full_name;
-        for sub in entry.subcommands() {
-            names[sub.index] = &sub.full_name;
-        }
+    match killed {
+        0 if is_old_form => Err(CommandError::Text("ERR No such client")),
+        _ if is_old_form => Ok(reply.ok()),
+        _ => Ok(reply.int(killed)),
     }
-    names
 }
 
-/// The line of CLIENT LIST, without its line end.
-fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
-    let seconds_since = |ms: u64| now.saturating_sub(ms as i64).max(0) / 1000;
-    let last = record.last_command.load(Relaxed) as usize;
-    let command = last.checked_sub(1).and_then(|index| names.get(index)).copied().unwrap_or("NULL");
-    let (query, output) = (record.query_bytes.load(Relaxed), record.output_bytes.load(Relaxed));
-    let queued = record.queued_bytes.load(Relaxed);
-    let arguments = record.argument_bytes.load(Relaxed);
-    let labels = record.labels.lock();
-    let first = format!("id={} addr={} laddr={} fd={} name=", record.id, record.peer, record.local, record.fd);
-    let mut line = first.into_bytes();
-    line.extend_from_slice(&labels.name);
-    let rest = format!(
-        " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} qbuf={query} qbuf-free=0 argv-mem={arguments} \
-         multi-mem={queued} rbs=0 rbp=0 obl={output} oll=0 omem={output} tot-mem={} events={} cmd={command} user={} \
-         redir=-1 resp={} lib-name=",
-        seconds_since(record.created_ms),
-        seconds_since(record.active_ms.load(Relaxed)),
-        flags_of(record),
-        record.db.load(Relaxed),
-        record.subscriptions[Kind::Channel as usize].load(Relaxed),
-        record.subscriptions[Kind::Pattern as usize].load(Relaxed),
-        record.subscriptions[Kind::Shard as usize].load(Relaxed),
-        record.queued.load(Relaxed) as i64 - 1,
-        record.watching.load(Relaxed),
-        record.memory(),
-        if output > 0 { "rw" } else { "r" },
-        if labels.user.is_empty() { "default" } else { &labels.user },
-        record.resp.load(Relaxed).max(2),
-    );
-    line.extend_from_slice(rest.as_bytes());
-    line.extend_from_slice(&labels.lib_name);
-    line.extend_from_slice(b" lib-ver=");
-    line.extend_from_slice(&labels.lib_ver);
-    let totals = format!(
-        " tot-net-in={} tot-net-out={} tot-cmds={}",
-        record.total_input.load(Relaxed),
-        record.total_output.load(Relaxed),
-        record.total_commands.load(Relaxed),
-    );
-    line.extend_from_slice(totals.as_bytes());
-    line
-}
+static CAPA: Command = Command {
+    name: "CAPA",
+    arity: Arity::AtLeast(3),
+    flags: ANYWHERE.or(flags::ALLOW_BUSY),
+    handler: Handler::Session(capa),
+    since: "valkey-8.0.0",
+    syntax: "capability [capability ...]",
+    summary: "Says what the client is capable of.",
+    ..SUBCOMMAND
+};
 
-/// The letters of a connection's state, in Redis' order.
-fn flags_of(record: &ClientRecord) -> String {
-    let letters = [
-        ('O', record.monitor.load(Relaxed)),
-        ('P', record.class() == ClientClass::Pubsub),
-        ('b', record.blocked.load(Relaxed)),
-        ('x', record.queued.load(Relaxed) > 0),
-        ('U', record.unix_socket),
-        ('e', record.no_evict.load(Relaxed)),
-        ('T', record.no_touch.load(Relaxed)),
-    ];
-    let set: String = letters.iter().filter(|(_, on)| *on).map(|(letter, _)| letter).collect();
-    if set.is_empty() { "N".into() } else { set }
+/// Capabilities that the server does not know are passed over, so that a newer client can claim more.
+fn capa(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    if call.args.from(2).any(|word| is(word, "REDIRECT")) {
+        call.client.record.follows_redirects.store(true, Relaxed);
+    }
+    Ok(reply.ok())
 }
 
 static UNBLOCK: Command = Command {
@@ -457,8 +448,8 @@ mod tests {
         // The counters of commands and bytes differ from one call to the next.
         let steady = |reply: String| reply.split(" tot-net-in=").next().map(str::to_owned);
         let line = t.run("CLIENT LIST");
-        assert!(line.contains("id=1 addr=127.0.0.1:1 laddr=127.0.0.1:6379 fd=8 name=me age=0 idle=0 flags=N db=0"));
-        assert!(line.contains(" resp=2 lib-name=redis-py lib-ver= tot-net-in="), "{line}");
+        assert!(line.contains("id=1 addr=127.0.0.1:1 laddr=127.0.0.1:6379 fd=8 name=me age=0 idle=0 flags=N capa= db=0"));
+        assert!(line.contains(" resp=2 lib-name=redis-py lib-ver= io-thread=0 tot-net-in="), "{line}");
         let line = steady(line);
         assert_eq!(steady(t.run("CLIENT LIST TYPE normal")), line);
         assert_eq!(t.run("CLIENT LIST TYPE pubsub"), "$0  ");
@@ -471,6 +462,122 @@ mod tests {
         t.run("HELLO 3");
         let info = t.run("CLIENT INFO");
         assert!(info.starts_with('=') && info.contains(" txt:id=1 addr="), "{info}");
+    }
+
+    /// The filters, and how many of three connections each chooses: `me` with a library, `you` that can follow
+    /// redirections and is in database 3, and the asking one, which has no label.
+    #[test]
+    fn filters_choose_by_every_trait_and_its_opposite() {
+        let mut t = Runner::new();
+        for lines in [
+            &["CLIENT SETNAME me", "CLIENT SETINFO LIB-NAME lib", "CLIENT SETINFO LIB-VER 7"][..],
+            &["CLIENT SETNAME you", "CLIENT CAPA foo Redirect", "SELECT 3", "MULTI", "GET k"],
+            &[],
+        ] {
+            t.connect_from(&format!("10.0.0.{}:77", lines.len()));
+            for line in lines {
+                t.run(line);
+            }
+        }
+        // The first connection of the runner has ended in the tests only: it is in no list.
+        t.server.close_client(1);
+        let count = |t: &mut Runner, filter: &str| t.run(&format!("CLIENT LIST {filter}")).matches("id=").count();
+        for (filter, chosen) in [
+            ("", 3),
+            ("SKIPME yes", 2),
+            ("SKIPME yes SKIPME no", 3),
+            ("NAME me", 1),
+            ("NAME Me", 0),
+            ("NAME ''", 0),
+            ("NOT-NAME me", 2),
+            ("not-name me not-name you", 2),
+            ("NAME me NOT-NAME me", 0),
+            ("LIB-NAME lib", 1),
+            ("NOT-LIB-NAME lib", 2),
+            ("LIB-VER 7", 1),
+            ("NOT-LIB-VER 7", 2),
+            ("DB 3", 1),
+            ("NOT-DB 3", 2),
+            ("CAPA r", 1),
+            ("CAPA ''", 3),
+            ("NOT-CAPA r", 2),
+            ("FLAGS x", 1),
+            ("FLAGS N", 2),
+            ("FLAGS xb", 0),
+            ("NOT-FLAGS x", 2),
+            ("IP 10.0.0.3", 1),
+            ("NOT-IP 10.0.0.3", 2),
+            ("ADDR 10.0.0.5:77", 1),
+            ("ADDR 10.0.0.5", 0),
+            ("NOT-ADDR 10.0.0.5:77", 2),
+            ("LADDR 127.0.0.1:6379", 3),
+            ("NOT-LADDR 127.0.0.1:6379", 0),
+            ("USER default", 3),
+            ("NOT-USER default", 0),
+            ("TYPE normal", 3),
+            ("NOT-TYPE pubsub TYPE primary", 0),
+            ("ID 2 3 ID 4", 3),
+            ("ID 2 99 2", 2),
+            ("NOT-ID 2 3", 1),
+            ("ID 2 3 NAME you", 1),
+            ("MAXAGE 1000", 0),
+            ("IDLE 1000", 0),
+        ] {
+            assert_eq!(count(&mut t, filter), chosen, "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_filter_is_refused_in_the_words_of_redis_and_valkey() {
+        let mut t = Runner::new();
+        for (filter, error) in [
+            ("ID abc", "client-id should be greater than 0"),
+            ("ID 0", "client-id should be greater than 0"),
+            ("ID 1 -1", "client-id should be greater than 0"),
+            ("ID 99 abc", "syntax error"),
+            ("TYPE foo", "Unknown client type 'foo'"),
+            ("USER nouser", "No such user 'nouser'"),
+            ("NOT-USER nouser", "No such user 'nouser'"),
+            ("SKIPME maybe", "syntax error"),
+            ("NOT-SKIPME yes", "syntax error"),
+            ("MAXAGE abc", "maxage is not an integer or out of range"),
+            ("MAXAGE 0", "maxage should be greater than 0"),
+            ("IDLE abc", "idle is not an integer or out of range"),
+            ("IDLE -5", "idle should be greater than 0"),
+            ("NOT-MAXAGE 5", "syntax error"),
+            ("NOT-IDLE 5", "syntax error"),
+            ("FLAGS q", "Unknown flags found in the provided filter: q"),
+            ("NOT-FLAGS q", "Unknown flags found in the NOT-FLAGS filter: q"),
+            ("CAPA redirect", "Unknown capa found in the provided filter: redirect"),
+            ("NOT-CAPA foo", "Unknown capa found in the NOT-CAPA filter: foo"),
+            ("DB abc", "DB is not an integer or out of range"),
+            ("DB 16", "DB number should be between 0 and 15"),
+            ("FOO bar", "syntax error"),
+            ("ADDR a LADDR", "syntax error"),
+        ] {
+            assert_eq!(t.run(&format!("CLIENT KILL {filter}")), format!("-ERR {error} "), "{filter}");
+        }
+        assert_eq!(t.run("CLIENT KILL 1.2.3.4:5"), "-ERR No such client ");
+        assert_eq!(t.run("CLIENT KILL ID 99"), ":0 ");
+        assert_eq!(t.run("CLIENT LIST ID 1 abc"), "-ERR Invalid client ID ");
+        assert_eq!(t.run("CLIENT LIST ID 1 TYPE foo"), "-ERR Unknown client type 'foo' ");
+    }
+
+    #[test]
+    fn a_killed_connection_is_in_no_list_and_the_own_one_closes_after_its_reply() {
+        let mut t = Runner::new();
+        let other = t.connection();
+        assert_eq!(t.run("CLIENT KILL TYPE normal"), ":1 ");
+        assert!(other.record.killed.load(Relaxed));
+        assert_eq!(t.run("CLIENT LIST").matches("id=").count(), 1);
+        assert_eq!(t.run("CLIENT KILL ID 2"), ":0 ");
+        assert_eq!(t.run("CLIENT KILL ID 1"), ":0 ", "it spares itself");
+        assert!(!t.client.closing);
+        assert_eq!(t.run("CLIENT KILL ID 1 1 SKIPME no"), ":1 ");
+        assert!(t.client.closing);
+        t.reconnect();
+        assert_eq!(t.run("CLIENT KILL 127.0.0.1:1"), "+OK ");
+        assert!(t.client.closing);
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! The line of CLIENT LIST about a connection.
+//!
+//! Invariants:
+//! - Every field is in a place where clients of Redis and Valkey look for it: `name=value`, separated by spaces.
+//! - Labels hold no space and no line end, so a line has the same fields whatever a client calls itself.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::core::client::{ClientClass, ClientRecord};
+use crate::core::Table;
+use crate::events::channels::Kind;
+
+/// The names of commands and subcommands by [`crate::core::table::CommandEntry::index`].
+pub(super) fn full_names(table: &Table) -> Vec<&str> {
+    let mut names = vec![""; table.indices()];
+    for entry in table.entries() {
+        names[entry.index] = &entry.full_name;
+        for sub in entry.subcommands() {
+            names[sub.index] = &sub.full_name;
+        }
+    }
+    names
+}
+
+/// The line, without its line end. `names` are the [`full_names`].
+pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
+    let seconds_since = |ms: u64| now.saturating_sub(ms as i64).max(0) / 1000;
+    let last = record.last_command.load(Relaxed) as usize;
+    let command = last.checked_sub(1).and_then(|index| names.get(index)).copied().unwrap_or("NULL");
+    let output = record.output_bytes.load(Relaxed);
+    let labels = record.labels.lock();
+    let first = format!("id={} addr={} laddr={} fd={} name=", record.id, record.peer, record.local, record.fd);
+    let mut line = first.into_bytes();
+    line.extend_from_slice(&labels.name);
+    let rest = format!(
+        " age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} multi={} watch={} qbuf={} qbuf-free={} argv-mem={} \
+         multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={command} user={} redir=-1 resp={} \
+         lib-name=",
+        seconds_since(record.created_ms),
+        seconds_since(record.active_ms.load(Relaxed)),
+        flags_of(record),
+        capabilities_of(record),
+        record.db.load(Relaxed),
+        record.subscriptions[Kind::Channel as usize].load(Relaxed),
+        record.subscriptions[Kind::Pattern as usize].load(Relaxed),
+        record.subscriptions[Kind::Shard as usize].load(Relaxed),
+        record.queued.load(Relaxed) as i64 - 1,
+        record.watching.load(Relaxed),
+        record.query_bytes.load(Relaxed),
+        record.query_room.load(Relaxed).saturating_sub(record.query_bytes.load(Relaxed)),
+        record.argument_bytes.load(Relaxed),
+        record.queued_bytes.load(Relaxed),
+        record.output_room.load(Relaxed),
+        record.output_peak(),
+        output.saturating_sub(record.output_shared_bytes.load(Relaxed)),
+        record.output_shared.load(Relaxed),
+        record.output_shared_bytes.load(Relaxed),
+        record.memory(),
+        if output > 0 { "rw" } else { "r" },
+        labels.user_name(),
+        record.resp.load(Relaxed).max(2),
+    );
+    line.extend_from_slice(rest.as_bytes());
+    line.extend_from_slice(&labels.lib_name);
+    line.extend_from_slice(b" lib-ver=");
+    line.extend_from_slice(&labels.lib_ver);
+    let totals = format!(
+        " io-thread={} tot-net-in={} tot-net-out={} tot-cmds={}",
+        record.worker,
+        record.total_input.load(Relaxed),
+        record.total_output.load(Relaxed),
+        record.total_commands.load(Relaxed),
+    );
+    line.extend_from_slice(totals.as_bytes());
+    line
+}
+
+/// The letters of a connection's state, in Redis' order.
+pub(super) fn flags_of(record: &ClientRecord) -> String {
+    let letters = [
+        ('O', record.monitor.load(Relaxed)),
+        ('S', record.class() == ClientClass::Replica),
+        ('P', record.class() == ClientClass::Pubsub),
+        ('x', record.queued.load(Relaxed) > 0),
+        ('b', record.blocked.load(Relaxed)),
+        ('c', record.closing.load(Relaxed)),
+        ('U', record.unix_socket),
+        ('e', record.no_evict.load(Relaxed)),
+        ('T', record.no_touch.load(Relaxed)),
+        ('I', record.import_source.load(Relaxed)),
+    ];
+    let set: String = letters.iter().filter(|(_, on)| *on).map(|(letter, _)| letter).collect();
+    if set.is_empty() { "N".into() } else { set }
+}
+
+/// The letters of what the client claims to be capable of: CLIENT CAPA.
+pub(super) fn capabilities_of(record: &ClientRecord) -> &'static str {
+    if record.follows_redirects.load(Relaxed) { "r" } else { "" }
+}
