@@ -271,13 +271,7 @@ fn database(server: &Server, value: &[u8]) -> Result<u64, CommandError> {
     known.ok_or_else(|| CommandError::err(format_args!("DB number should be between 0 and {last}")))
 }
 
-fn letters(
-    what: &str,
-    filter: &str,
-    known: &[u8],
-    value: &[u8],
-    is_negated: bool,
-) -> Result<Vec<u8>, CommandError> {
+fn letters(what: &str, filter: &str, known: &[u8], value: &[u8], is_negated: bool) -> Result<Vec<u8>, CommandError> {
     if value.iter().all(|letter| known.contains(letter)) {
         return Ok(value.to_vec());
     }

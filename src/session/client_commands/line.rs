@@ -6,8 +6,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::core::client::{ClientClass, ClientRecord};
 use crate::core::Table;
+use crate::core::client::{ClientClass, ClientRecord};
 use crate::events::channels::Kind;
 
 /// The names of commands and subcommands by [`crate::core::table::CommandEntry::index`].

@@ -448,7 +448,9 @@ mod tests {
         // The counters of commands and bytes differ from one call to the next.
         let steady = |reply: String| reply.split(" tot-net-in=").next().map(str::to_owned);
         let line = t.run("CLIENT LIST");
-        assert!(line.contains("id=1 addr=127.0.0.1:1 laddr=127.0.0.1:6379 fd=8 name=me age=0 idle=0 flags=N capa= db=0"));
+        assert!(
+            line.contains("id=1 addr=127.0.0.1:1 laddr=127.0.0.1:6379 fd=8 name=me age=0 idle=0 flags=N capa= db=0")
+        );
         assert!(line.contains(" resp=2 lib-name=redis-py lib-ver= io-thread=0 tot-net-in="), "{line}");
         let line = steady(line);
         assert_eq!(steady(t.run("CLIENT LIST TYPE normal")), line);
