@@ -101,10 +101,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "the methods of one group stand in the files of its steps",
     ),
     (
-        &["src/session/client_commands.rs", "src/session/connection_commands.rs"],
-        "HELLO sets a client's name, and CLIENT closes connections",
-    ),
-    (
         &[
             "src/server/connection/mod.rs",
             "src/server/parking.rs",

@@ -11,15 +11,20 @@ use crate::core::{
 };
 use crate::observe::info::REDIS_VERSION;
 use crate::resp::{Reply, Resp};
-use crate::session::client_commands::is_label;
 
 /// See the module.
 pub static COMMANDS: &[&Command] = &[&AUTH, &HELLO, &QUIT, &RESET, &SELECT, &WAIT, &WAITAOF];
 
 const WRONG_PASSWORD: CommandError =
     CommandError::Text("WRONGPASS invalid username-password pair or user is disabled.");
+/// What is refused as the name of a connection.
 pub(super) const BAD_NAME: CommandError =
     CommandError::Text("ERR Client names cannot contain spaces, newlines or special characters.");
+
+/// Whether the bytes fit into a line of CLIENT LIST without breaking it.
+pub(super) fn is_label(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
 
 static AUTH: Command = Command {
     name: "AUTH",

@@ -9,6 +9,7 @@ use crate::core::{
     Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, categories, flags, help,
 };
 use crate::resp::Reply;
+use crate::session::connection_commands::{BAD_NAME, is_label};
 
 mod filter;
 mod line;
@@ -424,15 +425,10 @@ static SETNAME: Command = Command {
 fn setname(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let name = call.args.at(2);
     if !is_label(name) {
-        return Err(crate::session::connection_commands::BAD_NAME);
+        return Err(BAD_NAME);
     }
     call.client.record.labels.lock().name = name.to_vec();
     Ok(reply.ok())
-}
-
-/// Whether the bytes fit into a line of CLIENT LIST without breaking it.
-pub(super) fn is_label(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
 #[cfg(test)]
@@ -586,7 +582,7 @@ mod tests {
     fn labels_hold_nothing_that_would_break_a_line() {
         let mut t = Runner::new();
         assert_eq!(t.run("CLIENT GETNAME"), "$-1 ");
-        assert_eq!(t.run("CLIENT SETNAME 'a b'"), format!("-{} ", crate::session::connection_commands::BAD_NAME));
+        assert_eq!(t.run("CLIENT SETNAME 'a b'"), format!("-{} ", BAD_NAME));
         assert_eq!(t.run("CLIENT SETNAME ab"), "+OK ");
         assert_eq!(t.run("CLIENT GETNAME"), "$2 ab ");
         assert_eq!(t.run("CLIENT SETNAME ''"), "+OK ");
