@@ -10,6 +10,7 @@ pub mod fatal;
 pub mod format;
 pub mod glob;
 pub mod hash;
+pub mod latency;
 pub mod lock;
 pub mod logging;
 pub mod long_double;

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::base::lock::{Mutex, Rank};
+use crate::base::logging;
 
 use crate::base::config::{Config, Settings};
+use crate::base::latency::LatencyMonitor;
 use crate::core::client::{ClientRecord, Clients};
+use crate::core::commandlog::CommandLogs;
 use crate::core::hooks::{Hook, Hooks};
 use crate::core::message::{Message, Needs, Published};
-use crate::core::slowlog::SlowLog;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
@@ -24,8 +26,10 @@ use crate::persist::Store;
 /// of them takes so long.
 const SHARED_TIMES_US: i64 = 1000;
 
-/// The most different codes that `INFO errorstats` distinguishes.
+/// The most different codes that `INFO errorstats` distinguishes,
 const ERROR_CODES_MAX: usize = 128;
+/// and what it shows instead of all of them from then on, until CONFIG RESETSTAT.
+const ERRORS_DISABLED: &str = "ERRORSTATS_DISABLED";
 
 /// Opens and closes listening sockets. An error leaves them as they were.
 pub type ListenAnew = Box<dyn Fn(&Settings) -> std::io::Result<()> + Send + Sync>;
@@ -46,8 +50,10 @@ pub struct Server {
     pub clients: Clients,
     /// All users.
     pub users: Users,
-    /// The commands that took long.
-    pub slowlog: SlowLog,
+    /// The commands that took long or were large.
+    pub commandlogs: CommandLogs,
+    /// The events that took long.
+    pub latency: Arc<LatencyMonitor>,
     /// What the path of a command must look at besides it.
     pub hooks: Hooks,
     /// Counters of rare events.
@@ -141,6 +147,7 @@ impl Server {
         let slower_than_us = settings.slowlog_log_slower_than_us;
         let times_each = (0..SHARED_TIMES_US).contains(&slower_than_us) && settings.slowlog_max_len > 0;
         self.hooks.set(Hook::Slowlog, times_each);
+        self.latency.set_threshold_ms(settings.latency_monitor_threshold_ms);
     }
 
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.
@@ -209,8 +216,16 @@ impl Server {
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
-        } else if errors.len() < ERROR_CODES_MAX {
+        } else if errors.len() < ERROR_CODES_MAX && !errors.contains_key(ERRORS_DISABLED) {
             errors.insert(code.to_owned(), 1);
+        } else if errors.len() >= ERROR_CODES_MAX {
+            errors.clear();
+            errors.insert(ERRORS_DISABLED.to_owned(), 1);
+            drop(errors);
+            logging::warning(format_args!(
+                "Errorstats stopped adding new errors because the number of errors reached the limit, may be misuse \
+                 of lua error_reply, please check INFO ERRORSTATS, this can be re-enabled via CONFIG RESETSTAT."
+            ));
         }
     }
 

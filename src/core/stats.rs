@@ -83,6 +83,12 @@ counters! {
         rejected,
         /// Times it ran and failed.
         failed,
+        /// Times it went to the slow log,
+        slow,
+        /// with this much time in all, in microseconds,
+        slow_us,
+        /// and at most this much.
+        slow_us_max,
     }
 }
 
@@ -115,12 +121,37 @@ impl Latencies {
         self.0.get().into_iter().flatten().for_each(|bucket| bucket.set(0));
     }
 
-    /// The upper bounds, in nanoseconds, of these percentages of all runs; `None` without any run.
-    pub fn percentiles<'a>(all: impl Iterator<Item = &'a Latencies>, percentages: &[f64]) -> Option<Vec<u64>> {
+    /// How many runs there were, and how many of them took at most so many microseconds, for each power of two that
+    /// has any beyond the one before it. The bounds are those that Redis shows. `None` without any run.
+    pub fn cumulated<'a>(all: impl Iterator<Item = &'a Latencies>) -> Option<(u64, Vec<(u64, u64)>)> {
+        let sums = Latencies::sums(all);
+        let total: u64 = sums.iter().sum();
+        let (mut bounds, mut seen, mut shown, mut at) = (Vec::new(), 0, 0, 0);
+        for power in SHORTEST_BITS..=LONGEST_BITS {
+            // The first bucket of a doubling counts for its lower bound, as in Redis.
+            let end = ((((power - SHORTEST_BITS) << STEP_BITS) + 1) as usize).min(BUCKETS);
+            seen += sums[at..end].iter().sum::<u64>();
+            at = end;
+            if seen > shown {
+                shown = seen;
+                // Redis' buckets are a 128th of their lower bound wide.
+                bounds.push((((1 << power) + (1 << (power - 7)) - 1) / 1000, seen));
+            }
+        }
+        (total > 0).then_some((total, bounds))
+    }
+
+    fn sums<'a>(all: impl Iterator<Item = &'a Latencies>) -> [u64; BUCKETS] {
         let mut sums = [0_u64; BUCKETS];
         for buckets in all.filter_map(|latencies| latencies.0.get()) {
             sums.iter_mut().zip(buckets).for_each(|(sum, bucket)| *sum += bucket.get());
         }
+        sums
+    }
+
+    /// The upper bounds, in nanoseconds, of these percentages of all runs; `None` without any run.
+    pub fn percentiles<'a>(all: impl Iterator<Item = &'a Latencies>, percentages: &[f64]) -> Option<Vec<u64>> {
+        let sums = Latencies::sums(all);
         let total: u64 = sums.iter().sum();
         let bound = |percentage: &f64| {
             let wanted = ((total as f64 * percentage / 100.0).ceil() as u64).clamp(1, total);
@@ -183,6 +214,18 @@ counters! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cumulated_counts_have_the_bounds_of_redis() {
+        let workers = [Latencies::default(), Latencies::default()];
+        assert_eq!(Latencies::cumulated(workers.iter()), None);
+        workers[0].record_alone(10, 3);
+        workers[1].record_alone(3_000, 1);
+        workers[0].record_alone(30_000_000, 2);
+        workers[1].record_alone(u64::MAX, 1);
+        let shown = vec![(1, 3), (4, 4), (33_816, 6), (1_082_130, 7)];
+        assert_eq!(Latencies::cumulated(workers.iter()), Some((7, shown)));
+    }
 
     #[test]
     fn percentiles_are_within_a_sixteenth_and_add_up_over_workers() {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::base::latency::Event;
 use crate::base::lock::MutexGuard;
 use tokio::sync::oneshot;
 
@@ -176,6 +177,7 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
         let changes = server.saving.changes.load(Relaxed);
         take();
         let stopped_us = clock::monotonic_us() - stopped;
+        server.latency.note(Event::SnapshotFreeze, stopped_us.saturating_mul(1000));
         if let Some(last) = &mut last {
             **last = Some(closed);
             stays_closed.set(true);

@@ -9,6 +9,7 @@ use super::evict::{Choice, EvictDb};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use crate::base::config::EvictionPolicy;
+use crate::base::latency::Event;
 use crate::base::{alloc, logging};
 use crate::core::client::Client;
 use crate::core::table::CommandEntry;
@@ -117,9 +118,11 @@ impl<'g> Group<'g> {
         self.unit.begin(wants(server), false);
         let mut world =
             EvictDb { keyspace: &server.keyspace, unit: self.unit, scratch: self.scratch, facts: self.facts };
+        let started = server.latency.start();
         let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |unit| {
             append(server, self.worker, unit);
         });
+        server.latency.end(Event::EvictionCycle, started);
         if !was_inside {
             self.inside = None;
         }

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 use super::Executor;
 use super::ahead::plan;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::handler::{fail, internal_error};
 use super::monitor;
+use super::noting::{Bars, Shared};
 use super::reads::alike;
-use super::slow::{Quick, slow_ns};
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::db::Facts;
@@ -44,8 +42,8 @@ pub(super) struct Group<'a> {
     pub(super) lines: Vec<u8>,
     /// Whether EXEC is among them.
     pub(super) has_shown_exec: bool,
-    /// From how many nanoseconds on a command is slow; `u64::MAX` for none.
-    pub(super) slow_ns: u64,
+    /// From where on a command is noted.
+    pub(super) bars: Bars,
     /// `min-replicas-to-write` asks for more replicas than there are: for any.
     pub(super) lacks_replicas: bool,
     pub(super) latency_tracking: bool,
@@ -83,12 +81,10 @@ impl Executor {
         let (mut group, all_keys, last_named) = self.group(facts, patience);
         let (server, stats) = (group.server, group.stats);
         client.hear(server, out);
-        let started = Instant::now();
+        let mut shared = Shared::new();
         let plans = plan(server, client.db, calls, all_keys, last_named);
         let keys = &*all_keys;
         let (mut executed, mut parked) = (0, None);
-        // The quick commands, each with its number of consecutive calls, and the time of the others.
-        let (mut quick, mut timed): (Quick<'_>, _) = (SmallVec::new(), 0);
         while executed < calls.len() {
             let (at, args) = (executed, calls[executed]);
             executed += 1;
@@ -116,7 +112,7 @@ impl Executor {
                 let (times, busy) = group.reads(entry, &calls[at..end], &keys[at..end], client, out);
                 executed = at + times;
                 if times > 0 {
-                    quick.push((entry, times as u64));
+                    shared.add(entry, times as u64);
                     stats.commands[entry.index].calls.add_alone(times as u64);
                 }
                 if busy.is_some() {
@@ -125,25 +121,28 @@ impl Executor {
                 }
                 continue;
             }
+            if !matches!(entry.command.handler, Handler::Data(_)) {
+                // It may look at what the others took: INFO, LATENCY HISTOGRAM, CONFIG RESETSTAT.
+                group.count_shared_time(&mut shared, (&plans, &calls[..at]), client);
+            }
             let keys = &keys[at];
             let before = (!entry.is_quick || group.is_timed_alone(args)).then(Instant::now);
+            let replied = out.len();
             let ran = group.take_place(entry, keys).and_then(|()| group.one(entry, args, keys, client, out));
             if let Err(busy) = ran {
                 (executed, parked) = (at, Some(busy));
                 break;
             }
             match before {
-                None => match quick.last_mut() {
-                    Some((last, times)) if std::ptr::eq(*last, entry) => *times += 1,
-                    _ => quick.push((entry, 1)),
-                },
+                None => shared.add(entry, 1),
                 Some(before) => {
                     let took = before.elapsed().as_nanos() as u64;
-                    timed += took;
+                    shared.others_ns += took;
                     group.count_time(entry, 1, took);
                     group.note_time(entry, args, took, client);
                 }
             }
+            group.note_size(entry, args, out.len().saturating_sub(replied), client);
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
             client.hear(server, out);
@@ -156,11 +155,7 @@ impl Executor {
             }
         }
         group.inside = None;
-        // Commands of constant time share the timing of their group: two readings of the clock serve all.
-        if !quick.is_empty() {
-            let shared = (started.elapsed().as_nanos() as u64).saturating_sub(timed);
-            group.count_shared_time(quick, shared, (&plans, &calls[..executed]), client);
-        }
+        group.count_shared_time(&mut shared, (&plans, &calls[..executed]), client);
         group.account(executed as u64, client);
         all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
         Ran { executed, parked }
@@ -168,7 +163,7 @@ impl Executor {
 
     /// A group of commands to execute with these facts, room for their keys, and the previously called command.
     pub(super) fn group(&mut self, facts: Facts, patience: Duration) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
-        let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, closing, .. } = self;
+        let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, bars, closing, .. } = self;
         let group = Group {
             server,
             worker: *worker,
@@ -181,7 +176,7 @@ impl Executor {
             hooks: server.hooks.load(),
             lines: Vec::new(),
             has_shown_exec: false,
-            slow_ns: slow_ns(settings),
+            bars: *bars,
             lacks_replicas: settings.min_replicas_to_write > 0,
             latency_tracking: settings.latency_tracking,
             queue_bytes_max: settings.client_query_buffer_limit,
@@ -263,13 +258,14 @@ impl Group<'_> {
         client: &mut Client,
         out: &mut Output,
     ) {
-        let before = Instant::now();
+        let (before, replied) = (Instant::now(), out.len());
         if let Err(busy) = self.one(entry, args, keys, client, out) {
             unreachable!("a transaction has all that its commands need: {busy:?}");
         }
         let took = before.elapsed().as_nanos() as u64;
         self.count_time(entry, 1, took);
         self.note_time(entry, args, took, client);
+        self.note_size(entry, args, out.len().saturating_sub(replied), client);
         self.stats.commands[entry.index].calls.add_alone(1);
         if changes_facts(entry.command) {
             self.renew_facts(client);
@@ -283,7 +279,8 @@ impl Group<'_> {
         self.facts = facts_now(&settings, limits, client);
         self.maxmemory = settings.maxmemory;
         self.hooks = self.server.hooks.load();
-        self.slow_ns = slow_ns(&settings);
+        self.bars = Bars::of(&settings);
+        self.latency_tracking = settings.latency_tracking;
         self.lacks_replicas = settings.min_replicas_to_write > 0;
     }
 

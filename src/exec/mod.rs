@@ -15,8 +15,8 @@
 //! | MULTI and EXEC | `transaction.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
-//! | was it slow? | `slow.rs` |
 //! | what monitors see | `monitor.rs` |
+//! | was it slow or large? | `noting.rs` |
 //! | active expiry | `sweep.rs` |
 //! | replay | `replay/` |
 //!
@@ -36,6 +36,7 @@ use smallvec::SmallVec;
 
 use crate::base::clock;
 use crate::base::config::Settings;
+use crate::base::latency::Event;
 use crate::core::call::HashedKeys;
 use crate::core::db::Facts;
 use crate::core::table::{CommandEntry, LastNamed};
@@ -53,12 +54,12 @@ mod facts;
 mod group;
 mod handler;
 mod monitor;
+mod noting;
 mod reads;
 mod replay;
 #[cfg(test)]
 mod rollback_tests;
 mod serving;
-mod slow;
 pub mod sweep;
 #[cfg(test)]
 pub mod testing;
@@ -72,6 +73,7 @@ use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
 pub use group::{Ran, settle_reply_mode};
+use noting::Bars;
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
@@ -92,6 +94,8 @@ pub struct Executor {
     /// Decodes commands for prefetching before they are executed.
     request: Request,
     settings: Arc<Settings>,
+    /// What the settings say of commands to be noted.
+    bars: Bars,
     settings_generation: u64,
     /// How often this worker has tried in vain to close the gate.
     closing: Closing,
@@ -106,6 +110,7 @@ impl Executor {
         let settings_generation = server.config.generation();
         let settings = server.config.settings();
         let keys = (0..GROUP_MAX).map(|_| HashedKeys::default()).collect();
+        let bars = Bars::of(&settings);
         let relocation = Relocation::new(worker, server.gate.workers());
         Executor {
             server,
@@ -118,6 +123,7 @@ impl Executor {
             last_named: LastNamed::default(),
             request: Request::new(),
             settings,
+            bars,
             settings_generation,
             closing: Closing::default(),
         }
@@ -135,6 +141,7 @@ impl Executor {
         if generation != self.settings_generation {
             self.settings_generation = generation;
             self.settings = self.server.config.settings();
+            self.bars = Bars::of(&self.settings);
         }
     }
 
@@ -191,7 +198,9 @@ impl Executor {
             append(server, *worker, unit);
         });
         drop(inside);
-        stats.counters.expire_cycle_us.add_alone(started.elapsed().as_micros() as u64);
+        let took = started.elapsed();
+        stats.counters.expire_cycle_us.add_alone(took.as_micros() as u64);
+        server.latency.note(Event::ExpireCycle, took.as_nanos() as u64);
         let (mut group, ..) = self.group(Facts { no_touch: false, ..facts }, Duration::ZERO);
         group.serve_vanished();
         group.retire();
@@ -213,7 +222,9 @@ impl Executor {
         let Some(_inside) = self.server.gate.try_enter(self.worker, Duration::ZERO) else { return true };
         let is_end = self.relocation.step(&self.server.keyspace, is_sparse);
         let counters = &self.server.workers[self.worker].counters;
-        counters.relocation_us.add_alone(started.elapsed().as_micros() as u64);
+        let took = started.elapsed();
+        counters.relocation_us.add_alone(took.as_micros() as u64);
+        self.server.latency.note(Event::ActiveDefragCycle, took.as_nanos() as u64);
         is_end
     }
 }

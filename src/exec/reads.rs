@@ -8,6 +8,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use smallvec::SmallVec;
+
 use super::Plan;
 use super::data::{append, wants};
 use super::group::Group;
@@ -44,12 +46,15 @@ impl Group<'_> {
             return (0, Some(busy));
         }
         let (mut times, mut parked) = (0, None);
+        let bars = self.bars;
+        // Each large call with the size of its reply.
+        let mut large: SmallVec<[(usize, usize); 2]> = SmallVec::new();
         self.unit.begin(wants, false);
         let counters = &self.stats.commands[entry.index];
         let db = Db::new(Held::none(&server.keyspace), self.unit, self.scratch, client.db, &self.facts);
         let mut call = Call { args: Args::NONE, db, entry, frozen: None, keys: &keys[0], may_block: true, block: None };
         for (&args, keys) in calls.iter().zip(keys) {
-            let mark = out.mark();
+            let (mark, replied) = (out.mark(), out.len());
             (call.args, call.keys) = (args, keys);
             if let Err(busy) = call.db.held().hold_one(keys.named[0].shard(), self.patience) {
                 parked = Some(busy);
@@ -68,8 +73,15 @@ impl Group<'_> {
             if let Some(error) = error {
                 fail(server, counters, &error, mark, out);
             }
+            let reply_bytes = out.len() - replied;
+            if bars.may_be_large(args, reply_bytes) {
+                large.push((times - 1, reply_bytes));
+            }
         }
         drop(call);
+        for (at, reply_bytes) in large {
+            self.log_size(entry, calls[at], reply_bytes, &client.record);
+        }
         self.retire();
         self.serve_vanished();
         (times, parked)

@@ -161,13 +161,14 @@ impl Group<'_> {
             out = Output::new();
             error_reply(self.server, &error, &mut out);
         }
-        let sender = state.take();
+        let (sender, replied) = (state.take(), out.len());
         drop(state);
         server.blocking.leave(&server.keyspace, waiter);
         if let Some(sender) = sender {
             // The client may be gone. The element is lost, as an in-flight reply would be.
             let _ = sender.send(Served { output: out, block });
         }
+        self.note_late_reply(entry, args, replied, waiter.client);
         self.add_ready(entry, args, &keys, ready);
     }
 }

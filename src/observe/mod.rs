@@ -3,6 +3,7 @@
 //! - [`crash_report`]: what the operator's log says of a bug.
 //! - [`info`]: the sections of INFO, and their text. The owners of figures contribute them: see
 //!   [`crate::core::figures`].
+//! - [`latency`]: the report on what took long.
 //! - [`memory`]: the figures of memory.
 //! - [`process`]: what the kernel reports about this process.
 //!
@@ -12,6 +13,8 @@ pub mod constant;
 pub mod crash_report;
 pub mod info;
 mod keyspace;
+pub mod latency;
 pub mod memory;
 pub mod process;
+mod sparkline;
 mod stats;

@@ -58,6 +58,31 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
         (&counters.query_buffer_limit_disconnections, &counters.output_buffer_limit_disconnections);
     out.counter("client_query_buffer_limit_disconnections", of_queries.get());
     out.counter("client_output_buffer_limit_disconnections", of_replies.get());
+    let slow = Slow::of(look.server, commands(look.server));
+    out.counter("slowlog_commands_count", slow.count);
+    out.ratio("slowlog_commands_time_ms_sum", slow.us as f64 / 1e3);
+    out.ratio("slowlog_commands_time_ms_max", slow.us_max as f64 / 1e3);
+}
+
+/// How often commands went to the slow log, and how long they took.
+struct Slow {
+    count: u64,
+    us: u64,
+    us_max: u64,
+}
+
+impl Slow {
+    fn of<'a>(server: &Server, entries: impl IntoIterator<Item = &'a CommandEntry>) -> Slow {
+        let mut slow = Slow { count: 0, us: 0, us_max: 0 };
+        for entry in entries {
+            for counters in server.workers.iter().map(|worker| &worker.commands[entry.index]) {
+                slow.count += counters.slow.get();
+                slow.us += counters.slow_us.get();
+                slow.us_max = slow.us_max.max(counters.slow_us_max.get());
+            }
+        }
+        slow
+    }
 }
 
 /// All commands and subcommands.
@@ -73,13 +98,20 @@ pub(super) fn of_commands(look: &Look<'_>, out: &mut Figures) {
         let (calls, us) = (sum(|c| c.calls.get()), sum(|c| c.nanoseconds.get()) as f64 / 1e3);
         let (rejected, failed) = (sum(|c| c.rejected.get()), sum(|c| c.failed.get()));
         if calls + rejected + failed > 0 {
-            let columns = vec![
+            let mut columns = vec![
                 ("calls".into(), Value::Counter(calls)),
                 ("usec".into(), Value::Counter(us.round() as u64)),
                 ("usec_per_call".into(), Value::Ratio(us / calls.max(1) as f64)),
                 ("rejected_calls".into(), Value::Counter(rejected)),
                 ("failed_calls".into(), Value::Counter(failed)),
             ];
+            let slow = Slow::of(look.server, [entry]);
+            if slow.count > 0 {
+                let ms = |us: u64| Value::Ratio(us as f64 / 1e3);
+                columns.push(("slowlog_count".into(), Value::Counter(slow.count)));
+                columns.push(("slowlog_time_ms_sum".into(), ms(slow.us)));
+                columns.push(("slowlog_time_ms_max".into(), ms(slow.us_max)));
+            }
             out.row("cmdstat_", ("cmd", entry.full_name.clone()), columns);
         }
     }

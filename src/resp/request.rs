@@ -104,6 +104,22 @@ impl<'a> Args<'a> {
         &self.buffer[span.start..span.start + span.len]
     }
 
+    /// The bytes of the request in the form in which clients send it.
+    pub fn wire_bytes(&self) -> u64 {
+        let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as u64 + 1;
+        let of_arg = |arg: &[u8]| 1 + digits(arg.len()) + 2 + arg.len() as u64 + 2;
+        1 + digits(self.len()) + 2 + self.from(0).map(of_arg).sum::<u64>()
+    }
+
+    /// Whether [`Args::wire_bytes`] may be as many as `bytes`: a cheap bound from above.
+    #[inline]
+    pub fn may_reach(&self, bytes: u64) -> bool {
+        const HEADERS_MAX: u64 = 32;
+        let (Some(first), Some(last)) = (self.spans.first(), self.spans.last()) else { return false };
+        let extent = (last.start + last.len).saturating_sub(first.start) as u64;
+        extent + HEADERS_MAX * (self.spans.len() as u64 + 1) >= bytes
+    }
+
     /// The arguments from `first` on as a command of their own.
     pub fn skip(&self, first: usize) -> Args<'a> {
         Args { buffer: self.buffer, spans: &self.spans[first.min(self.spans.len())..] }

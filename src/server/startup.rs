@@ -20,6 +20,7 @@ use super::supervisor::Supervisor;
 use super::{affinity, daemon, limits, signals, timer, worker};
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::hash::HashSeed;
+use crate::base::latency::Event;
 use crate::base::lock::Mutex;
 use crate::base::syslog::{self, Syslog};
 use crate::base::{alloc, clock, lock, logging, oom_score, proc_title, random};
@@ -257,7 +258,9 @@ pub fn recover_from(
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
     let before = alloc::used_memory();
     let pace = Pace::of(config.settings().key_load_delay_us);
+    let started = Instant::now();
     let loaded = loading::load(&keyspace, &recovery, limits, cores, pace)?;
+    let load_ns = started.elapsed().as_nanos() as u64;
     let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
@@ -268,7 +271,8 @@ pub fn recover_from(
         store,
         clients: Default::default(),
         users: Users::default(),
-        slowlog: Default::default(),
+        commandlogs: Default::default(),
+        latency: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: worker_stats(workers, &table),
@@ -292,6 +296,8 @@ pub fn recover_from(
         config,
     };
     server.follow(&server.config.settings());
+    server.store.log().watch_latency(Arc::clone(&server.latency));
+    server.latency.note(Event::Load, load_ns);
     server.saving.loaded_keys.store(loaded.keys, Relaxed);
     Ok((Arc::new(server), found, loaded))
 }

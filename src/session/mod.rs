@@ -9,9 +9,11 @@ pub mod admin;
 pub mod client_commands;
 pub mod command_docs;
 pub mod command_info;
+mod commandlog_commands;
 pub mod config;
 pub mod connection_commands;
 pub mod debug;
+mod latency_commands;
 pub mod memory_commands;
 mod monitor_commands;
 mod pubsub_commands;
@@ -34,6 +36,8 @@ pub static GROUPS: &[&[&Command]] = &[
     pubsub_commands::COMMANDS,
     monitor_commands::COMMANDS,
     slowlog_commands::COMMANDS,
+    commandlog_commands::COMMANDS,
+    latency_commands::COMMANDS,
     transaction_commands::COMMANDS,
 ];
 

@@ -1,7 +1,8 @@
 //! SLOWLOG: the last commands that took long.
 
+use crate::core::commandlog::Logged;
 use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, args, flags, help};
-use crate::resp::Reply;
+use crate::resp::{Elements, Reply};
 
 /// See the module.
 pub(super) static COMMANDS: &[&Command] = &[&SLOWLOG];
@@ -42,28 +43,42 @@ static GET: Command = Command {
 fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let count = match call.args.len() {
         2 => SHOWN,
-        3 => match args::integer(call.args.at(2))? {
-            -1 => usize::MAX,
-            count => usize::try_from(count)
-                .map_err(|_| CommandError::OutOfRange("count should be greater than or equal to -1"))?,
-        },
+        3 => count(call.args.at(2))?,
         _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "SLOWLOG")),
     };
-    let entries = call.server.slowlog.newest(count);
+    let entries = call.server.commandlogs.slow.newest(count);
     let mut all = reply.array(entries.len());
     for entry in entries {
-        let mut six = all.array(6);
-        six.int(entry.id as i64);
-        six.int(entry.at);
-        six.int(entry.took_us as i64);
-        let mut words = six.array(entry.args.len());
-        entry.args.iter().for_each(|arg| words.bulk(arg));
-        words.end();
-        six.bulk(entry.peer.as_bytes());
-        six.bulk(&entry.name);
-        six.end();
+        let mut seven = all.array(7);
+        write(&mut seven, &entry);
+        seven.int(entry.argc as i64);
+        seven.end();
     }
     Ok(all.done())
+}
+
+/// How many entries a word asks for.
+///
+/// # Errors
+/// It is not a number, or less than -1.
+pub(super) fn count(word: &[u8]) -> Result<usize, CommandError> {
+    const RANGE: CommandError = CommandError::Text("ERR count should be greater than or equal to -1");
+    match args::integer(word).map_err(|_| RANGE)? {
+        -1 => Ok(usize::MAX),
+        count => usize::try_from(count).map_err(|_| RANGE),
+    }
+}
+
+/// Writes what SLOWLOG and COMMANDLOG show of an entry: six elements.
+pub(super) fn write(elements: &mut Elements<'_>, entry: &Logged) {
+    elements.int(entry.id as i64);
+    elements.int(entry.at);
+    elements.int(entry.figure as i64);
+    let mut words = elements.array(entry.args.len());
+    entry.args.iter().for_each(|arg| words.bulk(arg));
+    words.end();
+    elements.bulk(entry.peer.as_bytes());
+    elements.bulk(&entry.name);
 }
 
 static LEN: Command = Command {
@@ -75,7 +90,7 @@ static LEN: Command = Command {
 };
 
 fn len(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    Ok(reply.int(call.server.slowlog.len() as i64))
+    Ok(reply.int(call.server.commandlogs.slow.len() as i64))
 }
 
 static RESET: Command = Command {
@@ -88,7 +103,7 @@ static RESET: Command = Command {
 };
 
 fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    call.server.slowlog.clear();
+    call.server.commandlogs.slow.clear();
     Ok(reply.ok())
 }
 
@@ -110,7 +125,7 @@ fn slowlog_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",
             "    Entries are made of:",
             "    id, timestamp, time in microseconds, arguments array, client IP and port,",
-            "    client name",
+            "    client name, number of arguments of the call",
             "LEN",
             "    Return the length of the slowlog.",
             "RESET",
@@ -132,30 +147,30 @@ mod tests {
 
     /// The arguments of the newest entry.
     fn newest(t: &Runner) -> String {
-        let entry = t.server.slowlog.newest(1).pop().expect("an entry");
+        let entry = t.server.commandlogs.slow.newest(1).pop().expect("an entry");
         entry.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn entries_have_six_fields_and_rising_ids() {
+    fn entries_have_seven_fields_and_rising_ids() {
         let mut t = logging_all();
         t.run("CLIENT SETNAME me");
         t.run("SET k v");
         t.run("GET k");
-        let entries = t.server.slowlog.newest(9);
+        let entries = t.server.commandlogs.slow.newest(9);
         assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [2, 1, 0]);
         let got = t.run("SLOWLOG GET 1");
-        let (time, took) = (entries[0].at, entries[0].took_us);
+        let (time, took) = (entries[0].at, entries[0].figure);
         let address = "$11 127.0.0.1:1 $2 me ";
-        assert_eq!(got, format!("*1 *6 :2 :{time} :{took} *2 $3 GET $1 k {address}"));
+        assert_eq!(got, format!("*1 *7 :2 :{time} :{took} *2 $3 GET $1 k {address}:2 "));
         assert_eq!(newest(&t), "SLOWLOG GET 1");
         assert_eq!(t.run("SLOWLOG LEN"), ":4 ");
         assert_eq!(t.run("SLOWLOG RESET"), "+OK ");
         assert_eq!(t.run("SLOWLOG LEN"), ":1 ", "RESET itself");
-        assert_eq!(t.server.slowlog.newest(2)[1].id, 5, "ids go on");
+        assert_eq!(t.server.commandlogs.slow.newest(2)[1].id, 5, "ids go on");
         assert!(t.run("SLOWLOG GET -1").starts_with("*2 "));
         assert_eq!(t.run("SLOWLOG GET -2"), "-ERR count should be greater than or equal to -1 ");
-        assert_eq!(t.run("SLOWLOG GET x"), "-ERR value is not an integer or out of range ");
+        assert_eq!(t.run("SLOWLOG GET x"), "-ERR count should be greater than or equal to -1 ");
         assert!(t.run("SLOWLOG GET 1 2").starts_with("-ERR"));
     }
 
@@ -164,7 +179,7 @@ mod tests {
         let mut t = logging_all();
         t.run("CONFIG SET slowlog-max-len 3");
         (0..9).for_each(|number| drop(t.run(&format!("SET k {number}"))));
-        assert_eq!((t.server.slowlog.len(), &*newest(&t)), (3, "SET k 8"));
+        assert_eq!((t.server.commandlogs.slow.len(), &*newest(&t)), (3, "SET k 8"));
         t.run("CONFIG SET slowlog-log-slower-than -1");
         t.run("SLOWLOG RESET");
         t.run("DEBUG SLEEP 0.002");
@@ -185,7 +200,7 @@ mod tests {
         let mut t = Runner::with_config("slowlog-log-slower-than 1000\n");
         let append = [b"APPEND".to_vec(), b"k".to_vec(), vec![b'x'; 30_000_000]];
         t.run_two(&[b"GET".to_vec(), b"k".to_vec()], &append);
-        assert_eq!(t.server.slowlog.len(), 1);
+        assert_eq!(t.server.commandlogs.slow.len(), 1);
         assert!(newest(&t).starts_with("APPEND k xxx"), "it had most to do");
     }
 
@@ -210,6 +225,14 @@ mod tests {
         assert_eq!(newest(&t), format!("RPUSH l {}", numbers(30)));
         t.run(&format!("RPUSH l {}", numbers(31)));
         assert_eq!(newest(&t), format!("RPUSH l {} ... (2 more arguments)", numbers(29)));
+        assert_eq!(t.server.commandlogs.slow.newest(1)[0].argc, 33);
+        t.run("CONFIG SET slowlog-entry-max-argc 2 slowlog-entry-max-string-len 3");
+        t.run("RPUSH list 1 2");
+        assert_eq!(newest(&t), "RPU... (2 more bytes) ... (3 more arguments)");
+        assert!(t.run("CONFIG SET slowlog-entry-max-argc 1").starts_with("-ERR"));
+        t.run("CONFIG SET slowlog-entry-max-argc 99 slowlog-entry-max-string-len 999");
+        t.run(&format!("RPUSH l {long} {}", numbers(60)));
+        assert_eq!(newest(&t), format!("RPUSH l {long} {}", numbers(60)));
     }
 
     #[test]
@@ -219,7 +242,7 @@ mod tests {
         t.run("SET k v");
         t.run("GET k");
         t.run("EXEC");
-        let logged = t.server.slowlog.newest(9);
+        let logged = t.server.commandlogs.slow.newest(9);
         let names: Vec<_> = logged.iter().map(|entry| String::from_utf8_lossy(&entry.args[0]).into_owned()).collect();
         assert_eq!(names, ["GET", "SET", "MULTI"]);
     }
@@ -246,8 +269,8 @@ mod tests {
             // The hook of the slow log: every command is logged individually.
             let mut t = logging_all();
             t.run(&line);
-            assert_eq!(t.server.slowlog.len(), 1, "{line}");
-            assert_eq!(t.server.slowlog.newest(1)[0].args.len(), words(&line).len(), "{line}");
+            assert_eq!(t.server.commandlogs.slow.len(), 1, "{line}");
+            assert_eq!(t.server.commandlogs.slow.newest(1)[0].args.len(), words(&line).len(), "{line}");
             // The hook of access: no forbidden command runs.
             let mut t = Runner::with_config("requirepass secret\nenable-debug-command yes\n");
             let refused = t.run(&line).starts_with("-NOAUTH Authentication required.");

@@ -134,6 +134,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("messages.txt", include_str!("cases/messages.txt")),
         ("lcs.txt", include_str!("cases/lcs.txt")),
         ("lists.txt", include_str!("cases/lists.txt")),
+        ("observe.txt", include_str!("cases/observe.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),

@@ -233,6 +233,20 @@ directives! {
         /// The number of entries that SLOWLOG keeps.
         "slowlog-max-len" => slowlog_max_len: usize =
             int("128", 0, i64::MAX).alias("commandlog-slow-execution-max-len");
+        /// The most arguments that an entry of SLOWLOG or COMMANDLOG shows.
+        "slowlog-entry-max-argc" => slowlog_entry_max_argc: usize = int("32", 2, i64::MAX);
+        /// The most bytes that it shows of each argument.
+        "slowlog-entry-max-string-len" => slowlog_entry_max_string_len: usize = int("128", 1, i64::MAX);
+        /// Bytes; commands with larger requests go to COMMANDLOG. -1: none.
+        "commandlog-request-larger-than" => commandlog_request_larger_than_bytes: i64 = int("1048576", -1, i64::MAX);
+        /// The number of large requests that COMMANDLOG keeps.
+        "commandlog-large-request-max-len" => commandlog_large_request_max_len: usize = int("128", 0, i64::MAX);
+        /// Bytes; commands with larger replies go to COMMANDLOG. -1: none.
+        "commandlog-reply-larger-than" => commandlog_reply_larger_than_bytes: i64 = int("1048576", -1, i64::MAX);
+        /// The number of large replies that COMMANDLOG keeps.
+        "commandlog-large-reply-max-len" => commandlog_large_reply_max_len: usize = int("128", 0, i64::MAX);
+        /// Milliseconds; events that take longer go to LATENCY. 0: none.
+        "latency-monitor-threshold" => latency_monitor_threshold_ms: u64 = int("0", 0, i64::MAX);
         /// Microseconds to wait per key while loading; for tests.
         "key-load-delay" => key_load_delay_us: i64 = int("0", i32::MIN as i64, INT_MAX).hidden();
         /// Microseconds to wait per key while saving; for tests.

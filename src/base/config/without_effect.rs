@@ -115,18 +115,6 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         /// Keys remembered for client-side caching; 0: no limit.
         "tracking-table-max-keys" = int("1000000", 0, i64::MAX);
     }
-    "COMMANDLOG and LATENCY are not built yet." {
-        /// Bytes; larger requests are recorded. -1: none.
-        "commandlog-request-larger-than" = int("1048576", -1, i64::MAX);
-        /// The number of large requests kept.
-        "commandlog-large-request-max-len" = int("128", 0, i64::MAX);
-        /// Bytes; larger replies are recorded. -1: none.
-        "commandlog-reply-larger-than" = int("1048576", -1, i64::MAX);
-        /// The number of large replies kept.
-        "commandlog-large-reply-max-len" = int("128", 0, i64::MAX);
-        /// Milliseconds; slower events go to LATENCY. 0: none.
-        "latency-monitor-threshold" = int("0", 0, i64::MAX);
-    }
     "Redis' own files are neither imported nor exported yet." {
         /// Write the time into exported append-only files.
         "aof-timestamp-enabled" = bool("no");

@@ -15,9 +15,10 @@ mod segment_file;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crate::base::latency::{Event, LatencyMonitor};
 use crate::base::lock::{Mutex, Rank};
 
 use super::block::{BlockHeader, finish_block};
@@ -80,6 +81,8 @@ pub struct Log {
     bytes: AtomicU64,
     policy: AtomicU8,
     subscribers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
+    /// Notes what takes long, once it is given.
+    latency: OnceLock<Arc<LatencyMonitor>>,
     pub(crate) signal: Signal,
 }
 
@@ -157,6 +160,7 @@ impl Log {
             bytes: AtomicU64::new(setup.bytes),
             policy: AtomicU8::new(setup.policy as u8),
             subscribers: Mutex::default(),
+            latency: OnceLock::new(),
             signal: Signal::default(),
         }
     }
@@ -231,6 +235,20 @@ impl Log {
         self.subscribers.lock().push(Arc::from(subscriber));
     }
 
+    /// Has this monitor note the writes and fsyncs that take long. Only the first call counts.
+    pub fn watch_latency(&self, monitor: Arc<LatencyMonitor>) {
+        let _ = self.latency.set(monitor);
+    }
+
+    /// Runs something that may delay replies, as an event of the monitor if there is one.
+    fn timed<T>(&self, event: Option<Event>, run: impl FnOnce() -> T) -> T {
+        let Some((monitor, event)) = self.latency.get().zip(event) else { return run() };
+        let started = monitor.start();
+        let result = run();
+        monitor.end(event, started);
+        result
+    }
+
     /// Bytes in the log since the last committed snapshot.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -269,7 +287,7 @@ impl Log {
             prev_crc: writer.prev_crc,
         };
         let crc = finish_block(bytes, &header);
-        if let Err(source) = segment.write(bytes, policy) {
+        if let Err(source) = self.timed(Some(Event::AofWrite), || segment.write(bytes, policy)) {
             let path = writer.maker.storage.path(&segment_name(segment.number));
             let error = PersistError::io("write", path)(source);
             self.set_poison(segment.number, error.to_string());
@@ -328,7 +346,10 @@ impl Log {
             let path = writer.maker.storage.path(&segment_name(to_sync.number));
             drop(writer);
             if to_sync.last_block > self.synced() {
-                to_sync.file.sync_data().map_err(|source| self.sync_failed(&to_sync, path, source))?;
+                // Under the other policies no reply waits for it.
+                let event = (self.policy() == FsyncPolicy::Always).then_some(Event::AofFsyncAlways);
+                let synced = self.timed(event, || to_sync.file.sync_data());
+                synced.map_err(|source| self.sync_failed(&to_sync, path, source))?;
                 self.synced.fetch_max(to_sync.last_block, Ordering::Release);
             }
             to_sync.file.uncache(to_sync.len.saturating_sub(CACHED));
