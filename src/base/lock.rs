@@ -26,6 +26,8 @@ pub enum Rank {
     Listeners,
     /// One CONFIG REWRITE at a time.
     ConfigFile,
+    /// One change of the cluster's node at a time, until it is in its file.
+    NodeFile,
     /// The manifest.
     Manifest,
     /// One fsync at a time.

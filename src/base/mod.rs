@@ -19,5 +19,6 @@ pub mod prefetch;
 pub mod proc_title;
 pub mod random;
 pub mod slab;
+pub mod slot;
 pub mod syslog;
 pub mod varint;

@@ -87,6 +87,9 @@ static SWAPDB: Command = Command {
 };
 
 fn swapdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    if call.db.facts().cluster {
+        return Err(CommandError::Text("ERR SWAPDB is not allowed in cluster mode"));
+    }
     let number = |at, text| {
         let number = args::integer(call.args.at(at)).ok().and_then(|number| i32::try_from(number).ok());
         number.ok_or(CommandError::OutOfRange(text))

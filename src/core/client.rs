@@ -16,7 +16,7 @@ use crate::core::figures::{Figures, Look};
 use crate::core::message::Needs;
 use crate::core::subscriber::OwnBlock;
 use crate::core::user::User;
-use crate::core::{CommandError, Flags, Server};
+use crate::core::{CommandError, Flags, Outcome, Server};
 use crate::events::channels::Subscriptions;
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::reply::Mark;
@@ -389,14 +389,16 @@ pub struct Client {
 /// Work that may wait for the disk, for a lock above the gate, or for a thread that waits for the gate. A command
 /// defers it to another thread, outside the gate, and its connection waits for it.
 pub struct Deferred {
-    /// Where its reply belongs: OK, or its error.
+    /// Where its reply belongs.
     pub place: Mark,
+    /// In which version of the protocol.
+    pub resp: Resp,
     /// What is to be done.
     pub work: Work,
 }
 
 /// See [`Deferred`].
-pub type Work = Box<dyn FnOnce(&Arc<Server>) -> Result<(), CommandError> + Send>;
+pub type Work = Box<dyn FnOnce(&Arc<Server>, Reply<'_>) -> Outcome + Send>;
 
 impl std::fmt::Debug for Deferred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -454,9 +456,22 @@ impl Client {
         }
     }
 
+    /// Leaves work to be done outside the gate, after which the reply is OK.
+    pub fn defer(
+        &mut self,
+        reply: Reply<'_>,
+        work: impl FnOnce(&Arc<Server>) -> Result<(), CommandError> + Send + 'static,
+    ) -> Done {
+        self.defer_reply(reply, |server, reply| work(server).map(|()| reply.ok()))
+    }
+
     /// Leaves work to be done outside the gate. It writes the reply.
-    pub fn defer(&mut self, reply: Reply<'_>, work: Work) -> Done {
-        self.deferred.push(Deferred { place: reply.place(), work });
+    pub fn defer_reply(
+        &mut self,
+        reply: Reply<'_>,
+        work: impl FnOnce(&Arc<Server>, Reply<'_>) -> Outcome + Send + 'static,
+    ) -> Done {
+        self.deferred.push(Deferred { place: reply.place(), resp: self.resp, work: Box::new(work) });
         reply.withheld()
     }
 

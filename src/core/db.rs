@@ -39,6 +39,8 @@ pub struct Facts {
     pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
+    /// Whether cluster clients are served: there is one database, and keys of one command are in one slot.
+    pub cluster: bool,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
     pub replaying: bool,
     /// Whether reads leave access times unchanged (`CLIENT NO-TOUCH`, `OBJECT` and the like).

@@ -48,6 +48,8 @@ pub enum CommandError {
         /// The container, upper case.
         container: &'static str,
     },
+    /// The keys of a call, or of a transaction, are in several slots of a cluster.
+    CrossSlot,
     /// Not authenticated.
     NoAuth,
     /// The log cannot be written: the reason.
@@ -146,6 +148,7 @@ impl fmt::Display for CommandError {
             CommandError::UnknownCommand(_) | CommandError::UnknownSubcommand { .. } | CommandError::Echo(_) => {
                 return f.write_str(&String::from_utf8_lossy(&self.wire()));
             }
+            CommandError::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot",
             CommandError::NoAuth => "NOAUTH Authentication required.",
             CommandError::MisconfLog(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
             CommandError::MisconfSnapshot => {
@@ -186,6 +189,7 @@ mod tests {
             (CommandError::NanOrInfinity, "ERR increment would produce NaN or Infinity"),
             (CommandError::StringTooLong, "ERR string exceeds maximum allowed size (proto-max-bulk-len)"),
             (CommandError::Arity("client|kill".into()), "ERR wrong number of arguments for 'client|kill' command"),
+            (CommandError::CrossSlot, "CROSSSLOT Keys in request don't hash to the same slot"),
             (CommandError::NoAuth, "NOAUTH Authentication required."),
             (
                 CommandError::MisconfLog("No space left on device".into()),

@@ -17,6 +17,8 @@ pub enum Hook {
     Slowlog = 2,
     /// A connection watches all commands: MONITOR.
     Monitor = 16,
+    /// Cluster clients are served: the keys of a call, or of a transaction, must be in one slot.
+    Cluster = 64,
 }
 
 /// The hooks that were set at one instant.

@@ -204,8 +204,17 @@ impl Keys {
 
     /// The indexes of all keys of a call; `None` if the arguments do not fit the specification.
     pub fn places(&self, args: Args<'_>) -> Option<Places> {
+        self.places_by(args, KeySpec::is_key)
+    }
+
+    /// The indexes of everything that has a slot in a cluster: keys, and channels of a shard.
+    pub fn slot_places(&self, args: Args<'_>) -> Option<Places> {
+        self.places_by(args, |_| true)
+    }
+
+    fn places_by(&self, args: Args<'_>, is_wanted: fn(&KeySpec) -> bool) -> Option<Places> {
         let mut places = Places::new();
-        for spec in self.0.iter().filter(|spec| spec.is_key()) {
+        for spec in self.0.iter().filter(|spec| is_wanted(spec)) {
             if let Some(look) = spec.look {
                 places.extend(match look(args) {
                     Look::At(place) => Some(place),

@@ -5,6 +5,7 @@
 //! - [`mod@unit`]: what a command does, until it is committed or taken back.
 //! - [`key_spec`]: where the keys of a command are.
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
+//! - [`mod@cluster`]: who this server is to cluster clients.
 //! - [`mailbox`]: how one thread reaches what belongs to another; [`message`]: a published message on its way.
 //! - [`subscriber`]: subscriptions of a connection.
 //! - [`waiting`]: commands that wait for a key.
@@ -13,6 +14,7 @@
 pub mod args;
 pub mod call;
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod commandlog;
 pub mod db;
@@ -36,6 +38,7 @@ pub mod waiting;
 pub use args::Words;
 pub use call::{Call, SessionCall, Wait};
 pub use client::Client;
+pub use cluster::Cluster;
 pub use command::{Arity, Categories, Command, Flags, Handler, LogRule, Outcome, Step, categories, flags};
 pub use db::Db;
 pub use error::CommandError;

@@ -16,7 +16,7 @@ use crate::core::message::{Message, Needs, Published};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
-use crate::core::{CommandError, Mail, Mailboxes, Table};
+use crate::core::{Cluster, CommandError, Mail, Mailboxes, Table};
 use crate::events::channels::{Channels, Kind};
 use crate::events::monitors::{Monitor, Monitors};
 use crate::keyspace::{Gate, Keyspace};
@@ -44,6 +44,8 @@ pub struct Server {
     pub gate: Gate,
     /// Log, snapshot and manifest.
     pub store: Store,
+    /// Who this server is to cluster clients; `None` unless `cluster-enabled` is set.
+    pub cluster: Option<Cluster>,
     /// All commands.
     pub table: Table,
     /// All connections.
@@ -148,6 +150,7 @@ impl Server {
         let times_each = (0..SHARED_TIMES_US).contains(&slower_than_us) && settings.slowlog_max_len > 0;
         self.hooks.set(Hook::Slowlog, times_each);
         self.latency.set_threshold_ms(settings.latency_monitor_threshold_ms);
+        self.hooks.set(Hook::Cluster, self.cluster.is_some());
     }
 
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.

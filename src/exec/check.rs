@@ -10,10 +10,10 @@ use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use crate::base::config::EvictionPolicy;
 use crate::base::latency::Event;
-use crate::base::{alloc, logging};
+use crate::base::{alloc, logging, slot};
 use crate::core::client::Client;
 use crate::core::table::CommandEntry;
-use crate::core::{CommandError, Flags, Hook, flags};
+use crate::core::{CommandError, Flags, Handler, Hook, Step, flags};
 use crate::resp::{Args, Output};
 
 /// How many keys one command may evict per step of `maxmemory-eviction-tenacity`.
@@ -24,7 +24,8 @@ const USES_KEYSPACE: Flags = flags::WRITE.or(flags::READONLY).or(flags::MAY_REPL
 
 impl<'g> Group<'g> {
     /// The command of a call, if it may run or be queued now. The checks and their order are those of Redis: does the
-    /// command exist, and by so many arguments? Who asks? May it be in a transaction? Is there memory, and a disk?
+    /// command exist, and by so many arguments? Who asks? May it be in a transaction? Are its keys in one slot? Is
+    /// there memory, and a disk?
     #[inline]
     pub(super) fn check<'c>(
         &mut self,
@@ -53,6 +54,9 @@ impl<'g> Group<'g> {
         } else {
             Self::flags_to_check(entry, client)
         };
+        if self.hooks.has(Hook::Cluster) {
+            self.check_slots(entry, args, client)?;
+        }
         self.check_memory(flags)?;
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
@@ -67,6 +71,23 @@ impl<'g> Group<'g> {
             return Err(CommandError::Text("ERR Replica can't interact with the keyspace"));
         }
         Ok(entry)
+    }
+
+    /// Refuses a call whose keys are in several slots, and an EXEC whose commands together use several.
+    #[inline(never)]
+    fn check_slots(&self, entry: &CommandEntry, args: Args<'_>, client: &Client) -> Result<(), CommandError> {
+        let mut slot = None;
+        match (&entry.command.handler, &client.transaction) {
+            (Handler::Transaction(Step::Exec), Some(transaction)) => {
+                transaction.queue.iter().map(|queued| queued.args()).try_for_each(|args| {
+                    // A command that cannot be resolved is reported in its turn.
+                    let queued = self.server.table.resolve(args).ok();
+                    queued.map_or(Ok(()), |queued| same_slot(queued, args, &mut slot))
+                })
+            }
+            _ if entry.only_key.is_some() => Ok(()),
+            _ => same_slot(entry, args, &mut slot),
+        }
     }
 
     /// Makes room above `maxmemory`. If there is none, refuses commands that take memory.
@@ -145,7 +166,8 @@ impl<'g> Group<'g> {
         if let Some(entry) = entry {
             self.stats.commands[entry.index].rejected.add_alone(1);
         }
-        if self.abort_transaction(self.server.table.get(args.at(0)), client) {
+        let is_exec = self.abort_transaction(self.server.table.get(args.at(0)), client);
+        if is_exec && *error != CommandError::CrossSlot {
             let text = error.wire();
             let reason = text.strip_prefix(b"ERR ").unwrap_or(&text);
             let text = [b"EXECABORT Transaction discarded because of: ", reason].concat();
@@ -171,6 +193,17 @@ pub(super) fn only_listens(entry: &CommandEntry) -> CommandError {
         "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
         entry.full_name
     ))
+}
+
+/// Checks that the keys and channels of a call are in the slot of those before them, if there were any.
+fn same_slot(entry: &CommandEntry, args: Args<'_>, slot: &mut Option<u16>) -> Result<(), CommandError> {
+    let places = entry.command.keys.slot_places(args).unwrap_or_default();
+    for of_key in places.into_iter().map(|place| slot::of_key(args.at(place))) {
+        if slot.replace(of_key).is_some_and(|before| before != of_key) {
+            return Err(CommandError::CrossSlot);
+        }
+    }
+    Ok(())
 }
 
 /// Whether this is a line of an HTTP request: a web page can make a browser send one here, with commands as its body.

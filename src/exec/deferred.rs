@@ -18,8 +18,8 @@ use crate::base::logging;
 use crate::core::client::{Client, Deferred};
 use crate::core::error::Remains;
 use crate::core::{CommandError, Wait};
-use crate::resp::Output;
 use crate::resp::reply::Mark;
+use crate::resp::{Output, Reply};
 
 impl Group<'_> {
     /// Begins the work, if any, that the command whose reply starts at `begin` has deferred. Its replies leave when
@@ -29,17 +29,18 @@ impl Group<'_> {
             return;
         }
         debug_assert!(self.closed.is_none() && self.inside.is_none(), "it may wait for whoever closes the gate");
-        let cut = |deferred: Deferred| (deferred.work, out.split_off(deferred.place));
+        let cut = |Deferred { work, resp, place }| (work, resp, out.split_off(place));
         let mut pieces: Vec<_> = client.deferred.drain(..).rev().map(cut).collect();
         let mut reply = out.split_off(begin);
         let (done, outcome) = oneshot::channel();
         let server = Arc::clone(self.server);
         let spawned = std::thread::Builder::new().name("deferred".into()).spawn(move || {
-            while let Some((work, mut rest)) = pieces.pop() {
-                let outcome = catch_unwind(AssertUnwindSafe(|| work(&server)));
-                match outcome.unwrap_or(Err(CommandError::Internal(Remains::Unknown))) {
-                    Ok(()) => reply.raw(b"+OK\r\n"),
-                    Err(error) => error_reply(&server, &error, &mut reply),
+            while let Some((work, resp, mut rest)) = pieces.pop() {
+                let mark = reply.mark();
+                let outcome = catch_unwind(AssertUnwindSafe(|| work(&server, Reply::new(&mut reply, resp))));
+                if let Err(error) = outcome.unwrap_or(Err(CommandError::Internal(Remains::Unknown))) {
+                    reply.truncate(mark);
+                    error_reply(&server, &error, &mut reply);
                 }
                 reply.append(&mut rest);
             }

@@ -38,6 +38,7 @@ pub(super) fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         string_max_bytes: settings.proto_max_bulk_len,
         hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
         limits,
+        cluster: settings.cluster_enabled,
         replaying: false,
         no_touch: false,
         only_listens: false,

@@ -42,6 +42,8 @@ pub struct Runner {
     pub no_touch: bool,
     /// The policy of access fields.
     pub lfu: Option<Lfu>,
+    /// Whether cluster clients are served.
+    pub cluster: bool,
     /// `hll-sparse-max-bytes`.
     pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
@@ -125,6 +127,7 @@ impl Runner {
             resp: Resp::V2,
             no_touch: false,
             lfu: None,
+            cluster: false,
             hll_sparse_max_bytes: 3000,
             limits: Limits::defaults(SEED),
             wants: WANTS,
@@ -191,6 +194,7 @@ impl Runner {
             string_max_bytes: 512 << 20,
             hll_sparse_max_bytes: self.hll_sparse_max_bytes,
             limits: self.limits,
+            cluster: self.cluster,
             replaying: false,
             no_touch: self.no_touch,
             only_listens: false,

@@ -34,10 +34,13 @@ impl<'a> Group<'a> {
     pub(super) fn queue(&mut self, entry: &CommandEntry, args: Args<'_>, client: &mut Client, out: &mut Output) {
         let mark = out.mark();
         let Some(transaction) = &mut client.transaction else { return };
-        let args = OwnedArgs::new(args.from(0));
-        transaction.bytes += args.bytes() + size_of::<OwnedArgs>();
-        transaction.flags = transaction.flags.or(entry.command.flags);
-        transaction.queue.push(args);
+        // One that will do nothing keeps nothing more.
+        if !transaction.aborted {
+            let args = OwnedArgs::new(args.from(0));
+            transaction.bytes += args.bytes() + size_of::<OwnedArgs>();
+            transaction.flags = transaction.flags.or(entry.command.flags);
+            transaction.queue.push(args);
+        }
         let (queued, bytes) = (transaction.queue.len() as u64, transaction.bytes as u64);
         client.record.queued.store(queued + 1, Relaxed);
         client.record.queued_bytes.store(bytes, Relaxed);

@@ -129,6 +129,11 @@ impl Keyspace {
         Keyspace { seed, shared, databases, slots, later: Mutex::default() }
     }
 
+    /// Leaves only so many of its databases, the others of which are empty.
+    pub fn limit_databases(&mut self, databases: u32) {
+        self.databases = databases;
+    }
+
     /// The number of databases.
     pub fn databases(&self) -> u32 {
         self.databases

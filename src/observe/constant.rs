@@ -16,9 +16,6 @@ constants! {
         "redis_git_dirty" = "0",
         "redis_build_id" = "0000000000000000",
     }
-    "server", "There is neither a cluster nor a sentinel." {
-        "redis_mode" = "standalone",
-    }
     "server", "The standard library and the runtime use them wherever we run." {
         "monotonic_clock" = "POSIX clock_gettime",
         "multiplexing_api" = "epoll",
@@ -31,7 +28,7 @@ constants! {
         "hz" = "10",
         "configured_hz" = "10",
     }
-    "clients", "There is no cluster." {
+    "clients", "A cluster has no other node here." {
         "cluster_connections" = "0",
     }
     "clients", "Client-side caching is not built yet." {
@@ -69,7 +66,7 @@ constants! {
         "mem_total_replication_buffers" = "0",
         "mem_clients_slaves" = "0",
     }
-    "memory", "There is no cluster." {
+    "memory", "A cluster has no other node here." {
         "mem_cluster_links" = "0",
     }
     "memory", "The allocator is our own." {
@@ -181,8 +178,5 @@ constants! {
     "cpu", "There are no child processes." {
         "used_cpu_sys_children" = "0.000000",
         "used_cpu_user_children" = "0.000000",
-    }
-    "cluster", "There is no cluster." {
-        "cluster_enabled" = "0",
     }
 }

@@ -56,7 +56,9 @@ static SECTIONS: &[Section] = &[
     section("commandstats", "Commandstats", Shown::All, stats::of_commands),
     section("errorstats", "Errorstats", Shown::Default, stats::of_errors),
     section("latencystats", "Latencystats", Shown::All, stats::of_times),
-    section("cluster", "Cluster", Shown::Default, |_, out| out.constants(&["cluster_enabled"])),
+    section("cluster", "Cluster", Shown::Default, |look, out| {
+        out.flag("cluster_enabled", look.server.cluster.is_some())
+    }),
     section("keyspace", "Keyspace", Shown::Default, keyspace::databases),
 ];
 
@@ -122,7 +124,8 @@ fn server_figures(look: &Look<'_>, out: &mut Figures) {
     let (server, settings) = (look.server, look.settings);
     let uptime = (look.now - server.started_ms).max(0) / 1000;
     out.text("redis_version", REDIS_VERSION);
-    out.constants(&["redis_git_sha1", "redis_git_dirty", "redis_build_id", "redis_mode"]);
+    out.constants(&["redis_git_sha1", "redis_git_dirty", "redis_build_id"]);
+    out.text("redis_mode", if server.cluster.is_some() { "cluster" } else { "standalone" });
     out.text("os", process::system_name());
     out.gauge("arch_bits", usize::BITS);
     out.constants(&["monotonic_clock", "multiplexing_api", "atomicvar_api", "gcc_version"]);

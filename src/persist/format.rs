@@ -13,6 +13,7 @@
 //! log-<number>.ik            one segment of the log
 //! log-<number>.torn-<offset> bytes cut from that segment at that offset by a recovery; never read
 //! *.tmp                      being written; removed at start
+//! nodes.conf                 with `cluster-enabled yes`: who this server is (or as `cluster-config-file` names it)
 //! ```
 //!
 //! # Manifest
@@ -24,6 +25,17 @@
 //! 16  crc of the body                  u32
 //! 20  crc of bytes 0..20               u32
 //! 24  body: ManifestWire (below)
+//! ```
+//!
+//! # Node of the cluster
+//!
+//! Text, in the form of Redis' file of this name: a line of words for each node, of which there is one, and one of
+//! variables. An id has 40 hexadecimal digits, and an epoch is a decimal number. What stands in brackets is written as
+//! it stands here and ignored by a reader.
+//!
+//! ```text
+//! <id> [:0@0],,shard-id=<id> myself,master [- 0 0] <config epoch> [connected 0-16383]
+//! vars currentEpoch <current epoch> [lastVoteEpoch 0]
 //! ```
 //!
 //! # Log segment
@@ -281,8 +293,17 @@ pub const NUMBER_END: u64 = 1 << 62;
 
 /// The manifest's name.
 pub const MANIFEST: &str = "MANIFEST";
+/// The name of the file that the running process locks. It is never removed: removing it would let two processes lock
+/// two files.
+pub const LOCK: &str = "LOCK";
 /// The name of a manifest that is being written.
 pub const MANIFEST_TMP: &str = "MANIFEST.tmp";
+
+/// Whether a file of this name is the store's own.
+pub fn is_own_name(name: &str) -> bool {
+    let whole = name.strip_suffix(".tmp").unwrap_or(name);
+    whole == MANIFEST || whole == LOCK || whole.starts_with("log-") || whole.starts_with("snapshot-")
+}
 
 /// The name of a snapshot.
 pub fn snapshot_name(number: u64) -> String {

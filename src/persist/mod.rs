@@ -2,8 +2,8 @@
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
 //! [`verbs`], [`record`], [`block`], [`journal`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`],
-//! [`recover`], [`store`] (which ties them together); beside them [`rdb`], the import and export form. Nothing here
-//! imports the keyspace, a command or the executor.
+//! [`recover`], [`store`] (which ties them together). Beside them stand [`rdb`], the import and export form, and
+//! [`nodes`], who this server is to cluster clients. Nothing here imports the keyspace, a command or the executor.
 
 pub mod block;
 pub mod chunk;
@@ -15,6 +15,7 @@ pub mod fsync;
 pub mod journal;
 pub mod log;
 pub mod manifest;
+pub mod nodes;
 pub mod rdb;
 pub mod record;
 pub mod recover;

@@ -196,6 +196,11 @@ impl Store {
         Ok((store, recovery))
     }
 
+    /// The data directory.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// The stream of effects.
     #[inline]
     pub fn journal(&self) -> &Arc<Journal> {

@@ -28,7 +28,7 @@ use crate::core::hooks::Hooks;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
-use crate::core::{Mailboxes, Server, Table};
+use crate::core::{Cluster, Mailboxes, Server, Table};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
@@ -253,7 +253,12 @@ pub fn recover_from(
 ) -> Result<(Arc<Server>, RecoverySummary, loading::Loaded), StartError> {
     let workers = options.workers;
     let (store, recovery) = Store::open(storage, options)?;
-    let keyspace = Keyspace::new(config.settings().databases as u32, HashSeed(recovery.hash_seed()));
+    let settings = config.settings();
+    let cluster = match settings.cluster_enabled {
+        true => Some(Cluster::open(store.storage(), &settings.cluster_config_file)?),
+        false => None,
+    };
+    let mut keyspace = Keyspace::new(settings.databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
     let before = alloc::used_memory();
@@ -261,12 +266,16 @@ pub fn recover_from(
     let started = Instant::now();
     let loaded = loading::load(&keyspace, &recovery, limits, cores, pace)?;
     let load_ns = started.elapsed().as_nanos() as u64;
+    if cluster.is_some() {
+        only_first_database(&mut keyspace)?;
+    }
     let of_keys = alloc::used_memory().saturating_sub(before);
     let found = recovery.summary().clone();
     drop(recovery);
     let config_file = config.file().map(absolute).unwrap_or_default();
     let server = Server {
         keyspace,
+        cluster,
         gate: Gate::new(workers),
         store,
         clients: Default::default(),
@@ -300,6 +309,19 @@ pub fn recover_from(
     server.latency.note(Event::Load, load_ns);
     server.saving.loaded_keys.store(loaded.keys, Relaxed);
     Ok((Arc::new(server), found, loaded))
+}
+
+/// Leaves database 0 alone, for cluster clients.
+///
+/// # Errors
+/// Another one has keys.
+fn only_first_database(keyspace: &mut Keyspace) -> Result<(), StartError> {
+    if let Some((db, _)) = keyspace.counts().filled().find(|(db, _)| *db != 0) {
+        let what = format!("cluster-enabled: in cluster mode there is database 0 alone, but database {db}");
+        return Err(failed(what)(io::Error::new(io::ErrorKind::InvalidData, "has keys")));
+    }
+    keyspace.limit_databases(1);
+    Ok(())
 }
 
 fn worker_stats(workers: usize, table: &Table) -> Box<[WorkerStats]> {

@@ -96,7 +96,7 @@ fn set(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         server.follow(&server.config.settings());
         Ok(())
     };
-    Ok(call.client.defer(reply, Box::new(apply)))
+    Ok(call.client.defer(reply, apply))
 }
 
 fn refused(error: ConfigError) -> CommandError {
@@ -224,7 +224,7 @@ static REWRITE: Command = Command {
 
 fn rewrite(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let work = |server: &Arc<Server>| server.config.rewrite(None).map_err(CommandError::err);
-    Ok(call.client.defer(reply, Box::new(work)))
+    Ok(call.client.defer(reply, work))
 }
 
 static RESETSTAT: Command = Command {

@@ -123,11 +123,13 @@ fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     if let Some(resp) = resp {
         call.client.set_resp(resp);
     }
-    Ok(greeting(call.client, reply))
+    Ok(greeting(call, reply))
 }
 
 /// Describes the server, in the version of the protocol that was just chosen.
-fn greeting(client: &Client, reply: Reply<'_>) -> crate::resp::Done {
+fn greeting(call: &SessionCall<'_>, reply: Reply<'_>) -> crate::resp::Done {
+    let client = &call.client;
+    let mode = if call.server.cluster.is_some() { "cluster" } else { "standalone" };
     let mut map = reply.in_version(client.resp).map(7);
     for (name, text) in [("server", "redis"), ("version", REDIS_VERSION)] {
         map.bulk(name.as_bytes());
@@ -137,7 +139,7 @@ fn greeting(client: &Client, reply: Reply<'_>) -> crate::resp::Done {
     map.int(client.resp.number());
     map.bulk(b"id");
     map.int(client.record.id as i64);
-    for (name, text) in [("mode", "standalone"), ("role", "master")] {
+    for (name, text) in [("mode", mode), ("role", "master")] {
         map.bulk(name.as_bytes());
         map.bulk(text.as_bytes());
     }
@@ -199,6 +201,9 @@ fn select(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let index = i32::try_from(args::integer(call.args.at(1))?).map_err(|_| {
         CommandError::OutOfRange("value is out of range, value must between -2147483648 and 2147483647")
     })?;
+    if call.server.cluster.is_some() && index != 0 {
+        return Err(CommandError::Text("ERR SELECT is not allowed in cluster mode"));
+    }
     let index = u32::try_from(index).ok().filter(|&index| index < call.server.keyspace.databases());
     call.client.select(index.ok_or(CommandError::OutOfRange("DB index is out of range"))?);
     Ok(reply.ok())

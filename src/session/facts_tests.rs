@@ -10,7 +10,11 @@ use crate::core::{Handler, categories, flags};
 const FACTS: &str = include_str!("../../data/facts/commands.tsv");
 
 /// Deliberate differences: command, column, and our value.
-const DIFFERENCES: &[(&str, &str, &str)] = &[("CLIENT REPLY", "flags", "loading no_multi noscript stale")];
+const DIFFERENCES: &[(&str, &str, &str)] = &[
+    ("CLIENT REPLY", "flags", "loading no_multi noscript stale"),
+    // The facts are of Valkey, which had it first.
+    ("CLUSTER SLOT-STATS", "since", "8.2.0"),
+];
 
 /// Commands newer than the facts, as described in the documentation of Redis 8.2, in the form of the facts.
 const NEWER: &str = "\

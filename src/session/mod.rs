@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod client_commands;
+mod cluster;
 pub mod command_docs;
 pub mod command_info;
 mod commandlog_commands;
@@ -15,8 +16,10 @@ pub mod connection_commands;
 pub mod debug;
 mod latency_commands;
 pub mod memory_commands;
+mod module_commands;
 mod monitor_commands;
 mod pubsub_commands;
+mod replication_commands;
 mod slowlog_commands;
 pub mod syntax;
 pub mod title;
@@ -34,6 +37,9 @@ pub static GROUPS: &[&[&Command]] = &[
     debug::COMMANDS,
     memory_commands::COMMANDS,
     pubsub_commands::COMMANDS,
+    cluster::COMMANDS,
+    replication_commands::COMMANDS,
+    module_commands::COMMANDS,
     monitor_commands::COMMANDS,
     slowlog_commands::COMMANDS,
     commandlog_commands::COMMANDS,

@@ -10,7 +10,7 @@ use crate::core::client::{Client, ClientRecord};
 use crate::core::hooks::Hooks;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
-use crate::core::{Server, Wait, server};
+use crate::core::{Cluster, Server, Wait, server};
 use crate::exec::testing::{with_args, words};
 use crate::exec::{Executor, PATIENCE};
 use crate::keyspace::{Gate, Keyspace, SHARDS};
@@ -108,13 +108,17 @@ fn server(lines: &str) -> Server {
         fsync_thread: false,
     };
     let (store, _) = Store::open(Arc::new(SimStorage::new()), options).expect("an empty store");
+    let has_cluster = config.settings().cluster_enabled;
+    let cluster = has_cluster.then(|| Cluster::open(store.storage(), "nodes.conf").expect("a disk in memory"));
+    let databases = if has_cluster { 1 } else { 16 };
     let table = super::table();
     Server {
         config,
-        keyspace: Keyspace::new(16, HashSeed([7; 16])),
+        keyspace: Keyspace::new(databases, HashSeed([7; 16])),
         // With room for a worker that does not exist.
         gate: Gate::new(2),
         store,
+        cluster,
         clients: Default::default(),
         users: Users::default(),
         commandlogs: Default::default(),

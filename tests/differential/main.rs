@@ -6,6 +6,7 @@
 //! | `record.rs` | holds the replies that stand in `cases/` against a newer server, and writes them |
 //! | `protocol.rs` | raw byte streams from `cases/protocol.txt`, cut at every boundary, thousands deep |
 //! | `password.rs` | `cases/password.txt` on servers with `requirepass` |
+//! | `cluster.rs` | `cases/cluster.txt` on servers with `cluster-enabled` |
 //! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
 //! | `messages.rs` | random sequences of several connections that subscribe and publish |
 //! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
@@ -19,6 +20,7 @@ mod support;
 
 mod cases;
 mod changes;
+mod cluster;
 mod compare;
 mod dump;
 mod introspection;

@@ -8,7 +8,8 @@
 //! `!since` a later version than the peer's; those are counted on the error output. `IRONKEEP_TEST_FILE` names the one
 //! file to be asked for: a peer may crash on what stands in another.
 
-use crate::cases::{Difference, Run, Version, files, report, version};
+use crate::cases::{Difference, Group, Run, Version, files, report, version};
+use crate::cluster;
 use crate::compare::{Pair, Protocol};
 use crate::support::server::Recipe;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +21,22 @@ type Heard = BTreeMap<(usize, bool), Vec<u8>>;
 #[test]
 fn expected_replies_are_those_of_a_newer_server() {
     let Some(peer) = Recipe::peer() else { return };
-    let pair = Pair::start(peer);
-    let peers_version = version_of(&pair);
+    let mut differences = differing(&Pair::start(peer.clone()), files());
+    let cluster = Pair { reference: cluster::redis(Recipe::reference()), tested: cluster::redis(peer) };
+    differences.extend(differing(&cluster, cluster::groups()));
+    if std::env::var_os("IRONKEEP_TEST_RECORD").is_some() {
+        return record(differences);
+    }
+    let texts: Vec<String> = differences.into_iter().map(|difference| difference.text).collect();
+    report(&texts);
+}
+
+/// The replies of the peer that differ from what stands in the files.
+fn differing(pair: &Pair, groups: Vec<Group>) -> Vec<Difference> {
+    let peers_version = version_of(pair);
     let only = std::env::var("IRONKEEP_TEST_FILE").ok();
     let mut differences = Vec::new();
-    for group in files().into_iter().filter(|group| only.as_deref().is_none_or(|only| only == group.file)) {
+    for group in groups.into_iter().filter(|group| only.as_deref().is_none_or(|only| only == group.file)) {
         let lines: BTreeSet<usize> = group
             .expecting()
             .filter(|call| call.expected.as_ref().is_some_and(|expected| !expected.is_ours))
@@ -39,15 +51,11 @@ fn expected_replies_are_those_of_a_newer_server() {
             continue;
         }
         for protocol in Protocol::ALL {
-            let run = Run { pair: &pair, protocol, batch: 1, flush: true, is_peer: true };
+            let run = Run { pair, protocol, batch: 1, flush: true, is_peer: true };
             differences.extend(run.group(&group).into_iter().filter(|found| lines.contains(&found.line_number)));
         }
     }
-    if std::env::var_os("IRONKEEP_TEST_RECORD").is_some() {
-        return record(differences);
-    }
-    let texts: Vec<String> = differences.into_iter().map(|difference| difference.text).collect();
-    report(&texts);
+    differences
 }
 
 fn version_of(pair: &Pair) -> Version {

@@ -46,6 +46,8 @@ pub enum Kind {
     Text,
     /// A file's name, which must not contain a slash.
     FileName,
+    /// The name of a host, or nothing.
+    HostName,
     /// Addresses, separated by blanks.
     Addresses,
     /// `seconds changes` pairs.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, text, trimmed};
-use super::settings::{ClientsLimit, EvictionPolicy, FsyncPolicy, Permission, Setting};
+use super::settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission, Setting};
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use super::without_effect::{NOT_APPLICABLE, WITHOUT_EFFECT};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
@@ -149,6 +149,8 @@ directives! {
         "rename-command" => renamed_commands: Lines = of(Kind::FileOnly, "").fixed();
         /// May CONFIG SET change protected directives?
         "enable-protected-configs" => enable_protected_configs: Permission = choice("no", Permission::WORDS).fixed();
+        /// May MODULE LOAD and UNLOAD say that there are no modules? Otherwise they are refused first.
+        "enable-module-command" => enable_module_command: Permission = choice("no", Permission::WORDS).fixed();
         /// Is DEBUG allowed?
         "enable-debug-command" => enable_debug_command: Permission = choice("no", Permission::WORDS).fixed();
     }
@@ -255,6 +257,27 @@ directives! {
     "Replicas" {
         /// Refuse writes with fewer replicas than this. There are no replicas yet: any number but 0 refuses all.
         "min-replicas-to-write" => min_replicas_to_write: u64 = int("0", 0, INT_MAX).alias("min-slaves-to-write");
+    }
+    "Cluster clients" {
+        /// Answer cluster clients: as a cluster of one node, which owns all slots and has database 0 alone.
+        "cluster-enabled" => cluster_enabled: bool = bool("no").fixed();
+        /// The file in dir that keeps who this node is.
+        "cluster-config-file" => cluster_config_file: String = of(Kind::FileName, "nodes.conf").fixed();
+        /// The address that clients are told; empty means that by which each has reached the server.
+        "cluster-announce-ip" => cluster_announce_ip: String = text("");
+        /// The port that clients are told; 0 means port.
+        "cluster-announce-port" => cluster_announce_port: u16 = int("0", 0, 65535);
+        /// The TLS port that clients are told; 0 means tls-port.
+        "cluster-announce-tls-port" => cluster_announce_tls_port: u16 = int("0", 0, 65535);
+        /// The port of the cluster bus that clients are told; 0 means cluster-port. There is no bus.
+        "cluster-announce-bus-port" => cluster_announce_bus_port: u16 = int("0", 0, 65535);
+        /// The port of the cluster bus that clients are told; 0 means 10000 above port.
+        "cluster-port" => cluster_port: u16 = int("0", 0, 65535).fixed();
+        /// The name of the host that clients are told.
+        "cluster-announce-hostname" => cluster_announce_hostname: String = of(Kind::HostName, "");
+        /// What clients are told to connect to.
+        "cluster-preferred-endpoint-type" => cluster_preferred_endpoint_type: EndpointType =
+            choice("ip", EndpointType::WORDS);
     }
     "Operating system" {
         /// Set the kernel's out-of-memory score.

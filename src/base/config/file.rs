@@ -294,7 +294,6 @@ mod tests {
             assert_eq!(error(&format!("# x\n {line} ")), (2, line.to_owned(), problem.to_owned()));
         }
         assert!(error("loadmodule x.so").2.contains("does not apply"));
-        assert!(error("cluster-enabled yes").2.contains("single-node"));
         assert!(error("replicaof host 6379").2.contains("single-node"));
     }
 

@@ -65,6 +65,17 @@ impl Permission {
     }
 }
 
+/// By which name `CLUSTER SLOTS` tells clients to reach this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointType {
+    /// Its address.
+    Ip,
+    /// `cluster-announce-hostname`.
+    HostName,
+    /// None: that by which the client has reached it.
+    Unknown,
+}
+
 /// `maxmemory-clients`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientsLimit {
@@ -191,6 +202,11 @@ words! {
         "allkeys-lfu" => AllkeysLfu,
         "allkeys-random" => AllkeysRandom,
         "noeviction" => NoEviction,
+    }
+    EndpointType {
+        "ip" => Ip,
+        "hostname" => HostName,
+        "unknown-endpoint" => Unknown,
     }
     Permission {
         "no" => No,

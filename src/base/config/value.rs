@@ -9,6 +9,8 @@ use super::words;
 use crate::base::format;
 
 const ADDRESSES_MAX: usize = 16;
+/// The longest name of a host, in bytes.
+const HOST_NAME_MAX: usize = 255;
 
 /// A snapshot is due after this many seconds if there were this many changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub enum Value {
     Choice(&'static str),
     /// Of `Choices`, in the table's order.
     Choices(Vec<&'static str>),
-    /// Of `Text`, `FileName`, `ReplicaOf`.
+    /// Of `Text`, `FileName`, `HostName`, `ReplicaOf`.
     Text(Vec<u8>),
     /// Of `Addresses`.
     Addresses(Vec<String>),
@@ -135,12 +137,22 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
         Kind::Choice(known) => find_choice(word, known).map(Value::Choice).ok_or_else(|| one_of(known)),
         Kind::FileName if word.contains(&b'/') => Err(format!("{} can't be a path, just a filename", directive.name)),
         Kind::FileName if word.is_empty() => Err(format!("{} can't be empty", directive.name)),
+        Kind::HostName => parse_host_name(word),
         Kind::Notify => NotifyFlags::parse(word)
             .map(Value::Notify)
             .ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),
         // A password may be any bytes.
         _ if word.contains(&0) && !directive.secret => Err("argument must not contain a zero byte".to_owned()),
         _ => Ok(Value::Text(word.to_vec())),
+    }
+}
+
+fn parse_host_name(word: &[u8]) -> Result<Value, String> {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    match () {
+        () if word.len() > HOST_NAME_MAX => Err("Hostnames must be less than 256 characters".to_owned()),
+        () if word.iter().all(is_allowed) => Ok(Value::Text(word.to_vec())),
+        () => Err("Hostnames may only contain alphanumeric characters, hyphens or dots".to_owned()),
     }
 }
 
@@ -449,7 +461,14 @@ mod tests {
         ] {
             assert_eq!(parse_text(name, given), Err(problem.to_owned()), "{name} {given}");
         }
-        assert!(parse_text("cluster-enabled", "yes").is_err_and(|problem| problem.contains("single-node")));
+        let long = "a".repeat(256);
+        for (name, problem) in [
+            ("a_b", "Hostnames may only contain alphanumeric characters, hyphens or dots"),
+            ("a b", "Hostnames may only contain alphanumeric characters, hyphens or dots"),
+            (&*long, "Hostnames must be less than 256 characters"),
+        ] {
+            assert_eq!(parse_text("cluster-announce-hostname", name), Err(problem.to_owned()), "{name}");
+        }
         assert!(parse_text("replicaof", "host 6379").is_err_and(|problem| problem.contains("single-node")));
     }
 }

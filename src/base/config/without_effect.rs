@@ -21,15 +21,30 @@ macro_rules! without_effect {
 
 /// Accepted and reported. The title of a group is the reason.
 pub static WITHOUT_EFFECT: &[Group] = without_effect! {
-    "There is no cluster: this is a single-node store." {
-        "cluster-announce-hostname" = text("");
-        "cluster-announce-ip" = text("");
-        "cluster-announce-port" = int("0", 0, 65535);
-        "cluster-config-file" = text("nodes.conf").fixed();
-        "cluster-enabled" =
-            bool("no").fixed().only_default("Ironkeep is a single-node store: cluster mode is not supported");
+    "A cluster has one node here: none to talk to, to fail over to, or to move slots to, and every slot is served." {
+        "cluster-allow-pubsubshard-when-down" = bool("yes");
+        "cluster-allow-reads-when-down" = bool("no");
+        "cluster-allow-replica-migration" = bool("yes");
+        "cluster-announce-human-nodename" = text("");
+        "cluster-blacklist-ttl" = int("60", 0, i64::MAX);
+        "cluster-compatibility-sample-ratio" = int("0", 0, 100);
+        "cluster-config-save-behavior" = choice("sync", &["sync", "best-effort"]);
+        "cluster-databases" =
+            int("1", 1, INT_MAX).fixed().only_default("In cluster mode there is database 0 alone, as in Redis");
+        "cluster-link-sendbuf-limit" = memory("0", 0, u64::MAX);
+        "cluster-manual-failover-timeout" = int("5000", 1, INT_MAX);
+        "cluster-migration-barrier" = int("1", 0, INT_MAX);
         "cluster-node-timeout" = int("15000", 0, i64::MAX);
+        "cluster-ping-interval" = int("0", 0, i64::MAX).hidden();
+        "cluster-replica-no-failover" = bool("no").alias("cluster-slave-no-failover");
+        "cluster-replica-validity-factor" = int("10", 0, INT_MAX).alias("cluster-slave-validity-factor");
         "cluster-require-full-coverage" = bool("yes");
+        "cluster-slot-migration-handoff-max-lag-bytes" = memory("1048576", 0, I64_MAX);
+        "cluster-slot-migration-log-max-len" = int("1000", 0, i64::MAX);
+        "cluster-slot-migration-write-pause-timeout" = int("10000", 0, i64::MAX);
+        "slot-migration-max-failover-repl-bytes" = memory("0", 0, I64_MAX);
+    }
+    "Clients are not told of zones yet." {
         "availability-zone" = text("");
     }
     "There are no replicas yet, and this server is none." {
@@ -92,7 +107,7 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         "tls-client-cert-file" = text("");
         "tls-client-key-file" = text("");
         "tls-client-key-file-pass" = text("").secret();
-        "tls-cluster" = bool("no").only_default("There is no cluster to speak TLS in");
+        "tls-cluster" = bool("no").only_default("There is no other node to speak TLS with");
         "tls-dh-params-file" = text("");
         "tls-replication" = bool("no").only_default("There are no replicas to speak TLS with");
         "tls-session-cache-size" = int("20480", 0, INT_MAX);
@@ -185,42 +200,17 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
     "Warnings of the start are never reasons to end, so there are none to ignore." {
         "ignore-warnings" = text("");
     }
-    "There are no modules." {
-        "enable-module-command" = choice("no", &["no", "yes", "local"]).fixed();
-    }
 };
 
 /// Refused with the words "does not apply".
 pub(super) const NOT_APPLICABLE: &[&str] = &[
-    "cluster-allow-pubsubshard-when-down",
-    "cluster-allow-reads-when-down",
-    "cluster-allow-replica-migration",
-    "cluster-announce-bus-port",
     "cluster-announce-client-ipv4",
     "cluster-announce-client-ipv6",
     "cluster-announce-client-port",
     "cluster-announce-client-tls-port",
-    "cluster-announce-human-nodename",
-    "cluster-announce-tls-port",
-    "cluster-blacklist-ttl",
-    "cluster-compatibility-sample-ratio",
-    "cluster-config-save-behavior",
-    "cluster-databases",
-    "cluster-link-sendbuf-limit",
-    "cluster-manual-failover-timeout",
-    "cluster-migration-barrier",
-    "cluster-port",
-    "cluster-preferred-endpoint-type",
-    "cluster-replica-no-failover",
-    "cluster-slave-no-failover",
-    "cluster-replica-validity-factor",
-    "cluster-slave-validity-factor",
-    "cluster-slot-migration-log-max-len",
     "cluster-slot-stats-enabled",
-    "slot-migration-max-failover-repl-bytes",
     "crash-memcheck-enabled",
     "client-default-resp",
-    "cluster-ping-interval",
     "debug-context",
     "enable-debug-assert",
     "req-res-logfile",

@@ -312,6 +312,9 @@ static MOVE: Command = Command {
 };
 
 fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    if call.db.facts().cluster {
+        return Err(CommandError::Text("ERR MOVE is not allowed in cluster mode"));
+    }
     let source_db = call.db.index();
     let target_db = database(call.args.at(2), call.db.keyspace().databases())?;
     if source_db == target_db {

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use crate::base::format;
+use crate::base::{format, slot};
 use crate::command::string::text;
 use crate::core::Db;
 use crate::core::error::Remains;
@@ -26,6 +26,12 @@ use crate::value::zset::AnyZset;
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&SORT, &SORT_RO];
 
+const BY_ELSEWHERE: CommandError = CommandError::Text(
+    "ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+);
+const GET_ELSEWHERE: CommandError = CommandError::Text(
+    "ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+);
 /// Where the options begin.
 const OPTIONS: usize = 2;
 const BY_PATTERN: KeySpec = KeySpec::looked_up(patterns, "RO access");
@@ -110,7 +116,9 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    fn parse(mut words: Words<'a>, may_store: bool) -> Result<Options<'a>, CommandError> {
+    /// `slot` is that of the key, if a pattern may name keys of no other.
+    fn parse(mut words: Words<'a>, may_store: bool, slot: Option<u16>) -> Result<Options<'a>, CommandError> {
+        let is_elsewhere = |pattern: &[u8]| slot.is_some() && slot::of_pattern(pattern) != slot;
         let mut options = Options {
             by: None,
             unsorted: false,
@@ -136,8 +144,15 @@ impl<'a> Options<'a> {
                 let pattern = words.value()?;
                 options.by = Some(pattern);
                 options.unsorted |= !makes_keys(pattern);
+                if makes_keys(pattern) && is_elsewhere(pattern) {
+                    return Err(BY_ELSEWHERE);
+                }
             } else if args::is(word, "GET") && left >= 1 {
-                options.get.push(words.value()?);
+                let pattern = words.value()?;
+                if pattern != b"#" && is_elsewhere(pattern) {
+                    return Err(GET_ELSEWHERE);
+                }
+                options.get.push(pattern);
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -162,7 +177,8 @@ enum Weight {
 
 fn sort(call: &mut Call<'_>, may_store: bool, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
-    let options = Options::parse(Words::new(call.args, OPTIONS), may_store)?;
+    let slot = call.db.facts().cluster.then(|| slot::of_key(key.bytes));
+    let options = Options::parse(Words::new(call.args, OPTIONS), may_store, slot)?;
     let mut unsorted = options.unsorted;
     let (mut elements, of_set) = elements(&mut call.db, key, unsorted && options.descending)?;
     let (mut alpha, mut by) = (options.alpha, options.by);

@@ -114,6 +114,7 @@ impl Replayer {
             // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
             hll_sparse_max_bytes: usize::MAX,
             limits: *limits,
+            cluster: false,
             replaying: true,
             no_touch: true,
             only_listens: false,

@@ -12,9 +12,7 @@ use memmap2::Mmap;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 
 use super::{DirLock, FileBytes, Storage, StorageFile};
-
-/// The lock file's name. It is never removed: removing it would let two processes lock two files.
-const LOCK: &str = "LOCK";
+use crate::persist::format::LOCK;
 
 /// Cached pages are given up in multiples of this, in bytes. It is a power of two, and no cached folio of a file
 /// crosses such a boundary.

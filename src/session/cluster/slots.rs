@@ -1,0 +1,202 @@
+//! What is in a slot.
+//!
+//! The keyspace is not divided by slots: finding the keys of one means looking at the names of all. That is done on
+//! another thread, from a frozen view, so that nobody else waits; only this connection does. A million keys take about
+//! a tenth of a second.
+//!
+//! Invariant: the view is released shard by shard, so that writers soon stop copying what it holds.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::{QUESTION, of, slot_range};
+use crate::base::clock;
+use crate::base::slot::{self, SLOTS};
+use crate::core::args::{self, is};
+use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, Words, flags};
+use crate::resp::Reply;
+
+/// Gives every key, with its slot, to `visit`, until it has seen enough. Waits for the gate.
+fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, &[u8]) -> ControlFlow<()>) {
+    let closed = server.gate.close();
+    let mut frozen = server.keyspace.freeze(&closed);
+    drop(closed);
+    let now = clock::now_ms();
+    for shard in 0..frozen.shards() {
+        for entry in frozen.shard(shard).filter(|(db, _)| *db == 0).flat_map(|(_, directory)| directory.iter()) {
+            let is_alive = entry.expiry().is_none_or(|at| at as i64 > now);
+            if is_alive && visit(slot::of_key(entry.key()), entry.key()).is_break() {
+                return;
+            }
+        }
+        drop(frozen.release_shard(shard));
+    }
+}
+
+/// The number of keys in each slot.
+fn key_counts(server: &Arc<Server>) -> Vec<u64> {
+    let mut counts = vec![0; SLOTS];
+    each_key(server, |slot, _| {
+        counts[usize::from(slot)] += 1;
+        ControlFlow::Continue(())
+    });
+    counts
+}
+
+pub(super) static KEYSLOT: Command = Command {
+    name: "KEYSLOT",
+    arity: Arity::Exactly(3),
+    handler: Handler::Session(keyslot),
+    complexity: "O(N)",
+    syntax: "key",
+    summary: "The slot of a key, which need not exist.",
+    ..QUESTION
+};
+
+fn keyslot(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    of(call.server)?;
+    Ok(reply.int(slot::of_key(call.args.at(2)).into()))
+}
+
+/// The slot that the first argument names; `None` if there is no such slot.
+fn wanted_slot(call: &SessionCall<'_>) -> Result<Option<u16>, CommandError> {
+    let number = args::integer(call.args.at(2))?;
+    Ok(u16::try_from(number).ok().filter(|&slot| usize::from(slot) < SLOTS))
+}
+
+pub(super) static COUNTKEYSINSLOT: Command = Command {
+    name: "COUNTKEYSINSLOT",
+    arity: Arity::Exactly(3),
+    handler: Handler::Session(countkeysinslot),
+    complexity: "O(N), where N is the number of all keys; other connections go on meanwhile.",
+    syntax: "slot",
+    summary: "How many keys are in a slot.",
+    ..QUESTION
+};
+
+fn countkeysinslot(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    of(call.server)?;
+    let wanted = wanted_slot(call)?.ok_or(CommandError::Text("ERR Invalid slot"))?;
+    Ok(call.client.defer_reply(reply, move |server, reply| {
+        let mut count = 0;
+        each_key(server, |slot, _| {
+            count += i64::from(slot == wanted);
+            ControlFlow::Continue(())
+        });
+        Ok(reply.int(count))
+    }))
+}
+
+pub(super) static GETKEYSINSLOT: Command = Command {
+    name: "GETKEYSINSLOT",
+    arity: Arity::Exactly(4),
+    handler: Handler::Session(getkeysinslot),
+    complexity: "O(N), where N is the number of all keys; other connections go on meanwhile.",
+    tips: "nondeterministic_output",
+    syntax: "slot count",
+    summary: "Some keys of a slot.",
+    ..QUESTION
+};
+
+fn getkeysinslot(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    of(call.server)?;
+    let (slot, most) = (wanted_slot(call)?, args::integer(call.args.at(3))?);
+    let (Some(wanted), Ok(most)) = (slot, usize::try_from(most)) else {
+        return Err(CommandError::Text("ERR Invalid slot or number of keys"));
+    };
+    Ok(call.client.defer_reply(reply, move |server, reply| {
+        Ok(reply.array_of_unknown(|keys| {
+            if most == 0 {
+                return;
+            }
+            each_key(server, |slot, key| {
+                if slot == wanted {
+                    keys.bulk(key);
+                }
+                if keys.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }))
+    }))
+}
+
+pub(super) static SLOT_STATS: Command = Command {
+    name: "SLOT-STATS",
+    arity: Arity::AtLeast(4),
+    flags: flags::LOADING.or(flags::STALE),
+    handler: Handler::Session(slot_stats),
+    since: "8.2.0",
+    complexity: "O(N), where N is the number of all keys; other connections go on meanwhile.",
+    tips: "nondeterministic_output request_policy:all_shards",
+    syntax: "<SLOTSRANGE start-slot end-slot | ORDERBY metric [LIMIT limit] [ASC | DESC]>",
+    summary: "How slots are used: a range of them, or those with the most or the least.",
+    ..QUESTION
+};
+
+/// What SLOT-STATS is asked for.
+enum Wanted {
+    Range(std::ops::RangeInclusive<u16>),
+    Extremes { limit: usize, ascending: bool },
+}
+
+fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    of(call.server)?;
+    let wanted = match call.args.at(2) {
+        word if is(word, "SLOTSRANGE") && call.args.len() == 5 => {
+            Wanted::Range(slot_range(call.args.at(3), call.args.at(4), "Start")?)
+        }
+        word if is(word, "ORDERBY") => extremes(call)?,
+        _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
+    };
+    Ok(call.client.defer_reply(reply, move |server, reply| {
+        let counts = key_counts(server);
+        let mut slots: Vec<u16>;
+        match wanted {
+            Wanted::Range(range) => slots = range.collect(),
+            Wanted::Extremes { limit, ascending } => {
+                slots = (0..SLOTS as u16).collect();
+                // Equal ones in the order of the slots.
+                slots.sort_by_key(|&slot| match counts[usize::from(slot)] {
+                    count if ascending => count,
+                    count => u64::MAX - count,
+                });
+                slots.truncate(limit);
+            }
+        }
+        let mut all = reply.array(slots.len());
+        for slot in slots {
+            let mut two = all.array(2);
+            two.int(slot.into());
+            let mut map = two.map(1);
+            map.bulk(b"key-count");
+            map.int(counts[usize::from(slot)] as i64);
+            map.end();
+            two.end();
+        }
+        Ok(all.done())
+    }))
+}
+
+/// Reads `metric [LIMIT limit] [ASC | DESC]`.
+fn extremes(call: &SessionCall<'_>) -> Result<Wanted, CommandError> {
+    if !is(call.args.at(3), "key-count") {
+        return Err(CommandError::Text("ERR Unrecognized sort metric for ORDERBY."));
+    }
+    let (mut limit, mut ascending) = (None, None);
+    let mut words = Words::new(call.args, 4);
+    while let Some(word) = words.next() {
+        let is_again = if is(word, "LIMIT") && words.left() > 0 {
+            let count = words.value()?;
+            let count = args::integer(count).ok().filter(|count| (1..=SLOTS as i64).contains(count));
+            let text = "ERR Limit has to lie in between 1 and 16384 (maximum number of slots).";
+            limit.replace(count.ok_or(CommandError::Text(text))? as usize).is_some()
+        } else if is(word, "ASC") || is(word, "DESC") {
+            ascending.replace(is(word, "ASC")).is_some()
+        } else {
+            return Err(CommandError::Syntax);
+        };
+        if is_again {
+            return Err(CommandError::Text("ERR Multiple filters of the same type are disallowed."));
+        }
+    }
+    Ok(Wanted::Extremes { limit: limit.unwrap_or(SLOTS), ascending: ascending.unwrap_or(false) })
+}

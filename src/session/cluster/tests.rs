@@ -1,0 +1,165 @@
+//! CLUSTER on a server with and without `cluster-enabled`.
+
+use super::super::testing::Runner;
+
+fn cluster() -> Runner {
+    Runner::with_config("cluster-enabled yes\n")
+}
+
+#[test]
+fn without_cluster_enabled_everything_is_refused() {
+    let mut t = Runner::new();
+    for refused in [
+        "READONLY",
+        "READWRITE",
+        "ASKING",
+        "CLUSTER INFO",
+        "CLUSTER HELP",
+        "CLUSTER KEYSLOT a",
+        "CLUSTER COUNTKEYSINSLOT x",
+        "CLUSTER ADDSLOTS x",
+        "CLUSTER BUMPEPOCH",
+        "CLUSTER SETSLOT 1 STABLE",
+        "CLUSTER MEET a 1",
+        "CLUSTER SLOT-STATS SLOTSRANGE 0 1",
+        "CLUSTER REPLICAS x",
+    ] {
+        assert_eq!(t.run(refused), "-ERR This instance has cluster support disabled ", "{refused}");
+    }
+    assert_eq!(t.run("MSET a 1 b 2"), "+OK ", "keys may be anywhere");
+    assert!(t.run("INFO server cluster").contains("redis_mode:standalone "));
+}
+
+#[test]
+fn the_node_owns_all_slots_at_the_address_that_the_client_has_reached() {
+    let mut t = cluster();
+    let id = t.run("CLUSTER MYID")[4..44].to_owned();
+    assert_eq!(
+        t.run("CLUSTER NODES").split_once(' ').expect("a line").1,
+        format!("{id} 127.0.0.1:6379@16379 myself,master - 0 0 0 connected 0-16383\n ")
+    );
+    assert_eq!(t.run("CLUSTER SLOTS"), format!("*1 *3 :0 :16383 *4 $9 127.0.0.1 :6379 $40 {id} *0 "));
+    t.run("CONFIG SET cluster-announce-ip 10.1.2.3 cluster-announce-port 7000 cluster-announce-bus-port 9");
+    t.run("CONFIG SET cluster-announce-hostname my.host");
+    assert_eq!(
+        t.run("CLUSTER SLOTS"),
+        format!("*1 *3 :0 :16383 *4 $8 10.1.2.3 :7000 $40 {id} *2 $8 hostname $7 my.host ")
+    );
+    assert!(t.run("CLUSTER NODES").contains(" 10.1.2.3:7000@9,my.host myself,master "));
+    t.run("CONFIG SET cluster-preferred-endpoint-type hostname");
+    assert_eq!(t.run("CLUSTER SLOTS"), format!("*1 *3 :0 :16383 *4 $7 my.host :7000 $40 {id} *2 $2 ip $8 10.1.2.3 "));
+    t.run("CONFIG SET cluster-preferred-endpoint-type unknown-endpoint");
+    t.run("HELLO 3");
+    assert_eq!(
+        t.run("CLUSTER SLOTS"),
+        format!("*1 *3 :0 :16383 *4 _ :7000 $40 {id} %2 $2 ip $8 10.1.2.3 $8 hostname $7 my.host ")
+    );
+    assert_eq!(
+        t.run("CLUSTER SHARDS"),
+        format!(
+            "*1 %2 $5 slots *2 :0 :16383 $5 nodes *1 %8 $2 id $40 {id} $4 port :7000 $2 ip $8 10.1.2.3 $8 endpoint $0  \
+             $8 hostname $7 my.host $4 role $6 master $18 replication-offset :0 $6 health $6 online "
+        )
+    );
+    let info = t.run("INFO server cluster");
+    assert!(info.contains("redis_mode:cluster ") && info.contains("cluster_enabled:1 "), "{info}");
+    assert!(t.run("HELLO").contains("$4 mode $7 cluster "));
+}
+
+#[test]
+fn keys_of_a_call_must_be_in_one_slot() {
+    let mut t = cluster();
+    const CROSSSLOT: &str = "-CROSSSLOT Keys in request don't hash to the same slot ";
+    for refused in ["MSET a 1 b 2", "DEL a b", "WATCH a b", "RENAME a b", "XREAD STREAMS a b 0 0", "SORT a STORE b"] {
+        assert_eq!(t.run(refused), CROSSSLOT, "{refused}");
+    }
+    assert_eq!(t.run("MSET {x}a 1 {x}b 2"), "+OK ");
+    assert_eq!(t.run("MGET {x}a {x}a y{x}"), "*3 $1 1 $1 1 $-1 ");
+    assert_eq!(t.run("BITOP AND {x}c {x}a {x}b"), ":1 ");
+    assert_eq!(t.run("BITOP AND c {x}a {x}b"), CROSSSLOT);
+    assert_eq!(t.run("SSUBSCRIBE a b"), CROSSSLOT);
+    assert_eq!(t.run("SPUBLISH a b"), ":0 ", "the message has no slot");
+}
+
+#[test]
+fn the_keys_of_a_transaction_must_be_in_one_slot() {
+    let mut t = cluster();
+    const CROSSSLOT: &str = "-CROSSSLOT Keys in request don't hash to the same slot ";
+    for queued in ["SET a 1", "SET b 1", "PING"] {
+        t.run("MULTI");
+        t.run("SET a 1");
+        assert_eq!(t.run(queued), "+QUEUED ");
+        assert_eq!(t.run("EXEC") == CROSSSLOT, queued == "SET b 1", "{queued}");
+        assert_eq!(t.run("EXEC"), "-ERR EXEC without MULTI ");
+    }
+    assert_eq!(t.run("EXISTS b"), ":0 ");
+    t.run("MULTI");
+    assert_eq!(t.run("MSET a 1 b 1"), CROSSSLOT);
+    assert_eq!(t.run("SET b 1"), "+QUEUED ");
+    assert_eq!(t.run("EXEC"), "-EXECABORT Transaction discarded because of previous errors. ");
+    t.run("MULTI");
+    t.run("SET a 1");
+    t.run("NOSUCH");
+    t.run("SET b 1");
+    assert_eq!(t.run("EXEC"), "-EXECABORT Transaction discarded because of previous errors. ");
+}
+
+#[test]
+fn there_is_one_database() {
+    let mut t = cluster();
+    assert_eq!(t.run("SELECT 0"), "+OK ");
+    assert_eq!(t.run("SELECT 1"), "-ERR SELECT is not allowed in cluster mode ");
+    assert_eq!(t.run("SWAPDB 0 1"), "-ERR SWAPDB is not allowed in cluster mode ");
+    assert_eq!(t.run("MOVE a 0"), "-ERR MOVE is not allowed in cluster mode ");
+    assert_eq!(t.run("COPY a{x} {x} DB 1"), "-ERR DB index is out of range ");
+    assert_eq!(t.run("COPY a{x} {x} DB 0"), ":0 ");
+}
+
+#[test]
+fn slots_know_their_keys() {
+    let mut t = cluster();
+    assert_eq!(t.run("CLUSTER COUNTKEYSINSLOT 15495"), ":0 ");
+    for key in ["a", "{a}1", "{a}2", "b", "c"] {
+        t.run(&format!("SET {key} 1"));
+    }
+    t.run("SET {a}gone 1 PX 1");
+    std::thread::sleep(std::time::Duration::from_millis(3));
+    assert_eq!(t.run("CLUSTER KEYSLOT {a}1"), ":15495 ");
+    assert_eq!(t.run("CLUSTER COUNTKEYSINSLOT 15495"), ":3 ");
+    let keys = t.run("CLUSTER GETKEYSINSLOT 15495 10");
+    assert!(keys.starts_with("*3 ") && ["$1 a ", "$4 {a}1 ", "$4 {a}2 "].iter().all(|key| keys.contains(key)));
+    assert!(t.run("CLUSTER GETKEYSINSLOT 15495 2").starts_with("*2 "));
+    assert_eq!(t.run("CLUSTER GETKEYSINSLOT 15495 0"), "*0 ");
+    assert_eq!(
+        t.run("CLUSTER SLOT-STATS SLOTSRANGE 15494 15495"),
+        "*2 *2 :15494 *2 $9 key-count :0 *2 :15495 *2 $9 key-count :3 "
+    );
+    assert_eq!(t.run("CLUSTER SLOT-STATS ORDERBY key-count LIMIT 1"), "*1 *2 :15495 *2 $9 key-count :3 ");
+    assert_eq!(t.run("CLUSTER SLOT-STATS ORDERBY key-count ASC LIMIT 1"), "*1 *2 :0 *2 $9 key-count :0 ");
+    t.run("MULTI");
+    t.run("SET {a}3 1");
+    t.run("CLUSTER COUNTKEYSINSLOT 15495");
+    t.run("GET a");
+    assert_eq!(t.run("EXEC"), "*3 +OK :4 $1 1 ", "counted when the transaction is done, and told in its place");
+}
+
+#[test]
+fn epochs_and_a_hard_reset_change_the_node() {
+    let mut t = cluster();
+    let id = t.run("CLUSTER MYID");
+    assert_eq!(t.run("CLUSTER BUMPEPOCH"), "+BUMPED 1 ");
+    assert_eq!(t.run("CLUSTER BUMPEPOCH"), "+STILL 1 ");
+    assert_eq!(t.run("CLUSTER SET-CONFIG-EPOCH 5"), "-ERR Node config epoch is already non-zero ");
+    assert_eq!(t.run("CLUSTER SAVECONFIG"), "+OK ");
+    assert!(t.run("CLUSTER INFO").contains("cluster_current_epoch:1 cluster_my_epoch:1 "));
+    t.run("SET k v");
+    let refusal = "-ERR CLUSTER RESET can't be called with master nodes containing keys ";
+    assert_eq!(t.run("CLUSTER RESET HARD"), refusal);
+    t.run("DEL k");
+    assert_eq!(t.run("CLUSTER RESET"), "+OK ");
+    assert_eq!(t.run("CLUSTER MYID"), id);
+    assert_eq!(t.run("CLUSTER RESET HARD"), "+OK ");
+    assert_ne!(t.run("CLUSTER MYID"), id);
+    assert_eq!(t.run("CLUSTER SET-CONFIG-EPOCH 5"), "+OK ");
+    assert!(t.run("CLUSTER INFO").contains("cluster_current_epoch:5 cluster_my_epoch:5 "));
+}
