@@ -109,7 +109,8 @@ fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         2 => false,
         3 if is(call.args.at(2), "HARD") => true,
         3 if is(call.args.at(2), "SOFT") => false,
-        _ => return Err(CommandError::Syntax),
+        3 => return Err(CommandError::Syntax),
+        _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
     };
     change_node(call, reply, move |server, node| {
         if server.keyspace.counts().of(0).keys != 0 {
@@ -134,7 +135,8 @@ pub(super) static ADDSLOTS: Command = Command {
 
 fn addslots(call: &mut SessionCall<'_>, _: Reply<'_>) -> Outcome {
     of(call.server)?;
-    Err(is_busy(slot_of(call.args.at(2))?))
+    let slots = call.args.from(2).map(slot_of).collect::<Result<Vec<u16>, _>>()?;
+    Err(is_busy(slots[0]))
 }
 
 fn is_busy(slot: u16) -> CommandError {
@@ -283,7 +285,8 @@ fn failover(call: &mut SessionCall<'_>, _: Reply<'_>) -> Outcome {
     match call.args.len() {
         2 => {}
         3 if is(call.args.at(2), "FORCE") || is(call.args.at(2), "TAKEOVER") => {}
-        _ => return Err(CommandError::Syntax),
+        3 => return Err(CommandError::Syntax),
+        _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
     }
     Err(CommandError::Text("ERR You should send CLUSTER FAILOVER to a replica"))
 }
