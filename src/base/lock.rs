@@ -50,6 +50,8 @@ pub enum Rank {
     Poison,
     /// Which snapshot is being made, and what follows it.
     Saving,
+    /// The right to tell the events of keys.
+    EventTelling,
     /// The channels with their subscribers, in stripes by their number.
     Channels,
     /// The patterns with their subscribers.

@@ -9,8 +9,9 @@
 //!   one by one, because each change is remembered and undone if the command fails: `undo.rs`.
 //! - The [`Unit`] of which the command is a part commits or rolls back all of this.
 
+use super::key_events::Event;
 use super::undo::raise_version;
-use super::unit::{Event, Scratch, Unit};
+use super::unit::{Scratch, Unit};
 use crate::base::config::NotifyFlags;
 use crate::core::CommandError;
 use crate::core::stored_string::{StringRef, string_of};
@@ -20,6 +21,7 @@ use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, Shard, Val
 use crate::persist::verbs::{BarrierWriter, RecordWriter};
 use crate::value::entry::{EXPIRY_MAX, Heap};
 use crate::value::hash::{AnyHash, HashMut};
+use crate::value::kind::Kind;
 use crate::value::{Collection, Finished, Limits, Stored};
 
 /// A heap value of at least this many bytes is freed by another thread, and is not written to the log when it is only
@@ -117,15 +119,24 @@ impl<'a> Db<'a> {
         self.held.release();
     }
 
-    /// The entry of a key, for reading its value: counts a hit or a miss and sets the access time.
+    /// The entry of a key, for reading its value: counts a hit or a miss, sets the access time, and tells of a miss.
     #[inline]
     pub fn read(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
         let Some(place) = self.find(key, !self.no_touch) else {
             self.scratch.misses += 1;
+            self.notify(NotifyFlags::KEY_MISS, "keymiss", key);
             return None;
         };
         self.scratch.hits += 1;
         self.entry_at(key, place)
+    }
+
+    /// The same for commands about a key, which tell nobody that it is missing.
+    pub fn look_up(&mut self, key: Key<'_>) -> Option<EntryRef<'_>> {
+        let place = self.find(key, !self.no_touch);
+        let counter = if place.is_some() { &mut self.scratch.hits } else { &mut self.scratch.misses };
+        *counter += 1;
+        self.entry_at(key, place?)
     }
 
     /// The entry of a key, without side effects: for writes, and for queries about the key itself.
@@ -210,10 +221,14 @@ impl<'a> Db<'a> {
             let mut directory = self.changing(key);
             (directory.set(key.hash, key.bytes, value, expiry, access), directory.earliest_expiry())
         };
+        let is_new = previous.is_none();
         if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
             self.retire(heap);
         }
         self.note_expiry(key, earliest);
+        if is_new {
+            self.notify(NotifyFlags::NEW, "new", key);
+        }
     }
 
     /// Lowers the bound of the key's shard to that of its directory.
@@ -436,8 +451,12 @@ impl<'a> Db<'a> {
             (directory.set_value(key.hash, key.bytes, value, access), directory.earliest_expiry())
         };
         self.note_expiry(key, earliest);
+        let is_new = previous.is_none();
         if let Some(heap) = previous.and_then(|displaced| displaced.heap) {
             self.retire(heap);
+        }
+        if is_new {
+            self.notify(NotifyFlags::NEW, "new", key);
         }
     }
 
@@ -540,9 +559,87 @@ impl<'a> Db<'a> {
     /// Notes an event of a class of `notify-keyspace-events`. Listeners are told once the unit is committed.
     #[inline]
     pub fn notify(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>) {
-        if self.unit.wants().events {
-            self.unit.note_event(Event { class, name, db: self.index, key: key.bytes.into() });
+        if self.unit.wants().events.contains(class) {
+            self.note_event(class, name, key, Vec::new());
         }
+    }
+
+    /// The same for an event that concerns fields of the hash at the key.
+    #[inline]
+    pub fn notify_fields<'f>(&mut self, name: &'static str, key: Key<'_>, fields: impl Iterator<Item = &'f [u8]>) {
+        let wanted = self.unit.wants().events;
+        if wanted.contains(NotifyFlags::HASH) {
+            let fields = if wanted.has_fields() { fields.map(Box::from).collect() } else { Vec::new() };
+            self.note_event(NotifyFlags::HASH, name, key, fields);
+        }
+    }
+
+    /// Stores a value with its expiry as [`Db::set`] does, for a command that tells its listeners that it replaces what
+    /// was there.
+    pub fn overwrite(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
+        let replaced = self.kind_to_tell(key);
+        self.set(key, value, expiry);
+        self.notify_replaced(key, replaced);
+    }
+
+    /// Notes that a value of this kind is about to replace what is at a key, if there is anything.
+    #[inline]
+    pub fn note_overwriting(&mut self, key: Key<'_>, kind: Kind) {
+        if self.unit.wants().events.is_any_of(NotifyFlags::REPLACING) {
+            let replaced = self.kind_to_tell(key);
+            self.notify_replacement(key, replaced, kind);
+        }
+    }
+
+    /// What a key is that is about to be replaced, if there is anything, and somebody wants to know.
+    pub fn kind_to_tell(&mut self, key: Key<'_>) -> Option<Kind> {
+        if self.unit.wants().events.is_empty() { None } else { self.peek(key).map(|entry| entry.kind()) }
+    }
+
+    /// Notes that a key which replaces another came anew: as in Redis, the old one was removed first.
+    pub fn notify_came_anew(&mut self, key: Key<'_>, replaced: Option<Kind>) {
+        if replaced.is_some() {
+            self.notify(NotifyFlags::NEW, "new", key);
+        }
+    }
+
+    /// Notes that the key, as it is now, has replaced one of another kind.
+    pub fn notify_replaced(&mut self, key: Key<'_>, replaced: Option<Kind>) {
+        if replaced.is_some()
+            && let Some(now) = self.kind_to_tell(key)
+        {
+            self.notify_replacement(key, replaced, now);
+        }
+    }
+
+    fn notify_replacement(&mut self, key: Key<'_>, replaced: Option<Kind>, by: Kind) {
+        let Some(replaced) = replaced else { return };
+        self.notify(NotifyFlags::OVERWRITTEN, "overwritten", key);
+        if replaced.type_name() != by.type_name() {
+            self.notify(NotifyFlags::TYPE_CHANGED, "type_changed", key);
+        }
+    }
+
+    /// Notes an event of an edit, and that it has removed the key if the collection there became empty.
+    #[inline]
+    pub fn notify_edited(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>) {
+        if !self.unit.wants().events.is_empty() {
+            self.notify(class, name, key);
+            self.notify_if_gone(key);
+        }
+    }
+
+    /// Notes that an edit has removed the key, if there is none any more.
+    pub fn notify_if_gone(&mut self, key: Key<'_>) {
+        if self.unit.wants().events.contains(NotifyFlags::GENERIC) && !self.exists(key) {
+            self.notify(NotifyFlags::GENERIC, "del", key);
+        }
+    }
+
+    #[cold]
+    fn note_event(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>, fields: Vec<Box<[u8]>>) {
+        let wanted = self.unit.wants().events;
+        self.unit.note_event(Event { class, wanted, name, db: self.index, key: key.bytes.into(), fields });
     }
 
     /// Notes that a key is gone that no command has removed, if there are waiters for it.
@@ -571,6 +668,8 @@ impl<'a> Db<'a> {
         if !removed.is_empty() {
             self.scratch.expired_fields += removed.len() as u64;
             self.record(key).hash_delete(removed.iter().map(|field| &field[..]));
+            self.notify_fields("hexpired", key, removed.iter().map(|field| &field[..]));
+            self.notify_if_gone(key);
         }
         self.end_expiry(marks, firm);
         removed.len()

@@ -8,6 +8,7 @@
 //! - [`mod@cluster`]: who this server is to cluster clients.
 //! - [`mailbox`]: how one thread reaches what belongs to another; [`message`]: a published message on its way.
 //! - [`subscriber`]: subscriptions of a connection.
+//! - [`key_events`]: what happened to keys, on its way to those who listen.
 //! - [`waiting`]: commands that wait for a key.
 //! - [`figures`]: what the server tells of itself.
 
@@ -22,6 +23,7 @@ pub mod error;
 pub mod figures;
 pub mod help;
 pub mod hooks;
+pub mod key_events;
 pub mod key_spec;
 pub mod mailbox;
 pub mod message;
@@ -35,6 +37,7 @@ pub mod unit;
 pub mod user;
 pub mod waiting;
 
+pub use crate::base::config::NotifyFlags;
 pub use args::Words;
 pub use call::{Call, SessionCall, Wait};
 pub use client::Client;

@@ -12,6 +12,7 @@ use crate::base::latency::LatencyMonitor;
 use crate::core::client::{ClientRecord, Clients};
 use crate::core::commandlog::CommandLogs;
 use crate::core::hooks::{Hook, Hooks};
+use crate::core::key_events::EventQueue;
 use crate::core::message::{Message, Needs, Published};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
@@ -74,6 +75,8 @@ pub struct Server {
     pub blocking: Blocking,
     /// The connections that watch all commands.
     pub monitors: Monitors,
+    /// What happened to keys, and is not told yet.
+    pub key_events: EventQueue,
     /// How each worker, and through it each connection, is reached from any thread.
     pub mailboxes: Mailboxes,
     /// Who has subscribed to which channel.

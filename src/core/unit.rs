@@ -15,7 +15,8 @@
 //! Invariants:
 //! - What is wanted is declared at the beginning: see [`Wants`]. Nothing else is encoded or kept. Whether anything
 //!   has changed is a flag of its own and is never derived from a buffer.
-//! - Nothing after a savepoint that was rolled back to is logged or published.
+//! - Nothing after a savepoint that was rolled back to is logged or published, except that a key was missing when the
+//!   command looked for it.
 //! - If a command removes an expired key before it has changed anything, the removal stands even if the command
 //!   fails: the savepoint at the command's beginning moves behind it. Only a unit that can be rolled back as a whole
 //!   undoes it, too. The key is then as invisible as before.
@@ -23,6 +24,7 @@
 //!   rolled back as a whole, it remembers what the key was when the unit began.
 
 use crate::base::config::NotifyFlags;
+use crate::core::key_events::Event;
 use crate::core::undo::UndoLog;
 use crate::keyspace::Directory;
 use crate::value::entry::Heap;
@@ -35,8 +37,8 @@ const RECORDS_KEPT: usize = 1024;
 pub struct Wants {
     /// Records for the log.
     pub records: bool,
-    /// Keyspace events.
-    pub events: bool,
+    /// Keyspace events of these classes; none if they are published on no channel.
+    pub events: NotifyFlags,
 }
 
 /// The progress of a unit, to which [`crate::core::Db::roll_back_to`] returns.
@@ -51,19 +53,6 @@ pub struct Savepoint {
     pub(super) vanished: usize,
     pub(super) dirty: u64,
     changed: bool,
-}
-
-/// Something that happened to a key, for listeners.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Its kind: one class of `notify-keyspace-events`.
-    pub class: NotifyFlags,
-    /// Its name: `set`, `expired`.
-    pub name: &'static str,
-    /// The database.
-    pub db: u32,
-    /// The key.
-    pub key: Box<[u8]>,
 }
 
 /// An effect on several shards, or on all, among the records of a unit.
@@ -102,6 +91,8 @@ pub struct Unit {
     pub(super) dirty: u64,
     barriers: Vec<Barrier>,
     events: Vec<Event>,
+    /// Whether events were posted that are not told yet.
+    pub posted: bool,
     /// Large values to be freed elsewhere.
     pub retired: Vec<Heap>,
     /// Whole directories to be freed elsewhere: flushed databases.
@@ -248,7 +239,13 @@ impl Unit {
 
     /// Drops the records behind a savepoint. Returns the shards whose sequence numbers go back by one each.
     pub(super) fn truncate(&mut self, to: Savepoint) -> Vec<u16> {
-        self.events.truncate(to.events);
+        // That a key was missing stays true.
+        let keeps_misses = !self.is_whole;
+        let mut at = 0;
+        self.events.retain(|event| {
+            at += 1;
+            at <= to.events || (keeps_misses && event.class == NotifyFlags::KEY_MISS)
+        });
         self.vanished.truncate(to.vanished);
         self.dirty = to.dirty;
         self.changed_before = to.changed;
@@ -353,9 +350,20 @@ impl Unit {
         self.events.push(event);
     }
 
-    /// The events, in order, for listeners once the locks are released.
+    /// The events, in order. They are taken under the locks, and told once those are released.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Whether there are events to be taken.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Sets which events are wanted of the commands to come: CONFIG SET inside a transaction.
+    pub fn want_events(&mut self, classes: NotifyFlags) {
+        self.wants.events = classes;
     }
 
     /// The room that is kept for the next unit, in bytes.

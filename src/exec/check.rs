@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Plan;
-use super::data::{append, wants};
+use super::data::append;
 use super::evict::{Choice, EvictDb};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
@@ -136,7 +136,7 @@ impl<'g> Group<'g> {
         };
         let was_inside = self.inside.is_some();
         self.enter().map_err(CommandError::Busy)?;
-        self.unit.begin(wants(server), false);
+        self.unit.begin(self.wants(), false);
         let mut world =
             EvictDb { keyspace: &server.keyspace, unit: self.unit, scratch: self.scratch, facts: self.facts };
         let started = server.latency.start();
@@ -147,6 +147,7 @@ impl<'g> Group<'g> {
         if !was_inside {
             self.inside = None;
         }
+        self.tell();
         self.serve_vanished();
         self.stats.counters.evicted.add_alone(evicted.keys as u64);
         if in_snapshot {

@@ -6,9 +6,11 @@ use super::group::Group;
 use super::handler::run_handler;
 use super::monitor;
 use super::serving::{is_waited_for, register};
+use crate::base::config::{NotifyFlags, Settings};
 use crate::core::call::{HashedKey, HashedKeys};
 use crate::core::client::Client;
 use crate::core::db::Db;
+use crate::core::key_events::Told;
 use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
 use crate::core::{Call, Command, CommandError, Hook, Outcome, Server, Unit, Wants, flags};
@@ -60,7 +62,7 @@ impl Group<'_> {
             held = hold(&server.keyspace, command, keys, None).map_err(CommandError::Busy)?;
         }
         match client.in_exec {
-            false => self.unit.begin(wants(server), entry.only_key.is_none()),
+            false => self.unit.begin(wants(server, self.events), entry.only_key.is_none()),
             true => self.unit.begin_command(entry.only_key.is_none()),
         }
         let mut db = Db::new(held, self.unit, self.scratch, client.db, &self.facts);
@@ -87,6 +89,9 @@ impl Group<'_> {
         }
         drop(call);
         self.retire();
+        if !client.in_exec {
+            self.tell();
+        }
         if self.closed.is_some() && !was_alone {
             if command.flags.has(flags::WRITE) && server.blocking.is_any() {
                 let mut ready = Vec::new();
@@ -96,6 +101,20 @@ impl Group<'_> {
             self.open();
         }
         outcome
+    }
+
+    /// What is currently wanted of a unit.
+    #[inline]
+    pub(super) fn wants(&self) -> Wants {
+        wants(self.server, self.events)
+    }
+
+    /// Tells the events that units of this worker have posted. No shard is held.
+    #[inline]
+    pub(super) fn tell(&mut self) {
+        if self.unit.posted {
+            tell(self.server, self.unit);
+        }
     }
 
     /// Ends a unit, or one of its commands. Another thread frees the large values that it has removed.
@@ -149,14 +168,19 @@ pub(super) fn find_other_keys(keyspace: &Keyspace, command: &Command, args: Args
     }
 }
 
-/// What is currently wanted of a unit.
+/// What is currently wanted of a unit. `events` says which events the settings want.
 #[inline]
-pub(super) fn wants(server: &Server) -> Wants {
-    Wants { records: server.store.journal().wants(), events: false }
+pub(super) fn wants(server: &Server, events: NotifyFlags) -> Wants {
+    Wants { records: server.store.journal().wants(), events }
 }
 
-/// Hands the records of a unit to the log, all inside one block. Returns the number of that block, or of the last one
-/// if there are no records. The caller holds the shards' locks.
+/// The events that are published.
+pub(super) fn events_of(settings: &Settings) -> NotifyFlags {
+    settings.notify_keyspace_events.effective()
+}
+
+/// Hands the records of a unit to the log, all inside one block, and posts its events. Returns the number of that
+/// block, or of the last one if there are no records. The caller holds the shards' locks.
 #[inline]
 pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
     let journal = server.store.journal();
@@ -171,7 +195,33 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
             *records = Default::default();
         }
     }
-    journal.position()
+    let block = journal.position();
+    if unit.has_events() {
+        post(server, unit, block);
+    }
+    block
+}
+
+/// Posts the events of a unit, which the caller tells once the shards are unlocked.
+#[cold]
+fn post(server: &Server, unit: &mut Unit, block: u64) {
+    let block = if unit.is_logging() { block } else { 0 };
+    server.key_events.post(Told { block, events: unit.take_events() });
+    unit.posted = true;
+}
+
+/// Tells the events that units of this worker have posted, and those of others. No shard is held.
+#[cold]
+pub(super) fn tell(server: &Server, unit: &mut Unit) {
+    if std::mem::take(&mut unit.posted) {
+        server.key_events.tell(|told| {
+            for event in &told.events {
+                event.messages(|channel, message| {
+                    server.publish(channel, message, told.block);
+                });
+            }
+        });
+    }
 }
 
 /// Appends the barriers and the records before each of them. Leaves the records behind the last barrier.

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::Executor;
 use super::ahead::plan;
+use super::data::events_of;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::handler::{fail, internal_error};
 use super::monitor;
 use super::noting::{Bars, Shared};
 use super::reads::alike;
+use crate::base::config::NotifyFlags;
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::db::Facts;
@@ -44,6 +46,8 @@ pub(super) struct Group<'a> {
     pub(super) has_shown_exec: bool,
     /// From where on a command is noted.
     pub(super) bars: Bars,
+    /// The events of keys that are published.
+    pub(super) events: NotifyFlags,
     /// `min-replicas-to-write` asks for more replicas than there are: for any.
     pub(super) lacks_replicas: bool,
     pub(super) latency_tracking: bool,
@@ -177,6 +181,7 @@ impl Executor {
             lines: Vec::new(),
             has_shown_exec: false,
             bars: *bars,
+            events: events_of(settings),
             lacks_replicas: settings.min_replicas_to_write > 0,
             latency_tracking: settings.latency_tracking,
             queue_bytes_max: settings.client_query_buffer_limit,
@@ -281,6 +286,8 @@ impl Group<'_> {
         self.hooks = self.server.hooks.load();
         self.bars = Bars::of(&settings);
         self.latency_tracking = settings.latency_tracking;
+        self.events = events_of(&settings);
+        self.unit.want_events(self.events);
         self.lacks_replicas = settings.min_replicas_to_write > 0;
     }
 

@@ -49,6 +49,8 @@ mod ahead;
 mod check;
 mod data;
 mod deferred;
+#[cfg(test)]
+mod event_tests;
 pub mod evict;
 mod facts;
 mod group;
@@ -68,7 +70,7 @@ mod transaction;
 pub use replay::{Replayer, replay, replay_verb, replay_words};
 
 use ahead::prefetch;
-use data::append;
+use data::{append, events_of, tell};
 use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
@@ -191,7 +193,7 @@ impl Executor {
         let started = Instant::now();
         // While the gate is closed there is nothing to do here: the next sweep comes soon.
         let Some(inside) = server.gate.try_enter(*worker, Duration::ZERO) else { return false };
-        unit.begin(data::wants(server), false);
+        unit.begin(data::wants(server, events_of(settings)), false);
         let step = server.gate.workers();
         let shards = (*worker..crate::keyspace::SHARDS).step_by(step).map(|shard| shard as u16);
         let more = crate::exec::sweep::sweep(&server.keyspace, unit, scratch, facts, shards, budget, &mut |unit| {
@@ -201,6 +203,7 @@ impl Executor {
         let took = started.elapsed();
         stats.counters.expire_cycle_us.add_alone(took.as_micros() as u64);
         server.latency.note(Event::ExpireCycle, took.as_nanos() as u64);
+        tell(server, unit);
         let (mut group, ..) = self.group(Facts { no_touch: false, ..facts }, Duration::ZERO);
         group.serve_vanished();
         group.retire();

@@ -5,13 +5,14 @@
 //! - Only a command for which [`CommandEntry::is_plain_read`] holds comes here, outside a transaction, with CLIENT
 //!   REPLY on.
 //! - A read can still remove its key if that has expired. The removal is logged under the lock, as everywhere.
+//! - What a read has to tell (its key is missing, or has expired) is told when the reads that follow it are done.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use smallvec::SmallVec;
 
 use super::Plan;
-use super::data::{append, wants};
+use super::data::append;
 use super::group::Group;
 use super::handler::{fail, failure};
 use crate::core::call::HashedKeys;
@@ -41,7 +42,7 @@ impl Group<'_> {
     ) -> (usize, Option<Busy>) {
         let Handler::Data(handler) = entry.command.handler else { unreachable!("a read is a data command") };
         let (server, worker) = (self.server, self.worker);
-        let wants = wants(server);
+        let wants = self.wants();
         if let Err(busy) = self.enter() {
             return (0, Some(busy));
         }
@@ -66,7 +67,7 @@ impl Group<'_> {
                 Ok(Err(error)) => Some(failure(Ok(error), &mut call)),
                 Err(panic) => Some(failure(Err(panic), &mut call)),
             };
-            if call.db.unit().has_records() {
+            if call.db.unit().has_records() || call.db.unit().has_events() {
                 append(server, worker, call.db.unit());
                 call.db.unit().begin(wants, false);
             }
@@ -83,6 +84,7 @@ impl Group<'_> {
             self.log_size(entry, calls[at], reply_bytes, &client.record);
         }
         self.retire();
+        self.tell();
         self.serve_vanished();
         (times, parked)
     }

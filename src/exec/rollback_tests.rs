@@ -7,7 +7,6 @@ use super::testing::{Dumped, Runner, dump};
 use crate::base::config::NotifyFlags;
 use crate::base::hash::HashSeed;
 use crate::core::Wants;
-use crate::core::unit::Event;
 use crate::keyspace::{Census, Key, SHARDS};
 use crate::value::Limits;
 use crate::value::entry::Heap;
@@ -227,44 +226,47 @@ fn without_a_log_a_unit_is_taken_back_too() {
 #[test]
 fn events_are_told_with_the_commit_and_not_without() {
     let mut t = Runner::new();
-    t.wants = Wants { records: true, events: true };
-    let expired = |db| Event { class: NotifyFlags::EXPIRED, name: "expired", db, key: Box::from(&b"brief"[..]) };
+    t.wants = Wants { records: true, events: NotifyFlags::ALL };
     for db in [0, 3] {
         t.db = db;
         t.run("SET brief v PX 10");
     }
+    t.take_told();
     t.advance_ms(10);
     let begin = t.begin_unit();
     t.run("GET brief");
+    t.run("SET other v");
     t.roll_back_to(begin);
     t.commit_unit();
-    assert_eq!(t.events, []);
+    assert_eq!(t.take_told(), [""; 0]);
     t.begin_unit();
     t.run("GET brief");
+    t.run("SET other v");
     assert_eq!(t.events, [], "not before the commit");
     t.commit_unit();
-    assert_eq!(t.events, [expired(3)]);
+    assert_eq!(t.take_told(), ["expired brief@3", "set other@3"]);
     t.db = 0;
     t.run("GETSET brief w");
-    assert_eq!(t.events, [expired(3), expired(0)], "the key was removed before it was set");
-    t.wants.events = false;
+    assert_eq!(t.take_told(), ["expired brief", "set brief"], "the key was removed before it was set");
+    t.wants.events = NotifyFlags::NONE;
     t.run("SET brief w PX 10");
     t.advance_ms(10);
     t.run("GET brief");
-    assert_eq!(t.events.len(), 2, "nobody wants to know");
+    assert_eq!(t.take_told(), [""; 0], "nobody wants to know");
 }
 
 /// The removal of an expired key stands even if its command fails, and so does its event.
 #[test]
 fn what_had_expired_is_told_though_the_command_fails() {
     let mut t = Runner::new();
-    t.wants = Wants { records: true, events: true };
+    t.wants = Wants { records: true, events: NotifyFlags::ALL };
     t.run("SET brief v PX 10");
     t.run("SET text abc");
     t.advance_ms(10);
     t.take_logged();
+    t.take_told();
     assert!(t.run("SUNIONSTORE to brief text").starts_with("-WRONGTYPE"));
-    assert_eq!((t.take_logged(), t.events.len()), (vec!["DEL brief".to_owned()], 1));
+    assert_eq!((t.take_logged(), t.take_told()), (vec!["DEL brief".to_owned()], vec!["expired brief".to_owned()]));
 }
 
 /// Rolling back a change of a large value costs a pointer and the nodes on its path.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::data::{append, find_keys, hold_alone, wants};
+use super::data::{append, find_keys, hold_alone};
 use super::group::Group;
 use super::handler::{error_reply, run_handler};
 use crate::base::lock::{Mutex, Rank};
@@ -144,7 +144,7 @@ impl Group<'_> {
         let (mut keys, mut out) = (HashedKeys::default(), Output::new());
         find_keys(&server.keyspace, entry, args, &mut keys);
         let held = hold_alone(&server.keyspace, entry.command, &keys);
-        self.unit.begin(wants(server), entry.command.keys.only().is_none());
+        self.unit.begin(self.wants(), entry.command.keys.only().is_none());
         let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
@@ -153,6 +153,7 @@ impl Group<'_> {
         let waits_on = call.block.is_some();
         drop(call);
         self.retire();
+        self.tell();
         if waits_on && outcome.is_ok() {
             return;
         }

@@ -4,11 +4,13 @@
 //! records with the keyspace.
 
 use super::*;
+use crate::base::config::NotifyFlags;
 use crate::base::hash::HashSeed;
 use crate::base::random::Random;
 use crate::core::call::HashedKey;
 use crate::core::db::Db;
-use crate::core::unit::{Event, Savepoint};
+use crate::core::key_events::Event;
+use crate::core::unit::Savepoint;
 use crate::core::{Call, Handler, Table, Unit, Wants, flags};
 use crate::exec::data::{find_keys, hold_alone};
 use crate::exec::evict::{Choice, EvictDb, Evicted};
@@ -23,7 +25,7 @@ use crate::value::Limits;
 use crate::value::codec::{canonical, check_invariants};
 
 /// The log is wanted.
-const WANTS: Wants = Wants { records: true, events: false };
+const WANTS: Wants = Wants { records: true, events: NotifyFlags::NONE };
 const SEED: HashSeed = HashSeed(*b"a seed for tests");
 
 /// See the module.
@@ -205,7 +207,7 @@ impl Runner {
     pub fn sweep(&mut self, budget: usize) -> bool {
         self.unit.begin(self.wants, false);
         let facts = self.facts();
-        let logged = &mut self.logged;
+        let (logged, events) = (&mut self.logged, &mut self.events);
         crate::exec::sweep::sweep(
             &self.keyspace,
             &mut self.unit,
@@ -213,7 +215,10 @@ impl Runner {
             facts,
             0..crate::keyspace::SHARDS as u16,
             budget,
-            &mut |unit| keep(unit, logged),
+            &mut |unit| {
+                keep(unit, logged);
+                events.extend(unit.take_events());
+            },
         )
     }
 
@@ -221,11 +226,14 @@ impl Runner {
     pub fn evict(&mut self, choice: Choice, bytes: u64, keys_max: usize) -> Evicted {
         self.unit.begin(self.wants, false);
         let facts = self.facts();
-        let Runner { keyspace, unit, scratch, logged, .. } = self;
+        let Runner { keyspace, unit, scratch, logged, events, .. } = self;
         let mut world = EvictDb { keyspace, unit, scratch, facts };
         // The choices of a test are always the same; otherwise its assertions would depend on chance.
         let mut evictor = Evictor::new(Random::from_seed(11));
-        evictor.evict(&mut world, choice, bytes, keys_max, &mut |unit| keep(unit, logged))
+        evictor.evict(&mut world, choice, bytes, keys_max, &mut |unit| {
+            keep(unit, logged);
+            events.extend(unit.take_events());
+        })
     }
 
     fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
@@ -300,6 +308,25 @@ impl Runner {
         with_args(words, |args| {
             self.table.resolve(args).map_or(true, |entry| matches!(entry.command.handler, Handler::Data(_)))
         })
+    }
+
+    /// The events since the last call: `set k`, and for other databases than the first `set k@3`.
+    pub fn take_told(&mut self) -> Vec<String> {
+        let told = |event: Event| {
+            let db = if event.db == 0 { String::new() } else { format!("@{}", event.db) };
+            format!("{} {}{db}", event.name, String::from_utf8_lossy(&event.key))
+        };
+        std::mem::take(&mut self.events).into_iter().map(told).collect()
+    }
+
+    /// Runs lines of the form `command => events`, with commas between; none is a dash.
+    pub fn script_of_events(&mut self, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (command, events) = line.split_once(" => ").expect("a line has events");
+            self.run(command);
+            let told = self.take_told().join(", ");
+            assert_eq!(if told.is_empty() { "-" } else { &told }, events, "{command}");
+        }
     }
 
     /// How many records were logged and not taken.

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
 
-use super::data::{append, find_keys, wants};
+use super::data::{append, find_keys};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use super::monitor;
@@ -93,6 +93,7 @@ impl<'a> Group<'a> {
             }
             // A key that has already expired is not a later change.
             let existed = self.exists(Held::try_one(&self.server.keyspace, key.shard(), self.patience)?, db, key);
+            self.tell();
             let mut held = Held::try_one(&self.server.keyspace, key.shard(), self.patience)?;
             let version = held.shard(key.shard()).watched.watch(db, key.bytes);
             client.watch(db, key.bytes, WatchedKey { hash: key.hash, version, existed });
@@ -102,7 +103,7 @@ impl<'a> Group<'a> {
 
     /// Whether a key of the held shard exists. Removes it if it has expired.
     fn exists(&mut self, held: Held<'_>, db: u32, key: Key<'_>) -> bool {
-        self.unit.begin(wants(self.server), false);
+        self.unit.begin(self.wants(), false);
         let mut db = Db::new(held, self.unit, self.scratch, db, &self.facts);
         let exists = db.exists(key);
         append(self.server, self.worker, db.unit());
@@ -145,7 +146,9 @@ impl<'a> Group<'a> {
             None => client.unwatch_alone(keyspace),
         };
         if has_changed {
+            drop(held);
             self.open();
+            self.tell();
             return Ok(Reply::new(out, client.resp).null_array());
         }
         self.held = held;
@@ -195,7 +198,7 @@ impl<'a> Group<'a> {
     /// Runs the queued commands, alone or with the shards of all their keys held, and logs them as one.
     fn run_queue(&mut self, transaction: &Transaction, exec: Args<'_>, client: &mut Client, out: &mut Output) {
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
-        self.unit.begin_spanning(wants(self.server), false);
+        self.unit.begin_spanning(self.wants(), false);
         client.in_exec = true;
         let (mut ready, mut keys) = (Vec::new(), HashedKeys::default());
         for queued in &transaction.queue {
@@ -228,6 +231,7 @@ impl<'a> Group<'a> {
         self.unit.end_spanning(self.scratch);
         self.retire();
         self.held = None;
+        self.tell();
         if !ready.is_empty() {
             // For served waiters the time has advanced: pushed elements may have expired within the transaction.
             self.renew_facts(client);

@@ -293,6 +293,7 @@ pub fn recover_from(
         blocking: Default::default(),
         channels: Default::default(),
         monitors: Default::default(),
+        key_events: Default::default(),
         mailboxes: Mailboxes::new(workers),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),

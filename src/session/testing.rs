@@ -134,6 +134,7 @@ fn server(lines: &str) -> Server {
         blocking: Default::default(),
         channels: Default::default(),
         monitors: Default::default(),
+        key_events: Default::default(),
         mailboxes: crate::core::Mailboxes::new(1),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),

@@ -58,6 +58,18 @@ impl Kind {
         KINDS[usize::from(tag)]
     }
 
+    /// The type of the value, as `TYPE` names it.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Kind::Int | Kind::Str | Kind::Raw => "string",
+            Kind::ListPacked | Kind::List => "list",
+            Kind::SetInts | Kind::SetPacked | Kind::Set => "set",
+            Kind::HashPacked | Kind::HashPackedEx | Kind::Hash => "hash",
+            Kind::ZsetPacked | Kind::Zset => "zset",
+            Kind::Stream => "stream",
+        }
+    }
+
     /// Whether it is a large collection that has a [`Map`](super::Map).
     #[inline]
     pub fn has_map(self) -> bool {

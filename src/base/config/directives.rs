@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, text, trimmed};
+use super::notify::NotifyFlags;
 use super::settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission, Setting};
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use super::without_effect::{NOT_APPLICABLE, WITHOUT_EFFECT};
@@ -226,6 +227,9 @@ directives! {
     "Observation" {
         /// Keep a histogram of every command's latency.
         "latency-tracking" => latency_tracking: bool = bool("yes");
+        /// The events of keys to publish: channels (K, E; of fields of hashes S, T, I, V) and classes (g$lshzxetd, or
+        /// A for all of these; m, n, o, c). Empty: none.
+        "notify-keyspace-events" => notify_keyspace_events: NotifyFlags = of(Kind::Notify, "");
         /// The percentiles that INFO latencystats shows.
         "latency-tracking-info-percentiles" => latency_tracking_info_percentiles: Vec<f64> =
             of(Kind::Percentiles, "50 99 99.9");

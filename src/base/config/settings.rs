@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::notify::NotifyFlags;
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
 
@@ -115,6 +116,7 @@ held! {
     OutputLimits: [OutputLimit; 3],
     OomScores: [i64; 3],
     Percentiles: Vec<f64>,
+    Notify: NotifyFlags,
     Lines: Lines,
 }
 

@@ -121,12 +121,10 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         /// The channels that a new user may use.
         "acl-pubsub-default" = choice("resetchannels", &["allchannels", "resetchannels"]);
     }
-    "Scripts, channels and client-side caching are not built yet." {
+    "Scripts and client-side caching are not built yet." {
         /// Milliseconds after which a running script is called busy.
         "busy-reply-threshold" = int("5000", 0, i64::MAX).alias("lua-time-limit");
         "lua-enable-insecure-api" = bool("no").fixed();
-        /// The events to publish: K and/or E, and classes of g$lshzxetdmn, or A.
-        "notify-keyspace-events" = of(Kind::Notify, "");
         /// Keys remembered for client-side caching; 0: no limit.
         "tracking-table-max-keys" = int("1000000", 0, i64::MAX);
     }

@@ -15,7 +15,7 @@ use crate::core::args::{Words, integer, is};
 use crate::core::error::until_nul;
 use crate::core::key_spec::KeyFlags;
 use crate::core::stored_string::StringRef;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, flags};
 use crate::resp::{Args, Reply};
 
 pub(super) static BITFIELD: Command = Command {
@@ -184,6 +184,7 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
     }
     // Making room for a field is a change, even if nothing was written into it.
     call.db.count_as(before, changes.max(1));
+    call.db.notify(NotifyFlags::STRING, "setbit", key);
     respond(reply, replies)
 }
 

@@ -19,7 +19,9 @@ use super::string::{room_for, text};
 use crate::base::format;
 use crate::core::args::{integer, is};
 use crate::core::stored_string::StringRef;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, categories, flags,
+};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 
@@ -146,6 +148,7 @@ fn setbit(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         bytes[byte]
     })?;
     call.record(key).set_range(byte, &[written]);
+    call.db.notify(NotifyFlags::STRING, "setbit", key);
     Ok(reply.int(i64::from(was == Some(true))))
 }
 

@@ -3,7 +3,7 @@
 use super::BITMAP;
 use crate::command::string::text;
 use crate::core::args::is;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, flags};
 use crate::keyspace::NewValue;
 use crate::resp::Reply;
 
@@ -47,10 +47,12 @@ fn bitop(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let (destination, len) = (call.key(2), result.len());
     if len > 0 {
-        call.db.set(destination, NewValue::Raw(result), None);
+        call.db.overwrite(destination, NewValue::Raw(result), None);
         call.db.log_state(destination);
+        call.db.notify(NotifyFlags::STRING, "set", destination);
     } else if call.db.remove(destination) {
         call.db.log_state(destination);
+        call.db.notify(NotifyFlags::GENERIC, "del", destination);
     }
     Ok(reply.int(len as i64))
 }

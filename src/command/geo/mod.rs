@@ -7,7 +7,7 @@ mod tests;
 use super::zset::AddOptions;
 use crate::base::format;
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, args, categories, flags,
 };
 use crate::resp::{Elements, Reply};
 use crate::value::geo::Place;
@@ -120,6 +120,7 @@ fn geoadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if !moved.is_empty() {
         call.record(key).zset_set(moved.iter().copied());
+        call.db.notify(NotifyFlags::ZSET, "zadd", key);
     }
     Ok(reply.int(if options.count_changed { new + changed } else { new } as i64))
 }

@@ -393,7 +393,8 @@ fn search(call: &mut Call<'_>, kind: Kind, reply: Reply<'_>) -> Outcome {
     let finished = collect(members, &limits);
     let destination = call.key(store_at);
     let before = call.db.changes();
-    let stored = store(call, destination, finished);
+    let event = if kind == Kind::SearchStore { "geosearchstore" } else { "georadiusstore" };
+    let stored = store(call, destination, finished, event);
     if stored > 0 {
         call.db.count_as(before, stored as u64);
     }

@@ -3,7 +3,8 @@
 use super::{CHANGE_FAST, Fields, HASH, NOT_POSITIVE, Unit, WRITE_FAST, is_over};
 use super::{remove_expired, value_element};
 use crate::core::args::{integer, is};
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome};
+use crate::keyspace::Key;
 use crate::persist::verbs::FieldExpiry;
 use crate::resp::{Args, Reply};
 use crate::value::hash::{AnyHash, HashMut, NewExpiry};
@@ -40,6 +41,8 @@ fn hgetdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if !removed.is_empty() {
         call.record(key).hash_delete(removed.iter().copied());
+        call.db.notify_fields("hdel", key, removed.iter().copied());
+        call.db.notify_if_gone(key);
     }
     Ok(values.done())
 }
@@ -102,6 +105,15 @@ fn hgetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Change::At(at) => call.record(key).hash_expire_at(at, changed.iter().copied()),
         _ => call.record(key).hash_persist(changed.iter().copied()),
     }
+    if !changed.is_empty() {
+        let event = match change {
+            _ if removes => "hdel",
+            Change::At(_) => "hexpire",
+            _ => "hpersist",
+        };
+        call.db.notify_fields(event, key, changed.iter().copied());
+        call.db.notify_if_gone(key);
+    }
     Ok(values.done())
 }
 
@@ -126,6 +138,7 @@ fn hsetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let pairs = Pairs { args: call.args, first: options.first };
     remove_expired(call, key, pairs.names());
     let removes = matches!(options.expiry, NewExpiry::At(at) if is_over(call, at));
+    let existed = call.db.kind_to_tell(key).is_some();
     let (stored, removed) = call.db.edit::<AnyHash, _>(key, |hash| {
         let exists = |hash: &HashMut<'_>, field: &[u8]| hash.view().contains(field, 0);
         let allowed = match options.condition {
@@ -156,7 +169,25 @@ fn hsetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         };
         call.record(key).hash_set(expiry, pairs.args.from(pairs.first));
     }
+    if stored {
+        tell_stored(call, key, pairs, (existed, removes, matches!(options.expiry, NewExpiry::At(_))));
+    }
     Ok(reply.int(stored.into()))
+}
+
+/// Tells what HSETEX did. Fields whose expiry is past count as stored and removed again, and so does a key that was not
+/// there before.
+fn tell_stored(call: &mut Call<'_>, key: Key<'_>, pairs: Pairs<'_>, (existed, removes, expires): (bool, bool, bool)) {
+    if removes && !existed {
+        call.db.notify(NotifyFlags::NEW, "new", key);
+    }
+    call.db.notify_fields("hset", key, pairs.names());
+    if removes {
+        call.db.notify_fields("hdel", key, pairs.names());
+        call.db.notify_if_gone(key);
+    } else if expires {
+        call.db.notify_fields("hexpire", key, pairs.names());
+    }
 }
 
 /// The fields with their values, which follow the options.

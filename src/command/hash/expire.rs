@@ -112,6 +112,10 @@ fn expire_generic(call: &mut Call<'_>, reply: Reply<'_>, unit: Unit, name: &'sta
         false if is_over => call.record(key).hash_delete(changed.iter().copied()),
         false => call.record(key).hash_expire_at(at, changed.iter().copied()),
     }
+    if !changed.is_empty() {
+        call.db.notify_fields(if is_over { "hdel" } else { "hexpire" }, key, changed.iter().copied());
+        call.db.notify_if_gone(key);
+    }
     Ok(statuses.done())
 }
 
@@ -178,6 +182,7 @@ fn hpersist(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if !changed.is_empty() {
         call.record(key).hash_persist(changed.iter().copied());
+        call.db.notify_fields("hpersist", key, changed.iter().copied());
     }
     Ok(statuses.done())
 }

@@ -3,6 +3,8 @@
 //! Counters are logged by their result, never by their operand: a replay must not depend on the arithmetic.
 //! HINCRBYFLOAT calculates as C's `long double` does.
 
+use smallvec::SmallVec;
+
 use super::{CHANGE_FAST, HASH, WRITE_FAST, remove_expired};
 use crate::base::long_double::LongDouble;
 use crate::core::args::integer;
@@ -63,6 +65,7 @@ fn set_pairs(call: &mut Call<'_>) -> Result<i64, CommandError> {
         Ok((created, fields as u64))
     })?;
     call.record(key).hash_set(FieldExpiry::Clear, args.from(2));
+    call.db.notify_fields("hset", key, args.from(2).step_by(2));
     Ok(created)
 }
 
@@ -90,6 +93,7 @@ fn hsetnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if stored {
         call.record(key).hash_set(FieldExpiry::Clear, [field, value].into_iter());
+        call.db.notify_fields("hset", key, std::iter::once(field));
     }
     Ok(reply.int(stored.into()))
 }
@@ -111,14 +115,17 @@ pub(super) static HDEL: Command = Command {
 fn hdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (args, key) = (call.args, call.key(1));
     remove_expired(call, key, args.from(2));
-    let removed = call.db.edit::<AnyHash, _>(key, |hash| {
-        let removed = args.from(2).filter(|field| hash.remove(field)).count();
-        Ok((removed, removed as u64))
+    let removed: SmallVec<[&[u8]; 4]> = call.db.edit::<AnyHash, _>(key, |hash| {
+        let removed: SmallVec<[&[u8]; 4]> = args.from(2).filter(|field| hash.remove(field)).collect();
+        let changes = removed.len() as u64;
+        Ok((removed, changes))
     })?;
-    if removed > 0 {
+    if !removed.is_empty() {
         call.record(key).hash_delete(args.from(2));
+        call.db.notify_fields("hdel", key, removed.iter().copied());
+        call.db.notify_if_gone(key);
     }
-    Ok(reply.int(removed as i64))
+    Ok(reply.int(removed.len() as i64))
 }
 
 pub(super) static HINCRBY: Command = Command {
@@ -150,6 +157,7 @@ fn hincrby(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut digits = itoa::Buffer::new();
     let text = digits.format(sum).as_bytes();
     call.record(key).hash_set(FieldExpiry::Keep, [field, text].into_iter());
+    call.db.notify_fields("hincrby", key, std::iter::once(field));
     Ok(reply.int(sum))
 }
 
@@ -182,5 +190,6 @@ fn hincrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((text, 1))
     })?;
     call.record(key).hash_set(FieldExpiry::Keep, [field, &text[..]].into_iter());
+    call.db.notify_fields("hincrbyfloat", key, std::iter::once(field));
     Ok(reply.bulk(&text))
 }

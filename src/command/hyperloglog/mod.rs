@@ -12,7 +12,9 @@ mod pfdebug;
 use smallvec::SmallVec;
 
 use crate::core::stored_string::{StringRef, string_of};
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, categories, flags,
+};
 use crate::keyspace::NewValue;
 use crate::resp::Reply;
 use crate::value::hyperloglog::{self, Corrupt, Encoding, Observation, REGISTERS};
@@ -85,6 +87,7 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         call.db.set(key, NewValue::Raw(hll), None);
         call.db.count_as(before, 1 + observed);
         call.db.log_state(key);
+        call.db.notify(NotifyFlags::STRING, "pfadd", key);
         return Ok(reply.int(1));
     };
     let mut changes = elements.clone().map(|seen| hyperloglog::would_change(old.bytes, seen));
@@ -113,6 +116,7 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         true => call.record(key).raise_registers(&raised),
         false => call.db.log_state(key),
     }
+    call.db.notify(NotifyFlags::STRING, "pfadd", key);
     Ok(reply.int(1))
 }
 
@@ -200,6 +204,7 @@ fn pfmerge(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     hyperloglog::invalidate_count(&mut hll);
     call.db.set(destination, NewValue::Raw(hll), expiry);
     call.db.log_state(destination);
+    call.db.notify(NotifyFlags::STRING, "pfadd", destination);
     Ok(reply.simple("OK"))
 }
 

@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::keyspace::{Key, NewValue, ValueRef};
 use crate::persist::rdb::{
@@ -256,9 +257,11 @@ fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if expiry.is_some_and(|at| at <= now) {
         if call.db.remove(key) {
             call.record(key).delete();
+            call.db.notify(NotifyFlags::GENERIC, "del", key);
         }
         return Ok(reply.ok());
     }
+    let replaced = call.db.kind_to_tell(key);
     store(call, key, built.value, expiry)?;
     let access = call.db.facts().access;
     let field = match (options.idle_seconds, options.frequency) {
@@ -270,6 +273,9 @@ fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         call.db.set_access(key, field);
     }
     call.db.log_state(key);
+    call.db.notify_came_anew(key, replaced);
+    call.db.notify(NotifyFlags::GENERIC, "restore", key);
+    call.db.notify_replaced(key, replaced);
     Ok(reply.ok())
 }
 

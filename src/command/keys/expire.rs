@@ -4,7 +4,8 @@
 //! key at once, except in a replay, where time stands still and only the log decides.
 
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::resp::Reply;
 use crate::value::entry::EXPIRY_MAX;
@@ -93,12 +94,14 @@ fn expire_generic(
     if at <= facts.now && !facts.replaying {
         call.db.remove(key);
         call.record(key).delete();
+        call.db.notify(NotifyFlags::GENERIC, "del", key);
     } else {
         call.db.set_expiry(key, Some(at));
         if !facts.no_touch {
             call.db.touch(key);
         }
         call.record(key).expire_at(at);
+        call.db.notify(NotifyFlags::GENERIC, "expire", key);
     }
     Ok(reply.int(1))
 }
@@ -162,6 +165,7 @@ fn persist(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if volatile {
         call.db.set_expiry(key, None);
         call.record(key).persist();
+        call.db.notify(NotifyFlags::GENERIC, "persist", key);
     }
     Ok(reply.int(volatile.into()))
 }

@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 
 use crate::core::db::LARGE_MIN_BYTES;
 use crate::core::{
-    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args,
+    categories, flags,
 };
 use crate::keyspace::{EntryRef, Key, NewValue};
 use crate::resp::Reply;
@@ -20,18 +21,6 @@ pub static COMMANDS: &[&Command] = &[&COPY, &DEL, &EXISTS, &MOVE, &RENAME, &RENA
 const EVERY_ARGUMENT_RO: Keys = Keys(&[KeySpec::range(1, -1, 1, "RO")]);
 const EVERY_ARGUMENT_DELETED: Keys = Keys(&[KeySpec::range(1, -1, 1, "RM delete")]);
 const PER_SHARD_SUM: &str = "request_policy:multi_shard response_policy:agg_sum";
-
-/// The type of a value, as `TYPE` names it.
-pub fn type_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Int | Kind::Str | Kind::Raw => "string",
-        Kind::ListPacked | Kind::List => "list",
-        Kind::SetInts | Kind::SetPacked | Kind::Set => "set",
-        Kind::HashPacked | Kind::HashPackedEx | Kind::Hash => "hash",
-        Kind::ZsetPacked | Kind::Zset => "zset",
-        Kind::Stream => "stream",
-    }
-}
 
 /// An argument that names a database.
 ///
@@ -139,6 +128,7 @@ fn del(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     for key in call.keys() {
         if call.db.remove(key) {
             call.record(key).delete();
+            call.db.notify(NotifyFlags::GENERIC, "del", key);
             removed += 1;
         }
     }
@@ -206,7 +196,7 @@ static TYPE: Command = Command {
 fn type_of(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     let kind = call.db.read(key).map(|entry| entry.kind());
-    Ok(reply.simple(kind.map_or("none", type_name)))
+    Ok(reply.simple(kind.map_or("none", Kind::type_name)))
 }
 
 static RENAME: Command = Command {
@@ -249,9 +239,13 @@ fn rename_generic(call: &mut Call<'_>, only_new: bool) -> Result<bool, CommandEr
     if from.bytes == to.bytes || only_new && call.db.exists(to) {
         return Ok(false);
     }
-    let from_db = call.db.index();
+    let (from_db, replaced) = (call.db.index(), call.db.kind_to_tell(to));
     let is_told = carried.store(&mut call.db, to, false, (from_db, from));
     remove_source(&mut call.db, from, !is_told);
+    call.db.notify_came_anew(to, replaced);
+    call.db.notify(NotifyFlags::GENERIC, "rename_from", from);
+    call.db.notify(NotifyFlags::GENERIC, "rename_to", to);
+    call.db.notify_replaced(to, replaced);
     Ok(true)
 }
 
@@ -292,7 +286,11 @@ fn copy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     call.db.select(target_db);
     let free = replace || !call.db.exists(to);
     if free {
+        let replaced = call.db.kind_to_tell(to);
         carried.store(&mut call.db, to, true, (source_db, from));
+        call.db.notify_came_anew(to, replaced);
+        call.db.notify(NotifyFlags::GENERIC, "copy_to", to);
+        call.db.notify_replaced(to, replaced);
     }
     call.db.select(source_db);
     Ok(reply.int(free.into()))
@@ -330,6 +328,10 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     call.db.select(source_db);
     if free {
         remove_source(&mut call.db, key, !is_told);
+        call.db.notify(NotifyFlags::GENERIC, "move_from", key);
+        call.db.select(target_db);
+        call.db.notify(NotifyFlags::GENERIC, "move_to", key);
+        call.db.select(source_db);
     }
     Ok(reply.int(free.into()))
 }

@@ -32,7 +32,7 @@ fn usage(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         }
     }
     let key = call.key(2);
-    Ok(match call.db.read(key).map(|entry| entry.memory()) {
+    Ok(match call.db.look_up(key).map(|entry| entry.memory()) {
         None => reply.null(),
         Some(bytes) => reply.int(bytes as i64),
     })

@@ -46,7 +46,7 @@ static ENCODING: Command = Command {
 
 fn encoding(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(2);
-    Ok(match call.db.read(key).map(|entry| encoding_name(entry.value())) {
+    Ok(match call.db.look_up(key).map(|entry| encoding_name(entry.value())) {
         None => reply.null(),
         Some(name) => reply.bulk(name.as_bytes()),
     })
@@ -79,7 +79,7 @@ static FREQ: Command = Command {
 fn freq(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let access = call.db.facts().access;
     let key = call.key(2);
-    let Some(field) = call.db.read(key).map(|entry| entry.access()) else { return Ok(reply.null()) };
+    let Some(field) = call.db.look_up(key).map(|entry| entry.access()) else { return Ok(reply.null()) };
     if access.lfu.is_none() {
         return Err(CommandError::Text(NO_LFU));
     }
@@ -96,7 +96,7 @@ static IDLETIME: Command = Command {
 fn idletime(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let access = call.db.facts().access;
     let key = call.key(2);
-    let Some(field) = call.db.read(key).map(|entry| entry.access()) else { return Ok(reply.null()) };
+    let Some(field) = call.db.look_up(key).map(|entry| entry.access()) else { return Ok(reply.null()) };
     if access.lfu.is_some() {
         return Err(CommandError::Text(LFU));
     }
@@ -112,7 +112,7 @@ static REFCOUNT: Command = Command {
 
 fn refcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(2);
-    Ok(match call.db.read(key).map(|entry| entry.value()) {
+    Ok(match call.db.look_up(key).map(|entry| entry.value()) {
         None => reply.null(),
         Some(value) => reply.int(reference_count(value)),
     })

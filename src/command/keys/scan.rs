@@ -19,7 +19,6 @@
 
 use crate::base::glob;
 use crate::base::random::{self, Random};
-use crate::command::keys::generic::type_name;
 use crate::core::{Arity, Call, Command, CommandError, Db, Handler, Outcome, Words, args, categories, flags};
 use crate::keyspace::{Directory, EntryRef, SHARDS};
 use crate::resp::{Done, Reply};
@@ -232,7 +231,7 @@ impl<'a> Filter<'a> {
     }
 
     fn keeps(&self, entry: &EntryRef<'_>) -> bool {
-        self.type_name.is_none_or(|name| name.eq_ignore_ascii_case(type_name(entry.kind()).as_bytes()))
+        self.type_name.is_none_or(|name| name.eq_ignore_ascii_case(entry.kind().type_name().as_bytes()))
             && self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
             && is_alive(entry, self.now)
     }

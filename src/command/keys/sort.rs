@@ -12,7 +12,8 @@ use crate::core::error::Remains;
 use crate::core::key_spec::Look;
 use crate::core::stored_string::string_of;
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::keyspace::{Key, NewValue};
 use crate::resp::{Args, Reply};
@@ -291,6 +292,7 @@ fn store(call: &mut Call<'_>, destination: &[u8], results: &[Option<Vec<u8>>], r
     if results.is_empty() {
         if call.db.remove(key) {
             call.record(key).delete();
+            call.db.notify(NotifyFlags::GENERIC, "del", key);
         }
         return Ok(reply.int(0));
     }
@@ -302,12 +304,13 @@ fn store(call: &mut Call<'_>, destination: &[u8], results: &[Option<Vec<u8>>], r
         list.push(element, End::Right);
     }
     match AnyList::finish(list) {
-        Finished::Packed(packing, bytes) => call.db.set(key, NewValue::Packed(packing, &bytes), None),
-        Finished::Large(heap) => call.db.set(key, NewValue::Heap(heap), None),
+        Finished::Packed(packing, bytes) => call.db.overwrite(key, NewValue::Packed(packing, &bytes), None),
+        Finished::Large(heap) => call.db.overwrite(key, NewValue::Heap(heap), None),
         Finished::Empty | Finished::InPlace => return Err(CommandError::Internal(Remains::Nothing)),
     }
     call.db.count_as(before, results.len() as u64);
     call.db.log_state(key);
+    call.db.notify(NotifyFlags::LIST, "sortstore", key);
     Ok(reply.int(results.len() as i64))
 }
 

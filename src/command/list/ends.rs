@@ -2,7 +2,9 @@
 
 use super::{ONE_LIST, write, write_one};
 use crate::core::error::Remains;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, args, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::{Elements, Reply};
 use crate::value::list::{AnyList, End};
@@ -59,7 +61,18 @@ fn push(call: &mut Call<'_>, end: End, only_existing: bool, reply: Reply<'_>) ->
         Ok((list.view().len(), elements as u64))
     })?;
     call.record(key).push(end, args.from(2));
+    call.db.notify(NotifyFlags::LIST, push_event(end), key);
     Ok(reply.int(len as i64))
+}
+
+/// The event of a push to this end.
+pub(super) fn push_event(end: End) -> &'static str {
+    if end == End::Left { "lpush" } else { "rpush" }
+}
+
+/// The event of a pop from this end.
+pub(super) fn pop_event(end: End) -> &'static str {
+    if end == End::Left { "lpop" } else { "rpop" }
 }
 
 const POP: Command = Command {
@@ -102,6 +115,7 @@ fn pop(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
     pop_several(call, key, end, popped, &mut elements)?;
     if popped > 0 {
         call.record(key).pop(end, popped);
+        call.db.notify_edited(NotifyFlags::LIST, pop_event(end), key);
     }
     Ok(elements.done())
 }
@@ -116,6 +130,7 @@ fn pop_one(call: &mut Call<'_>, key: Key<'_>, end: End, reply: Reply<'_>) -> Out
     Ok(match (done, reply) {
         (Some(done), _) => {
             call.record(key).pop(end, 1);
+            call.db.notify_edited(NotifyFlags::LIST, pop_event(end), key);
             done
         }
         (None, Some(reply)) => reply.null(),

@@ -8,7 +8,7 @@ mod several;
 mod tests;
 
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, args, categories, flags,
 };
 use crate::resp::{Elements, Reply};
 use crate::value::list::{AnyList, End};
@@ -146,6 +146,7 @@ fn lset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((), 1))
     })?;
     call.record(key).list_set(index, element);
+    call.db.notify(NotifyFlags::LIST, "lset", key);
     Ok(reply.ok())
 }
 
@@ -178,6 +179,7 @@ fn linsert(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok((list.view().len(), 1))
     })?;
     call.record(key).list_insert(index + behind, element);
+    call.db.notify(NotifyFlags::LIST, "linsert", key);
     Ok(reply.int(len as i64))
 }
 
@@ -205,6 +207,7 @@ fn lrem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if removed > 0 {
         call.record(key).list_remove(from, removed, element);
+        call.db.notify_edited(NotifyFlags::LIST, "lrem", key);
     }
     Ok(reply.int(removed as i64))
 }
@@ -236,5 +239,7 @@ fn ltrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if kept.len() < len {
         call.record(key).list_keep(kept.start, kept.len());
     }
+    // As in Redis, even if nothing was cut off.
+    call.db.notify_edited(NotifyFlags::LIST, "ltrim", key);
     Ok(reply.ok())
 }

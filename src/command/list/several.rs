@@ -3,7 +3,9 @@
 
 use super::{ONE_LIST, ends};
 use crate::core::waiting::{Block, BlockedOn, timeout_seconds};
-use crate::core::{Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, args, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::Reply;
 use crate::value::list::{AnyList, End, ListMut};
@@ -124,6 +126,8 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
         // In this order, so that the key and its expiry outlive the replay where this is its only element.
         call.record(source).push(to, std::iter::once(&element[..]));
         call.record(source).pop(from, 1);
+        call.db.notify(NotifyFlags::LIST, ends::push_event(to), source);
+        call.db.notify(NotifyFlags::LIST, ends::pop_event(from), source);
         return Ok(Some(element));
     }
     call.db.edit::<AnyList, _>(destination, |list| {
@@ -134,6 +138,8 @@ fn shift(call: &mut Call<'_>, from: End, to: End) -> Result<Option<Vec<u8>>, Com
     call.db.count_as(before, 0);
     call.record(source).pop(from, 1);
     call.record(destination).push(to, std::iter::once(&element[..]));
+    call.db.notify(NotifyFlags::LIST, ends::push_event(to), destination);
+    call.db.notify_edited(NotifyFlags::LIST, ends::pop_event(from), source);
     Ok(Some(element))
 }
 
@@ -165,6 +171,7 @@ fn pop_or_wait(call: &mut Call<'_>, end: End, reply: Reply<'_>) -> Outcome {
     };
     let popped = call.db.edit::<AnyList, _>(key, |list| Ok((list.pop(end, |element| element.to_vec()), 1)))?;
     call.record(key).pop(end, 1);
+    call.db.notify_edited(NotifyFlags::LIST, ends::pop_event(end), key);
     let mut both = reply.array(2);
     both.bulk(key.bytes);
     both.bulk(&popped.unwrap_or_default());
@@ -242,5 +249,6 @@ fn pop_first<'a>(
     ends::pop_several(call, key, end, popped, &mut elements)?;
     elements.end();
     call.record(key).pop(end, popped);
+    call.db.notify_edited(NotifyFlags::LIST, ends::pop_event(end), key);
     Ok(Ok(both.done()))
 }

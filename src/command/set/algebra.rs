@@ -4,7 +4,8 @@
 //! may be one of them.
 
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
@@ -158,16 +159,23 @@ fn store(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outcome
     }
     let count = result.view().len();
     match AnySet::finish(result) {
-        Finished::Packed(packing, bytes) => call.db.set(destination, NewValue::Packed(packing, &bytes), None),
-        Finished::Large(heap) => call.db.set(destination, NewValue::Heap(heap), None),
+        Finished::Packed(packing, bytes) => call.db.overwrite(destination, NewValue::Packed(packing, &bytes), None),
+        Finished::Large(heap) => call.db.overwrite(destination, NewValue::Heap(heap), None),
         Finished::Empty | Finished::InPlace => {
             if call.db.remove(destination) {
                 call.record(destination).delete();
+                call.db.notify(NotifyFlags::GENERIC, "del", destination);
             }
             return Ok(reply.int(0));
         }
     }
     call.db.log_state(destination);
+    let event = match operation {
+        Operation::Inter => "sinterstore",
+        Operation::Union => "sunionstore",
+        Operation::Diff => "sdiffstore",
+    };
+    call.db.notify(NotifyFlags::SET, event, destination);
     Ok(reply.int(count as i64))
 }
 

@@ -7,7 +7,8 @@ mod tests;
 use crate::base::random;
 use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::keyspace::Key;
 use crate::resp::{Elements, Reply};
@@ -70,6 +71,7 @@ fn sadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if added > 0 {
         call.record(key).set_add(args.from(2));
+        call.db.notify(NotifyFlags::SET, "sadd", key);
     }
     Ok(reply.int(added as i64))
 }
@@ -96,6 +98,7 @@ fn srem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if removed > 0 {
         call.record(key).set_remove(args.from(2));
+        call.db.notify_edited(NotifyFlags::SET, "srem", key);
     }
     Ok(reply.int(removed as i64))
 }
@@ -192,7 +195,7 @@ static SMOVE: Command = Command {
 
 fn smove(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (from, to, member) = (call.key(1), call.key(2), call.args.at(3));
-    let Some(source) = call.db.view::<AnySet>(from)? else { return Ok(reply.int(0)) };
+    let Some(source) = call.db.peek_view::<AnySet>(from)? else { return Ok(reply.int(0)) };
     let found = source.contains(member);
     call.db.peek_view::<AnySet>(to)?;
     if !found || from.bytes == to.bytes {
@@ -201,6 +204,7 @@ fn smove(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let one = |changed: bool| Ok(((), u64::from(changed)));
     call.db.edit::<AnySet, _>(from, |set| one(set.remove(member)))?;
     call.record(from).set_remove(std::iter::once(member));
+    call.db.notify_edited(NotifyFlags::SET, "srem", from);
     let added = call.db.edit::<AnySet, _>(to, |set| {
         set.expect(1, member);
         let added = set.add(member);
@@ -208,6 +212,7 @@ fn smove(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if added {
         call.record(to).set_add(std::iter::once(member));
+        call.db.notify(NotifyFlags::SET, "sadd", to);
     }
     Ok(reply.int(1))
 }
@@ -243,6 +248,7 @@ fn spop_one(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     let Some(member) = popped else { return Ok(reply.null()) };
     call.record(key).set_remove(std::iter::once(&member[..]));
+    call.db.notify_edited(NotifyFlags::SET, "spop", key);
     Ok(reply.bulk(&member))
 }
 
@@ -251,7 +257,7 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
         Ok(count) if count >= 0 => usize::try_from(count).unwrap_or(usize::MAX),
         _ => return Err(CommandError::OutOfRange("value is out of range, must be positive")),
     };
-    let Some(set) = call.db.view::<AnySet>(key)? else { return Ok(reply.set(0).done()) };
+    let Some(set) = call.db.peek_view::<AnySet>(key)? else { return Ok(reply.set(0).done()) };
     let len = set.len();
     if count == 0 {
         return Ok(reply.set(0).done());
@@ -263,6 +269,7 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
         call.db.remove(key);
         call.db.count_as(before, len as u64);
         call.record(key).delete();
+        call.db.notify_edited(NotifyFlags::SET, "spop", key);
         return Ok(members.done());
     }
     let popped = call.db.edit::<AnySet, _>(key, |set| {
@@ -272,6 +279,7 @@ fn spop_several(call: &mut Call<'_>, key: Key<'_>, reply: Reply<'_>) -> Outcome 
     for members in popped.chunks(LOGGED_TOGETHER_MAX) {
         call.record(key).set_remove(members.iter().map(Vec::as_slice));
     }
+    call.db.notify(NotifyFlags::SET, "spop", key);
     let mut members = reply.set(popped.len());
     popped.iter().for_each(|member| members.bulk(member));
     Ok(members.done())

@@ -3,7 +3,9 @@
 use super::record::{Asker, log_delivery};
 use super::{ONE_STREAM, ids, no_group};
 use crate::base::format;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::{Args, Elements, Reply};
 use crate::value::stream::{AnyStream, Claim, Count, Pending, Stream, StreamId};
@@ -90,7 +92,7 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let least = min_idle(args.at(4), "XCLAIM")?;
     let options = Options::parse(args, now)?;
     let claim = Claim { now, delivered: options.delivered, count: options.count(), force: options.force };
-    let (claimed, gone, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, is_new, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = is_new_consumer(stream, asker);
         let last_id = stream.group(asker.group).map_or(StreamId::MAX, |group| group.last_id);
         let raised = if options.last_id > last_id { options.last_id } else { StreamId::MIN };
@@ -102,10 +104,13 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, ids, &claim, is_idle);
         let raises = claimed.is_empty() && raised > StreamId::MIN;
         let changes = u64::from(is_new) + (claimed.len() + gone.len()) as u64 + u64::from(raises);
-        Ok(((claimed, gone, changes), changes))
+        Ok(((claimed, gone, is_new, changes), changes))
     })?;
     if changes > 0 {
         log_delivery(&mut call.db, key, asker, &claimed, &gone);
+    }
+    if is_new {
+        call.db.notify(NotifyFlags::STREAM, "xgroup-createconsumer", key);
     }
     let stream = call.db.viewed::<AnyStream>(key);
     let mut list = reply.array(claimed.len());
@@ -173,15 +178,18 @@ fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_group(call, key, asker.group)?;
     let count_mode = if just_id { Count::Same } else { Count::OneMore };
     let claim = Claim { now, delivered: now, count: count_mode, force: false };
-    let (claimed, gone, next, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
+    let (claimed, gone, next, is_new, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = is_new_consumer(stream, asker);
         let (taken, next) = to_claim(stream, asker, least, start, count);
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, taken, &claim, |_| true);
         let changes = u64::from(is_new) + (claimed.len() + gone.len()) as u64;
-        Ok(((claimed, gone, next, changes), changes))
+        Ok(((claimed, gone, next, is_new, changes), changes))
     })?;
     if changes > 0 {
         log_delivery(&mut call.db, key, asker, &claimed, &gone);
+    }
+    if is_new {
+        call.db.notify(NotifyFlags::STREAM, "xgroup-createconsumer", key);
     }
     let stream = call.db.viewed::<AnyStream>(key);
     let mut three = reply.array(3);

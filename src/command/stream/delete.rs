@@ -5,7 +5,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::{ONE_STREAM, ids};
-use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, args, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
 use crate::value::stream::{AnyStream, Deletion, RefPolicy, StreamId, StreamMut};
@@ -160,6 +162,7 @@ fn delete(
     })?;
     if done.iter().any(|done| done.deleted) {
         call.db.note_watched(key);
+        call.db.notify(NotifyFlags::STREAM, "xdel", key);
     }
     if done.iter().any(|done| done.changed) {
         // A change that counts as none is to be logged too.

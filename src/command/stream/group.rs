@@ -3,7 +3,8 @@
 use super::record::{self, Asker};
 use super::{ONE_STREAM, ids, no_group_of_key};
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags, help,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags, help,
 };
 use crate::keyspace::Key;
 use crate::persist::verbs::GroupPosition;
@@ -91,6 +92,7 @@ fn create(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((), 1))
     })?;
     call.record(key).group_create(name, &GroupPosition { last_id: id, entries_read });
+    call.db.notify(NotifyFlags::STREAM, "xgroup-create", key);
     Ok(reply.ok())
 }
 
@@ -117,6 +119,7 @@ fn setid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((), 1))
     })?;
     call.record(key).group_set(args.at(3), &GroupPosition { last_id: id, entries_read });
+    call.db.notify(NotifyFlags::STREAM, "xgroup-setid", key);
     Ok(reply.ok())
 }
 
@@ -152,6 +155,7 @@ fn destroy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if removed {
         call.record(key).group_destroy(name);
+        call.db.notify(NotifyFlags::STREAM, "xgroup-destroy", key);
     }
     Ok(reply.int(removed.into()))
 }
@@ -177,6 +181,7 @@ fn createconsumer(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if added {
         record::log_delivery(&mut call.db, key, Asker { group, consumer, now }, &[], &[]);
+        call.db.notify(NotifyFlags::STREAM, "xgroup-createconsumer", key);
     }
     Ok(reply.int(added.into()))
 }
@@ -201,6 +206,7 @@ fn delconsumer(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if removed.is_some() {
         call.record(key).group_drop_consumer(args.at(3), args.at(4));
+        call.db.notify(NotifyFlags::STREAM, "xgroup-delconsumer", key);
     }
     Ok(reply.int(removed.unwrap_or(0) as i64))
 }

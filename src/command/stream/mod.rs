@@ -17,7 +17,8 @@ mod trim;
 use smallvec::SmallVec;
 
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::resp::{Elements, Reply};
 use crate::value::stream::{AnyStream, Entry, Stream, StreamId, StreamMut};
@@ -93,12 +94,16 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if !stream.append(id, fields.clone(), &limits) {
             return Err(CommandError::Text("ERR Elements are too large to be stored"));
         }
-        let (_, trimmed) = options.apply(stream);
-        Ok((Some((id, trimmed)), 1))
+        let (gone, trimmed) = options.apply(stream);
+        Ok((Some((id, gone, trimmed)), 1))
     })?;
-    let Some((id, trimmed)) = added else { return Ok(reply.null()) };
+    let Some((id, gone, trimmed)) = added else { return Ok(reply.null()) };
     call.record(key).stream_add(id, fields);
     trimmed.log(&mut call.db, key);
+    call.db.notify(NotifyFlags::STREAM, "xadd", key);
+    if gone > 0 {
+        call.db.notify(NotifyFlags::STREAM, "xtrim", key);
+    }
     Ok(reply.bulk(id.text().as_bytes()))
 }
 
@@ -147,6 +152,7 @@ fn xdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if !deleted.is_empty() {
         call.record(key).stream_delete(&deleted);
+        call.db.notify(NotifyFlags::STREAM, "xdel", key);
     }
     Ok(reply.int(deleted.len() as i64))
 }
@@ -222,6 +228,7 @@ fn xsetid(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Ok(((stream.max_deleted_id(), stream.entries_added()), 1))
     })?;
     call.record(key).stream_set_ids(id, max_deleted, added);
+    call.db.notify(NotifyFlags::STREAM, "xsetid", key);
     Ok(reply.ok())
 }
 

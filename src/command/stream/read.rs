@@ -11,7 +11,7 @@ use crate::core::error::until_nul;
 use crate::core::key_spec::Find;
 use crate::core::waiting::{self, Block, BlockedOn};
 use crate::core::{
-    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags,
+    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, flags,
 };
 use crate::keyspace::Key;
 use crate::resp::request::OwnedArgs;
@@ -145,6 +145,13 @@ fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         })
         .copied()
         .collect();
+    // Redis looks at each key a second time.
+    for (place, ..) in &behind {
+        let key = call.key(*place);
+        if call.db.viewed::<AnyStream>(key).is_none() {
+            call.db.notify(NotifyFlags::KEY_MISS, "keymiss", key);
+        }
+    }
     if served.is_empty() {
         let Some(ms) = request.block else { return Ok(reply.null_array()) };
         let mut block = Block::new(waiting::timeout(ms, now)?, BlockedOn::Stream);
@@ -302,7 +309,7 @@ fn deliver(
     request: &Request<'_>,
 ) -> Result<Option<Delivery>, CommandError> {
     let (group, consumer, now) = (asker.group, asker.consumer, asker.now);
-    let (delivery, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
+    let (delivery, is_new, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = stream.group(group).is_some_and(|group| group.consumer(consumer).is_none());
         let delivery = match want {
             Want::New => {
@@ -312,7 +319,7 @@ fn deliver(
             Want::Again(after) => Delivery::Again(stream.deliver_again(group, consumer, after, request.count, now)),
         };
         let changes = u64::from(is_new) + u64::from(delivery.len() > 0);
-        Ok(((delivery, changes), changes))
+        Ok(((delivery, is_new, changes), changes))
     })?;
     if changes > 0 {
         let ids = match &delivery {
@@ -322,6 +329,9 @@ fn deliver(
             Delivery::Again(ids) => ids.clone(),
         };
         record::log_delivery(&mut call.db, key, asker, &ids, &[]);
+    }
+    if is_new {
+        call.db.notify(NotifyFlags::STREAM, "xgroup-createconsumer", key);
     }
     Ok(match delivery {
         Delivery::New(_, 0) => None,

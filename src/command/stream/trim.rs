@@ -1,7 +1,7 @@
 //! XTRIM, and the options that XADD shares with it.
 
 use super::{ONE_STREAM, delete, ids};
-use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome};
+use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome};
 use crate::core::{Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Reply};
@@ -206,5 +206,8 @@ fn xtrim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         call.db.note_watched(key);
     }
     trimmed.log(&mut call.db, key);
+    if gone > 0 {
+        call.db.notify(NotifyFlags::STREAM, "xtrim", key);
+    }
     Ok(reply.int(gone as i64))
 }

@@ -9,7 +9,7 @@ use super::{STRING, WRITE_FAST, store, string_and_expiry};
 use crate::base::long_double::LongDouble;
 use crate::core::args::integer;
 use crate::core::stored_string::StringRef;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome};
 use crate::keyspace::NewValue;
 use crate::persist::WireValue;
 use crate::resp::Reply;
@@ -82,6 +82,7 @@ fn add(call: &mut Call<'_>, reply: Reply<'_>, increment: i64) -> Outcome {
     let sum = current.checked_add(increment).ok_or(CommandError::Overflow)?;
     call.db.set(key, NewValue::Int(sum), expiry);
     call.record(key).set(WireValue::Int(sum), expiry);
+    call.db.notify(NotifyFlags::STRING, "incrby", key);
     Ok(reply.int(sum))
 }
 
@@ -110,6 +111,7 @@ fn incrbyfloat(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     sum.write_human(&mut text);
     // Not stored as a number, even if it is one: `OBJECT ENCODING` says `embstr` in Redis, too.
     store(call, key, NewValue::Bytes(&text), &text, expiry);
+    call.db.notify(NotifyFlags::STRING, "incrbyfloat", key);
     Ok(reply.bulk(&text))
 }
 

@@ -24,11 +24,12 @@ use crate::core::call::string_reply;
 use crate::core::stored_string::StringRef;
 use crate::core::stored_string::{shareable, string_of};
 use crate::core::{
-    Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, Outcome, categories, flags,
+    Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, categories, flags,
 };
 use crate::keyspace::{Key, NewValue};
 use crate::persist::WireValue;
 use crate::resp::{Elements, Reply};
+use crate::value::kind::Kind;
 
 /// The commands of this module.
 pub static COMMANDS: &[&Command] = &[
@@ -136,6 +137,7 @@ fn getdel(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 fn remove(call: &mut Call<'_>, key: Key<'_>) {
     if call.db.remove(key) {
         call.record(key).delete();
+        call.db.notify(NotifyFlags::GENERIC, "del", key);
     }
 }
 
@@ -184,6 +186,15 @@ fn string_and_expiry<'c>(
 /// The expiry of a key (Unix ms).
 fn expiry_of(call: &mut Call<'_>, key: Key<'_>) -> Option<i64> {
     call.db.peek(key)?.expiry().map(|at| at as i64)
+}
+
+/// Stores a value with its absolute expiry and logs it, replacing whatever was there, and tells it as SET does. `text`
+/// is the text of the value.
+#[inline]
+fn store_anew(call: &mut Call<'_>, key: Key<'_>, value: NewValue<'_>, text: &[u8], expiry: Option<i64>) {
+    call.db.note_overwriting(key, Kind::Str);
+    store(call, key, value, text, expiry);
+    call.db.notify(NotifyFlags::STRING, "set", key);
 }
 
 /// Stores a value with its absolute expiry and logs it. `text` is the text of the value.

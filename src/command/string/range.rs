@@ -11,7 +11,7 @@ use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, 
 use crate::core::args::integer;
 use crate::core::call::string_reply;
 use crate::core::stored_string::shareable;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
+use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::resp::reply::BY_REFERENCE_MIN_BYTES;
@@ -38,6 +38,7 @@ fn append(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, suffix) = (call.key(1), call.args.at(2));
     let Some(old) = call.db.string_to_change(key)?.map(len) else {
         store(call, key, encoded(suffix), suffix, None);
+        call.db.notify(NotifyFlags::STRING, "append", key);
         return Ok(reply.int(suffix.len() as i64));
     };
     check_len(call, old as u64, suffix.len() as u64)?;
@@ -47,6 +48,7 @@ fn append(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if !suffix.is_empty() {
         call.record(key).append(suffix);
     }
+    call.db.notify(NotifyFlags::STRING, "append", key);
     Ok(reply.int(new as i64))
 }
 
@@ -84,6 +86,7 @@ fn setrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         call.db.set(key, NewValue::Raw(value), None);
     }
     call.record(key).set_range(start, part);
+    call.db.notify(NotifyFlags::STRING, "setrange", key);
     Ok(reply.int(new as i64))
 }
 

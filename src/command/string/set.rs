@@ -6,12 +6,16 @@
 //! - The log always holds an absolute expiry. An expiry that has already passed removes the key at once, except in a
 //!   replay, where time does not pass.
 
-use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store};
+use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store_anew};
 use crate::core::args::{integer, is};
 use crate::core::call::string_reply;
 use crate::core::key_spec::KeyFlags;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, flags,
+};
+use crate::keyspace::Key;
 use crate::resp::Reply;
+use crate::value::kind::Kind;
 
 /// The forms of an expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +140,7 @@ fn set(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return set_with_options(call, reply);
     }
     let (key, value) = (call.key(1), call.args.at(2));
-    store(call, key, encoded(value), value, None);
+    store_anew(call, key, encoded(value), value, None);
     Ok(reply.ok())
 }
 
@@ -157,12 +161,28 @@ fn set_with_options(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Ok(done);
     }
     if at.is_some_and(|at| is_over(call, at)) {
-        remove(call, key);
+        store_and_expire(call, key);
         return Ok(done);
     }
     let expiry = if options.keep_expiry { expiry_of(call, key) } else { at };
-    store(call, key, encoded(value), value, expiry);
+    store_anew(call, key, encoded(value), value, expiry);
+    if at.is_some() {
+        call.db.notify(NotifyFlags::GENERIC, "expire", key);
+    }
     Ok(done)
+}
+
+/// For a value that has expired when it comes: removes what was there. The events are those of a value that was stored
+/// and has expired at once, as in Redis.
+fn store_and_expire(call: &mut Call<'_>, key: Key<'_>) {
+    call.db.note_overwriting(key, Kind::Str);
+    match call.db.remove(key) {
+        true => call.record(key).delete(),
+        false => call.db.notify(NotifyFlags::NEW, "new", key),
+    }
+    call.db.notify(NotifyFlags::STRING, "set", key);
+    call.db.notify(NotifyFlags::GENERIC, "expire", key);
+    call.db.notify(NotifyFlags::EXPIRED, "expired", key);
 }
 
 pub(super) static SETEX: Command = Command {
@@ -203,7 +223,8 @@ fn psetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 fn set_until(call: &mut Call<'_>, reply: Reply<'_>, at: i64) -> Outcome {
     let (key, value) = (call.key(1), call.args.at(3));
-    store(call, key, encoded(value), value, Some(at));
+    store_anew(call, key, encoded(value), value, Some(at));
+    call.db.notify(NotifyFlags::GENERIC, "expire", key);
     Ok(reply.ok())
 }
 
@@ -224,7 +245,7 @@ fn setnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if call.db.exists(key) {
         return Ok(reply.int(0));
     }
-    store(call, key, encoded(value), value, None);
+    store_anew(call, key, encoded(value), value, None);
     Ok(reply.int(1))
 }
 
@@ -246,7 +267,7 @@ fn getset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(old) => string_reply(reply, old),
         None => reply.null(),
     };
-    store(call, key, encoded(value), value, None);
+    store_anew(call, key, encoded(value), value, None);
     Ok(done)
 }
 
@@ -275,10 +296,12 @@ fn getex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(at) => {
             call.db.set_expiry(key, Some(at));
             call.record(key).expire_at(at);
+            call.db.notify(NotifyFlags::GENERIC, "expire", key);
         }
         None if options.persist && expiry_of(call, key).is_some() => {
             call.db.set_expiry(key, None);
             call.record(key).persist();
+            call.db.notify(NotifyFlags::GENERIC, "persist", key);
         }
         None => {}
     }
@@ -339,7 +362,7 @@ fn check_pairs(call: &Call<'_>) -> Result<(), CommandError> {
 
 fn store_pairs(call: &mut Call<'_>) {
     for (key, value) in call.keys().zip(call.args.from(2).step_by(2)) {
-        store(call, key, encoded(value), value, None);
+        store_anew(call, key, encoded(value), value, None);
     }
 }
 

@@ -263,7 +263,12 @@ fn combine(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outco
         let members = found.into_iter().map(|(member, score)| (score, member.to_vec())).collect();
         let finished = collect(members, &limits);
         let destination = call.key(1);
-        return Ok(reply.int(store(call, destination, finished) as i64));
+        let event = match operation {
+            Operation::Union => "zunionstore",
+            Operation::Inter => "zinterstore",
+            Operation::Diff => "zdiffstore",
+        };
+        return Ok(reply.int(store(call, destination, finished, event) as i64));
     }
     let (mut one_digits, mut other_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
     found.sort_unstable_by(|one, other| {

@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 use crate::base::format;
 use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
 use crate::core::{
-    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, categories, flags,
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
+    flags,
 };
 use crate::resp::{Done, Elements, Reply, Resp};
 use crate::value::listpack::Item;
@@ -241,6 +242,7 @@ fn add(call: &mut Call<'_>, increment: bool, reply: Reply<'_>) -> Outcome {
     if new + changed > 0 {
         let members = scores.iter().copied().zip(args.from(first + 1).step_by(2));
         call.record(key).zset_set(members.filter(|(score, _)| !score.is_nan()));
+        call.db.notify(NotifyFlags::ZSET, if rule.increment { "zincr" } else { "zadd" }, key);
     }
     if !rule.increment {
         return Ok(reply.int(if options.count_changed { new + changed } else { new } as i64));
@@ -274,6 +276,7 @@ fn zrem(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     if removed > 0 {
         call.record(key).zset_remove(args.from(2));
+        call.db.notify_edited(NotifyFlags::ZSET, "zrem", key);
     }
     Ok(reply.int(removed as i64))
 }

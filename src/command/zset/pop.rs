@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use super::{ONE_ZSET, write_elements, write_members};
 use crate::base::random;
-use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, Outcome, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, args, flags,
+};
 use crate::keyspace::Key;
 use crate::resp::{Reply, Resp};
 use crate::value::listpack::Item;
@@ -133,6 +135,7 @@ pub fn pop<'r>(
     })?;
     if !popped.is_empty() {
         db.record(key).zset_remove_ranks(popped);
+        db.notify_edited(NotifyFlags::ZSET, if end == End::Lowest { "zpopmin" } else { "zpopmax" }, key);
     }
     Ok(done)
 }

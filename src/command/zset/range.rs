@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use super::{ONE_ZSET, write_members};
 use crate::base::format;
-use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
+use crate::core::{
+    Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, flags,
+};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::value::collection::Finished;
@@ -258,22 +260,29 @@ fn zrangestore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             collect(members.map(|(member, score)| (score, member.to_vec())).collect(), &limits)
         }
     };
-    Ok(reply.int(store(call, destination, finished) as i64))
+    Ok(reply.int(store(call, destination, finished, "zrangestore") as i64))
 }
 
-/// Stores a sorted set at a key, replacing any value, and logs it. Returns how many members it has.
-pub(in crate::command) fn store(call: &mut Call<'_>, destination: Key<'_>, finished: Finished) -> usize {
+/// Stores a sorted set at a key, replacing any value, logs it and tells it as `event`. Returns how many members it has.
+pub(in crate::command) fn store(
+    call: &mut Call<'_>,
+    destination: Key<'_>,
+    finished: Finished,
+    event: &'static str,
+) -> usize {
     match finished {
-        Finished::Packed(packing, bytes) => call.db.set(destination, NewValue::Packed(packing, &bytes), None),
-        Finished::Large(heap) => call.db.set(destination, NewValue::Heap(heap), None),
+        Finished::Packed(packing, bytes) => call.db.overwrite(destination, NewValue::Packed(packing, &bytes), None),
+        Finished::Large(heap) => call.db.overwrite(destination, NewValue::Heap(heap), None),
         Finished::Empty | Finished::InPlace => {
             if call.db.remove(destination) {
                 call.record(destination).delete();
+                call.db.notify(NotifyFlags::GENERIC, "del", destination);
             }
             return 0;
         }
     }
     call.db.log_state(destination);
+    call.db.notify(NotifyFlags::ZSET, event, destination);
     call.db.viewed::<AnyZset>(destination).map_or(0, |zset| zset.len())
 }
 
@@ -350,6 +359,12 @@ fn remove(call: &mut Call<'_>, by: By, reply: Reply<'_>) -> Outcome {
     let count = removed.len();
     if count > 0 {
         call.record(key).zset_remove_ranks(removed);
+        let event = match by {
+            By::Rank => "zremrangebyrank",
+            By::Score => "zremrangebyscore",
+            By::Lex => "zremrangebylex",
+        };
+        call.db.notify_edited(NotifyFlags::ZSET, event, key);
     }
     Ok(reply.int(count as i64))
 }
