@@ -202,6 +202,20 @@ impl Server {
         panic!("the server did not start:\n{}", self.log());
     }
 
+    /// Starts again where clients look for it. Another process may hold the port for a moment: it is waited for.
+    pub(crate) fn start_again_on_its_port(&mut self) {
+        assert!(self.child.is_none(), "the server is still running");
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.spawn();
+            if self.wait_until_ready() {
+                return;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("the server did not start:\n{}", self.log());
+    }
+
     fn spawn(&mut self) {
         let output = File::options()
             .create(true)
