@@ -10,10 +10,16 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use support::program::Program;
 use support::server::{Recipe, Server};
 
 fn start() -> Server {
-    Recipe::under_test().with("save", "").with("appendonly", "yes").with("io-threads", "2").start()
+    start_with("2")
+}
+
+/// With this many workers.
+fn start_with(workers: &str) -> Server {
+    Recipe::under_test().with("save", "").with("appendonly", "yes").with("io-threads", workers).start()
 }
 
 /// A folder under `tests/clients`.
@@ -43,6 +49,14 @@ fn crash_between(command: impl Fn(u16, &str) -> Command) {
     run(&mut command(server.port(), "verify"));
 }
 
+/// Lets a program that speaks with [`Program`] use servers with two and with four workers.
+fn live(command: impl Fn(u16) -> Command) {
+    for workers in ["2", "4"] {
+        let mut server = start_with(workers);
+        Program::start(&mut command(server.port())).command(&mut server);
+    }
+}
+
 fn node(script: &str, port: u16, phase: &str) -> Command {
     let folder = folder("node");
     assert!(folder.join("node_modules").exists(), "{} lacks node_modules: start with `tests/run`", folder.display());
@@ -51,12 +65,12 @@ fn node(script: &str, port: u16, phase: &str) -> Command {
     command
 }
 
-fn python(port: u16, phase: &str) -> Command {
+fn python(script: &str, port: u16, phase: &str) -> Command {
     let folder = folder("python");
     let program = folder.join(".venv/bin/python");
     assert!(program.exists(), "{} is missing: start with `tests/run`", program.display());
     let mut command = Command::new(program);
-    command.arg(folder.join("redis_py.py")).args([&port.to_string(), phase]);
+    command.arg(folder.join(script)).args([&port.to_string(), phase]);
     command
 }
 
@@ -92,8 +106,41 @@ fn ioredis() {
 fn redis_py() {
     for protocol in ["2", "3"] {
         crash_between(|port, phase| {
-            let mut command = python(port, phase);
+            let mut command = python("redis_py.py", port, phase);
             command.arg(protocol);
+            command
+        });
+    }
+}
+
+/// One program for each protocol, which does these parts one after the other.
+fn live_node(script: &str, parts: &[&str]) {
+    for protocol in ["2", "3"] {
+        live(|port| {
+            let mut command = node(script, port, protocol);
+            command.args(parts);
+            command
+        });
+    }
+}
+
+#[test]
+fn node_redis_live() {
+    live_node("node-redis-live.mjs", &["pubsub", "reconnect", "optimistic", "pool", "iterators"]);
+}
+
+#[test]
+fn ioredis_live() {
+    live_node("ioredis-live.mjs", &["pipelines", "transactions", "scans", "waiting", "messages", "reconnect"]);
+}
+
+#[test]
+fn redis_py_live() {
+    for protocol in ["2", "3"] {
+        live(|port| {
+            let mut command = python("redis_py_live.py", port, protocol);
+            let threads = ["pipelines", "optimistic", "waiting", "messages", "reconnect"];
+            command.args(threads).args(["asynchronous", "asynchronous_messages"]);
             command
         });
     }

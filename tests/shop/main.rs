@@ -7,9 +7,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
+use support::program::Program;
 use support::server::{Recipe, Server, free_port};
 
 /// The folder of the shop.
@@ -19,48 +20,17 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// A program of the shop that is killed with this value.
-struct Program {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Program {
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}\nstart this test with `tests/run`"));
-        let lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
-        Program { child, lines }
-    }
-
-    /// The next line that it prints; none: it has ended.
-    fn line(&mut self) -> Option<String> {
-        self.lines.next().map(|line| line.expect("text"))
-    }
-
-    fn answer(&mut self, line: &str) {
-        let input = self.child.stdin.as_mut().expect("its input is a pipe");
-        writeln!(input, "{line}").expect("it reads");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Starts the shop; gives it and its address.
-fn open_shop(store: &Server, port: u16, database: &Path) -> (Program, String) {
+fn open_shop(store: &Server, port: u16, home: &Path) -> (Program, String) {
     let mut command = Command::new("node");
     command.current_dir(folder()).arg("shop.mjs");
     command.env("REDIS_URL", format!("redis://127.0.0.1:{}", store.port())).env("PORT", port.to_string());
-    command.env("SHOP_DATABASE", database).env("SHOP_ADMIN_KEY", "shopkeeper");
+    command.env("SHOP_DATABASE", home.join("shop.sqlite")).env("SHOP_ADMIN_KEY", "shopkeeper");
     // No window ends while the test runs.
     command.env("SHOP_LIMIT", "100").env("SHOP_LIMIT_SECONDS", "86400");
-    let mut shop = Program::start(&mut command);
+    // It says a lot while its store is away.
+    let log = File::options().create(true).append(true).open(home.join("shop.log")).expect("a log");
+    let mut shop = Program::start(command.stderr(log));
     let said = shop.line().expect("the shop listens");
     let address = said.strip_prefix("listening on ").unwrap_or_else(|| panic!("the shop said {said}")).to_owned();
     (shop, address)
@@ -69,20 +39,20 @@ fn open_shop(store: &Server, port: u16, database: &Path) -> (Program, String) {
 fn a_day_in_the_shop(workers: &str) {
     let recipe = Recipe::under_test().with("save", "").with("appendonly", "yes").with("io-threads", workers);
     let mut store = recipe.start();
-    let home = tempfile::tempdir().expect("a temporary directory");
-    let database = home.path().join("shop.sqlite");
+    // Screenshots and the shop's log stay there for whoever wants to see them.
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shop-{workers}"));
+    let _ = std::fs::remove_dir_all(&home);
+    std::fs::create_dir_all(&home).expect("a folder");
     let port = free_port();
     let mut shop = None;
-    let mut visitors = Program::start(
-        Command::new("node").current_dir(folder()).args(["drive.mjs", env!("CARGO_TARGET_TMPDIR")]),
-    );
+    let mut visitors = Program::start(Command::new("node").current_dir(folder()).arg("drive.mjs").arg(&home));
     loop {
         let wish = visitors.line().expect("the visitors say that all was fine");
         let answer = match wish.as_str() {
             "app start" | "app restart" => {
                 // The old one ends first: it holds the port.
                 drop(shop.take());
-                let (program, address) = open_shop(&store, port, &database);
+                let (program, address) = open_shop(&store, port, &home);
                 shop = Some(program);
                 address
             }

@@ -13,6 +13,7 @@
 
 pub(crate) mod client;
 pub(crate) mod generator;
+pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod server;

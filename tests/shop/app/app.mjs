@@ -56,8 +56,9 @@ export function createApp({ client, live, stock, catalogue, users, secret, admin
     userRoutes(app, users);
 
     // The store is away, or a request was wrong. Nothing of the inside is told.
-    app.use((error, _request, response, next) => {
-        if (response.headersSent) return next(error);
+    app.use((error, _request, response, _next) => {
+        // The answer is out: only what follows it failed, such as a longer life for the session.
+        if (response.headersSent) return console.error(error.message);
         const status = error.status ?? 503;
         if (status >= 500) console.error(error.message);
         response.status(status).json({ error: status >= 500 ? 'The shop is back in a moment.' : error.message });
