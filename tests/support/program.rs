@@ -18,7 +18,8 @@ impl Program {
     /// Starts it; failure fails the test.
     pub(crate) fn start(command: &mut Command) -> Program {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}\nstart these tests with `tests/run`"));
+        let mut child =
+            child.unwrap_or_else(|error| panic!("{command:?}: {error}\nstart these tests with `tests/run`"));
         let lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
         Program { child, lines }
     }
