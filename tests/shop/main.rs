@@ -1,8 +1,8 @@
-//! A shop as tutorials build it, end to end: Express, node-redis, express-session and connect-redis on Ironkeep, used by
-//! a visitor in Chromium and by many others, through `kill -9` of the store and a restart of the shop.
+//! A shop as tutorials build it, end to end: Express, node-redis, express-session and connect-redis on Ironkeep.
+//! A visitor in Chromium and many others use it, through `kill -9` of the store and a restart of the shop.
 //!
-//! `app/drive.mjs` is the visitors and says what shall happen when; this file makes it happen. `tests/run` installs what
-//! is needed; without it this test fails and says so.
+//! `app/drive.mjs` is the visitors and says what shall happen when; this file makes it happen. `tests/run` installs
+//! what is needed; without it this test fails and says so.
 
 #[path = "../support/mod.rs"]
 mod support;
