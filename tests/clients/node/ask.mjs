@@ -3,6 +3,12 @@
 import assert from 'node:assert/strict';
 import { createInterface } from 'node:readline';
 
+// A promise that nothing keeps would hang the test.
+setTimeout(() => {
+    console.error('stuck');
+    process.exit(1);
+}, 300_000).unref();
+
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
 export async function ask(what) {

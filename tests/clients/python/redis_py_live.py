@@ -8,6 +8,7 @@ It says on its output what shall happen to the server (`kill`, `start`), reads a
 
 import asyncio
 import concurrent.futures
+import faulthandler
 import sys
 import time
 
@@ -17,6 +18,8 @@ from redis.backoff import ConstantBackoff
 from redis.cache import CacheConfig
 from redis.retry import Retry
 
+# What hangs must not hang the test.
+faulthandler.dump_traceback_later(300, exit=True)
 PORT, PROTOCOL, PARTS = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 
 

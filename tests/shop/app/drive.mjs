@@ -17,6 +17,12 @@ const LIMIT = 100;
 const CHROMIUM = '/usr/bin/chromium';
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'];
 
+// A promise that nothing keeps would hang the test.
+setTimeout(() => {
+    console.error('stuck');
+    process.exit(1);
+}, 300_000).unref();
+
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 async function ask(what) {
     console.log(what);
