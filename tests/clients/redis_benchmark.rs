@@ -30,8 +30,7 @@ const TESTS: [&str; 19] = [
 
 /// The tests of one run; an error of the server ends redis-benchmark, and fails the test.
 fn benchmark(server: &Server, arguments: &[&str]) -> Vec<String> {
-    let output =
-        run(Command::new("redis-benchmark").args(["-p", &server.port().to_string(), "--csv"]).args(arguments));
+    let output = run(Command::new("redis-benchmark").args(["-p", &server.port().to_string(), "--csv"]).args(arguments));
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!said.contains("ERR") && errors.is_empty(), "{arguments:?}\n{said}\n{errors}");
     let names = said.lines().skip(1).filter_map(|line| line.split('"').nth(1));
