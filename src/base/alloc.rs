@@ -10,7 +10,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
 use super::slab;
 
@@ -29,6 +29,7 @@ struct Slot(AtomicIsize);
 static COUNTS: [Slot; SLOTS] = [const { Slot(AtomicIsize::new(0)) }; SLOTS];
 static NEXT_SLOT: AtomicUsize = AtomicUsize::new(SHARED + 1);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+static PEAK_SECONDS: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
     // Constant and without a destructor: reading it neither allocates nor fails, even at thread end.
@@ -47,8 +48,15 @@ pub fn used_memory() -> usize {
 /// Samples [`used_memory`], remembers the highest sample, and returns this one.
 pub fn sample_peak() -> usize {
     let used = used_memory();
-    PEAK.fetch_max(used, Relaxed);
+    if PEAK.fetch_max(used, Relaxed) < used {
+        PEAK_SECONDS.store(super::clock::now_ms() / 1000, Relaxed);
+    }
     used
+}
+
+/// When the highest sample was taken, Unix seconds; 0 before the first.
+pub fn peak_time() -> i64 {
+    PEAK_SECONDS.load(Relaxed)
 }
 
 /// The highest sample since the start or the last [`reset_peak`].
@@ -59,6 +67,7 @@ pub fn peak_memory() -> usize {
 /// Forgets the peak (CONFIG RESETSTAT).
 pub fn reset_peak() {
     PEAK.store(used_memory(), Relaxed);
+    PEAK_SECONDS.store(super::clock::now_ms() / 1000, Relaxed);
 }
 
 /// What a block of `size` bytes really takes: the size of its class, or, for larger blocks in glibc, 8 bytes of

@@ -49,6 +49,8 @@ pub enum Value {
     Micros(f64),
     /// Words.
     Text(String),
+    /// Numbers in columns, each with its name.
+    Columns(Vec<(Cow<'static, str>, Value)>),
     /// One row of several under the same name, distinguished by a label.
     Row {
         /// The name of the label: `cmd`.

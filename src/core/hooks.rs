@@ -19,6 +19,8 @@ pub enum Hook {
     Monitor = 16,
     /// Cluster clients are served: the keys of a call, or of a transaction, must be in one slot.
     Cluster = 64,
+    /// The keys that commands use are counted: HOTKEYS.
+    Hotkeys = 32,
 }
 
 /// The hooks that were set at one instant.
@@ -29,7 +31,13 @@ impl HookSet {
     /// Whether something looks at each command, so that none may take the short path of reads.
     #[inline]
     pub fn sees_each_command(self) -> bool {
-        self.0 & (Hook::Slowlog as u32 | Hook::Monitor as u32) != 0
+        self.0 & (Hook::Slowlog as u32 | Hook::Monitor as u32 | Hook::Hotkeys as u32) != 0
+    }
+
+    /// Whether each command is timed by itself.
+    #[inline]
+    pub fn times_each_command(self) -> bool {
+        self.0 & (Hook::Slowlog as u32 | Hook::Hotkeys as u32) != 0
     }
 
     /// Whether this hook is among them.

@@ -23,6 +23,7 @@ pub mod error;
 pub mod figures;
 pub mod help;
 pub mod hooks;
+pub mod hotkeys;
 pub mod key_events;
 pub mod key_spec;
 pub mod mailbox;

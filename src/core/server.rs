@@ -12,6 +12,7 @@ use crate::base::latency::LatencyMonitor;
 use crate::core::client::{ClientRecord, Clients};
 use crate::core::commandlog::CommandLogs;
 use crate::core::hooks::{Hook, Hooks};
+use crate::core::hotkeys::Hotkeys;
 use crate::core::key_events::EventQueue;
 use crate::core::message::{Message, Needs, Published};
 use crate::core::stats::{ServerCounters, WorkerStats};
@@ -55,6 +56,8 @@ pub struct Server {
     pub users: Users,
     /// The commands that took long or were large.
     pub commandlogs: CommandLogs,
+    /// The keys that are used most.
+    pub hotkeys: Hotkeys,
     /// The events that took long.
     pub latency: Arc<LatencyMonitor>,
     /// What the path of a command must look at besides it.
@@ -91,6 +94,8 @@ pub struct Server {
     pub executable: String,
     /// `used_memory` at the start, without the keys that were loaded.
     pub startup_memory: AtomicU64,
+    /// The event loop of each worker, once it runs.
+    pub loops: Box<[OnceLock<tokio::runtime::Handle>]>,
     /// Samples of rates, kept by the timer.
     pub rates: Rates,
     /// How to end.
@@ -154,6 +159,7 @@ impl Server {
         self.hooks.set(Hook::Slowlog, times_each);
         self.latency.set_threshold_ms(settings.latency_monitor_threshold_ms);
         self.hooks.set(Hook::Cluster, self.cluster.is_some());
+        self.hotkeys.follow(settings, &self.hooks);
     }
 
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.
@@ -269,6 +275,28 @@ impl Server {
     }
 }
 
+/// What the event loops of all workers have done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventLoops {
+    /// How often they have waited for something to do.
+    pub cycles: u64,
+    /// How long they were busy, in microseconds.
+    pub busy_us: u64,
+}
+
+impl Server {
+    /// What the event loops of all workers have done since the start.
+    pub fn event_loops(&self) -> EventLoops {
+        self.loops.iter().filter_map(OnceLock::get).fold(EventLoops::default(), |sum, handle| {
+            let metrics = handle.metrics();
+            EventLoops {
+                cycles: sum.cycles + metrics.worker_park_count(0),
+                busy_us: sum.busy_us + metrics.worker_total_busy_duration(0).as_micros() as u64,
+            }
+        })
+    }
+}
+
 /// The rates that INFO shows.
 #[derive(Debug, Default)]
 pub struct Rates {
@@ -278,6 +306,10 @@ pub struct Rates {
     pub input_bytes: AtomicU64,
     /// Sent bytes a second.
     pub output_bytes: AtomicU64,
+    /// Cycles of all event loops a second.
+    pub cycles: AtomicU64,
+    /// Microseconds that a cycle takes.
+    pub cycle_us: AtomicU64,
 }
 
 /// Snapshots: what runs, and how the last went.

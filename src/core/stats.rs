@@ -47,6 +47,10 @@ counters! {
     WorkerCounters {
         /// Commands run.
         commands,
+        /// Groups of commands that one connection had sent together.
+        groups,
+        /// Turns of the event loop in which replies were sent.
+        turns,
         /// Reads that found their key.
         hits,
         /// Reads that did not.

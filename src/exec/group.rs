@@ -144,6 +144,7 @@ impl Executor {
                     shared.others_ns += took;
                     group.count_time(entry, 1, took);
                     group.note_time(entry, args, took, client);
+                    group.note_keys(args, keys, (took, out.len().saturating_sub(replied)), client);
                 }
             }
             group.note_size(entry, args, out.len().saturating_sub(replied), client);
@@ -270,6 +271,7 @@ impl Group<'_> {
         let took = before.elapsed().as_nanos() as u64;
         self.count_time(entry, 1, took);
         self.note_time(entry, args, took, client);
+        self.note_keys(args, keys, (took, out.len().saturating_sub(replied)), client);
         self.note_size(entry, args, out.len().saturating_sub(replied), client);
         self.stats.commands[entry.index].calls.add_alone(1);
         if changes_facts(entry.command) {
@@ -347,6 +349,7 @@ impl Group<'_> {
     /// Adds up the counters of the group for its connection.
     pub(super) fn account(&mut self, executed: u64, client: &Client) {
         self.stats.counters.commands.add_alone(executed);
+        self.stats.counters.groups.add_alone(1);
         self.add_up();
         let total = &client.record.total_commands;
         total.store(total.load(Relaxed) + executed, Relaxed);

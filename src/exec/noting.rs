@@ -12,10 +12,13 @@ use super::group::Group;
 use super::{GROUP_MAX, Plan};
 use crate::base::config::Settings;
 use crate::base::latency::Event;
+use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ClientRecord};
 use crate::core::commandlog::{Bounds, Reason};
+use crate::core::hotkeys::Used;
 use crate::core::table::CommandEntry;
 use crate::core::{Hook, flags};
+use crate::keyspace::Key;
 use crate::resp::Args;
 
 /// A command with more arguments than this is not quick.
@@ -92,7 +95,7 @@ impl Group<'_> {
     /// Whether a quick command is timed individually.
     #[inline]
     pub(super) fn is_timed_alone(&self, args: Args<'_>) -> bool {
-        self.hooks.has(Hook::Slowlog) || args.len() > QUICK_ARGUMENTS_MAX
+        self.hooks.times_each_command() || args.len() > QUICK_ARGUMENTS_MAX
     }
 
     /// Notes a command that took long.
@@ -109,6 +112,21 @@ impl Group<'_> {
         if self.bars.may_be_large(args, reply_bytes) {
             self.log_size(entry, args, reply_bytes, &client.record);
         }
+    }
+
+    /// Counts the keys of a command that was timed individually, if that is wanted.
+    #[inline]
+    pub(super) fn note_keys(&self, args: Args<'_>, keys: &HashedKeys, figures: (u64, usize), client: &Client) {
+        if self.hooks.has(Hook::Hotkeys) {
+            self.count_keys(args, keys, figures, client.db);
+        }
+    }
+
+    #[cold]
+    fn count_keys(&self, args: Args<'_>, keys: &HashedKeys, (took_ns, reply_bytes): (u64, usize), db: u32) {
+        let keys: SmallVec<[Key<'_>; 4]> = keys.named.iter().map(|key| key.of(args)).collect();
+        let net_bytes = args.wire_bytes() + reply_bytes as u64;
+        self.server.hotkeys.count(self.worker, &Used { keys: &keys, db, took_ns, net_bytes });
     }
 
     /// Counts the time that the quick commands took together that have run so far.

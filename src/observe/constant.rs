@@ -65,9 +65,16 @@ constants! {
         "mem_replication_backlog" = "0",
         "mem_total_replication_buffers" = "0",
         "mem_clients_slaves" = "0",
+        "mem_replica_full_sync_buffer" = "0",
     }
     "memory", "A cluster has no other node here." {
         "mem_cluster_links" = "0",
+    }
+    "memory", "Directories grow by one small split at a time, and are never rehashed." {
+        "mem_overhead_db_hashtable_rehashing" = "0",
+    }
+    "memory", "The allocator keeps nothing that the system may take without being told." {
+        "allocator_muzzy" = "0",
     }
     "memory", "The allocator is our own." {
         "mem_allocator" = "ironkeep",
@@ -151,12 +158,11 @@ constants! {
         "reply_buffer_shrinks" = "0",
         "reply_buffer_expands" = "0",
     }
-    "stats", "The runtime's turns are not counted." {
-        "eventloop_cycles" = "0",
-        "eventloop_duration_sum" = "0",
-        "eventloop_duration_cmd_sum" = "0",
-        "instantaneous_eventloop_cycles_per_sec" = "0",
-        "instantaneous_eventloop_duration_usec" = "0",
+    "stats", "Scripts are not built yet." {
+        "evicted_scripts" = "0",
+    }
+    "stats", "There is no TLS yet." {
+        "acl_access_denied_tls_cert" = "0",
     }
     "stats", "Access rules are not built yet." {
         "acl_access_denied_cmd" = "0",

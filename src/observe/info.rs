@@ -3,10 +3,11 @@
 //! The figures come from their owners as data: see [`crate::core::figures`]. Here they become text. A field without
 //! meaning here is shown nevertheless, because clients and monitors look fields up by name: `constant.rs` lists them.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::constant::CONSTANT;
-use super::{keyspace, memory, process, stats};
+use super::{keysizes, keyspace, memory, process, stats};
 use crate::base::clock;
 use crate::core::Server;
 use crate::core::figures::{Figures, Look, Value};
@@ -49,6 +50,7 @@ static SECTIONS: &[Section] = &[
     section("clients", "Clients", Shown::Default, |look, out| look.server.clients.figures(look, out)),
     section("memory", "Memory", Shown::Default, memory::figures),
     section("persistence", "Persistence", Shown::Default, persistence),
+    section("threads", "Threads", Shown::Default, stats::of_threads),
     section("stats", "Stats", Shown::Default, stats::totals),
     section("replication", "Replication", Shown::Default, replication_figures),
     section("cpu", "CPU", Shown::Default, cpu_figures),
@@ -60,6 +62,8 @@ static SECTIONS: &[Section] = &[
         out.flag("cluster_enabled", look.server.cluster.is_some())
     }),
     section("keyspace", "Keyspace", Shown::Default, keyspace::databases),
+    section("keysizes", "Keysizes", Shown::Default, keysizes::distributions),
+    section("hotkeys", "Hotkeys", Shown::All, stats::of_hotkeys),
 ];
 
 impl Section {
@@ -108,16 +112,20 @@ fn write_value(text: &mut String, value: &Value, sign: char) {
         Value::Text(words) => write!(text, "{sign}{words}"),
         Value::Row { label, columns, .. } => {
             text.push_str(label);
-            text.push(sign);
-            for (at, (name, value)) in columns.iter().enumerate() {
-                text.push_str(if at == 0 { "" } else { "," });
-                text.push_str(name);
-                write_value(text, value, '=');
-            }
-            Ok(())
+            return write_columns(text, columns, sign);
         }
+        Value::Columns(columns) => return write_columns(text, columns, sign),
     };
     written.expect("a String takes every write");
+}
+
+fn write_columns(text: &mut String, columns: &[(Cow<'static, str>, Value)], sign: char) {
+    text.push(sign);
+    for (at, (name, value)) in columns.iter().enumerate() {
+        text.push_str(if at == 0 { "" } else { "," });
+        text.push_str(name);
+        write_value(text, value, '=');
+    }
 }
 
 fn server_figures(look: &Look<'_>, out: &mut Figures) {

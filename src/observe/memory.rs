@@ -96,6 +96,7 @@ pub(super) fn figures(look: &Look<'_>, out: &mut Figures) {
     out.bytes_and_human("used_memory", used);
     out.bytes_and_human("used_memory_rss", resident);
     out.bytes_and_human("used_memory_peak", peak);
+    out.gauge("used_memory_peak_time", alloc::peak_time());
     out.percent("used_memory_peak_perc", used, peak);
     out.bytes("used_memory_overhead", figures.overhead());
     out.bytes("used_memory_startup", startup);
@@ -104,6 +105,7 @@ pub(super) fn figures(look: &Look<'_>, out: &mut Figures) {
     out.bytes("allocator_allocated", used);
     out.bytes("allocator_active", resident);
     out.bytes("allocator_resident", resident);
+    out.constants(&["allocator_muzzy"]);
     out.bytes_and_human("total_system_memory", process::machine_memory());
     out.constants(&["used_memory_lua", "used_memory_vm_eval", "used_memory_lua_human", "used_memory_scripts_eval"]);
     out.constants(&["number_of_cached_scripts", "number_of_functions", "number_of_libraries"]);
@@ -117,11 +119,11 @@ pub(super) fn figures(look: &Look<'_>, out: &mut Figures) {
     out.ratio("mem_fragmentation_ratio", figures.fragmentation());
     out.gauge("mem_fragmentation_bytes", figures.fragmentation_bytes());
     out.constants(&["mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers"]);
-    out.constants(&["mem_clients_slaves"]);
+    out.constants(&["mem_replica_full_sync_buffer", "mem_clients_slaves"]);
     out.bytes("mem_clients_normal", figures.clients);
     out.constants(&["mem_cluster_links"]);
     out.bytes("mem_aof_buffer", figures.log_buffer);
-    out.constants(&["mem_allocator"]);
+    out.constants(&["mem_allocator", "mem_overhead_db_hashtable_rehashing"]);
     out.flag("active_defrag_running", slab::sparse_slabs().0 > 0);
     let released = &look.server.garbage.released;
     out.gauge("lazyfree_pending_objects", released.pending_values.load(Relaxed));

@@ -12,6 +12,7 @@
 pub mod constant;
 pub mod crash_report;
 pub mod info;
+mod keysizes;
 mod keyspace;
 pub mod latency;
 pub mod memory;

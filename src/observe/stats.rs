@@ -49,15 +49,29 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.counter("total_reads_processed", sum(|c| c.reads.get()));
     out.counter("total_writes_processed", sum(|c| c.writes.get()));
     out.constants(&["io_threaded_reads_processed", "io_threaded_writes_processed"]);
-    out.constants(&["reply_buffer_shrinks", "reply_buffer_expands", "eventloop_cycles", "eventloop_duration_sum"]);
-    out.constants(&["eventloop_duration_cmd_sum", "instantaneous_eventloop_cycles_per_sec"]);
-    out.constants(&["instantaneous_eventloop_duration_usec"]);
+    out.constants(&["reply_buffer_shrinks", "reply_buffer_expands"]);
+    let loops = look.server.event_loops();
+    out.counter("eventloop_cycles", loops.cycles);
+    out.counter("eventloop_duration_sum", loops.busy_us);
+    let of_commands = commands(look.server).map(|entry| {
+        look.server.workers.iter().map(|worker| worker.commands[entry.index].nanoseconds.get()).sum::<u64>()
+    });
+    out.counter("eventloop_duration_cmd_sum", of_commands.sum::<u64>() / 1000);
+    out.gauge("instantaneous_eventloop_cycles_per_sec", rates.cycles.load(Relaxed));
+    out.gauge("instantaneous_eventloop_duration_usec", rates.cycle_us.load(Relaxed));
     out.counter("acl_access_denied_auth", counters.access_denied_auth.get());
     out.constants(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
     let (of_queries, of_replies) =
         (&counters.query_buffer_limit_disconnections, &counters.output_buffer_limit_disconnections);
     out.counter("client_query_buffer_limit_disconnections", of_queries.get());
     out.counter("client_output_buffer_limit_disconnections", of_replies.get());
+    out.constants(&["evicted_scripts", "acl_access_denied_tls_cert"]);
+    let (batches, batched) = (sum(|c| c.groups.get()), sum(|c| c.commands.get()));
+    out.counter("total_client_processing_events", batches);
+    out.counter("eventloop_cycles_with_clients_processing", sum(|c| c.turns.get()));
+    out.counter("commands_per_parse_batch_sum", batched);
+    out.counter("commands_per_parse_batch_cnt", batches);
+    out.ratio("commands_per_parse_batch_avg", batched as f64 / batches.max(1) as f64);
     let slow = Slow::of(look.server, commands(look.server));
     out.counter("slowlog_commands_count", slow.count);
     out.ratio("slowlog_commands_time_ms_sum", slow.us as f64 / 1e3);
@@ -127,6 +141,33 @@ pub(super) fn of_times(look: &Look<'_>, out: &mut Figures) {
             let columns = columns.map(|(p, bound)| (format!("p{p}").into(), Value::Micros(bound as f64 / 1e3)));
             out.row("latency_percentiles_usec_", ("cmd", entry.full_name.clone()), columns.collect());
         }
+    }
+}
+
+/// Adds a row for each worker.
+pub(super) fn of_threads(look: &Look<'_>, out: &mut Figures) {
+    let clients = look.server.clients.list();
+    for (index, worker) in look.server.workers.iter().enumerate() {
+        let own = clients.iter().filter(|client| client.worker == index).count();
+        let columns = vec![
+            ("clients".into(), Value::Gauge(own as i64)),
+            ("reads".into(), Value::Counter(worker.counters.reads.get())),
+            ("writes".into(), Value::Counter(worker.counters.writes.get())),
+        ];
+        out.row("io_thread_", ("thread", index.to_string()), columns);
+    }
+}
+
+/// Adds the figures of the session of HOTKEYS, and of the windows.
+pub(super) fn of_hotkeys(look: &Look<'_>, out: &mut Figures) {
+    if let Some(session) = look.server.hotkeys.session(look.now) {
+        out.flag("tracking_active", session.is_active);
+        out.bytes("used_memory", session.memory as u64);
+        out.counter("cpu_time", session.counting_ms);
+    }
+    if let Some(window) = look.server.hotkeys.window() {
+        out.gauge("hotkeys_last_window_samples", window.samples);
+        out.gauge("hotkeys_last_window_duration_ms", window.length.as_millis());
     }
 }
 

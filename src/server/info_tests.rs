@@ -1,14 +1,16 @@
-//! INFO against the facts of Redis 7.2 (`data/facts/info.tsv`).
+//! INFO against the facts of Redis 7.2 (`data/facts/info.tsv`) and of what came later (`data/facts/info-newer.tsv`).
 
 use std::collections::BTreeSet;
 
-use super::testing::start;
+use super::testing::{Caller, start};
+use crate::core::hotkeys::Wish;
 use crate::observe::constant::CONSTANT;
 use crate::observe::info::report;
 use crate::persist::FsyncPolicy;
 use crate::persist::storage::SimStorage;
 
 const FACTS: &str = include_str!("../../data/facts/info.tsv");
+const NEWER: &str = include_str!("../../data/facts/info-newer.tsv");
 
 /// Section, field and value of each line of INFO.
 fn shown(info: &str) -> Vec<(String, &str, &str)> {
@@ -44,5 +46,41 @@ fn every_field_of_redis_is_shown_in_its_order_and_what_is_constant_is_listed() {
         let found: Vec<_> = shown.iter().filter(|(s, field, _)| s == row.section && *field == row.field).collect();
         assert!(matches!(found[..], [(_, _, value)] if *value == row.value), "{} {}", row.section, row.field);
         assert!(row.reason.ends_with('.'), "{}: a reason is a sentence", row.field);
+    }
+}
+
+/// A server with what makes fields appear that are shown sometimes.
+#[test]
+fn every_newer_field_is_shown_or_has_its_reason() {
+    let server = start(&SimStorage::new(), 1, 2, FsyncPolicy::No).expect("a server");
+    let config = &server.config;
+    let pairs: [(&[u8], &[u8]); 2] = [(b"hotkeys-top-k", b"8"), (b"key-memory-histograms", b"yes")];
+    config.set(&pairs, true, |_, _, _| Ok(())).expect("these directives can be set");
+    server.follow(&config.settings());
+    let wish = Wish { cpu: true, net: true, count: 1, duration_ms: 0, sample_ratio: 1 };
+    assert!(server.hotkeys.start(wish, 0, (0, 0), &server.hooks));
+    let mut caller = Caller::new(&server, 0);
+    for line in ["SET s abcdefgh", "SET n 12", "RPUSH l a b c", "SADD m a", "ZADD z 1 a", "HSET h a 1"] {
+        let reply = caller.run(line);
+        assert!(!reply.starts_with('-'), "{line}: {reply}");
+    }
+    let info = report(&server, &[b"everything"], server.started_ms);
+    let shown = shown(&info);
+    let value_of = |section: &str, field: &str| shown.iter().find(|(s, f, _)| s == section && *f == field);
+    for line in NEWER.lines().filter(|line| !line.starts_with('#')).skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [section, field, _, word] = columns[..] else { panic!("four columns: {line}") };
+        let is_shown = value_of(section, field).is_some();
+        match word {
+            "shown" | "sometimes" => assert!(is_shown, "{section}: {field} is missing"),
+            reason => assert!(reason.ends_with('.') && !is_shown, "{section}: {field} is shown, against its reason"),
+        }
+    }
+    for (field, value) in [
+        ("db0_distrib_strings_sizes", "2=1,8=1"),
+        ("db0_distrib_lists_items", "2=1"),
+        ("db0_distrib_hashes_items", "1=1"),
+    ] {
+        assert_eq!(value_of("keysizes", field).map(|(.., value)| *value), Some(value), "{field}");
     }
 }

@@ -25,6 +25,7 @@ use crate::base::lock::Mutex;
 use crate::base::syslog::{self, Syslog};
 use crate::base::{alloc, clock, lock, logging, oom_score, proc_title, random};
 use crate::core::hooks::Hooks;
+use crate::core::hotkeys::Hotkeys;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
@@ -281,6 +282,8 @@ pub fn recover_from(
         clients: Default::default(),
         users: Users::default(),
         commandlogs: Default::default(),
+        hotkeys: Hotkeys::new(workers),
+        loops: (0..workers).map(|_| Default::default()).collect(),
         latency: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),

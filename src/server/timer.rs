@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client_eviction;
 use crate::base::{alloc, clock, logging};
@@ -40,6 +40,7 @@ pub async fn run(server: Arc<Server>) {
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut commands, mut input, mut output) = (Rate::default(), Rate::default(), Rate::default());
+    let (mut cycles, mut busy) = (Rate::default(), Rate::default());
     let mut last_us = clock::monotonic_us();
     loop {
         tick.tick().await;
@@ -52,9 +53,15 @@ pub async fn run(server: Arc<Server>) {
         server.rates.commands.store(commands.sample(sum(|c| c.commands.get()), elapsed), Relaxed);
         server.rates.input_bytes.store(input.sample(sum(|c| c.net_input_bytes.get()), elapsed), Relaxed);
         server.rates.output_bytes.store(output.sample(sum(|c| c.net_output_bytes.get()), elapsed), Relaxed);
+        let loops = server.event_loops();
+        let (cycles_a_second, busy_us_a_second) =
+            (cycles.sample(loops.cycles, elapsed), busy.sample(loops.busy_us, elapsed));
+        server.rates.cycles.store(cycles_a_second, Relaxed);
+        server.rates.cycle_us.store(busy_us_a_second / cycles_a_second.max(1), Relaxed);
         alloc::sample_peak();
         watch_snapshots(&server);
         client_eviction::run_if_needed(&server);
+        server.hotkeys.tick(clock::now_ms(), Instant::now(), &server.hooks);
     }
 }
 

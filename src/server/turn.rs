@@ -461,6 +461,7 @@ pub async fn run(worker: Rc<Worker>) {
             changed = progress.changed(), if !waiting.0.is_empty() => if changed.is_err() { return },
         }
         execute_staged(&worker);
+        worker.server.workers[worker.index].counters.turns.add_alone(1);
         waiting.0.append(&mut worker.turn.flush_list.borrow_mut());
         flush(&worker, &mut waiting.0);
     }

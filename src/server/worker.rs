@@ -92,6 +92,10 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
         Ok(runtime) => runtime,
         Err(error) => return logging::warning(format_args!("Worker {index} cannot start: {error}")),
     };
+    if let Some(place) = server.loops.get(index) {
+        // A worker starts once.
+        let _ = place.set(runtime.handle().clone());
+    }
     let worker = Rc::new(Worker {
         executor: RefCell::new(Executor::new(Arc::clone(&server), index)),
         server,

@@ -14,6 +14,7 @@ mod commandlog_commands;
 pub mod config;
 pub mod connection_commands;
 pub mod debug;
+mod hotkeys_commands;
 mod latency_commands;
 pub mod memory_commands;
 mod module_commands;
@@ -44,6 +45,7 @@ pub static GROUPS: &[&[&Command]] = &[
     slowlog_commands::COMMANDS,
     commandlog_commands::COMMANDS,
     latency_commands::COMMANDS,
+    hotkeys_commands::COMMANDS,
     transaction_commands::COMMANDS,
 ];
 

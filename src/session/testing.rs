@@ -122,6 +122,8 @@ fn server(lines: &str) -> Server {
         clients: Default::default(),
         users: Users::default(),
         commandlogs: Default::default(),
+        hotkeys: crate::core::hotkeys::Hotkeys::new(1),
+        loops: Default::default(),
         latency: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),

@@ -253,6 +253,14 @@ directives! {
         "commandlog-large-reply-max-len" => commandlog_large_reply_max_len: usize = int("128", 0, i64::MAX);
         /// Milliseconds; events that take longer go to LATENCY. 0: none.
         "latency-monitor-threshold" => latency_monitor_threshold_ms: u64 = int("0", 0, i64::MAX);
+        /// Show in INFO keysizes how much memory keys take, too.
+        "key-memory-histograms" => key_memory_histograms: bool = bool("no");
+        /// How many of the most used keys HOTKEYS shows without a session; 0: none are counted.
+        "hotkeys-top-k" => hotkeys_top_k: usize = int("0", 0, 1000);
+        /// The percentage of accesses that is counted.
+        "hotkeys-sampling-percentage" => hotkeys_sampling_percentage: u64 = int("1", 1, 100);
+        /// Seconds for which accesses are counted before they are shown.
+        "hotkeys-window-seconds" => hotkeys_window_seconds: u64 = int("1", 1, 300);
         /// Microseconds to wait per key while loading; for tests.
         "key-load-delay" => key_load_delay_us: i64 = int("0", i32::MIN as i64, INT_MAX).hidden();
         /// Microseconds to wait per key while saving; for tests.
