@@ -88,6 +88,17 @@ fn same(a: u8, b: u8, nocase: bool) -> bool {
 
 /// Matches a `[...]` class. Returns its length in the pattern if `byte` is in it.
 fn match_class(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
+    let (len, is_in) = read_class(pattern, byte, nocase);
+    is_in.then_some(len)
+}
+
+/// The length of the `[...]` class at the beginning of a pattern.
+pub fn class_len(pattern: &[u8]) -> usize {
+    read_class(pattern, 0, false).0
+}
+
+/// The length of a class, and whether `byte` is in it.
+fn read_class(pattern: &[u8], byte: u8, nocase: bool) -> (usize, bool) {
     let mut i = 1;
     let negated = pattern.get(i) == Some(&b'^');
     if negated {
@@ -115,7 +126,7 @@ fn match_class(pattern: &[u8], byte: u8, nocase: bool) -> Option<usize> {
             }
         }
     }
-    (found != negated).then_some(i)
+    (i, found != negated)
 }
 
 /// Bytes compare as signed characters, as in Redis: a range from ASCII to above 0x7f wraps.

@@ -232,6 +232,8 @@ pub mod flags {
         /// Not while loading in the background.
         NO_ASYNC_LOADING = 19, "no_async_loading";
     }
+    /// Sends messages: waits while too many are undelivered.
+    pub const PUBLISHES: Flags = Flags(1 << 20);
     /// Changes neither the settings nor the connection's state, so that the commands behind it share its facts.
     pub const KEEPS_FACTS: Flags = Flags(1 << 21);
     /// Answers by pushes, which `CLIENT REPLY` does not suppress.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stripe (by the name's hash) ─ channel ─ worker ─ ids of its subscribers      shared with messages on their way
-//! patterns ──────────────────── pattern ─ worker ─ ids of its subscribers
+//! patterns ──────────────────── pattern ─ worker ─ ids of its subscribers       see `patterns.rs`
 //! ```
 //!
 //! A message takes the lists of its subscribers along, as they are while it is published. A list that is changed
@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 
+use super::patterns::Patterns;
+use super::subscribers::Subscribers;
+pub use super::subscribers::{Ids, Name};
 use crate::base::glob;
 use crate::base::lock::{Mutex, Rank, RwLock};
 
@@ -29,11 +32,6 @@ const STRIPES: usize = 64;
 const ROOM_KEPT: usize = 1024;
 /// What a subscription takes beside its name, about, in bytes: its places in the register and in the client's own set.
 const SUBSCRIPTION_MORE_BYTES: usize = 160;
-
-/// The name of a channel, or a pattern.
-pub type Name = Arc<[u8]>;
-/// The ids of clients, ascending.
-pub type Ids = Arc<Vec<u64>>;
 
 /// What a client can subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,41 +47,6 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     pub const ALL: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
-}
-
-/// The subscribers of a channel or pattern, by worker.
-#[derive(Debug, Default)]
-struct Subscribers(SmallVec<[(usize, Ids); 1]>);
-
-impl Subscribers {
-    fn add(&mut self, worker: usize, client: u64) {
-        let at = match self.0.iter().position(|(of, _)| *of == worker) {
-            Some(at) => at,
-            None => {
-                self.0.push((worker, Ids::default()));
-                self.0.len() - 1
-            }
-        };
-        let ids = Arc::make_mut(&mut self.0[at].1);
-        if let Err(place) = ids.binary_search(&client) {
-            ids.insert(place, client);
-        }
-    }
-
-    fn remove(&mut self, worker: usize, client: u64) {
-        let Some(at) = self.0.iter().position(|(of, _)| *of == worker) else { return };
-        let ids = &mut self.0[at].1;
-        if let Ok(place) = ids.binary_search(&client) {
-            Arc::make_mut(ids).remove(place);
-        }
-        if ids.is_empty() {
-            self.0.swap_remove(at);
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.0.iter().map(|(_, ids)| ids.len()).sum()
-    }
 }
 
 type Names = HashMap<Name, Subscribers>;
@@ -104,7 +67,7 @@ fn add(names: &mut Names, name: &[u8], worker: usize, client: u64) -> (Name, boo
 fn remove(names: &mut Names, name: &[u8], worker: usize, client: u64) -> bool {
     let Some(subscribers) = names.get_mut(name) else { return false };
     subscribers.remove(worker, client);
-    let is_last = subscribers.0.is_empty();
+    let is_last = subscribers.is_empty();
     if is_last {
         names.remove(name);
         if names.capacity() > ROOM_KEPT && names.len() < names.capacity() / 8 {
@@ -148,7 +111,7 @@ impl Stripe {
 pub struct Channels {
     hasher: RandomState,
     stripes: Box<[Mutex<Stripe>]>,
-    patterns: RwLock<Names>,
+    patterns: RwLock<Patterns>,
     /// How many names there are, by kind.
     names: [AtomicUsize; 3],
 }
@@ -159,7 +122,7 @@ impl Default for Channels {
         Channels {
             hasher: RandomState::new(),
             stripes: (0..STRIPES).map(stripe).collect(),
-            patterns: RwLock::new(Rank::Patterns, Names::default()),
+            patterns: RwLock::new(Rank::Patterns, Patterns::default()),
             names: Default::default(),
         }
     }
@@ -173,7 +136,7 @@ impl Channels {
     /// Adds a subscriber, a client of this worker. Returns the shared name.
     pub fn subscribe(&self, kind: Kind, name: &[u8], worker: usize, client: u64) -> Name {
         let (name, is_new) = match kind {
-            Kind::Pattern => add(&mut self.patterns.write(), name, worker, client),
+            Kind::Pattern => self.patterns.write().add(name, worker, client),
             _ => add(self.stripe(name).lock().names(kind), name, worker, client),
         };
         if is_new {
@@ -185,7 +148,7 @@ impl Channels {
     /// Removes a subscriber.
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], worker: usize, client: u64) {
         let was_last = match kind {
-            Kind::Pattern => remove(&mut self.patterns.write(), name, worker, client),
+            Kind::Pattern => self.patterns.write().remove(name, worker, client),
             _ => remove(self.stripe(name).lock().names(kind), name, worker, client),
         };
         if was_last {
@@ -214,23 +177,20 @@ impl Channels {
         let mut stripe = self.stripe(channel).lock();
         let mut workers: SmallVec<[(usize, Receivers); 4]> = SmallVec::new();
         if let Some(subscribers) = stripe.names(kind).get(channel) {
-            for (worker, ids) in &subscribers.0 {
+            for (worker, ids) in subscribers.by_worker() {
                 workers.push((*worker, Receivers { channel: Arc::clone(ids), patterns: Vec::new() }));
             }
         }
         if has_patterns {
-            for (pattern, subscribers) in &*self.patterns.read() {
-                if !glob::matches(pattern, channel) {
-                    continue;
-                }
-                for (worker, ids) in &subscribers.0 {
+            self.patterns.read().matching(channel, |pattern, subscribers| {
+                for (worker, ids) in subscribers.by_worker() {
                     let at = workers.iter().position(|(of, _)| of == worker).unwrap_or_else(|| {
                         workers.push((*worker, Receivers::default()));
                         workers.len() - 1
                     });
                     workers[at].1.patterns.push((Arc::clone(pattern), Arc::clone(ids)));
                 }
-            }
+            });
         }
         let mut copies = 0;
         for (worker, receivers) in workers {
@@ -382,7 +342,7 @@ mod tests {
             assert!(own.0[kind as usize].capacity() <= 2 * ROOM_KEPT);
         }
         assert!(own.is_empty() && bytes == 0);
-        assert!(channels.patterns.read().is_empty());
+        channels.patterns.read().check_invariants();
         assert!(channels.stripes.iter().all(|s| s.lock().channels.is_empty() && s.lock().shards.is_empty()));
     }
 }

@@ -4,3 +4,5 @@
 
 pub mod channels;
 pub mod monitors;
+mod patterns;
+mod subscribers;

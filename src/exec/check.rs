@@ -14,6 +14,7 @@ use crate::base::{alloc, logging, slot};
 use crate::core::client::Client;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Hook, Step, flags};
+use crate::keyspace::Busy;
 use crate::resp::{Args, Output};
 
 /// How many keys one command may evict per step of `maxmemory-eviction-tenacity`.
@@ -56,6 +57,9 @@ impl<'g> Group<'g> {
         };
         if self.hooks.has(Hook::Cluster) {
             self.check_slots(entry, args, client)?;
+        }
+        if flags.has(flags::PUBLISHES) && self.server.mailboxes.is_congested() {
+            return Err(CommandError::Busy(Busy::Mail));
         }
         self.check_memory(flags)?;
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {

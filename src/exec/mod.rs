@@ -175,6 +175,7 @@ impl Executor {
             Busy::Gate => self.server.gate.is_open(self.worker),
             Busy::Workers => self.server.gate.have_passed(&self.closing),
             Busy::Shard(shard) => self.server.keyspace.is_free(shard),
+            Busy::Mail => !self.server.mailboxes.is_congested(),
         }
     }
 

@@ -9,7 +9,7 @@
 use super::{Keyspace, shard_of};
 use crate::keyspace::waiters::Ticket;
 
-/// A busy lock.
+/// A busy lock, or what else a command must wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Busy {
     /// The gate is closed: another thread runs alone.
@@ -18,6 +18,8 @@ pub enum Busy {
     Workers,
     /// The lock of a shard.
     Shard(u16),
+    /// No lock: a worker has too many messages to deliver.
+    Mail,
 }
 
 /// Work for when the lock of a shard is free.

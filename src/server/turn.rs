@@ -39,6 +39,8 @@ use crate::resp::{Args, Output, Request, Resp};
 const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
 /// An input of at most this many bytes is executed together with those of other connections.
 const STAGED_MAX_BYTES: usize = 512;
+/// To how many connections output is sent before others get their turn. A message may have thousands of receivers.
+const RELEASED_PER_TURN: usize = 1024;
 /// How many output buffers are kept for reuse.
 const SPARE_OUTPUTS_MAX: usize = 64;
 
@@ -463,11 +465,15 @@ pub async fn run(worker: Rc<Worker>) {
         execute_staged(&worker);
         worker.server.workers[worker.index].counters.turns.add_alone(1);
         waiting.0.append(&mut worker.turn.flush_list.borrow_mut());
-        flush(&worker, &mut waiting.0);
+        if flush(&worker, &mut waiting.0) {
+            worker.turn.want();
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
+/// Sends what the log allows. Returns whether there is more, for the next turn.
+fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) -> bool {
     let (store, log) = (&worker.server.store, worker.server.store.log());
     if log.policy() == FsyncPolicy::Always && log.is_active() {
         if waiting.iter().any(|connection| connection.needs_block() > log.synced()) {
@@ -479,9 +485,13 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
     }
     let horizon = store.horizon();
     let failed = log.is_poisoned();
-    let mut closed = 0;
+    let (mut closed, mut released) = (0, 0);
     waiting.retain(|connection| {
         if connection.needs_block() <= horizon {
+            released += 1;
+            if released > RELEASED_PER_TURN {
+                return true;
+            }
             connection.release(worker);
             return false;
         }
@@ -497,4 +507,5 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) {
         let cause = log.poisoned().unwrap_or_default();
         logging::warning(format_args!("{closed} connections close, for the log failed under their commands: {cause}"));
     }
+    released > RELEASED_PER_TURN
 }

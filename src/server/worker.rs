@@ -5,7 +5,7 @@
 //! - State that tasks share belongs to this thread alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -118,15 +118,17 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
 
 /// Processes the letters to this worker.
 async fn read_mail(worker: Rc<Worker>) {
-    let mut letters = Vec::new();
+    let mut letters = VecDeque::new();
     loop {
         let first = worker.server.mailboxes.receive(worker.index, &mut letters).await;
         read_each(&mut letters, first, |number, letter| read(&worker, number, letter));
+        // What is delivered leaves, and connections get their turn, before more is delivered.
+        tokio::task::yield_now().await;
     }
 }
 
 /// Processes letters in order. A panic over one of them does not lose the others, which may be new connections.
-fn read_each(letters: &mut Vec<Mail>, first: u64, mut read: impl FnMut(u64, Mail)) {
+fn read_each(letters: &mut VecDeque<Mail>, first: u64, mut read: impl FnMut(u64, Mail)) {
     for (letter, number) in letters.drain(..).zip(first..) {
         if catch_unwind(AssertUnwindSafe(|| read(number, letter))).is_err() {
             logging::warning(format_args!("BUG: a panic stopped the processing of a letter to a worker"));
@@ -302,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_panic_over_one_letter_loses_no_other() {
-        let mut letters: Vec<_> = (0..4).map(|client| Mail::Close { client }).collect();
+        let mut letters: VecDeque<_> = (0..4).map(|client| Mail::Close { client }).collect();
         let mut seen = Vec::new();
         read_each(&mut letters, 7, |number, letter| {
             let Mail::Close { client } = letter else { return };
