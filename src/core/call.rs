@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::core::subscriber::Subscribing;
 use crate::core::stored_string::{StringRef, shareable};
 use crate::core::table::CommandEntry;
 use crate::core::waiting::{Block, Blocked};
@@ -184,6 +185,8 @@ pub enum Wait {
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
     /// Until all keys are reloaded from the disk: DEBUG RELOAD. Replies with OK or an error.
     Reload(tokio::sync::oneshot::Receiver<Result<(), CommandError>>),
+    /// Until all names are subscribed to, or left. RESET replies then.
+    Subscribing(Subscribing),
     /// Until what the command has left to be done is done. Then the whole reply.
     Deferred(tokio::sync::oneshot::Receiver<Output>),
     /// Until a key has something for the command, or the timeout.

@@ -16,7 +16,10 @@ use crate::core::client::{Client, ClientClass};
 use crate::core::message::{LaterBlock, Needs};
 use crate::core::{Mail, Server};
 use crate::events::channels::{Kind, Name};
-use crate::resp::{Output, Resp};
+use crate::resp::{Output, Reply, Resp};
+
+/// How many names are subscribed to, or left, before other connections get their turn.
+pub const NAMES_PER_STEP: usize = 1000;
 
 impl Client {
     /// Whether it has subscriptions.
@@ -106,6 +109,119 @@ impl Client {
             _ => {}
         });
     }
+}
+
+/// A SUBSCRIBE, an UNSUBSCRIBE or a RESET at work. It may be about a million names, so it works in steps, and others
+/// get their turn in between.
+#[derive(Debug)]
+pub struct Subscribing {
+    kind: Kind,
+    names: Names,
+    /// How many of the given names are done.
+    done: usize,
+    /// The first word of each confirmation.
+    told: &'static [u8],
+}
+
+#[derive(Debug)]
+enum Names {
+    /// Subscribes to these.
+    Join(Vec<Box<[u8]>>),
+    /// Leaves these.
+    Leave(Vec<Box<[u8]>>),
+    /// Leaves all of the kind.
+    LeaveAll,
+    /// Leaves everything, without a word.
+    Reset,
+}
+
+impl Subscribing {
+    /// SUBSCRIBE and its kind.
+    pub fn join<'a>(kind: Kind, names: impl Iterator<Item = &'a [u8]>, told: &'static [u8]) -> Self {
+        Subscribing { kind, names: Names::Join(names.map(Into::into).collect()), done: 0, told }
+    }
+
+    /// UNSUBSCRIBE and its kind: these, or all if there are none.
+    pub fn leave<'a>(kind: Kind, names: impl Iterator<Item = &'a [u8]>, told: &'static [u8]) -> Self {
+        let names: Vec<_> = names.map(Into::into).collect();
+        let names = if names.is_empty() { Names::LeaveAll } else { Names::Leave(names) };
+        Subscribing { kind, names, done: 0, told }
+    }
+
+    /// RESET.
+    pub fn reset() -> Self {
+        Subscribing { kind: Kind::Channel, names: Names::Reset, done: 0, told: b"" }
+    }
+
+    /// Whether its end is to be told: RESET.
+    pub fn is_reset(&self) -> bool {
+        matches!(self.names, Names::Reset)
+    }
+
+    /// Goes on with up to `limit` names, and writes their confirmations. Returns whether there are more.
+    pub fn step(&mut self, client: &mut Client, server: &Server, limit: usize, out: &mut Output) -> bool {
+        let Subscribing { kind, told, .. } = *self;
+        let count = |client: &Client| client.told_count(kind) as i64;
+        match &self.names {
+            Names::Join(names) => {
+                let end = self.done.saturating_add(limit).min(names.len());
+                for name in &names[self.done..end] {
+                    client.subscribe(server, kind, name);
+                    confirm(client.resp, told, Some(name), count(client), out);
+                }
+                self.done = end;
+                end < names.len()
+            }
+            Names::Leave(names) => {
+                let end = self.done.saturating_add(limit).min(names.len());
+                let counts: Vec<i64> = (self.done..end)
+                    .map(|at| {
+                        client.unsubscribe(server, kind, &names[at]);
+                        count(client)
+                    })
+                    .collect();
+                // What was published before comes before the confirmation.
+                client.catch_up(server, out);
+                for (name, count) in names[self.done..end].iter().zip(counts) {
+                    confirm(client.resp, told, Some(name), count, out);
+                }
+                self.done = end;
+                end < names.len()
+            }
+            Names::LeaveAll => {
+                let names: Vec<Name> = client.subscriptions.of(kind).take(limit).cloned().collect();
+                if names.is_empty() && self.done == 0 {
+                    confirm(client.resp, told, None, count(client), out);
+                    return false;
+                }
+                self.done += names.len();
+                let before = count(client);
+                for name in &names {
+                    client.unsubscribe(server, kind, name);
+                }
+                client.catch_up(server, out);
+                for (name, gone) in names.iter().zip(1..) {
+                    confirm(client.resp, told, Some(name), before - gone, out);
+                }
+                client.subscriptions.len(kind) > 0
+            }
+            Names::Reset => client.unsubscribe_some(server, limit),
+        }
+    }
+}
+
+/// Confirms one subscription, or the end of one.
+fn confirm(resp: Resp, told: &[u8], name: Option<&[u8]>, count: i64, out: &mut Output) {
+    let _done = Reply::new(out, resp).pushes(|pushes| {
+        pushes.push(3, |confirmation| {
+            confirmation.bulk(told);
+            match name {
+                Some(name) => confirmation.bulk(name),
+                None => confirmation.null(),
+            }
+            confirmation.int(count);
+        });
+    });
 }
 
 /// The block of a running transaction, for which the messages that it has published wait.

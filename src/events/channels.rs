@@ -13,7 +13,7 @@
 //! - A channel or pattern without subscribers is not in the register.
 //! - Without any subscriber, publishing costs one load.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 use super::patterns::Patterns;
 use super::subscribers::Subscribers;
 pub use super::subscribers::{Ids, Name};
+use super::wide::Wide;
 use crate::base::glob;
 use crate::base::lock::{Mutex, Rank, RwLock};
 
@@ -219,13 +220,13 @@ impl Channels {
 
 /// What one client has subscribed to.
 #[derive(Debug, Default)]
-pub struct Subscriptions([HashSet<Name>; 3]);
+pub struct Subscriptions([Wide<Name, ()>; 3]);
 
 impl Subscriptions {
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(HashSet::is_empty)
+        self.0.iter().all(|names| names.len() == 0)
     }
 
     /// How many there are of a kind.
@@ -235,29 +236,24 @@ impl Subscriptions {
 
     /// Whether this is among them.
     pub fn has(&self, kind: Kind, name: &[u8]) -> bool {
-        self.0[kind as usize].contains(name)
+        self.0[kind as usize].get(name).is_some()
     }
 
     /// Adds one. Returns the memory that it takes, in bytes.
     pub fn add(&mut self, kind: Kind, name: Name) -> usize {
         let bytes = bytes_of(&name);
-        self.0[kind as usize].insert(name);
+        self.0[kind as usize].insert(name, ());
         bytes
     }
 
     /// Removes one, and returns its memory if it was there.
     pub fn remove(&mut self, kind: Kind, name: &[u8]) -> Option<usize> {
-        let names = &mut self.0[kind as usize];
-        let gone = names.take(name)?;
-        if names.capacity() > ROOM_KEPT && names.len() < names.capacity() / 8 {
-            names.shrink_to(names.len() * 2);
-        }
-        Some(bytes_of(&gone))
+        self.0[kind as usize].remove(name).map(|(name, ())| bytes_of(&name))
     }
 
     /// Those of a kind.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Name> {
-        self.0[kind as usize].iter()
+        self.0[kind as usize].iter().map(|(name, ())| name)
     }
 }
 
@@ -339,7 +335,6 @@ mod tests {
                 assert_eq!(own.remove(kind, &name), None);
             }
             assert!(channels.is_empty(kind));
-            assert!(own.0[kind as usize].capacity() <= 2 * ROOM_KEPT);
         }
         assert!(own.is_empty() && bytes == 0);
         channels.patterns.read().check_invariants();

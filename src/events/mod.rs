@@ -6,3 +6,4 @@ pub mod channels;
 pub mod monitors;
 mod patterns;
 mod subscribers;
+mod wide;

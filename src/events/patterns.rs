@@ -13,12 +13,12 @@
 //! - Each pattern is in exactly one file, at the place that its entry says.
 //! - Few patterns are tried one by one, without the files.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::subscribers::{Name, Subscribers};
+use super::wide::Wide;
 use crate::base::glob;
 
 /// The longest piece that patterns are filed under, in bytes.
@@ -27,7 +27,7 @@ const PIECE_MAX: usize = 8;
 const PIECES_MAX: usize = 8;
 /// Up to so many patterns are tried one by one.
 const FEW: usize = 16;
-/// Maps with more room than this give it back once most of it is unused.
+/// A file with more room than this gives it back once most of it is unused.
 const ROOM_KEPT: usize = 1024;
 
 /// Some bytes of a pattern: their number, and themselves.
@@ -57,8 +57,8 @@ struct Entry {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
-    entries: HashMap<Name, Entry>,
-    files: HashMap<Piece, Vec<Name>>,
+    entries: Wide<Name, Entry>,
+    files: Wide<Piece, Vec<Name>>,
     /// How many files there are, by the length of their pieces.
     lengths: [usize; PIECE_MAX + 1],
 }
@@ -75,12 +75,17 @@ impl Patterns {
         }
         let name: Name = pattern.into();
         let piece = self.piece_for(pattern);
-        let file = self.files.entry(piece).or_default();
-        if file.is_empty() {
-            self.lengths[usize::from(piece.len)] += 1;
+        let mut entry = Entry { piece, ..Entry::default() };
+        match self.files.get_mut(&piece) {
+            Some(file) => {
+                entry.at = file.len();
+                file.push(Arc::clone(&name));
+            }
+            None => {
+                self.files.insert(piece, vec![Arc::clone(&name)]);
+                self.lengths[usize::from(piece.len)] += 1;
+            }
         }
-        file.push(Arc::clone(&name));
-        let mut entry = Entry { piece, at: file.len() - 1, ..Entry::default() };
         entry.subscribers.add(worker, client);
         self.entries.insert(Arc::clone(&name), entry);
         (name, true)
@@ -114,10 +119,6 @@ impl Patterns {
                 file.shrink_to(file.len() * 2);
             }
         }
-        if self.entries.capacity() > ROOM_KEPT && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to(self.entries.len() * 2);
-            self.files.shrink_to(self.files.len() * 2);
-        }
         true
     }
 
@@ -150,13 +151,13 @@ impl Patterns {
     /// Checks what the module promises.
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.entries.len(), self.files.values().map(Vec::len).sum::<usize>());
+        assert_eq!(self.entries.len(), self.files.iter().map(|(_, file)| file.len()).sum::<usize>());
         let mut lengths = [0; PIECE_MAX + 1];
-        for (piece, file) in &self.files {
+        for (piece, file) in self.files.iter() {
             assert!(!file.is_empty());
             lengths[usize::from(piece.len)] += 1;
             for (at, pattern) in file.iter().enumerate() {
-                let entry = &self.entries[pattern];
+                let entry = self.entries.get(pattern).expect("an entry of each");
                 assert_eq!((entry.piece, entry.at), (*piece, at));
                 assert!(!entry.subscribers.is_empty());
             }
@@ -265,7 +266,7 @@ mod tests {
             patterns.add(format!("room:general:*:{number:05}").as_bytes(), 0, 1);
             patterns.add(format!("user:{number:05}:*").as_bytes(), 0, 1);
         }
-        assert!(patterns.files.values().all(|file| file.len() <= 2));
+        assert!(patterns.files.iter().all(|(_, file)| file.len() <= 2));
         let mut found = Vec::new();
         patterns.matching(b"user:00077:name", |pattern, _| found.push(pattern.to_vec()));
         assert_eq!(found, [b"user:00077:*"]);

@@ -399,6 +399,12 @@ impl<'a> Reply<'a> {
         Done(())
     }
 
+    /// Writes pushes in place of a reply.
+    pub fn pushed(self, write: impl FnOnce(&mut Output)) -> Done {
+        write(self.out);
+        Done(())
+    }
+
     /// Writes `len` attributes before the reply; `fill` writes their names and values alternately. RESP2 has no
     /// attributes.
     pub fn with_attributes(self, len: usize, fill: impl FnOnce(&mut Elements<'_>)) -> Self {
@@ -546,11 +552,6 @@ impl Pushes<'_> {
         let mut elements = Elements { out: self.out, resp: self.resp, due: len };
         fill(&mut elements);
         elements.end();
-    }
-
-    /// Where to write a whole message.
-    pub fn output(&mut self) -> &mut Output {
-        self.out
     }
 }
 

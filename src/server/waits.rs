@@ -1,10 +1,12 @@
 //! The waits of a connection whose command was not answered at once.
 
 use std::future::pending;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::connection::Connection;
 use super::worker::Worker;
 use crate::core::client::ClientRecord;
 use crate::core::error::Remains;
@@ -64,7 +66,7 @@ impl Drop for Unblock<'_> {
 }
 
 /// Waits, and returns what to reply.
-pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Finish {
+pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, unblock: Unblock<'_>) -> Finish {
     match wait {
         Wait::Synced { block, timeout } => {
             let over = async {
@@ -106,6 +108,12 @@ pub async fn finished(worker: &Worker, wait: Wait, unblock: Unblock<'_>) -> Fini
                 Ok(mut whole) => reply.prepared(&mut whole),
                 Err(_) => reply.error(&CommandError::Internal(Remains::Unknown)),
             })
+        }
+        Wait::Subscribing(mut work) => {
+            while connection.go_on(worker, &mut work) {
+                tokio::task::yield_now().await;
+            }
+            Finish::by(move |reply| if work.is_reset() { reply.simple("RESET") } else { reply.withheld() })
         }
         Wait::Keys(mut blocked) => {
             let answer = tokio::select! {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::format;
 use crate::core::args::{self, is};
 use crate::core::client::Client;
+use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
 use crate::core::waiting;
 use crate::core::{
     Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, Wait, Words, categories, flags,
@@ -179,9 +180,12 @@ static RESET: Command = Command {
 fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     call.client.end_transaction();
     call.client.unwatch(&call.server.keyspace);
-    call.client.unsubscribe_some(call.server, usize::MAX);
     call.server.end_monitoring(&call.client.record);
     call.client.reset(call.server.users.of_new_connection());
+    if call.client.unsubscribe_some(call.server, NAMES_PER_STEP) {
+        call.client.wait = Some(Wait::Subscribing(Subscribing::reset()));
+        return Ok(reply.withheld());
+    }
     Ok(reply.in_version(call.client.resp).simple("RESET"))
 }
 

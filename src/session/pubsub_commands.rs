@@ -2,10 +2,12 @@
 
 use crate::core::command::Handler::Session;
 use crate::core::message::Needs;
-use crate::core::subscriber::OwnBlock;
-use crate::core::{Arity, Command, CommandError, Flags, Handler, KeySpec, Keys, Outcome, SessionCall, flags, help};
-use crate::events::channels::{Kind, Name};
-use crate::resp::Reply;
+use crate::core::subscriber::{NAMES_PER_STEP, OwnBlock, Subscribing};
+use crate::core::{
+    Arity, Command, CommandError, Flags, Handler, KeySpec, Keys, Outcome, SessionCall, Wait, flags, help,
+};
+use crate::events::channels::Kind;
+use crate::resp::{Done, Reply};
 
 /// See the module.
 pub(super) static COMMANDS: &[&Command] =
@@ -49,22 +51,23 @@ static SSUBSCRIBE: Command = Command {
     ..SUBSCRIBE
 };
 
-fn subscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &[u8]) -> Outcome {
-    let (server, client) = (call.server, &mut *call.client);
-    if kind == Kind::Shard && client.in_exec {
+fn subscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &'static [u8]) -> Outcome {
+    if kind == Kind::Shard && call.client.in_exec {
         return Err(CommandError::Text("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client"));
     }
-    Ok(reply.pushes(|pushes| {
-        for name in call.args.from(1) {
-            client.subscribe(server, kind, name);
-            let count = client.told_count(kind);
-            pushes.push(3, |confirmation| {
-                confirmation.bulk(told);
-                confirmation.bulk(name);
-                confirmation.int(count as i64);
-            });
+    let names = call.args.from(1);
+    Ok(begin(call, reply, Subscribing::join(kind, names, told)))
+}
+
+/// Begins with the first names. The connection waits for the others, except in a transaction, which is done as a whole.
+pub(super) fn begin(call: &mut SessionCall<'_>, reply: Reply<'_>, mut work: Subscribing) -> Done {
+    let (server, client) = (call.server, &mut *call.client);
+    let limit = if client.in_exec { usize::MAX } else { NAMES_PER_STEP };
+    reply.pushed(|out| {
+        if work.step(client, server, limit, out) {
+            client.wait = Some(Wait::Subscribing(work));
         }
-    }))
+    })
 }
 
 static UNSUBSCRIBE: Command = Command {
@@ -96,40 +99,9 @@ static SUNSUBSCRIBE: Command = Command {
     ..UNSUBSCRIBE
 };
 
-fn unsubscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &[u8]) -> Outcome {
-    let (server, client) = (call.server, &mut *call.client);
-    let all: Vec<Name>;
-    let names: Vec<&[u8]> = match call.args.len() {
-        1 => {
-            all = client.subscriptions.of(kind).cloned().collect();
-            all.iter().map(|name| &**name).collect()
-        }
-        _ => call.args.from(1).collect(),
-    };
-    Ok(reply.pushes(|pushes| {
-        let mut counts = Vec::with_capacity(names.len());
-        for name in &names {
-            client.unsubscribe(server, kind, name);
-            counts.push(client.told_count(kind));
-        }
-        // What was published before comes before the confirmation.
-        client.catch_up(server, pushes.output());
-        if names.is_empty() {
-            let count = client.told_count(kind);
-            pushes.push(3, |confirmation| {
-                confirmation.bulk(told);
-                confirmation.null();
-                confirmation.int(count as i64);
-            });
-        }
-        for (name, count) in names.iter().zip(counts) {
-            pushes.push(3, |confirmation| {
-                confirmation.bulk(told);
-                confirmation.bulk(name);
-                confirmation.int(count as i64);
-            });
-        }
-    }))
+fn unsubscribe(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind, told: &'static [u8]) -> Outcome {
+    let names = call.args.from(1);
+    Ok(begin(call, reply, Subscribing::leave(kind, names, told)))
 }
 
 static PUBLISH: Command = Command {
@@ -278,4 +250,80 @@ fn pubsub_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "    Return the number of subscribers for the specified shard level channel(s)",
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::super::testing::Runner;
+
+    /// Subscribes by another connection, and publishes until its worker, which does not run, is congested.
+    fn congested(t: &mut Runner) {
+        let mut another = t.connection();
+        for number in 0..40 {
+            another.subscribe(&t.server, super::Kind::Pattern, format!("*{}", "c".repeat(number)).as_bytes());
+        }
+        let channel = "c".repeat(40);
+        while !t.server.mailboxes.is_congested() {
+            assert_eq!(t.run(&format!("PUBLISH {channel} text")), ":40 ");
+        }
+    }
+
+    #[test]
+    fn publishing_waits_for_a_congested_worker_and_nothing_else_does() {
+        let mut t = Runner::new();
+        congested(&mut t);
+        assert!(t.is_parked("PUBLISH c text") && t.is_parked("SPUBLISH c text"));
+        for line in ["MULTI", "SET k v"] {
+            t.run(line);
+        }
+        assert!(t.is_parked("PUBLISH c text"));
+        assert_eq!(t.run("GET k"), "+QUEUED ");
+        assert_eq!(t.run("EXEC"), "*2 +OK $1 v ");
+        assert_eq!(t.run("SUBSCRIBE a"), "*3 $9 subscribe $1 a :1 ");
+        assert_eq!(t.run("UNSUBSCRIBE"), "*3 $11 unsubscribe $1 a :0 ");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        while t.server.mailboxes.has_unread(0) {
+            runtime.block_on(t.server.mailboxes.receive(0, &mut VecDeque::new()));
+        }
+        assert_eq!(t.run("PUBLISH c text"), ":2 ");
+    }
+
+    #[test]
+    fn a_transaction_that_publishes_waits_as_a_whole() {
+        let mut t = Runner::new();
+        for line in ["MULTI", "SET k v", "PUBLISH c text"] {
+            t.run(line);
+        }
+        let mut other = t.connection();
+        std::mem::swap(&mut t.client, &mut other);
+        congested(&mut t);
+        std::mem::swap(&mut t.client, &mut other);
+        assert!(t.is_parked("EXEC"));
+        assert!(t.client.transaction.is_some(), "nothing has happened");
+    }
+
+    #[test]
+    fn a_subscriber_is_shown_as_one() {
+        let mut t = Runner::new();
+        let listed = |t: &mut Runner| t.run("CLIENT LIST");
+        t.run("HELLO 3");
+        assert!(listed(&mut t).contains(" flags=N ") && listed(&mut t).contains(" sub=0 psub=0 ssub=0 "));
+        for line in ["SUBSCRIBE a b", "PSUBSCRIBE p*", "SSUBSCRIBE s", "UNSUBSCRIBE b"] {
+            t.run(line);
+        }
+        let line = listed(&mut t);
+        assert!(line.contains(" flags=P ") && line.contains(" sub=1 psub=1 ssub=1 "), "{line}");
+        assert!(t.run("CLIENT LIST TYPE pubsub").contains("id=1 ") && t.run("CLIENT LIST TYPE normal").len() < 10);
+        assert!(t.run("INFO clients").contains("pubsub_clients:1 "));
+        let stats = t.run("INFO stats");
+        for field in ["pubsub_channels:1 ", "pubsub_patterns:1 ", "pubsubshard_channels:1 "] {
+            assert!(stats.contains(field), "{field}");
+        }
+        for line in ["UNSUBSCRIBE", "SUNSUBSCRIBE", "PUNSUBSCRIBE"] {
+            t.run(line);
+        }
+        assert!(listed(&mut t).contains(" flags=N ") && t.run("INFO clients").contains("pubsub_clients:0 "));
+    }
 }

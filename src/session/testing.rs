@@ -63,6 +63,12 @@ impl Runner {
         assert_eq!(ran, 2);
     }
 
+    /// Whether a command line is parked.
+    pub(super) fn is_parked(&mut self, line: &str) -> bool {
+        let (mut out, executor, client) = (Output::new(), &mut self.executor, &mut self.client);
+        with_args(&words(line), |args| executor.run(client, &[args], &mut out, PATIENCE).parked.is_some())
+    }
+
     /// Runs one command line and returns the reply with spaces for its line ends.
     pub(super) fn run(&mut self, line: &str) -> String {
         let mut out = Output::new();

@@ -31,6 +31,7 @@ use super::waits::{Unblock, finished};
 use super::worker::Worker;
 use crate::base::logging;
 use crate::core::client::ClientRecord;
+use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
 use crate::core::{Client, Server, Wait};
 use crate::exec::{PATIENCE, settle_reply_mode};
 use crate::keyspace::Busy;
@@ -55,9 +56,6 @@ pub const UNAUTHENTICATED_UNSENT_MAX_BYTES: usize = 1024;
 const UNAUTHENTICATED_QUERY_MAX_BYTES: u64 = 1 << 20;
 /// How much of its input is read at a time, in bytes.
 const UNAUTHENTICATED_READ_MAX_BYTES: usize = 4096;
-
-/// How many channels a connection that has ended leaves before others get their turn.
-const LEFT_PER_TURN: usize = 1000;
 
 /// A connection, shared by its task and the flusher.
 #[derive(Debug)]
@@ -370,6 +368,16 @@ impl Connection {
         }
     }
 
+    /// Goes on with a command about many subscriptions. Returns whether there is more to do.
+    pub(super) fn go_on(self: &Rc<Self>, worker: &Worker, work: &mut Subscribing) -> bool {
+        let more = {
+            let (mut client, mut outbox) = (self.client.borrow_mut(), self.outbox.borrow_mut());
+            work.step(&mut client, &worker.server, NAMES_PER_STEP, &mut outbox.output)
+        };
+        self.queue_replies(worker);
+        more && !self.state().is_over()
+    }
+
     /// Leaves some of its channels, because the connection has ended. Returns whether there are more.
     fn unsubscribe_some(&self, server: &Server, limit: usize) -> bool {
         self.client.try_borrow_mut().is_ok_and(|mut client| client.unsubscribe_some(server, limit))
@@ -513,7 +521,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
         worker.parking.leave(&connection);
         connection.execute_rest(&worker).await;
     }
-    while connection.unsubscribe_some(&worker.server, LEFT_PER_TURN) {
+    while connection.unsubscribe_some(&worker.server, NAMES_PER_STEP) {
         tokio::task::yield_now().await;
     }
 }
@@ -524,9 +532,10 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     connection.record.waits_for_time.store(wait.has_timeout(), Relaxed);
     connection.record.blocked.store(true, Relaxed);
     // Redis does these synchronously: the reply comes even if the client has finished sending.
-    let listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_));
+    let listening =
+        !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_));
     let finish = tokio::select! {
-        finish = finished(worker, wait, unblock) => Some(finish),
+        finish = finished(worker, connection, wait, unblock) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, listening, cx)) => None,
     };
     connection.record.blocked.store(false, Relaxed);
