@@ -203,7 +203,7 @@ impl Wait {
                 timeout.is_some()
             }
             Wait::Keys(blocked) => blocked.timeout.is_some(),
-            Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Shutdown(_) => false,
+            Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Shutdown(_) | Wait::Subscribing(_) => false,
         }
     }
 }

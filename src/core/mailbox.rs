@@ -98,6 +98,7 @@ impl Mail {
             + match self {
                 Mail::Publish(published) => published.message.bytes(),
                 Mail::Push { bytes, .. } => bytes.len(),
+                Mail::Shown { line, .. } => line.len(),
                 _ => 0,
             }
     }

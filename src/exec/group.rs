@@ -125,7 +125,7 @@ impl Executor {
                 }
                 continue;
             }
-            if !matches!(entry.command.handler, Handler::Data(_)) {
+            if changes_facts(entry.command) {
                 // It may look at what the others took: INFO, LATENCY HISTOGRAM, CONFIG RESETSTAT.
                 group.count_shared_time(&mut shared, (&plans, &calls[..at]), client);
             }

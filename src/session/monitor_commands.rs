@@ -46,7 +46,7 @@ mod tests {
     /// The lines that were posted since the last call, without their times.
     fn lines(t: &Runner) -> Vec<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let mut letters = Vec::new();
+        let mut letters = std::collections::VecDeque::new();
         t.server.mailboxes.post(0, Mail::Close { client: 0 });
         runtime.block_on(t.server.mailboxes.receive(0, &mut letters));
         let line = |letter| match letter {
