@@ -130,7 +130,8 @@ fn true_counts(threads: usize) {
                     while !over.load(Relaxed) {
                         client.send(&encode(&["PUBLISH", "news", "text"]).repeat(5)).expect("sent");
                         for _ in 0..5 {
-                            counted.fetch_add(reply::parse(&client.receive().expect("a count")).integer() as u64, Relaxed);
+                            counted
+                                .fetch_add(reply::parse(&client.receive().expect("a count")).integer() as u64, Relaxed);
                         }
                     }
                 })
@@ -195,10 +196,8 @@ fn every_counted_copy_arrives_on_four_workers() {
 
 #[test]
 fn a_subscriber_that_does_not_read_is_closed_and_holds_up_nobody() {
-    let server = Recipe::under_test()
-        .with("io-threads", "2")
-        .with("client-output-buffer-limit", "pubsub 4mb 0 0")
-        .start();
+    let server =
+        Recipe::under_test().with("io-threads", "2").with("client-output-buffer-limit", "pubsub 4mb 0 0").start();
     let mut publisher = server.client();
     let (mut slow, mut quick) = (server.client(), server.client());
     slow.ok("SUBSCRIBE news");
@@ -273,7 +272,8 @@ fn a_client_with_many_subscriptions_is_counted_and_evicted() {
     let taken = info(&mut watcher, "used_memory") - before;
     let line = watcher.ok(&format!("CLIENT LIST ID {id}")).string();
     assert!(line.contains(" flags=P ") && line.contains(" sub=0 psub=20000 ssub=0 "), "{line}");
-    let told: u64 = line.split(' ').find_map(|word| word.strip_prefix("tot-mem=")).expect("a field").parse().expect("bytes");
+    let told: u64 =
+        line.split(' ').find_map(|word| word.strip_prefix("tot-mem=")).expect("a field").parse().expect("bytes");
     assert!(told > taken / 2 && told < 2 * taken, "{told} bytes are told, {taken} are taken");
     assert_eq!(watcher.ok("PUBLISH user:777:name x").integer(), 1);
     assert_eq!(receive(&mut client)[1].string(), "user:777:*");
@@ -300,11 +300,8 @@ fn a_client_with_many_subscriptions_is_counted_and_evicted() {
 /// the same transaction.
 #[test]
 fn a_message_is_as_durable_as_the_write_that_it_tells_of() {
-    let mut server = Recipe::under_test()
-        .with("io-threads", "2")
-        .with("appendonly", "yes")
-        .with("appendfsync", "always")
-        .start();
+    let mut server =
+        Recipe::under_test().with("io-threads", "2").with("appendonly", "yes").with("appendfsync", "always").start();
     let (mut writer, mut listener) = (server.client(), server.client());
     listener.ok("SUBSCRIBE written");
     let mut commands = Vec::new();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::core::subscriber::Subscribing;
 use crate::core::stored_string::{StringRef, shareable};
+use crate::core::subscriber::Subscribing;
 use crate::core::table::CommandEntry;
 use crate::core::waiting::{Block, Blocked};
 use crate::core::{Client, CommandError, Db, Outcome, Server};

@@ -532,8 +532,7 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     connection.record.waits_for_time.store(wait.has_timeout(), Relaxed);
     connection.record.blocked.store(true, Relaxed);
     // Redis does these synchronously: the reply comes even if the client has finished sending.
-    let listening =
-        !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_));
+    let listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_));
     let finish = tokio::select! {
         finish = finished(worker, connection, wait, unblock) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, listening, cx)) => None,
