@@ -1,6 +1,5 @@
 //! Channels among many clients on several workers: one order for all, true counts, and nobody is held up.
 
-#[path = "support/mod.rs"]
 mod support;
 
 use std::collections::HashMap;
