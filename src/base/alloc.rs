@@ -45,6 +45,13 @@ pub fn used_memory() -> usize {
     usize::try_from(sum).unwrap_or(0)
 }
 
+/// The bytes that this thread has allocated less those that it has freed, whoever allocated them: to measure by two
+/// readings what the thread has freed between them. Of a thread without a slot of its own, others count, too.
+pub fn thread_bytes() -> isize {
+    count(0);
+    COUNTS[OWN_SLOT.with(Cell::get) & (SLOTS - 1)].0.load(Relaxed)
+}
+
 /// Samples [`used_memory`], remembers the highest sample, and returns this one.
 pub fn sample_peak() -> usize {
     let used = used_memory();
@@ -218,8 +225,7 @@ mod tests {
     /// These tests call the allocator directly, so they hold whether or not it is the global one. They measure only
     /// their own thread's slot, because other tests run at the same time.
     fn own_count() -> isize {
-        count(0);
-        COUNTS[OWN_SLOT.with(Cell::get)].0.load(Relaxed)
+        thread_bytes()
     }
 
     #[test]

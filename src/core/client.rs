@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::core::call::Wait;
 use crate::core::figures::{Figures, Look};
+use crate::core::memory::Claim;
 use crate::core::message::Needs;
 use crate::core::subscriber::OwnBlock;
 use crate::core::user::User;
@@ -384,6 +385,8 @@ pub struct Client {
     pub own_block: Option<OwnBlock>,
     /// What the commands that are executed just now have left to be done.
     pub deferred: Vec<Deferred>,
+    /// The room that its command needs below `maxmemory`, while that is much or is being made.
+    pub claim: Option<Claim>,
 }
 
 /// Work that may wait for the disk, for a lock above the gate, or for a thread that waits for the gate. A command
@@ -453,6 +456,7 @@ impl Client {
             shown: Vec::new(),
             own_block: None,
             deferred: Vec::new(),
+            claim: None,
         }
     }
 

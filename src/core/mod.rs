@@ -9,6 +9,7 @@
 //! - [`mailbox`]: how one thread reaches what belongs to another; [`message`]: a published message on its way.
 //! - [`subscriber`]: subscriptions of a connection.
 //! - [`key_events`]: what happened to keys, on its way to those who listen.
+//! - [`memory`]: what `maxmemory` is compared with.
 //! - [`waiting`]: commands that wait for a key.
 //! - [`figures`]: what the server tells of itself.
 
@@ -27,6 +28,7 @@ pub mod hotkeys;
 pub mod key_events;
 pub mod key_spec;
 pub mod mailbox;
+pub mod memory;
 pub mod message;
 pub mod server;
 pub mod stats;

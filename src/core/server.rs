@@ -1,9 +1,10 @@
 //! The server as commands see it: everything that all connections share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::base::alloc;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::logging;
 
@@ -14,6 +15,7 @@ use crate::core::commandlog::CommandLogs;
 use crate::core::hooks::{Hook, Hooks};
 use crate::core::hotkeys::Hotkeys;
 use crate::core::key_events::EventQueue;
+use crate::core::memory::MemoryState;
 use crate::core::message::{Message, Needs, Published};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
@@ -27,6 +29,10 @@ use crate::persist::Store;
 /// From this `slowlog-log-slower-than` on, in microseconds, quick commands go on sharing the time of their group: none
 /// of them takes so long.
 const SHARED_TIMES_US: i64 = 1000;
+
+/// What counts as the size of whole databases that are to be freed, whose values nobody adds up: more than any limit.
+/// Nothing is evicted while such a thing is freed.
+pub const UNCOUNTED_BYTES: u64 = 1 << 48;
 
 /// The most different codes that `INFO errorstats` distinguishes,
 const ERROR_CODES_MAX: usize = 128;
@@ -102,6 +108,8 @@ pub struct Server {
     pub shutdown: Shutdown,
     /// Frees large values without delaying a command.
     pub garbage: Garbage,
+    /// What `maxmemory` is compared with.
+    pub memory: Arc<MemoryState>,
 }
 
 /// The way to the thread that frees large values.
@@ -121,6 +129,8 @@ pub enum Reclaim {
         garbage: Box<dyn Send>,
         /// How many values of keys that is.
         values: u64,
+        /// An estimate of their size; see [`Released::pending_bytes`].
+        bytes: u64,
     },
     /// Give all unused memory back to the system.
     Purge,
@@ -133,11 +143,14 @@ pub struct Released {
     pub pending_values: AtomicU64,
     /// Values freed since the start or CONFIG RESETSTAT: `lazyfreed_objects`.
     pub freed_values: AtomicU64,
+    /// An estimate of the bytes that are not freed yet. Eviction does not remove keys for them.
+    pub pending_bytes: AtomicU64,
 }
 
 impl Released {
     /// Counts values that are freed.
-    pub fn count_freed(&self, values: u64) {
+    pub fn count_freed(&self, values: u64, bytes: u64) {
+        self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.pending_values.fetch_sub(values, Ordering::Relaxed);
         self.freed_values.fetch_add(values, Ordering::Relaxed);
     }
@@ -241,13 +254,14 @@ impl Server {
         }
     }
 
-    /// Drops something large, which holds this many values, on another thread.
-    pub fn reclaim(&self, garbage: Box<dyn Send>, values: u64) {
+    /// Drops something large, which holds this many values and about this many bytes, on another thread.
+    pub fn reclaim(&self, garbage: Box<dyn Send>, values: u64, bytes: u64) {
         let Garbage { to_reclaim, released } = &self.garbage;
         released.pending_values.fetch_add(values, Ordering::Relaxed);
+        released.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         // If that thread is gone, the garbage comes back in the error and is dropped here.
-        if to_reclaim.send(Reclaim::Drop { garbage, values }).is_err() {
-            released.count_freed(values);
+        if to_reclaim.send(Reclaim::Drop { garbage, values, bytes }).is_err() {
+            released.count_freed(values, bytes);
         }
     }
 
@@ -267,6 +281,19 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// The bytes that `maxmemory` bounds: all that are allocated, but for what is appended to the log and not written;
+    /// and those that commands have claimed.
+    pub fn counted_memory(&self) -> u64 {
+        let uncounted = self.store.journal().pending_bytes();
+        let used = alloc::used_memory().saturating_sub(uncounted) as u64;
+        used + self.memory.claimed_bytes()
+    }
+
+    /// Of these, the bytes that the freeing thread is about to free.
+    pub fn pending_memory(&self) -> u64 {
+        self.garbage.released.pending_bytes.load(Ordering::Relaxed)
     }
 
     /// The changes since the beginning of the last successful snapshot.
@@ -342,8 +369,8 @@ pub struct Saving {
     /// Whether the server is shutting down: a running snapshot is abandoned, and no new one begins. Set under the
     /// lock of `state`.
     pub ending: AtomicBool,
-    /// Bytes of keys evicted while a snapshot runs, which may hold them until it ends.
-    pub evicted_bytes: AtomicU64,
+    /// The shards that the snapshot that is being made still holds: the last ones, because it releases them in order.
+    pub held_shards: AtomicUsize,
 }
 
 impl Default for Saving {
@@ -362,7 +389,7 @@ impl Default for Saving {
             last_rewrite_seconds: AtomicI64::new(-1),
             last_try_ms: AtomicI64::new(0),
             ending: AtomicBool::new(false),
-            evicted_bytes: AtomicU64::new(0),
+            held_shards: AtomicUsize::new(0),
         }
     }
 }

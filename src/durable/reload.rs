@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::base::{clock, lock, logging};
 use crate::core::error::Remains;
-use crate::core::server::SavePurpose;
+use crate::core::server::{SavePurpose, UNCOUNTED_BYTES};
 use crate::core::{CommandError, Server};
 use crate::durable::pace::Pace;
 use crate::durable::{loading, saving};
@@ -91,7 +91,7 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     let keys: usize = server.keyspace.counts().filled().map(|(_, census)| census.keys).sum();
     // After the exchange, `loaded` holds the old keys.
     let removed: usize = loaded.counts().filled().map(|(_, census)| census.keys).sum();
-    server.reclaim(Box::new(loaded), removed as u64);
+    server.reclaim(Box::new(loaded), removed as u64, UNCOUNTED_BYTES);
     let seconds = (clock::monotonic_us() - started) as f64 / 1e6;
     logging::warning(format_args!("DB reloaded from the disk: {keys} keys in {seconds:.3} seconds"));
     Ok(())

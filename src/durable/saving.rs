@@ -174,6 +174,7 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
         let closed = closed?;
         let stopped = clock::monotonic_us();
         let frozen = server.keyspace.freeze(&closed);
+        server.saving.held_shards.store(SHARDS, Relaxed);
         let changes = server.saving.changes.load(Relaxed);
         take();
         let stopped_us = clock::monotonic_us() - stopped;
@@ -184,10 +185,12 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
         }
         Some((frozen, changes, stopped_us))
     });
+    let holding = Holding(server);
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
     let written = write(server, &mut frozen, &cut, may_be_given_up);
     // Dropped without counting as freed: no key was removed on its account.
     drop(frozen);
+    drop(holding);
     match written {
         Ok(finished) => {
             let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
@@ -199,6 +202,15 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
             store.abandon(cut);
             Err(error)
         }
+    }
+}
+
+/// A snapshot that may hold shards, until this is dropped.
+struct Holding<'a>(&'a Server);
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.0.saving.held_shards.store(0, Relaxed);
     }
 }
 
@@ -233,6 +245,7 @@ fn write(
         };
         writer.chunk(shard as u16, compress, fill).map_err(text)?;
         drop(frozen.release_shard(shard));
+        server.saving.held_shards.store(SHARDS - 1 - shard, Relaxed);
     }
     writer.finish().map_err(text)
 }

@@ -4,21 +4,14 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Plan;
-use super::data::append;
-use super::evict::{Choice, EvictDb};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
-use crate::base::config::EvictionPolicy;
-use crate::base::latency::Event;
-use crate::base::{alloc, logging, slot};
+use crate::base::{logging, slot};
 use crate::core::client::Client;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Hook, Step, flags};
 use crate::keyspace::Busy;
 use crate::resp::{Args, Output};
-
-/// How many keys one command may evict per step of `maxmemory-eviction-tenacity`.
-const EVICTED_PER_TENACITY: usize = 8;
 
 /// What a connection that watches all commands may not do, as in Redis, which has it be a kind of replica.
 const USES_KEYSPACE: Flags = flags::WRITE.or(flags::READONLY).or(flags::MAY_REPLICATE);
@@ -32,7 +25,7 @@ impl<'g> Group<'g> {
         &mut self,
         plan: Plan<'c>,
         args: Args<'_>,
-        client: &Client,
+        client: &mut Client,
     ) -> Result<&'c CommandEntry, CommandError>
     where
         'g: 'c,
@@ -61,7 +54,7 @@ impl<'g> Group<'g> {
         if flags.has(flags::PUBLISHES) && self.server.mailboxes.is_congested() {
             return Err(CommandError::Busy(Busy::Mail));
         }
-        self.check_memory(flags)?;
+        self.check_memory(flags, &entry.command.handler, args, client)?;
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
             self.server.check_disk()?;
             if self.lacks_replicas && flags.has(flags::WRITE) {
@@ -94,70 +87,10 @@ impl<'g> Group<'g> {
         }
     }
 
-    /// Makes room above `maxmemory`. If there is none, refuses commands that take memory.
-    #[inline]
-    fn check_memory(&mut self, flags: Flags) -> Result<(), CommandError> {
-        if self.maxmemory == 0 || alloc::used_memory() as u64 <= self.maxmemory {
-            return Ok(());
-        }
-        // Every executed command makes room, because replies take memory, too. Commands that need more are refused
-        // without it.
-        let made = self.make_room();
-        // In a transaction, too: queued commands are bounded like everything that a client sends before it is
-        // executed.
-        if flags.has(flags::DENYOOM) { made } else { Ok(()) }
-    }
-
     /// Whether `enable-debug-command` allows DEBUG to this connection.
     #[cold]
     pub(super) fn may_debug(&self, client: &Client) -> bool {
         self.server.config.settings().enable_debug_command.allows(client.record.is_local())
-    }
-
-    /// Evicts keys by the policy when memory is above `maxmemory`.
-    #[cold]
-    pub(super) fn make_room(&mut self) -> Result<(), CommandError> {
-        let server = self.server;
-        let settings = server.config.settings();
-        let choice = Choice { policy: settings.maxmemory_policy, samples: settings.maxmemory_samples };
-        if choice.policy == EvictionPolicy::NoEviction {
-            return Err(CommandError::OutOfMemory);
-        }
-        // Memory that a snapshot holds is freed when it ends. Without this, it would cost keys again and again.
-        let saving = &server.saving;
-        let in_snapshot = saving.state.lock().running.is_some();
-        if !in_snapshot {
-            saving.evicted_bytes.store(0, Relaxed);
-        }
-        let used = (alloc::used_memory() as u64).saturating_sub(saving.evicted_bytes.load(Relaxed));
-        let excess = used.saturating_sub(self.maxmemory);
-        if excess == 0 {
-            return Ok(());
-        }
-        let keys_max = match settings.maxmemory_eviction_tenacity {
-            100.. => usize::MAX,
-            tenacity => (tenacity as usize * EVICTED_PER_TENACITY).max(1),
-        };
-        let was_inside = self.inside.is_some();
-        self.enter().map_err(CommandError::Busy)?;
-        self.unit.begin(self.wants(), false);
-        let mut world =
-            EvictDb { keyspace: &server.keyspace, unit: self.unit, scratch: self.scratch, facts: self.facts };
-        let started = server.latency.start();
-        let evicted = self.evictor.evict(&mut world, choice, excess, keys_max, &mut |unit| {
-            append(server, self.worker, unit);
-        });
-        server.latency.end(Event::EvictionCycle, started);
-        if !was_inside {
-            self.inside = None;
-        }
-        self.tell();
-        self.serve_vanished();
-        self.stats.counters.evicted.add_alone(evicted.keys as u64);
-        if in_snapshot {
-            saving.evicted_bytes.fetch_add(evicted.bytes, Relaxed);
-        }
-        if evicted.keys == 0 { Err(CommandError::OutOfMemory) } else { Ok(()) }
     }
 
     /// Replies with an error to a command that does not run.

@@ -11,6 +11,7 @@ use crate::core::call::{HashedKey, HashedKeys};
 use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::key_events::Told;
+use crate::core::server::UNCOUNTED_BYTES;
 use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
 use crate::core::{Call, Command, CommandError, Hook, Outcome, Server, Unit, Wants, flags};
@@ -134,12 +135,13 @@ impl Group<'_> {
         if !self.unit.retired.is_empty() {
             let values = std::mem::take(&mut self.unit.retired);
             let count = values.len() as u64;
-            self.server.reclaim(Box::new(values), count);
+            let bytes = values.iter().map(|value| value.bytes() as u64).sum();
+            self.server.reclaim(Box::new(values), count, bytes);
         }
         if !self.unit.retired_directories.is_empty() {
             let directories = std::mem::take(&mut self.unit.retired_directories);
             let count = directories.iter().map(|directory| directory.len() as u64).sum();
-            self.server.reclaim(Box::new(directories), count);
+            self.server.reclaim(Box::new(directories), count, UNCOUNTED_BYTES);
         }
     }
 }

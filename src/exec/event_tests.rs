@@ -219,7 +219,7 @@ fn evicted_keys_are_told() {
     t.db = 3;
     t.run("SET k v");
     let choice = Choice { policy: EvictionPolicy::AllkeysRandom, samples: 5 };
-    assert_eq!(t.evict(choice, u64::MAX, 2).keys, 2);
+    assert_eq!(t.evict(choice, 2).keys, 2);
     let mut told = t.take_told();
     told.sort();
     assert_eq!(told, ["evicted k", "evicted k@3"]);

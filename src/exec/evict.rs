@@ -8,17 +8,20 @@
 //! - The caller is inside the gate and holds no shard. One shard is locked at a time, and none is
 //!   waited for.
 //! - Each removal reaches the log under the lock of its shard.
-//! - Eviction ends when the removed bytes are estimated to be enough. Memory that a snapshot or a segment still holds
-//!   must not cause the rest of the keyspace to be removed.
+//! - The room of a removed record goes back to the allocator at once, so that the caller can measure what is freed.
+//! - A large collection is freed by another thread, anything else here.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::config::{EvictionPolicy, NotifyFlags};
 use crate::base::random::Random;
 use crate::core::db::Facts;
 use crate::core::{Db, Scratch, Unit};
 use crate::keyspace::{Directory, EntryRef, Held, Keyspace, SHARDS};
+use crate::value::entry::Heap;
 
+/// After how many rounds the clock is read again.
+const ROUNDS_PER_READING: usize = 4;
 /// How many of the best candidates are kept from one round to the next.
 const POOL_MAX: usize = 16;
 
@@ -48,13 +51,22 @@ struct Candidate {
     key: Vec<u8>,
 }
 
+/// How far an eviction may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// When it ends; `None` means when it is done.
+    pub until: Option<Instant>,
+    /// Only keys of this many shards from the first on may go.
+    pub shards: usize,
+}
+
 /// The result of an eviction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted {
     /// Keys removed.
     pub keys: usize,
-    /// Their approximate size in bytes.
-    pub bytes: u64,
+    /// Whether the policy finds no more.
+    pub is_exhausted: bool,
 }
 
 impl Default for Evictor {
@@ -71,41 +83,57 @@ impl Evictor {
 }
 
 impl Evictor {
-    /// Removes keys of about `bytes` in total, at most `keys_max`, and fewer if the policy finds no more.
+    /// Removes one key after another until `is_enough` says so, the time is over, or the policy finds no more.
     ///
     /// `publish` is called under the lock of each removed key's shard. It carries the effects to the log.
     pub fn evict(
         &mut self,
         db: &mut EvictDb<'_>,
         choice: Choice,
-        bytes: u64,
-        keys_max: usize,
+        bounds: Bounds,
+        is_enough: &mut dyn FnMut(&Evicted) -> bool,
         publish: &mut dyn FnMut(&mut Unit),
     ) -> Evicted {
         let mut evicted = Evicted::default();
-        while evicted.bytes < bytes && evicted.keys < keys_max {
-            self.sample(db, choice);
-            let Some(best) = self.pool.pop() else { break };
-            if let Some(freed) = remove(db, &best, publish) {
-                evicted.keys += 1;
-                evicted.bytes += freed;
+        if bounds.shards < SHARDS {
+            // Candidates of other shards must not go.
+            self.pool.clear();
+        }
+        for round in 1_usize.. {
+            if is_enough(&evicted) {
+                break;
             }
+            if round.is_multiple_of(ROUNDS_PER_READING) && bounds.until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+            let all_were_free = self.sample(db, choice, bounds.shards);
+            let Some(best) = self.pool.pop() else {
+                evicted.is_exhausted = all_were_free;
+                break;
+            };
+            evicted.keys += usize::from(remove(db, &best, publish));
         }
         evicted
     }
 
-    /// Adds the keys of one round to the pool.
-    fn sample(&mut self, db: &EvictDb<'_>, choice: Choice) {
+    /// Adds the keys of one round to the pool. Returns whether no shard was busy.
+    fn sample(&mut self, db: &EvictDb<'_>, choice: Choice, shards: usize) -> bool {
         let is_random = matches!(choice.policy, EvictionPolicy::AllkeysRandom | EvictionPolicy::VolatileRandom);
         let wanted = if is_random { 1 } else { choice.samples };
         if is_random || self.policy != choice.policy {
             self.pool.clear();
             self.policy = choice.policy;
         }
-        let first = self.random.index(SHARDS);
-        let mut drawn = 0;
-        for step in 0..SHARDS {
-            let Some(shard) = db.keyspace.try_lock(((first + step) % SHARDS) as u16) else { continue };
+        if shards == 0 {
+            return true;
+        }
+        let first = self.random.index(shards);
+        let (mut drawn, mut all_were_free) = (0, true);
+        for step in 0..shards {
+            let Some(shard) = db.keyspace.try_lock(((first + step) % shards) as u16) else {
+                all_were_free = false;
+                continue;
+            };
             for (index, directory) in shard.databases() {
                 let Some(entry) = draw(directory, choice.policy, self.random.next_u64()) else { continue };
                 drawn += 1;
@@ -116,11 +144,11 @@ impl Evictor {
                 break;
             }
         }
+        all_were_free
     }
 }
 
 /// Eviction's view of the keyspace.
-#[derive(Debug)]
 pub struct EvictDb<'a> {
     /// All keys.
     pub keyspace: &'a Keyspace,
@@ -130,6 +158,14 @@ pub struct EvictDb<'a> {
     pub scratch: &'a mut Scratch,
     /// The time, and how access fields are read.
     pub facts: Facts,
+    /// Has another thread free what takes long.
+    pub reclaim: &'a dyn Fn(Heap),
+}
+
+impl std::fmt::Debug for EvictDb<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EvictDb").finish_non_exhaustive()
+    }
 }
 
 /// A random key that the policy may remove.
@@ -167,15 +203,15 @@ fn offer(pool: &mut Vec<Candidate>, score: u64, db: u32, key: &[u8]) {
     pool.insert(at, Candidate { score, db, key: key.to_vec() });
 }
 
-/// Removes a key if it still exists and its shard is free. Returns its approximate size in bytes.
-fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Unit)) -> Option<u64> {
+/// Removes a key if it still exists and its shard is free. Returns whether it did.
+fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&mut Unit)) -> bool {
     let key = world.keyspace.key(&victim.key);
-    let held = Held::try_one(world.keyspace, key.shard(), Duration::ZERO).ok()?;
+    let Ok(held) = Held::try_one(world.keyspace, key.shard(), Duration::ZERO) else { return false };
     world.unit.begin(world.unit.wants(), false);
     let mut db = Db::new(held, world.unit, world.scratch, victim.db, &world.facts);
-    let bytes = db.peek(key).map(|entry| entry.memory() as u64);
     let before = db.changes();
-    if db.remove(key) {
+    let removed = db.remove(key);
+    if removed {
         // No client made this change, so it is not counted.
         db.count_as(before, 0);
         db.note_vanished(key);
@@ -183,10 +219,18 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
         db.record(key).delete();
     }
     publish(db.unit());
+    if let Some(directory) = db.held().shard(key.shard()).directory_unshared(victim.db) {
+        directory.compact(key.hash);
+    }
     drop(db);
-    // Freed here and not on another thread, because memory is short now.
-    world.unit.retired.clear();
-    bytes
+    for heap in world.unit.retired.drain(..) {
+        match heap {
+            // One block, which is freed here, because memory is short now.
+            Heap::Str(_) | Heap::Raw(_) | Heap::Packed(..) => drop(heap),
+            many_blocks => (world.reclaim)(many_blocks),
+        }
+    }
+    removed
 }
 
 #[cfg(test)]
@@ -201,7 +245,7 @@ mod tests {
 
     /// Evicts `keys` keys and returns the names that remain.
     fn left(t: &mut Runner, policy: EvictionPolicy, keys: usize) -> Vec<String> {
-        let evicted = t.evict(choice(policy), u64::MAX, keys);
+        let evicted = t.evict(choice(policy), keys);
         assert!(evicted.keys <= keys);
         t.assert_replay_equals_live();
         let mut names: Vec<_> =
@@ -253,19 +297,55 @@ mod tests {
     fn ttl_removes_first_what_expires_first() {
         let mut t = Runner::new();
         (0..16).for_each(|number| drop(t.run(&format!("SET k:{number:02} v EX {}", 1000 + number))));
-        let evicted = t.evict(Choice { policy: EvictionPolicy::VolatileTtl, samples: 1000 }, u64::MAX, 15);
+        let evicted = t.evict(Choice { policy: EvictionPolicy::VolatileTtl, samples: 1000 }, 15);
         assert_eq!(evicted.keys, 15);
         assert_eq!(t.run("KEYS *"), "*1 $4 k:15 ");
     }
 
     #[test]
-    fn it_ends_when_enough_is_freed_or_nothing_is_left() {
+    fn it_ends_when_it_is_enough_or_nothing_is_left() {
         let mut t = Runner::new();
         (0..100).for_each(|number| drop(t.run(&format!("SET k:{number} {}", "v".repeat(1000)))));
-        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), 10_000, usize::MAX);
-        assert!((9..=10).contains(&evicted.keys), "{evicted:?}");
-        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), u64::MAX, usize::MAX);
-        assert!((90..=91).contains(&evicted.keys), "{evicted:?}");
-        assert_eq!(t.evict(choice(EvictionPolicy::AllkeysRandom), 1, 1), Evicted::default());
+        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), 10);
+        assert_eq!(evicted, Evicted { keys: 10, is_exhausted: false });
+        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), usize::MAX);
+        assert_eq!(evicted, Evicted { keys: 90, is_exhausted: true });
+        let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), 1);
+        assert_eq!(evicted, Evicted { keys: 0, is_exhausted: true });
+    }
+
+    #[test]
+    fn a_time_that_is_over_ends_it_after_a_few_keys() {
+        let mut t = Runner::new();
+        (0..100).for_each(|number| drop(t.run(&format!("SET k:{number} v"))));
+        let bounds = Bounds { until: Some(Instant::now()), shards: SHARDS };
+        let evicted = t.evict_within(choice(EvictionPolicy::AllkeysRandom), bounds, usize::MAX);
+        assert_eq!(evicted, Evicted { keys: ROUNDS_PER_READING - 1, is_exhausted: false });
+    }
+
+    #[test]
+    fn keys_of_other_shards_stay() {
+        let mut t = Runner::new();
+        (0..2000).for_each(|number| drop(t.run(&format!("SET k:{number} v"))));
+        let some = Bounds { until: None, shards: 100 };
+        let inside = |t: &Runner| {
+            let keys = dump(t.keyspace());
+            keys.iter().filter(|(_, key, ..)| t.keyspace().key(key).shard() < 100).count()
+        };
+        let before = inside(&t);
+        assert!(before > 0);
+        let evicted = t.evict_within(choice(EvictionPolicy::AllkeysLru), some, usize::MAX);
+        assert_eq!(evicted, Evicted { keys: before, is_exhausted: true });
+        assert_eq!((inside(&t), dump(t.keyspace()).len()), (0, 2000 - before));
+    }
+
+    #[test]
+    fn what_is_removed_is_given_back_at_once() {
+        let mut t = Runner::new();
+        (0..20_000).for_each(|number| drop(t.run(&format!("SET k:{number} {}", "v".repeat(50)))));
+        let before = t.keyspace().memory();
+        t.evict(choice(EvictionPolicy::AllkeysRandom), 2000);
+        let freed = before - t.keyspace().memory();
+        assert!(freed > before / 15, "a tenth of the keys has freed {freed} of {before} bytes");
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Group<'a> {
     pub(super) evictor: &'a mut Evictor,
     pub(super) facts: Facts,
     pub(super) maxmemory: u64,
+    /// What commands of this group may still bring before they look at the memory in use.
+    pub(super) room: u64,
     pub(super) hooks: HookSet,
     /// What monitors are to be shown of the running transaction.
     pub(super) lines: Vec<u8>,
@@ -160,6 +162,9 @@ impl Executor {
             }
         }
         group.inside = None;
+        if client.claim.is_some() && parked != Some(Busy::Memory) {
+            client.claim = None;
+        }
         group.count_shared_time(&mut shared, (&plans, &calls[..executed]), client);
         group.account(executed as u64, client);
         all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
@@ -178,6 +183,7 @@ impl Executor {
             evictor,
             facts,
             maxmemory: settings.maxmemory,
+            room: 0,
             hooks: server.hooks.load(),
             lines: Vec::new(),
             has_shown_exec: false,
@@ -284,7 +290,7 @@ impl Group<'_> {
         let settings = self.server.config.settings();
         let limits = limits_of(&settings, self.server.keyspace.seed());
         self.facts = facts_now(&settings, limits, client);
-        self.maxmemory = settings.maxmemory;
+        (self.maxmemory, self.room) = (settings.maxmemory, 0);
         self.hooks = self.server.hooks.load();
         self.bars = Bars::of(&settings);
         self.latency_tracking = settings.latency_tracking;

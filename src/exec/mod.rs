@@ -10,7 +10,8 @@
 //! |---|---|
 //! | fetch ahead what the group will touch | `ahead.rs` |
 //! | execute a group in turn | `group.rs` |
-//! | may this command run now? | `check.rs`, and eviction in `evict.rs` |
+//! | may this command run now? | `check.rs` |
+//! | is there room below `maxmemory`? | `room.rs`; which keys go for it: `evict.rs` |
 //! | lock, run, log, unlock | `data.rs`; the short path of reads in `reads.rs`; how a handler ends in `handler.rs` |
 //! | MULTI and EXEC | `transaction.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
@@ -61,6 +62,7 @@ mod reads;
 mod replay;
 #[cfg(test)]
 mod rollback_tests;
+mod room;
 mod serving;
 pub mod sweep;
 #[cfg(test)]
@@ -176,6 +178,7 @@ impl Executor {
             Busy::Workers => self.server.gate.have_passed(&self.closing),
             Busy::Shard(shard) => self.server.keyspace.is_free(shard),
             Busy::Mail => !self.server.mailboxes.is_congested(),
+            Busy::Memory => true,
         }
     }
 

@@ -13,11 +13,11 @@ use crate::core::key_events::Event;
 use crate::core::unit::Savepoint;
 use crate::core::{Call, Handler, Table, Unit, Wants, flags};
 use crate::exec::data::{find_keys, hold_alone};
-use crate::exec::evict::{Choice, EvictDb, Evicted};
+use crate::exec::evict::{Bounds, Choice, EvictDb, Evicted};
 use crate::exec::handler::run_handler;
-use crate::keyspace::Census;
 use crate::keyspace::Keyspace;
 use crate::keyspace::access::{AccessClock, Lfu};
+use crate::keyspace::{Census, SHARDS};
 use crate::persist::record::{Effect, EncodedVerb, Items};
 use crate::persist::verbs::{Code, Verb};
 use crate::resp::{Args, Output, Reply, Resp, Span};
@@ -222,15 +222,21 @@ impl Runner {
         )
     }
 
-    /// Evicts as the executor does.
-    pub fn evict(&mut self, choice: Choice, bytes: u64, keys_max: usize) -> Evicted {
+    /// Evicts at most this many keys, as the executor does.
+    pub fn evict(&mut self, choice: Choice, keys_max: usize) -> Evicted {
+        self.evict_within(choice, Bounds { until: None, shards: SHARDS }, keys_max)
+    }
+
+    /// The same within bounds.
+    pub fn evict_within(&mut self, choice: Choice, bounds: Bounds, keys_max: usize) -> Evicted {
         self.unit.begin(self.wants, false);
         let facts = self.facts();
         let Runner { keyspace, unit, scratch, logged, events, .. } = self;
-        let mut world = EvictDb { keyspace, unit, scratch, facts };
+        let mut world = EvictDb { keyspace, unit, scratch, facts, reclaim: &drop };
         // The choices of a test are always the same; otherwise its assertions would depend on chance.
         let mut evictor = Evictor::new(Random::from_seed(11));
-        evictor.evict(&mut world, choice, bytes, keys_max, &mut |unit| {
+        let mut is_enough = |evicted: &Evicted| evicted.keys >= keys_max;
+        evictor.evict(&mut world, choice, bounds, &mut is_enough, &mut |unit| {
             keep(unit, logged);
             events.extend(unit.take_events());
         })

@@ -20,6 +20,8 @@ pub enum Busy {
     Shard(u16),
     /// No lock: a worker has too many messages to deliver.
     Mail,
+    /// No lock: room below `maxmemory`, which is being made.
+    Memory,
 }
 
 /// Work for when the lock of a shard is free.

@@ -121,10 +121,6 @@ constants! {
     "stats", "Sweeps stop by the number of keys, not by time." {
         "expired_time_cap_reached_count" = "0",
     }
-    "stats", "The time above maxmemory is not measured." {
-        "total_eviction_exceeded_time" = "0",
-        "current_eviction_exceeded_time" = "0",
-    }
     "stats", "Nothing forks the process." {
         "latest_fork_usec" = "0",
         "total_forks" = "0",

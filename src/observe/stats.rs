@@ -30,7 +30,9 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.counter("expire_cycle_cpu_milliseconds", sum(|c| c.expire_cycle_us.get()) / 1000);
     out.counter("evicted_keys", sum(|c| c.evicted.get()));
     out.counter("evicted_clients", counters.evicted_clients.get());
-    out.constants(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
+    let (above_ms, now_above_ms) = look.server.memory.above_ms();
+    out.counter("total_eviction_exceeded_time", above_ms);
+    out.gauge("current_eviction_exceeded_time", now_above_ms);
     out.counter("keyspace_hits", sum(|c| c.hits.get()));
     out.counter("keyspace_misses", sum(|c| c.misses.get()));
     let kinds =

@@ -120,6 +120,16 @@ impl<'a> Args<'a> {
         extent + HEADERS_MAX * (self.spans.len() as u64 + 1) >= bytes
     }
 
+    /// How many bytes lie between the beginning of the first argument and the end of the last: about their sum.
+    #[inline]
+    pub fn extent(&self) -> usize {
+        match self.spans {
+            [first, .., last] => (last.start + last.len).saturating_sub(first.start),
+            [only] => only.len,
+            [] => 0,
+        }
+    }
+
     /// The arguments from `first` on as a command of their own.
     pub fn skip(&self, first: usize) -> Args<'a> {
         Args { buffer: self.buffer, spans: &self.spans[first.min(self.spans.len())..] }

@@ -225,9 +225,9 @@ fn reclaim(orders: &Receiver<Reclaim>, released: &Released) {
     let mut purged = Instant::now();
     loop {
         match orders.recv_timeout(PURGE_PERIOD) {
-            Ok(Reclaim::Drop { garbage, values }) => {
+            Ok(Reclaim::Drop { garbage, values, bytes }) => {
                 drop(garbage);
-                released.count_freed(values);
+                released.count_freed(values, bytes);
             }
             Ok(Reclaim::Purge) => alloc::purge(true),
             Err(RecvTimeoutError::Timeout) => {}
@@ -291,6 +291,7 @@ pub fn recover_from(
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
+        memory: Default::default(),
         listen_anew: Default::default(),
         active_expiry_off: Default::default(),
         blocking: Default::default(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::connection::{self, Connection};
@@ -33,6 +33,9 @@ pub const READ_MAX_BYTES: usize = 64 * 1024;
 const SWEEP_PERIOD: Duration = Duration::from_millis(50);
 /// How many expired keys are removed at once, before connections get their turn again.
 const SWEEP_KEYS: usize = 200;
+/// How often a worker looks whether memory is above `maxmemory`, and while there is no limit.
+const EVICTION_PERIOD: Duration = Duration::from_millis(10);
+const UNLIMITED_PERIOD: Duration = Duration::from_millis(100);
 /// How often a worker takes back its own memory that other threads have freed, and how long it pauses between two
 /// steps of that.
 const TIDY_PERIOD: Duration = Duration::from_millis(50);
@@ -62,6 +65,8 @@ pub struct Worker {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// What it collects in a turn of the event loop.
     pub turn: Turn,
+    /// Asks for eviction before its time.
+    pub eviction_wanted: Notify,
     /// Connections whose next command waits for a lock.
     pub parking: Parking,
     /// The progress of the log: changes whenever `synced` advances, or the log fails or heals.
@@ -102,6 +107,7 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
         index,
         read_buffer: RefCell::new(vec![0; READ_MAX_BYTES].into_boxed_slice()),
         turn: Turn::default(),
+        eviction_wanted: Notify::new(),
         parking: Parking::default(),
         log_progress,
         connections: RefCell::default(),
@@ -110,6 +116,7 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", turn::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "parking", parking::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "eviction", evict));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "relocation", relocate));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
@@ -207,6 +214,26 @@ async fn sweep(worker: Rc<Worker>) {
             }
             if !more {
                 break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Evicts keys while memory is above `maxmemory`, a little at a time.
+async fn evict(worker: Rc<Worker>) {
+    loop {
+        let is_limited = worker.server.config.settings().maxmemory > 0;
+        let period = if is_limited { EVICTION_PERIOD } else { UNLIMITED_PERIOD };
+        // It wakes earlier if a connection receives much. In time it wakes anyway.
+        let _ = tokio::time::timeout(period, worker.eviction_wanted.notified()).await;
+        loop {
+            let more = worker.executor.borrow_mut().evict_step();
+            if !more {
+                break;
+            }
+            if let Err(error) = worker.server.store.log().flush() {
+                logging::debug(format_args!("The removal of evicted keys is not logged: {error}"));
             }
             tokio::task::yield_now().await;
         }

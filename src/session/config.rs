@@ -240,6 +240,7 @@ static RESETSTAT: Command = Command {
 fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let server = call.server;
     server.counters.reset();
+    server.memory.reset();
     for worker in &server.workers {
         worker.counters.reset();
         worker.commands.iter().for_each(|command| command.reset());

@@ -137,6 +137,7 @@ fn server(lines: &str) -> Server {
         table,
         errors: Default::default(),
         saving: server::Saving::default(),
+        memory: Default::default(),
         active_expiry_off: Default::default(),
         listen_anew: Default::default(),
         blocking: Default::default(),

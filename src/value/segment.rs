@@ -694,6 +694,17 @@ impl Segment {
         }
     }
 
+    /// Gives back what holes take, if that makes the allocation smaller and no frozen view shares it. Eviction wants
+    /// each removal to count at once.
+    pub(super) fn compact(&mut self) {
+        if self.header().garbage > 0 && self.is_unique() {
+            let shape = Shape::new(self.len(), self.live_bytes(), 0);
+            if shape.capacity < self.capacity() {
+                self.rebuild(0, 0);
+            }
+        }
+    }
+
     /// Sets or clears a record's expiry.
     pub(super) fn set_expiry(&mut self, slot: usize, expiry: Option<u64>) {
         let had = self.entry(slot).expiry().is_some();

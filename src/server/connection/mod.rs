@@ -29,7 +29,7 @@ use tokio::io::ReadBuf;
 use super::client_eviction;
 use super::waits::{Unblock, finished};
 use super::worker::Worker;
-use crate::base::logging;
+use crate::base::{alloc, logging};
 use crate::core::client::ClientRecord;
 use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
 use crate::core::{Client, Server, Wait};
@@ -56,6 +56,8 @@ pub const UNAUTHENTICATED_UNSENT_MAX_BYTES: usize = 1024;
 const UNAUTHENTICATED_QUERY_MAX_BYTES: u64 = 1 << 20;
 /// How much of its input is read at a time, in bytes.
 const UNAUTHENTICATED_READ_MAX_BYTES: usize = 4096;
+/// From this size on, what a connection has received makes the worker evict before its time, in bytes.
+const EVICTING_MIN_BYTES: u64 = 16 * 1024;
 
 /// A connection, shared by its task and the flusher.
 #[derive(Debug)]
@@ -354,7 +356,13 @@ impl Connection {
             return;
         }
         worker.server.clients.recent_input.note(waiting, self.record.active_ms.load(Relaxed));
-        let mut limit = worker.executor.borrow().settings().client_query_buffer_limit;
+        let (mut limit, maxmemory) = {
+            let executor = worker.executor.borrow();
+            (executor.settings().client_query_buffer_limit, executor.settings().maxmemory)
+        };
+        if waiting >= EVICTING_MIN_BYTES && maxmemory > 0 && alloc::used_memory() as u64 > maxmemory {
+            worker.eviction_wanted.notify_one();
+        }
         if self.is_unauthenticated() {
             limit = limit.min(UNAUTHENTICATED_QUERY_MAX_BYTES);
         }

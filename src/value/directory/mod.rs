@@ -326,6 +326,12 @@ impl Directory {
         Some(Displaced { expiry: old.own, heap })
     }
 
+    /// Gives back what removed records have left unused in the segment of a hash, unless a frozen view shares it.
+    pub fn compact(&mut self, hash: u64) {
+        let at = self.index(hash);
+        self.segments[at].compact();
+    }
+
     /// Removes every key whose hash has this bit, which must not be one that chooses a segment, and returns those
     /// keys in a directory of their own.
     pub fn split_off(&mut self, bit: u64) -> Directory {
