@@ -9,7 +9,7 @@
 //! | [`value`] | what a key can hold: strings, collections, and the copy-on-write map that keys live in |
 //! | [`keyspace`] | databases, shards, locks, expiry, the frozen view |
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
-//! | [`events`] | registers of what clients listen to: channels, patterns, monitors |
+//! | [`events`] | registers of what clients listen to: channels, patterns, cached keys, monitors |
 //! | [`core`] | what commands are made of: declaration, table, call, errors; the server's and a connection's state |
 //! | [`command`] | the families of data commands |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |

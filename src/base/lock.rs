@@ -56,6 +56,10 @@ pub enum Rank {
     Channels,
     /// The patterns with their subscribers.
     Patterns,
+    /// The connections that track keys.
+    Trackers,
+    /// The tracked keys with their readers, in stripes by their number.
+    Tracked,
     /// The register of monitors, in whose order commands are shown.
     Monitors,
     /// Short registers that lead to no other lock: clients, errors, labels, subscribers, mailboxes.

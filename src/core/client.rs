@@ -19,6 +19,7 @@ use crate::core::subscriber::OwnBlock;
 use crate::core::user::User;
 use crate::core::{CommandError, Flags, Outcome, Server};
 use crate::events::channels::Subscriptions;
+use crate::events::invalidation::Caching;
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::reply::Mark;
 use crate::resp::request::OwnedArgs;
@@ -113,6 +114,10 @@ pub struct ClientRecord {
     pub queued_bytes: AtomicU64,
     /// Its [`ClientClass`].
     pub class: AtomicU8,
+    /// How it tracks keys, as [`crate::events::invalidation::letters`]; 0 if it does not.
+    pub tracking: AtomicU8,
+    /// The connection to which its invalidations are redirected; 0 for none.
+    pub redirect: AtomicU64,
     /// What the client says about itself.
     pub labels: Mutex<Labels>,
 }
@@ -322,7 +327,7 @@ impl Clients {
         out.bytes("client_recent_max_input_buffer", self.recent_input.highest(now_ms));
         out.bytes("client_recent_max_output_buffer", self.recent_output.highest(now_ms));
         out.gauge("blocked_clients", count(|c| c.blocked.load(Ordering::Relaxed)));
-        out.constants(&["tracking_clients"]);
+        out.gauge("tracking_clients", look.server.tracking.count_trackers());
         out.gauge("pubsub_clients", count(|c| c.class() == ClientClass::Pubsub));
         out.gauge("watching_clients", count(|c| c.watching.load(Ordering::Relaxed) > 0));
         out.gauge("clients_in_timeout_table", count(|c| c.waits_for_time.load(Ordering::Relaxed)));
@@ -383,6 +388,8 @@ pub struct Client {
     pub shown: Vec<Needs>,
     /// The block of its running transaction, once that has published something.
     pub own_block: Option<OwnBlock>,
+    /// How it tracks keys that it may have cached, if it does.
+    pub caching: Option<Box<Caching>>,
     /// What the commands that are executed just now have left to be done.
     pub deferred: Vec<Deferred>,
     /// The room that its command needs below `maxmemory`, while that is much or is being made.
@@ -455,6 +462,7 @@ impl Client {
             late: Output::new(),
             shown: Vec::new(),
             own_block: None,
+            caching: None,
             deferred: Vec::new(),
             claim: None,
         }

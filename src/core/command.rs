@@ -240,6 +240,8 @@ pub mod flags {
     pub const PUSHES: Flags = Flags(1 << 22);
     /// Allowed to a subscriber in RESP2.
     pub const LISTENING: Flags = Flags(1 << 23);
+    /// What CLIENT CACHING has said stays said behind its subcommands.
+    pub const KEEPS_CACHING: Flags = Flags(1 << 20);
     /// Runs alone, behind the closed gate, and may change any key.
     pub const GATE: Flags = Flags(1 << 24);
     /// Receives a frozen view of the keyspace.

@@ -382,6 +382,9 @@ impl<'a> Db<'a> {
     /// Marks a key as changed for transactions that WATCH it, for when [`Db::edit_unwatched`] has changed more than
     /// expected.
     pub fn note_watched(&mut self, key: Key<'_>) {
+        if self.held.keyspace().is_observed() {
+            self.unit.note_touched(key);
+        }
         let shard = self.held.shard(key.shard());
         if shard.watched.is_any() {
             raise_version(self.unit, shard, self.index, key);
@@ -398,6 +401,7 @@ impl<'a> Db<'a> {
         let (limits, access) = (&self.facts.limits, self.facts.access.fresh());
         let index = self.index;
         self.unit.note_changed();
+        let is_observed = self.held.keyspace().is_observed();
         let shard = self.held.shard(key.shard());
         let directory = shard.values_mut(index);
         let elements_expire = match directory.elementwise_len() {
@@ -416,8 +420,13 @@ impl<'a> Db<'a> {
         if changes == 0 {
             return Ok(result);
         }
-        if (!self.unwatched || matches!(finished, Finished::Empty)) && shard.watched.is_any() {
-            raise_version(self.unit, shard, index, key);
+        if !self.unwatched || matches!(finished, Finished::Empty) {
+            if is_observed {
+                self.unit.note_touched(key);
+            }
+            if shard.watched.is_any() {
+                raise_version(self.unit, shard, index, key);
+            }
         }
         self.unit.dirty += changes;
         let mut directory = shard.directory_mut(index);
@@ -517,6 +526,9 @@ impl<'a> Db<'a> {
     fn changing_shard(&mut self, key: Key<'_>) -> &mut Shard {
         self.unit.dirty += 1;
         self.unit.note_changed();
+        if self.held.keyspace().is_observed() {
+            self.unit.note_touched(key);
+        }
         let shard = self.held.shard(key.shard());
         if shard.watched.is_any() {
             raise_version(self.unit, shard, self.index, key);
@@ -642,8 +654,9 @@ impl<'a> Db<'a> {
         self.unit.note_event(Event { class, wanted, name, db: self.index, key: key.bytes.into(), fields });
     }
 
-    /// Notes that a key is gone that no command has removed, if there are waiters for it.
+    /// Notes that a key is gone that no command has removed, for those who wait for it or have cached it.
     pub fn note_vanished(&mut self, key: Key<'_>) {
+        self.unit.note_by_nobody();
         let waiters = &self.held.shard(key.shard()).waiters;
         if !waiters.is_empty() && waiters.any(self.index, key.bytes) {
             self.unit.vanished.push((self.index, key.bytes.into()));
@@ -666,6 +679,7 @@ impl<'a> Db<'a> {
         self.unit.set_undoable(undoable);
         let removed = removed.unwrap_or_default();
         if !removed.is_empty() {
+            self.unit.note_by_nobody();
             self.scratch.expired_fields += removed.len() as u64;
             self.record(key).hash_delete(removed.iter().map(|field| &field[..]));
             self.notify_fields("hexpired", key, removed.iter().map(|field| &field[..]));

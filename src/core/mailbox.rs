@@ -4,7 +4,7 @@
 //! acceptor ── Connection ──┐
 //! any thread ── Push ──────┼──▶ the worker's queue ── one wake ──▶ the worker works off all letters in one go
 //! any thread ── Publish ───┤
-//! any thread ── Shown ─────┤
+//! any thread ── Shown, Invalidate … ┤
 //! any thread ── Close ─────┘
 //! ```
 //!
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use crate::base::lock::Mutex;
 use crate::core::client::ClientRecord;
 use crate::core::message::Published;
+use crate::events::invalidation::{Invalidation, Redirected};
 
 /// A mailbox with more undelivered copies of messages than this, or more bytes of them, is congested.
 const CONGESTED_COPIES: usize = 32 * 1024;
@@ -67,6 +68,29 @@ pub enum Mail {
     /// The block of a transaction is known, for which messages wait: see
     /// [`LaterBlock`](crate::core::message::LaterBlock).
     Settled,
+    /// Tells clients that keys have changed which they may have cached.
+    Invalidate {
+        /// Their ids.
+        clients: Box<[u64]>,
+        /// Which keys.
+        it: Invalidation,
+    },
+    /// Tells all clients of the worker that track keys.
+    InvalidateAll {
+        /// The id of a connection that is told otherwise.
+        except: u64,
+        /// What they are told.
+        it: Invalidation,
+    },
+    /// An invalidation for the client to which it is redirected.
+    Redirected(Box<Redirected>),
+    /// The client to which it is redirected is gone.
+    RedirectMissed {
+        /// The connection that tracks.
+        client: u64,
+        /// The connection that is gone.
+        to: u64,
+    },
     /// Shows a monitor commands.
     Shown {
         /// The connection's id. One that is gone, or watches no more, is shown nothing.

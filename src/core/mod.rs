@@ -10,10 +10,12 @@
 //! - [`subscriber`]: subscriptions of a connection.
 //! - [`key_events`]: what happened to keys, on its way to those who listen.
 //! - [`memory`]: what `maxmemory` is compared with.
+//! - [`caching`]: how a connection is told of changed keys.
 //! - [`waiting`]: commands that wait for a key.
 //! - [`figures`]: what the server tells of itself.
 
 pub mod args;
+pub mod caching;
 pub mod call;
 pub mod client;
 pub mod cluster;

@@ -23,6 +23,7 @@ use crate::core::waiting::Blocking;
 use crate::core::{Cluster, CommandError, Mail, Mailboxes, Table};
 use crate::events::channels::{Channels, Kind};
 use crate::events::monitors::{Monitor, Monitors};
+use crate::events::tracking::Tracking;
 use crate::keyspace::{Gate, Keyspace};
 use crate::persist::Store;
 
@@ -82,6 +83,8 @@ pub struct Server {
     pub listen_anew: OnceLock<ListenAnew>,
     /// Commands that wait for a key.
     pub blocking: Blocking,
+    /// Who may have cached which keys.
+    pub tracking: Tracking,
     /// The connections that watch all commands.
     pub monitors: Monitors,
     /// What happened to keys, and is not told yet.
@@ -167,6 +170,7 @@ impl Server {
     pub fn follow(&self, settings: &Settings) {
         self.users.set_default_password(&settings.requirepass);
         self.hooks.set(Hook::Access, !settings.requirepass.is_empty());
+        self.tracking.set_keys_max(usize::try_from(settings.tracking_table_max_keys).unwrap_or(usize::MAX));
         let slower_than_us = settings.slowlog_log_slower_than_us;
         let times_each = (0..SHARED_TIMES_US).contains(&slower_than_us) && settings.slowlog_max_len > 0;
         self.hooks.set(Hook::Slowlog, times_each);

@@ -16,6 +16,7 @@ use crate::core::client::{Client, ClientClass};
 use crate::core::message::{LaterBlock, Needs};
 use crate::core::{Mail, Server};
 use crate::events::channels::{Kind, Name};
+use crate::events::invalidation::Invalidation;
 use crate::resp::{Output, Reply, Resp};
 
 /// How many names are subscribed to, or left, before other connections get their turn.
@@ -78,11 +79,11 @@ impl Client {
         !self.subscriptions.is_empty()
     }
 
-    /// Catches up if it is a subscriber: before its commands, and after each, so that messages that it has sent to
-    /// itself come right behind the reply.
+    /// Catches up if it is a subscriber, tracks keys or watches all commands: before its commands, and after each, so
+    /// that messages that it has sent to itself come right behind the reply.
     #[inline]
     pub fn hear(&mut self, server: &Server, out: &mut Output) {
-        if self.is_subscriber() {
+        if self.is_subscriber() || self.caching.is_some() || self.record.monitor.load(Relaxed) {
             self.catch_up(server, out);
         }
         if !self.late.is_empty() {
@@ -96,18 +97,48 @@ impl Client {
         if !server.mailboxes.has_unread(worker) {
             return;
         }
+        let (is_subscriber, is_monitor) = (self.is_subscriber(), self.record.monitor.load(Relaxed));
+        let mut stale: Vec<Invalidation> = Vec::new();
+        let mut missed: Vec<u64> = Vec::new();
         let shown = &mut self.shown;
-        let out = if self.in_exec { &mut self.late } else { out };
+        let late = if self.in_exec { &mut self.late } else { &mut *out };
         self.mail_seen = server.mailboxes.look(worker, self.mail_seen, |letter| match letter {
-            Mail::Publish(published) if published.write_all(client, resp, out) => {
+            Mail::Publish(published) if published.write_all(client, resp, late) => {
                 shown.push(published.message.needs.clone());
             }
             Mail::Push { client: to, bytes, block } if *to == client => {
-                out.raw(bytes);
+                late.raw(bytes);
                 shown.push(Needs::Block(*block));
             }
+            Mail::Shown { client: to, line, block } if *to == client && is_monitor => {
+                late.raw(line);
+                shown.push(Needs::Block(*block));
+            }
+            Mail::Redirected(redirected) if redirected.to == client => {
+                if redirected.write(resp, is_subscriber, late) {
+                    shown.push(Needs::Block(redirected.block));
+                }
+            }
+            Mail::Invalidate { clients, it } if clients.contains(&client) => stale.push(it.clone()),
+            Mail::InvalidateAll { except, it } if *except != client => stale.push(it.clone()),
+            Mail::RedirectMissed { client: to, to: gone } if *to == client => missed.push(*gone),
             _ => {}
         });
+        // Telling another connection posts letters, which must wait until the queue is free.
+        let mut told = Output::new();
+        for it in stale {
+            if self.invalidate(server, &it, &mut told) {
+                self.shown.push(Needs::Block(it.block));
+            }
+        }
+        for gone in missed {
+            self.miss_redirect(gone, &mut told);
+        }
+        if self.in_exec {
+            self.late.append(&mut told);
+        } else {
+            out.append(&mut told);
+        }
     }
 }
 

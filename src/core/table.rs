@@ -49,6 +49,8 @@ pub struct CommandEntry {
     /// Whether it takes about the same short time for any arguments, so that a group of such commands need not be
     /// timed individually.
     pub is_quick: bool,
+    /// Whether what CLIENT CACHING has said stays said behind it.
+    pub keeps_caching: bool,
     /// Whether it only reads one key, in a short time, so that it takes the short path.
     pub is_plain_read: bool,
     /// See [`crate::core::key_spec::Keys::only`].
@@ -79,7 +81,9 @@ impl Table {
             table.len += 1;
             for &sub in command.subcommands() {
                 let full_name = format!("{name}|{}", sub.name.to_ascii_lowercase());
-                entry.subcommands.push(CommandEntry::new(sub, full_name, table.len));
+                let keeps_caching = command.flags.has(flags::KEEPS_CACHING);
+                let sub = CommandEntry { keeps_caching, ..CommandEntry::new(sub, full_name, table.len) };
+                entry.subcommands.push(sub);
                 table.len += 1;
             }
             if let Handler::Words(groups) = command.handler {
@@ -224,6 +228,7 @@ impl CommandEntry {
             index,
             is_quick,
             is_plain_read,
+            keeps_caching: false,
             only_key,
             subcommands: Vec::new(),
             words: Vec::new(),

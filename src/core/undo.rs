@@ -178,6 +178,9 @@ impl Db<'_> {
         self.unit.note_changed();
         self.unit.undo.forget_names();
         let (keyspace, now, remembers) = (self.keyspace(), self.facts.now, self.unit.remembers());
+        if keyspace.is_observed() {
+            self.unit.note_all_touched();
+        }
         for number in 0..SHARDS as u16 {
             let shard = self.held.shard(number);
             let filled: SmallVec<[u32; 16]> = shard.databases().map(|(db, _)| db).filter(|&db| chosen(db)).collect();

@@ -26,7 +26,8 @@
 use crate::base::config::NotifyFlags;
 use crate::core::key_events::Event;
 use crate::core::undo::UndoLog;
-use crate::keyspace::Directory;
+use crate::events::invalidation::Untold;
+use crate::keyspace::{Directory, Key};
 use crate::value::entry::Heap;
 
 /// How much room for records is kept for the next unit.
@@ -51,8 +52,25 @@ pub struct Savepoint {
     pub(super) events: usize,
     pub(super) undo: usize,
     pub(super) vanished: usize,
+    pub(super) touched: usize,
     pub(super) dirty: u64,
     changed: bool,
+}
+
+/// What has changed, for those who may have cached it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// A key.
+    Key {
+        /// The key.
+        key: Box<[u8]>,
+        /// Its hash.
+        hash: u64,
+        /// Whether a command has changed it; otherwise it has expired or was evicted.
+        by_command: bool,
+    },
+    /// All keys.
+    All,
 }
 
 /// An effect on several shards, or on all, among the records of a unit.
@@ -93,6 +111,10 @@ pub struct Unit {
     events: Vec<Event>,
     /// Whether events were posted that are not told yet.
     pub posted: bool,
+    /// What has changed, while anybody wants to know.
+    touched: Vec<Touched>,
+    /// Whom to tell of earlier changes. It outlasts the unit.
+    pub untold: Untold,
     /// Large values to be freed elsewhere.
     pub retired: Vec<Heap>,
     /// Whole directories to be freed elsewhere: flushed databases.
@@ -216,6 +238,7 @@ impl Unit {
             events: self.events.len(),
             undo: self.undo.len(),
             vanished: self.vanished.len(),
+            touched: self.touched.len(),
             dirty: self.dirty,
             changed: self.has_changed(),
         }
@@ -247,6 +270,7 @@ impl Unit {
             at <= to.events || (keeps_misses && event.class == NotifyFlags::KEY_MISS)
         });
         self.vanished.truncate(to.vanished);
+        self.touched.truncate(to.touched);
         self.dirty = to.dirty;
         self.changed_before = to.changed;
         self.start = to;
@@ -343,6 +367,38 @@ impl Unit {
     #[inline]
     pub fn records(&mut self) -> (&mut Vec<u8>, &mut Vec<Barrier>) {
         (&mut self.records, &mut self.barriers)
+    }
+
+    /// Notes that a key has changed.
+    #[cold]
+    pub(super) fn note_touched(&mut self, key: Key<'_>) {
+        let is_last = |touched: &Touched| matches!(touched, Touched::Key { key: last, .. } if **last == *key.bytes);
+        if !self.touched.last().is_some_and(is_last) {
+            self.touched.push(Touched::Key { key: key.bytes.into(), hash: key.hash, by_command: true });
+        }
+    }
+
+    /// Notes that the last change was not made by a command.
+    pub(super) fn note_by_nobody(&mut self) {
+        if let Some(Touched::Key { by_command, .. }) = self.touched.last_mut() {
+            *by_command = false;
+        }
+    }
+
+    /// Notes that all keys have changed.
+    pub(super) fn note_all_touched(&mut self) {
+        self.touched.push(Touched::All);
+    }
+
+    /// Whether anything has changed that somebody may have cached.
+    #[inline]
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// What has changed, in order.
+    pub fn take_touched(&mut self) -> Vec<Touched> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Notes an event.

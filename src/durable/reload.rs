@@ -87,6 +87,9 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
         add_missing(&server.keyspace, &loaded);
     }
     exchange(server, &loaded, &closed);
+    // As in Redis, which empties its databases first.
+    server.tracking.clear();
+    server.invalidate_all(0, server.store.journal().position());
     drop(closed);
     let keys: usize = server.keyspace.counts().filled().map(|(_, census)| census.keys).sum();
     // After the exchange, `loaded` holds the old keys.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::changes::{gather, limit_tracking, remember};
 use super::group::Group;
 use super::handler::run_handler;
 use super::monitor;
@@ -73,11 +74,18 @@ impl Group<'_> {
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
-            let block = append(server, worker, call.db.unit());
+            let block = append(server, worker, call.db.unit(), client.record.id);
             // The removal of an expired key is not a write of this connection.
             if call.db.unit().has_changed() {
                 client.last_write_block = block;
             }
+        }
+        if client.in_exec && call.db.unit().has_touched() {
+            gather(server, call.db.unit(), client.record.id);
+        }
+        let remembers = command.flags.has(flags::READONLY) && client.remembers_reads();
+        if remembers {
+            remember(server, call.keys(), client);
         }
         if self.hooks.has(Hook::Monitor) {
             monitor::note(&mut self.lines, command, args, client, &outcome);
@@ -89,6 +97,9 @@ impl Group<'_> {
             register(server, &mut call, block, client);
         }
         drop(call);
+        if remembers {
+            limit_tracking(server);
+        }
         self.retire();
         if !client.in_exec {
             self.tell();
@@ -181,10 +192,11 @@ pub(super) fn events_of(settings: &Settings) -> NotifyFlags {
     settings.notify_keyspace_events.effective()
 }
 
-/// Hands the records of a unit to the log, all inside one block, and posts its events. Returns the number of that
-/// block, or of the last one if there are no records. The caller holds the shards' locks.
+/// Commits a unit: hands its records to the log, all inside one block, posts its events, and finds out whom to tell of
+/// its changes, which the connection `by` has made, or nobody if that is 0. Returns the number of that block, or of the
+/// last one if there are no records. The caller holds the shards' locks.
 #[inline]
-pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
+pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit, by: u64) -> u64 {
     let journal = server.store.journal();
     if unit.has_records() {
         let (records, barriers) = unit.records();
@@ -200,6 +212,10 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit) -> u64 {
     let block = journal.position();
     if unit.has_events() {
         post(server, unit, block);
+    }
+    if unit.has_touched() || !unit.untold.is_empty() {
+        gather(server, unit, by);
+        unit.untold.block = block;
     }
     block
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Executor;
 use super::ahead::plan;
+use super::changes::{tell_reader, tell_readers};
 use super::data::events_of;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
@@ -113,7 +114,7 @@ impl Executor {
                 group.queue(entry, args, client, out);
                 continue;
             }
-            if entry.is_plain_read && client.reply_mode == ReplyMode::On && !group.hooks.sees_each_command() {
+            if entry.is_plain_read && group.may_read_plainly(client) {
                 let end = at + alike(&plans[at..], entry);
                 let (times, busy) = group.reads(entry, &calls[at..end], &keys[at..end], client, out);
                 executed = at + times;
@@ -157,14 +158,12 @@ impl Executor {
                 // It may have changed the facts for the commands behind it: CONFIG SET, CLIENT NO-TOUCH.
                 group.renew_facts(client);
             }
+            client.end_caching(entry.keeps_caching);
             if client.wait.is_some() || client.closing {
                 break;
             }
         }
-        group.inside = None;
-        if client.claim.is_some() && parked != Some(Busy::Memory) {
-            client.claim = None;
-        }
+        group.leave(parked, client);
         group.count_shared_time(&mut shared, (&plans, &calls[..executed]), client);
         group.account(executed as u64, client);
         all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
@@ -247,7 +246,33 @@ impl Group<'_> {
         }
         let is_pushed = entry.command.flags.has(flags::PUSHES);
         settle_reply_mode(client, if is_pushed { out.mark() } else { mark }, out);
+        if !client.in_exec && !self.unit.untold.changes.is_empty() {
+            tell_reader(self.server, &mut self.unit.untold, client, out);
+        }
         Ok(())
+    }
+
+    /// Leaves the gate at the end of a group, and what the group has taken for itself.
+    fn leave(&mut self, parked: Option<Busy>, client: &mut Client) {
+        self.inside = None;
+        self.tell_readers();
+        if client.claim.is_some() && parked != Some(Busy::Memory) {
+            client.claim = None;
+        }
+    }
+
+    /// Tells those who have cached what has changed, at the end of a group.
+    #[inline]
+    pub(super) fn tell_readers(&mut self) {
+        if !self.unit.untold.is_empty() {
+            tell_readers(self.server, &mut self.unit.untold);
+        }
+    }
+
+    /// Whether plain reads take their short path.
+    #[inline]
+    fn may_read_plainly(&self, client: &Client) -> bool {
+        client.reply_mode == ReplyMode::On && !self.hooks.sees_each_command() && !client.has_said_caching()
     }
 
     /// Shows monitors a command that is no data command.

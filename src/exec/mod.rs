@@ -16,6 +16,7 @@
 //! | MULTI and EXEC | `transaction.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
+//! | who has cached what has changed | `changes.rs` |
 //! | what monitors see | `monitor.rs` |
 //! | was it slow or large? | `noting.rs` |
 //! | active expiry | `sweep.rs` |
@@ -47,6 +48,7 @@ use crate::resp::request::Progress;
 use crate::resp::{self, Request};
 
 mod ahead;
+mod changes;
 mod check;
 mod data;
 mod deferred;
@@ -201,7 +203,7 @@ impl Executor {
         let step = server.gate.workers();
         let shards = (*worker..crate::keyspace::SHARDS).step_by(step).map(|shard| shard as u16);
         let more = crate::exec::sweep::sweep(&server.keyspace, unit, scratch, facts, shards, budget, &mut |unit| {
-            append(server, *worker, unit);
+            append(server, *worker, unit, 0);
         });
         drop(inside);
         let took = started.elapsed();
@@ -212,6 +214,7 @@ impl Executor {
         group.serve_vanished();
         group.retire();
         group.add_up();
+        group.tell_readers();
         more
     }
 
@@ -219,7 +222,9 @@ impl Executor {
     fn serve_left_over(&mut self) {
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
         let facts = facts_of(&self.settings, limits, clock::now_ms());
-        self.group(facts, Duration::ZERO).0.serve_vanished();
+        let (mut group, ..) = self.group(facts, Duration::ZERO);
+        group.serve_vanished();
+        group.tell_readers();
     }
 
     /// Moves some blocks out of sparse slabs, in this worker's part of the shards. Returns whether that completed a

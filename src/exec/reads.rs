@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use smallvec::SmallVec;
 
 use super::Plan;
+use super::changes::{limit_tracking, remember};
 use super::data::append;
 use super::group::Group;
 use super::handler::{fail, failure};
@@ -46,6 +47,7 @@ impl Group<'_> {
         if let Err(busy) = self.enter() {
             return (0, Some(busy));
         }
+        let remembers = client.remembers_reads();
         let (mut times, mut parked) = (0, None);
         let bars = self.bars;
         // Each large call with the size of its reply.
@@ -67,9 +69,13 @@ impl Group<'_> {
                 Ok(Err(error)) => Some(failure(Ok(error), &mut call)),
                 Err(panic) => Some(failure(Err(panic), &mut call)),
             };
-            if call.db.unit().has_records() || call.db.unit().has_events() {
-                append(server, worker, call.db.unit());
+            let unit = call.db.unit();
+            if unit.has_records() || unit.has_events() || unit.has_touched() {
+                append(server, worker, call.db.unit(), 0);
                 call.db.unit().begin(wants, false);
+            }
+            if remembers {
+                remember(server, call.keys(), client);
             }
             if let Some(error) = error {
                 fail(server, counters, &error, mark, out);
@@ -82,6 +88,9 @@ impl Group<'_> {
         drop(call);
         for (at, reply_bytes) in large {
             self.log_size(entry, calls[at], reply_bytes, &client.record);
+        }
+        if remembers {
+            limit_tracking(server);
         }
         self.retire();
         self.tell();

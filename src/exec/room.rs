@@ -217,7 +217,7 @@ impl Group<'_> {
         let bounds = Bounds { until, shards: target.shards };
         let started = server.latency.start();
         let evicted = self.evictor.evict(&mut world, choice, bounds, &mut |_| is_enough(freed()), &mut |unit| {
-            append(server, worker, unit);
+            append(server, worker, unit, 0);
         });
         server.latency.end(Event::EvictionCycle, started);
         self.stats.counters.evicted.add_alone(evicted.keys as u64);
@@ -255,6 +255,7 @@ impl Executor {
         group.serve_vanished();
         group.retire();
         group.add_up();
+        group.tell_readers();
         evicted.keys > 0
     }
 }

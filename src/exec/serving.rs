@@ -148,7 +148,7 @@ impl Group<'_> {
         let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts);
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
-        let block = append(server, self.worker, call.db.unit());
+        let block = append(server, self.worker, call.db.unit(), waiter.client);
         let block = call.db.unit().has_changed().then_some(block);
         let waits_on = call.block.is_some();
         drop(call);

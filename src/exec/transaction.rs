@@ -106,7 +106,7 @@ impl<'a> Group<'a> {
         self.unit.begin(self.wants(), false);
         let mut db = Db::new(held, self.unit, self.scratch, db, &self.facts);
         let exists = db.exists(key);
-        append(self.server, self.worker, db.unit());
+        append(self.server, self.worker, db.unit(), 0);
         exists
     }
 
@@ -218,7 +218,7 @@ impl<'a> Group<'a> {
             }
         }
         client.in_exec = false;
-        let block = append(self.server, self.worker, self.unit);
+        let block = append(self.server, self.worker, self.unit, client.record.id);
         if self.unit.has_changed() {
             client.last_write_block = block;
         }

@@ -25,7 +25,7 @@ pub mod waiters;
 pub mod watch;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::base::lock::{Mutex, MutexGuard, Rank};
@@ -71,6 +71,8 @@ pub struct Keyspace {
     shared: triomphe::Arc<Shared>,
     databases: u32,
     slots: Box<[Slot]>,
+    /// Whether changed keys are noted, for those who have cached them. Read under the lock of the key's shard.
+    observed: AtomicBool,
     /// Work that waits for a shard to be free.
     later: Mutex<Vec<busy::Later>>,
 }
@@ -126,7 +128,7 @@ impl Keyspace {
             shard: Mutex::indexed(Rank::Shard, shard as u32, Shard::new(shared.clone())),
         };
         let slots = (0..SHARDS).map(slot).collect();
-        Keyspace { seed, shared, databases, slots, later: Mutex::default() }
+        Keyspace { seed, shared, databases, slots, observed: AtomicBool::new(false), later: Mutex::default() }
     }
 
     /// Leaves only so many of its databases, the others of which are empty.
@@ -137,6 +139,18 @@ impl Keyspace {
     /// The number of databases.
     pub fn databases(&self) -> u32 {
         self.databases
+    }
+
+    /// Sets whether changed keys are noted. It holds for every change of a key that comes behind a later lock of its
+    /// shard by the caller.
+    pub fn observe(&self, on: bool) {
+        self.observed.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether changed keys are noted.
+    #[inline]
+    pub fn is_observed(&self) -> bool {
+        self.observed.load(Ordering::Relaxed)
     }
 
     /// The hash seed that places keys.

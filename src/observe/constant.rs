@@ -31,9 +31,6 @@ constants! {
     "clients", "A cluster has no other node here." {
         "cluster_connections" = "0",
     }
-    "clients", "Client-side caching is not built yet." {
-        "tracking_clients" = "0",
-    }
     "clients", "Each connection that waits has its own timer; there is no table." {
         "clients_in_timeout_table" = "0",
     }
@@ -134,11 +131,6 @@ constants! {
         "active_defrag_key_hits" = "0",
         "active_defrag_key_misses" = "0",
         "current_active_defrag_time" = "0",
-    }
-    "stats", "Client-side caching is not built yet." {
-        "tracking_total_keys" = "0",
-        "tracking_total_items" = "0",
-        "tracking_total_prefixes" = "0",
     }
     "stats", "Neither a master nor a log sends commands." {
         "unexpected_error_replies" = "0",

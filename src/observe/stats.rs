@@ -44,8 +44,12 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.constants(&["migrate_cached_sockets", "slave_expires_tracked_keys", "active_defrag_hits"]);
     out.constants(&["active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
     out.counter("total_active_defrag_time", sum(|c| c.relocation_us.get()) / 1000);
-    out.constants(&["current_active_defrag_time", "tracking_total_keys"]);
-    out.constants(&["tracking_total_items", "tracking_total_prefixes", "unexpected_error_replies"]);
+    out.constants(&["current_active_defrag_time"]);
+    let tracking = &look.server.tracking;
+    out.gauge("tracking_total_keys", tracking.count_keys());
+    out.gauge("tracking_total_items", tracking.count_items());
+    out.gauge("tracking_total_prefixes", tracking.count_prefixes());
+    out.constants(&["unexpected_error_replies"]);
     out.counter("total_error_replies", counters.error_replies.get());
     out.constants(&["dump_payload_sanitizations"]);
     out.counter("total_reads_processed", sum(|c| c.reads.get()));

@@ -298,6 +298,7 @@ pub fn recover_from(
         channels: Default::default(),
         monitors: Default::default(),
         key_events: Default::default(),
+        tracking: Default::default(),
         mailboxes: Mailboxes::new(workers),
         started_ms: clock::now_ms(),
         run_id: random::run_id(),

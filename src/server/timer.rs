@@ -14,6 +14,8 @@ use crate::durable::saving;
 const PERIOD: Duration = Duration::from_millis(100);
 /// After a failed snapshot the next attempt waits this long.
 const RETRY_MS: i64 = 5000;
+/// How many tracked keys are dropped at a time, if there are too many.
+const TRACKED_DROPPED_MAX: usize = 10_000;
 /// Samples behind the rates of INFO.
 const SAMPLES: usize = 16;
 
@@ -62,6 +64,7 @@ pub async fn run(server: Arc<Server>) {
         watch_snapshots(&server);
         client_eviction::run_if_needed(&server);
         server.hotkeys.tick(clock::now_ms(), Instant::now(), &server.hooks);
+        server.limit_tracking(TRACKED_DROPPED_MAX);
     }
 }
 

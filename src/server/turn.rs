@@ -28,8 +28,10 @@ use super::connection::state::State;
 use super::connection::{Connection, UNAUTHENTICATED_UNSENT_MAX_BYTES, UNSENT_MAX_BYTES};
 use super::worker::Worker;
 use crate::base::logging;
+use crate::core::Client;
 use crate::core::client::ReplyMode;
 use crate::core::message::Needs;
+use crate::events::invalidation::Invalidation;
 use crate::exec::{GROUP_MAX, Ran};
 use crate::persist::FsyncPolicy;
 use crate::resp::request::Progress;
@@ -399,6 +401,41 @@ impl Connection {
         match needs {
             Needs::Block(block) => self.hold(worker, *block, []),
             Needs::Later(_) => self.hold(worker, 0, [needs.clone()]),
+        }
+    }
+}
+
+impl Connection {
+    /// Tells it that keys have changed, if it still wants to know.
+    pub fn invalidate(self: &Rc<Self>, worker: &Worker, number: u64, it: &Invalidation) {
+        self.write(worker, number, it.block, |client, out| client.invalidate(&worker.server, it, out));
+    }
+
+    /// Has `write` write something behind the earlier output, which leaves once this block of the log is safe. `write`
+    /// returns whether it did. `number` is that of the letter that asks for it, as in [`Connection::push`].
+    pub fn write(
+        self: &Rc<Self>,
+        worker: &Worker,
+        number: u64,
+        block: u64,
+        write: impl FnOnce(&mut Client, &mut Output) -> bool,
+    ) {
+        if self.state().is_over() || self.state() == State::Closing {
+            return;
+        }
+        let has_written = {
+            let mut client = self.client.borrow_mut();
+            if number < client.mail_seen {
+                return;
+            }
+            let mut outbox = self.outbox.borrow_mut();
+            if outbox.output.capacity() == 0 && outbox.output.is_empty() {
+                outbox.output = worker.turn.take_output();
+            }
+            write(&mut client, &mut outbox.output)
+        };
+        if has_written {
+            self.hold(worker, block, []);
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::core::Server;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::{Accepted, Mail};
 use crate::core::message::{Needs, Published};
+use crate::events::invalidation::Redirected;
 use crate::exec::Executor;
 use crate::resp::{Output, Resp};
 use crate::server::socket::Stream;
@@ -86,6 +87,7 @@ impl Worker {
         connection.unwatch(&self.server);
         connection.unsubscribe(&self.server);
         self.server.end_monitoring(&connection.record);
+        self.server.end_tracking(&connection.record);
         self.connections.borrow_mut().remove(&id);
         self.server.clients.remove(&connection.record);
     }
@@ -153,10 +155,25 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
         }
         Mail::Publish(published) => deliver(worker, number, &published),
         Mail::Settled => worker.turn.want(),
+        Mail::Invalidate { clients, it } => {
+            for client in clients.iter().filter_map(|client| worker.connection(*client)) {
+                client.invalidate(worker, number, &it);
+            }
+        }
+        Mail::InvalidateAll { except, it } => {
+            let is_told = |c: &&Rc<Connection>| c.record.id != except && c.record.tracking.load(Relaxed) != 0;
+            let clients: Vec<_> = worker.connections.borrow().values().filter(is_told).cloned().collect();
+            clients.iter().for_each(|client| client.invalidate(worker, number, &it));
+        }
+        Mail::Redirected(redirected) => redirect(worker, number, &redirected),
+        Mail::RedirectMissed { client, to } => {
+            if let Some(connection) = worker.connection(client) {
+                connection.write(worker, number, 0, |client, out| client.miss_redirect(to, out));
+            }
+        }
         Mail::Shown { client, line, block } => {
             if let Some(connection) = worker.connection(client).filter(|c| c.record.monitor.load(Relaxed)) {
-                // A subscriber that reads letters by itself passes these over.
-                connection.push(worker, u64::MAX, &Needs::Block(block), |_, out| out.raw(&line));
+                connection.push(worker, number, &Needs::Block(block), |_, out| out.raw(&line));
             }
         }
         Mail::Close { client } => {
@@ -164,6 +181,16 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
                 connection.close();
             }
         }
+    }
+}
+
+/// Writes an invalidation to the connection to which it is redirected.
+fn redirect(worker: &Rc<Worker>, number: u64, redirected: &Redirected) {
+    let Redirected { to, from, block, .. } = *redirected;
+    match worker.connection(to).filter(|connection| !connection.state().is_over()) {
+        Some(connection) => connection
+            .write(worker, number, block, |client, out| redirected.write(client.resp, client.is_subscriber(), out)),
+        None => worker.server.mailboxes.post(from.worker, Mail::RedirectMissed { client: from.client, to }),
     }
 }
 

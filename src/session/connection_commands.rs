@@ -181,6 +181,7 @@ fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     call.client.end_transaction();
     call.client.unwatch(&call.server.keyspace);
     call.server.end_monitoring(&call.client.record);
+    call.client.track_nothing(call.server);
     call.client.reset(call.server.users.of_new_connection());
     if call.client.unsubscribe_some(call.server, NAMES_PER_STEP) {
         call.client.wait = Some(Wait::Subscribing(Subscribing::reset()));

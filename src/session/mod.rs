@@ -24,6 +24,7 @@ mod replication_commands;
 mod slowlog_commands;
 pub mod syntax;
 pub mod title;
+mod tracking_commands;
 mod transaction_commands;
 
 use crate::core::{Command, Table};

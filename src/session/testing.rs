@@ -144,6 +144,7 @@ fn server(lines: &str) -> Server {
         channels: Default::default(),
         monitors: Default::default(),
         key_events: Default::default(),
+        tracking: Default::default(),
         mailboxes: crate::core::Mailboxes::new(1),
         started_ms: clock::now_ms(),
         run_id: "0".repeat(40),

@@ -188,6 +188,8 @@ directives! {
         "maxmemory-eviction-tenacity" => maxmemory_eviction_tenacity: u32 = int("10", 0, 100);
         /// Close the largest clients when all take more than this (bytes, or percent of maxmemory); 0 means no limit.
         "maxmemory-clients" => maxmemory_clients: ClientsLimit = of(Kind::MemoryOrPercent, "0");
+        /// How many keys are remembered for those who have cached them; 0: any number.
+        "tracking-table-max-keys" => tracking_table_max_keys: u64 = int("1000000", 0, i64::MAX);
         /// How slowly the counter of accesses grows.
         "lfu-log-factor" => lfu_log_factor: u32 = int("10", 0, INT_MAX);
         /// Minutes after which the counter of accesses is decreased.

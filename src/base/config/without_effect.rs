@@ -121,12 +121,10 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         /// The channels that a new user may use.
         "acl-pubsub-default" = choice("resetchannels", &["allchannels", "resetchannels"]);
     }
-    "Scripts and client-side caching are not built yet." {
+    "Scripts are not built yet." {
         /// Milliseconds after which a running script is called busy.
         "busy-reply-threshold" = int("5000", 0, i64::MAX).alias("lua-time-limit");
         "lua-enable-insecure-api" = bool("no").fixed();
-        /// Keys remembered for client-side caching; 0: no limit.
-        "tracking-table-max-keys" = int("1000000", 0, i64::MAX);
     }
     "Redis' own files are neither imported nor exported yet." {
         /// Write the time into exported append-only files.

@@ -32,7 +32,8 @@ use super::worker::Worker;
 use crate::base::{alloc, logging};
 use crate::core::client::ClientRecord;
 use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
-use crate::core::{Client, Server, Wait};
+use crate::core::{BlockedOn, Client, Server, Wait};
+use crate::events::invalidation::{Invalidation, Reason, StaleKey};
 use crate::exec::{PATIENCE, settle_reply_mode};
 use crate::keyspace::Busy;
 use crate::resp::Reply;
@@ -534,6 +535,15 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
     }
 }
 
+/// The keys of a waiting XREAD of a connection that tracks what it reads. They are declared stale behind the reply: a
+/// change of them may have been told while the reply was on its way here.
+fn read_keys(client: &Client, wait: &Wait) -> Option<Arc<[StaleKey]>> {
+    let Wait::Keys(blocked) = wait else { return None };
+    let reads = client.remembers_reads() && blocked.waiter.on == BlockedOn::Stream;
+    let stale = |(_, key): &(u64, Box<[u8]>)| StaleKey { key: key.clone(), by: 0 };
+    reads.then(|| blocked.waiter.keys.iter().map(stale).collect())
+}
+
 /// Waits on behalf of a command, and writes its reply.
 async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
     let unblock = Unblock::new(&connection.record, &wait);
@@ -541,6 +551,7 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     connection.record.blocked.store(true, Relaxed);
     // Redis does these synchronously: the reply comes even if the client has finished sending.
     let listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_));
+    let read = read_keys(&connection.client.borrow(), &wait);
     let finish = tokio::select! {
         finish = finished(worker, connection, wait, unblock) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, listening, cx)) => None,
@@ -560,6 +571,10 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         let mark = outbox.output.mark();
         let _done = (finish.reply)(Reply::new(&mut outbox.output, client.resp));
         settle_reply_mode(&mut client, mark, &mut outbox.output);
+        if let Some(keys) = read {
+            let it = Invalidation { keys, reason: Reason::Read, block: worker.server.store.journal().position() };
+            client.invalidate(&worker.server, &it, &mut outbox.output);
+        }
     }
     let is_idle = connection.inbox.borrow().received.is_empty();
     connection.enter(if is_idle { State::Idle } else { State::Unexecuted });

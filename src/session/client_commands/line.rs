@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::core::Table;
 use crate::core::client::{ClientClass, ClientRecord};
 use crate::events::channels::Kind;
+use crate::events::invalidation::letters;
 
 /// The names of commands and subcommands by [`crate::core::table::CommandEntry::index`].
 pub(super) fn full_names(table: &Table) -> Vec<&str> {
@@ -34,7 +35,7 @@ pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8
     line.extend_from_slice(&labels.name);
     let rest = format!(
         " age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} multi={} watch={} qbuf={} qbuf-free={} argv-mem={} \
-         multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={command} user={} redir=-1 resp={} \
+         multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={command} user={} redir={} resp={} \
          lib-name=",
         seconds_since(record.created_ms),
         seconds_since(record.active_ms.load(Relaxed)),
@@ -58,6 +59,7 @@ pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8
         record.memory(),
         if output > 0 { "rw" } else { "r" },
         labels.user_name(),
+        redirect_of(record),
         record.resp.load(Relaxed).max(2),
     );
     line.extend_from_slice(rest.as_bytes());
@@ -75,14 +77,23 @@ pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8
     line
 }
 
+/// The connection to which invalidations are redirected: 0 for none, -1 for a connection that tracks nothing.
+fn redirect_of(record: &ClientRecord) -> i64 {
+    if record.tracking.load(Relaxed) == 0 { -1 } else { record.redirect.load(Relaxed) as i64 }
+}
+
 /// The letters of a connection's state, in Redis' order.
 pub(super) fn flags_of(record: &ClientRecord) -> String {
+    let tracking = record.tracking.load(Relaxed);
     let letters = [
         ('O', record.monitor.load(Relaxed)),
         ('S', record.class() == ClientClass::Replica),
         ('P', record.class() == ClientClass::Pubsub),
         ('x', record.queued.load(Relaxed) > 0),
         ('b', record.blocked.load(Relaxed)),
+        ('t', tracking & letters::TRACKING != 0),
+        ('R', tracking & letters::BROKEN != 0),
+        ('B', tracking & letters::BROADCAST != 0),
         ('c', record.closing.load(Relaxed)),
         ('U', record.unix_socket),
         ('e', record.no_evict.load(Relaxed)),

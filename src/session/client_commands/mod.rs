@@ -14,6 +14,7 @@ use crate::session::connection_commands::{BAD_NAME, is_label};
 mod filter;
 mod line;
 
+use crate::session::tracking_commands::{CACHING, GETREDIR, TRACKING, TRACKINGINFO};
 use filter::{Filter, Of};
 use line::{full_names, line_of};
 
@@ -24,8 +25,25 @@ static CLIENT: Command = Command {
     name: "CLIENT",
     arity: Arity::AtLeast(2),
     handler: Handler::Container(&[
-        &CAPA, &GETNAME, &HELP, &ID, &INFO, &KILL, &LIST, &NO_EVICT, &NO_TOUCH, &REPLY, &SETINFO, &SETNAME, &UNBLOCK,
+        &CACHING,
+        &CAPA,
+        &GETNAME,
+        &GETREDIR,
+        &HELP,
+        &ID,
+        &INFO,
+        &KILL,
+        &LIST,
+        &NO_EVICT,
+        &NO_TOUCH,
+        &REPLY,
+        &SETINFO,
+        &SETNAME,
+        &TRACKING,
+        &TRACKINGINFO,
+        &UNBLOCK,
     ]),
+    flags: flags::KEEPS_CACHING,
     since: "2.4.0",
     group: "connection",
     complexity: "Depends on subcommand.",
@@ -71,6 +89,10 @@ fn client_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         reply,
         "CLIENT",
         &[
+            "CACHING (YES|NO)",
+            "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
+            "GETREDIR",
+            "    Return the client ID we are redirecting to when tracking is enabled.",
             "CAPA <option> [options...]",
             "    Claim capabilities of the client. Options are:",
             "    * REDIRECT: the client follows redirections.",
@@ -125,6 +147,11 @@ fn client_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "    Assign the name <name> to the current connection.",
             "UNBLOCK <clientid> [TIMEOUT|ERROR]",
             "    Unblock the specified blocked client.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+            "         [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Control server assisted client side caching.",
+            "TRACKINGINFO",
+            "    Report tracking status for the current connection.",
             "SETINFO <option> <value>",
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",
