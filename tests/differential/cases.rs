@@ -125,6 +125,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("databases.txt", include_str!("cases/databases.txt")),
         ("debug.txt", include_str!("cases/debug.txt")),
         ("dump.txt", include_str!("cases/dump.txt")),
+        ("events.txt", include_str!("cases/events.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
         ("fields.txt", include_str!("cases/fields.txt")),
         ("geo.txt", include_str!("cases/geo.txt")),

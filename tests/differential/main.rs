@@ -9,6 +9,7 @@
 //! | `cluster.rs` | `cases/cluster.txt` on servers with `cluster-enabled` |
 //! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
 //! | `messages.rs` | random sequences of several connections that subscribe and publish |
+//! | `events.rs` | random sequences with a subscriber to the events of keys |
 //! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
 //! | `changes.rs` | how many changes each command counts as, for save points |
 //! | `compare.rs` | a pair of servers, and what "the same reply" means |
@@ -23,6 +24,7 @@ mod changes;
 mod cluster;
 mod compare;
 mod dump;
+mod events;
 mod introspection;
 mod messages;
 mod password;

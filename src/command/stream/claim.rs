@@ -88,6 +88,7 @@ fn min_idle(word: &[u8], command: &str) -> Result<i64, CommandError> {
 fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, args, now) = (call.key(1), call.args, call.db.facts().now);
     let asker = Asker { group: args.at(2), consumer: args.at(3), now };
+    call.db.read(key);
     check_group(call, key, asker.group)?;
     let least = min_idle(args.at(4), "XCLAIM")?;
     let options = Options::parse(args, now)?;
@@ -124,8 +125,9 @@ fn is_new_consumer(stream: &Stream, asker: Asker<'_>) -> bool {
     stream.group(asker.group).is_some_and(|group| group.consumer(asker.consumer).is_none())
 }
 
+/// Checks that a key which was read before is a stream with this group.
 fn check_group(call: &mut Call<'_>, key: Key<'_>, group: &[u8]) -> Result<(), CommandError> {
-    let found = call.db.view::<AnyStream>(key)?.and_then(|stream| stream.group(group));
+    let found = call.db.peek_view::<AnyStream>(key)?.and_then(|stream| stream.group(group));
     found.map(|_| ()).ok_or_else(|| no_group(key.bytes, group, ""))
 }
 
@@ -162,6 +164,7 @@ const COUNT_MAX: i64 = i64::MAX / 16;
 fn xautoclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, args, now) = (call.key(1), call.args, call.db.facts().now);
     let asker = Asker { group: args.at(2), consumer: args.at(3), now };
+    call.db.read(key);
     let least = min_idle(args.at(4), "XAUTOCLAIM")?;
     let start = ids::start(args.at(5))?;
     let (mut count, mut just_id, mut words) = (100, false, Words::new(args, 6));

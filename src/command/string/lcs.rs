@@ -73,13 +73,12 @@ impl Options {
 
 fn lcs(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let keys = [call.key(1), call.key(2)];
-    let mut lengths = [0; 2];
-    for (key, length) in keys.iter().zip(&mut lengths) {
-        match call.db.string(*key) {
-            Ok(value) => *length = value.map_or(0, len) as u64,
-            Err(_) => return Err(CommandError::Text("ERR The specified keys must contain string values")),
-        }
-    }
+    // Both are looked up, even if the first is of another type.
+    let lengths = keys.map(|key| call.db.string(key).map(|value| value.map_or(0, len) as u64));
+    let [Ok(one), Ok(other)] = lengths else {
+        return Err(CommandError::Text("ERR The specified keys must contain string values"));
+    };
+    let lengths = [one, other];
     let options = Options::parse(Words::new(call.args, 3))?;
     check_limits(lengths, call.db.facts().string_max_bytes)?;
     let a = copy(call, 0)?;
