@@ -174,7 +174,10 @@ fn fields_are_told_on_their_own_channels() {
         ("__subkeyspaceevent@0__:hset|my:h", "1:a,1:b"),
     ] {
         let message = reply::parse(&listener.receive().expect("a message"));
-        assert_eq!((message.elements()[2].string().as_str(), message.elements()[3].string().as_str()), (channel, content));
+        assert_eq!(
+            (message.elements()[2].string().as_str(), message.elements()[3].string().as_str()),
+            (channel, content)
+        );
     }
 }
 
