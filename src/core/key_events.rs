@@ -18,6 +18,7 @@
 
 use crate::base::config::NotifyFlags;
 use crate::base::lock::{Mutex, Rank};
+use crate::core::message::Needs;
 
 /// Something that happened to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +91,8 @@ impl Event {
 /// The events of one unit.
 #[derive(Debug)]
 pub struct Told {
-    /// The block of the log that must be safe before they leave; 0 for none.
-    pub block: u64,
+    /// What must be safe before they leave.
+    pub needs: Needs,
     /// The events, in order.
     pub events: Vec<Event>,
 }
@@ -188,10 +189,10 @@ mod tests {
                         let number = {
                             let mut shard = shard.lock();
                             *shard += 1;
-                            queue.post(Told { block: *shard, events: Vec::new() });
+                            queue.post(Told { needs: Needs::Block(*shard), events: Vec::new() });
                             *shard
                         };
-                        queue.tell(|told| seen.lock().push(told.block));
+                        queue.tell(|told| seen.lock().push(told.needs.block()));
                         assert!(seen.lock().len() as u64 >= number);
                     }
                 });

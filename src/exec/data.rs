@@ -12,10 +12,12 @@ use crate::core::call::{HashedKey, HashedKeys};
 use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::key_events::Told;
+use crate::core::message::Needs;
 use crate::core::server::UNCOUNTED_BYTES;
 use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
 use crate::core::{Call, Command, CommandError, Hook, Outcome, Server, Unit, Wants, flags};
+use crate::events::channels::Kind;
 use crate::keyspace::{Busy, Held, Keyspace};
 use crate::persist::Appender;
 use crate::resp::{Args, Output, Reply};
@@ -223,8 +225,13 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit, by: u64) -
 /// Posts the events of a unit, which the caller tells once the shards are unlocked.
 #[cold]
 fn post(server: &Server, unit: &mut Unit, block: u64) {
-    let block = if unit.is_logging() { block } else { 0 };
-    server.key_events.post(Told { block, events: unit.take_events() });
+    let needs = Needs::Block(if unit.is_logging() { block } else { 0 });
+    post_needing(server, unit, needs);
+}
+
+/// The same for a unit whose block may not be known yet.
+pub(super) fn post_needing(server: &Server, unit: &mut Unit, needs: Needs) {
+    server.key_events.post(Told { needs, events: unit.take_events() });
     unit.posted = true;
 }
 
@@ -235,7 +242,7 @@ pub(super) fn tell(server: &Server, unit: &mut Unit) {
         server.key_events.tell(|told| {
             for event in &told.events {
                 event.messages(|channel, message| {
-                    server.publish(channel, message, told.block);
+                    server.publish_on(Kind::Channel, channel, message, || told.needs.clone());
                 });
             }
         });

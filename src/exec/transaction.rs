@@ -13,13 +13,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
 
-use super::data::{append, find_keys};
+use super::data::{append, find_keys, post_needing};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use super::monitor;
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, Transaction, WatchedKey};
 use crate::core::db::Db;
+use crate::core::message::Needs;
+use crate::core::subscriber::OwnBlock;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Hook, Outcome, Step, flags};
 use crate::keyspace::{Busy, Held, Key, SHARDS, shard_of};
@@ -210,6 +212,9 @@ impl<'a> Group<'a> {
                     continue;
                 }
             };
+            if self.unit.has_events() && !matches!(entry.command.handler, Handler::Data(_)) {
+                self.tell_before(client);
+            }
             keys.clear();
             find_keys(&self.server.keyspace, entry, args, &mut keys);
             self.timed(entry, args, &keys, client, out);
@@ -237,6 +242,19 @@ impl<'a> Group<'a> {
             self.renew_facts(client);
             self.serve(ready);
         }
+    }
+
+    /// Tells the events so far of a transaction that runs alone, before a command that may publish something itself. They
+    /// leave with the block of the transaction.
+    #[cold]
+    fn tell_before(&mut self, client: &mut Client) {
+        debug_assert!(self.held.is_none(), "a transaction with such a command runs alone");
+        let needs = match self.unit.is_logging() {
+            true => client.own_block.get_or_insert_with(|| OwnBlock::new(self.server)).needs(),
+            false => Needs::Block(0),
+        };
+        post_needing(self.server, self.unit, needs);
+        self.tell();
     }
 
     /// The flags by which a command is checked. For EXEC, those of the commands that it will execute.

@@ -184,7 +184,13 @@ fn write(call: &mut Call<'_>, operations: &[Operation], len: usize, reply: Reply
     }
     // Making room for a field is a change, even if nothing was written into it.
     call.db.count_as(before, changes.max(1));
-    call.db.notify(NotifyFlags::STRING, "setbit", key);
+    let writes_nothing = |(operation, reply): (&Operation, &Option<i64>)| match operation.action {
+        Action::Get => true,
+        Action::Set(_) | Action::IncrBy(_) => reply.is_none(),
+    };
+    if !operations.iter().zip(&replies).all(writes_nothing) {
+        call.db.notify(NotifyFlags::STRING, "setbit", key);
+    }
     respond(reply, replies)
 }
 
