@@ -56,7 +56,8 @@ fn is_left_out(message: &[reply::Reply], scans: bool) -> bool {
         channel if channel.starts_with(b"__keyspace") => message[1].text(),
         channel => channel.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default(),
     };
-    event == b"expired" || event == b"xgroup-createconsumer" || scans && event == b"keymiss"
+    let of_consumers = event == b"xgroup-createconsumer" || event == b"xgroup-delconsumer";
+    event == b"expired" || of_consumers || scans && event == b"keymiss"
 }
 
 /// Whether Redis has met a damaged HyperLogLog in the middle of its work and left the part that was done.
