@@ -51,7 +51,8 @@ impl<'g> Group<'g> {
         if self.hooks.has(Hook::Cluster) {
             self.check_slots(entry, args, client)?;
         }
-        if flags.has(flags::PUBLISHES) && self.server.mailboxes.is_congested() {
+        let publishes = flags.has(flags::PUBLISHES) || !self.events.is_empty() && flags.has(flags::WRITE);
+        if publishes && self.server.mailboxes.is_congested() {
             return Err(CommandError::Busy(Busy::Mail));
         }
         self.check_memory(flags, &entry.command.handler, args, client)?;

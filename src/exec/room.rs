@@ -220,6 +220,7 @@ impl Group<'_> {
             append(server, worker, unit, 0);
         });
         server.latency.end(Event::EvictionCycle, started);
+        self.tell();
         self.stats.counters.evicted.add_alone(evicted.keys as u64);
         (evicted, freed())
     }

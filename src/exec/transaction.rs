@@ -244,8 +244,8 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Tells the events so far of a transaction that runs alone, before a command that may publish something itself. They
-    /// leave with the block of the transaction.
+    /// Tells the events so far of a transaction that runs alone, before a command that may publish something itself.
+    /// They leave with the block of the transaction.
     #[cold]
     fn tell_before(&mut self, client: &mut Client) {
         debug_assert!(self.held.is_none(), "a transaction with such a command runs alone");
