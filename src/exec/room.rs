@@ -169,7 +169,6 @@ impl Group<'_> {
         if !was_inside {
             self.inside = None;
         }
-        self.tell();
         self.serve_vanished();
         let all = server.counted_memory().saturating_sub(own).saturating_add(need);
         let excess = all.saturating_sub(server.pending_memory());
