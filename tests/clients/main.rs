@@ -5,7 +5,9 @@
 
 mod redis_benchmark;
 mod redis_cli;
+mod redis_cli_modes;
 mod redis_rs;
+mod redis_rs_live;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -127,12 +129,15 @@ fn live_node(script: &str, parts: &[&str]) {
 
 #[test]
 fn node_redis_live() {
-    live_node("node-redis-live.mjs", &["pubsub", "reconnect", "optimistic", "pool", "iterators"]);
+    live_node("node-redis-live.mjs", &["pubsub", "reconnect", "optimistic", "pool", "iterators", "events", "monitor"]);
 }
 
 #[test]
 fn ioredis_live() {
-    live_node("ioredis-live.mjs", &["pipelines", "transactions", "scans", "waiting", "messages", "reconnect"]);
+    live_node(
+        "ioredis-live.mjs",
+        &["pipelines", "transactions", "scans", "waiting", "messages", "reconnect", "events", "monitor"],
+    );
 }
 
 #[test]
@@ -140,7 +145,7 @@ fn redis_py_live() {
     for protocol in ["2", "3"] {
         live(|port| {
             let mut command = python("redis_py_live.py", port, protocol);
-            let threads = ["pipelines", "optimistic", "waiting", "messages", "reconnect"];
+            let threads = ["pipelines", "optimistic", "waiting", "messages", "reconnect", "events", "monitor"];
             command.args(threads).args(["asynchronous", "asynchronous_messages"]);
             command
         });
