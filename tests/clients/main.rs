@@ -129,7 +129,10 @@ fn live_node(script: &str, parts: &[&str]) {
 
 #[test]
 fn node_redis_live() {
-    live_node("node-redis-live.mjs", &["pubsub", "reconnect", "optimistic", "pool", "iterators", "events", "monitor"]);
+    live_node(
+        "node-redis-live.mjs",
+        &["pubsub", "reconnect", "optimistic", "pool", "iterators", "events", "monitor", "caching"],
+    );
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn redis_py_live() {
         live(|port| {
             let mut command = python("redis_py_live.py", port, protocol);
             let threads = ["pipelines", "optimistic", "waiting", "messages", "reconnect", "events", "monitor"];
-            command.args(threads).args(["asynchronous", "asynchronous_messages"]);
+            command.args(threads).args(["caching", "asynchronous", "asynchronous_messages"]);
             command
         });
     }

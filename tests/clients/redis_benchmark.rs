@@ -58,6 +58,7 @@ fn its_other_options() {
         &["-t", "set,get,incr,lpush,zadd", "-n", "500", "-r", "100", "-d", "3000", "-c", "10"][..],
         &["-t", "set", "-n", "200", "-k", "0", "-c", "5"],
         &["-t", "get,hset", "-n", "500", "-3", "-P", "4"],
+        &["-t", "get,set", "-n", "500", "--enable-tracking"],
         &["-n", "500", "-r", "1000", "--dbnum", "3", "XADD", "stream:__rand_int__", "*", "field", "__rand_int__"],
     ] {
         assert!(!benchmark(&server, options).is_empty(), "{options:?}");

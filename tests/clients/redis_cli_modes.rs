@@ -107,6 +107,15 @@ fn every_command_is_monitored() {
 }
 
 #[test]
+fn invalidations_are_shown() {
+    let server = start();
+    let mut prompt = streaming(&server, &["-3", "--show-pushes", "yes"]);
+    ["CLIENT TRACKING ON", "GET k", "SET k 1", "PING"].iter().for_each(|line| prompt.answer(line));
+    let shown = prompt.finish();
+    assert!(shown.contains("invalidate\nk\n"), "{shown}");
+}
+
+#[test]
 fn transactions_and_databases_at_the_prompt() {
     let server = start();
     let screen = at_the_prompt(
