@@ -1,7 +1,7 @@
 //! DEBUG: the subcommands that tests of servers and clients use and that need only the keyspace, or nothing.
 //!
 //! The subcommands that need the server, and the command itself, are in `session::debug`. Those about Redis' own
-//! memory, and those that crash it, do not exist here. Those that would only tune what Ironkeep does not have are
+//! memory do not exist here. Those that would only tune what Ironkeep does not have are
 //! accepted and do nothing.
 
 use std::collections::BTreeSet;
@@ -15,8 +15,9 @@ use crate::core::error::until_nul;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, flags};
 use crate::keyspace::{EntryRef, NewValue, ValueRef};
 use crate::resp::{Reply, Resp};
-use crate::value::Collection;
-use crate::value::list::AnyList;
+use crate::value::list::{AnyList, ListRef};
+use crate::value::listpack::Listpack;
+use crate::value::{Collection, Packing};
 
 /// The words of this file.
 pub static WORDS: &[&Command] = &[
@@ -24,14 +25,21 @@ pub static WORDS: &[&Command] = &[
     &DICT_RESIZING,
     &DIGEST,
     &DIGEST_VALUE,
+    &CLIENT_ENFORCE_REPLY_LIST,
     &ERROR,
+    &HTSTATS,
+    &HTSTATS_KEY,
+    &LISTPACK,
     &LOG,
     &OBJECT,
     &PAUSE_CRON,
     &POPULATE,
     &PROTOCOL,
+    &QUICKLIST,
     &QUICKLIST_PACKED_THRESHOLD,
     &REPLYBUFFER,
+    &SDSLEN,
+    &SET_DISABLE_DENY_SCRIPTS,
     &SLEEP,
     &STRINGMATCH_LEN,
 ];
@@ -132,6 +140,129 @@ fn describe(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 fn address(entry: &EntryRef<'_>) -> usize {
     entry.key().as_ptr().addr()
 }
+
+static LISTPACK: Command = Command {
+    name: "LISTPACK",
+    arity: Arity::Exactly(3),
+    keys: Keys(&[KeySpec::at(2, "RO")]),
+    handler: Handler::Data(|call, reply| {
+        let entry = call.db.peek(call.key(2)).ok_or(CommandError::NoSuchKey)?;
+        let ValueRef::Packed(Packing::Set | Packing::List | Packing::Hash | Packing::HashEx | Packing::Zset, bytes) =
+            entry.value()
+        else {
+            return Err(CommandError::Text("ERR Not a listpack encoded object."));
+        };
+        let listpack = Listpack::trusted(bytes.as_slice());
+        logging::notice(format_args!("DEBUG LISTPACK: {} bytes, {} elements", bytes.len(), listpack.len()));
+        Ok(reply.simple("Listpack structure printed on stdout"))
+    }),
+    syntax: "key",
+    summary: "Writes the size of a listpack to the server's log.",
+    ..WORD
+};
+
+static QUICKLIST: Command = Command {
+    name: "QUICKLIST",
+    arity: Arity::AtLeast(3),
+    keys: Keys(&[KeySpec::at(2, "RO")]),
+    handler: Handler::Data(|call, reply| {
+        if call.args.len() > 4 {
+            return Err(CommandError::subcommand_syntax(call.args.at(1), "DEBUG"));
+        }
+        let entry = call.db.peek(call.key(2)).ok_or(CommandError::NoSuchKey)?;
+        let ValueRef::List(list) = entry.value() else {
+            return Err(CommandError::Text("ERR Not a quicklist encoded object."));
+        };
+        let (chunks, bytes) = list.chunks();
+        logging::notice(format_args!(
+            "DEBUG QUICKLIST: {} elements in {chunks} nodes of {bytes} bytes",
+            ListRef::Large(list).len()
+        ));
+        Ok(reply.simple("Quicklist structure printed on stdout"))
+    }),
+    syntax: "key [0|1]",
+    summary: "Writes the size of a quicklist to the server's log.",
+    ..WORD
+};
+
+static SDSLEN: Command = Command {
+    name: "SDSLEN",
+    arity: Arity::Exactly(3),
+    keys: Keys(&[KeySpec::at(2, "RO")]),
+    handler: Handler::Data(|call, reply| {
+        let key = call.key(2);
+        let entry = call.db.peek(key).ok_or(CommandError::NoSuchKey)?;
+        let (ValueRef::Str(bytes) | ValueRef::Raw(bytes)) = entry.value() else {
+            return Err(CommandError::Text("ERR Not an sds encoded string."));
+        };
+        let (key_len, len) = (key.bytes.len(), bytes.len());
+        let line = format!(
+            "key_sds_len:{key_len}, key_sds_avail:0, key_zmalloc: {key_len}, val_sds_len:{len}, val_sds_avail:0, \
+             val_zmalloc: {}",
+            entry.memory().saturating_sub(key_len)
+        );
+        Ok(reply.simple(&line))
+    }),
+    syntax: "key",
+    summary: "How long a key and its string are.",
+    ..WORD
+};
+
+static HTSTATS: Command = Command {
+    name: "HTSTATS",
+    arity: Arity::AtLeast(3),
+    flags: WORD.flags.or(flags::FROZEN),
+    handler: Handler::Data(htstats),
+    syntax: "dbid [full]",
+    summary: "How full the directories of a database are.",
+    ..WORD
+};
+
+fn htstats(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    if call.args.len() > 4 {
+        return Err(CommandError::subcommand_syntax(call.args.at(1), "DEBUG"));
+    }
+    let databases = u64::from(call.db.keyspace().databases());
+    let db = format::parse_u64(call.args.at(2)).filter(|db| *db < databases);
+    let db = db.ok_or(CommandError::Text("ERR Out of range database"))? as u32;
+    let frozen = call.frozen.as_ref().expect("the executor gives it to whoever asks for it");
+    let shards = (0..frozen.shards()).flat_map(|shard| frozen.shard(shard));
+    let (mut shards_used, mut keys, mut expiring, mut bytes) = (0, 0, 0, 0);
+    for (_, directory) in shards.filter(|(at, _)| *at == db) {
+        shards_used += 1;
+        keys += directory.len();
+        expiring += directory.volatile_len();
+        bytes += directory.memory();
+    }
+    let text = format!(
+        "[Dictionary HT]\nHash table 0 stats (main hash table):\n number of elements: {keys}\n directories: {shards_used}\n \
+         memory: {bytes}\n[Expires HT]\n number of elements: {expiring}\n"
+    );
+    Ok(reply.verbatim("txt", text.as_bytes()))
+}
+
+static HTSTATS_KEY: Command = Command {
+    name: "HTSTATS-KEY",
+    arity: Arity::AtLeast(3),
+    keys: Keys(&[KeySpec::at(2, "RO")]),
+    handler: Handler::Data(|call, reply| {
+        if call.args.len() > 4 {
+            return Err(CommandError::subcommand_syntax(call.args.at(1), "DEBUG"));
+        }
+        let entry = call.db.peek(call.key(2)).ok_or(CommandError::NoSuchKey)?;
+        let Some(map) = entry.value().map() else {
+            return Err(CommandError::Text(
+                "ERR The value stored at the specified key is not represented using an hash table",
+            ));
+        };
+        let (bytes, len) = (entry.memory(), map.len());
+        let text = format!("Hash table 0 stats (main hash table):\n number of elements: {len}\n memory: {bytes}\n");
+        Ok(reply.verbatim("txt", text.as_bytes()))
+    }),
+    syntax: "key [full]",
+    summary: "How full the map of a large collection is.",
+    ..WORD
+};
 
 static POPULATE: Command = Command {
     name: "POPULATE",
@@ -254,6 +385,8 @@ const IGNORED: Command = Command {
     ..WORD
 };
 
+static CLIENT_ENFORCE_REPLY_LIST: Command = Command { name: "CLIENT-ENFORCE-REPLY-LIST", ..IGNORED };
+static SET_DISABLE_DENY_SCRIPTS: Command = Command { name: "SET-DISABLE-DENY-SCRIPTS", ..IGNORED };
 static CHANGE_REPL_ID: Command = Command { name: "CHANGE-REPL-ID", arity: Arity::Exactly(2), ..IGNORED };
 static DICT_RESIZING: Command = Command { name: "DICT-RESIZING", ..IGNORED };
 static PAUSE_CRON: Command = Command { name: "PAUSE-CRON", ..IGNORED };

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use rustix::process::Signal;
 use tokio::sync::oneshot;
 
+use crate::base::logging;
 use crate::command::debug_words::{self, WORD};
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Wait, args, flags, help};
 use crate::durable::reload::{self, Reload};
@@ -15,7 +17,10 @@ pub static COMMANDS: &[&Command] = &[&DEBUG];
 static DEBUG: Command = Command {
     name: "DEBUG",
     arity: Arity::AtLeast(2),
-    handler: Handler::Words(&[debug_words::WORDS, &[&HELP, &LOADAOF, &RELOAD, &SET_ACTIVE_EXPIRE]]),
+    handler: Handler::Words(&[
+        debug_words::WORDS,
+        &[&ASSERT, &HELP, &LOADAOF, &OOM, &PANIC, &RELOAD, &SEGFAULT, &SET_ACTIVE_EXPIRE],
+    ]),
     summary: "A container for what tests ask of a server.",
     ..WORD
 };
@@ -82,6 +87,52 @@ fn set_active_expire(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
+/// A word that ends the process the hard way, so that tests see what a crash leaves.
+const CRASH: Command = Command { summary: "Ends the server as a crash of this kind does.", ..WORD };
+
+static SEGFAULT: Command = Command {
+    name: "SEGFAULT",
+    handler: Handler::Session(|_, _| {
+        logging::warning(format_args!("DEBUG SEGFAULT called"));
+        crash(Signal::SEGV)
+    }),
+    ..CRASH
+};
+
+static PANIC: Command = Command {
+    name: "PANIC",
+    handler: Handler::Session(|call, _| {
+        logging::warning(format_args!("DEBUG PANIC called at Unix Time {}", call.now / 1000));
+        crash(Signal::ABORT)
+    }),
+    ..CRASH
+};
+
+static ASSERT: Command = Command {
+    name: "ASSERT",
+    handler: Handler::Session(|_, _| {
+        logging::warning(format_args!("=== ASSERTION FAILED === (DEBUG ASSERT)"));
+        crash(Signal::ABORT)
+    }),
+    ..CRASH
+};
+
+static OOM: Command = Command {
+    name: "OOM",
+    handler: Handler::Session(|_, _| {
+        logging::warning(format_args!("Out Of Memory allocating 9223372036854775807 bytes! (DEBUG OOM)"));
+        crash(Signal::ABORT)
+    }),
+    ..CRASH
+};
+
+/// Sends this process a signal that ends it.
+fn crash(signal: Signal) -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    // It ends the process before it comes back, unless a debugger holds it.
+    std::process::abort()
+}
+
 static HELP: Command = Command {
     name: "HELP",
     handler: Handler::Session(|_, reply| help(reply, "DEBUG", HELP_LINES)),
@@ -90,7 +141,11 @@ static HELP: Command = Command {
 };
 
 const HELP_LINES: &[&str] = &[
+    "ASSERT",
+    "    Crash by assertion failed.",
     "CHANGE-REPL-ID",
+    "    Accepted, without effect.",
+    "CLIENT-ENFORCE-REPLY-LIST <0|1>",
     "    Accepted, without effect.",
     "DICT-RESIZING <0|1>",
     "    Accepted, without effect.",
@@ -100,12 +155,22 @@ const HELP_LINES: &[&str] = &[
     "    Output a hex signature of the values of all the specified keys.",
     "ERROR <string>",
     "    Return an error with <string> as message.",
+    "HTSTATS <dbid> [full]",
+    "    Return how full the directories of the specified database are.",
+    "HTSTATS-KEY <key> [full]",
+    "    Like HTSTATS but for the map of the large collection at <key>.",
+    "LISTPACK <key>",
+    "    Write the size of the listpack of <key> to the server log.",
     "LOADAOF",
     "    Load all keys anew from the snapshot and the log on disk.",
     "LOG <message>",
     "    Write <message> to the server log.",
     "OBJECT <key>",
     "    Show low level info about `key` and associated value.",
+    "OOM",
+    "    Crash the server as an out-of-memory error does.",
+    "PANIC",
+    "    Crash the server as a panic does.",
     "PAUSE-CRON <0|1>",
     "    Accepted, without effect.",
     "POPULATE <count> [<prefix>] [<size>]",
@@ -115,6 +180,8 @@ const HELP_LINES: &[&str] = &[
     "    Reply with a test value of the specified type. <type> can be: string,",
     "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
     "    true, false.",
+    "QUICKLIST <key> [<0|1>]",
+    "    Write the size of the quicklist of <key> to the server log.",
     "QUICKLIST-PACKED-THRESHOLD <size>",
     "    Checked, without effect.",
     "RELOAD [option ...]",
@@ -125,8 +192,14 @@ const HELP_LINES: &[&str] = &[
     "    * NOSAVE: make no snapshot, load what is on the disk.",
     "REPLYBUFFER <setting> <value>",
     "    Accepted, without effect.",
+    "SDSLEN <key>",
+    "    Return how long <key> and its string are.",
+    "SEGFAULT",
+    "    Crash the server with sigsegv.",
     "SET-ACTIVE-EXPIRE <0|1>",
     "    Whether expired keys are removed that nobody accesses.",
+    "SET-DISABLE-DENY-SCRIPTS <0|1>",
+    "    Accepted, without effect.",
     "SLEEP <seconds>",
     "    Stop the server for <seconds>. Decimals allowed.",
     "STRINGMATCH-LEN <pattern> <string>",
@@ -278,6 +351,34 @@ mod tests {
         t.run("DEBUG DIGEST");
         t.run("DEBUG SLEEP 0");
         assert_eq!(t.run("EXEC"), "*3 +OK +943d800368fb9c0e951138f1bc0e313ac769d91f +OK ");
+    }
+
+    #[test]
+    fn structures_are_described() {
+        let mut t = debugging();
+        for line in ["SET s abc", "SET n 5", "RPUSH l a b", "SADD ints 1 2", "PEXPIRE s 100000"] {
+            t.run(line);
+        }
+        t.run(&format!("SADD large {}", "x ".repeat(1) + &"member:".repeat(20)));
+        t.run(&format!("RPUSH long {}", format!("{} ", "y".repeat(9000)).repeat(3)));
+        assert_eq!(t.run("DEBUG LISTPACK l"), "+Listpack structure printed on stdout ");
+        assert_eq!(t.run("DEBUG LISTPACK s"), "-ERR Not a listpack encoded object. ");
+        assert_eq!(t.run("DEBUG LISTPACK ints"), "-ERR Not a listpack encoded object. ");
+        assert_eq!(t.run("DEBUG LISTPACK none"), "-ERR no such key ");
+        assert_eq!(t.run("DEBUG QUICKLIST long 1"), "+Quicklist structure printed on stdout ");
+        assert_eq!(t.run("DEBUG QUICKLIST l"), "-ERR Not a quicklist encoded object. ");
+        assert!(
+            t.run("DEBUG SDSLEN s").starts_with("+key_sds_len:1, key_sds_avail:0, key_zmalloc: 1, val_sds_len:3, ")
+        );
+        assert_eq!(t.run("DEBUG SDSLEN n"), "-ERR Not an sds encoded string. ");
+        let stats = t.run("DEBUG HTSTATS 0");
+        assert!(stats.contains(" number of elements: 6\n") && stats.ends_with(" number of elements: 1\n "), "{stats}");
+        assert_eq!(t.run("DEBUG HTSTATS 16"), "-ERR Out of range database ");
+        assert_eq!(t.run("DEBUG HTSTATS -1"), "-ERR Out of range database ");
+        assert!(t.run("DEBUG HTSTATS-KEY large full").contains(" number of elements: 2\n"));
+        let not_a_table = "-ERR The value stored at the specified key is not represented using an hash table ";
+        assert_eq!(t.run("DEBUG HTSTATS-KEY l"), not_a_table);
+        assert_eq!(t.run("DEBUG CLIENT-ENFORCE-REPLY-LIST 1"), "+OK ");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! MEMORY: the memory of the server, in total and by parts.
 
+use crate::base::slab::PoolFigures;
+use crate::base::{alloc, slab};
 use crate::command::keys::memory_usage::{SUBCOMMAND, USAGE};
 use crate::core::server::Reclaim;
 use crate::core::{Arity, Command, Handler, Outcome, SessionCall, flags, help};
@@ -158,12 +160,32 @@ fn stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 
 static MALLOC_STATS: Command = Command {
     name: "MALLOC-STATS",
-    handler: Handler::Session(|_, reply| Ok(reply.verbatim("txt", b"Stats not supported for the current allocator"))),
+    handler: Handler::Session(|_, reply| Ok(reply.verbatim("txt", allocator_report().as_bytes()))),
     complexity: "Depends on how much memory is allocated, could be slow",
     tips: PER_SHARD,
-    summary: "Gives what the allocator says of itself: nothing.",
+    summary: "Gives what the allocator says of its slabs.",
     ..SUBCOMMAND
 };
+
+/// What the allocator says of itself.
+fn allocator_report() -> String {
+    let mut text = format!(
+        "Ironkeep's slabs. Blocks of more than {} bytes come from the C library.\n\nallocated: {} bytes\n",
+        slab::BLOCK_MAX,
+        alloc::used_memory()
+    );
+    for pool in slab::figures() {
+        let PoolFigures { slab_bytes, slabs, dirty, clean } = pool;
+        let (used, mapped) = (pool.used_bytes(), pool.mapped_bytes());
+        text += &format!(
+            "slabs of {slab_bytes} bytes: {slabs} made, {} in use ({used} bytes), {dirty} empty with memory, {clean} \
+             empty without; {mapped} bytes mapped\n",
+            slabs - dirty - clean
+        );
+    }
+    let (sparse, ever) = slab::sparse_slabs();
+    text + &format!("sparse slabs: {sparse} now, {ever} since the start\n")
+}
 
 fn purge(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     // If its thread has ended, nothing can be given back.
@@ -211,6 +233,16 @@ mod tests {
     fn declarations_are_sound() {
         for command in COMMANDS.iter().chain(MEMORY.subcommands()) {
             assert_eq!(crate::core::table::mistake(command), None);
+        }
+    }
+
+    #[test]
+    fn the_allocator_tells_of_its_slabs() {
+        let _block = vec![0_u8; 100];
+        let told = allocator_report();
+        assert!(told.contains("\nslabs of 65536 bytes: ") && told.contains("\nsparse slabs: "), "{told}");
+        for pool in slab::figures() {
+            assert!(pool.used_bytes() <= pool.mapped_bytes() && pool.mapped_bytes() <= pool.slabs * pool.slab_bytes);
         }
     }
 

@@ -41,7 +41,7 @@ mod tests;
 
 use notes::{CURRENT, FILLINGS, FULL, NO_SLAB, SPARSE, Slab, Slabs, WITH_ROOM};
 use pool::Pool;
-pub use pool::purge;
+pub use pool::{PoolFigures, figures, purge};
 
 /// The largest block that comes from a slab, in bytes.
 pub const BLOCK_MAX: usize = 128 * 1024;

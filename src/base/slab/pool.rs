@@ -42,6 +42,8 @@ struct Pooled {
     /// The region that provides unused slabs, and the next of them.
     region: *mut u8,
     next: usize,
+    /// How many slabs regions have provided.
+    slabs: usize,
 }
 
 // SAFETY: the notes on slabs of the pool are touched only under its lock.
@@ -54,7 +56,10 @@ impl Pool {
     const fn new(slab_bytes: usize) -> Pool {
         let (dirty, clean) = (Slabs::new(), Slabs::new());
         let next = REGION_BYTES / slab_bytes;
-        Pool { slab_bytes, pooled: Mutex::new(Pooled { dirty, clean, least_dirty: 0, region: null_mut(), next }) }
+        Pool {
+            slab_bytes,
+            pooled: Mutex::new(Pooled { dirty, clean, least_dirty: 0, region: null_mut(), next, slabs: 0 }),
+        }
     }
 
     /// The pool of slabs of this size.
@@ -86,6 +91,7 @@ impl Pool {
         }
         let at = pooled.next;
         pooled.next += 1;
+        pooled.slabs += 1;
         // SAFETY: the region begins with zeroed room for the notes on its slabs, which nothing else uses.
         unsafe {
             let slab = pooled.region.cast::<Slab>().add(at);
@@ -117,6 +123,40 @@ fn map_region(is_small: bool) -> Option<*mut u8> {
         }
         Some(region)
     }
+}
+
+/// What a pool holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolFigures {
+    /// The bytes of a slab.
+    pub slab_bytes: usize,
+    /// Slabs that were ever used.
+    pub slabs: usize,
+    /// Empty slabs that still have memory,
+    pub dirty: usize,
+    /// and those that have none.
+    pub clean: usize,
+}
+
+impl PoolFigures {
+    /// The bytes of slabs in which something lives, or may live next.
+    pub fn used_bytes(&self) -> usize {
+        (self.slabs - self.dirty - self.clean) * self.slab_bytes
+    }
+
+    /// The bytes of slabs that have memory.
+    pub fn mapped_bytes(&self) -> usize {
+        (self.slabs - self.clean) * self.slab_bytes
+    }
+}
+
+/// What the pools hold: that of small slabs and that of large ones.
+pub fn figures() -> [PoolFigures; 2] {
+    [&SMALL, &LARGE].map(|pool| {
+        let pooled = pool.lock();
+        let slab_bytes = pool.slab_bytes;
+        PoolFigures { slab_bytes, slabs: pooled.slabs, dirty: pooled.dirty.len.get(), clean: pooled.clean.len.get() }
+    })
 }
 
 /// Gives the memory of empty slabs back to the system: part of what was not needed since the last call, or

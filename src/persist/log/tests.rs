@@ -415,6 +415,31 @@ impl Storage for HeldBack {
     }
 }
 
+#[test]
+fn syncs_that_replies_wait_for_are_events_when_they_take_long() {
+    for (policy, events) in [(FsyncPolicy::Always, vec!["aof-fsync-always"]), (FsyncPolicy::EverySec, vec![])] {
+        let disk = HeldBack::default();
+        let options = StoreOptions { policy, ..options(1, true) };
+        let (store, _) = Store::open(Arc::new(disk.clone()), options).unwrap();
+        let monitor = Arc::new(crate::base::latency::LatencyMonitor::default());
+        store.log().watch_latency(Arc::clone(&monitor));
+        monitor.set_threshold_ms(20);
+        set(store.log(), 0, 1);
+        store.log().flush().unwrap();
+        disk.hold_syncs(true);
+        std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| store.log().sync().unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(40));
+            assert!(!syncing.is_finished());
+            disk.hold_syncs(false);
+        });
+        // On a busy machine the write may have taken long, too.
+        let noted: Vec<_> = monitor.all().into_iter().map(|(event, _)| event.name()).collect();
+        let of_syncs: Vec<_> = noted.into_iter().filter(|name| *name != "aof-write").collect();
+        assert_eq!(of_syncs, events);
+    }
+}
+
 /// All replies of all workers waited for the disk, because the cut of a snapshot synced the old segment while it held
 /// the writer. Now replies continue, and nothing in the new segment counts as durable before the old one does.
 #[test]
