@@ -84,6 +84,8 @@ pub struct ClientRecord {
     pub monitor: AtomicBool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: AtomicBool,
+    /// READONLY, of a cluster client.
+    pub read_only: AtomicBool,
     /// `CLIENT IMPORT-SOURCE`.
     pub import_source: AtomicBool,
     /// `CLIENT CAPA redirect`.
@@ -547,6 +549,7 @@ impl Client {
         self.user = user;
         self.reply_mode = ReplyMode::On;
         self.record.no_touch.store(false, Ordering::Relaxed);
+        self.record.read_only.store(false, Ordering::Relaxed);
         self.record.no_evict.store(false, Ordering::Relaxed);
         self.record.import_source.store(false, Ordering::Relaxed);
         let mut labels = self.record.labels.lock();

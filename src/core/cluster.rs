@@ -4,10 +4,12 @@
 //! - The id is chosen once and kept in a file of the data directory, so that a restart is the same node.
 //! - A change counts once it is in the file. Readers see the node before it or after it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::lock::{Mutex, Rank};
 use crate::base::random;
+use crate::base::slot::SLOTS;
+use crate::core::stats::Counter;
 use crate::persist::PersistError;
 use crate::persist::nodes::{self, NodeFile};
 use crate::persist::storage::Storage;
@@ -57,6 +59,37 @@ pub struct Cluster {
     node: Mutex<Arc<Node>>,
     /// Held from a change's beginning until it is in the file.
     changing: Mutex<()>,
+    /// How slots are used, while `cluster-slot-stats-enabled` is set.
+    pub usage: SlotUsage,
+}
+
+/// What the commands of each slot have cost.
+#[derive(Debug, Default)]
+pub struct SlotUsage(OnceLock<Box<[SlotCounters]>>);
+
+/// What the commands of one slot have cost.
+#[derive(Debug, Default)]
+pub struct SlotCounters {
+    /// How long they took, in nanoseconds.
+    pub cpu_ns: Counter,
+    /// The bytes of the requests.
+    pub bytes_in: Counter,
+    /// The bytes of the replies.
+    pub bytes_out: Counter,
+}
+
+impl SlotUsage {
+    /// The counters of a slot.
+    pub fn of(&self, slot: u16) -> &SlotCounters {
+        &self.0.get_or_init(|| (0..SLOTS).map(|_| SlotCounters::default()).collect())[usize::from(slot)]
+    }
+
+    /// Sets all to zero.
+    pub fn reset(&self) {
+        for counters in self.0.get().into_iter().flatten() {
+            [&counters.cpu_ns, &counters.bytes_in, &counters.bytes_out].into_iter().for_each(|counter| counter.set(0));
+        }
+    }
 }
 
 impl std::fmt::Debug for Cluster {
@@ -79,7 +112,7 @@ impl Cluster {
             nodes::replace(&*storage, &file_name, &node.file())?;
         }
         let (node, changing) = (Mutex::new(Rank::Register, Arc::new(node)), Mutex::new(Rank::NodeFile, ()));
-        Ok(Cluster { storage, file_name, node, changing })
+        Ok(Cluster { storage, file_name, node, changing, usage: SlotUsage::default() })
     }
 
     /// The node now.

@@ -21,6 +21,8 @@ pub enum Hook {
     Cluster = 64,
     /// The keys that commands use are counted: HOTKEYS.
     Hotkeys = 32,
+    /// What the commands of each slot cost is counted.
+    SlotUsage = 128,
 }
 
 /// The hooks that were set at one instant.
@@ -31,13 +33,14 @@ impl HookSet {
     /// Whether something looks at each command, so that none may take the short path of reads.
     #[inline]
     pub fn sees_each_command(self) -> bool {
-        self.0 & (Hook::Slowlog as u32 | Hook::Monitor as u32 | Hook::Hotkeys as u32) != 0
+        let all = Hook::Slowlog as u32 | Hook::Monitor as u32 | Hook::Hotkeys as u32 | Hook::SlotUsage as u32;
+        self.0 & all != 0
     }
 
     /// Whether each command is timed by itself.
     #[inline]
     pub fn times_each_command(self) -> bool {
-        self.0 & (Hook::Slowlog as u32 | Hook::Hotkeys as u32) != 0
+        self.0 & (Hook::Slowlog as u32 | Hook::Hotkeys as u32 | Hook::SlotUsage as u32) != 0
     }
 
     /// Whether this hook is among them.

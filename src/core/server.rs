@@ -177,6 +177,7 @@ impl Server {
         self.latency.set_threshold_ms(settings.latency_monitor_threshold_ms);
         self.hooks.set(Hook::Cluster, self.cluster.is_some());
         self.hotkeys.follow(settings, &self.hooks);
+        self.hooks.set(Hook::SlotUsage, self.cluster.is_some() && settings.cluster_slot_stats_enabled);
     }
 
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.

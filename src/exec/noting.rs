@@ -12,6 +12,7 @@ use super::group::Group;
 use super::{GROUP_MAX, Plan};
 use crate::base::config::Settings;
 use crate::base::latency::Event;
+use crate::base::slot;
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ClientRecord};
 use crate::core::commandlog::{Bounds, Reason};
@@ -114,11 +115,25 @@ impl Group<'_> {
         }
     }
 
-    /// Counts the keys of a command that was timed individually, if that is wanted.
+    /// Counts what a command that was timed individually has cost its keys and its slot, if that is wanted.
     #[inline]
     pub(super) fn note_keys(&self, args: Args<'_>, keys: &HashedKeys, figures: (u64, usize), client: &Client) {
         if self.hooks.has(Hook::Hotkeys) {
             self.count_keys(args, keys, figures, client.db);
+        }
+        if self.hooks.has(Hook::SlotUsage) {
+            self.count_slot(args, keys, figures);
+        }
+    }
+
+    /// Counts for the slot of the first key; all keys of a command are in one.
+    #[cold]
+    fn count_slot(&self, args: Args<'_>, keys: &HashedKeys, (took_ns, reply_bytes): (u64, usize)) {
+        if let (Some(cluster), Some(first)) = (&self.server.cluster, keys.named.first()) {
+            let usage = cluster.usage.of(slot::of_key(args.at(first.place)));
+            usage.cpu_ns.add(took_ns);
+            usage.bytes_in.add(args.wire_bytes());
+            usage.bytes_out.add(reply_bytes as u64);
         }
     }
 

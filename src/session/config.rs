@@ -247,6 +247,7 @@ fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         worker.latencies.iter().for_each(|latencies| latencies.reset());
     }
     server.errors.lock().clear();
+    server.cluster.iter().for_each(|cluster| cluster.usage.reset());
     server.garbage.released.freed_values.store(0, Relaxed);
     alloc::reset_peak();
     Ok(reply.ok())

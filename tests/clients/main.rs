@@ -3,6 +3,7 @@
 //! node-redis and ioredis (`node/`), redis-py (`python/`), redis-cli, and the crate
 //! `redis`. `tests/run` installs what is needed; without it these tests fail and say so.
 
+mod cluster;
 mod redis_benchmark;
 mod redis_cli;
 mod redis_cli_modes;

@@ -289,6 +289,8 @@ directives! {
         "cluster-port" => cluster_port: u16 = int("0", 0, 65535).fixed();
         /// The name of the host that clients are told.
         "cluster-announce-hostname" => cluster_announce_hostname: String = of(Kind::HostName, "");
+        /// Count time and bytes of each slot's commands, for CLUSTER SLOT-STATS. Each command is timed then.
+        "cluster-slot-stats-enabled" => cluster_slot_stats_enabled: bool = bool("no");
         /// What clients are told to connect to.
         "cluster-preferred-endpoint-type" => cluster_preferred_endpoint_type: EndpointType =
             choice("ip", EndpointType::WORDS);
@@ -357,6 +359,10 @@ pub fn find(name: &[u8]) -> Option<usize> {
 pub fn is_not_applicable(name: &[u8]) -> bool {
     NOT_APPLICABLE.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
+
+#[cfg(test)]
+#[path = "directives_tests.rs"]
+mod facts_tests;
 
 #[cfg(test)]
 mod tests {

@@ -387,6 +387,11 @@ mod tests {
             set(&config, &[("maxmemory", "1"), ("MAXMEMORY", "2")]),
             related("MAXMEMORY", "duplicate parameter")
         );
+        // As in Redis 8.10: both names are the same parameter.
+        assert_eq!(
+            set(&config, &[("replica-priority", "1"), ("slave-priority", "2")]),
+            related("slave-priority", "duplicate parameter")
+        );
         assert_eq!(set(&config, &[("MAXMEMORY", "x")]), related("maxmemory", "argument must be a memory value"));
         assert_eq!(set(&config, &[("user", "x")]), unknown("user"));
     }

@@ -21,6 +21,9 @@ macro_rules! without_effect {
 
 /// Accepted and reported. The title of a group is the reason.
 pub static WITHOUT_EFFECT: &[Group] = without_effect! {
+    "The memory of the machine is not tested after a crash." {
+        "crash-memcheck-enabled" = bool("yes");
+    }
     "A cluster has one node here: none to talk to, to fail over to, or to move slots to, and every slot is served." {
         "cluster-allow-pubsubshard-when-down" = bool("yes");
         "cluster-allow-reads-when-down" = bool("no");
@@ -204,8 +207,6 @@ pub(super) const NOT_APPLICABLE: &[&str] = &[
     "cluster-announce-client-ipv6",
     "cluster-announce-client-port",
     "cluster-announce-client-tls-port",
-    "cluster-slot-stats-enabled",
-    "crash-memcheck-enabled",
     "client-default-resp",
     "debug-context",
     "enable-debug-assert",

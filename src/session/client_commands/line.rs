@@ -96,6 +96,7 @@ pub(super) fn flags_of(record: &ClientRecord) -> String {
         ('B', tracking & letters::BROADCAST != 0),
         ('c', record.closing.load(Relaxed)),
         ('U', record.unix_socket),
+        ('r', record.read_only.load(Relaxed)),
         ('e', record.no_evict.load(Relaxed)),
         ('T', record.no_touch.load(Relaxed)),
         ('I', record.import_source.load(Relaxed)),

@@ -10,6 +10,8 @@
 //! | `slots` | what is in a slot: KEYSLOT, COUNTKEYSINSLOT, GETKEYSINSLOT, SLOT-STATS |
 //! | `change` | what would change the cluster: epochs, slots, other nodes |
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::base::format;
 use crate::base::slot::SLOTS;
 use crate::core::{
@@ -97,7 +99,7 @@ static ASKING: Command = Command {
     arity: Arity::Exactly(1),
     flags: flags::FAST,
     categories: categories::CONNECTION,
-    handler: Handler::Session(allow),
+    handler: Handler::Session(|call, reply| of(call.server).map(|_| reply.ok())),
     summary: "Asks for a slot that is on its way here; no slot ever is.",
     ..QUESTION
 };
@@ -105,15 +107,22 @@ static ASKING: Command = Command {
 static READONLY: Command = Command {
     name: "READONLY",
     flags: flags::FAST.or(flags::LOADING).or(flags::STALE),
+    handler: Handler::Session(|call, reply| set_read_only(call, reply, true)),
     summary: "Says that the connection is content with a replica; this server is none.",
     ..ASKING
 };
 
-static READWRITE: Command = Command { name: "READWRITE", summary: "Takes READONLY back.", ..READONLY };
+static READWRITE: Command = Command {
+    name: "READWRITE",
+    handler: Handler::Session(|call, reply| set_read_only(call, reply, false)),
+    summary: "Takes READONLY back.",
+    ..READONLY
+};
 
-/// Every slot is here, and may be read and written.
-fn allow(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+/// Every slot is here, and may be read and written: CLIENT LIST alone tells the difference.
+fn set_read_only(call: &mut SessionCall<'_>, reply: Reply<'_>, read_only: bool) -> Outcome {
     of(call.server)?;
+    call.client.record.read_only.store(read_only, Relaxed);
     Ok(reply.ok())
 }
 

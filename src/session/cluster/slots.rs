@@ -1,8 +1,7 @@
 //! What is in a slot.
 //!
 //! The keyspace is not divided by slots: finding the keys of one means looking at the names of all. That is done on
-//! another thread, from a frozen view, so that nobody else waits; only this connection does. A million keys take about
-//! a tenth of a second.
+//! another thread, from a frozen view, so that nobody else waits; only this connection does.
 //!
 //! Invariant: the view is released shard by shard, so that writers soon stop copying what it holds.
 
@@ -132,32 +131,43 @@ pub(super) static SLOT_STATS: Command = Command {
     ..QUESTION
 };
 
+/// What SLOT-STATS tells of a slot, in its order. All but the first are counted while
+/// `cluster-slot-stats-enabled` is set, and shown only then.
+const METRICS: [&str; 4] = ["key-count", "cpu-usec", "network-bytes-in", "network-bytes-out"];
+
 /// What SLOT-STATS is asked for.
 enum Wanted {
     Range(std::ops::RangeInclusive<u16>),
-    Extremes { limit: usize, ascending: bool },
+    Extremes { metric: usize, limit: usize, ascending: bool },
 }
 
 fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     of(call.server)?;
+    let shown = if call.server.config.settings().cluster_slot_stats_enabled { METRICS.len() } else { 1 };
     let wanted = match call.args.at(2) {
         word if is(word, "SLOTSRANGE") && call.args.len() == 5 => {
             Wanted::Range(slot_range(call.args.at(3), call.args.at(4), "Start")?)
         }
-        word if is(word, "ORDERBY") => extremes(call)?,
+        word if is(word, "ORDERBY") => extremes(call, shown)?,
         _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
     };
     Ok(call.client.defer_reply(reply, move |server, reply| {
-        let counts = key_counts(server);
+        let (keys, usage) = (key_counts(server), &of(server)?.usage);
+        let value = |metric: usize, slot: u16| match metric {
+            0 => keys[usize::from(slot)],
+            1 => usage.of(slot).cpu_ns.get() / 1000,
+            2 => usage.of(slot).bytes_in.get(),
+            _ => usage.of(slot).bytes_out.get(),
+        };
         let mut slots: Vec<u16>;
         match wanted {
             Wanted::Range(range) => slots = range.collect(),
-            Wanted::Extremes { limit, ascending } => {
+            Wanted::Extremes { metric, limit, ascending } => {
                 slots = (0..SLOTS as u16).collect();
                 // Equal ones in the order of the slots.
-                slots.sort_by_key(|&slot| match counts[usize::from(slot)] {
-                    count if ascending => count,
-                    count => u64::MAX - count,
+                slots.sort_by_cached_key(|&slot| match value(metric, slot) {
+                    value if ascending => value,
+                    value => u64::MAX - value,
                 });
                 slots.truncate(limit);
             }
@@ -166,9 +176,11 @@ fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         for slot in slots {
             let mut two = all.array(2);
             two.int(slot.into());
-            let mut map = two.map(1);
-            map.bulk(b"key-count");
-            map.int(counts[usize::from(slot)] as i64);
+            let mut map = two.map(shown);
+            for (metric, name) in METRICS.iter().enumerate().take(shown) {
+                map.bulk(name.as_bytes());
+                map.int(value(metric, slot) as i64);
+            }
             map.end();
             two.end();
         }
@@ -176,11 +188,10 @@ fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     }))
 }
 
-/// Reads `metric [LIMIT limit] [ASC | DESC]`.
-fn extremes(call: &SessionCall<'_>) -> Result<Wanted, CommandError> {
-    if !is(call.args.at(3), "key-count") {
-        return Err(CommandError::Text("ERR Unrecognized sort metric for ORDERBY."));
-    }
+/// Reads `metric [LIMIT limit] [ASC | DESC]`, where the first `shown` metrics are known.
+fn extremes(call: &SessionCall<'_>, shown: usize) -> Result<Wanted, CommandError> {
+    let metric = METRICS[..shown].iter().position(|name| is(call.args.at(3), name));
+    let metric = metric.ok_or(CommandError::Text("ERR Unrecognized sort metric for ORDERBY."))?;
     let (mut limit, mut ascending) = (None, None);
     let mut words = Words::new(call.args, 4);
     while let Some(word) = words.next() {
@@ -198,5 +209,5 @@ fn extremes(call: &SessionCall<'_>) -> Result<Wanted, CommandError> {
             return Err(CommandError::Text("ERR Multiple filters of the same type are disallowed."));
         }
     }
-    Ok(Wanted::Extremes { limit: limit.unwrap_or(SLOTS), ascending: ascending.unwrap_or(false) })
+    Ok(Wanted::Extremes { metric, limit: limit.unwrap_or(SLOTS), ascending: ascending.unwrap_or(false) })
 }

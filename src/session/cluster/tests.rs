@@ -163,3 +163,37 @@ fn epochs_and_a_hard_reset_change_the_node() {
     assert_eq!(t.run("CLUSTER SET-CONFIG-EPOCH 5"), "+OK ");
     assert!(t.run("CLUSTER INFO").contains("cluster_current_epoch:5 cluster_my_epoch:5 "));
 }
+
+#[test]
+fn what_slots_cost_is_counted_while_it_is_wanted() {
+    let mut t = cluster();
+    t.run("SET a 1");
+    assert_eq!(t.run("CLUSTER SLOT-STATS ORDERBY cpu-usec"), "-ERR Unrecognized sort metric for ORDERBY. ");
+    t.run("CONFIG SET cluster-slot-stats-enabled yes");
+    let stats = |t: &mut Runner, slot: u16| {
+        let reply = t.run(&format!("CLUSTER SLOT-STATS SLOTSRANGE {slot} {slot}"));
+        let numbers: Vec<u64> = reply.split(' ').filter_map(|word| word.strip_prefix(':')?.parse().ok()).collect();
+        (numbers[1], numbers[2], numbers[3], numbers[4])
+    };
+    assert_eq!(stats(&mut t, 15495), (1, 0, 0, 0));
+    assert_eq!(t.run("GET a"), "$1 1 ");
+    let (keys, _, read, written) = stats(&mut t, 15495);
+    // `*2 $3 GET $1 a` and `$1 1`, with their line ends.
+    assert_eq!((keys, read, written), (1, 20, 7));
+    t.run("MULTI");
+    t.run("GET a");
+    t.run("GET a");
+    t.run("EXEC");
+    let (_, _, read, written) = stats(&mut t, 15495);
+    assert_eq!((read, written), (60, 21));
+    t.run("PING");
+    t.run("GET b");
+    assert_eq!(stats(&mut t, 3300).2, 20);
+    let most = t.run("CLUSTER SLOT-STATS ORDERBY network-bytes-out LIMIT 1");
+    assert!(most.starts_with("*1 *2 :15495 *8 $9 key-count :1 $8 cpu-usec :"), "{most}");
+    assert_eq!(t.run("CONFIG RESETSTAT"), "+OK ");
+    assert_eq!(stats(&mut t, 15495), (1, 0, 0, 0));
+    t.run("CONFIG SET cluster-slot-stats-enabled no");
+    t.run("GET a");
+    assert_eq!(t.run("CLUSTER SLOT-STATS SLOTSRANGE 15495 15495"), "*1 *2 :15495 *2 $9 key-count :1 ");
+}
