@@ -43,6 +43,8 @@ pub struct Facts {
     pub limits: Limits,
     /// Whether cluster clients are served: there is one database, and keys of one command are in one slot.
     pub cluster: bool,
+    /// How many bytes a command may add beyond its arguments before it must ask: see [`Db::needs_room`].
+    pub growth_max: u64,
     /// Whether the log is being replayed: nothing expires, nothing is logged.
     pub replaying: bool,
     /// Whether reads leave access times unchanged (`CLIENT NO-TOUCH`, `OBJECT` and the like).
@@ -109,6 +111,32 @@ impl<'a> Db<'a> {
         self.index
     }
 
+    /// Asks for room for what a command adds beyond its arguments, before it changes anything.
+    ///
+    /// # Errors
+    /// There may be too little. The executor finds room, and runs the command again.
+    #[inline]
+    pub fn needs_room(&self, bytes: usize) -> Result<(), CommandError> {
+        let bytes = bytes as u64;
+        if bytes > self.facts.growth_max { Err(CommandError::NeedsRoom(bytes)) } else { Ok(()) }
+    }
+
+    /// The access field of a key that is written now: under an LFU policy, the counter of the old value goes on.
+    #[inline]
+    fn written(&mut self, key: Key<'_>) -> u32 {
+        match self.facts.access.lfu {
+            None => self.facts.access.fresh(),
+            Some(_) => self.written_often(key),
+        }
+    }
+
+    #[cold]
+    fn written_often(&mut self, key: Key<'_>) -> u32 {
+        let entry = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        let clock = self.facts.access;
+        entry.map_or_else(|| clock.fresh(), |entry| clock.written(entry.access(), random))
+    }
+
     /// Works on another database until the next call; the shards held serve all databases.
     pub fn select(&mut self, index: u32) {
         self.index = index;
@@ -159,7 +187,7 @@ impl<'a> Db<'a> {
         }
         if touch {
             let old = entry.access();
-            let new = self.facts.access.touched(old, || crate::base::random::with(|r| r.next_u64() as u32));
+            let new = self.facts.access.touched(old, random);
             // An unchanged field is not written, so the cache line stays clean.
             if new != old
                 && let Some(directory) = shard.directory_unshared(self.index)
@@ -215,7 +243,7 @@ impl<'a> Db<'a> {
     /// Stores a value with its expiry (Unix ms; `None` for none), replacing any old value.
     pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
         self.remember(key);
-        let access = self.facts.access.fresh();
+        let access = self.written(key);
         let expiry = expiry.map(expiry_bits);
         let (previous, earliest) = {
             let mut directory = self.changing(key);
@@ -257,8 +285,13 @@ impl<'a> Db<'a> {
     /// Sets or clears the expiry of an existing key (Unix ms).
     pub fn set_expiry(&mut self, key: Key<'_>, expiry: Option<i64>) {
         self.remember(key);
-        let expiry = expiry.map(expiry_bits);
-        self.changing(key).set_expiry(key.hash, key.bytes, expiry);
+        let (expiry, access) = (expiry.map(expiry_bits), self.written(key));
+        let mut directory = self.changing(key);
+        directory.set_expiry(key.hash, key.bytes, expiry);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+        }
+        drop(directory);
         if let Some(expiry) = expiry {
             self.held.keyspace().note_expiry(key.shard(), expiry);
         }
@@ -268,8 +301,12 @@ impl<'a> Db<'a> {
     /// undoes this change only with its whole unit.
     pub fn raw_mut(&mut self, key: Key<'_>) -> Option<&mut Vec<u8>> {
         self.remember(key);
-        let index = self.index;
-        self.changing_shard(key).values_mut(index).raw_mut(key.hash, key.bytes)
+        let (index, access) = (self.index, self.written(key));
+        let directory = self.changing_shard(key).values_mut(index);
+        if let Some(place) = directory.find(key.hash, key.bytes) {
+            directory.set_access_at(place, access);
+        }
+        directory.raw_mut(key.hash, key.bytes)
     }
 
     /// Gives the string at an existing key the growable form, with the same bytes. The value does not change, so this
@@ -398,7 +435,7 @@ impl<'a> Db<'a> {
         edit: impl FnOnce(&mut C::Mut<'_>) -> Result<(R, u64), CommandError>,
     ) -> Result<R, CommandError> {
         self.remember(key);
-        let (limits, access) = (&self.facts.limits, self.facts.access.fresh());
+        let (limits, access) = (&self.facts.limits, self.written(key));
         let index = self.index;
         self.unit.note_changed();
         let is_observed = self.held.keyspace().is_observed();
@@ -454,7 +491,7 @@ impl<'a> Db<'a> {
     /// Stores a value and keeps the key's expiry.
     fn put(&mut self, key: Key<'_>, value: NewValue<'_>) {
         self.remember(key);
-        let access = self.facts.access.fresh();
+        let access = self.written(key);
         let (previous, earliest) = {
             let mut directory = self.changing(key);
             (directory.set_value(key.hash, key.bytes, value, access), directory.earliest_expiry())
@@ -717,6 +754,11 @@ impl<'a> Db<'a> {
     pub fn unit(&mut self) -> &mut Unit {
         self.unit
     }
+}
+
+/// Feeds the probabilistic counter of frequency.
+fn random() -> u32 {
+    crate::base::random::with(|r| r.next_u64() as u32)
 }
 
 /// An expiry as entries store it: 48 bits, not negative. A later time (after the year 10889) becomes the last

@@ -68,6 +68,9 @@ pub enum CommandError {
     Echo(Vec<u8>),
     /// A bug of ours stopped the command.
     Internal(Remains),
+    /// Not an error, and never sent: the command adds this many bytes beyond its arguments, for which there may be no
+    /// room below `maxmemory`. It has done nothing, and runs again when there is.
+    NeedsRoom(u64),
     /// Not an error, and never sent: a lock that the command needs is busy. The command has done nothing and runs
     /// again.
     Busy(Busy),
@@ -157,7 +160,9 @@ impl fmt::Display for CommandError {
                  errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check \
                  the Redis logs for details about the RDB error."
             }
-            CommandError::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            CommandError::OutOfMemory | CommandError::NeedsRoom(_) => {
+                "OOM command not allowed when used memory > 'maxmemory'."
+            }
             CommandError::Unblocked => "UNBLOCKED client unblocked via CLIENT UNBLOCK",
             CommandError::Text(text) => text,
             CommandError::Message(text) => text,

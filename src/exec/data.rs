@@ -7,6 +7,7 @@ use super::group::Group;
 use super::handler::run_handler;
 use super::monitor;
 use super::serving::{is_waited_for, register};
+use crate::base::alloc;
 use crate::base::config::{NotifyFlags, Settings};
 use crate::core::call::{HashedKey, HashedKeys};
 use crate::core::client::Client;
@@ -74,7 +75,7 @@ impl Group<'_> {
             db = db.without_touching();
         }
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
-        let outcome = run_handler(handler, &mut call, Reply::new(out, client.resp));
+        let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
             let block = append(server, worker, call.db.unit(), client.record.id);
             // The removal of an expired key is not a write of this connection.
@@ -89,7 +90,7 @@ impl Group<'_> {
         if remembers {
             remember(server, call.keys(), client);
         }
-        if self.hooks.has(Hook::Monitor) {
+        if self.hooks.has(Hook::Monitor) && !matches!(outcome, Err(CommandError::NeedsRoom(_))) {
             monitor::note(&mut self.lines, command, args, client, &outcome);
             if !client.in_exec {
                 monitor::show(server, &mut self.lines, server.store.journal().position());
@@ -115,6 +116,36 @@ impl Group<'_> {
             self.open();
         }
         outcome
+    }
+
+    /// Runs a data command again that asked for room for this many bytes, once there is room.
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "they are those of `data`, and the room")]
+    pub(super) fn data_with_room(
+        &mut self,
+        bytes: u64,
+        handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        client: &mut Client,
+        out: &mut Output,
+    ) -> Outcome {
+        if client.in_exec || self.closed.is_some() {
+            // Nothing can be evicted beside the shards of a transaction.
+            if self.server.counted_memory().saturating_add(bytes) > self.maxmemory {
+                return Err(CommandError::OutOfMemory);
+            }
+        } else {
+            self.find_room(bytes, client)?;
+        }
+        let growth_max = std::mem::replace(&mut self.facts.growth_max, bytes.saturating_add(bytes / 8));
+        let outcome = self.data(handler, entry, args, keys, client, out);
+        self.facts.growth_max = growth_max;
+        match outcome {
+            Err(CommandError::NeedsRoom(_)) => Err(CommandError::OutOfMemory),
+            outcome => outcome,
+        }
     }
 
     /// What is currently wanted of a unit.
@@ -157,6 +188,32 @@ impl Group<'_> {
             self.server.reclaim(Box::new(directories), count, UNCOUNTED_BYTES);
         }
     }
+}
+
+/// Runs a handler below a limit of memory, if there is one. A command of several keys that has made more of them than
+/// there is room for is taken back.
+#[inline]
+fn run_bounded(
+    server: &Server,
+    maxmemory: u64,
+    handler: fn(&mut Call<'_>, Reply<'_>) -> Outcome,
+    call: &mut Call<'_>,
+    reply: Reply<'_>,
+) -> Outcome {
+    if maxmemory == 0 {
+        return run_handler(handler, call, reply);
+    }
+    let before = alloc::thread_bytes();
+    let outcome = run_handler(handler, call, reply);
+    let added = u64::try_from(alloc::thread_bytes() - before).unwrap_or(0);
+    let is_bounded = added <= call.db.facts().growth_max
+        || !call.entry.command.flags.has(flags::DENYOOM)
+        || server.counted_memory() <= maxmemory;
+    if outcome.is_err() || is_bounded || !call.db.unit().is_undoable() {
+        return outcome;
+    }
+    call.db.roll_back();
+    Err(CommandError::NeedsRoom(added))
 }
 
 /// Finds and hashes the keys of a call.

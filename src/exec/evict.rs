@@ -170,18 +170,18 @@ impl std::fmt::Debug for EvictDb<'_> {
 
 /// A random key that the policy may remove.
 fn draw(directory: &Directory, policy: EvictionPolicy, random: u64) -> Option<EntryRef<'_>> {
-    use EvictionPolicy::{AllkeysLfu, AllkeysLru, AllkeysRandom};
+    use EvictionPolicy::{AllkeysLfu, AllkeysLrm, AllkeysLru, AllkeysRandom};
     match policy {
-        AllkeysLru | AllkeysLfu | AllkeysRandom => directory.random(random),
+        AllkeysLru | AllkeysLrm | AllkeysLfu | AllkeysRandom => directory.random(random),
         _ => directory.random_volatile(random),
     }
 }
 
 /// How good a victim a key is; higher is better. `None` where the policy is random.
 fn score(entry: EntryRef<'_>, policy: EvictionPolicy, facts: &Facts) -> Option<u64> {
-    use EvictionPolicy::{AllkeysLfu, AllkeysLru, VolatileLfu, VolatileLru, VolatileTtl};
+    use EvictionPolicy::{AllkeysLfu, AllkeysLrm, AllkeysLru, VolatileLfu, VolatileLrm, VolatileLru, VolatileTtl};
     Some(match policy {
-        VolatileLru | AllkeysLru => facts.access.idle_seconds(entry.access()),
+        VolatileLru | AllkeysLru | VolatileLrm | AllkeysLrm => facts.access.idle_seconds(entry.access()),
         VolatileLfu | AllkeysLfu => u64::from(u8::MAX) - u64::from(facts.access.frequency(entry.access())).min(255),
         VolatileTtl => u64::MAX - entry.expiry().unwrap_or(u64::MAX),
         _ => return None,
@@ -267,6 +267,21 @@ mod tests {
     }
 
     #[test]
+    fn lrm_removes_mostly_what_was_not_written() {
+        let mut t = Runner::new();
+        t.lrm = true;
+        (0..500).for_each(|number| drop(t.run(&format!("SET old:{number} v"))));
+        (0..500).for_each(|number| drop(t.run(&format!("SET new:{number} v"))));
+        t.advance_ms(10_000);
+        (0..500).for_each(|number| drop(t.run(&format!("GET old:{number}"))));
+        (0..500).for_each(|number| drop(t.run(&format!("APPEND new:{number} w"))));
+        assert_eq!((t.run("OBJECT IDLETIME old:0"), t.run("OBJECT IDLETIME new:0")), (":10 ".into(), ":0 ".into()));
+        let left = left(&mut t, EvictionPolicy::AllkeysLrm, 400);
+        let new = left.iter().filter(|name| name.starts_with("new")).count();
+        assert!(new > 480, "{new} of 500 recently written keys are left");
+    }
+
+    #[test]
     fn lfu_removes_mostly_what_is_seldom_used() {
         let mut t = Runner::new();
         t.lfu = Some(Lfu { log_factor: 0, decay_minutes: 0 });
@@ -282,8 +297,8 @@ mod tests {
 
     #[test]
     fn volatile_policies_leave_keys_without_expiry() {
-        use EvictionPolicy::{VolatileLfu, VolatileLru, VolatileRandom, VolatileTtl};
-        for policy in [VolatileLru, VolatileLfu, VolatileRandom, VolatileTtl] {
+        use EvictionPolicy::{VolatileLfu, VolatileLrm, VolatileLru, VolatileRandom, VolatileTtl};
+        for policy in [VolatileLru, VolatileLrm, VolatileLfu, VolatileRandom, VolatileTtl] {
             let mut t = Runner::new();
             (0..300).for_each(|number| drop(t.run(&format!("SET lasting:{number} v"))));
             t.db = 3;

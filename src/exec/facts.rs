@@ -10,6 +10,9 @@ use crate::core::db::Facts;
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::value::Limits;
 
+/// What a command may add beyond its arguments without asking for room, where there is a limit.
+const GROWTH_FREE_BYTES: u64 = 64 * 1024;
+
 /// The sizes at which collections change their form, as configured.
 pub fn limits_of(settings: &Settings, seed: HashSeed) -> Limits {
     Limits {
@@ -34,11 +37,12 @@ pub(super) fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         .then_some(Lfu { log_factor: settings.lfu_log_factor, decay_minutes: settings.lfu_decay_time_minutes });
     Facts {
         now,
-        access: AccessClock { seconds: (now / 1000) as u64, lfu },
+        access: AccessClock { seconds: (now / 1000) as u64, lfu, lrm: settings.maxmemory_policy.is_lrm() },
         string_max_bytes: settings.proto_max_bulk_len,
         hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
         limits,
         cluster: settings.cluster_enabled,
+        growth_max: if settings.maxmemory == 0 { u64::MAX } else { GROWTH_FREE_BYTES },
         replaying: false,
         no_touch: false,
         only_listens: false,

@@ -217,7 +217,13 @@ impl Group<'_> {
     ) -> Result<(), Busy> {
         let mark = out.mark();
         let outcome = match entry.command.handler {
-            Handler::Data(handler) => self.data(handler, entry, args, keys, client, out),
+            Handler::Data(handler) => match self.data(handler, entry, args, keys, client, out) {
+                Err(CommandError::NeedsRoom(bytes)) => {
+                    out.truncate(mark);
+                    self.data_with_room(bytes, handler, entry, args, keys, client, out)
+                }
+                outcome => outcome,
+            },
             Handler::Session(handler) | Handler::ContainerOr(_, handler) => {
                 let (server, now) = (self.server, self.facts.now);
                 let reply = Reply::new(out, client.resp);

@@ -44,6 +44,10 @@ pub struct Runner {
     pub no_touch: bool,
     /// The policy of access fields.
     pub lfu: Option<Lfu>,
+    /// Whether the policy is an LRM policy.
+    pub lrm: bool,
+    /// What a command may add beyond its arguments.
+    pub growth_max: u64,
     /// Whether cluster clients are served.
     pub cluster: bool,
     /// `hll-sparse-max-bytes`.
@@ -129,6 +133,8 @@ impl Runner {
             resp: Resp::V2,
             no_touch: false,
             lfu: None,
+            lrm: false,
+            growth_max: u64::MAX,
             cluster: false,
             hll_sparse_max_bytes: 3000,
             limits: Limits::defaults(SEED),
@@ -192,11 +198,12 @@ impl Runner {
     pub fn facts(&self) -> Facts {
         Facts {
             now: self.now,
-            access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu },
+            access: AccessClock { seconds: (self.now / 1000) as u64, lfu: self.lfu, lrm: self.lrm },
             string_max_bytes: 512 << 20,
             hll_sparse_max_bytes: self.hll_sparse_max_bytes,
             limits: self.limits,
             cluster: self.cluster,
+            growth_max: self.growth_max,
             replaying: false,
             no_touch: self.no_touch,
             only_listens: false,

@@ -1,8 +1,8 @@
 //! The access field of an entry: when it was last used, or how often.
 //!
 //! 24 bits, as in Redis. Under an LRU policy (and under none) they are a clock of seconds that wraps
-//! after 194 days; under an LFU policy the upper 16 are minutes of the last decay and the lower 8 a
-//! logarithmic counter.
+//! after 194 days; under an LRM policy only writes set it. Under an LFU policy the upper 16 are minutes
+//! of the last decay and the lower 8 a logarithmic counter.
 
 /// The bits of an access field.
 pub const ACCESS_MASK: u32 = (1 << 24) - 1;
@@ -16,6 +16,8 @@ pub struct AccessClock {
     pub seconds: u64,
     /// `Some` under an LFU policy.
     pub lfu: Option<Lfu>,
+    /// Whether only writes count as a use: under an LRM policy.
+    pub lrm: bool,
 }
 
 /// The parameters of the frequency counter.
@@ -37,9 +39,18 @@ impl AccessClock {
         }
     }
 
-    /// The access field of an entry used now. `random` feeds the probabilistic counter.
+    /// The access field of an entry that is read now. `random` feeds the probabilistic counter.
     #[inline]
     pub fn touched(&self, field: u32, random: impl FnOnce() -> u32) -> u32 {
+        if self.lrm {
+            return field;
+        }
+        self.written(field, random)
+    }
+
+    /// The access field of an entry that is written now.
+    #[inline]
+    pub fn written(&self, field: u32, random: impl FnOnce() -> u32) -> u32 {
         let Some(lfu) = self.lfu else { return self.fresh() };
         let counter = self.decayed(field, lfu);
         let base = counter.saturating_sub(LFU_INITIAL);
@@ -86,15 +97,23 @@ mod tests {
 
     #[test]
     fn idle_time_is_right_across_the_wrap_of_the_clock() {
-        let at = |seconds| AccessClock { seconds, lfu: None };
+        let at = |seconds| AccessClock { seconds, lfu: None, lrm: false };
         let field = at((1 << 24) * 100 - 10).fresh();
         assert_eq!(at((1 << 24) * 100 + 15).idle_seconds(field), 25);
     }
 
     #[test]
+    fn under_lrm_only_a_write_is_a_use() {
+        let at = |seconds| AccessClock { seconds, lfu: None, lrm: true };
+        let field = at(100).fresh();
+        assert_eq!(at(150).idle_seconds(at(150).touched(field, || 0)), 50);
+        assert_eq!(at(150).idle_seconds(at(150).written(field, || 0)), 0);
+    }
+
+    #[test]
     fn the_counter_grows_ever_more_slowly_and_decays_with_time() {
         let lfu = Lfu { log_factor: 10, decay_minutes: 1 };
-        let mut clock = AccessClock { seconds: 6_000_000, lfu: Some(lfu) };
+        let mut clock = AccessClock { seconds: 6_000_000, lfu: Some(lfu), lrm: false };
         let mut field = clock.fresh();
         assert_eq!(clock.frequency(field), 5);
         field = clock.touched(field, || 0);

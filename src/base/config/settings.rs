@@ -25,6 +25,8 @@ pub enum FsyncPolicy {
 pub enum EvictionPolicy {
     /// The least recently used with an expiry.
     VolatileLru,
+    /// The least recently modified with an expiry.
+    VolatileLrm,
     /// The least often used with an expiry.
     VolatileLfu,
     /// Any with an expiry.
@@ -33,6 +35,8 @@ pub enum EvictionPolicy {
     VolatileTtl,
     /// The least recently used.
     AllkeysLru,
+    /// The least recently modified.
+    AllkeysLrm,
     /// The least often used.
     AllkeysLfu,
     /// Any.
@@ -42,6 +46,11 @@ pub enum EvictionPolicy {
 }
 
 impl EvictionPolicy {
+    /// Whether only writes set access fields.
+    pub fn is_lrm(self) -> bool {
+        matches!(self, EvictionPolicy::VolatileLrm | EvictionPolicy::AllkeysLrm)
+    }
+
     /// Whether access fields count how often a key is used.
     pub fn is_lfu(self) -> bool {
         matches!(self, EvictionPolicy::VolatileLfu | EvictionPolicy::AllkeysLfu)
@@ -204,6 +213,8 @@ words! {
         "allkeys-lfu" => AllkeysLfu,
         "allkeys-random" => AllkeysRandom,
         "noeviction" => NoEviction,
+        "volatile-lrm" => VolatileLrm,
+        "allkeys-lrm" => AllkeysLrm,
     }
     EndpointType {
         "ip" => Ip,

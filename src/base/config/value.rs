@@ -456,7 +456,7 @@ mod tests {
                 "maxmemory-policy",
                 "nope",
                 "argument(s) must be one of the following: volatile-lru, volatile-lfu, volatile-random, volatile-ttl, \
-                 allkeys-lru, allkeys-lfu, allkeys-random, noeviction",
+                 allkeys-lru, allkeys-lfu, allkeys-random, noeviction, volatile-lrm, allkeys-lrm",
             ),
         ] {
             assert_eq!(parse_text(name, given), Err(problem.to_owned()), "{name} {given}");

@@ -162,6 +162,7 @@ fn with_room<T>(
     change: impl FnOnce(&mut [u8]) -> T,
 ) -> Result<T, CommandError> {
     let Some(old) = old else {
+        call.db.needs_room(len)?;
         let mut bytes = zeros(len)?;
         let result = change(&mut bytes);
         call.db.set(key, NewValue::Raw(bytes), None);

@@ -196,11 +196,29 @@ mod tests {
         assert_eq!(t.run("OBJECT IDLETIME k"), ":12 ");
         assert_eq!(t.run("OBJECT FREQ k"), format!("-{NO_LFU} "));
         t.lfu = Some(Lfu { log_factor: 10, decay_minutes: 1 });
+        t.run("DEL k");
         t.run("SET k v");
         assert_eq!(t.run("OBJECT FREQ k"), ":5 ");
         assert_eq!(t.run("OBJECT IDLETIME k"), format!("-{LFU} "));
         t.advance_ms(3 * 60_000);
         assert_eq!(t.run("OBJECT FREQ k"), ":2 ");
+    }
+
+    #[test]
+    fn a_write_is_a_use() {
+        let mut t = Runner::new();
+        t.run("SET k v");
+        for line in ["APPEND k w", "SETRANGE k 0 x", "EXPIRE k 100", "SET k v", "SETBIT k 9 1"] {
+            t.advance_ms(5000);
+            t.run(line);
+            assert_eq!(t.run("OBJECT IDLETIME k"), ":0 ", "{line}");
+        }
+        t.lfu = Some(Lfu { log_factor: 0, decay_minutes: 0 });
+        t.run("DEL k");
+        for (line, frequency) in [("SET k v", 5), ("SET k w", 6), ("APPEND k x", 7), ("GET k", 8), ("INCR n", 8)] {
+            t.run(line);
+            assert_eq!(t.run("OBJECT FREQ k"), format!(":{frequency} "), "{line}: the counter goes on");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{READ_FAST, STRING, WRITE_FAST, WRITE_SLOW, check_len, encoded, len, store, text};
 use crate::core::args::integer;
 use crate::core::call::string_reply;
-use crate::core::stored_string::shareable;
+use crate::core::stored_string::{StringRef, shareable};
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, flags};
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
@@ -80,6 +80,7 @@ fn setrange(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if old.is_some() {
         overwrite(room_for(call, key, new)?, start, part);
     } else {
+        call.db.needs_room(new)?;
         let mut value = Vec::new();
         value.try_reserve_exact(new).map_err(|_| CommandError::OutOfMemory)?;
         overwrite(&mut value, start, part);
@@ -106,6 +107,14 @@ pub(in crate::command) fn room_for<'c>(
     key: Key<'_>,
     len: usize,
 ) -> Result<&'c mut Vec<u8>, CommandError> {
+    if len as u64 > call.db.facts().growth_max {
+        let added = match call.db.string_to_change(key)? {
+            Some(StringRef::Raw(bytes)) => len.saturating_sub(bytes.len()),
+            // It is copied into the growable form.
+            _ => len,
+        };
+        call.db.needs_room(added)?;
+    }
     let value = call.db.raw_mut(key).ok_or(CommandError::WrongType)?;
     if value.capacity() < len {
         let wanted = len + len.min(SPARE_MAX_BYTES);

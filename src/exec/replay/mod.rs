@@ -109,12 +109,13 @@ impl Replayer {
         let facts = Facts {
             now: 0,
             // Replayed keys count as used now.
-            access: AccessClock { seconds: (clock::now_ms() / 1000) as u64, lfu: None },
+            access: AccessClock { seconds: (clock::now_ms() / 1000) as u64, lfu: None, lrm: false },
             string_max_bytes: u64::MAX,
             // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
             hll_sparse_max_bytes: usize::MAX,
             limits: *limits,
             cluster: false,
+            growth_max: u64::MAX,
             replaying: true,
             no_touch: true,
             only_listens: false,
