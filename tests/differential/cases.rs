@@ -127,6 +127,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("dump.txt", include_str!("cases/dump.txt")),
         ("events.txt", include_str!("cases/events.txt")),
         ("expiry.txt", include_str!("cases/expiry.txt")),
+        ("memory.txt", include_str!("cases/memory.txt")),
         ("fields.txt", include_str!("cases/fields.txt")),
         ("geo.txt", include_str!("cases/geo.txt")),
         ("hash.txt", include_str!("cases/hash.txt")),
