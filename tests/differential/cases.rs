@@ -144,6 +144,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("sort.txt", include_str!("cases/sort.txt")),
         ("streams.txt", include_str!("cases/streams.txt")),
         ("strings.txt", include_str!("cases/strings.txt")),
+        ("tracking.txt", include_str!("cases/tracking.txt")),
         ("transactions.txt", include_str!("cases/transactions.txt")),
         ("zset.txt", include_str!("cases/zset.txt")),
     ];

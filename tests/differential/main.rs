@@ -10,6 +10,7 @@
 //! | `sequences.rs` | long random sequences, with a shortened one printed on failure |
 //! | `messages.rs` | random sequences of several connections that subscribe and publish |
 //! | `events.rs` | random sequences with a subscriber to the events of keys |
+//! | `trackers.rs` | random sequences of several connections that track keys |
 //! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
 //! | `changes.rs` | how many changes each command counts as, for save points |
 //! | `compare.rs` | a pair of servers, and what "the same reply" means |
@@ -31,3 +32,4 @@ mod password;
 mod protocol;
 mod record;
 mod sequences;
+mod trackers;
