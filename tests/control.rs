@@ -113,3 +113,161 @@ fn a_connection_that_kills_itself_gets_its_replies_first() {
     assert!(replies.ends_with(b"*2\r\n:1\r\n+OK\r\n"), "{}", String::from_utf8_lossy(&replies));
     assert_eq!(text(&mut clients[0], "GET k"), "$1\r\nx\r\n");
 }
+
+/// Waits until so many connections stand still or wait.
+fn wait_for_blocked(client: &mut Client, count: usize) {
+    let wanted = format!("blocked_clients:{count}\r");
+    wait_for(client, "INFO clients", |info| info.contains(&wanted));
+}
+
+#[test]
+fn a_pause_of_writes_holds_back_whatever_reaches_replicas_and_nothing_else() {
+    for workers in [1, 2, 4] {
+        let (server, mut clients) = start(workers);
+        let mut own = clients.pop().expect("there are some");
+        assert_eq!(text(&mut own, "SET k 0"), "+OK\r\n");
+        assert_eq!(text(&mut own, "CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+        let held_back: Vec<(&str, &str)> = vec![
+            ("INCR k\r\nGET k\r\n", ":1\r\n$1\r\n1\r\n"),
+            ("PFCOUNT h\r\n", ":0\r\n"),
+            ("PUBLISH c m\r\n", ":0\r\n"),
+            ("SPUBLISH c m\r\n", ":0\r\n"),
+            ("BLPOP l 0.01\r\n", "*-1\r\n"),
+            ("FLUSHALL\r\n", "+OK\r\n"),
+            ("MULTI\r\nSET m 1\r\nEXEC\r\n", "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"),
+        ];
+        let mut writers = Vec::new();
+        for (commands, _) in &held_back {
+            let mut writer = server.client();
+            writer.send(commands.as_bytes()).expect("it is connected");
+            writers.push(writer);
+        }
+        wait_for_blocked(&mut own, held_back.len());
+        for reader in &mut clients {
+            assert_eq!(text(reader, "GET k"), "$1\r\n0\r\n");
+            assert_eq!(text(reader, "PING"), "+PONG\r\n");
+            assert_eq!(text(reader, "SET k"), "-ERR wrong number of arguments for 'set' command\r\n");
+        }
+        assert_eq!(text(&mut own, "EXISTS m"), ":0\r\n");
+        assert!(text(&mut own, "INFO clients").contains("paused_actions:write\r"));
+        assert!(text(&mut own, "CLIENT LIST FLAGS b").contains(" cmd=publish "));
+        assert_eq!(text(&mut own, "CLIENT UNPAUSE"), "+OK\r\n");
+        for (mut writer, (_, replies)) in writers.into_iter().zip(&held_back) {
+            writer.finish_sending();
+            let all = writer.receive_until_close().expect("it closes");
+            assert_eq!(String::from_utf8_lossy(&all), *replies);
+        }
+        wait_for_blocked(&mut own, 0);
+        assert!(text(&mut own, "INFO clients").contains("paused_actions:none\r"));
+    }
+}
+
+/// Once CLIENT PAUSE is answered, no write runs any more, even one that had begun on another worker.
+#[test]
+fn no_write_runs_once_a_pause_is_answered() {
+    for workers in [1, 2, 4] {
+        let (_server, mut clients) = start(workers);
+        let mut own = clients.pop().expect("there are some");
+        for round in 0..10 {
+            for writer in &mut clients {
+                writer.send(&b"INCR n\r\n".repeat(500)).expect("it is connected");
+            }
+            assert_eq!(text(&mut own, "CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+            let before = text(&mut own, "GET n");
+            (0..20).for_each(|_| assert_eq!(text(&mut own, "GET n"), before, "round {round}"));
+            assert_eq!(text(&mut own, "CLIENT UNPAUSE"), "+OK\r\n");
+            for writer in &mut clients {
+                (0..500).for_each(|_| drop(writer.receive().expect("a reply")));
+            }
+        }
+        let all = 10 * 500 * clients.len();
+        assert!(text(&mut own, "GET n").ends_with(&format!("\r\n{all}\r\n")));
+    }
+}
+
+#[test]
+fn a_pause_of_everything_ends_by_its_time_and_a_client_that_leaves_takes_its_command_with_it() {
+    for workers in [1, 2, 4] {
+        let (server, mut clients) = start(workers);
+        let mut own = clients.pop().expect("there are some");
+        assert_eq!(text(&mut own, "CLIENT PAUSE 1000 ALL"), "+OK\r\n");
+        let mut leaving = server.client();
+        leaving.send(b"SET left 1\r\n").expect("it is connected");
+        leaving.finish_sending();
+        assert_eq!(leaving.receive_until_close().expect("it closes during the pause"), b"");
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(format!("SET k:{n} v\r\nPING\r\nGET k:{n}\r\n").as_bytes()).expect("it is connected");
+        }
+        for client in &mut clients {
+            for wanted in [&b"+OK\r\n"[..], b"+PONG\r\n", b"$1\r\nv\r\n"] {
+                assert_eq!(client.receive().expect("a reply"), wanted);
+            }
+        }
+        assert_eq!(text(&mut own, "EXISTS left"), ":0\r\n");
+        wait_for_blocked(&mut own, 0);
+    }
+}
+
+#[test]
+fn a_paused_connection_can_be_killed_and_not_unblocked() {
+    for workers in [1, 2, 4] {
+        let (_server, mut clients) = start(workers);
+        let mut own = clients.pop().expect("there are some");
+        let mut victim = clients.pop().expect("there are some");
+        let id = id_of(&mut victim);
+        assert_eq!(text(&mut own, "CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+        victim.send(b"SET k v\r\n").expect("it is connected");
+        wait_for_blocked(&mut own, 1);
+        assert_eq!(text(&mut own, &format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+        assert_eq!(text(&mut own, &format!("CLIENT KILL ID {id}")), ":1\r\n");
+        assert_eq!(victim.receive_until_close().expect("it closes"), b"");
+        assert_eq!(text(&mut own, "CLIENT UNPAUSE"), "+OK\r\n");
+        assert_eq!(text(&mut own, "EXISTS k"), ":0\r\n");
+    }
+}
+
+/// What has expired in a pause is not seen, and goes when the pause is over.
+#[test]
+fn nothing_expires_in_a_pause() {
+    for workers in [1, 2, 4] {
+        let (_server, mut clients) = start(workers);
+        let mut own = clients.pop().expect("there are some");
+        assert_eq!(text(&mut own, "SET k v PX 50"), "+OK\r\n");
+        assert_eq!(text(&mut own, "CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+        wait_for(&mut own, "GET k", |reply| reply == "$-1\r\n");
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(text(&mut own, "DBSIZE"), ":1\r\n");
+        assert_eq!(text(&mut own, "KEYS *"), "*0\r\n");
+        assert!(text(&mut own, "INFO stats").contains("\nexpired_keys:0\r"));
+        assert_eq!(text(&mut own, "CLIENT UNPAUSE"), "+OK\r\n");
+        wait_for(&mut own, "DBSIZE", |reply| reply == ":0\r\n");
+        assert!(text(&mut own, "INFO stats").contains("\nexpired_keys:1\r"));
+    }
+}
+
+/// While data is imported, expired keys stay: hidden, but not from the connection that imports.
+#[test]
+fn an_import_source_sees_what_has_expired() {
+    let (_server, mut clients) = start(2);
+    let mut source = clients.pop().expect("there are some");
+    let mut other = clients.pop().expect("there are some");
+    assert_eq!(text(&mut source, "CLIENT IMPORT-SOURCE ON"), "-ERR Server is not in import mode\r\n");
+    assert_eq!(text(&mut other, "CONFIG SET import-mode yes"), "+OK\r\n");
+    assert_eq!(text(&mut source, "CLIENT IMPORT-SOURCE ON"), "+OK\r\n");
+    assert!(text(&mut other, "CLIENT LIST FLAGS I").contains(" flags=I "));
+    assert_eq!(text(&mut source, "SET k v PX 20"), "+OK\r\n");
+    assert_eq!(text(&mut source, "HSET h f v"), ":1\r\n");
+    assert_eq!(text(&mut source, "HPEXPIRE h 20 FIELDS 1 f"), "*1\r\n:1\r\n");
+    wait_for(&mut other, "EXISTS k", |reply| reply == ":0\r\n");
+    wait_for(&mut other, "HEXISTS h f", |reply| reply == ":0\r\n");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(text(&mut source, "GET k"), "$1\r\nv\r\n");
+    assert_eq!(text(&mut source, "HGET h f"), "$1\r\nv\r\n");
+    assert_eq!(text(&mut source, "SCAN 0 TYPE string"), "*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n");
+    assert_eq!(text(&mut other, "KEYS k"), "*0\r\n");
+    assert_eq!(text(&mut other, "DBSIZE"), ":2\r\n");
+    // A write by another connection finds no key there.
+    assert_eq!(text(&mut other, "SET k w NX"), "+OK\r\n");
+    assert_eq!(text(&mut other, "CONFIG SET import-mode no"), "+OK\r\n");
+    wait_for(&mut other, "DBSIZE", |reply| reply == ":1\r\n");
+}

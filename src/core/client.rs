@@ -15,6 +15,7 @@ use crate::core::call::Wait;
 use crate::core::figures::{Figures, Look};
 use crate::core::memory::Claim;
 use crate::core::message::Needs;
+use crate::core::pause::Paused;
 use crate::core::subscriber::OwnBlock;
 use crate::core::user::User;
 use crate::core::{CommandError, Flags, Outcome, Server};
@@ -334,9 +335,18 @@ impl Clients {
         out.gauge("watching_clients", count(|c| c.watching.load(Ordering::Relaxed) > 0));
         out.gauge("clients_in_timeout_table", count(|c| c.waits_for_time.load(Ordering::Relaxed)));
         out.gauge("total_watched_keys", clients.iter().map(|c| c.watching.load(Ordering::Relaxed)).sum::<u64>());
+        let pause = look.server.pause.now(look.now, &look.server.hooks);
         let (keys, also_gone) = look.server.blocking.count_keys();
         out.gauge("total_blocking_keys", keys);
         out.gauge("total_blocking_keys_on_nokey", also_gone);
+        out.text("paused_reason", if pause.is_some() { "client_pause" } else { "none" });
+        let what = match pause {
+            None => "none",
+            Some((Paused::Writes, _)) => "write",
+            Some((Paused::All, _)) => "all",
+        };
+        out.text("paused_actions", what);
+        out.gauge("paused_timeout_milliseconds", pause.map_or(0, |(_, left_ms)| left_ms));
     }
 }
 

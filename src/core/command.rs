@@ -164,7 +164,7 @@ pub enum LogRule {
 
 /// A set of [`flags`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(pub u32);
+pub struct Flags(pub u64);
 
 impl Flags {
     /// Both sets together.
@@ -241,7 +241,9 @@ pub mod flags {
     /// Allowed to a subscriber in RESP2.
     pub const LISTENING: Flags = Flags(1 << 23);
     /// What CLIENT CACHING has said stays said behind its subcommands.
-    pub const KEEPS_CACHING: Flags = Flags(1 << 20);
+    pub const KEEPS_CACHING: Flags = Flags(1 << 31);
+    /// Its effect reaches replicas although it changes no key, so that it waits in a pause of writes.
+    pub const SPREADS: Flags = Flags(1 << 32);
     /// Runs alone, behind the closed gate, and may change any key.
     pub const GATE: Flags = Flags(1 << 24);
     /// Receives a frozen view of the keyspace.
@@ -256,6 +258,31 @@ pub mod flags {
     pub const NOT_QUEUED: Flags = Flags(1 << 29);
     /// Refused unless `enable-debug-command` allows it to this connection.
     pub const DEBUGGING: Flags = Flags(1 << 30);
+
+    /// No two flags share a bit.
+    const _: () = {
+        let hidden = [
+            PUBLISHES,
+            KEEPS_CACHING,
+            KEEPS_FACTS,
+            PUSHES,
+            LISTENING,
+            GATE,
+            FROZEN,
+            WALKS,
+            NO_TOUCH,
+            REPORTS_DISK_ERRORS,
+            NOT_QUEUED,
+            DEBUGGING,
+            SPREADS,
+        ];
+        let (mut seen, mut at) = ((1 << SHOWN.len()) - 1, 0);
+        while at < hidden.len() {
+            assert!(seen & hidden[at].0 == 0 && hidden[at].0.is_power_of_two());
+            seen |= hidden[at].0;
+            at += 1;
+        }
+    };
 }
 
 /// A set of ACL [`categories`].

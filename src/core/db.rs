@@ -45,12 +45,22 @@ pub struct Facts {
     pub cluster: bool,
     /// How many bytes a command may add beyond its arguments before it must ask: see [`Db::needs_room`].
     pub growth_max: u64,
-    /// Whether the log is being replayed: nothing expires, nothing is logged.
+    /// Whether the log is being replayed, or these are commands of an import source: nothing expires.
     pub replaying: bool,
+    /// Whether reads leave expired keys where they are and do not see them: in a pause, and while data is imported.
+    pub hides_expired: bool,
     /// Whether reads leave access times unchanged (`CLIENT NO-TOUCH`, `OBJECT` and the like).
     pub no_touch: bool,
     /// Whether the connection is a subscriber in RESP2: [`Client::only_listens`](crate::core::Client::only_listens).
     pub only_listens: bool,
+}
+
+impl Facts {
+    /// What expires at this time or before is not seen, Unix ms: nothing if nothing expires.
+    #[inline]
+    pub fn seen_at(&self) -> i64 {
+        if self.replaying { 0 } else { self.now }
+    }
 }
 
 /// One database, as seen by one command.
@@ -63,6 +73,8 @@ pub struct Db<'a> {
     pub(super) facts: &'a Facts,
     /// Whether reads leave the access time unchanged.
     no_touch: bool,
+    /// Whether expired keys are left where they are.
+    hides_expired: bool,
     /// Whether the edit does not count as a change for WATCH: see [`Db::edit_unwatched`].
     unwatched: bool,
 }
@@ -71,7 +83,16 @@ impl<'a> Db<'a> {
     /// The database `index` through the locks in `held`.
     #[inline]
     pub fn new(held: Held<'a>, unit: &'a mut Unit, scratch: &'a mut Scratch, index: u32, facts: &'a Facts) -> Self {
-        Db { held, unit, scratch, index, facts, no_touch: facts.no_touch, unwatched: false }
+        Db {
+            held,
+            unit,
+            scratch,
+            index,
+            facts,
+            no_touch: facts.no_touch,
+            hides_expired: facts.hides_expired,
+            unwatched: false,
+        }
     }
 
     /// See [`Facts::only_listens`].
@@ -83,6 +104,12 @@ impl<'a> Db<'a> {
     #[inline]
     pub fn without_touching(self) -> Self {
         Db { no_touch: true, ..self }
+    }
+
+    /// The same, for a command that writes: expired keys are removed in any case.
+    #[inline]
+    pub fn for_writing(self) -> Self {
+        Db { hides_expired: false, ..self }
     }
 
     /// The underlying keyspace, for walks.
@@ -182,7 +209,9 @@ impl<'a> Db<'a> {
         let place = directory.find(key.hash, key.bytes)?;
         let entry = directory.entry_at(place);
         if entry.expiry().is_some_and(|expiry| expiry <= self.facts.now as u64) && !self.facts.replaying {
-            self.expire(key);
+            if !self.hides_expired {
+                self.expire(key);
+            }
             return None;
         }
         if touch {

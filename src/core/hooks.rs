@@ -15,6 +15,8 @@ pub enum Hook {
     Access = 1,
     /// Every command is timed individually, for the slow log.
     Slowlog = 2,
+    /// Commands of clients are paused: CLIENT PAUSE.
+    Pause = 4,
     /// A connection watches all commands: MONITOR.
     Monitor = 16,
     /// Cluster clients are served: the keys of a call, or of a transaction, must be in one slot.

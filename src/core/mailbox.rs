@@ -100,6 +100,8 @@ pub enum Mail {
         /// As for a push.
         block: u64,
     },
+    /// The pause is over: paused commands run.
+    Resume,
     /// Closes a connection at once, even with unsent output.
     Close {
         /// The connection's id.

@@ -32,6 +32,7 @@ pub mod key_spec;
 pub mod mailbox;
 pub mod memory;
 pub mod message;
+pub mod pause;
 pub mod server;
 pub mod stats;
 pub mod stored_string;

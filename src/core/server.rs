@@ -17,6 +17,7 @@ use crate::core::hotkeys::Hotkeys;
 use crate::core::key_events::EventQueue;
 use crate::core::memory::MemoryState;
 use crate::core::message::{Message, Needs, Published};
+use crate::core::pause::Pause;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
@@ -67,6 +68,8 @@ pub struct Server {
     pub hotkeys: Hotkeys,
     /// The events that took long.
     pub latency: Arc<LatencyMonitor>,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
     /// What the path of a command must look at besides it.
     pub hooks: Hooks,
     /// Counters of rare events.

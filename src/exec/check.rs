@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Plan;
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
-use crate::base::{logging, slot};
-use crate::core::client::Client;
+use crate::base::{clock, logging, slot};
+use crate::core::client::{Client, ClientClass};
+use crate::core::pause::Paused;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Hook, Step, flags};
 use crate::keyspace::Busy;
@@ -68,6 +69,9 @@ impl<'g> Group<'g> {
         if self.hooks.has(Hook::Monitor) && client.record.monitor.load(Relaxed) && flags.has(USES_KEYSPACE) {
             return Err(CommandError::Text("ERR Replica can't interact with the keyspace"));
         }
+        if self.hooks.has(Hook::Pause) {
+            self.check_pause(entry, flags, client)?;
+        }
         Ok(entry)
     }
 
@@ -86,6 +90,21 @@ impl<'g> Group<'g> {
             _ if entry.only_key.is_some() => Ok(()),
             _ => same_slot(entry, args, &mut slot),
         }
+    }
+
+    /// Whether a pause holds the command back. Replicas are never paused.
+    #[cold]
+    fn check_pause(&self, entry: &CommandEntry, flags: Flags, client: &Client) -> Result<(), CommandError> {
+        let is_held_back = match self.server.pause.now(clock::now_ms(), &self.server.hooks) {
+            None => false,
+            Some((Paused::All, _)) => true,
+            Some((Paused::Writes, _)) => flags.has(flags::WRITE.or(flags::MAY_REPLICATE).or(flags::SPREADS)),
+        };
+        if is_held_back && client.record.class() != ClientClass::Replica {
+            client.record.last_command.store(entry.index as u64 + 1, Relaxed);
+            return Err(CommandError::Busy(Busy::Pause));
+        }
+        Ok(())
     }
 
     /// Whether `enable-debug-command` allows DEBUG to this connection.

@@ -74,6 +74,9 @@ impl Group<'_> {
         if command.flags.has(flags::NO_TOUCH) {
             db = db.without_touching();
         }
+        if command.flags.has(flags::WRITE) {
+            db = db.for_writing();
+        }
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {

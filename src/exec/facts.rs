@@ -7,6 +7,7 @@ use crate::base::config::Settings;
 use crate::base::hash::HashSeed;
 use crate::core::client::Client;
 use crate::core::db::Facts;
+use crate::core::hooks::{Hook, HookSet};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::value::Limits;
 
@@ -45,11 +46,21 @@ pub(super) fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         growth_max: if settings.maxmemory == 0 { u64::MAX } else { GROWTH_FREE_BYTES },
         replaying: false,
         no_touch: false,
+        hides_expired: false,
         only_listens: false,
     }
 }
 
-pub(super) fn facts_now(settings: &Settings, limits: Limits, client: &Client) -> Facts {
+pub(super) fn facts_now(settings: &Settings, limits: Limits, client: &Client, hooks: HookSet) -> Facts {
     let no_touch = client.record.no_touch.load(Relaxed);
-    Facts { no_touch, only_listens: client.only_listens(), ..facts_of(settings, limits, clock::now_ms()) }
+    // For an import source nothing expires. For others, what expires stays and is hidden.
+    let replaying = settings.import_mode && client.record.import_source.load(Relaxed);
+    let hides_expired = settings.import_mode || hooks.has(Hook::Pause);
+    Facts {
+        no_touch,
+        replaying,
+        hides_expired,
+        only_listens: client.only_listens(),
+        ..facts_of(settings, limits, clock::now_ms())
+    }
 }

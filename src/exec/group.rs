@@ -84,7 +84,7 @@ impl Executor {
     pub fn run(&mut self, client: &mut Client, calls: &[Args<'_>], out: &mut Output, patience: Duration) -> Ran {
         self.refresh_settings();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
-        let facts = facts_now(&self.settings, limits, client);
+        let facts = facts_now(&self.settings, limits, client, self.server.hooks.load());
         let (mut group, all_keys, last_named) = self.group(facts, patience);
         let (server, stats) = (group.server, group.stats);
         client.hear(server, out);
@@ -320,9 +320,9 @@ impl Group<'_> {
     pub(super) fn renew_facts(&mut self, client: &Client) {
         let settings = self.server.config.settings();
         let limits = limits_of(&settings, self.server.keyspace.seed());
-        self.facts = facts_now(&settings, limits, client);
         (self.maxmemory, self.room) = (settings.maxmemory, 0);
         self.hooks = self.server.hooks.load();
+        self.facts = facts_now(&settings, limits, client, self.hooks);
         self.bars = Bars::of(&settings);
         self.latency_tracking = settings.latency_tracking;
         self.events = events_of(&settings);
@@ -351,9 +351,17 @@ impl Group<'_> {
     #[inline]
     pub(super) fn enter(&mut self) -> Result<(), Busy> {
         if self.inside.is_none() {
-            self.inside = Some(self.server.gate.try_enter(self.worker, self.patience).ok_or(Busy::Gate)?);
+            let inside = self.server.gate.try_enter(self.worker, self.patience).ok_or(Busy::Gate)?;
+            self.inside = Some(inside).filter(|_| !self.pause_has_begun());
         }
-        Ok(())
+        if self.inside.is_some() { Ok(()) } else { Err(Busy::Gate) }
+    }
+
+    /// Whether a pause has begun since the command was checked. It is then checked again: once CLIENT PAUSE is
+    /// answered, nothing runs that the pause holds back.
+    #[inline]
+    fn pause_has_begun(&self) -> bool {
+        !self.hooks.has(Hook::Pause) && self.server.hooks.load().has(Hook::Pause)
     }
 
     /// Closes the gate, unless this group has already closed it.
@@ -364,9 +372,9 @@ impl Group<'_> {
         if self.closed.is_none() {
             self.inside = None;
             let closed = self.server.gate.try_close_for(self.closing, self.patience);
-            self.closed = Some(closed.ok_or(Busy::Workers)?);
+            self.closed = Some(closed.ok_or(Busy::Workers)?).filter(|_| !self.pause_has_begun());
         }
-        Ok(())
+        if self.closed.is_some() { Ok(()) } else { Err(Busy::Gate) }
     }
 
     /// Opens the gate. The next command that needs it enters again.

@@ -42,7 +42,7 @@ use crate::base::latency::Event;
 use crate::core::call::HashedKeys;
 use crate::core::db::Facts;
 use crate::core::table::{CommandEntry, LastNamed};
-use crate::core::{Scratch, Server, Unit};
+use crate::core::{Hook, Scratch, Server, Unit};
 use crate::keyspace::{Busy, Closing, Relocation};
 use crate::resp::request::Progress;
 use crate::resp::{self, Request};
@@ -181,6 +181,7 @@ impl Executor {
             Busy::Shard(shard) => self.server.keyspace.is_free(shard),
             Busy::Mail => !self.server.mailboxes.is_congested(),
             Busy::Memory => true,
+            Busy::Pause => self.server.pause.now(clock::now_ms(), &self.server.hooks).is_none(),
         }
     }
 
@@ -189,7 +190,8 @@ impl Executor {
         self.refresh_settings();
         self.server.keyspace.catch_up();
         let Executor { server, worker, unit, scratch, settings, .. } = self;
-        if server.active_expiry_off.load(Relaxed) {
+        let is_paused = server.hooks.load().has(Hook::Pause) || settings.import_mode;
+        if is_paused || server.active_expiry_off.load(Relaxed) {
             self.serve_left_over();
             return false;
         }

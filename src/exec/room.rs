@@ -39,7 +39,7 @@ use crate::base::latency::Event;
 use crate::base::{alloc, clock};
 use crate::core::client::Client;
 use crate::core::memory::Claim;
-use crate::core::{CommandError, Flags, Handler, Server, Step, flags};
+use crate::core::{CommandError, Flags, Handler, Hook, Server, Step, flags};
 use crate::keyspace::{Busy, SHARDS};
 use crate::resp::Args;
 
@@ -93,6 +93,11 @@ fn choice_of(settings: &Settings) -> Choice {
     Choice { policy: settings.maxmemory_policy, samples: settings.maxmemory_samples }
 }
 
+/// Whether keys may be evicted at all. Data that is being imported must be there in whole.
+fn evicts(settings: &Settings) -> bool {
+    settings.maxmemory_policy != EvictionPolicy::NoEviction && !settings.import_mode
+}
+
 impl Group<'_> {
     /// Makes sure that there is room for what a command brings. Commands that bring nothing need none: the background
     /// evicts.
@@ -124,6 +129,10 @@ impl Group<'_> {
     /// Finds room for this many bytes, by eviction if necessary.
     #[cold]
     pub(super) fn find_room(&mut self, need: u64, client: &mut Client) -> Result<(), CommandError> {
+        if self.hooks.has(Hook::Pause) {
+            // Nothing is evicted in a pause. What it holds back is refused when the pause is over, if need be.
+            return Ok(());
+        }
         let own = client.claim.as_ref().map_or(0, Claim::bytes);
         // The same command, if it was parked: it may have asked for more than its arguments.
         let need = need.max(own);
@@ -152,7 +161,7 @@ impl Group<'_> {
         let server = self.server;
         let settings = server.config.settings();
         let maxmemory = self.maxmemory;
-        if settings.maxmemory_policy == EvictionPolicy::NoEviction || need > maxmemory {
+        if !evicts(&settings) || need > maxmemory {
             return Err(CommandError::OutOfMemory);
         }
         let was_inside = self.inside.is_some();
@@ -236,7 +245,8 @@ impl Executor {
         server.memory.note(all > maxmemory, all);
         let target = Target::of(&server, maxmemory);
         if all.saturating_sub(server.pending_memory()) <= target.limit
-            || self.settings.maxmemory_policy == EvictionPolicy::NoEviction
+            || !evicts(&self.settings)
+            || server.hooks.load().has(Hook::Pause)
         {
             return false;
         }

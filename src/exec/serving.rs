@@ -145,7 +145,7 @@ impl Group<'_> {
         find_keys(&server.keyspace, entry, args, &mut keys);
         let held = hold_alone(&server.keyspace, entry.command, &keys);
         self.unit.begin(self.wants(), entry.command.keys.only().is_none());
-        let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts);
+        let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts).for_writing();
         let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
         let block = append(server, self.worker, call.db.unit(), waiter.client);

@@ -206,6 +206,7 @@ impl Runner {
             growth_max: self.growth_max,
             replaying: false,
             no_touch: self.no_touch,
+            hides_expired: false,
             only_listens: false,
         }
     }

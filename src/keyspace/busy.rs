@@ -22,6 +22,8 @@ pub enum Busy {
     Mail,
     /// No lock: room below `maxmemory`, which is being made.
     Memory,
+    /// The end of a pause: CLIENT PAUSE.
+    Pause,
 }
 
 /// Work for when the lock of a shard is free.

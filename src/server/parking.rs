@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Unlocking code knows nothing of this, so an uncontended lock costs what it always did. Only the first of a queue
-//! tries, so that ten thousand parked connections cost as little as one.
+//! tries, so that ten thousand parked connections cost as little as one. The end of a pause (CLIENT PAUSE) is awaited
+//! in a queue, too. Its time is known, so nothing looks every millisecond.
 //!
 //! Invariants:
 //! - A parked command has done nothing. Its connection keeps its bytes, unexecuted.
@@ -19,17 +20,21 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::worker::Worker;
+use crate::base::clock;
 use crate::exec::PATIENCE;
 use crate::keyspace::Busy;
 
 /// How often the awaited locks are checked.
 const RETRY_PERIOD: Duration = Duration::from_millis(1);
+/// How long a pause is slept through at a time: the clock of the system may be set.
+const PAUSE_LOOK: Duration = Duration::from_secs(1);
 /// After how many of them have run, other connections get their turn.
 const RUNS_PER_TURN: usize = 16;
 
@@ -43,22 +48,26 @@ pub struct Parking {
 impl Parking {
     /// How long a command may wait for a lock now.
     pub fn patience(&self) -> Duration {
-        if self.queues.borrow().is_empty() { PATIENCE } else { Duration::ZERO }
+        if self.queues.borrow().keys().all(|busy| *busy == Busy::Pause) { PATIENCE } else { Duration::ZERO }
     }
 
     /// Parks a connection behind the others.
     pub fn park(&self, connection: &Rc<Connection>, busy: Busy) {
         let mut queues = self.queues.borrow_mut();
-        if queues.is_empty() {
+        if !queues.contains_key(&busy) {
             self.wanted.notify_one();
         }
         connection.queued.set(Some(busy));
+        connection.record.blocked.store(busy == Busy::Pause, Relaxed);
         queues.entry(busy).or_default().push_back(Rc::clone(connection));
     }
 
     /// Removes a connection from its queue, if it is in one: it has run, or has ended.
     pub fn leave(&self, connection: &Connection) {
         let Some(busy) = connection.queued.take() else { return };
+        if busy == Busy::Pause {
+            connection.record.blocked.store(false, Relaxed);
+        }
         let mut queues = self.queues.borrow_mut();
         let Some(queue) = queues.get_mut(&busy) else { return };
         match queue.front() {
@@ -68,6 +77,11 @@ impl Parking {
         if queue.is_empty() {
             queues.remove(&busy);
         }
+    }
+
+    /// Has the queues looked at now: a pause is over.
+    pub fn wake(&self) {
+        self.wanted.notify_one();
     }
 
     /// Rebuilds the queues from these connections, after a panic.
@@ -96,13 +110,25 @@ impl Parking {
 /// Retries the parked commands, while there are any.
 pub async fn run(worker: Rc<Worker>) {
     loop {
-        if worker.parking.queues.borrow().is_empty() {
-            worker.parking.wanted.notified().await;
+        let wanted = worker.parking.wanted_locks();
+        match wanted.first() {
+            None => worker.parking.wanted.notified().await,
+            Some(Busy::Pause) => wait_for_pause(&worker).await,
+            Some(_) => tokio::time::sleep(RETRY_PERIOD).await,
         }
-        tokio::time::sleep(RETRY_PERIOD).await;
         for busy in worker.parking.wanted_locks() {
             retry(&worker, busy).await;
         }
+    }
+}
+
+/// Waits until the pause is over, or something else happens: it has been ended or prolonged, or a lock is awaited.
+async fn wait_for_pause(worker: &Worker) {
+    let left = worker.server.pause.now(clock::now_ms(), &worker.server.hooks);
+    let Some((_, left_ms)) = left else { return };
+    tokio::select! {
+        () = worker.parking.wanted.notified() => {}
+        () = tokio::time::sleep(Duration::from_millis(left_ms.unsigned_abs()).min(PAUSE_LOOK)) => {}
     }
 }
 

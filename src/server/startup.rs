@@ -285,6 +285,7 @@ pub fn recover_from(
         hotkeys: Hotkeys::new(workers),
         loops: (0..workers).map(|_| Default::default()).collect(),
         latency: Default::default(),
+        pause: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: worker_stats(workers, &table),

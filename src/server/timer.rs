@@ -61,6 +61,8 @@ pub async fn run(server: Arc<Server>) {
         server.rates.cycles.store(cycles_a_second, Relaxed);
         server.rates.cycle_us.store(busy_us_a_second / cycles_a_second.max(1), Relaxed);
         alloc::sample_peak();
+        // A pause that is over is noted here even if no client asks.
+        server.pause.now(clock::now_ms(), &server.hooks);
         watch_snapshots(&server);
         client_eviction::run_if_needed(&server);
         server.hotkeys.tick(clock::now_ms(), Instant::now(), &server.hooks);

@@ -176,6 +176,7 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
                 connection.push(worker, number, &Needs::Block(block), |_, out| out.raw(&line));
             }
         }
+        Mail::Resume => worker.parking.wake(),
         Mail::Close { client } => {
             if let Some(connection) = worker.connection(client) {
                 connection.close();

@@ -15,7 +15,7 @@ pub(super) static COMMANDS: &[&Command] =
 
 const SUBSCRIBING: Flags =
     flags::PUBSUB.or(flags::NOSCRIPT).or(flags::LOADING).or(flags::STALE).or(flags::PUSHES).or(flags::LISTENING);
-const PUBLISHING: Flags = DESCRIBING.or(flags::FAST).or(flags::KEEPS_FACTS).or(flags::PUBLISHES);
+const PUBLISHING: Flags = DESCRIBING.or(flags::FAST).or(flags::KEEPS_FACTS).or(flags::PUBLISHES).or(flags::SPREADS);
 const DESCRIBING: Flags = flags::PUBSUB.or(flags::LOADING).or(flags::STALE);
 
 static SUBSCRIBE: Command = Command {

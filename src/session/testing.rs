@@ -131,6 +131,7 @@ fn server(lines: &str) -> Server {
         hotkeys: crate::core::hotkeys::Hotkeys::new(1),
         loops: Default::default(),
         latency: Default::default(),
+        pause: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: [WorkerStats::new(table.indices())].into(),

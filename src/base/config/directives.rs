@@ -190,6 +190,8 @@ directives! {
         "maxmemory-clients" => maxmemory_clients: ClientsLimit = of(Kind::MemoryOrPercent, "0");
         /// How many keys are remembered for those who have cached them; 0: any number.
         "tracking-table-max-keys" => tracking_table_max_keys: u64 = int("1000000", 0, i64::MAX);
+        /// Whether data is being imported: nothing expires or is evicted, unless a client removes it.
+        "import-mode" => import_mode: bool = bool("no");
         /// How slowly the counter of accesses grows.
         "lfu-log-factor" => lfu_log_factor: u32 = int("10", 0, INT_MAX);
         /// Minutes after which the counter of accesses is decreased.

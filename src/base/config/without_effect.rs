@@ -190,7 +190,6 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         "always-show-logo" = bool("no").fixed();
         "extended-redis-compatibility" = bool("no");
         "hash-seed" = text("").fixed();
-        "import-mode" = bool("no").only_default("Keys expire and are evicted whatever a client imports");
         "locale-collate" = text("");
         "mptcp" = bool("no").fixed();
         "socket-mark-id" =

@@ -74,10 +74,10 @@ const READ_FAST: Flags = flags::READONLY.or(flags::FAST);
 /// The latest time at which a field may expire, Unix ms: Redis keeps 46 bits.
 const FIELD_EXPIRY_MAX: i64 = (1 << 46) - 1;
 
-/// The time for readers of a hash. In a replay it is 0, because nothing expires.
+/// The time for readers of a hash; 0 if nothing expires.
 #[inline]
 fn now(call: &Call<'_>) -> u64 {
-    call.db.facts().now.max(0) as u64
+    call.db.facts().seen_at().max(0) as u64
 }
 
 /// Removes the expired ones among these fields, and logs it, before a command changes fields.

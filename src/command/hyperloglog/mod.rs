@@ -123,7 +123,7 @@ fn pfadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 static PFCOUNT: Command = Command {
     name: "PFCOUNT",
     arity: Arity::AtLeast(2),
-    flags: flags::READONLY,
+    flags: flags::READONLY.or(flags::SPREADS),
     keys: Keys(&[KeySpec {
         notes: "RW because it may change the internal representation of the key, and propagate to replicas",
         ..KeySpec::range(1, -1, 1, "RW access")

@@ -56,7 +56,7 @@ static KEYS: Command = Command {
 };
 
 fn keys(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (pattern, now, index) = (call.args.at(1), call.db.facts().now, call.db.index());
+    let (pattern, now, index) = (call.args.at(1), call.db.facts().seen_at(), call.db.index());
     let every = pattern == b"*";
     let mut frozen = call.frozen.take().expect("the executor freezes a view for this command");
     Ok(reply.array_of_unknown(|elements| {
@@ -88,7 +88,7 @@ static SCAN: Command = Command {
 
 fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let cursor = parse_cursor(call.args.at(1))?;
-    let filter = Filter::parse(Words::new(call.args, 2), call.db.facts().now)?;
+    let filter = Filter::parse(Words::new(call.args, 2), call.db.facts().seen_at())?;
     let mut page = Page::default();
     let next = walk(&mut call.db, cursor, filter.count, &mut |entry| {
         if filter.keeps(&entry) {
@@ -305,7 +305,7 @@ fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 /// # Errors
 /// None was found, and a shard is busy.
 fn random_key(db: &mut Db<'_>, random: &mut Random) -> Result<Option<Vec<u8>>, CommandError> {
-    let now = db.facts().now;
+    let now = db.facts().seen_at();
     for _ in 0..EXPIRED_TRIES {
         let Some(shard) = random_shard(db, random)? else { return Ok(None) };
         let drawn = directory(db, shard)?.and_then(|directory| directory.random(random.next_u64()));

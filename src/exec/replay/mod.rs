@@ -118,6 +118,7 @@ impl Replayer {
             growth_max: u64::MAX,
             replaying: true,
             no_touch: true,
+            hides_expired: false,
             only_listens: false,
         };
         let outcome = work(&mut Db::new(held, unit, scratch, db, &facts));

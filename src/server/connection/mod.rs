@@ -252,6 +252,9 @@ impl Connection {
         if self.state() == State::Waiting {
             return Poll::Ready(Event::Waiting);
         }
+        if self.parked() == Some(Busy::Pause) {
+            return self.poll_paused(worker, cx);
+        }
         if sending == Sending::Held || self.state().is_deaf() {
             // Registers for the next bytes nevertheless, so that a release need not wake this task needlessly.
             return match self.stream.borrow().poll_read_ready(cx) {
@@ -310,6 +313,24 @@ impl Connection {
                         return Poll::Ready(Event::Over);
                     }
                 }
+            }
+        }
+    }
+
+    /// Keeps arriving bytes while its next command waits for the end of a pause, which may be long. A client that
+    /// leaves is gone: that command is not executed.
+    fn poll_paused(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            match self.poll_read(worker, 0, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(0) => self.enter(State::Over { abandoned: false }),
+                Poll::Ready(arrived) => {
+                    self.keep_arrived(&worker.read_buffer.borrow()[..arrived]);
+                    self.note_received(worker);
+                }
+            }
+            if self.state().is_over() {
+                return Poll::Ready(Event::Over);
             }
         }
     }
@@ -446,7 +467,7 @@ impl Connection {
             }
             match next {
                 State::Unexecuted => tokio::task::yield_now().await,
-                State::Parked(_) => tokio::time::sleep(PATIENCE).await,
+                State::Parked(busy) if busy != Busy::Pause => tokio::time::sleep(PATIENCE).await,
                 _ => return,
             }
         }

@@ -27,7 +27,7 @@ pub enum State {
     Staged,
     /// More of its input is to be executed, once the replies so far have left.
     Unexecuted,
-    /// Its next command waits for a lock: see `server::parking`.
+    /// Its next command waits for a lock, or for the end of a pause: see `server::parking`.
     Parked(Busy),
     /// A command waits: for a key, for time to pass, for the disk.
     Waiting,

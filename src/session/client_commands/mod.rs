@@ -13,6 +13,7 @@ use crate::session::connection_commands::{BAD_NAME, is_label};
 
 mod filter;
 mod line;
+mod pause;
 
 use crate::session::tracking_commands::{CACHING, GETREDIR, TRACKING, TRACKINGINFO};
 use filter::{Filter, Of};
@@ -31,17 +32,20 @@ static CLIENT: Command = Command {
         &GETREDIR,
         &HELP,
         &ID,
+        &IMPORT_SOURCE,
         &INFO,
         &KILL,
         &LIST,
         &NO_EVICT,
         &NO_TOUCH,
+        &pause::PAUSE,
         &REPLY,
         &SETINFO,
         &SETNAME,
         &TRACKING,
         &TRACKINGINFO,
         &UNBLOCK,
+        &pause::UNPAUSE,
     ]),
     flags: flags::KEEPS_CACHING,
     since: "2.4.0",
@@ -141,6 +145,10 @@ fn client_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "LIST [options ...]",
             "    Return information about client connections. Options are those of KILL;",
             "    SKIPME is NO by default.",
+            "UNPAUSE",
+            "    Stop the current client pause, resuming traffic.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Suspend all, or just write, clients for <timeout> milliseconds.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
             "SETNAME <name>",
@@ -160,6 +168,8 @@ fn client_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "    Protect current client connection from eviction.",
             "NO-TOUCH (ON|OFF)",
             "    Will not touch LRU/LFU stats when this mode is on.",
+            "IMPORT-SOURCE (ON|OFF)",
+            "    See expired keys, while import-mode is on.",
         ],
     )
 }
@@ -267,6 +277,26 @@ fn kill(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         _ if is_old_form => Ok(reply.ok()),
         _ => Ok(reply.int(killed)),
     }
+}
+
+static IMPORT_SOURCE: Command = Command {
+    name: "IMPORT-SOURCE",
+    arity: Arity::Exactly(3),
+    handler: Handler::Session(import_source),
+    since: "valkey-8.1.0",
+    syntax: "<ON | OFF>",
+    summary: "Has this connection see expired keys, while import-mode is on.",
+    ..SUBCOMMAND
+};
+
+fn import_source(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let word = call.args.at(2);
+    if !is(word, "OFF") && !call.server.config.settings().import_mode {
+        return Err(CommandError::Text("ERR Server is not in import mode"));
+    }
+    let on = on_or_off(word)?;
+    call.client.record.import_source.store(on, Relaxed);
+    Ok(reply.ok())
 }
 
 static CAPA: Command = Command {
