@@ -13,8 +13,8 @@ use super::key_events::Event;
 use super::undo::raise_version;
 use super::unit::{Scratch, Unit};
 use crate::base::config::NotifyFlags;
-use crate::core::CommandError;
 use crate::core::stored_string::{StringRef, string_of};
+use crate::core::{CommandError, Flags, flags};
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::counts::DirectoryMut;
 use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, Shard, ValueRef};
@@ -100,16 +100,19 @@ impl<'a> Db<'a> {
         self.facts.only_listens
     }
 
-    /// The same, for a command whose reads leave the access time unchanged.
-    #[inline]
-    pub fn without_touching(self) -> Self {
-        Db { no_touch: true, ..self }
-    }
-
     /// The same, for a command that writes: expired keys are removed in any case.
     #[inline]
     pub fn for_writing(self) -> Self {
         Db { hides_expired: false, ..self }
+    }
+
+    /// The same, for a command with these flags: reads of some leave access times unchanged; see also
+    /// [`Db::for_writing`].
+    #[inline]
+    pub fn for_command(self, flags: Flags) -> Self {
+        let no_touch = self.no_touch || flags.has(flags::NO_TOUCH);
+        let hides_expired = self.hides_expired && !flags.has(flags::WRITE);
+        Db { no_touch, hides_expired, ..self }
     }
 
     /// The underlying keyspace, for walks.

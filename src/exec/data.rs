@@ -70,13 +70,7 @@ impl Group<'_> {
             false => self.unit.begin(wants(server, self.events), entry.only_key.is_none()),
             true => self.unit.begin_command(entry.only_key.is_none()),
         }
-        let mut db = Db::new(held, self.unit, self.scratch, client.db, &self.facts);
-        if command.flags.has(flags::NO_TOUCH) {
-            db = db.without_touching();
-        }
-        if command.flags.has(flags::WRITE) {
-            db = db.for_writing();
-        }
+        let db = Db::new(held, self.unit, self.scratch, client.db, &self.facts).for_command(command.flags);
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
