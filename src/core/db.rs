@@ -13,8 +13,8 @@ use super::key_events::Event;
 use super::undo::raise_version;
 use super::unit::{Scratch, Unit};
 use crate::base::config::NotifyFlags;
+use crate::core::CommandError;
 use crate::core::stored_string::{StringRef, string_of};
-use crate::core::{CommandError, Flags, flags};
 use crate::keyspace::access::AccessClock;
 use crate::keyspace::counts::DirectoryMut;
 use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, Shard, ValueRef};
@@ -106,13 +106,10 @@ impl<'a> Db<'a> {
         Db { hides_expired: false, ..self }
     }
 
-    /// The same, for a command with these flags: reads of some leave access times unchanged; see also
-    /// [`Db::for_writing`].
+    /// The same, for a command whose reads leave access times unchanged, or that writes: see [`Db::for_writing`].
     #[inline]
-    pub fn for_command(self, flags: Flags) -> Self {
-        let no_touch = self.no_touch || flags.has(flags::NO_TOUCH);
-        let hides_expired = self.hides_expired && !flags.has(flags::WRITE);
-        Db { no_touch, hides_expired, ..self }
+    pub fn for_command(self, no_touch: bool, writes: bool) -> Self {
+        Db { no_touch: self.no_touch || no_touch, hides_expired: self.hides_expired && !writes, ..self }
     }
 
     /// The underlying keyspace, for walks.

@@ -70,7 +70,8 @@ impl Group<'_> {
             false => self.unit.begin(wants(server, self.events), entry.only_key.is_none()),
             true => self.unit.begin_command(entry.only_key.is_none()),
         }
-        let db = Db::new(held, self.unit, self.scratch, client.db, &self.facts).for_command(command.flags);
+        let db = Db::new(held, self.unit, self.scratch, client.db, &self.facts);
+        let db = db.for_command(command.flags.has(flags::NO_TOUCH), command.flags.has(flags::WRITE));
         let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
         let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
