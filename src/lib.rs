@@ -12,6 +12,7 @@
 //! | [`events`] | registers of what clients listen to: channels, patterns, cached keys, monitors |
 //! | [`core`] | what commands are made of: declaration, table, call, errors; the server's and a connection's state |
 //! | [`command`] | the families of data commands |
+//! | [`script`] | the engine that runs Lua, its sandbox and libraries |
 //! | [`exec`] | the one path of a command: check, lock, run, log, unlock, reply |
 //! | [`durable`] | what moves whole keyspaces: saving, loading, reloading |
 //! | [`observe`] | INFO, and what the kernel says of the process |
@@ -29,5 +30,6 @@ pub mod observe;
 pub mod persist;
 pub mod resp;
 pub mod server;
+pub mod script;
 pub mod session;
 pub mod value;

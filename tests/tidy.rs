@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may import from its own layer and from those before it.
 const LAYERS: &[&str] = &[
-    "base", "resp", "value", "keyspace", "persist", "events", "core", "command", "exec", "durable", "observe",
+    "base", "resp", "value", "keyspace", "persist", "events", "core", "command", "script", "exec", "durable", "observe",
     "session", "server",
 ];
 
@@ -20,6 +20,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/slab/notes.rs", "the free blocks of a slab"),
     ("src/base/slab/pool.rs", "mapping memory"),
     ("src/base/slab/tests.rs", "blocks of memory that free themselves"),
+    ("src/script/host.rs", "the host of the running script"),
     ("src/value/entry.rs", "the packed record"),
     ("src/value/heap.rs", "payloads behind thin pointers"),
     ("src/base/prefetch.rs", "fetching a cache line ahead of use"),

@@ -402,6 +402,8 @@ pub struct Client {
     pub own_block: Option<OwnBlock>,
     /// How it tracks keys that it may have cached, if it does.
     pub caching: Option<Box<Caching>>,
+    /// Whether a script is executing commands for it.
+    pub in_script: bool,
     /// What the commands that are executed just now have left to be done.
     pub deferred: Vec<Deferred>,
     /// The room that its command needs below `maxmemory`, while that is much or is being made.
@@ -469,6 +471,7 @@ impl Client {
             transaction: None,
             watched: HashMap::new(),
             in_exec: false,
+            in_script: false,
             subscriptions: Subscriptions::default(),
             mail_seen: 0,
             late: Output::new(),

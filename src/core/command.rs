@@ -113,6 +113,8 @@ pub enum Handler {
     Session(fn(&mut SessionCall<'_>, Reply<'_>) -> Outcome),
     /// A step of a transaction, which the executor takes itself.
     Transaction(Step),
+    /// A script, which the executor runs.
+    Script(ScriptForm),
     /// Does nothing by itself: its second word chooses.
     Container(&'static [&'static Command]),
     /// The same, with hidden subcommands: no list of commands shows them, statistics count them as the command
@@ -137,12 +139,26 @@ pub enum Step {
     Unwatch,
 }
 
+/// How a call says which script it means, and what that may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptForm {
+    /// By its text.
+    Eval,
+    /// By its name.
+    EvalSha,
+    /// By its text; it may not write.
+    EvalRo,
+    /// By its name; it may not write.
+    EvalShaRo,
+}
+
 impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Handler::Data(_) => "Data",
             Handler::Session(_) => "Session",
             Handler::Transaction(_) => "Transaction",
+            Handler::Script(_) => "Script",
             Handler::Container(_) | Handler::ContainerOr(..) => "Container",
             Handler::Words(_) => "Words",
         })

@@ -87,6 +87,10 @@ pub enum Remains {
     Unknown,
 }
 
+/// A script runs for too long, and the command needs what it holds.
+pub const SCRIPT_RUNS: CommandError =
+    CommandError::Text("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
+
 impl CommandError {
     /// An error with the code `ERR` and a text made at run time.
     pub fn err(text: impl fmt::Display) -> Self {

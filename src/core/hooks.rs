@@ -17,6 +17,8 @@ pub enum Hook {
     Slowlog = 2,
     /// Commands of clients are paused: CLIENT PAUSE.
     Pause = 4,
+    /// A script has been running for longer than `busy-reply-threshold`.
+    Busy = 1024,
     /// A connection watches all commands: MONITOR.
     Monitor = 16,
     /// Cluster clients are served: the keys of a call, or of a transaction, must be in one slot.

@@ -33,6 +33,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod message;
 pub mod pause;
+pub mod scripts;
 pub mod server;
 pub mod stats;
 pub mod stored_string;

@@ -18,6 +18,7 @@ use crate::core::key_events::EventQueue;
 use crate::core::memory::MemoryState;
 use crate::core::message::{Message, Needs, Published};
 use crate::core::pause::Pause;
+use crate::core::scripts::{Running, Scripts};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::user::Users;
 use crate::core::waiting::Blocking;
@@ -84,6 +85,10 @@ pub struct Server {
     pub active_expiry_off: AtomicBool,
     /// Has the server listen where the settings say; set once there are connections to be accepted.
     pub listen_anew: OnceLock<ListenAnew>,
+    /// The scripts that EVALSHA finds.
+    pub scripts: Scripts,
+    /// The script that runs.
+    pub running_script: Running,
     /// Commands that wait for a key.
     pub blocking: Blocking,
     /// Who may have cached which keys.

@@ -8,6 +8,7 @@ use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use crate::base::{clock, logging, slot};
 use crate::core::client::{Client, ClientClass};
+use crate::core::error::SCRIPT_RUNS;
 use crate::core::pause::Paused;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Hook, Step, flags};
@@ -52,6 +53,9 @@ impl<'g> Group<'g> {
         if self.hooks.has(Hook::Cluster) {
             self.check_slots(entry, args, client)?;
         }
+        if self.hooks.has(Hook::Busy) && !flags.has(flags::ALLOW_BUSY) {
+            self.check_busy(entry)?;
+        }
         let publishes = flags.has(flags::PUBLISHES) || !self.events.is_empty() && flags.has(flags::WRITE);
         if publishes && self.server.mailboxes.is_congested() {
             return Err(CommandError::Busy(Busy::Mail));
@@ -90,6 +94,20 @@ impl<'g> Group<'g> {
             _ if entry.only_key.is_some() => Ok(()),
             _ => same_slot(entry, args, &mut slot),
         }
+    }
+
+    /// Refuses a command that needs keys, while a script runs for too long: the script has them all.
+    #[cold]
+    fn check_busy(&self, entry: &CommandEntry) -> Result<(), CommandError> {
+        let needs_keys = match entry.command.handler {
+            Handler::Data(_) => {
+                let whole = flags::GATE.or(flags::WALKS).or(flags::FROZEN);
+                !entry.command.keys.0.is_empty() || entry.command.flags.has(whole)
+            }
+            Handler::Script(_) | Handler::Transaction(Step::Exec | Step::Watch) => true,
+            _ => false,
+        };
+        if needs_keys { Err(SCRIPT_RUNS) } else { Ok(()) }
     }
 
     /// Whether a pause holds the command back. Replicas are never paused.

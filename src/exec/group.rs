@@ -14,6 +14,7 @@ use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::handler::{fail, internal_error};
 use super::monitor;
+use super::serving::ReadyKey;
 use super::noting::{Bars, Shared};
 use super::reads::alike;
 use crate::base::config::NotifyFlags;
@@ -43,6 +44,8 @@ pub(super) struct Group<'a> {
     /// What commands of this group may still bring before they look at the memory in use.
     pub(super) room: u64,
     pub(super) hooks: HookSet,
+    /// Keys that scripts of the running transaction have left for their waiters.
+    pub(super) script_ready: Vec<ReadyKey>,
     /// What monitors are to be shown of the running transaction.
     pub(super) lines: Vec<u8>,
     /// Whether EXEC is among them.
@@ -194,6 +197,7 @@ impl Executor {
             inside: None,
             closed: None,
             held: None,
+            script_ready: Vec::new(),
             patience,
             closing,
         };
@@ -240,6 +244,7 @@ impl Group<'_> {
                 self.show(entry, args, client, &outcome);
                 outcome
             }
+            Handler::Script(form) => self.script(form, entry, args, client, out),
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
             Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
         };

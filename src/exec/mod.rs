@@ -14,6 +14,7 @@
 //! | is there room below `maxmemory`? | `room.rs`; which keys go for it: `evict.rs` |
 //! | lock, run, log, unlock | `data.rs`; the short path of reads in `reads.rs`; how a handler ends in `handler.rs` |
 //! | MULTI and EXEC | `transaction.rs` |
+//! | scripts | `script.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
 //! | who has cached what has changed | `changes.rs` |
@@ -41,6 +42,7 @@ use crate::base::config::Settings;
 use crate::base::latency::Event;
 use crate::core::call::HashedKeys;
 use crate::core::db::Facts;
+use crate::core::hooks::Hook;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Hook, Scratch, Server, Unit};
 use crate::keyspace::{Busy, Closing, Relocation};
@@ -65,6 +67,7 @@ mod replay;
 #[cfg(test)]
 mod rollback_tests;
 mod room;
+mod script;
 mod serving;
 pub mod sweep;
 #[cfg(test)]
@@ -78,6 +81,7 @@ use data::{append, events_of, tell};
 use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
+pub use script::compile_script;
 pub use group::{Ran, settle_reply_mode};
 use noting::Bars;
 
@@ -175,7 +179,10 @@ impl Executor {
 
     /// Whether a command that was parked for this lock is worth another try.
     pub fn may_retry(&self, busy: Busy) -> bool {
+        // It is told that a script runs for too long.
+        let is_answered = self.server.hooks.load().has(Hook::Busy);
         match busy {
+            Busy::Gate | Busy::Workers | Busy::Shard(_) if is_answered => true,
             Busy::Gate => self.server.gate.is_open(self.worker),
             Busy::Workers => self.server.gate.have_passed(&self.closing),
             Busy::Shard(shard) => self.server.keyspace.is_free(shard),

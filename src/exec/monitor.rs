@@ -30,7 +30,7 @@ pub(super) fn note(lines: &mut Vec<u8>, command: &Command, args: Args<'_>, clien
     write_line(lines, command.secrets, args, client);
 }
 
-/// Adds EXEC behind the commands of its transaction.
+/// Adds EXEC behind the commands of its transaction, or the call of a script before its commands.
 #[cold]
 pub(super) fn note_exec(lines: &mut Vec<u8>, args: Args<'_>, client: &Client) {
     write_line(lines, None, args, client);
@@ -45,7 +45,10 @@ fn write_line(lines: &mut Vec<u8>, secrets: Option<fn(Args<'_>, usize) -> bool>,
         None => ("", &*record.peer),
     };
     // A vector takes everything.
-    let _ = write!(lines, "+{seconds}.{us:06} [{} {kind}{peer}]", client.db);
+    let _ = match client.in_script {
+        true => write!(lines, "+{seconds}.{us:06} [{} lua]", client.db),
+        false => write!(lines, "+{seconds}.{us:06} [{} {kind}{peer}]", client.db),
+    };
     for (at, arg) in args.from(0).enumerate() {
         let is_secret = secrets.is_some_and(|secrets| secrets(args, at));
         lines.push(b' ');

@@ -17,6 +17,7 @@ use super::data::{append, find_keys, post_needing};
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
 use super::monitor;
+use super::serving::ReadyKey;
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, Transaction, WatchedKey};
 use crate::core::db::Db;
@@ -200,7 +201,9 @@ impl<'a> Group<'a> {
     /// Runs the queued commands, alone or with the shards of all their keys held, and logs them as one.
     fn run_queue(&mut self, transaction: &Transaction, exec: Args<'_>, client: &mut Client, out: &mut Output) {
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
-        self.unit.begin_spanning(self.wants(), false);
+        // A script among them may have to be rolled back by itself.
+        let has_script = self.held.is_none() && transaction.queue.iter().any(|queued| self.is_script(queued.args()));
+        self.unit.begin_spanning(self.wants(), has_script);
         client.in_exec = true;
         let (mut ready, mut keys) = (Vec::new(), HashedKeys::default());
         for queued in &transaction.queue {
@@ -222,16 +225,29 @@ impl<'a> Group<'a> {
                 self.add_ready(entry, args, &keys, &mut ready);
             }
         }
+        ready.append(&mut self.script_ready);
         client.in_exec = false;
+        if self.hooks.has(Hook::Monitor) {
+            monitor::note_exec(&mut self.lines, exec, client);
+            self.has_shown_exec = true;
+        }
+        self.end_unit(ready, client);
+    }
+
+    fn is_script(&self, args: Args<'_>) -> bool {
+        self.server.table.resolve(args).is_ok_and(|entry| matches!(entry.command.handler, Handler::Script(_)))
+    }
+
+    /// Ends the unit of several commands: logs their effects, shows them to monitors, and serves those who wait for
+    /// these keys.
+    pub(super) fn end_unit(&mut self, ready: Vec<ReadyKey>, client: &mut Client) {
         let block = append(self.server, self.worker, self.unit, client.record.id);
         if self.unit.has_changed() {
             client.last_write_block = block;
         }
         client.own_block = None;
         if self.hooks.has(Hook::Monitor) {
-            monitor::note_exec(&mut self.lines, exec, client);
             monitor::show(self.server, &mut self.lines, block);
-            self.has_shown_exec = true;
         }
         self.unit.end_spanning(self.scratch);
         self.retire();

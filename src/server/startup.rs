@@ -36,6 +36,7 @@ use crate::keyspace::{Gate, Keyspace, SHARDS};
 use crate::observe::crash_report;
 use crate::persist::storage::{RealStorage, Storage};
 use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
+use crate::script::WORKER_STACK_BYTES;
 use crate::session::{self, title};
 
 /// How often unused memory is given back to the system.
@@ -295,6 +296,8 @@ pub fn recover_from(
         memory: Default::default(),
         listen_anew: Default::default(),
         active_expiry_off: Default::default(),
+        scripts: Default::default(),
+        running_script: Default::default(),
         blocking: Default::default(),
         channels: Default::default(),
         monitors: Default::default(),
@@ -390,6 +393,7 @@ pub(super) fn start_workers(server: &Arc<Server>) -> Result<(), StartError> {
         let (server, log_progress) = (Arc::clone(server), log_progress.clone());
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
+            .stack_size(WORKER_STACK_BYTES)
             .spawn(move || worker::run(server, index, log_progress))
             .map_err(failed("a worker thread"))?;
     }
@@ -425,6 +429,9 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
     while server.saving.state.lock().running.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // A script that does not end would keep the gate closed for ever. One that has written and cannot be taken back is
+    // waited for.
+    server.running_script.kill();
     // No snapshot runs and none begins. From the closing of the gate on no command runs any more.
     let _order = lock::out_of_order("who holds the log's writer tries the gate for a moment and never waits for it");
     let (mut outcome, closed) = match save {

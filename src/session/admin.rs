@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 
 use crate::core::args::{self, is};
+use crate::core::error::SCRIPT_RUNS;
+use crate::core::hooks::Hook;
 use crate::core::server::{SavePurpose, ShutdownRequest};
 use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Wait, categories, flags};
 use crate::durable::saving::{self, Requested};
@@ -164,6 +166,9 @@ fn shutdown(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     if abort {
         // Without replicas to wait for, there is no period in which a shutdown could be aborted.
         return Err(CommandError::Text("ERR No shutdown in progress."));
+    }
+    if !nosave && call.server.hooks.load().has(Hook::Busy) {
+        return Err(SCRIPT_RUNS);
     }
     let (refused, answer) = oneshot::channel();
     let save = if save || nosave { Some(save) } else { None };

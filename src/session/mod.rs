@@ -21,6 +21,7 @@ mod module_commands;
 mod monitor_commands;
 mod pubsub_commands;
 mod replication_commands;
+mod script_commands;
 mod slowlog_commands;
 pub mod syntax;
 pub mod title;
@@ -43,6 +44,7 @@ pub static GROUPS: &[&[&Command]] = &[
     replication_commands::COMMANDS,
     module_commands::COMMANDS,
     monitor_commands::COMMANDS,
+    script_commands::COMMANDS,
     slowlog_commands::COMMANDS,
     commandlog_commands::COMMANDS,
     latency_commands::COMMANDS,

@@ -141,6 +141,8 @@ fn server(lines: &str) -> Server {
         memory: Default::default(),
         active_expiry_off: Default::default(),
         listen_anew: Default::default(),
+        scripts: Default::default(),
+        running_script: Default::default(),
         blocking: Default::default(),
         channels: Default::default(),
         monitors: Default::default(),

@@ -138,6 +138,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("lists.txt", include_str!("cases/lists.txt")),
         ("observe.txt", include_str!("cases/observe.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
+        ("scripts.txt", include_str!("cases/scripts.txt")),
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),
         ("sets.txt", include_str!("cases/sets.txt")),

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, text, trimmed};
 use super::notify::NotifyFlags;
-use super::settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission, Setting};
+use super::settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission, ScriptRollback, Setting};
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use super::without_effect::{NOT_APPLICABLE, WITHOUT_EFFECT};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
@@ -227,6 +227,12 @@ directives! {
         "stream-node-max-bytes" => stream_node_max_bytes: usize = memory("4096", 0, I64_MAX);
         /// Entries of a stream's node; 0 means no limit.
         "stream-node-max-entries" => stream_node_max_entries: usize = int("100", 0, i64::MAX);
+    }
+    "Scripts" {
+        /// Milliseconds after which a running script is called busy, and others are told; 0: never.
+        "busy-reply-threshold" => busy_reply_threshold_ms: i64 = int("5000", 0, i64::MAX).alias("lua-time-limit");
+        /// When what a script has done is taken back: when it is killed, when it fails, or not at all.
+        "script-rollback" => script_rollback: ScriptRollback = choice("on-kill", ScriptRollback::WORDS);
     }
     "Observation" {
         /// Keep a histogram of every command's latency.

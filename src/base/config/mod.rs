@@ -31,5 +31,5 @@ pub use file::Source;
 pub use live::{Config, Prepared, is_secret};
 pub use notify::NotifyFlags;
 pub use print::print_default;
-pub use settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission};
+pub use settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission, ScriptRollback};
 pub use value::{OutputLimit, SavePoint};

@@ -57,6 +57,17 @@ impl EvictionPolicy {
     }
 }
 
+/// When what a script has done is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptRollback {
+    /// Never, as in Redis. A script that has written cannot be killed.
+    No,
+    /// When it is killed.
+    OnKill,
+    /// When it is killed, and when it fails.
+    OnError,
+}
+
 /// Which clients may use a dangerous command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
@@ -220,6 +231,11 @@ words! {
         "ip" => Ip,
         "hostname" => HostName,
         "unknown-endpoint" => Unknown,
+    }
+    ScriptRollback {
+        "on-kill" => OnKill,
+        "on-error" => OnError,
+        "no" => No,
     }
     Permission {
         "no" => No,

@@ -124,9 +124,7 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         /// The channels that a new user may use.
         "acl-pubsub-default" = choice("resetchannels", &["allchannels", "resetchannels"]);
     }
-    "Scripts are not built yet." {
-        /// Milliseconds after which a running script is called busy.
-        "busy-reply-threshold" = int("5000", 0, i64::MAX).alias("lua-time-limit");
+    "Scripts have no API beyond that of Redis." {
         "lua-enable-insecure-api" = bool("no").fixed();
     }
     "Redis' own files are neither imported nor exported yet." {

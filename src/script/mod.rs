@@ -1,0 +1,44 @@
+//! Scripts: an engine that runs Lua, and nothing else. What a script asks of the server it asks of its [`Host`].
+//!
+//! ```text
+//! exec ── run(script, keys, arguments) ──▶ engine ── redis.call ──▶ Host ── the one path of a command
+//!                                             └─ cjson, cmsgpack, struct, bit, math.random: in this room
+//! ```
+//!
+//! | file | job |
+//! |---|---|
+//! | `engine.rs` | the virtual machine of a thread: sandbox, compiled scripts, one run |
+//! | `prelude.lua` | the part of the sandbox that is Lua: errors as Redis has them, `redis.*` |
+//! | `host.rs` | how a function of Lua reaches the host of the running script |
+//! | `convert.rs` | replies to values, values to replies |
+//! | `source.rs` | the first line of a script: `#!lua flags=…` |
+//! | `library.rs` | how a library function is made, and fails |
+//! | `bits.rs`, `packing.rs`, `cmsgpack.rs`, `cjson/`, `random.rs` | the libraries |
+//!
+//! Invariants:
+//! - Only `engine.rs`, `library.rs` and the libraries know the engine's types.
+//! - A script sees no files, no network, no clock but `os.clock`, no bytecode, and cannot change what another script
+//!   will see: globals and libraries are read-only.
+//! - What a script can take is bounded: memory by a limit of the engine, depth by the engine and by each library,
+//!   time by [`Host::stop`], which is asked in every loop, call and pattern.
+//! - A failure of a script is a text for its client and never a panic.
+
+mod bits;
+mod cjson;
+mod cmsgpack;
+mod convert;
+mod engine;
+mod host;
+mod library;
+mod packing;
+mod random;
+pub mod source;
+
+/// The stack that a thread needs to run scripts: libraries recurse as deep as their limits on nesting allow.
+pub const WORKER_STACK_BYTES: usize = 8 << 20;
+
+pub use engine::{Failure, Run, Vm, with_vm};
+pub use host::{Access, Host, LogLevel};
+
+#[cfg(test)]
+mod tests;

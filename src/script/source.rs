@@ -1,0 +1,72 @@
+//! The first line of a script: `#!lua flags=no-writes,allow-oom`.
+
+use crate::core::CommandError;
+use crate::core::scripts::ScriptFlags;
+
+/// Splits the words of a first line, if there is one: the engine, the options, and the length of the line without its
+/// end.
+///
+/// # Errors
+/// The line has no end.
+pub(super) fn first_line(body: &[u8]) -> Result<Option<(Vec<&[u8]>, usize)>, CommandError> {
+    if !body.starts_with(b"#!") {
+        return Ok(None);
+    }
+    let end = body.iter().position(|byte| *byte == b'\n');
+    let end = end.ok_or(CommandError::Text("ERR Invalid script shebang"))?;
+    let words = body[..end].split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    Ok(Some((words.collect(), end)))
+}
+
+/// Reads the first line of a script.
+///
+/// # Errors
+/// Those of Redis.
+pub fn read(body: &[u8]) -> Result<ScriptFlags, CommandError> {
+    let Some((words, _)) = first_line(body)? else { return Ok(ScriptFlags::default()) };
+    let mut words = words.into_iter();
+    let engine = words.next().unwrap_or_default();
+    if engine != b"#!lua" {
+        return Err(CommandError::echo("Unexpected engine in script shebang: ", engine, ""));
+    }
+    let mut flags = ScriptFlags { declared: true, ..ScriptFlags::default() };
+    for word in words {
+        let Some(list) = word.strip_prefix(b"flags=") else {
+            return Err(CommandError::echo("Unknown lua shebang option: ", word, ""));
+        };
+        for flag in list.split(|byte| *byte == b',').filter(|flag| !flag.is_empty()) {
+            flags.set(flag).map_err(|flag| CommandError::echo("Unexpected flag in script shebang: ", &flag, ""))?;
+        }
+    }
+    Ok(flags)
+}
+
+/// A script without its first line, whose end stays, so that lines keep their numbers.
+pub(super) fn without_first_line(body: &[u8]) -> &[u8] {
+    match first_line(body) {
+        Ok(Some((_, end))) => &body[end..],
+        _ => body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_says_what_a_script_may_do() {
+        let flags = |line: &str| read(line.as_bytes()).map(ScriptFlags::names);
+        assert_eq!(read(b"return 1").unwrap(), ScriptFlags::default());
+        assert_eq!(flags("#!lua flags=no-writes,allow-oom flags=no-cluster\nreturn").unwrap().len(), 3);
+        assert!(read(b"#!lua flags=\n").unwrap().declared);
+        for (line, text) in [
+            ("#!lua", "ERR Invalid script shebang"),
+            ("#!js\n", "ERR Unexpected engine in script shebang: #!js"),
+            ("#!lua name=x\n", "ERR Unknown lua shebang option: name=x"),
+            ("#!lua flags=foo\n", "ERR Unexpected flag in script shebang: foo"),
+        ] {
+            assert_eq!(flags(line).unwrap_err().to_string(), text);
+        }
+        assert_eq!(without_first_line(b"#!lua\nreturn 1"), b"\nreturn 1");
+    }
+}
