@@ -17,6 +17,7 @@ use crate::core::message::{LaterBlock, Needs};
 use crate::core::{Mail, Server};
 use crate::events::channels::{Kind, Name};
 use crate::events::invalidation::Invalidation;
+use crate::resp::request::OwnedArgs;
 use crate::resp::{Output, Reply, Resp};
 
 /// How many names are subscribed to, or left, before other connections get their turn.
@@ -157,9 +158,9 @@ pub struct Subscribing {
 #[derive(Debug)]
 enum Names {
     /// Subscribes to these.
-    Join(Vec<Box<[u8]>>),
+    Join(OwnedArgs),
     /// Leaves these.
-    Leave(Vec<Box<[u8]>>),
+    Leave(OwnedArgs),
     /// Leaves all of the kind.
     LeaveAll,
     /// Leaves everything, without a word.
@@ -169,13 +170,13 @@ enum Names {
 impl Subscribing {
     /// SUBSCRIBE and its kind.
     pub fn join<'a>(kind: Kind, names: impl Iterator<Item = &'a [u8]>, told: &'static [u8]) -> Self {
-        Subscribing { kind, names: Names::Join(names.map(Into::into).collect()), done: 0, told }
+        Subscribing { kind, names: Names::Join(OwnedArgs::new(names)), done: 0, told }
     }
 
     /// UNSUBSCRIBE and its kind: these, or all if there are none.
     pub fn leave<'a>(kind: Kind, names: impl Iterator<Item = &'a [u8]>, told: &'static [u8]) -> Self {
-        let names: Vec<_> = names.map(Into::into).collect();
-        let names = if names.is_empty() { Names::LeaveAll } else { Names::Leave(names) };
+        let names = OwnedArgs::new(names);
+        let names = if names.args().is_empty() { Names::LeaveAll } else { Names::Leave(names) };
         Subscribing { kind, names, done: 0, told }
     }
 
@@ -195,8 +196,9 @@ impl Subscribing {
         let count = |client: &Client| client.told_count(kind) as i64;
         match &self.names {
             Names::Join(names) => {
+                let names = names.args();
                 let end = self.done.saturating_add(limit).min(names.len());
-                for name in &names[self.done..end] {
+                for name in (self.done..end).map(|at| names.at(at)) {
                     client.subscribe(server, kind, name);
                     confirm(client.resp, told, Some(name), count(client), out);
                 }
@@ -204,17 +206,18 @@ impl Subscribing {
                 end < names.len()
             }
             Names::Leave(names) => {
+                let names = names.args();
                 let end = self.done.saturating_add(limit).min(names.len());
                 let counts: Vec<i64> = (self.done..end)
                     .map(|at| {
-                        client.unsubscribe(server, kind, &names[at]);
+                        client.unsubscribe(server, kind, names.at(at));
                         count(client)
                     })
                     .collect();
                 // What was published before comes before the confirmation.
                 client.catch_up(server, out);
-                for (name, count) in names[self.done..end].iter().zip(counts) {
-                    confirm(client.resp, told, Some(name), count, out);
+                for (at, count) in (self.done..end).zip(counts) {
+                    confirm(client.resp, told, Some(names.at(at)), count, out);
                 }
                 self.done = end;
                 end < names.len()

@@ -32,7 +32,9 @@ const STRIPES: usize = 64;
 /// Maps with more room than this give it back once most of it is unused.
 const ROOM_KEPT: usize = 1024;
 /// What a subscription takes beside its name, about, in bytes: its places in the register and in the client's own set.
-const SUBSCRIPTION_MORE_BYTES: usize = 160;
+/// A pattern is filed, too.
+const CHANNEL_MORE_BYTES: usize = 200;
+const PATTERN_MORE_BYTES: usize = 300;
 
 /// What a client can subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,14 +243,14 @@ impl Subscriptions {
 
     /// Adds one. Returns the memory that it takes, in bytes.
     pub fn add(&mut self, kind: Kind, name: Name) -> usize {
-        let bytes = bytes_of(&name);
+        let bytes = bytes_of(kind, &name);
         self.0[kind as usize].insert(name, ());
         bytes
     }
 
     /// Removes one, and returns its memory if it was there.
     pub fn remove(&mut self, kind: Kind, name: &[u8]) -> Option<usize> {
-        self.0[kind as usize].remove(name).map(|(name, ())| bytes_of(&name))
+        self.0[kind as usize].remove(name).map(|(name, ())| bytes_of(kind, &name))
     }
 
     /// Those of a kind.
@@ -257,8 +259,8 @@ impl Subscriptions {
     }
 }
 
-fn bytes_of(name: &[u8]) -> usize {
-    2 * size_of::<Name>() + name.len() + SUBSCRIPTION_MORE_BYTES
+fn bytes_of(kind: Kind, name: &[u8]) -> usize {
+    name.len() + if kind == Kind::Pattern { PATTERN_MORE_BYTES } else { CHANNEL_MORE_BYTES }
 }
 
 #[cfg(test)]

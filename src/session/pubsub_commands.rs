@@ -283,6 +283,9 @@ mod tests {
         assert_eq!(t.run("EXEC"), "*2 +OK $1 v ");
         assert_eq!(t.run("SUBSCRIBE a"), "*3 $9 subscribe $1 a :1 ");
         assert_eq!(t.run("UNSUBSCRIBE"), "*3 $11 unsubscribe $1 a :0 ");
+        assert!(!t.is_parked("SET k v"));
+        t.run("CONFIG SET notify-keyspace-events KEA");
+        assert!(t.is_parked("SET k v") && !t.is_parked("GET k"), "a write is told to subscribers, too");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         while t.server.mailboxes.has_unread(0) {
             runtime.block_on(t.server.mailboxes.receive(0, &mut VecDeque::new()));
