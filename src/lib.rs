@@ -29,7 +29,7 @@ pub mod keyspace;
 pub mod observe;
 pub mod persist;
 pub mod resp;
-pub mod server;
 pub mod script;
+pub mod server;
 pub mod session;
 pub mod value;

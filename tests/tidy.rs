@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file may import from its own layer and from those before it.
 const LAYERS: &[&str] = &[
-    "base", "resp", "value", "keyspace", "persist", "events", "core", "command", "script", "exec", "durable", "observe",
-    "session", "server",
+    "base", "resp", "value", "keyspace", "persist", "events", "core", "command", "script", "exec", "durable",
+    "observe", "session", "server",
 ];
 
 /// The only files that may hold `unsafe`, each with its purpose.

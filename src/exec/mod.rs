@@ -42,7 +42,6 @@ use crate::base::config::Settings;
 use crate::base::latency::Event;
 use crate::core::call::HashedKeys;
 use crate::core::db::Facts;
-use crate::core::hooks::Hook;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Hook, Scratch, Server, Unit};
 use crate::keyspace::{Busy, Closing, Relocation};
@@ -81,9 +80,9 @@ use data::{append, events_of, tell};
 use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
-pub use script::compile_script;
 pub use group::{Ran, settle_reply_mode};
 use noting::Bars;
+pub use script::compile_script;
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;

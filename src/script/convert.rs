@@ -181,8 +181,7 @@ impl Writer<'_> {
     }
 
     fn line(&mut self, tag: u8, text: &[u8]) {
-        let line: Vec<u8> =
-            text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect();
+        let line: Vec<u8> = text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect();
         self.out.raw(&[&[tag][..], &line, b"\r\n"].concat());
     }
 

@@ -17,10 +17,10 @@ use mlua::chunk::{ChunkMode, Compiler};
 use mlua::prelude::*;
 use mlua::{StdLib, VmState};
 
-use crate::core::scripts::{Script, Sha};
 use super::host::{self, Access, Host, LogLevel};
 use super::library::{Fault, Given, Returned, cast, fault, guarded, number_of, one, string, write_g};
 use super::{bits, cjson, cmsgpack, convert, packing, random, source};
+use crate::core::scripts::{Script, Sha};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Output, Resp};
 

@@ -111,7 +111,8 @@ mod tests {
             ask(|host| host.stop());
         });
         assert_eq!((outer.0, inner.0), (2, 1));
-        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(&mut outer, || panic!("on purpose"))));
+        let died =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(&mut outer, || panic!("on purpose"))));
         assert!(died.is_err() && ask(|_| ()).is_none());
     }
 }

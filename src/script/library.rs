@@ -132,7 +132,13 @@ pub(super) fn cast(number: f64) -> i64 {
 pub(super) fn write_g(out: &mut Vec<u8>, value: f64, precision: usize) {
     if !value.is_finite() || value == 0.0 {
         let text = match value {
-            _ if value.is_nan() => if value.is_sign_negative() { "-nan" } else { "nan" },
+            _ if value.is_nan() => {
+                if value.is_sign_negative() {
+                    "-nan"
+                } else {
+                    "nan"
+                }
+            }
             _ if value == f64::INFINITY => "inf",
             _ if value == f64::NEG_INFINITY => "-inf",
             _ if value.is_sign_negative() => "-0",

@@ -27,7 +27,10 @@ struct Format<'a> {
 /// One element of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Element {
-    Integer { size: usize, signed: bool },
+    Integer {
+        size: usize,
+        signed: bool,
+    },
     Float,
     Double,
     /// With a NUL behind.

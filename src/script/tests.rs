@@ -121,11 +121,15 @@ fn errors_have_the_place_and_the_words_of_redis() {
 #[test]
 fn nothing_is_left_for_the_next_script() {
     // All on one thread, so in one machine.
-    let gives = |text: &str, reply: &str| assert_eq!(run_here(&mut Echo::default(), text).as_deref(), Ok(reply), "{text}");
+    let gives =
+        |text: &str, reply: &str| assert_eq!(run_here(&mut Echo::default(), text).as_deref(), Ok(reply), "{text}");
     let fails =
         |text: &str, error: &str| assert_eq!(run_here(&mut Echo::default(), text).expect_err(text), error, "{text}");
     fails("KEYS = 1", "ERR user_script:1: Attempt to modify a readonly table");
-    gives("KEYS[1] = 'mine' KEYS[5] = 1 setmetatable(ARGV, {__index = function() return 1 end}) return KEYS[1]", "$4|mine|");
+    gives(
+        "KEYS[1] = 'mine' KEYS[5] = 1 setmetatable(ARGV, {__index = function() return 1 end}) return KEYS[1]",
+        "$4|mine|",
+    );
     gives("return {KEYS[1], ARGV[1], KEYS[5] == nil, ARGV[2] == nil}", "*4|$2|k1|$2|a1|:1|:1|");
     gives("cjson.encode_max_depth(5) return 1", ":1|");
     gives("return cjson.encode_max_depth()", ":1000|");

@@ -274,7 +274,7 @@ fn string(text: &[u8]) -> (Token, usize) {
     }
 }
 
-/// The character that `\uXXXX`, or a pair of them, stands for, and the length.
+/// The character that `\u` with four digits, or a pair of them, stands for, and the length.
 fn unicode(text: &[u8]) -> Option<(char, usize)> {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
