@@ -20,6 +20,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -37,8 +38,10 @@ use crate::persist::FsyncPolicy;
 use crate::resp::request::Progress;
 use crate::resp::{Args, Output, Request, Resp};
 
-/// The most bytes executed before other connections get their turn.
+/// The most bytes executed before other connections get their turn,
 const EXECUTED_PER_TURN_BYTES: usize = 64 * 1024;
+/// and about the longest time. A small command may have a large reply.
+const EXECUTED_PER_TURN: Duration = Duration::from_millis(1);
 /// An input of at most this many bytes is executed together with those of other connections.
 const STAGED_MAX_BYTES: usize = 512;
 /// To how many connections output is sent before others get their turn. A message may have thousands of receivers.
@@ -262,6 +265,8 @@ impl Connection {
         if decoding.has_begun() {
             requests[0] = std::mem::take(decoding);
         }
+        // When the first group of several was over.
+        let mut began: Option<Instant> = None;
         let (mut consumed, mut next) = (0, State::Idle);
         loop {
             if self.record.killed.load(Relaxed) {
@@ -324,10 +329,12 @@ impl Connection {
                 break;
             }
             requests[..decoded].iter_mut().for_each(Request::reset);
-            let is_enough = consumed >= EXECUTED_PER_TURN_BYTES || outbox.unsent() > unsent_max;
-            if is_enough && decoded == most && consumed < bytes.len() {
-                next = State::Unexecuted;
-                break;
+            if decoded == most && consumed < bytes.len() {
+                let is_late = began.get_or_insert_with(Instant::now).elapsed() >= EXECUTED_PER_TURN;
+                if is_late || consumed >= EXECUTED_PER_TURN_BYTES || outbox.unsent() > unsent_max {
+                    next = State::Unexecuted;
+                    break;
+                }
             }
             if decoded < most {
                 // An incomplete command continues where it stopped, once more has arrived.
