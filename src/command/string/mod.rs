@@ -190,11 +190,16 @@ fn expiry_of(call: &mut Call<'_>, key: Key<'_>) -> Option<i64> {
 
 /// Stores a value with its absolute expiry and logs it, replacing whatever was there, and tells it as SET does. `text`
 /// is the text of the value.
-#[inline]
+#[inline(always)]
 fn store_anew(call: &mut Call<'_>, key: Key<'_>, value: NewValue<'_>, text: &[u8], expiry: Option<i64>) {
-    call.db.note_overwriting(key, Kind::Str);
+    let tells = !call.db.unit().wants().events.is_empty();
+    if tells {
+        call.db.note_overwriting(key, Kind::Str);
+    }
     store(call, key, value, text, expiry);
-    call.db.notify(NotifyFlags::STRING, "set", key);
+    if tells {
+        call.db.notify(NotifyFlags::STRING, "set", key);
+    }
 }
 
 /// Stores a value with its absolute expiry and logs it. `text` is the text of the value.
