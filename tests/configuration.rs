@@ -155,7 +155,8 @@ fn the_largest_clients_are_closed_when_all_take_too_much() {
         let mut client = server.client();
         client.ok(if no_evict { "CLIENT NO-EVICT on" } else { "CLIENT NO-EVICT off" });
         client.send(b"*2\r\n$3\r\nGET\r\n$100000000\r\n").expect("it listens");
-        client.send(&vec![b'x'; bytes]).expect("it listens");
+        // It may be closed before it has sent everything.
+        let _ = client.send(&vec![b'x'; bytes]);
         client
     };
     let mut operator = server.client();
@@ -174,7 +175,9 @@ fn the_largest_clients_are_closed_when_all_take_too_much() {
     let _small = begin(1 << 20, false);
     let mut large = begin(9 << 20, false);
     assert_eq!(evicted(1), 2, "the operator and the small one stay");
-    large.receive_until_close().expect("it is closed");
+    if let Err(error) = large.receive_until_close() {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
 
     let _kept = begin(9 << 20, true);
     assert_eq!(evicted(2), 2, "who is kept makes the others go: {}", server.log());

@@ -114,6 +114,14 @@ fn all_subscribers_see_one_order_on_four_workers() {
     one_order(4);
 }
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// While clients subscribe and leave all the time, each copy that PUBLISH has counted arrives, and arrives between the
 /// confirmations of the subscription that it is for.
 fn true_counts(threads: usize) {
@@ -122,6 +130,8 @@ fn true_counts(threads: usize) {
     let server = server(threads);
     let (counted, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let received: u64 = thread::scope(|scope| {
+        // A failure must end the publishers, too.
+        let _ends = SetOnDrop(&over);
         let publishers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {

@@ -184,8 +184,10 @@ impl Channels {
                 workers.push((*worker, Receivers { channel: Arc::clone(ids), patterns: Vec::new() }));
             }
         }
-        if has_patterns {
-            self.patterns.read().matching(channel, |pattern, subscribers| {
+        // Kept until the letters are posted: who has left a pattern receives nothing behind the confirmation.
+        let patterns = has_patterns.then(|| self.patterns.read());
+        if let Some(patterns) = &patterns {
+            patterns.matching(channel, |pattern, subscribers| {
                 for (worker, ids) in subscribers.by_worker() {
                     let at = workers.iter().position(|(of, _)| of == worker).unwrap_or_else(|| {
                         workers.push((*worker, Receivers::default()));
@@ -200,6 +202,7 @@ impl Channels {
             copies += receivers.count() as u64;
             post(worker, receivers);
         }
+        drop(patterns);
         copies
     }
 

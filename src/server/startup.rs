@@ -120,7 +120,6 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
     proc_title::make_room();
     title::apply(&settings, &config_file)
         .map_err(|error| failed("proc-title-template")(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-    crash_report::begin(settings.crash_log_enabled);
     logging::notice(format_args!("Ironkeep {} is starting, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let settings = limits::make_room_for_clients(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("runtime"))?;
@@ -129,6 +128,7 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
 
 async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
     affinity::run_on(&settings.server_cpulist).map_err(failed("server-cpulist"))?;
+    crash_report::begin(settings.crash_log_enabled);
     if let Err(error) = oom_score::set(settings.oom_score_adj, settings.oom_score_adj_values[0]) {
         logging::warning(format_args!("Unable to write oom_score_adj: {error}"));
     }

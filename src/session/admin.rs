@@ -226,7 +226,7 @@ mod tests {
         let mut t = Runner::new();
         let headings = |text: &str| text.matches("# ").count();
         let info = t.run("INFO");
-        assert_eq!(headings(&info), 11);
+        assert_eq!(headings(&info), 13);
         for field in
             ["redis_version:7.2.4 ", "ironkeep_version:", "aof_enabled:0 ", "role:master ", "cluster_enabled:0 "]
         {
@@ -235,9 +235,9 @@ mod tests {
         assert!(!info.contains("# Commandstats"));
         assert_eq!(t.run("INFO keyspace nosuch"), "$12 # Keyspace  ");
         assert_eq!(t.run("INFO nosuch"), "$0  ");
-        assert_eq!(headings(&t.run("INFO all")), 12);
-        assert_eq!(headings(&t.run("INFO everything")), 13);
-        assert_eq!(headings(&t.run("INFO default commandstats")), 12);
+        assert_eq!(headings(&t.run("INFO all")), 15);
+        assert_eq!(headings(&t.run("INFO everything")), 16);
+        assert_eq!(headings(&t.run("INFO default commandstats")), 14);
         t.run("HELLO 3");
         assert_eq!(t.run("INFO KEYSPACE"), "=16 txt:# Keyspace  ");
     }

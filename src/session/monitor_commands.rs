@@ -115,7 +115,7 @@ mod tests {
         for refused in ["GET k", "SET k v", "DBSIZE", "FLUSHALL"] {
             assert_eq!(t.run(refused), "-ERR Replica can't interact with the keyspace ");
         }
-        assert_eq!(t.run("PING"), "+PONG ");
+        assert!(t.run("PING").starts_with("+PONG "));
         assert!(t.run("CLIENT INFO").contains(" flags=O "));
         assert_eq!(lines(&t).last().map(String::as_str), Some(r#"[0 127.0.0.1:1] "CLIENT" "INFO""#));
         assert_eq!(t.run("RESET"), "+RESET ");
