@@ -198,7 +198,7 @@ const STREAM_GOES: &[(&str, &[&str], &[&str])] = &[
     (
         "eviction",
         &["EXPIRE s 1000", "CONFIG SET maxmemory-policy volatile-ttl"],
-        &["CONFIG SET maxmemory 1", "SET x 1", "CONFIG SET maxmemory 0"],
+        &["CONFIG SET maxmemory 10000", "SET x 1", "CONFIG SET maxmemory 0"],
     ),
     ("FLUSHALL", &[], &["FLUSHALL"]),
     ("FLUSHDB", &[], &["FLUSHDB"]),
