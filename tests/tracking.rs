@@ -185,7 +185,7 @@ fn a_lost_receiver_is_told_to_the_tracker() {
     writer.ok("SET k 2");
     let broken = format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n");
     assert_eq!(tracker.receive().expect("a push"), broken.as_bytes());
-    assert!(tracker.ok("CLIENT INFO").string().contains(&format!(" flags=tR ")));
+    assert!(tracker.ok("CLIENT INFO").string().contains(" flags=tR "));
     assert!(tracker.ok("CLIENT INFO").string().contains(&format!(" redir={id} ")));
 }
 

@@ -182,7 +182,11 @@ mod tests {
             let cluster = open(&storage).unwrap();
             let before = cluster.node();
             storage.crash_at(storage.operations() + crash);
-            let done = cluster.change(|node| Some(node.config_epoch = 9)).is_ok();
+            let change = |node: &mut Node| {
+                node.config_epoch = 9;
+                Some(())
+            };
+            let done = cluster.change(change).is_ok();
             assert_eq!(cluster.node().config_epoch, if done { 9 } else { 0 });
             for seed in 0..10 {
                 let node = open(&storage.recover_image(seed)).unwrap().node();

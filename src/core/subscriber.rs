@@ -115,10 +115,8 @@ impl Client {
                 late.raw(line);
                 shown.push(Needs::Block(*block));
             }
-            Mail::Redirected(redirected) if redirected.to == client => {
-                if redirected.write(resp, is_subscriber, late) {
-                    shown.push(Needs::Block(redirected.block));
-                }
+            Mail::Redirected(redirected) if redirected.to == client && redirected.write(resp, is_subscriber, late) => {
+                shown.push(Needs::Block(redirected.block));
             }
             Mail::Invalidate { clients, it } if clients.contains(&client) => stale.push(it.clone()),
             Mail::InvalidateAll { except, it } if *except != client => stale.push(it.clone()),

@@ -270,8 +270,11 @@ fn bytes_of(kind: Kind, name: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// The receivers by worker, and the number of copies.
-    fn publish(channels: &Channels, kind: Kind, channel: &str) -> (Vec<(usize, Vec<u64>, Vec<String>)>, u64) {
+    /// A worker, the subscribers of the channel, and those of patterns.
+    type Posted = (usize, Vec<u64>, Vec<String>);
+
+    /// What was posted, and the number of copies.
+    fn publish(channels: &Channels, kind: Kind, channel: &str) -> (Vec<Posted>, u64) {
         let mut posted = Vec::new();
         let copies = channels.publish(kind, channel.as_bytes(), |worker, receivers| {
             let mut patterns: Vec<String> = Vec::new();

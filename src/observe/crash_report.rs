@@ -52,7 +52,9 @@ pub fn tell_of(server: &std::sync::Arc<Server>) {
 }
 
 fn report_panic(info: &PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("no message");
+    let payload = info.payload();
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or(payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     // What follows the first line are the values that were compared, which may be a user's.
     let (first, values) = message.split_once('\n').unwrap_or((message, ""));
     let place = info.location().map_or_else(|| "?".to_owned(), ToString::to_string);

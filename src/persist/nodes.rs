@@ -62,7 +62,7 @@ impl NodeFile {
                 return Err("it names this node twice".to_owned());
             }
             let shard_id = address.split(',').find_map(|part| part.strip_prefix("shard-id="));
-            for id in [Some(id), shard_id].into_iter().flatten().filter(|id| !is_id(id)) {
+            if let Some(id) = [Some(id), shard_id].into_iter().flatten().find(|id| !is_id(id)) {
                 return Err(format!("'{id}' is not the id of a node"));
             }
             node = Some((id.to_owned(), shard_id.map(str::to_owned), number(epoch)?));
@@ -198,7 +198,7 @@ mod tests {
         for at in 0..good.len() {
             let mut flipped = good.clone().into_bytes();
             flipped[at] ^= 1;
-            let cut = good[..at].as_bytes().to_vec();
+            let cut = good.as_bytes()[..at].to_vec();
             for bytes in [flipped, cut] {
                 let read = std::str::from_utf8(&bytes).map_err(|_| String::new()).and_then(NodeFile::parse);
                 assert!(read.is_err() || read.is_ok_and(|node| is_id(&node.id)));

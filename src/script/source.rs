@@ -3,12 +3,15 @@
 use crate::core::CommandError;
 use crate::core::scripts::ScriptFlags;
 
+/// The words of a first line, and its length without its end.
+type FirstLine<'a> = (Vec<&'a [u8]>, usize);
+
 /// Splits the words of a first line, if there is one: the engine, the options, and the length of the line without its
 /// end.
 ///
 /// # Errors
 /// The line has no end.
-pub(super) fn first_line(body: &[u8]) -> Result<Option<(Vec<&[u8]>, usize)>, CommandError> {
+pub(super) fn first_line(body: &[u8]) -> Result<Option<FirstLine<'_>>, CommandError> {
     if !body.starts_with(b"#!") {
         return Ok(None);
     }

@@ -359,7 +359,7 @@ mod tests {
         for line in ["SET s abc", "SET n 5", "RPUSH l a b", "SADD ints 1 2", "PEXPIRE s 100000"] {
             t.run(line);
         }
-        t.run(&format!("SADD large {}", "x ".repeat(1) + &"member:".repeat(20)));
+        t.run(&format!("SADD large {}", "x ".to_owned() + &"member:".repeat(20)));
         t.run(&format!("RPUSH long {}", format!("{} ", "y".repeat(9000)).repeat(3)));
         assert_eq!(t.run("DEBUG LISTPACK l"), "+Listpack structure printed on stdout ");
         assert_eq!(t.run("DEBUG LISTPACK s"), "-ERR Not a listpack encoded object. ");

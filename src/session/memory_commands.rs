@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_allocator_tells_of_its_slabs() {
-        let _block = vec![0_u8; 100];
+        let _block = Box::new([0_u8; 100]);
         let told = allocator_report();
         assert!(told.contains("\nslabs of 65536 bytes: ") && told.contains("\nsparse slabs: "), "{told}");
         for pool in slab::figures() {

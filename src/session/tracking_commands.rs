@@ -178,12 +178,12 @@ fn mode(options: &Options<'_>, present: Option<&Caching>) -> Result<Mode, Comman
         () if !bcast && !options.prefixes.is_empty() => {
             Err(CommandError::Text("ERR PREFIX option requires BCAST mode to be enabled"))
         }
-        () if switches => Err(CommandError::err(&format!("You can't switch BCAST mode on/off {SWITCH}"))),
+        () if switches => Err(CommandError::err(format!("You can't switch BCAST mode on/off {SWITCH}"))),
         () if bcast && (optin || optout) => {
             Err(CommandError::Text("ERR OPTIN and OPTOUT are not compatible with BCAST"))
         }
         () if optin && optout => Err(CommandError::Text("ERR You can't specify both OPTIN mode and OPTOUT mode")),
-        () if switches_choice => Err(CommandError::err(&format!("You can't switch OPTIN/OPTOUT mode {SWITCH}"))),
+        () if switches_choice => Err(CommandError::err(format!("You can't switch OPTIN/OPTOUT mode {SWITCH}"))),
         () if bcast => check_overlaps(&options.prefixes, present).map(|()| Mode::Broadcast),
         () if optin => Ok(Mode::OptIn),
         () if optout => Ok(Mode::OptOut),
