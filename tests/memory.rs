@@ -46,9 +46,12 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What one connection does.
+type Writer<'a> = Box<dyn FnOnce(&mut Client) + Send + 'a>;
+
 /// Runs the writers, each in a thread with a client of its own. Returns the most that was used meanwhile beyond what
 /// clients hold in buffers.
-fn peak_while(server: &Server, writers: Vec<Box<dyn FnOnce(&mut Client) + Send + '_>>) -> u64 {
+fn peak_while(server: &Server, writers: Vec<Writer<'_>>) -> u64 {
     let (is_over, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
