@@ -271,6 +271,7 @@ impl Connection {
         loop {
             if self.record.killed.load(Relaxed) {
                 (consumed, next) = (bytes.len(), State::Over { abandoned: false });
+                requests.iter_mut().for_each(Request::reset);
                 break;
             }
             executor.refresh_settings();
