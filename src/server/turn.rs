@@ -35,7 +35,7 @@ use crate::core::message::Needs;
 use crate::events::invalidation::Invalidation;
 use crate::exec::{GROUP_MAX, Ran};
 use crate::persist::FsyncPolicy;
-use crate::resp::request::Progress;
+use crate::resp::request::{Progress, ProtocolError, RequestLimits};
 use crate::resp::{Args, Output, Request, Resp};
 
 /// The most bytes executed before other connections get their turn,
@@ -281,27 +281,8 @@ impl Connection {
                 Some(_) => (GROUP_MAX, UNSENT_MAX_BYTES),
                 None => (1, UNAUTHENTICATED_UNSENT_MAX_BYTES),
             };
-            let (mut decoded, mut at, mut error) = (0, consumed, None);
             let mut begins = [0; GROUP_MAX];
-            while decoded < most {
-                match requests[decoded].decode(&bytes[at..], limits) {
-                    Ok(Progress::Complete(taken)) => {
-                        // An empty line or array is not a command.
-                        if requests[decoded].args(bytes).is_empty() {
-                            requests[decoded].reset();
-                        } else {
-                            begins[decoded] = at;
-                            decoded += 1;
-                        }
-                        at += taken;
-                    }
-                    Ok(Progress::Incomplete) => break,
-                    Err(mistake) => {
-                        error = Some(mistake);
-                        break;
-                    }
-                }
-            }
+            let (decoded, at, error) = decode_group(&mut requests[..most], bytes, consumed, limits, &mut begins);
             let mut calls = [Args::NONE; GROUP_MAX];
             for ((call, request), &begin) in calls.iter_mut().zip(requests.iter()).zip(&begins[..decoded]) {
                 *call = request.args(&bytes[begin..]);
@@ -411,6 +392,35 @@ impl Connection {
             Needs::Later(_) => self.hold(worker, 0, [needs.clone()]),
         }
     }
+}
+
+/// Decodes one command into each request, from `at` on, and notes where each begins. Returns how many are complete, where
+/// the rest begins, and what is wrong with it.
+fn decode_group(
+    requests: &mut [Request],
+    bytes: &[u8],
+    mut at: usize,
+    limits: RequestLimits,
+    begins: &mut [usize],
+) -> (usize, usize, Option<ProtocolError>) {
+    let mut decoded = 0;
+    while decoded < requests.len() {
+        match requests[decoded].decode(&bytes[at..], limits) {
+            Ok(Progress::Complete(taken)) => {
+                // An empty line or array is not a command.
+                if requests[decoded].args(bytes).is_empty() {
+                    requests[decoded].reset();
+                } else {
+                    begins[decoded] = at;
+                    decoded += 1;
+                }
+                at += taken;
+            }
+            Ok(Progress::Incomplete) => break,
+            Err(mistake) => return (decoded, at, Some(mistake)),
+        }
+    }
+    (decoded, at, None)
 }
 
 impl Connection {
