@@ -394,8 +394,8 @@ impl Connection {
     }
 }
 
-/// Decodes one command into each request, from `at` on, and notes where each begins. Returns how many are complete, where
-/// the rest begins, and what is wrong with it.
+/// Decodes one command into each request, from `at` on, and notes where each begins. Returns how many are complete,
+/// where the rest begins, and what is wrong with it.
 fn decode_group(
     requests: &mut [Request],
     bytes: &[u8],
