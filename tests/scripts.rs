@@ -183,3 +183,22 @@ fn an_endless_script_does_not_keep_the_server_from_ending() {
     server.start_again();
     assert_eq!(server.client().ok("EXISTS k list").integer(), 0);
 }
+
+/// In a cluster, a script says what it needs by the flags of its first line, and keeps to it.
+#[test]
+fn flags_of_a_script_hold_in_a_cluster() {
+    let server = Recipe::under_test().with("cluster-enabled", "yes").start();
+    let mut client = server.client();
+    let two_slots = "redis.call('SET', 'a', 1) return redis.call('SET', 'b', 2)";
+    let mut said = |line: &str| text(&client.call(&["EVAL", &format!("{line}{two_slots}"), "0"]));
+    assert_eq!(said("#!lua flags=no-cluster\n"), "-ERR Can not run script on cluster, 'no-cluster' flag is set.");
+    let error = said("#!lua\n");
+    assert!(
+        error.starts_with("-ERR Script attempted to access keys that do not hash to the same slot script: "),
+        "{error}"
+    );
+    assert_eq!(said("#!lua flags=allow-cross-slot-keys\n"), "+OK");
+    assert_eq!(said(""), "+OK", "one that says nothing may do all, as in Redis");
+    let memory = client.ok("INFO memory").string();
+    assert!(memory.contains("number_of_cached_scripts:4\r\n"), "{memory}");
+}

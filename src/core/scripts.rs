@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use sha1::{Digest, Sha1};
 
@@ -36,18 +36,6 @@ pub struct ScriptFlags {
 }
 
 impl ScriptFlags {
-    /// Reads a list of flags, separated by commas.
-    ///
-    /// # Errors
-    /// The word that is none.
-    pub fn parse(list: &[u8]) -> Result<ScriptFlags, Vec<u8>> {
-        let mut flags = ScriptFlags { declared: true, ..ScriptFlags::default() };
-        for word in list.split(|byte| *byte == b',').filter(|word| !word.is_empty()) {
-            flags.set(word)?;
-        }
-        Ok(flags)
-    }
-
     /// Sets one flag by its name.
     ///
     /// # Errors
@@ -237,11 +225,16 @@ impl Table {
 pub struct Running {
     /// Since when, in milliseconds of the monotonic clock; 0 for none.
     since_ms: AtomicI64,
-    /// Whether it was asked to end.
-    killed: AtomicBool,
-    /// Whether it has changed something that would stand if it ended now.
-    holds_writes: AtomicBool,
+    /// One of the states below. It leaves [`CLEAN`] once, so that a script is either killed or may write.
+    state: AtomicU8,
 }
+
+/// It may be killed.
+const CLEAN: u8 = 0;
+/// It may have changed something that would stand if it ended now.
+const WRITTEN: u8 = 1;
+/// It was asked to end.
+const KILLED: u8 = 2;
 
 /// The answer to `SCRIPT KILL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,20 +250,19 @@ pub enum Kill {
 impl Running {
     /// A script begins. Returns a guard that ends it.
     pub fn begin(&self) -> RunningGuard<'_> {
-        self.killed.store(false, Relaxed);
-        self.holds_writes.store(false, Relaxed);
+        self.state.store(CLEAN, Relaxed);
         self.since_ms.store((clock::monotonic_us() / 1000).max(1) as i64, Relaxed);
         RunningGuard(self)
     }
 
     /// Whether it was asked to end.
     pub fn is_killed(&self) -> bool {
-        self.killed.load(Relaxed)
+        self.state.load(Relaxed) == KILLED
     }
 
-    /// It has changed something, and nothing will take that back.
-    pub fn note_write(&self) {
-        self.holds_writes.store(true, Relaxed);
+    /// It is about to change something, and nothing will take that back. False if it was asked to end before.
+    pub fn begin_write(&self) -> bool {
+        self.state.compare_exchange(CLEAN, WRITTEN, Relaxed, Relaxed) != Err(KILLED)
     }
 
     /// How long it has been running, in milliseconds; `None` if there is none.
@@ -284,11 +276,10 @@ impl Running {
         if self.since_ms.load(Relaxed) == 0 {
             return Kill::NotBusy;
         }
-        if self.holds_writes.load(Relaxed) {
-            return Kill::Unkillable;
+        match self.state.compare_exchange(CLEAN, KILLED, Relaxed, Relaxed) {
+            Err(WRITTEN) => Kill::Unkillable,
+            _ => Kill::Done,
         }
-        self.killed.store(true, Relaxed);
-        Kill::Done
     }
 }
 

@@ -173,7 +173,7 @@ pub(super) fn only_listens(entry: &CommandEntry) -> CommandError {
 }
 
 /// Checks that the keys and channels of a call are in the slot of those before them, if there were any.
-fn same_slot(entry: &CommandEntry, args: Args<'_>, slot: &mut Option<u16>) -> Result<(), CommandError> {
+pub(super) fn same_slot(entry: &CommandEntry, args: Args<'_>, slot: &mut Option<u16>) -> Result<(), CommandError> {
     let places = entry.command.keys.slot_places(args).unwrap_or_default();
     for of_key in places.into_iter().map(|place| slot::of_key(args.at(place))) {
         if slot.replace(of_key).is_some_and(|before| before != of_key) {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::check::same_slot;
 use super::data::find_keys;
 use super::group::Group;
 use super::handler::{error_reply, fail, internal_error};
@@ -36,6 +37,9 @@ use crate::core::{CommandError, Handler, Outcome, args, flags};
 use crate::keyspace::Held;
 use crate::resp::{Args, Output, Reply, Resp};
 use crate::script::{Access, Failure, Host, LogLevel, Run, source, with_vm};
+
+/// The error of a script that was killed.
+const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 
 /// So many questions of a script share one look at the clock.
 const QUESTIONS_PER_LOOK: u32 = 128;
@@ -94,6 +98,9 @@ impl Group<'_> {
         if !flags.declared {
             return Ok(());
         }
+        if flags.no_cluster && self.hooks.has(Hook::Cluster) {
+            return Err(CommandError::Text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+        }
         if !flags.no_writes {
             if read_only {
                 return Err(CommandError::Text("ERR Can not execute a script with write flag using *_ro command."));
@@ -150,6 +157,10 @@ impl Group<'_> {
             read_only: read_only || (script.flags.declared && script.flags.no_writes),
             over_memory,
             can_roll_back: savepoint.is_some(),
+            keeps_to_one_slot: self.hooks.has(Hook::Cluster)
+                && script.flags.declared
+                && !script.flags.allow_cross_slot_keys,
+            slot: None,
             busy_after_ms: settings.busy_reply_threshold_ms,
             questions: 0,
             is_busy: false,
@@ -269,6 +280,9 @@ struct ScriptHost<'h, 'g> {
     /// Memory was above `maxmemory` when the script began.
     over_memory: bool,
     can_roll_back: bool,
+    /// Whether its keys must be in one slot, and in which, once that is known.
+    keeps_to_one_slot: bool,
+    slot: Option<u16>,
     /// How long a script may run before others are told that the server is busy.
     busy_after_ms: i64,
     questions: u32,
@@ -299,7 +313,19 @@ impl ScriptHost<'_, '_> {
         if command.flags.has(flags::DENYOOM) && self.over_memory && !self.group.unit.has_changed() {
             return Err(CommandError::OutOfMemory);
         }
+        if command.flags.has(flags::WRITE) && !self.can_roll_back && !self.group.server.running_script.begin_write() {
+            return Err(CommandError::Text(KILLED));
+        }
         Ok(())
+    }
+
+    /// In a cluster, refuses keys of a second slot to a script that has not said that it uses several.
+    fn check_slots(&mut self, entry: &CommandEntry, args: Args<'_>) -> Result<(), CommandError> {
+        if !self.keeps_to_one_slot {
+            return Ok(());
+        }
+        same_slot(entry, args, &mut self.slot)
+            .map_err(|_| CommandError::Text("ERR Script attempted to access keys that do not hash to the same slot"))
     }
 }
 
@@ -317,7 +343,7 @@ impl Host for ScriptHost<'_, '_> {
                 return error_reply(server, &CommandError::Text(text), out);
             }
         };
-        if let Err(error) = self.check(entry) {
+        if let Err(error) = self.check(entry).and_then(|()| self.check_slots(entry, args)) {
             self.group.stats.commands[entry.index].rejected.add_alone(1);
             return error_reply(server, &error, out);
         }
@@ -336,13 +362,8 @@ impl Host for ScriptHost<'_, '_> {
         }
         self.group.count_time(entry, 1, before.elapsed().as_nanos() as u64);
         self.group.stats.commands[entry.index].calls.add_alone(1);
-        if entry.command.flags.has(flags::WRITE) {
-            if !self.can_roll_back && self.group.unit.has_changed() {
-                server.running_script.note_write();
-            }
-            if server.blocking.is_any() {
-                self.group.add_ready(entry, args, &self.keys, &mut self.ready);
-            }
+        if entry.command.flags.has(flags::WRITE) && server.blocking.is_any() {
+            self.group.add_ready(entry, args, &self.keys, &mut self.ready);
         }
     }
 
@@ -367,7 +388,7 @@ impl Host for ScriptHost<'_, '_> {
     fn stop(&mut self) -> Option<&'static str> {
         let running = &self.group.server.running_script;
         if running.is_killed() {
-            return Some("Script killed by user with SCRIPT KILL...");
+            return Some(KILLED);
         }
         self.questions = self.questions.wrapping_add(1);
         if !self.is_busy && self.questions.is_multiple_of(QUESTIONS_PER_LOOK) {

@@ -34,20 +34,16 @@ constants! {
     "clients", "Each connection that waits has its own timer; there is no table." {
         "clients_in_timeout_table" = "0",
     }
-    "memory", "Scripts are not built yet." {
+    "memory", "What the machines of scripts take is part of used_memory alone, and functions are not built yet." {
         "used_memory_lua" = "0",
         "used_memory_vm_eval" = "0",
         "used_memory_lua_human" = "0B",
-        "used_memory_scripts_eval" = "0",
-        "number_of_cached_scripts" = "0",
         "number_of_functions" = "0",
         "number_of_libraries" = "0",
         "used_memory_vm_functions" = "0",
         "used_memory_vm_total" = "0",
         "used_memory_vm_total_human" = "0B",
         "used_memory_functions" = "0",
-        "used_memory_scripts" = "0",
-        "used_memory_scripts_human" = "0B",
     }
     "memory", "The allocator's resident bytes are those of the process." {
         "allocator_rss_ratio" = "1.00",
@@ -145,9 +141,6 @@ constants! {
     "stats", "No reply buffer has a size that is adjusted." {
         "reply_buffer_shrinks" = "0",
         "reply_buffer_expands" = "0",
-    }
-    "stats", "Scripts are not built yet." {
-        "evicted_scripts" = "0",
     }
     "stats", "There is no TLS yet." {
         "acl_access_denied_tls_cert" = "0",

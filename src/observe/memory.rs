@@ -107,10 +107,14 @@ pub(super) fn figures(look: &Look<'_>, out: &mut Figures) {
     out.bytes("allocator_resident", resident);
     out.constants(&["allocator_muzzy"]);
     out.bytes_and_human("total_system_memory", process::machine_memory());
-    out.constants(&["used_memory_lua", "used_memory_vm_eval", "used_memory_lua_human", "used_memory_scripts_eval"]);
-    out.constants(&["number_of_cached_scripts", "number_of_functions", "number_of_libraries"]);
+    out.constants(&["used_memory_lua", "used_memory_vm_eval", "used_memory_lua_human"]);
+    let (scripts, of_scripts) = look.server.scripts.size();
+    out.bytes("used_memory_scripts_eval", of_scripts as u64);
+    out.gauge("number_of_cached_scripts", scripts);
+    out.constants(&["number_of_functions", "number_of_libraries"]);
     out.constants(&["used_memory_vm_functions", "used_memory_vm_total", "used_memory_vm_total_human"]);
-    out.constants(&["used_memory_functions", "used_memory_scripts", "used_memory_scripts_human"]);
+    out.constants(&["used_memory_functions"]);
+    out.bytes_and_human("used_memory_scripts", of_scripts as u64);
     out.bytes_and_human("maxmemory", look.settings.maxmemory);
     out.text("maxmemory_policy", look.settings.maxmemory_policy.name());
     out.ratio("allocator_frag_ratio", figures.fragmentation());

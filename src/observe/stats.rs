@@ -71,7 +71,8 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
         (&counters.query_buffer_limit_disconnections, &counters.output_buffer_limit_disconnections);
     out.counter("client_query_buffer_limit_disconnections", of_queries.get());
     out.counter("client_output_buffer_limit_disconnections", of_replies.get());
-    out.constants(&["evicted_scripts", "acl_access_denied_tls_cert"]);
+    out.counter("evicted_scripts", look.server.scripts.evicted.load(Relaxed));
+    out.constants(&["acl_access_denied_tls_cert"]);
     let (batches, batched) = (sum(|c| c.groups.get()), sum(|c| c.commands.get()));
     out.counter("total_client_processing_events", batches);
     out.counter("eventloop_cycles_with_clients_processing", sum(|c| c.turns.get()));
