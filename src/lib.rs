@@ -10,6 +10,7 @@
 //! | [`keyspace`] | databases, shards, locks, expiry, the frozen view |
 //! | [`persist`] | storage trait, log, snapshot, manifest, recovery |
 //! | [`events`] | registers of what clients listen to: channels, patterns, cached keys, monitors |
+//! | [`access`] | users, roles and their rules; the log of refusals |
 //! | [`core`] | what commands are made of: declaration, table, call, errors; the server's and a connection's state |
 //! | [`command`] | the families of data commands |
 //! | [`script`] | the engine that runs Lua, its sandbox and libraries |
@@ -17,14 +18,18 @@
 //! | [`durable`] | what moves whole keyspaces: saving, loading, reloading |
 //! | [`observe`] | INFO, and what the kernel says of the process |
 //! | [`session`] | commands that need the connection or the whole server |
+//! | [`http`] | a page, metrics, health and state for those who watch the server |
 //! | [`server`] | acceptor, workers, connections, start-up and shutdown |
+//! | [`tool`] | what the binary does beside serving: check, restore, repair |
 
+pub mod access;
 pub mod base;
 pub mod command;
 pub mod core;
 pub mod durable;
 pub mod events;
 pub mod exec;
+pub mod http;
 pub mod keyspace;
 pub mod observe;
 pub mod persist;
@@ -32,4 +37,5 @@ pub mod resp;
 pub mod script;
 pub mod server;
 pub mod session;
+pub mod tool;
 pub mod value;

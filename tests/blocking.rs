@@ -40,6 +40,44 @@ fn strings(reply: &[u8]) -> Vec<String> {
     reply::parse(reply).elements().iter().map(|element| element.string()).collect()
 }
 
+/// A consumer waits for entries that another one has had for too long. Nobody changes the key meanwhile.
+#[test]
+fn a_reader_that_claims_wakes_when_an_entry_is_idle_for_long_enough() {
+    let server = recipe().start();
+    let (mut client, mut late, mut later) = (server.client(), server.client(), server.client());
+    for line in ["XADD s 1-1 a 1", "XADD s 2-1 a 2", "XGROUP CREATE s g 0", "XGROUP CREATE t g 0 MKSTREAM"] {
+        client.ok(line);
+    }
+    client.ok("XREADGROUP GROUP g gone COUNT 1 STREAMS s >");
+    client.ok("XREADGROUP GROUP g gone COUNT 1 STREAMS s >");
+    let words = |consumer| ["XREADGROUP", "GROUP", "g", consumer, "COUNT", "1", "BLOCK", "0", "CLAIM", "150"];
+    begin(&mut late, &[&words("late")[..], &["STREAMS", "t", "s", ">", ">"]].concat());
+    await_blocked(&server, 1);
+    begin(&mut later, &[&words("later")[..], &["STREAMS", "s", ">"]].concat());
+    let entry = |reply: &[u8]| {
+        let streams = reply::parse(reply);
+        let entries = &streams.elements()[0].elements()[1];
+        assert_eq!(entries.elements().len(), 1);
+        let four = entries.elements()[0].elements();
+        assert!(four[2].integer() >= 150 && four[3].integer() >= 1, "{}", reply.escape_ascii());
+        four[0].string()
+    };
+    assert_eq!(entry(&late.receive().expect("a reply")), "1-1", "first come, first served");
+    assert_eq!(entry(&later.receive().expect("a reply")), "2-1");
+    // An entry is in use when its time would have come: the reader goes on waiting, for later.
+    begin(&mut late, &[&words("late")[..], &["STREAMS", "s", ">"]].concat());
+    await_blocked(&server, 1);
+    client.ok("XCLAIM s g gone 0 1-1 2-1 JUSTID");
+    client.ok("XACK s g 2-1");
+    assert_eq!(entry(&late.receive().expect("a reply")), "1-1");
+    await_blocked(&server, 0);
+    // One that is handed back is there at once.
+    begin(&mut late, &[&words("late")[..], &["STREAMS", "s", ">"]].concat());
+    await_blocked(&server, 1);
+    assert_eq!(client.ok("XNACK s g FAIL IDS 1 1-1").integer(), 1);
+    assert!(reply::parse(&late.receive().expect("a reply")).elements().len() == 1);
+}
+
 #[test]
 fn every_job_of_a_queue_is_done_once_and_in_order() {
     const JOBS: usize = 3000;
@@ -250,7 +288,8 @@ fn waiting_consumer(server: &Server, client: &mut Client, before: &[&str]) -> Cl
 fn who_waits_for_a_group_is_told_when_its_stream_goes_however_it_goes() {
     const GONE: &str = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option\r\n";
     const CHANGED: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
-    let server = recipe().with("maxmemory-samples", "10").start();
+    // What a flush has kept would go before the stream.
+    let server = recipe().with("maxmemory-samples", "10").with("flush-undo-seconds", "0").start();
     let mut client = server.client();
     for (how, before, after) in STREAM_GOES {
         let mut waiting = waiting_consumer(&server, &mut client, before);

@@ -137,3 +137,24 @@ fn slots_are_counted_beside_clients_that_write() {
         });
     }
 }
+
+/// A server that was none of a cluster before: its log tells of databases that are empty now.
+#[test]
+fn a_log_that_tells_of_other_databases_is_loaded_anew() {
+    let with_log = |recipe: Recipe| recipe.with("appendonly", "yes").with("enable-debug-command", "yes");
+    let mut server = with_log(Recipe::under_test().with("save", "")).start();
+    let mut client = server.client();
+    for line in ["SELECT 3", "SET a 1", "FLUSHDB", "SELECT 0", "SET b 1", "BLESS SET b NO-EVICT"] {
+        client.ok(line);
+    }
+    server.kill();
+    server.set_recipe(with_log(recipe("2")));
+    server.start_again();
+    let mut client = server.client();
+    client.ok("SET {b} 1");
+    for how in ["LOADAOF", "RELOAD NOSAVE", "RELOAD NOSAVE NOFLUSH MERGE", "RELOAD", "LOADAOF"] {
+        client.ok(&format!("DEBUG {how}"));
+        assert_eq!(text(&mut client, &["MGET", "b", "{b}"]), "*2 $1 1 $1 1 ", "{how}");
+        assert_eq!(text(&mut client, &["BLESS", "GET", "b"]), "*1 $8 NO-EVICT ", "{how}");
+    }
+}

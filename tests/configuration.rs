@@ -201,3 +201,42 @@ fn more_effort_removes_expired_keys_sooner() {
     let (little, much) = (delay(1), delay(10));
     assert!(much < little, "{much:?} with the most, {little:?} with the least");
 }
+
+/// CRC-64 of Redis: Jones, reflected, from 0.
+fn crc64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ u64::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x95AC_9329_AC4B_C9B5 } else { 0 })
+    })
+}
+
+#[test]
+fn payloads_and_files_of_unknown_versions_are_read_on_demand() {
+    let recipe = Recipe::under_test().with("save", "").with("io-threads", "2");
+    let server = recipe.clone().start();
+    let mut client = server.client();
+    let mut payload = b"\0\x05hello\x4f\0".to_vec();
+    payload.extend(crc64(&payload).to_le_bytes());
+    let restore: [&[u8]; 4] = [b"RESTORE", b"k", b"0", &payload];
+    assert_eq!(client.call(&restore), b"-ERR DUMP payload version or checksum are wrong\r\n");
+    client.ok("CONFIG SET rdb-version-check relaxed");
+    assert_eq!(client.call(&restore), b"+OK\r\n");
+    assert_eq!(client.ok("GET k").string(), "hello");
+
+    let mut file = b"REDIS0079\xfe\0\0\x01k\x05hello\xff".to_vec();
+    file.extend(crc64(&file).to_le_bytes());
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let rdb = home.path().join("dump.rdb");
+    fs::write(&rdb, file).expect("our own");
+    let into = home.path().join("strict");
+    let import = |into: &std::path::Path, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ironkeep"));
+        let output = command.arg("import").arg(&rdb).arg("--into").arg(into).args(more).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = import(&into, &[]);
+    assert!(code == Some(1) && text.contains("REDIS0079"), "{text}");
+    let into = home.path().join("relaxed");
+    assert_eq!(import(&into, &["--any-version"]).0, Some(0));
+    let server = recipe.start_in(&into);
+    assert_eq!(server.client().ok("GET k").string(), "hello");
+}

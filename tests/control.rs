@@ -273,3 +273,67 @@ fn an_import_source_sees_what_has_expired() {
     assert_eq!(text(&mut other, "CONFIG SET import-mode no"), "+OK\r\n");
     wait_for(&mut other, "DBSIZE", |reply| reply == ":1\r\n");
 }
+
+/// The flags of a connection in CLIENT LIST.
+fn flags_of(client: &mut Client, id: &str) -> String {
+    let line = text(client, &format!("CLIENT LIST ID {id}"));
+    let flags = line.split(' ').find_map(|field| field.strip_prefix("flags="));
+    flags.unwrap_or_else(|| panic!("{line}")).to_owned()
+}
+
+#[test]
+fn a_list_tells_whose_watched_keys_have_changed() {
+    for workers in [1, 2] {
+        let (_server, mut clients) = start(workers);
+        let (mut watcher, mut other) = (clients.pop().expect("a client"), clients.pop().expect("a client"));
+        let id = id_of(&mut watcher);
+        text(&mut watcher, "WATCH a b");
+        text(&mut watcher, "MULTI");
+        assert_eq!(flags_of(&mut other, &id), "x");
+        text(&mut other, "SET c 1");
+        assert_eq!(flags_of(&mut other, &id), "x");
+        text(&mut other, "SET b 1");
+        assert_eq!(flags_of(&mut other, &id), "xd");
+        assert_eq!(text(&mut other, "CLIENT LIST FLAGS d").matches("id=").count(), 1);
+        assert_eq!(text(&mut watcher, "EXEC"), "*-1\r\n");
+        assert_eq!(flags_of(&mut other, &id), "N");
+    }
+}
+
+#[test]
+fn a_list_tells_who_was_unblocked_just_now() {
+    let (_server, mut clients) = start(1);
+    let (mut waiter, mut other) = (clients.pop().expect("a client"), clients.pop().expect("a client"));
+    let id = id_of(&mut waiter);
+    waiter.send(b"BLPOP k 0\r\n").expect("it is sent");
+    wait_for_blocked(&mut other, 1);
+    assert_eq!(flags_of(&mut other, &id), "b");
+    // Its worker executes both commands before it goes on with the other connection.
+    other.send(format!("CLIENT UNBLOCK {id}\r\nCLIENT LIST ID {id}\r\n").as_bytes()).expect("they are sent");
+    assert_eq!(other.receive().expect("a reply"), b":1\r\n");
+    let line = String::from_utf8(other.receive().expect("a reply")).expect("text");
+    assert!(line.contains(" flags=u "), "{line}");
+    assert_eq!(waiter.receive().expect("a reply"), b"*-1\r\n");
+    assert_eq!(flags_of(&mut other, &id), "N");
+}
+
+/// Connections without priority leave the reserved places free.
+#[test]
+fn places_are_reserved_for_priority_subnets() {
+    let (server, mut clients) = start(1);
+    let mut client = clients.pop().expect("a client");
+    text(&mut client, "CONFIG SET maxclients 4 maxclients-reserved 2 priority-subnets 192.0.2.1/32");
+    let refused = |server: &Server| server.client().receive_until_close().expect("a refusal");
+    assert_eq!(refused(&server), b"-ERR max number of clients reached\r\n");
+    text(&mut client, "CONFIG SET priority-subnets 127.0.0.1");
+    let mut others: Vec<Client> = (0..2).map(|_| server.client()).collect();
+    assert!(others.iter_mut().all(|other| text(other, "PING") == "+PONG\r\n"));
+    assert!(text(&mut client, "INFO clients").contains("connected_priority_clients:2\r\n"));
+    assert_eq!(refused(&server), b"-ERR max number of clients reached\r\n");
+    let stats = text(&mut client, "INFO stats");
+    assert!(stats.contains("rejected_connections:2\r\n") && stats.contains("rejected_priority_connections:1\r\n"));
+    others.pop();
+    wait_for(&mut client, "INFO clients", |info| info.contains("connected_priority_clients:1\r\n"));
+    let refusal = text(&mut client, "CONFIG SET priority-subnets 127.0.0.1/99");
+    assert!(refusal.contains("Invalid IP address or CIDR subnet"), "{refusal}");
+}

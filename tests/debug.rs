@@ -190,3 +190,47 @@ fn what_was_loaded_counts_as_data() {
     assert!(field("startup.allocated") < 5_000_000, "{}", field("startup.allocated"));
     assert!(field("keys.bytes-per-key") > 100, "{}", field("keys.bytes-per-key"));
 }
+
+/// The process starts its program again, and everything that was acknowledged is there.
+#[test]
+fn a_server_starts_itself_again() {
+    let server = recipe().start();
+    for (number, how) in ["RESTART", "CRASH-AND-RECOVER 10", "RESTART 10"].into_iter().enumerate() {
+        let mut client = server.client();
+        client.ok(&format!("SET k:{number} v"));
+        let run_id = |client: &mut Client| {
+            let info = client.ok("INFO server").string();
+            info.lines().find(|line| line.starts_with("run_id:")).expect("an id").to_owned()
+        };
+        let before = run_id(&mut client);
+        client.send(format!("DEBUG {how}\r\n").as_bytes()).expect("it is sent");
+        assert_eq!(client.receive_until_close().unwrap_or_default(), b"", "{how}");
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut again = loop {
+            // The last program may still take a connection with it.
+            let answered = Client::connect(server.address()).and_then(|mut client| {
+                client.try_call(&["PING"])?;
+                Ok(client)
+            });
+            match answered {
+                Ok(client) => break client,
+                Err(error) => assert!(Instant::now() < until, "{how}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_ne!(run_id(&mut again), before, "{how}");
+        assert_eq!(again.ok("DBSIZE").integer(), number as i64 + 1, "{how}");
+    }
+}
+
+/// A log that is slow delays the replies that wait for it.
+#[test]
+fn writes_to_the_log_can_be_slowed_down() {
+    let server = recipe().with("appendonly", "yes").start();
+    let mut client = server.client();
+    client.ok("DEBUG AOF-FLUSH-SLEEP 100000");
+    let started = Instant::now();
+    client.ok("SET k v");
+    assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
+    client.ok("DEBUG AOF-FLUSH-SLEEP 0");
+}

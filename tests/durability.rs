@@ -8,11 +8,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 use support::client::{Client, encode};
 use support::generator::Generator;
+use support::newer;
 use support::random::Random;
 use support::reply;
 use support::server::{Recipe, Server, free_port, wait};
@@ -302,8 +304,7 @@ fn random_commands_survive_kill_nine() {
         let mut client = server.client();
         let snapshots = round % 2 == 1;
         for _ in 0..60 {
-            let mut generator = Generator { random: &mut random };
-            let mut commands: Vec<_> = (0..25).map(|_| generator.command()).collect();
+            let mut commands: Vec<_> = (0..25).map(|_| newer::any_command(&mut random)).collect();
             if snapshots && random.one_in(6) {
                 commands.push(vec![random.pick(&["BGSAVE", "BGREWRITEAOF"]).as_bytes().to_vec()]);
             }
@@ -316,6 +317,26 @@ fn random_commands_survive_kill_nine() {
         server.set_recipe(recipe(POLICIES[round % 3], [2, 1, 4][round % 3]));
         assert_survives_kill(&mut server, &format!("seed {seed}, round {round}"));
     }
+}
+
+/// The random commands above would prove nothing of newer ones that are refused as malformed.
+#[test]
+fn newer_commands_are_understood() {
+    let server = recipe("no", 1).start();
+    let (mut client, mut random) = (server.client(), Random::new(7));
+    let mut names = BTreeMap::<String, (usize, usize)>::new();
+    for _ in 0..4000 {
+        client.call(&Generator { random: &mut random }.command());
+        let command = newer::command(&mut random);
+        let reply = String::from_utf8_lossy(&client.call(&command)).into_owned();
+        for refused in ["-ERR unknown", "-ERR syntax", "-ERR wrong number", "-ERR unsupported"] {
+            assert!(!reply.starts_with(refused), "{}: {reply}", support::client::show(&command));
+        }
+        let (calls, errors) = names.entry(String::from_utf8_lossy(&command[0]).into_owned()).or_default();
+        (*calls, *errors) = (*calls + 1, *errors + usize::from(reply.starts_with('-')));
+    }
+    let never: Vec<_> = names.iter().filter(|(_, (calls, errors))| calls == errors).map(|(name, _)| name).collect();
+    assert!(never.is_empty(), "{never:?} never succeeds");
 }
 
 #[test]
@@ -334,8 +355,7 @@ fn snapshots_under_concurrent_writers_lose_nothing() {
                 let mut random = Random::new(random.next());
                 writers.push(scope.spawn(move || {
                     for _ in 0..300 {
-                        let mut generator = Generator { random: &mut random };
-                        let commands: Vec<_> = (0..10).map(|_| generator.command()).collect();
+                        let commands: Vec<_> = (0..10).map(|_| newer::any_command(&mut random)).collect();
                         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
                         client.send(&bytes).expect("the connection holds");
                         commands.iter().for_each(|_| drop(client.receive().expect("a reply")));
@@ -667,6 +687,27 @@ fn restarts_follow_each_other_at_once() {
 }
 
 /// A directory that comes from a caller stays usable by the next server.
+/// Without a log, the last snapshot holds what FLUSHALL has removed.
+#[test]
+fn a_snapshot_follows_flushall_where_there_is_no_log() {
+    let recipe = recipe("no", 2).with("appendonly", "no").with("save", "3600 1000000");
+    let mut server = recipe.start();
+    let mut client = server.client();
+    for flush in ["FLUSHALL", "MULTI|SET later 2|FLUSHALL ASYNC|EXEC", "EVAL return(redis.call('FLUSHALL')) 0"] {
+        client.ok("SET there before");
+        client.ok("SAVE");
+        client.ok("SET later 1");
+        flush.split('|').for_each(|line| drop(client.ok(line)));
+        while !client.ok("INFO persistence").string().contains("rdb_changes_since_last_save:0") {
+            sleep(Duration::from_millis(5));
+        }
+        server.kill();
+        server.start_again();
+        client = server.client();
+        assert_eq!(client.ok("EXISTS there later").integer(), 0, "{flush}");
+    }
+}
+
 #[test]
 fn the_data_moves_to_another_server() {
     let home = tempfile::tempdir().expect("a temporary directory");
@@ -690,10 +731,12 @@ fn large_values_keep_their_names_through_kill_nine() {
     }
     for _ in 0..3 {
         let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+        let begun = Arc::new(AtomicUsize::new(0));
         let writers: Vec<_> = clients
             .into_iter()
             .enumerate()
             .map(|(name, mut client)| {
+                let begun = Arc::clone(&begun);
                 std::thread::spawn(move || {
                     let (mut one, mut other) = (format!("a:{name}"), format!("b:{name}"));
                     let length = |client: &mut Client, key: &str| reply::parse(&client.call(&["LLEN", key])).integer();
@@ -701,6 +744,7 @@ fn large_values_keep_their_names_through_kill_nine() {
                         std::mem::swap(&mut one, &mut other);
                     }
                     let mut acknowledged = length(&mut client, &one);
+                    begun.fetch_add(1, Ordering::Relaxed);
                     loop {
                         let pushed = client.try_call(&["RPUSH", &one, "x"]);
                         let Ok(length) = pushed.map(|reply| reply::parse(&reply).integer()) else { break };
@@ -714,6 +758,9 @@ fn large_values_keep_their_names_through_kill_nine() {
                 })
             })
             .collect();
+        while begun.load(Ordering::Relaxed) < 4 {
+            sleep(Duration::from_millis(1));
+        }
         sleep(Duration::from_millis(80));
         server.kill();
         let acknowledged: Vec<i64> = writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();

@@ -194,8 +194,10 @@ fn commands_that_bring_more_than_their_arguments_find_room_or_are_refused() {
             let is_transaction = replies.len() > 1;
             let vanished = line.starts_with("SUNIONSTORE") && !is_refused;
             assert!(refused == (is_refused || is_transaction) || vanished, "{policy}: {line}: {reply:?}");
+            // What was evicted for it may still be on its way to be freed, but it brought twice as much.
             let now = used(&mut client);
-            assert_within(now, LIMIT);
+            assert!(now < LIMIT + big / 2, "{policy}: {line}: {now}");
+            wait_until("memory is within its limit", || used(&mut client) <= LIMIT + LIMIT / 20);
         }
     }
 }
@@ -236,6 +238,39 @@ fn without_eviction_memory_stays_below_the_limit() {
 }
 
 /// The keys that a snapshot holds are not evicted in vain, and the limit holds beside it.
+/// Keys under BLESS stay, and where nothing else is left, commands may go beyond the limit: by a quarter.
+#[test]
+fn protected_keys_stay_and_cost_a_bounded_overdraft() {
+    let server = recipe(2, "allkeys-lru").start();
+    let mut client = server.client();
+    let value = "x".repeat(1000);
+    for number in 0..2000 {
+        client.ok(&format!("SET kept:{number} {value}"));
+        client.ok(&format!("BLESS SET kept:{number} NO-EVICT"));
+    }
+    let set = |client: &mut Client, key: &str| client.line(&format!("SET {key} {}", &value[..100])).string();
+    let full = used(&mut client);
+    client.ok(&format!("CONFIG SET maxmemory {}", full + MB));
+    (0..3000).for_each(|number| drop(client.ok(&format!("SET flood:{number} {value}"))));
+    let [kept, evicted] = info(&mut client, ["blessed_keys", "evicted_keys"]);
+    assert!(kept == 2000 && evicted > 1000, "{kept} {evicted}");
+    client.ok("CONFIG SET maxmemory 0");
+    (0..3000).for_each(|number| drop(client.ok(&format!("DEL flood:{number}"))));
+    let full = used(&mut client);
+    client.ok(&format!("CONFIG SET maxmemory {}", full * 100 / 115));
+    assert_eq!(set(&mut client, "within"), "OK");
+    client.ok(&format!("CONFIG SET maxmemory {}", full * 100 / 140));
+    // Otherwise the next command could make room by evicting it.
+    wait_until("what may go is gone", || client.ok("EXISTS within").integer() == 0);
+    let beyond = set(&mut client, "beyond");
+    assert!(beyond.starts_with("OOM "), "{beyond}: {full} {}", used(&mut client));
+    assert!(client.line("BLESS SET within NO-EVICT").string().starts_with("OOM "));
+    (0..1500).for_each(|number| drop(client.ok(&format!("BLESS CLEAR kept:{number} NO-EVICT"))));
+    wait_until("eviction goes on", || used(&mut client) <= full * 100 / 140);
+    assert_eq!(set(&mut client, "again"), "OK");
+    assert_eq!(info(&mut client, ["blessed_keys"]), [500]);
+}
+
 #[test]
 fn beside_a_snapshot_no_more_is_evicted_than_comes() {
     const LIMIT: u64 = 16 * MB;

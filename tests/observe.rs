@@ -154,3 +154,207 @@ fn a_crash_by_debug_ends_the_process_and_loses_nothing() {
         assert_eq!(told(&mut server.client(), "GET k"), word);
     }
 }
+
+/// Events that no command causes: many keys expire at once, and a snapshot freezes many directories.
+#[test]
+fn latency_tells_of_expiry_and_of_the_freeze_of_a_snapshot() {
+    let recipe = Recipe::under_test().with("save", "").with("enable-debug-command", "yes").with("io-threads", "2");
+    let server = recipe.with("databases", "64").with("appendonly", "no").start();
+    let mut client = server.client();
+    for db in 0..64 {
+        client.ok(&format!("SELECT {db}"));
+        client.ok("DEBUG POPULATE 1000 k 1");
+    }
+    client.ok("CONFIG SET latency-monitor-threshold 1");
+    let mut wait_for = |event: &str, causes: &[&[&str]]| {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !told(&mut client, "LATENCY LATEST").contains(event) {
+            assert!(Instant::now() < until, "{event}");
+            causes.iter().for_each(|words| drop(client.call(words)));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!told(&mut client, &format!("LATENCY HISTORY {event}")).is_empty(), "{event}");
+    };
+    wait_for("snapshot-freeze", &[&["BGSAVE"]]);
+    let brief = "for i = 1, 20000 do redis.call('SET', 'v:' .. i, 'v', 'PX', 50) end";
+    wait_for("expire-cycle", &[&["EVAL", brief, "0"], &["DEBUG", "SLEEP", "0.1"]]);
+}
+
+/// Waits until INFO shows a number above zero in a field that is zero while nothing runs.
+fn wait_for_field(client: &mut Client, section: &str, name: &str) -> u64 {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < until, "{name} stays zero");
+        let info = told(client, &format!("INFO {section}"));
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("0");
+        match value.trim_end().parse::<u64>().expect("a number") {
+            0 => std::thread::sleep(Duration::from_millis(1)),
+            number => return number,
+        }
+    }
+}
+
+#[test]
+fn snapshots_and_reloads_tell_how_far_they_are() {
+    const KEYS: u64 = 20_000;
+    let server = start(2);
+    let mut client = server.client();
+    assert_eq!(field(&mut client, "persistence", "loading"), "0");
+    client.ok(&format!("DEBUG POPULATE {KEYS}"));
+    client.ok("CONFIG SET rdb-key-save-delay 100 key-load-delay 100");
+    drop(client.line("BGSAVE"));
+    let processed = wait_for_field(&mut client, "persistence", "current_save_keys_processed");
+    assert!(processed <= KEYS, "{processed}");
+    assert_eq!(field(&mut client, "persistence", "current_save_keys_total"), KEYS.to_string());
+    assert_ne!(field(&mut client, "persistence", "current_fork_perc"), "0.00");
+    client.ok("CONFIG SET rdb-key-save-delay 0");
+    let until = Instant::now() + Duration::from_secs(60);
+    while field(&mut client, "persistence", "rdb_bgsave_in_progress") == "1" {
+        assert!(Instant::now() < until, "the snapshot does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for name in ["current_save_keys_processed", "current_save_keys_total"] {
+        assert_eq!(field(&mut client, "persistence", name), "0", "{name}");
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.client().ok("DEBUG RELOAD NOSAVE"));
+        let loaded = wait_for_field(&mut client, "persistence", "loading_loaded_bytes");
+        let total = wait_for_field(&mut client, "persistence", "loading_total_bytes");
+        assert!(loaded <= total, "{loaded} of {total}");
+        assert_eq!(field(&mut client, "persistence", "loading"), "1");
+    });
+    assert_eq!(field(&mut client, "persistence", "loading"), "0");
+}
+
+/// The columns of a row of INFO, as numbers.
+fn columns(client: &mut Client, section: &str, name: &str) -> std::collections::BTreeMap<String, f64> {
+    let row = field(client, section, name);
+    let columns = row.split(',').filter_map(|column| column.split_once('='));
+    columns.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+#[test]
+fn service_times_of_all_workers_add_up_and_so_do_their_parts() {
+    for workers in WORKERS {
+        let server = start(workers);
+        let mut operator = server.client();
+        operator.ok("CONFIG SET appendonly yes appendfsync always slowlog-log-slower-than 0");
+        operator.ok("CONFIG RESETSTAT");
+        on_all(&server, &["SET k v", "SET k v", "GET k"]);
+        // A pipeline is one batch.
+        let mut client = server.client();
+        client.send("SET k v\r\n".repeat(16).as_bytes()).expect("sent");
+        (0..16).for_each(|_| drop(client.receive().expect("a reply")));
+        // Its own reply has left before the next command is read.
+        client.ok("PING");
+        let parts = ["wait", "run", "log", "send"];
+        // A reply may be here before its time is counted.
+        let until = Instant::now() + Duration::from_secs(60);
+        let counts = [("set", 2 * CLIENTS + 16), ("get", CLIENTS)];
+        let counted = counts.map(|(command, count)| format!("service_whole_usec_{command}:count={count},"));
+        loop {
+            let info = told(&mut operator, "INFO servicestats");
+            if counted.iter().all(|row| info.contains(row)) {
+                break;
+            }
+            assert!(Instant::now() < until, "{workers} workers: {info}");
+        }
+        let of_slow = told(&mut operator, "SLOWLOG PARTS -1");
+        assert!(of_slow.split(' ').count() > 6 * 3 * CLIENTS, "{of_slow}");
+        for (command, count) in counts {
+            let whole = columns(&mut operator, "servicestats", &format!("service_whole_usec_{command}"));
+            assert_eq!(whole["count"], count as f64, "{workers} workers, {command}");
+            let mut sum = 0.0;
+            for part in parts {
+                let part = columns(&mut operator, "servicestats", &format!("service_{part}_usec_{command}"));
+                assert_eq!(part["count"], count as f64);
+                assert!(part["p50"] <= part["p99.9"] && part["p99.9"] <= part["max"], "{part:?}");
+                sum += part["sum"];
+            }
+            // Each is shown with three digits behind the point.
+            assert!((whole["sum"] - sum).abs() < 0.01, "{} is not {sum}", whole["sum"]);
+        }
+        for name in ["fsync_us", "block_bytes", "batch_commands"] {
+            assert_ne!(columns(&mut operator, "servicestats", name)["count"], 0.0, "{name}");
+        }
+        operator.ok("CONFIG SET latency-tracking no");
+        operator.ok("CONFIG RESETSTAT");
+        on_all(&server, &["SET k v"]);
+        assert!(!told(&mut operator, "INFO servicestats").contains("service_whole_usec_set"));
+    }
+}
+
+#[test]
+fn the_lag_of_expiry_and_the_freeze_of_snapshots_are_counted() {
+    let server = start(2);
+    let mut client = server.client();
+    (0..20).for_each(|number| drop(client.ok(&format!("SET k:{number} v PX 1"))));
+    let until = Instant::now() + Duration::from_secs(60);
+    while columns(&mut client, "servicestats", "expiry_lag_ms")["count"] != 20.0 {
+        assert!(Instant::now() < until, "{}", told(&mut client, "INFO servicestats"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    client.ok("SAVE");
+    assert_eq!(columns(&mut client, "servicestats", "snapshot_freeze_us")["count"], 1.0);
+    client.ok("CONFIG RESETSTAT");
+    for name in ["expiry_lag_ms", "snapshot_freeze_us", "parked_us"] {
+        assert_eq!(columns(&mut client, "servicestats", name)["count"], 0.0, "{name}");
+    }
+}
+
+/// The values of a column of BIGKEYS, whose rows are maps of this many words.
+fn rows(client: &mut Client, line: &str, words: usize) -> Vec<Vec<String>> {
+    let all: Vec<String> = told(client, line).split(' ').map(str::to_owned).collect();
+    all.chunks_exact(words).map(<[String]>::to_vec).collect()
+}
+
+#[test]
+fn big_keys_are_known_after_writes_renames_and_a_reload() {
+    let server = start(4);
+    let mut client = server.client();
+    client.ok(&format!("SET big:1 {}", "x".repeat(100_000)));
+    client.ok(&format!("RPUSH list:1 {}", "e ".repeat(5000)));
+    client.ok("DEBUG POPULATE 5000 small 10");
+    let first = |client: &mut Client, line: &str| rows(client, line, 10).first().map(|row| row[1].clone());
+    assert_eq!(first(&mut client, "BIGKEYS").as_deref(), Some("big:1"), "a large request is measured at once");
+    assert_eq!(first(&mut client, "BIGKEYS ELEMENTS").as_deref(), Some("list:1"));
+    client.ok("RENAME big:1 big:2");
+    let wait_for = |client: &mut Client, key: Option<&str>| {
+        let until = Instant::now() + Duration::from_secs(60);
+        while first(client, "BIGKEYS").as_deref() != key {
+            assert!(Instant::now() < until, "{}", told(client, "BIGKEYS"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(&mut client, Some("big:2"));
+    client.ok("DEBUG RELOAD");
+    wait_for(&mut client, Some("big:2"));
+    let until = Instant::now() + Duration::from_secs(60);
+    // The last whole walk tells of all keys.
+    while !rows(&mut client, "BIGKEYS PREFIXES COUNT 9", 12).iter().any(|row| row[1] == "small:" && row[5] == "5000") {
+        assert!(Instant::now() < until, "{}", told(&mut client, "BIGKEYS PREFIXES COUNT 9"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    client.ok("FLUSHALL");
+    assert_eq!(first(&mut client, "BIGKEYS"), None);
+    client.ok("CONFIG SET key-statistics no");
+    assert!(client.line("BIGKEYS").is_error());
+}
+
+#[test]
+fn busy_keys_and_the_hits_of_prefixes_are_sampled_on_all_workers() {
+    let server = start(4);
+    let mut client = server.client();
+    client.ok("SET user:hot v");
+    // In about 1000 groups of commands, some are among the samples: that none is has a chance of 1 in millions.
+    let lines = ["GET user:hot", "GET user:missing"].repeat(500);
+    on_all(&server, &lines);
+    let hottest = rows(&mut client, "BIGKEYS CALLS COUNT 2", 8);
+    let names: Vec<&str> = hottest.iter().map(|row| row[1].as_str()).collect();
+    assert!(names.contains(&"user:hot") && names.contains(&"user:missing"), "{hottest:?}");
+    let prefixes = rows(&mut client, "BIGKEYS PREFIXES", 12);
+    let user = prefixes.iter().find(|row| row[1] == "user:").expect("the prefix");
+    assert!(user[9] != "0" && user[11] != "0", "{user:?}");
+    client.ok("CONFIG RESETSTAT");
+    assert!(!told(&mut client, "BIGKEYS CALLS").contains("user:hot"));
+}

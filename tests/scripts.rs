@@ -42,16 +42,44 @@ fn wait_for(client: &mut Client, words: &[&str], start: &str) {
 
 #[test]
 fn a_script_that_is_killed_leaves_nothing_and_holds_up_only_those_who_need_keys() {
-    for workers in [2, 4] {
+    for workers in [1, 2, 4] {
         let (_server, mut clients) = start(workers, "on-kill");
         let (slow, others) = clients.split_first_mut().expect("there are some");
-        others[0].ok("MSET k before other there");
-        for _ in 0..3 {
+        others[0].ok("MSET k before other there free 1");
+        for round in 0..3 {
             slow.send(&support::client::encode(&["EVAL", ENDLESS, "1", "k"])).expect("the connection holds");
             // The first of the others is on another worker.
             wait_for(&mut others[0], &["GET", "k"], "-BUSY Redis is busy running a script.");
             assert_eq!(text(&others[0].call(&["PING"])), "+PONG");
-            assert_eq!(text(&others[0].call(&["EVAL", "return 1", "0"])).split(' ').next(), Some("-BUSY"));
+            // Each needs one of its keys, or all.
+            let incr = "return redis.call('INCR', KEYS[1])";
+            for words in [
+                &["EVAL", incr, "1", "other"][..],
+                &["EVAL", "return redis.call('KEYS', '*')", "0"],
+                &["LPUSH", "list", "x"],
+                &["MGET", "free", "other"],
+                &["WATCH", "k"],
+                &["KEYS", "*"],
+                &["FLUSHALL"],
+            ] {
+                assert_eq!(text(&others[0].call(words)).split(' ').next(), Some("-BUSY"), "{words:?}");
+            }
+            // Who needs others, on the same worker or another, is served.
+            for client in others.iter_mut() {
+                assert_eq!(text(&client.call(&["EVAL", "return 1", "0"])), ":1");
+                assert_eq!(client.ok("GET free").string(), (round + 1).to_string());
+                assert!(client.ok("DBSIZE").integer() > 0);
+            }
+            for line in ["MULTI", "GET free"] {
+                others[0].ok(line);
+            }
+            assert_eq!(text(&others[0].call(&["EXEC"])), format!("*1\r\n$1\r\n{}", round + 1));
+            assert_eq!(eval(&mut others[0], incr, "free"), format!(":{}", round + 2));
+            for line in ["MULTI", "GET k"] {
+                others[0].ok(line);
+            }
+            let error = text(&others[0].call(&["EXEC"]));
+            assert!(error.starts_with("-EXECABORT Transaction discarded because of: BUSY"), "{error}");
             assert_eq!(text(&others[0].call(&["SHUTDOWN"])).split(' ').next(), Some("-BUSY"));
             assert_eq!(slow.arrived(), 0);
             others[0].ok("SCRIPT KILL");
@@ -201,4 +229,229 @@ fn flags_of_a_script_hold_in_a_cluster() {
     assert_eq!(said(""), "+OK", "one that says nothing may do all, as in Redis");
     let memory = client.ok("INFO memory").string();
     assert!(memory.contains("number_of_cached_scripts:4\r\n"), "{memory}");
+}
+
+/// The connection of a script is closed in the middle of it, by another or by itself.
+#[test]
+fn a_script_whose_connection_is_closed_is_taken_back() {
+    for workers in [1, 4] {
+        let (server, mut clients) = start(workers, "on-kill");
+        clients[0].ok("SET k before");
+        for _ in 0..3 {
+            let mut slow = server.client();
+            let id = slow.ok("CLIENT ID").integer();
+            slow.send(&support::client::encode(&["EVAL", ENDLESS, "1", "k"])).expect("the connection holds");
+            wait_for(&mut clients[0], &["GET", "k"], "-BUSY");
+            clients[0].ok(&format!("CLIENT KILL ID {id}"));
+            wait_for(&mut clients[0], &["GET", "k"], "$6");
+            assert_eq!(clients[0].ok("EXISTS list").integer(), 0);
+        }
+    }
+}
+
+#[test]
+fn two_scripts_on_one_worker_take_turns() {
+    let (server, mut clients) = start(1, "on-kill");
+    let (first, second) = (&mut server.client(), &mut server.client());
+    let count = "for i = 1, 3e6 do end return redis.call('INCR', KEYS[1])";
+    first.send(&support::client::encode(&["EVAL", ENDLESS, "1", "k"])).expect("the connection holds");
+    second.send(&support::client::encode(&["EVAL", count, "1", "n"])).expect("the connection holds");
+    assert_eq!(text(&second.receive().expect("a reply")), ":1");
+    assert_eq!(clients[0].ok("GET n").string(), "1");
+    assert_eq!(first.arrived(), 0);
+    clients[0].ok("SCRIPT KILL");
+    assert!(text(&first.receive().expect("a reply")).starts_with("-ERR Script killed"));
+}
+
+/// Money moves between accounts by scripts that declare their keys, by scripts that do not, and by transactions. Sums
+/// are always the same, whoever looks.
+#[test]
+fn scripts_side_by_side_are_as_if_one_after_the_other() {
+    const ROUNDS: usize = 80;
+    let transfer = |keys: &str| {
+        format!(
+            "local a, b = {keys} local n = tonumber(redis.call('GET', a)) redis.call('SET', a, n - ARGV[3]) \
+             for i = 1, ARGV[4] do end redis.call('INCRBY', b, ARGV[3]) return 1"
+        )
+    };
+    let (declared, hidden) = (transfer("KEYS[1], KEYS[2]"), transfer("ARGV[1], ARGV[2]"));
+    let sum = "local n = 0 for i = 0, 7 do n = n + redis.call('GET', 'a' .. i) end return n";
+    for workers in [1, 2, 4] {
+        let server = Recipe::under_test().with("io-threads", &workers.to_string()).start();
+        let mut observer = server.client();
+        for account in 0..8 {
+            observer.ok(&format!("SET a{account} 100"));
+        }
+        std::thread::scope(|scope| {
+            for number in 0..6_usize {
+                let (mut client, declared, hidden) = (server.client(), &declared, &hidden);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let (from, to) = (format!("a{}", (number + round) % 8), format!("a{}", (number * 3 + 1) % 8));
+                        if from == to {
+                            continue;
+                        }
+                        // Some last longer than a time slice.
+                        let busy = if round % 40 == number { "200000" } else { "10" };
+                        match number % 3 {
+                            0 => {
+                                let args = ["EVAL", declared, "2", &from, &to, "", "", "1", busy];
+                                assert_eq!(text(&client.call(&args)), ":1");
+                            }
+                            1 => {
+                                let args = ["EVAL", hidden, "0", &from, &to, "1", busy];
+                                assert_eq!(text(&client.call(&args)), ":1");
+                            }
+                            _ => {
+                                for words in [&["MULTI"][..], &["DECR", &from], &["INCR", &to], &["EXEC"]] {
+                                    client.call(words);
+                                }
+                            }
+                        }
+                        if round % 10 == 0 {
+                            assert_eq!(text(&client.call(&["EVAL", sum, "0"])), ":800");
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(text(&observer.call(&["EVAL", sum, "0"])), ":800");
+    }
+}
+
+/// Scripts are killed wherever they are just then, and others want their keys. What remains is whole, and no lock.
+#[test]
+fn kills_at_any_instant_leave_no_lock_and_no_half_change() {
+    const ROUNDS: usize = 40;
+    let server = Recipe::under_test().with("io-threads", "4").with("busy-reply-threshold", "1").start();
+    let writes = "redis.call('SET', KEYS[1], ARGV[1]) for i = 1, ARGV[2] do pcall(function() local x = i .. '' end) end \
+                  redis.call('SET', KEYS[2], ARGV[1]) redis.call('SET', KEYS[1] .. ':hidden', ARGV[1]) return 1";
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let killed = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (mut killer, is_over, killed) = (server.client(), &is_over, &killed);
+        scope.spawn(move || {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                killer.call(&["SCRIPT", "KILL"]);
+                sleep(Duration::from_micros(700));
+            }
+        });
+        let workers: Vec<_> = (0..4_usize)
+            .map(|number| {
+                let mut client = server.client();
+                scope.spawn(move || {
+                    // Two pairs of keys, each wanted by two.
+                    let (one, other) = (format!("one{}", number % 2), format!("other{}", number % 2));
+                    for round in 0..ROUNDS {
+                        let loops = ((round * 37 + number * 11) % 60 * 500).to_string();
+                        let tag = format!("{number}:{round}");
+                        let reply = text(&client.call(&["EVAL", writes, "2", &one, &other, &tag, &loops]));
+                        match reply.as_str() {
+                            ":1" => {}
+                            text if text.starts_with("-BUSY") => {}
+                            text if text.starts_with("-ERR Script killed") => {
+                                killed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            }
+                            text => panic!("{text}"),
+                        }
+                        let values = text(&client.call(&["MGET", &one, &other, &format!("{one}:hidden")]));
+                        let parts: Vec<&str> = values.split("\r\n").filter(|part| part.contains(':')).collect();
+                        let is_whole = values.starts_with("-BUSY") || parts.iter().all(|part| *part == parts[0]);
+                        assert!(is_whole, "{values}");
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().expect("it ends well"));
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut client = server.client();
+    for key in ["one0", "one1", "other0", "other1", "one0:hidden"] {
+        client.ok(&format!("SET {key} free"));
+    }
+    client.ok("FLUSHALL");
+    assert!(killed.load(std::sync::atomic::Ordering::Relaxed) > 0, "none was killed");
+}
+
+#[test]
+fn what_a_script_publishes_leaves_when_it_has_ended_and_never_if_it_is_taken_back() {
+    let (server, mut clients) = start(2, "on-error");
+    let mut listener = server.client();
+    listener.ok("SUBSCRIBE news");
+    let client = &mut clients[0];
+    client.ok("CONFIG SET notify-keyspace-events KA");
+    let publish = "local n = redis.call('PUBLISH', 'news', ARGV[1]) redis.call('SET', KEYS[1], 1) \
+                   if ARGV[2] then redis.call('INCR', 'hidden') redis.call('FLUSHALL') end \
+                   if ARGV[3] then error('no') end return n";
+    let mut said = |words: &[&str]| text(&client.call(&[&["EVAL", publish, "1", "k"], words].concat()));
+    assert_eq!(said(&["first"]), ":1");
+    assert!(said(&["never", "x", "x"]).starts_with("-ERR"));
+    // It is run again, alone.
+    assert_eq!(said(&["second", "x"]), ":1");
+    for word in ["first", "second"] {
+        let message = text(&listener.receive().expect("a message"));
+        assert!(message.ends_with(word), "{message}, not {word}");
+    }
+    assert_eq!(listener.arrived(), 0);
+}
+
+#[test]
+fn one_worker_answers_others_while_a_script_never_ends() {
+    let (server, mut clients) = start(1, "on-kill");
+    let mut slow = server.client();
+    slow.send(&support::client::encode(&["EVAL", "while true do end", "0"])).expect("the connection holds");
+    clients[0].ok("SET free 1");
+    assert_eq!(text(&clients[0].call(&["PING"])), "+PONG");
+    wait_for(&mut clients[0], &["KEYS", "*"], "-BUSY");
+    clients[0].ok("SCRIPT KILL");
+    assert!(text(&slow.receive().expect("a reply")).starts_with("-ERR Script killed"));
+    // One that is alone holds up all who need keys, and nobody else.
+    slow.send(&support::client::encode(&["EVAL", "redis.call('FLUSHALL') while true do end", "0"]))
+        .expect("the connection holds");
+    wait_for(&mut clients[0], &["GET", "free"], "-BUSY");
+    assert_eq!(text(&clients[1].call(&["PING"])), "+PONG");
+    clients[1].ok("SCRIPT KILL");
+    assert!(text(&slow.receive().expect("a reply")).starts_with("-ERR Script killed"));
+    assert_eq!(clients[0].ok("GET free").string(), "1");
+}
+
+#[test]
+fn a_transaction_that_fails_is_taken_back_if_it_is_to_be() {
+    for workers in [1, 2] {
+        let (_server, mut clients) = start(workers, "on-kill");
+        let client = &mut clients[0];
+        let mut run = |lines: &[&str]| {
+            lines.iter().for_each(|line| drop(client.ok(line)));
+            text(&client.call(&["EXEC"]))
+        };
+        let lines = ["MULTI", "SET a 1", "INCR word", "SELECT 3", "DEL gone", "EVAL \"redis.call('SET', 'c', 1)\" 0"];
+        run(&["MSET word x gone 1", "MULTI"]);
+        assert!(run(&lines).starts_with("*5\r\n+OK\r\n-ERR value is not an integer"));
+        run(&["SELECT 0", "CONFIG SET exec-rollback yes", "FLUSHALL", "MSET word x gone 1", "MULTI"]);
+        let error = "-EXECABORT Transaction rolled back because of: value is not an integer or out of range";
+        assert_eq!(run(&lines), error);
+        assert_eq!(run(&["MULTI", "SET a 1", "INCR word", "DEL gone"]), error);
+        assert_eq!(run(&["MULTI", "EXISTS a c gone word"]), "*1\r\n:2", "in database 0");
+        assert_eq!(run(&["MULTI", "SET a 1", "DEL gone"]), "*2\r\n+OK\r\n:1");
+        let catches = "EVAL \"redis.pcall('INCR', 'word') return redis.call('SET', 'b', 1)\" 0";
+        assert_eq!(run(&["MULTI", catches, "GET b"]), "*2\r\n+OK\r\n$1\r\n1");
+    }
+}
+
+#[test]
+fn what_machines_take_is_bounded_and_counted() {
+    let server = Recipe::under_test().with("maxmemory-scripts", "8mb").start();
+    let mut client = server.client();
+    let grows = "local t = {} for i = 1, 1e6 do t[i] = string.rep('x', 100) .. i end return #t";
+    let error = text(&client.call(&["EVAL", grows, "0"]));
+    assert!(error.starts_with("-ERR not enough memory"), "{error}");
+    assert_eq!(text(&client.call(&["EVAL", "return 1", "0"])), ":1");
+    let memory = client.ok("INFO memory").string();
+    let figure = |name: &str| -> u64 {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {memory}"))
+    };
+    assert!((10_000..8 << 20).contains(&figure("used_memory_vm_eval")));
+    assert_eq!(figure("used_memory_lua"), figure("used_memory_vm_eval"));
+    assert_eq!(figure("used_memory_vm_total"), figure("used_memory_vm_eval"));
 }

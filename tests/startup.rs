@@ -116,10 +116,12 @@ fn a_bad_configuration_is_refused_by_name() {
         ("port 0\nrequirepass \"unbalanced\n", "requirepass"),
         ("port 99999\n", "port"),
         // A directive that guards access and is not built yet must not be ignored.
-        ("port 0\nuser default on >secret ~* +@all\n", "user"),
-        ("port 0\nrename-command FLUSHALL \"\"\n", "rename-command"),
-        ("port 0\naclfile users.acl\n", "aclfile"),
-        ("port 0\ntls-port 6380\n", "tls-port"),
+        ("port 0\nuser default on >secret ~* +@nothing\n", "user"),
+        ("port 0\nrename-command NOSUCH x\n", "No such command in rename-command"),
+        ("port 0\nrename-command GET SET\n", "Target command name already exists"),
+        ("port 0\naclfile users.acl\n", "users.acl"),
+        ("port 0\ntls-port 6380\n", "No tls-cert-file configured!"),
+        ("port 0\ntls-port 6380\ntls-cert-file a\ntls-key-file b\n", "tls-auth-clients"),
     ] {
         fs::write(&file, text).expect("the file can be written");
         let (status, said) = run_to_end(program().arg(&file).current_dir(home.path()));
@@ -133,6 +135,48 @@ fn a_bad_configuration_is_refused_by_name() {
     let (status, said) = run_to_end(program().arg(home.path().join("missing.conf")).current_dir(home.path()));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("missing.conf"), "{said}");
+}
+
+/// Both started in silence, one empty and the other without what was durable.
+#[test]
+fn a_start_that_would_lose_data_is_refused() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let data = home.path().join("data");
+    fs::create_dir(&data).expect("it can be made");
+    fs::write(data.join("dump.rdb"), b"REDIS0011").expect("it can be written");
+    let refused = |named: &str| {
+        let command = &mut program();
+        command.args(["--port", &free_port().to_string(), "--dir"]).arg(&data);
+        let (status, said) = run_to_end(command);
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(named) && !said.contains("panicked"), "{said}");
+    };
+    refused("dump.rdb is corrupt at offset 9: ");
+    let command = &mut program();
+    command.args(["--import-foreign-files", "no", "--port", &free_port().to_string(), "--dir"]).arg(&data);
+    let (status, said) = run_to_end(command);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("dump.rdb: it holds the data of another server"), "{said}");
+    assert!(!data.join("MANIFEST").exists() && !data.join("IMPORTING").exists(), "a refusal changes nothing");
+    fs::remove_file(data.join("dump.rdb")).expect("it is there");
+    let text = format!("dir {}\nappendonly yes\nappendfsync always\n", data.display());
+    let run = |command: &str| {
+        let (mut running, mut client) = start_with_file(home.path(), &text, &[]);
+        client.ok(command);
+        running.0.kill().expect("it runs");
+        running.0.wait().expect("it ends");
+    };
+    run("SET a 1");
+    let stale = fs::read(data.join("MANIFEST")).expect("it is there");
+    run("SET c 3");
+    let newest = fs::read(data.join("MANIFEST")).expect("it is there");
+    fs::write(data.join("MANIFEST"), stale).expect("it can be written");
+    refused("MANIFEST: it is number");
+    fs::remove_file(data.join("LOCK")).expect("it is there");
+    refused("it is older than log-");
+    fs::write(data.join("MANIFEST"), newest).expect("it can be written");
+    let (_running, mut client) = start_with_file(home.path(), &text, &[]);
+    assert_eq!(client.ok("GET c").string(), "3");
 }
 
 #[test]
@@ -405,4 +449,46 @@ fn the_limit_of_open_files_bounds_the_clients() {
     let clients: Vec<Client> = (0..200).map(|_| server.client()).collect();
     server.client().ok("PING");
     drop(clients);
+}
+
+/// As in Redis: `dir` is where the server works, and where it looks for what is named relative to it.
+#[test]
+fn relative_paths_are_relative_to_dir_also_after_a_restart() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let data = home.path().join("data");
+    fs::create_dir(&data).expect("our own");
+    fs::write(data.join("users.acl"), "user default on nopass ~* &* +@all\nuser reader on nopass ~* +get\n")
+        .expect("ours");
+    let port = free_port();
+    let text = format!(
+        "port {port}\ndir ./data\nlogfile server.log\npidfile server.pid\nunixsocket socket\naclfile users.acl\n\
+         audit-log-file audit.log\nenable-debug-command yes\nsave \"\"\n"
+    );
+    fs::write(home.path().join("server.conf"), text).expect("ours");
+    let mut command = program();
+    let child = command.arg("server.conf").current_dir(home.path()).spawn().expect("the program starts");
+    let _running = Running(child);
+    for round in 0..2 {
+        // The last program may still take a connection with it.
+        let mut client = loop {
+            let mut client = connect(port);
+            if client.try_call(&["PING"]).is_ok() {
+                break client;
+            }
+        };
+        assert_eq!(client.ok("ACL USERS").elements().len(), 2);
+        for name in ["server.log", "server.pid", "socket", "audit.log"] {
+            assert!(data.join(name).exists() && !home.path().join(name).exists(), "{name}, round {round}");
+        }
+        client.ok("SET k v");
+        client.ok("CONFIG REWRITE");
+        let kept = fs::read_to_string(home.path().join("server.conf")).expect("text");
+        assert!(kept.contains(&format!("dir {}", data.display())) || kept.contains("dir \"/"), "{kept}");
+        if round == 0 {
+            client.send(b"DEBUG RESTART\r\n").expect("the server reads");
+            while client.receive().is_ok() {}
+        } else {
+            assert_eq!(client.ok("GET k").string(), "v");
+        }
+    }
 }

@@ -88,6 +88,7 @@ fn no_cache_stays_stale(threads: usize) {
                             "EXEC".to_owned()
                         }
                         5 if random.one_in(40) => "FLUSHALL".to_owned(),
+                        5 if random.one_in(20) => "UNFLUSH REPLACE".to_owned(),
                         _ => format!("SET {key} {round}{writer}"),
                     };
                     client.line(&line);

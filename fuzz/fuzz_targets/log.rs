@@ -23,7 +23,7 @@ fn segments(mut payloads: &[u8], recycled: bool, version: u32) -> Vec<Vec<u8>> {
     let head = |number| {
         let generation = support::GENERATION;
         let hash_seed = support::SEED;
-        segment_header(&SegmentHeader { version, kind: SEGMENT_ATTACHED, number, generation, hash_seed, recycled })
+        segment_header(&SegmentHeader { version, kind: SEGMENT_ATTACHED, number, generation, hash_seed, recycled, key: 0 })
             .to_vec()
     };
     let mut files = vec![head(1)];

@@ -16,6 +16,11 @@ pub fn is_same(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
+/// The bytes before the first NUL, where Redis' C strings end.
+pub fn until_nul(word: &[u8]) -> &[u8] {
+    word.split(|&byte| byte == 0).next().unwrap_or(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,12 +30,16 @@ pub enum Rank {
     NodeFile,
     /// The manifest.
     Manifest,
+    /// Who makes segments of the log ahead of need, and indexes of those that are full.
+    Tending,
     /// One fsync at a time.
     Syncing,
     /// The right to cut the journal into blocks.
     JournalCut,
     /// The writer of the log's file.
     LogWriter,
+    /// The data keys of an encrypted store.
+    Keyring,
     /// The gate: one lock per worker, by its number. Behind the closed gate, nothing above this line is waited for.
     Gate,
     /// Whether a waiting command has been answered.
@@ -92,19 +96,21 @@ mod held {
         if EXEMPT.try_with(Cell::get).unwrap_or(1) > 0 {
             return;
         }
-        let _ = HELD.try_with(|held| {
-            let Ok(held) = held.try_borrow() else { return };
+        let wrong = HELD.try_with(|held| {
+            let held = held.try_borrow().ok()?;
             let wrong = held.iter().find(|(other, at)| match other.cmp(&rank) {
                 std::cmp::Ordering::Less => false,
                 std::cmp::Ordering::Greater => true,
                 std::cmp::Ordering::Equal => *at >= index && !(rank == Rank::Shard && is_alone() && *at != index),
             });
-            if let Some((other, at)) = wrong
-                && !std::thread::panicking()
-            {
-                panic!("lock order: {rank:?} {index} is waited for while {other:?} {at} is held");
-            }
+            wrong.copied()
         });
+        // Not while the list is borrowed: whoever reports the panic takes locks, too.
+        if let Ok(Some((other, at))) = wrong
+            && !std::thread::panicking()
+        {
+            panic!("lock order: {rank:?} {index} is waited for while {other:?} {at} is held");
+        }
     }
 
     pub(super) fn add(rank: Rank, index: u32) {
@@ -118,6 +124,18 @@ mod held {
                 held.remove(at);
             }
         });
+    }
+
+    /// What a thread holds, while it does something else.
+    #[derive(Debug, Default)]
+    pub(super) struct Lists(Vec<(Rank, u32)>, u32, u32);
+
+    pub(super) fn exchange(lists: Lists) -> Lists {
+        let Lists(held, alone, exempt) = lists;
+        let held = HELD.try_with(|list| std::mem::replace(&mut *list.borrow_mut(), held)).unwrap_or_default();
+        let alone = ALONE.try_with(|count| count.replace(alone)).unwrap_or_default();
+        let exempt = EXEMPT.try_with(|count| count.replace(exempt)).unwrap_or_default();
+        Lists(held, alone, exempt)
     }
 
     #[cfg(test)]
@@ -135,6 +153,30 @@ mod held {
 
     pub(super) fn step_alone(by: i32) {
         let _ = ALONE.try_with(|alone| alone.set(alone.get().wrapping_add_signed(by)));
+    }
+}
+
+/// The locks that work holds which its thread has interrupted to do other work.
+#[derive(Debug)]
+pub struct SetAside {
+    #[cfg(debug_assertions)]
+    lists: held::Lists,
+}
+
+/// Sets the locks of this thread aside, which stay locked: the thread goes on with other work, and must not wait for
+/// one of them.
+pub fn set_aside() -> SetAside {
+    SetAside {
+        #[cfg(debug_assertions)]
+        lists: held::exchange(held::Lists::default()),
+    }
+}
+
+impl SetAside {
+    /// Goes on with the work that holds them.
+    pub fn take_up(self) {
+        #[cfg(debug_assertions)]
+        held::exchange(self.lists);
     }
 }
 
@@ -188,6 +230,9 @@ pub struct MutexGuard<'a, T> {
     inner: parking_lot::MutexGuard<'a, T>,
     #[cfg(debug_assertions)]
     _place: Place,
+    // Fields are dropped in this order.
+    #[cfg(test)]
+    release: super::schedule::Release,
 }
 
 /// An entry in the thread's list, removed when dropped.
@@ -231,6 +276,8 @@ impl<T> Mutex<T> {
             inner,
             #[cfg(debug_assertions)]
             _place: Place::new(self.place),
+            #[cfg(test)]
+            release: super::schedule::Release(address_of(self)),
         }
     }
 
@@ -240,6 +287,10 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         #[cfg(debug_assertions)]
         held::check(self.place.0, self.place.1);
+        #[cfg(test)]
+        if super::schedule::is_on() {
+            return self.guard(super::schedule::until(address_of(self), || self.inner.try_lock()));
+        }
         self.guard(self.inner.lock())
     }
 
@@ -254,6 +305,10 @@ impl<T> Mutex<T> {
     pub fn try_lock_for(&self, time: Duration) -> Option<MutexGuard<'_, T>> {
         #[cfg(debug_assertions)]
         held::check(self.place.0, self.place.1);
+        #[cfg(test)]
+        if super::schedule::is_on() {
+            return super::schedule::try_some(|| self.try_lock());
+        }
         self.inner.try_lock_for(time).map(|guard| self.guard(guard))
     }
 
@@ -262,6 +317,10 @@ impl<T> Mutex<T> {
     pub fn try_lock_until(&self, deadline: std::time::Instant) -> Option<MutexGuard<'_, T>> {
         #[cfg(debug_assertions)]
         held::check(self.place.0, self.place.1);
+        #[cfg(test)]
+        if super::schedule::is_on() {
+            return super::schedule::try_some(|| self.try_lock());
+        }
         self.inner.try_lock_until(deadline).map(|guard| self.guard(guard))
     }
 
@@ -279,6 +338,12 @@ impl<T> Mutex<T> {
     pub fn into_inner(self) -> T {
         self.inner.into_inner()
     }
+}
+
+/// What a schedule of a test knows a lock or a condition variable by.
+#[cfg(test)]
+fn address_of<T>(it: &T) -> usize {
+    std::ptr::from_ref(it).addr()
 }
 
 impl<T> Deref for MutexGuard<'_, T> {
@@ -335,6 +400,8 @@ pub struct ReadGuard<'a, T> {
     inner: parking_lot::RwLockReadGuard<'a, T>,
     #[cfg(debug_assertions)]
     _place: Place,
+    #[cfg(test)]
+    _release: super::schedule::Release,
 }
 
 /// The right to change the value of a [`RwLock`].
@@ -342,6 +409,8 @@ pub struct WriteGuard<'a, T> {
     inner: parking_lot::RwLockWriteGuard<'a, T>,
     #[cfg(debug_assertions)]
     _place: Place,
+    #[cfg(test)]
+    _release: super::schedule::Release,
 }
 
 impl<T> RwLock<T> {
@@ -361,10 +430,19 @@ impl<T> RwLock<T> {
     pub fn read(&self) -> ReadGuard<'_, T> {
         #[cfg(debug_assertions)]
         held::check(self.rank, 0);
+        #[cfg(test)]
+        let inner = match super::schedule::is_on() {
+            true => super::schedule::until(address_of(self), || self.inner.try_read()),
+            false => self.inner.read(),
+        };
+        #[cfg(not(test))]
+        let inner = self.inner.read();
         ReadGuard {
-            inner: self.inner.read(),
+            inner,
             #[cfg(debug_assertions)]
             _place: Place::new((self.rank, 0)),
+            #[cfg(test)]
+            _release: super::schedule::Release(address_of(self)),
         }
     }
 
@@ -373,10 +451,19 @@ impl<T> RwLock<T> {
     pub fn write(&self) -> WriteGuard<'_, T> {
         #[cfg(debug_assertions)]
         held::check(self.rank, 0);
+        #[cfg(test)]
+        let inner = match super::schedule::is_on() {
+            true => super::schedule::until(address_of(self), || self.inner.try_write()),
+            false => self.inner.write(),
+        };
+        #[cfg(not(test))]
+        let inner = self.inner.write();
         WriteGuard {
-            inner: self.inner.write(),
+            inner,
             #[cfg(debug_assertions)]
             _place: Place::new((self.rank, 0)),
+            #[cfg(test)]
+            _release: super::schedule::Release(address_of(self)),
         }
     }
 }
@@ -416,21 +503,48 @@ pub struct Condvar(parking_lot::Condvar);
 impl Condvar {
     /// Releases the lock and sleeps until woken, at most until the deadline. Returns whether that has passed.
     pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: std::time::Instant) -> bool {
+        #[cfg(test)]
+        if super::schedule::is_on() {
+            return self.wait_for_turn(guard, true);
+        }
         self.0.wait_until(&mut guard.inner, deadline).timed_out()
     }
 
     /// Releases the lock and sleeps until woken.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        #[cfg(test)]
+        if super::schedule::is_on() {
+            self.wait_for_turn(guard, false);
+            return;
+        }
         self.0.wait(&mut guard.inner);
+    }
+
+    /// The same within a schedule of a test: nobody else of it runs between the release and the sleep.
+    #[cfg(test)]
+    fn wait_for_turn<T>(&self, guard: &mut MutexGuard<'_, T>, timed: bool) -> bool {
+        use super::schedule;
+        let (lock, address) = (parking_lot::MutexGuard::mutex(&guard.inner), guard.release.0);
+        parking_lot::MutexGuard::unlocked(&mut guard.inner, || {
+            schedule::released(address);
+            let timed_out = schedule::sleep(address_of(self), timed);
+            // It is free when this returns, and nobody else of the schedule takes it before the guard has it again.
+            drop(schedule::until(address, || lock.try_lock()));
+            timed_out
+        })
     }
 
     /// Wakes one sleeping thread.
     pub fn notify_one(&self) {
+        #[cfg(test)]
+        super::schedule::wake(address_of(self), false);
         self.0.notify_one();
     }
 
     /// Wakes all sleeping threads.
     pub fn notify_all(&self) {
+        #[cfg(test)]
+        super::schedule::wake(address_of(self), true);
         self.0.notify_all();
     }
 }

@@ -97,6 +97,11 @@ impl LongDouble {
         LongDouble(X87DoubleExtended::from_i128(i128::from(value)).value)
     }
 
+    /// The largest finite number.
+    pub fn largest() -> LongDouble {
+        LongDouble(X87DoubleExtended::largest())
+    }
+
     /// Adds; `None` where Redis says "increment would produce NaN or Infinity".
     pub fn checked_add(self, other: LongDouble) -> Option<LongDouble> {
         let sum = (self.0 + other.0).value;

@@ -1,18 +1,23 @@
-//! Commands for databases as a whole: DBSIZE, FLUSHALL, FLUSHDB, SWAPDB.
+//! Commands for databases as a whole: DBSIZE, FLUSHALL, FLUSHDB, SWAPDB, UNFLUSH.
 //!
-//! DBSIZE reads a counter. The others run alone: a flush takes directories out, a swap exchanges them. The work is per
-//! shard, not per key. Another thread frees what was taken out, for SYNC as for ASYNC.
+//! DBSIZE reads a counter. The others run alone: a flush takes directories out, a swap exchanges them, and UNFLUSH puts
+//! them back. The work is per shard, not per key, but for UNFLUSH MERGE. What was taken out stays in the graveyard for
+//! `flush-undo-seconds`. Then another thread frees it, for SYNC as for ASYNC.
 
+use smallvec::smallvec;
+
+use crate::core::command::Databases;
 use crate::core::{Arity, Call, Command, CommandError, Handler, LogRule, Outcome, args, categories, flags};
+use crate::keyspace::Graveyard;
 use crate::resp::Reply;
 
 /// The commands of this file.
-pub static COMMANDS: &[&Command] = &[&DBSIZE, &FLUSHALL, &FLUSHDB, &SWAPDB];
+pub static COMMANDS: &[&Command] = &[&DBSIZE, &FLUSHALL, &FLUSHDB, &SWAPDB, &UNFLUSH];
 
 static DBSIZE: Command = Command {
     name: "DBSIZE",
     arity: Arity::Exactly(1),
-    flags: flags::READONLY.or(flags::FAST),
+    flags: flags::READONLY.or(flags::FAST).or(flags::COUNTS_KEYS),
     categories: categories::KEYSPACE,
     handler: Handler::Data(dbsize),
     group: "server",
@@ -31,6 +36,7 @@ static FLUSHALL: Command = Command {
     arity: Arity::AtLeast(1),
     flags: flags::WRITE.or(flags::GATE),
     categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    databases: Databases::All,
     log: LogRule::Barrier,
     handler: Handler::Data(flushall),
     group: "server",
@@ -43,13 +49,23 @@ static FLUSHALL: Command = Command {
 
 fn flushall(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_flush_mode(call)?;
-    call.db.flush(|_| true);
-    call.db.barrier().flush_all();
+    match call.db.undoable_flush() {
+        Some(flush) => {
+            call.db.bury(None, flush);
+            call.db.barrier().bury(true, flush);
+        }
+        None => {
+            call.db.flush(None);
+            call.db.barrier().flush_all();
+        }
+    }
+    call.db.want_snapshot();
     Ok(reply.ok())
 }
 
 static FLUSHDB: Command = Command {
     name: "FLUSHDB",
+    databases: Databases::Current,
     handler: Handler::Data(flushdb),
     summary: "Removes all keys of the selected database.",
     ..FLUSHALL
@@ -58,8 +74,16 @@ static FLUSHDB: Command = Command {
 fn flushdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     check_flush_mode(call)?;
     let index = call.db.index();
-    call.db.flush(|db| db == index);
-    call.db.barrier().flush_db();
+    match call.db.undoable_flush() {
+        Some(flush) => {
+            call.db.bury(Some(index), flush);
+            call.db.barrier().bury(false, flush);
+        }
+        None => {
+            call.db.flush(Some(index));
+            call.db.barrier().flush_db();
+        }
+    }
     Ok(reply.ok())
 }
 
@@ -76,6 +100,7 @@ static SWAPDB: Command = Command {
     arity: Arity::Exactly(3),
     flags: flags::WRITE.or(flags::FAST).or(flags::GATE),
     categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    databases: Databases::Named(|_| smallvec![1, 2]),
     log: LogRule::Barrier,
     handler: Handler::Data(swapdb),
     since: "4.0.0",
@@ -106,6 +131,71 @@ fn swapdb(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
+static UNFLUSH: Command = Command {
+    name: "UNFLUSH",
+    arity: Arity::AtLeast(1),
+    flags: flags::WRITE.or(flags::GATE),
+    categories: categories::KEYSPACE.or(categories::DANGEROUS),
+    databases: Databases::All,
+    log: LogRule::Barrier,
+    handler: Handler::Data(unflush),
+    since: "ironkeep-0.1.0",
+    group: "server",
+    complexity: "O(1). With MERGE, O(N), where N is the number of keys since the flush, or before it if these are fewer.",
+    syntax: "[MERGE | REPLACE]",
+    summary: "Undoes the last FLUSHALL or FLUSHDB.",
+    ..Command::DEFAULT
+};
+
+fn unflush(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let replaces = match call.args.len() {
+        1 => None,
+        2 if args::is(call.args.at(1), "MERGE") => Some(false),
+        2 if args::is(call.args.at(1), "REPLACE") => Some(true),
+        _ => return Err(CommandError::Syntax),
+    };
+    let now = call.db.facts().now.max(0) as u64;
+    let newest = call.db.keyspace().graveyard().undoable(now);
+    let Some(grave) = newest else { return Err(nothing_to_undo(&call.db.keyspace().graveyard())) };
+    call.db.expire_all(|db| grave.covers(db));
+    let written: usize =
+        call.db.keyspace().counts().filled().filter(|(db, _)| grave.covers(*db)).map(|(_, census)| census.keys).sum();
+    if replaces.is_none() && written > 0 {
+        let keys = if written == 1 { "1 key was".to_owned() } else { format!("{written} keys were") };
+        return Err(CommandError::Message(format!(
+            "ERR {keys} written since the flush: UNFLUSH MERGE keeps what was written and adds what was flushed, UNFLUSH \
+             REPLACE drops what was written"
+        )));
+    }
+    let replaces = replaces.unwrap_or(false);
+    let back = call.db.unflush(grave.id, replaces).unwrap_or(0);
+    call.db.barrier().unbury(grave.id, replaces);
+    Ok(reply.int(i64::try_from(back).unwrap_or(i64::MAX)))
+}
+
+/// The error where nothing can be undone at once: what to type instead.
+fn nothing_to_undo(yard: &Graveyard) -> CommandError {
+    let files = yard.files().map_or("DIR".to_owned(), |files| match files.contains(char::is_whitespace) {
+        true => format!("'{files}'"),
+        false => files.to_string(),
+    });
+    CommandError::Message(match yard.last_flush() {
+        None => {
+            format!("ERR there is no flush to be undone. What the files reach back to: ironkeep restore {files} --list")
+        }
+        Some(last) => {
+            let to = match last.block_before {
+                Some(block) => format!("block:{block}"),
+                None => last.at_ms.saturating_sub(1).to_string(),
+            };
+            format!(
+                "ERR the last flush cannot be undone at once any more. If the files still reach back to it: ironkeep \
+                 restore {files} --to {to} --into NEW"
+            )
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use crate::exec::testing::Runner;
@@ -134,7 +224,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn counts_are_those_of_a_walk_whatever_happens(
-            steps in proptest::collection::vec((0..18usize, 0..6u32, 0..3u32), 1..120),
+            steps in proptest::collection::vec((0..20usize, 0..6u32, 0..3u32), 1..120),
         ) {
             let mut t = Runner::new();
             for (what, key, db) in steps {
@@ -159,6 +249,8 @@ mod tests {
                     15 => format!("COPY {key} {other} REPLACE"),
                     16 if key == "k0" => "FLUSHALL".into(),
                     16 => "FLUSHDB".into(),
+                    18 => "UNFLUSH MERGE".into(),
+                    19 => "UNFLUSH REPLACE".into(),
                     _ => format!("SINTERSTORE {key} {other} {other}"),
                 });
                 if what % 5 == 0 {
@@ -186,7 +278,7 @@ mod tests {
         assert!(nothing_expires, "bounds of what is gone make the sweep work for nothing");
         t.take_logged();
         t.run("FLUSHDB SYNC");
-        assert_eq!(t.take_logged(), ["FLUSHDB"]);
+        assert_eq!(t.take_logged(), [format!("BURY ONE 3 {} {}", t.now(), t.now() + 60_000)]);
     }
 
     #[test]

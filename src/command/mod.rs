@@ -8,6 +8,8 @@
 
 pub mod bitmap;
 pub mod databases;
+#[cfg(test)]
+mod databases_tests;
 pub mod debug_words;
 pub mod digest;
 pub mod echo;
@@ -26,6 +28,7 @@ use crate::core::Command;
 /// The data commands, group by group.
 pub const GROUPS: &[&[&Command]] = &[
     bitmap::COMMANDS,
+    keys::bless::COMMANDS,
     keys::dump::COMMANDS,
     echo::COMMANDS,
     keys::expire::COMMANDS,

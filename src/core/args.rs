@@ -77,10 +77,18 @@ pub fn limit(mut words: Words<'_>) -> Result<usize, CommandError> {
         if !is(word, "LIMIT") {
             return Err(CommandError::Syntax);
         }
-        let given = integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
-        limit = given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))?;
+        limit = limit_value(&mut words)?;
     }
     Ok(limit)
+}
+
+/// The value of LIMIT.
+///
+/// # Errors
+/// Not a number of 0 or more.
+pub fn limit_value(words: &mut Words<'_>) -> Result<usize, CommandError> {
+    let given = integer(words.value()?).ok().and_then(|limit| usize::try_from(limit).ok());
+    given.ok_or(CommandError::OutOfRange("LIMIT can't be negative"))
 }
 
 /// The most elements that a command draws with repetition, because its reply is built in memory.

@@ -10,6 +10,8 @@
 //! protocol a receiver speaks is looked at where and when the message is written.
 //!
 //! Invariants:
+//! - Nobody is told the name of a key that its user may not read by now: neither who tracks prefixes, nor who receives
+//!   what another connection tracks.
 //! - If an invalidation cannot be delivered because the connection to which it is redirected is gone, the connection
 //!   that tracks is told so.
 
@@ -127,7 +129,11 @@ impl Client {
             return false;
         }
         let is_own = |stale: &&StaleKey| caching.noloop && stale.by == id;
-        let keys: Vec<&[u8]> = it.keys.iter().filter(|stale| !is_own(stale)).map(|stale| &*stale.key).collect();
+        let mut keys: Vec<&[u8]> = it.keys.iter().filter(|stale| !is_own(stale)).map(|stale| &*stale.key).collect();
+        if it.reason == Reason::Prefix {
+            let user = self.user_by_now(server);
+            keys.retain(|key| user.as_ref().is_some_and(|user| user.may_know(key)));
+        }
         if keys.is_empty() && it.reason != Reason::Flush {
             return false;
         }
@@ -151,7 +157,7 @@ impl Client {
         let keys = (it.reason != Reason::Flush).then(|| keys.iter().map(|key| (*key).into()).collect());
         let redirected = Redirected { to, from, keys, resp: self.resp, block: it.block };
         if to == from.client {
-            return redirected.write(self.resp, self.is_subscriber(), out);
+            return redirected.write(self.resp, self.is_subscriber(), &|_| true, out);
         }
         match server.clients.get(to) {
             Some(record) => {
@@ -160,6 +166,13 @@ impl Client {
             }
             None => self.miss_redirect(to, out),
         }
+    }
+
+    /// Writes what another connection tracks. Returns whether something was written.
+    pub fn take_redirected(&self, server: &Server, redirected: &Redirected, out: &mut Output) -> bool {
+        let user = self.user_by_now(server);
+        let knows = |key: &[u8]| user.as_ref().is_some_and(|user| user.may_know(key));
+        redirected.write(self.resp, self.is_subscriber(), &knows, out)
     }
 
     /// Notes, and writes, that the connection to which it redirects is gone. Returns whether something was written.

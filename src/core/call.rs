@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::access::User;
+use crate::core::fieldsets::Fieldsets;
 use crate::core::stored_string::{StringRef, shareable};
 use crate::core::subscriber::Subscribing;
 use crate::core::table::CommandEntry;
@@ -64,10 +66,14 @@ pub struct Call<'a> {
     pub frozen: Option<Frozen>,
     /// The keys, as the executor found them.
     pub keys: &'a HashedKeys,
+    /// The user, unless it may do everything.
+    pub user: Option<Arc<User>>,
     /// Whether it may wait for something that does not exist yet: not inside a transaction.
     pub may_block: bool,
     /// Its wish to wait; see [`Call::block_on`].
     pub block: Option<Block>,
+    /// What its connection has prepared for HIMPORT.
+    pub fieldsets: Option<Arc<Fieldsets>>,
 }
 
 impl HashedKeys {
@@ -181,6 +187,13 @@ pub enum Wait {
         /// `None` for ever.
         timeout: Option<Duration>,
     },
+    /// Until the time is over: a failed login, with `auth-failure-delay-ms`. Replies with the error.
+    Refused {
+        /// How long.
+        delay: Duration,
+        /// The error, as it is sent.
+        error: Vec<u8>,
+    },
     /// Until a requested snapshot is done: SAVE. Replies with OK or an error.
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
     /// Until all keys are reloaded from the disk: DEBUG RELOAD. Replies with OK or an error.
@@ -189,6 +202,9 @@ pub enum Wait {
     Subscribing(Subscribing),
     /// Until what the command has left to be done is done. Then the whole reply.
     Deferred(tokio::sync::oneshot::Receiver<Output>),
+    /// Until its script, which runs for long, has ended. Then the whole reply, and the block of the log that holds what
+    /// the script has changed, if anything.
+    Script(tokio::sync::oneshot::Receiver<(Output, Option<u64>)>),
     /// Until a key has something for the command, or the timeout.
     Keys(Blocked),
     /// Until the server ends, or an error tells why it does not: SHUTDOWN.
@@ -196,6 +212,11 @@ pub enum Wait {
 }
 
 impl Wait {
+    /// Whether a key or CLIENT UNBLOCK may end it.
+    pub fn may_be_unblocked(&self) -> bool {
+        matches!(self, Wait::Keys(_) | Wait::Synced { .. } | Wait::LocalAndReplicas { .. } | Wait::Replicas { .. })
+    }
+
     /// Whether it ends by itself after some time.
     pub fn has_timeout(&self) -> bool {
         match self {
@@ -203,7 +224,13 @@ impl Wait {
                 timeout.is_some()
             }
             Wait::Keys(blocked) => blocked.timeout.is_some(),
-            Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Shutdown(_) | Wait::Subscribing(_) => false,
+            Wait::Refused { .. } => true,
+            Wait::Snapshot(_)
+            | Wait::Reload(_)
+            | Wait::Deferred(_)
+            | Wait::Script(_)
+            | Wait::Shutdown(_)
+            | Wait::Subscribing(_) => false,
         }
     }
 }

@@ -6,25 +6,32 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
+use crate::access::User;
+use crate::access::user::DEFAULT;
 use crate::base::lock::Mutex;
 use tokio::sync::oneshot;
 
+use crate::core::audit::Begun;
 use crate::core::call::Wait;
+use crate::core::fieldsets::Fieldsets;
 use crate::core::figures::{Figures, Look};
 use crate::core::memory::Claim;
 use crate::core::message::Needs;
 use crate::core::pause::Paused;
+use crate::core::service::Served;
 use crate::core::subscriber::OwnBlock;
-use crate::core::user::User;
 use crate::core::{CommandError, Flags, Outcome, Server};
-use crate::events::channels::Subscriptions;
+use crate::events::channels::{Kind, Subscriptions};
 use crate::events::invalidation::Caching;
 use crate::keyspace::{Held, Keyspace, shard_of};
 use crate::resp::reply::Mark;
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Done, Output, Reply, RequestLimits, Resp};
+
+/// The keys that a connection watches, by database and name.
+pub type Watches = HashMap<(u32, Box<[u8]>), WatchedKey>;
 
 /// What a key under WATCH takes beside its name and what is remembered of it, about, in bytes: its count and version in
 /// the shard, and the room that maps keep free.
@@ -95,24 +102,36 @@ pub struct ClientRecord {
     pub blocked: AtomicBool,
     /// Whether that wait ends by itself.
     pub waits_for_time: AtomicBool,
+    /// Whether that wait is one that a key or CLIENT UNBLOCK ends.
+    pub may_be_unblocked: AtomicBool,
     /// Whether it closes once its replies are gone.
     pub closing: AtomicBool,
+    /// Whether it is over, and is listed only until its task has ended.
+    pub over: AtomicBool,
     /// Whether it was closed from outside: it executes nothing and receives nothing any more.
     pub killed: AtomicBool,
     /// Ends a wait that no key ends, WAIT or WAITAOF, while there is one. Sending true ends it by an error.
     pub unblock: Mutex<Option<oneshot::Sender<bool>>>,
     /// Whether it uses a unix socket.
     pub unix_socket: bool,
+    /// Whether it only looks, for somebody at the page of the server: its reads change nothing that is known of keys.
+    pub observes: bool,
+    /// Whether it came from one of `priority-subnets`.
+    pub has_priority: bool,
     /// One above the number of commands that a transaction has queued; 0 for no transaction.
     pub queued: AtomicU64,
     /// How many keys it watches.
     pub watching: AtomicU64,
+    /// The keys that it watches, by database and name.
+    pub watched: Mutex<Watches>,
     /// The memory that they take, about, in bytes.
     pub watched_bytes: AtomicU64,
-    /// How many subscriptions it has, by [`Kind`](crate::events::channels::Kind).
+    /// How many subscriptions it has, by `events::channels::Kind`.
     pub subscriptions: [AtomicU64; 3],
     /// The memory that they take, about, in bytes.
     pub subscribed_bytes: AtomicU64,
+    /// The memory that its fieldsets take, about, in bytes.
+    pub fieldset_bytes: AtomicU64,
     /// The memory that a transaction's queue takes, in bytes.
     pub queued_bytes: AtomicU64,
     /// Its [`ClientClass`].
@@ -155,7 +174,7 @@ impl ClientRecord {
     pub fn memory(&self) -> u64 {
         let received = [&self.query_room, &self.argument_bytes, &self.queued_bytes];
         let others = [&self.output_room, &self.output_shared_bytes, &self.watched_bytes, &self.subscribed_bytes];
-        let parts = received.into_iter().chain(others);
+        let parts = received.into_iter().chain(others).chain([&self.fieldset_bytes]);
         self.own_bytes + parts.map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
     }
 
@@ -190,6 +209,25 @@ impl ClientRecord {
         !listens && !self.blocked.load(Ordering::Relaxed)
     }
 
+    /// Whether its wait in a command is over, although its worker has not gone on with it yet.
+    pub fn is_unblocked(&self, server: &Server) -> bool {
+        if !self.blocked.load(Ordering::Relaxed) || !self.may_be_unblocked.load(Ordering::Relaxed) {
+            return false;
+        }
+        let waits_for_key = server.blocking.of_client(self.id).is_some();
+        !waits_for_key && self.unblock.lock().is_none()
+    }
+
+    /// Whether a key that it watches has changed, so that EXEC will do nothing. A key whose shard is busy counts as
+    /// unchanged, because a report never waits.
+    pub fn watch_is_broken(&self, keyspace: &Keyspace) -> bool {
+        self.watching.load(Ordering::Relaxed) > 0
+            && self.watched.lock().iter().any(|((db, key), watched)| {
+                let shard = keyspace.try_lock(shard_of(watched.hash));
+                shard.is_some_and(|shard| shard.watched.version(*db, key) != Some(watched.version))
+            })
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(&self) -> bool {
         self.unix_socket || self.peer.parse::<SocketAddr>().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
@@ -206,13 +244,13 @@ pub struct Labels {
     /// `CLIENT SETINFO LIB-VER`.
     pub lib_ver: Vec<u8>,
     /// The user it authenticated as.
-    pub user: String,
+    pub user: Vec<u8>,
 }
 
 impl Labels {
     /// The name of the user, as lists show it.
-    pub fn user_name(&self) -> &str {
-        if self.user.is_empty() { "default" } else { &self.user }
+    pub fn user_name(&self) -> &[u8] {
+        if self.user.is_empty() { DEFAULT } else { &self.user }
     }
 }
 
@@ -252,6 +290,8 @@ impl Recent {
 pub struct Clients {
     next_id: AtomicU64,
     all: Mutex<BTreeMap<u64, Arc<ClientRecord>>>,
+    /// How many of them have priority.
+    with_priority: AtomicUsize,
     /// About as much memory as all of them take, in bytes.
     memory: AtomicU64,
     /// What was received of unfinished commands at once, in bytes.
@@ -266,19 +306,21 @@ impl Clients {
         record.id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let record = Arc::new(record);
         self.recount(&record);
+        self.with_priority.fetch_add(usize::from(record.has_priority), Ordering::Relaxed);
         self.all.lock().insert(record.id, Arc::clone(&record));
         record
     }
 
     /// Forgets a connection that has ended.
     pub fn remove(&self, record: &ClientRecord) {
-        self.all.lock().remove(&record.id);
+        self.all.lock().remove(&record.id).inspect(|removed| self.note_removed(removed));
         self.memory.fetch_sub(record.counted.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Takes a connection out of the register that is about to be closed: nothing finds it any more.
     pub fn take(&self, id: u64) -> Option<Arc<ClientRecord>> {
         let record = self.all.lock().remove(&id)?;
+        self.note_removed(&record);
         record.killed.store(true, Ordering::Relaxed);
         Some(record)
     }
@@ -314,6 +356,15 @@ impl Clients {
         self.all.lock().len()
     }
 
+    /// How many have no priority.
+    pub fn len_without_priority(&self) -> usize {
+        self.len().saturating_sub(self.with_priority.load(Ordering::Relaxed))
+    }
+
+    fn note_removed(&self, record: &ClientRecord) {
+        self.with_priority.fetch_sub(usize::from(record.has_priority), Ordering::Relaxed);
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -327,6 +378,7 @@ impl Clients {
         out.gauge("connected_clients", count(|c| c.class() != ClientClass::Replica));
         out.constants(&["cluster_connections"]);
         out.gauge("maxclients", look.settings.maxclients);
+        out.gauge("connected_priority_clients", count(|c| c.has_priority));
         out.bytes("client_recent_max_input_buffer", self.recent_input.highest(now_ms));
         out.bytes("client_recent_max_output_buffer", self.recent_output.highest(now_ms));
         out.gauge("blocked_clients", count(|c| c.blocked.load(Ordering::Relaxed)));
@@ -374,10 +426,16 @@ pub struct Client {
     pub resp: Resp,
     /// For whom it acts; `None` until it has authenticated.
     pub user: Option<Arc<User>>,
+    /// The generation of the users when it was last renewed: see [`Client::renew_user`].
+    pub access_generation: u64,
     /// What is sent back.
     pub reply_mode: ReplyMode,
     /// Why it waits, if it waits.
     pub wait: Option<Wait>,
+    /// The command that waits, if the audit log was told that it has begun and is to be told of its end.
+    pub audited: Option<Begun>,
+    /// Whether a command with a secret in it has run: its bytes are to be wiped.
+    pub said_secret: bool,
     /// Whether to close the connection once its replies are sent.
     pub closing: bool,
     /// Whether to close it without sending anything more.
@@ -386,8 +444,6 @@ pub struct Client {
     pub last_write_block: u64,
     /// The transaction that MULTI has begun.
     pub transaction: Option<Box<Transaction>>,
-    /// The keys under WATCH, each with its database.
-    pub watched: HashMap<(u32, Box<[u8]>), WatchedKey>,
     /// Whether EXEC is executing its commands, which may then not wait for anything.
     pub in_exec: bool,
     /// What it has subscribed to.
@@ -404,11 +460,20 @@ pub struct Client {
     pub caching: Option<Box<Caching>>,
     /// Whether a script is executing commands for it.
     pub in_script: bool,
+    /// What its script has just published: the channel and the text. It leaves when the script has ended.
+    pub published: Option<ToPublish>,
     /// What the commands that are executed just now have left to be done.
     pub deferred: Vec<Deferred>,
     /// The room that its command needs below `maxmemory`, while that is much or is being made.
     pub claim: Option<Claim>,
+    /// What it has prepared for HIMPORT.
+    pub fieldsets: Option<Arc<Fieldsets>>,
+    /// The commands whose replies have not left, for their service times.
+    pub served: Served,
 }
+
+/// A message that is to be published: the kind of the channel, its name, and the text.
+pub type ToPublish = (Kind, Box<[u8]>, Box<[u8]>);
 
 /// Work that may wait for the disk, for a lock above the gate, or for a thread that waits for the gate. A command
 /// defers it to another thread, outside the gate, and its connection waits for it.
@@ -463,15 +528,18 @@ impl Client {
             db: 0,
             resp: Resp::V2,
             user,
+            access_generation: 0,
             reply_mode: ReplyMode::On,
             wait: None,
+            audited: None,
+            said_secret: false,
             closing: false,
             aborted: false,
             last_write_block: 0,
             transaction: None,
-            watched: HashMap::new(),
             in_exec: false,
             in_script: false,
+            published: None,
             subscriptions: Subscriptions::default(),
             mail_seen: 0,
             late: Output::new(),
@@ -480,6 +548,30 @@ impl Client {
             caching: None,
             deferred: Vec::new(),
             claim: None,
+            fieldsets: None,
+            served: Served::default(),
+        }
+    }
+
+    /// One that acts for another in a script.
+    pub fn for_script(of: &Client) -> Self {
+        let mut client = Client::new(Arc::clone(&of.record), of.user.clone());
+        client.act_for(of);
+        client
+    }
+
+    /// Acts for this one from now on.
+    pub fn act_for(&mut self, of: &Client) {
+        if !Arc::ptr_eq(&self.record, &of.record) {
+            self.record = Arc::clone(&of.record);
+        }
+        let is_same = |(one, other): (&Arc<User>, &Arc<User>)| Arc::ptr_eq(one, other);
+        if !self.user.as_ref().zip(of.user.as_ref()).is_some_and(is_same) {
+            self.user.clone_from(&of.user);
+        }
+        (self.db, self.resp, self.reply_mode, self.last_write_block) = (of.db, of.resp, ReplyMode::On, 0);
+        if self.caching.is_some() || of.caching.is_some() {
+            self.caching.clone_from(&of.caching);
         }
     }
 
@@ -534,11 +626,12 @@ impl Client {
     }
 
     fn unwatch_by(&mut self, mut unwatch: impl FnMut(u32, &[u8], u64) -> Option<u64>) -> bool {
-        if self.watched.is_empty() {
+        if self.record.watching.load(Ordering::Relaxed) == 0 {
             return false;
         }
+        let watched = std::mem::take(&mut *self.record.watched.lock());
         let mut changed = false;
-        for ((db, key), watched) in std::mem::take(&mut self.watched) {
+        for ((db, key), watched) in watched {
             changed |= unwatch(db, &key, watched.hash) != Some(watched.version);
         }
         self.record.watching.store(0, Ordering::Relaxed);
@@ -546,9 +639,16 @@ impl Client {
         changed
     }
 
+    /// The keys under WATCH that existed when they were watched: database, name and hash.
+    pub fn watched_that_existed(&self) -> Vec<(u32, Box<[u8]>, u64)> {
+        let watched = self.record.watched.lock();
+        let existed = watched.iter().filter(|(_, watched)| watched.existed);
+        existed.map(|((db, key), watched)| (*db, key.clone(), watched.hash)).collect()
+    }
+
     /// Watches one key more, which it does not watch yet.
     pub fn watch(&mut self, db: u32, key: &[u8], watched: WatchedKey) {
-        self.watched.insert((db, key.into()), watched);
+        self.record.watched.lock().insert((db, key.into()), watched);
         // The shard keeps another copy of the key, for all its watchers.
         let bytes = 2 * (key.len() + size_of::<(u32, Box<[u8]>)>()) + size_of::<WatchedKey>() + WATCHED_MORE_BYTES;
         self.record.watching.fetch_add(1, Ordering::Relaxed);
@@ -565,9 +665,11 @@ impl Client {
         self.record.read_only.store(false, Ordering::Relaxed);
         self.record.no_evict.store(false, Ordering::Relaxed);
         self.record.import_source.store(false, Ordering::Relaxed);
+        self.fieldsets = None;
+        self.record.fieldset_bytes.store(0, Ordering::Relaxed);
         let mut labels = self.record.labels.lock();
         labels.name.clear();
-        labels.user = "default".into();
+        labels.user.clear();
     }
 
     /// Selects a database.

@@ -6,7 +6,7 @@
 
 use super::call::{Call, SessionCall};
 use super::error::CommandError;
-use super::key_spec::Keys;
+use super::key_spec::{Keys, Places};
 use crate::resp::{Args, Done, Reply};
 
 /// What every handler returns.
@@ -25,6 +25,10 @@ pub struct Command {
     pub categories: Categories,
     /// Where its keys are.
     pub keys: Keys,
+    /// Which of its arguments are channels.
+    pub channels: Channels,
+    /// Which databases it uses.
+    pub databases: Databases,
     /// The argument that is a member of the large collection at its only key, to be prefetched; 0 for none.
     pub member: usize,
     /// Whether an argument of a call is a secret, which no log may show; `None` if none is.
@@ -55,6 +59,8 @@ impl Command {
         flags: Flags(0),
         categories: Categories(0),
         keys: Keys::NONE,
+        channels: Channels::None,
+        databases: Databases::Current,
         member: 0,
         secrets: None,
         log: LogRule::Nothing,
@@ -74,6 +80,30 @@ impl Command {
             _ => &[],
         }
     }
+}
+
+/// Which arguments of a command are channels that it publishes to, or subscribes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// None.
+    None,
+    /// The first behind its name.
+    First,
+    /// All behind its name.
+    All,
+    /// All behind its name; they are patterns of channels.
+    Patterns,
+}
+
+/// Which databases a command uses.
+#[derive(Clone, Copy, Debug)]
+pub enum Databases {
+    /// If it has keys, or is about the keyspace: the selected one.
+    Current,
+    /// Those that the arguments at these places name; and the selected one, if it has keys.
+    Named(fn(Args<'_>) -> Places),
+    /// All.
+    All,
 }
 
 /// How many arguments a command takes, its name included.
@@ -115,6 +145,8 @@ pub enum Handler {
     Transaction(Step),
     /// A script, which the executor runs.
     Script(ScriptForm),
+    /// A change of the libraries of functions, which the executor makes.
+    Libraries(LibraryChange),
     /// Does nothing by itself: its second word chooses.
     Container(&'static [&'static Command]),
     /// The same, with hidden subcommands: no list of commands shows them, statistics count them as the command
@@ -150,6 +182,23 @@ pub enum ScriptForm {
     EvalRo,
     /// By its name; it may not write.
     EvalShaRo,
+    /// A function.
+    Function,
+    /// A function, which may not write.
+    FunctionRo,
+}
+
+/// What becomes of the libraries of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LibraryChange {
+    /// There is one more, or another one of a name.
+    Load,
+    /// One is gone.
+    Delete,
+    /// All are gone.
+    Flush,
+    /// Those of a payload come in.
+    Restore,
 }
 
 impl std::fmt::Debug for Handler {
@@ -159,6 +208,7 @@ impl std::fmt::Debug for Handler {
             Handler::Session(_) => "Session",
             Handler::Transaction(_) => "Transaction",
             Handler::Script(_) => "Script",
+            Handler::Libraries(_) => "Libraries",
             Handler::Container(_) | Handler::ContainerOr(..) => "Container",
             Handler::Words(_) => "Words",
         })
@@ -262,6 +312,8 @@ pub mod flags {
     pub const SPREADS: Flags = Flags(1 << 32);
     /// Runs alone, behind the closed gate, and may change any key.
     pub const GATE: Flags = Flags(1 << 24);
+    /// Reads how many keys there are: waits until all are loaded.
+    pub const COUNTS_KEYS: Flags = Flags(1 << 33);
     /// Receives a frozen view of the keyspace.
     pub const FROZEN: Flags = Flags(1 << 25);
     /// Locks one shard after another by itself.
@@ -291,6 +343,7 @@ pub mod flags {
             NOT_QUEUED,
             DEBUGGING,
             SPREADS,
+            COUNTS_KEYS,
         ];
         let (mut seen, mut at) = ((1 << SHOWN.len()) - 1, 0);
         while at < hidden.len() {

@@ -11,6 +11,7 @@ use crate::base::config::Settings;
 use crate::base::lock::{Mutex, Rank};
 use crate::core::Command;
 use crate::core::client::ClientRecord;
+use crate::core::service::Parts;
 use crate::resp::Args;
 
 /// Why a command is logged.
@@ -77,6 +78,8 @@ pub struct Logged {
     pub peer: String,
     /// The name of the connection.
     pub name: Vec<u8>,
+    /// Of what its service time consisted, once its reply has left.
+    pub parts: Option<Parts>,
 }
 
 /// One log.
@@ -96,21 +99,32 @@ impl Default for CommandLog {
 }
 
 impl CommandLog {
-    /// Adds a call that ran at a time in Unix seconds, with its figure, and drops the oldest beyond the bounds.
+    /// Adds a call that ran at a time in Unix seconds, with its figure, and drops the oldest beyond the bounds. Returns
+    /// its number.
     pub fn add(
         &self,
         (command, args): (&Command, Args<'_>),
         client: &ClientRecord,
         (at, figure): (i64, u64),
         bounds: Bounds,
-    ) {
+    ) -> u64 {
         let (argc, args, peer) = (args.len(), shown(command, args, bounds), client.peer.clone());
         let name = client.labels.lock().name.clone();
         let mut kept = self.0.lock();
         let id = kept.next_id;
         kept.next_id += 1;
-        kept.entries.push_front(Logged { id, at, figure, args, argc, peer, name });
+        kept.entries.push_front(Logged { id, at, figure, args, argc, peer, name, parts: None });
         kept.entries.truncate(bounds.entries_max);
+        id
+    }
+
+    /// The reply to entry number `id` has left.
+    pub fn settle(&self, id: u64, parts: Parts) {
+        let mut kept = self.0.lock();
+        let entry = kept.next_id.checked_sub(id + 1).and_then(|at| kept.entries.get_mut(usize::try_from(at).ok()?));
+        if let Some(entry) = entry.filter(|entry| entry.id == id) {
+            entry.parts = Some(parts);
+        }
     }
 
     /// The newest entries, at most this many.

@@ -9,10 +9,9 @@
 //!   one by one, because each change is remembered and undone if the command fails: `undo.rs`.
 //! - The [`Unit`] of which the command is a part commits or rolls back all of this.
 
-use super::key_events::Event;
 use super::undo::raise_version;
 use super::unit::{Scratch, Unit};
-use crate::base::config::NotifyFlags;
+use crate::base::config::{NotifyFlags, RdbVersionCheck};
 use crate::core::CommandError;
 use crate::core::stored_string::{StringRef, string_of};
 use crate::keyspace::access::AccessClock;
@@ -21,12 +20,15 @@ use crate::keyspace::{EntryRef, Held, Key, Keyspace, NewValue, Place, Shard, Val
 use crate::persist::verbs::{BarrierWriter, RecordWriter};
 use crate::value::entry::{EXPIRY_MAX, Heap};
 use crate::value::hash::{AnyHash, HashMut};
-use crate::value::kind::Kind;
+use crate::value::stream::Window;
 use crate::value::{Collection, Finished, Limits, Stored};
 
 /// A heap value of at least this many bytes is freed by another thread, and is not written to the log when it is only
 /// renamed.
 pub const LARGE_MIN_BYTES: usize = 64 * 1024;
+
+/// How many lags of expired keys a group of commands or a sweep notes.
+const EXPIRY_LAGS_MAX: usize = 1024;
 
 /// What does not change while a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,8 @@ pub struct Facts {
     pub hll_sparse_max_bytes: usize,
     /// The sizes at which collections change their form.
     pub limits: Limits,
+    /// `stream-idmp-duration` and `stream-idmp-maxsize`: the window of a stream that has none of its own.
+    pub stream_window: Window,
     /// Whether cluster clients are served: there is one database, and keys of one command are in one slot.
     pub cluster: bool,
     /// How many bytes a command may add beyond its arguments before it must ask: see [`Db::needs_room`].
@@ -53,6 +57,12 @@ pub struct Facts {
     pub no_touch: bool,
     /// Whether the connection is a subscriber in RESP2: [`Client::only_listens`](crate::core::Client::only_listens).
     pub only_listens: bool,
+    /// For how long a flush can be undone, in milliseconds; 0: not at all.
+    pub flush_undo_ms: u64,
+    /// Whether Valkey is followed where Redis and Valkey cannot both be: `compatibility-mode`.
+    pub as_valkey: bool,
+    /// Which versions of payloads RESTORE takes: `rdb-version-check`.
+    pub rdb_versions: RdbVersionCheck,
 }
 
 impl Facts {
@@ -269,8 +279,28 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Stores a value with its expiry (Unix ms; `None` for none), replacing any old value.
+    /// Whether an existing key is protected from eviction.
+    pub fn is_blessed(&mut self, key: Key<'_>) -> bool {
+        let directory = self.held.shard(key.shard()).directory(self.index);
+        directory.is_some_and(|directory| directory.is_blessed(key.hash, key.bytes))
+    }
+
+    /// Protects an existing key from eviction, or ends that. Returns whether anything has changed.
+    pub fn bless(&mut self, key: Key<'_>, on: bool) -> bool {
+        if self.is_blessed(key) == on {
+            return false;
+        }
+        self.remember(key);
+        self.changing(key).bless(key.hash, key.bytes, on)
+    }
+
+    /// Stores a value with its expiry (Unix ms; `None` for none), replacing any old value. Protection from eviction
+    /// belongs to the key: it stays.
     pub fn set(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
+        if self.held.shard(key.shard()).directory(self.index).is_some_and(|d| d.blessed().is_some()) {
+            // An expired key is gone, and its protection with it: it must not pass to the new one.
+            self.exists(key);
+        }
         self.remember(key);
         let access = self.written(key);
         let expiry = expiry.map(expiry_bits);
@@ -561,7 +591,18 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Writes a record of the whole state of a key: its value and expiry, or that it is gone.
+    /// Writes records of the whole state of a key: its value, expiry and protection, or that it is gone.
+    pub fn log_whole_state(&mut self, key: Key<'_>) {
+        self.log_state(key);
+        let on = self.is_blessed(key);
+        if on
+            || self.held.shard(key.shard()).directory(self.index).is_some_and(|d| d.get(key.hash, key.bytes).is_some())
+        {
+            self.record(key).bless(on);
+        }
+    }
+
+    /// Writes a record of the state of a key: its value and expiry, or that it is gone.
     pub fn log_state(&mut self, key: Key<'_>) {
         self.unit.note_logged();
         if !self.unit.is_logging() {
@@ -616,6 +657,11 @@ impl<'a> Db<'a> {
             self.remember(key);
         }
         let removed = self.changing(key).remove(key.hash, key.bytes);
+        if let Some(deadline) = removed.as_ref().and_then(|removed| removed.expiry)
+            && self.scratch.expiry_lags_ms.len() < EXPIRY_LAGS_MAX
+        {
+            self.scratch.expiry_lags_ms.push((self.facts.now.max(0) as u64).saturating_sub(deadline));
+        }
         if let Some(heap) = removed.and_then(|removed| removed.heap) {
             self.retire(heap);
         }
@@ -632,92 +678,6 @@ impl<'a> Db<'a> {
         if firm {
             self.unit.stand_firm();
         }
-    }
-
-    /// Notes an event of a class of `notify-keyspace-events`. Listeners are told once the unit is committed.
-    #[inline]
-    pub fn notify(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>) {
-        if self.unit.wants().events.contains(class) {
-            self.note_event(class, name, key, Vec::new());
-        }
-    }
-
-    /// The same for an event that concerns fields of the hash at the key.
-    #[inline]
-    pub fn notify_fields<'f>(&mut self, name: &'static str, key: Key<'_>, fields: impl Iterator<Item = &'f [u8]>) {
-        let wanted = self.unit.wants().events;
-        if wanted.contains(NotifyFlags::HASH) {
-            let fields = if wanted.has_fields() { fields.map(Box::from).collect() } else { Vec::new() };
-            self.note_event(NotifyFlags::HASH, name, key, fields);
-        }
-    }
-
-    /// Stores a value with its expiry as [`Db::set`] does, for a command that tells its listeners that it replaces what
-    /// was there.
-    pub fn overwrite(&mut self, key: Key<'_>, value: NewValue<'_>, expiry: Option<i64>) {
-        let replaced = self.kind_to_tell(key);
-        self.set(key, value, expiry);
-        self.notify_replaced(key, replaced);
-    }
-
-    /// Notes that a value of this kind is about to replace what is at a key, if there is anything.
-    #[inline]
-    pub fn note_overwriting(&mut self, key: Key<'_>, kind: Kind) {
-        if self.unit.wants().events.is_any_of(NotifyFlags::REPLACING) {
-            let replaced = self.kind_to_tell(key);
-            self.notify_replacement(key, replaced, kind);
-        }
-    }
-
-    /// What a key is that is about to be replaced, if there is anything, and somebody wants to know.
-    pub fn kind_to_tell(&mut self, key: Key<'_>) -> Option<Kind> {
-        if self.unit.wants().events.is_empty() { None } else { self.peek(key).map(|entry| entry.kind()) }
-    }
-
-    /// Notes that a key which replaces another came anew: as in Redis, the old one was removed first.
-    pub fn notify_came_anew(&mut self, key: Key<'_>, replaced: Option<Kind>) {
-        if replaced.is_some() {
-            self.notify(NotifyFlags::NEW, "new", key);
-        }
-    }
-
-    /// Notes that the key, as it is now, has replaced one of another kind.
-    pub fn notify_replaced(&mut self, key: Key<'_>, replaced: Option<Kind>) {
-        if replaced.is_some()
-            && let Some(now) = self.kind_to_tell(key)
-        {
-            self.notify_replacement(key, replaced, now);
-        }
-    }
-
-    fn notify_replacement(&mut self, key: Key<'_>, replaced: Option<Kind>, by: Kind) {
-        let Some(replaced) = replaced else { return };
-        self.notify(NotifyFlags::OVERWRITTEN, "overwritten", key);
-        if replaced.type_name() != by.type_name() {
-            self.notify(NotifyFlags::TYPE_CHANGED, "type_changed", key);
-        }
-    }
-
-    /// Notes an event of an edit, and that it has removed the key if the collection there became empty.
-    #[inline]
-    pub fn notify_edited(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>) {
-        if !self.unit.wants().events.is_empty() {
-            self.notify(class, name, key);
-            self.notify_if_gone(key);
-        }
-    }
-
-    /// Notes that an edit has removed the key, if there is none any more.
-    pub fn notify_if_gone(&mut self, key: Key<'_>) {
-        if self.unit.wants().events.contains(NotifyFlags::GENERIC) && !self.exists(key) {
-            self.notify(NotifyFlags::GENERIC, "del", key);
-        }
-    }
-
-    #[cold]
-    fn note_event(&mut self, class: NotifyFlags, name: &'static str, key: Key<'_>, fields: Vec<Box<[u8]>>) {
-        let wanted = self.unit.wants().events;
-        self.unit.note_event(Event { class, wanted, name, db: self.index, key: key.bytes.into(), fields });
     }
 
     /// Notes that a key is gone that no command has removed, for those who wait for it or have cached it.

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+pub use crate::base::bytes::until_nul;
 use crate::keyspace::Busy;
 
 /// The most bytes of a word that an error text repeats.
@@ -46,7 +47,7 @@ pub enum CommandError {
         /// The word given, cut to 128 bytes.
         given: Vec<u8>,
         /// The container, upper case.
-        container: &'static str,
+        container: String,
     },
     /// The keys of a call, or of a transaction, are in several slots of a cluster.
     CrossSlot,
@@ -91,6 +92,10 @@ pub enum Remains {
 pub const SCRIPT_RUNS: CommandError =
     CommandError::Text("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
 
+/// The same of a function.
+pub const FUNCTION_RUNS: CommandError =
+    CommandError::Text("BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.");
+
 impl CommandError {
     /// An error with the code `ERR` and a text made at run time.
     pub fn err(text: impl fmt::Display) -> Self {
@@ -128,11 +133,6 @@ impl CommandError {
     pub fn code(text: &[u8]) -> &[u8] {
         text.split(|&byte| byte == b' ').next().unwrap_or(text)
     }
-}
-
-/// The bytes before the first NUL, where Redis' C strings end.
-pub fn until_nul(word: &[u8]) -> &[u8] {
-    word.split(|&byte| byte == 0).next().unwrap_or(word)
 }
 
 impl fmt::Display for CommandError {
@@ -209,7 +209,7 @@ mod tests {
             (CommandError::err("no"), "ERR no"),
             (CommandError::UnknownCommand(b"'a'".to_vec()), "ERR unknown command 'a'"),
             (
-                CommandError::UnknownSubcommand { given: b"a".to_vec(), container: "CLIENT" },
+                CommandError::UnknownSubcommand { given: b"a".to_vec(), container: "CLIENT".into() },
                 "ERR unknown subcommand 'a'. Try CLIENT HELP.",
             ),
             (CommandError::echo("Bad '", b"a", "'"), "ERR Bad 'a'"),

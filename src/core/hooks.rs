@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Hook {
-    /// A connection must authenticate before it runs commands: the default user has a password.
+    /// Users are limited: there are others than the default user, or that one may not do everything, or needs a
+    /// password.
     Access = 1,
     /// Every command is timed individually, for the slow log.
     Slowlog = 2,
@@ -27,6 +28,14 @@ pub enum Hook {
     Hotkeys = 32,
     /// What the commands of each slot cost is counted.
     SlotUsage = 128,
+    /// The audit log is on.
+    Audit = 2048,
+    /// The audit log may mean commands that only read.
+    AuditReads = 4096,
+    /// What keys cost is sampled: `key-statistics`.
+    KeyStats = 8192,
+    /// A shard could not be loaded.
+    Damage = 16384,
 }
 
 /// The hooks that were set at one instant.
@@ -37,14 +46,19 @@ impl HookSet {
     /// Whether something looks at each command, so that none may take the short path of reads.
     #[inline]
     pub fn sees_each_command(self) -> bool {
-        let all = Hook::Slowlog as u32 | Hook::Monitor as u32 | Hook::Hotkeys as u32 | Hook::SlotUsage as u32;
-        self.0 & all != 0
+        let timed = Hook::Slowlog as u32 | Hook::Hotkeys as u32 | Hook::SlotUsage as u32;
+        self.0 & (timed | Hook::Monitor as u32 | Hook::AuditReads as u32) != 0
     }
 
     /// Whether each command is timed by itself.
     #[inline]
     pub fn times_each_command(self) -> bool {
         self.0 & (Hook::Slowlog as u32 | Hook::Hotkeys as u32 | Hook::SlotUsage as u32) != 0
+    }
+
+    /// Adds this hook if it is among those of later.
+    pub fn learn(&mut self, hook: Hook, later: HookSet) {
+        self.0 |= later.0 & hook as u32;
     }
 
     /// Whether this hook is among them.

@@ -11,11 +11,13 @@
 //! - The lock of the state comes before those of the workers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::config::Settings;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::random;
+use crate::base::slot::{self, SLOTS};
 use crate::core::hooks::{Hook, Hooks};
 use crate::keyspace::Key;
 
@@ -39,7 +41,7 @@ pub struct Counted {
 
 /// The keys with the highest counts, approximately.
 #[derive(Debug)]
-struct Summary {
+pub(super) struct Summary {
     capacity: usize,
     places: HashMap<(u32, u64), usize>,
     /// Each key with the hash by which it is found.
@@ -49,11 +51,11 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(capacity: usize) -> Summary {
+    pub(super) fn new(capacity: usize) -> Summary {
         Summary { capacity: capacity.max(1), places: HashMap::new(), entries: Vec::new(), total: 0 }
     }
 
-    fn add(&mut self, db: u32, (key, hash): (&[u8], u64), count: u64) {
+    pub(super) fn add(&mut self, db: u32, (key, hash): (&[u8], u64), count: u64) {
         self.total += count;
         if let Some(&at) = self.places.get(&(db, hash)) {
             self.entries[at].1.count += count;
@@ -82,7 +84,7 @@ impl Summary {
 }
 
 /// The highest counts of all summaries together, at most `most`, highest first.
-fn merged<'a>(summaries: impl Iterator<Item = &'a Summary>, most: usize) -> Vec<Counted> {
+pub(super) fn merged<'a>(summaries: impl Iterator<Item = &'a Summary>, most: usize) -> Vec<Counted> {
     let mut all: HashMap<(u32, u64), Counted> = HashMap::new();
     for (hash, entry) in summaries.flat_map(|summary| &summary.entries) {
         all.entry((entry.db, *hash))
@@ -98,6 +100,68 @@ fn merged<'a>(summaries: impl Iterator<Item = &'a Summary>, most: usize) -> Vec<
     all
 }
 
+/// A set of slots of cluster clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotSet(Box<[bool; SLOTS]>);
+
+impl Default for SlotSet {
+    fn default() -> Self {
+        SlotSet(Box::new([false; SLOTS]))
+    }
+}
+
+impl SlotSet {
+    /// Adds a slot. Returns false if it was there, or if there is no such slot.
+    pub fn insert(&mut self, slot: u16) -> bool {
+        self.0.get_mut(usize::from(slot)).is_some_and(|present| !std::mem::replace(present, true))
+    }
+
+    /// Whether a slot is there.
+    pub fn contains(&self, slot: u16) -> bool {
+        self.0.get(usize::from(slot)).copied().unwrap_or(false)
+    }
+
+    /// The slots as ranges, first and last, ascending.
+    pub fn ranges(&self) -> Vec<(u16, u16)> {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for slot in (0..SLOTS as u16).filter(|slot| self.contains(*slot)) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
+        }
+        ranges
+    }
+}
+
+/// Time and bytes of some commands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Their time, in nanoseconds.
+    pub time_ns: u64,
+    /// The bytes of their requests and replies.
+    pub net_bytes: u64,
+}
+
+impl Cost {
+    fn add(&mut self, used: &Used<'_>) {
+        self.time_ns += used.took_ns;
+        self.net_bytes += used.net_bytes;
+    }
+
+    fn sum(costs: impl Iterator<Item = Cost>) -> Cost {
+        costs.fold(Cost::default(), |sum, cost| Cost {
+            time_ns: sum.time_ns + cost.time_ns,
+            net_bytes: sum.net_bytes + cost.net_bytes,
+        })
+    }
+
+    /// Their time in microseconds, rounded up.
+    pub fn time_us(self) -> u64 {
+        self.time_ns.div_ceil(1000)
+    }
+}
+
 /// What HOTKEYS START asks for.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -111,6 +175,8 @@ pub struct Wish {
     pub duration_ms: u64,
     /// Look at one of this many commands.
     pub sample_ratio: u64,
+    /// Count keys of these slots alone.
+    pub slots: Option<Arc<SlotSet>>,
 }
 
 /// The session of HOTKEYS START.
@@ -137,10 +203,12 @@ pub struct SessionReport {
     pub duration_ms: u64,
     /// Processor time of the process when it began, in microseconds: by itself, and in the kernel.
     pub started_cpu_us: (u64, u64),
-    /// The time of all commands with keys, in microseconds;
-    pub time_us: u64,
-    /// and the bytes of their requests and replies.
-    pub net_bytes: u64,
+    /// What all commands with keys cost,
+    pub all: Cost,
+    /// of these, those whose keys are in the slots that were asked for,
+    pub selected: Cost,
+    /// and of these, those that were looked at.
+    pub sampled: Cost,
     /// The bytes that were counted for keys.
     pub net_bytes_of_keys: u64,
     /// The keys that took the most time, in microseconds.
@@ -207,11 +275,13 @@ struct Part {
 #[derive(Debug)]
 struct PartOfSession {
     sample_ratio: u64,
+    slots: Option<Arc<SlotSet>>,
     is_active: bool,
     by_time_ns: Option<Summary>,
     by_net_bytes: Option<Summary>,
-    time_ns: u64,
-    net_bytes: u64,
+    all: Cost,
+    selected: Cost,
+    sampled: Cost,
     counting: Duration,
 }
 
@@ -251,9 +321,15 @@ impl Hotkeys {
         let named = || keys.iter().filter(|key| key.bytes.len() <= KEY_BYTES_MAX).map(|key| (key.bytes, key.hash));
         if let Some(session) = part.session.as_mut().filter(|session| session.is_active) {
             let begun = Instant::now();
-            session.time_ns += used.took_ns;
-            session.net_bytes += net_bytes;
-            if session.sample_ratio <= 1 || random::with(|random| random.next_u64() % session.sample_ratio == 0) {
+            session.all.add(used);
+            // All keys of a command are in one slot.
+            let is_selected = session.slots.as_ref().is_none_or(|slots| slots.contains(slot::of_key(keys[0].bytes)));
+            if is_selected {
+                session.selected.add(used);
+            }
+            let ratio = session.sample_ratio;
+            if is_selected && (ratio <= 1 || random::with(|random| random.next_u64() % ratio == 0)) {
+                session.sampled.add(used);
                 let each = keys.len() as u64;
                 let figures = [(&mut session.by_time_ns, used.took_ns), (&mut session.by_net_bytes, net_bytes)];
                 for (summary, figure) in figures {
@@ -284,11 +360,13 @@ impl Hotkeys {
         for part in &self.parts {
             part.lock().session = Some(PartOfSession {
                 sample_ratio: wish.sample_ratio,
+                slots: wish.slots.clone(),
                 is_active: true,
                 by_time_ns: summary(wish.cpu),
                 by_net_bytes: summary(wish.net),
-                time_ns: 0,
-                net_bytes: 0,
+                all: Cost::default(),
+                selected: Cost::default(),
+                sampled: Cost::default(),
                 counting: Duration::ZERO,
             });
         }
@@ -411,8 +489,9 @@ impl Hotkeys {
             started_ms: session.started_ms,
             duration_ms: session.stopped_after_ms.unwrap_or((now_ms - session.started_ms).max(0) as u64),
             started_cpu_us: session.started_cpu_us,
-            time_us: parts.iter().map(|part| part.time_ns).sum::<u64>().div_ceil(1000),
-            net_bytes: parts.iter().map(|part| part.net_bytes).sum(),
+            all: Cost::sum(parts.iter().map(|part| part.all)),
+            selected: Cost::sum(parts.iter().map(|part| part.selected)),
+            sampled: Cost::sum(parts.iter().map(|part| part.sampled)),
             net_bytes_of_keys: by_net().map(|summary| summary.total).sum(),
             by_time_us,
             by_net_bytes: merged(by_net(), count),

@@ -19,6 +19,7 @@
 use crate::base::config::NotifyFlags;
 use crate::base::lock::{Mutex, Rank};
 use crate::core::message::Needs;
+use crate::events::channels::Kind;
 
 /// Something that happened to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +36,31 @@ pub struct Event {
     pub key: Box<[u8]>,
     /// The fields of a hash that it concerns, if they are wanted.
     pub fields: Vec<Box<[u8]>>,
+    /// A message that a script has published, which leaves in its turn among the events of the script: the channel,
+    /// of this kind, is in the place of the key, and its text in that of the fields.
+    pub published: Option<Kind>,
 }
 
 impl Event {
+    /// A message of a script.
+    pub fn published(kind: Kind, channel: &[u8], text: &[u8]) -> Event {
+        Event {
+            class: NotifyFlags::NONE,
+            wanted: NotifyFlags::NONE,
+            name: "",
+            db: 0,
+            key: channel.into(),
+            fields: vec![text.into()],
+            published: Some(kind),
+        }
+    }
+
     /// Gives every message that tells this event: its channel and its content, in Redis' order.
-    pub fn messages(&self, mut each: impl FnMut(&[u8], &[u8])) {
+    pub fn messages(&self, mut each: impl FnMut(Kind, &[u8], &[u8])) {
+        if let Some(kind) = self.published {
+            return each(kind, &self.key, self.fields.first().map(|text| &**text).unwrap_or_default());
+        }
+        let mut each = |channel: &[u8], message: &[u8]| each(Kind::Channel, channel, message);
         let wanted = self.wanted;
         let (db, name, key) = (itoa::Buffer::new().format(self.db).to_owned(), self.name.as_bytes(), &self.key[..]);
         let channel = |kind: &str, parts: &[&[u8]]| {
@@ -138,7 +159,7 @@ mod tests {
         let wanted = NotifyFlags::parse(letters.as_bytes()).expect("known letters");
         let mut all = Vec::new();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Event { wanted, ..event.clone() }.messages(|channel, message| all.push((text(channel), text(message))));
+        Event { wanted, ..event.clone() }.messages(|_, channel, message| all.push((text(channel), text(message))));
         all
     }
 
@@ -155,6 +176,7 @@ mod tests {
             db: 3,
             key: Box::from(&b"my:hash"[..]),
             fields: vec![Box::from(&b"a"[..]), Box::from(&b"b,c"[..])],
+            published: None,
         };
         assert_eq!(messages("A", &event), []);
         let keys = [("__keyspace@3__:my:hash", "hset"), ("__keyevent@3__:hset", "my:hash")];

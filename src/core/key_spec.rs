@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::access::selector::KeyUse;
 use crate::core::Command;
 use crate::resp::Args;
 
@@ -59,6 +60,12 @@ impl KeyFlags {
         KeyFlags(flags)
     }
 
+    /// Whether the content of the key is read, and whether it is changed.
+    pub fn key_use(self) -> KeyUse {
+        let has = |flags: KeyFlags| self.0 & flags.0 != 0;
+        KeyUse { reads: has(KeyFlags::of("access")), writes: has(KeyFlags::of("update insert delete")) }
+    }
+
     /// Their words, in the order of `COMMAND`.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
         KEY_FLAGS.into_iter().enumerate().filter(move |(bit, _)| self.0 & 1 << bit != 0).map(|(_, word)| word)
@@ -75,10 +82,12 @@ const fn is_part(text: &[u8], start: usize, end: usize, word: &[u8]) -> bool {
 }
 
 /// What a call uses by one specification, found from its options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
     /// The key at this argument.
     At(usize),
+    /// The keys at these arguments.
+    Each(Places),
     /// No key.
     Nowhere,
     /// Any key: no argument names it.
@@ -157,6 +166,43 @@ impl KeySpec {
     }
 }
 
+impl KeySpec {
+    /// Adds the places of what it means in a call; `None` if the arguments do not fit it.
+    #[inline]
+    fn add_places(&self, args: Args<'_>, places: &mut Places) -> Option<()> {
+        if let Some(look) = self.look {
+            match look(args) {
+                Look::At(place) => places.push(place),
+                Look::Each(those) => places.extend(those),
+                Look::Nowhere | Look::Anywhere => {}
+            }
+            return Some(());
+        }
+        let first = match self.begin {
+            Begin::Index(index) => index,
+            Begin::Keyword(word, from) => match find_word(word, from, args) {
+                Some(at) => at + 1,
+                None => return Some(()),
+            },
+            Begin::Unknown => return Some(()),
+        };
+        let (first, last, step) = match self.find {
+            Find::Range { last, step, limit } => (first, last_of_range(first, last, limit, args.len())?, step),
+            Find::Keynum { at, first: offset, step } => {
+                let count: usize = std::str::from_utf8(args.get(first + at)?).ok()?.parse().ok()?;
+                let start = first + offset;
+                (start, start.checked_add(count.checked_mul(step)?)?.checked_sub(step)?, step)
+            }
+            Find::Unknown => return Some(()),
+        };
+        if last >= args.len() {
+            return None;
+        }
+        places.extend((first..=last).step_by(step));
+        Some(())
+    }
+}
+
 /// The places of keys among the arguments.
 pub type Places = SmallVec<[usize; 4]>;
 
@@ -207,6 +253,19 @@ impl Keys {
         self.places_by(args, KeySpec::is_key)
     }
 
+    /// The indexes of all keys of a call with what it does with each; `None` if the arguments do not fit the
+    /// specification.
+    pub fn uses(&self, args: Args<'_>) -> Option<SmallVec<[(usize, KeyUse); 4]>> {
+        let mut uses = SmallVec::new();
+        for spec in self.0.iter().filter(|spec| spec.is_key()) {
+            let how = spec.flags_of.map_or(spec.flags, |flags_of| flags_of(args)).key_use();
+            let mut places = Places::new();
+            spec.add_places(args, &mut places)?;
+            uses.extend(places.into_iter().map(|place| (place, how)));
+        }
+        Some(uses)
+    }
+
     /// The indexes of everything that has a slot in a cluster: keys, and channels of a shard.
     pub fn slot_places(&self, args: Args<'_>) -> Option<Places> {
         self.places_by(args, |_| true)
@@ -214,36 +273,7 @@ impl Keys {
 
     fn places_by(&self, args: Args<'_>, is_wanted: fn(&KeySpec) -> bool) -> Option<Places> {
         let mut places = Places::new();
-        for spec in self.0.iter().filter(|spec| is_wanted(spec)) {
-            if let Some(look) = spec.look {
-                places.extend(match look(args) {
-                    Look::At(place) => Some(place),
-                    Look::Nowhere | Look::Anywhere => None,
-                });
-                continue;
-            }
-            let first = match spec.begin {
-                Begin::Index(index) => index,
-                Begin::Keyword(word, from) => match find_word(word, from, args) {
-                    Some(at) => at + 1,
-                    None => continue,
-                },
-                Begin::Unknown => continue,
-            };
-            let (first, last, step) = match spec.find {
-                Find::Range { last, step, limit } => (first, last_of_range(first, last, limit, args.len())?, step),
-                Find::Keynum { at, first: offset, step } => {
-                    let count: usize = std::str::from_utf8(args.get(first + at)?).ok()?.parse().ok()?;
-                    let start = first + offset;
-                    (start, start.checked_add(count.checked_mul(step)?)?.checked_sub(step)?, step)
-                }
-                Find::Unknown => continue,
-            };
-            if last >= args.len() {
-                return None;
-            }
-            places.extend((first..=last).step_by(step));
-        }
+        self.0.iter().filter(|spec| is_wanted(spec)).try_for_each(|spec| spec.add_places(args, &mut places))?;
         Some(places)
     }
 }

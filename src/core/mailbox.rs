@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::access::User;
 use crate::base::lock::Mutex;
 use crate::core::client::ClientRecord;
 use crate::core::message::Published;
@@ -41,6 +42,24 @@ pub enum Accepted {
     Tcp(std::net::TcpStream),
     /// A unix socket.
     Unix(std::os::unix::net::UnixStream),
+    /// TCP under TLS.
+    Tls(Box<Secured>),
+}
+
+/// A TCP connection whose TLS handshake is done.
+pub struct Secured {
+    /// The socket.
+    pub socket: std::net::TcpStream,
+    /// The state of TLS.
+    pub tls: rustls::ServerConnection,
+    /// The user whom the client's certificate names.
+    pub user: Option<Arc<User>>,
+}
+
+impl std::fmt::Debug for Secured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secured").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 /// A letter to a worker.
@@ -100,6 +119,8 @@ pub enum Mail {
         /// As for a push.
         block: u64,
     },
+    /// Users or their rules have changed: connections that must not go on are closed.
+    RulesChanged,
     /// The pause is over: paused commands run.
     Resume,
     /// Closes a connection at once, even with unsent output.

@@ -20,6 +20,8 @@ use crate::base::clock;
 pub struct MemoryState {
     /// What commands that are about to run will allocate.
     claimed_bytes: AtomicU64,
+    /// What the check of a backup loads: it goes again, and no key is to be evicted for it.
+    passing_bytes: AtomicU64,
     /// Since when memory is above the limit, in microseconds of the monotonic clock; 0 for below.
     above_since_us: AtomicU64,
     /// How long it was above the limit before that, in microseconds.
@@ -50,6 +52,16 @@ impl MemoryState {
     /// What commands that are about to run will allocate, in bytes.
     pub fn claimed_bytes(&self) -> u64 {
         self.claimed_bytes.load(Relaxed)
+    }
+
+    /// What is loaded for a moment and does not count, in bytes.
+    pub fn passing_bytes(&self) -> u64 {
+        self.passing_bytes.load(Relaxed)
+    }
+
+    /// Says how much is, or is about to be, loaded for a moment. One thread at a time does that.
+    pub fn set_passing(&self, bytes: u64) {
+        self.passing_bytes.store(bytes, Relaxed);
     }
 
     /// What memory must not grow beyond while it is above the limit, so that it comes down whatever commands bring; 0

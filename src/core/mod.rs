@@ -5,6 +5,7 @@
 //! - [`mod@unit`]: what a command does, until it is committed or taken back.
 //! - [`key_spec`]: where the keys of a command are.
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
+//! - [`permission`]: whether a user may make a call; [`monitoring`]: what a monitor is shown of it.
 //! - [`mod@cluster`]: who this server is to cluster clients.
 //! - [`mailbox`]: how one thread reaches what belongs to another; [`message`]: a published message on its way.
 //! - [`subscriber`]: subscriptions of a connection.
@@ -12,36 +13,50 @@
 //! - [`memory`]: what `maxmemory` is compared with.
 //! - [`caching`]: how a connection is told of changed keys.
 //! - [`waiting`]: commands that wait for a key.
+//! - [`backup`]: how far BACKUP is.
 //! - [`figures`]: what the server tells of itself.
 
 pub mod args;
+pub mod audit;
+pub mod backup;
 pub mod caching;
 pub mod call;
 pub mod client;
+pub mod client_line;
 pub mod cluster;
 pub mod command;
 pub mod commandlog;
+pub mod conditions;
 pub mod db;
+pub mod disk;
 pub mod error;
+pub mod fieldsets;
 pub mod figures;
+pub mod flushes;
+pub mod functions;
 pub mod help;
 pub mod hooks;
 pub mod hotkeys;
 pub mod key_events;
 pub mod key_spec;
+pub mod keystats;
 pub mod mailbox;
 pub mod memory;
 pub mod message;
+pub mod monitoring;
+mod notify;
 pub mod pause;
+pub mod permission;
 pub mod scripts;
+pub mod scrub;
 pub mod server;
+pub mod service;
 pub mod stats;
 pub mod stored_string;
 pub mod subscriber;
 pub mod table;
 mod undo;
 pub mod unit;
-pub mod user;
 pub mod waiting;
 
 pub use crate::base::config::NotifyFlags;

@@ -1,70 +1,29 @@
-//! The scripts that the server knows, by the SHA-1 of their text, and the one that runs.
+//! The scripts that the server knows, by the SHA-1 of their text, and those that run.
 //!
-//! Invariant: what `SCRIPT LOAD` put there stays until `SCRIPT FLUSH`. What `EVAL` put there is dropped, oldest use
-//! first, when it takes more than its share: a client that puts its arguments into the text fills no memory.
+//! Invariants:
+//! - A script that others need to know of, because it is not over at once, is in the register of those that run.
+//! - What `SCRIPT LOAD` put there stays until `SCRIPT FLUSH`. What `EVAL` put there is dropped, oldest use
+//!   first, when it takes more than its share: a client that puts its arguments into the text fills no memory.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use sha1::{Digest, Sha1};
 
 use crate::base::clock;
 use crate::base::lock::{Mutex, Rank};
+use crate::core::CommandError;
+use crate::core::error::{FUNCTION_RUNS, SCRIPT_RUNS};
+use crate::core::hooks::{Hook, Hooks};
+pub use crate::keyspace::libraries::ScriptFlags;
+use crate::keyspace::{Library, SHARDS};
 
 /// How many scripts of `EVAL` are kept, as in Redis 7.4.
 const EVALUATED_MAX: usize = 500;
 /// And how many bytes of their texts.
 const EVALUATED_BYTES_MAX: usize = 32 << 20;
-
-/// What a script says about itself. Without a first line of this form it says nothing, and then what it may do is
-/// decided command by command.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScriptFlags {
-    /// Whether there is such a line at all.
-    pub declared: bool,
-    /// `no-writes`: it changes nothing.
-    pub no_writes: bool,
-    /// `allow-oom`: it runs above `maxmemory`.
-    pub allow_oom: bool,
-    /// `allow-stale`: it runs on a stale replica.
-    pub allow_stale: bool,
-    /// `no-cluster`: it does not run in a cluster.
-    pub no_cluster: bool,
-    /// `allow-cross-slot-keys`: its keys may be in several slots.
-    pub allow_cross_slot_keys: bool,
-}
-
-impl ScriptFlags {
-    /// Sets one flag by its name.
-    ///
-    /// # Errors
-    /// There is no such flag.
-    pub fn set(&mut self, word: &[u8]) -> Result<(), Vec<u8>> {
-        let flag = match word {
-            b"no-writes" => &mut self.no_writes,
-            b"allow-oom" => &mut self.allow_oom,
-            b"allow-stale" => &mut self.allow_stale,
-            b"no-cluster" => &mut self.no_cluster,
-            b"allow-cross-slot-keys" => &mut self.allow_cross_slot_keys,
-            _ => return Err(word.to_vec()),
-        };
-        *flag = true;
-        Ok(())
-    }
-
-    /// The names of the flags that are set, as FUNCTION LIST shows them.
-    pub fn names(self) -> Vec<&'static str> {
-        let all = [
-            (self.no_writes, "no-writes"),
-            (self.allow_oom, "allow-oom"),
-            (self.allow_stale, "allow-stale"),
-            (self.no_cluster, "no-cluster"),
-            (self.allow_cross_slot_keys, "allow-cross-slot-keys"),
-        ];
-        all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
-    }
-}
 
 /// 40 hex digits, in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,8 +42,7 @@ impl Sha {
     /// The digest that a client names, in either case; `None` if it is none.
     pub fn parse(text: &[u8]) -> Option<Sha> {
         let digits: [u8; 40] = text.try_into().ok()?;
-        let digits = digits.map(|digit| digit.to_ascii_lowercase());
-        digits.iter().all(|digit| HEX.contains(digit)).then_some(Sha(digits))
+        digits.iter().all(u8::is_ascii_hexdigit).then(|| Sha(digits.map(|digit| digit.to_ascii_lowercase())))
     }
 
     /// As text.
@@ -104,6 +62,47 @@ pub struct Script {
     pub body: Box<[u8]>,
     /// What it says about itself.
     pub flags: ScriptFlags,
+    /// A number that no other script has: the machines know it by that.
+    pub number: u64,
+    /// Whether it was found to need more than its declared keys.
+    runs_alone: AtomicBool,
+    /// The function that it stands for, and which one of its library that is; `None` for a script.
+    pub function: Option<(Arc<Library>, usize)>,
+}
+
+impl Script {
+    /// A script with this text, which says this about itself.
+    pub fn new(sha: Sha, body: Box<[u8]>, flags: ScriptFlags) -> Script {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Relaxed);
+        Script { sha, body, flags, number, runs_alone: AtomicBool::new(false), function: None }
+    }
+
+    /// What stands for a function of a library: it runs alone, as there is one machine for all libraries.
+    pub fn of_function(library: &Arc<Library>, at: usize) -> Script {
+        let flags = library.functions.get(at).map(|function| function.flags).unwrap_or_default();
+        let (runs_alone, function) = (AtomicBool::new(true), Some((Arc::clone(library), at)));
+        Script { sha: Sha([b'0'; 40]), body: Box::default(), flags, number: u64::MAX, runs_alone, function }
+    }
+
+    /// Its name in errors: the SHA-1 of a script, or the name of a function.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self.function.as_ref().map(|(library, at)| library.functions.get(*at)) {
+            None => self.sha.as_str().into(),
+            Some(function) => function.map(|function| String::from_utf8_lossy(&function.name)).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it runs alone from the beginning.
+    #[inline]
+    pub fn runs_alone(&self) -> bool {
+        self.runs_alone.load(Relaxed)
+    }
+
+    /// Remembers that it needs more than its declared keys.
+    pub fn set_runs_alone(&self) {
+        self.runs_alone.store(true, Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -220,13 +219,26 @@ impl Table {
     }
 }
 
-/// The script that runs just now: there is at most one, because it runs alone.
+/// One run of a script, as others see it: SCRIPT KILL, and those who need its keys.
 #[derive(Debug, Default)]
-pub struct Running {
-    /// Since when, in milliseconds of the monotonic clock; 0 for none.
-    since_ms: AtomicI64,
+pub struct RunningScript {
+    /// When it was first looked at, in microseconds of the monotonic clock.
+    since_us: AtomicU64,
     /// One of the states below. It leaves [`CLEAN`] once, so that a script is either killed or may write.
     state: AtomicU8,
+    /// Whether it has given its worker back.
+    paused: AtomicBool,
+    /// The call, if it is one of a function, from when it is looked at.
+    function: Mutex<Option<Arc<FunctionCall>>>,
+}
+
+/// A call of a function, for FUNCTION STATS.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FunctionCall {
+    /// The function.
+    pub name: String,
+    /// The words of the call.
+    pub words: Vec<Box<[u8]>>,
 }
 
 /// It may be killed.
@@ -236,26 +248,51 @@ const WRITTEN: u8 = 1;
 /// It was asked to end.
 const KILLED: u8 = 2;
 
-/// The answer to `SCRIPT KILL`.
+/// The answer to `SCRIPT KILL` and `FUNCTION KILL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kill {
-    /// It will end.
+    /// They will end.
     Done,
     /// There is none.
     NotBusy,
+    /// What runs is a function, and a script was asked for, or the other way round.
+    OfOtherKind,
     /// It has written, and what it has written is not taken back.
     Unkillable,
 }
 
-impl Running {
-    /// A script begins. Returns a guard that ends it.
-    pub fn begin(&self) -> RunningGuard<'_> {
+impl RunningScript {
+    /// Begins another run.
+    pub fn begin(&self) {
         self.state.store(CLEAN, Relaxed);
-        self.since_ms.store((clock::monotonic_us() / 1000).max(1) as i64, Relaxed);
-        RunningGuard(self)
+    }
+
+    /// The call, if it is one of a function.
+    pub fn function(&self) -> Option<Arc<FunctionCall>> {
+        self.function.lock().clone()
+    }
+
+    fn is_function(&self) -> bool {
+        self.function.lock().is_some()
+    }
+
+    /// It gives its worker back.
+    pub fn note_pause(&self) {
+        self.paused.store(true, Relaxed);
+    }
+
+    /// Another script begins.
+    pub fn forget_pauses(&self) {
+        self.paused.store(false, Relaxed);
+    }
+
+    /// Whether it has ever given its worker back.
+    pub fn has_paused(&self) -> bool {
+        self.paused.load(Relaxed)
     }
 
     /// Whether it was asked to end.
+    #[inline]
     pub fn is_killed(&self) -> bool {
         self.state.load(Relaxed) == KILLED
     }
@@ -265,32 +302,157 @@ impl Running {
         self.state.compare_exchange(CLEAN, WRITTEN, Relaxed, Relaxed) != Err(KILLED)
     }
 
-    /// How long it has been running, in milliseconds; `None` if there is none.
-    pub fn running_ms(&self) -> Option<i64> {
-        let since = self.since_ms.load(Relaxed);
-        (since > 0).then(|| clock::monotonic_us() as i64 / 1000 - since)
+    /// Asks it to end. False if it has written what is not taken back.
+    pub fn kill(&self) -> bool {
+        self.state.compare_exchange(CLEAN, KILLED, Relaxed, Relaxed) != Err(WRITTEN)
     }
 
-    /// Asks it to end.
-    pub fn kill(&self) -> Kill {
-        if self.since_ms.load(Relaxed) == 0 {
-            return Kill::NotBusy;
-        }
-        match self.state.compare_exchange(CLEAN, KILLED, Relaxed, Relaxed) {
-            Err(WRITTEN) => Kill::Unkillable,
-            _ => Kill::Done,
+    /// How long it has been running, in milliseconds.
+    pub fn running_ms(&self) -> u64 {
+        self.running_us() / 1000
+    }
+
+    /// The same in microseconds.
+    pub fn running_us(&self) -> u64 {
+        clock::monotonic_us().saturating_sub(self.since_us.load(Relaxed))
+    }
+}
+
+/// The scripts that run just now and have been looked at: those that are not over at once.
+#[derive(Debug)]
+pub struct RunningScripts {
+    all: Mutex<Vec<Arc<RunningScript>>>,
+    /// How many of them have run for too long,
+    long: AtomicUsize,
+    /// and how many of those run alone.
+    alone: AtomicUsize,
+    /// The shards that the others of those hold, as bits.
+    shards: [AtomicU64; SHARDS / 64],
+    /// Whether the server ends: no script may go on that can be taken back.
+    ending: AtomicBool,
+}
+
+impl Default for RunningScripts {
+    fn default() -> Self {
+        RunningScripts {
+            all: Mutex::new(Rank::Register, Vec::new()),
+            long: AtomicUsize::new(0),
+            alone: AtomicUsize::new(0),
+            shards: [const { AtomicU64::new(0) }; SHARDS / 64],
+            ending: AtomicBool::new(false),
         }
     }
 }
 
-/// Ends what [`Running::begin`] began.
-#[derive(Debug)]
-pub struct RunningGuard<'a>(&'a Running);
-
-impl Drop for RunningGuard<'_> {
-    fn drop(&mut self) {
-        self.0.since_ms.store(0, Relaxed);
+impl RunningScripts {
+    /// A script is looked at for the first time, or a call of a function.
+    pub fn enter(&self, script: &Arc<RunningScript>, function: Option<FunctionCall>) {
+        script.since_us.store(clock::monotonic_us(), Relaxed);
+        *script.function.lock() = function.map(Arc::new);
+        self.all.lock().push(Arc::clone(script));
     }
+
+    /// It has ended. `held` is what it had been found to hold for too long.
+    pub fn leave(&self, script: &Arc<RunningScript>, held: Option<LongHeld<'_>>, hooks: &Hooks) {
+        let mut all = self.all.lock();
+        all.retain(|other| !Arc::ptr_eq(other, script));
+        match held {
+            None => return,
+            Some(LongHeld::Everything) => {
+                self.alone.fetch_sub(1, Relaxed);
+            }
+            Some(LongHeld::Shards(shards)) => shards.iter().for_each(|shard| self.set(*shard, false)),
+        }
+        if self.long.fetch_sub(1, Relaxed) == 1 {
+            hooks.set(Hook::Busy, false);
+        }
+    }
+
+    /// One of them has run for too long, and holds this.
+    pub fn grow_long(&self, held: LongHeld<'_>, hooks: &Hooks) {
+        let _all = self.all.lock();
+        match held {
+            LongHeld::Everything => drop(self.alone.fetch_add(1, Relaxed)),
+            LongHeld::Shards(shards) => shards.iter().for_each(|shard| self.set(*shard, true)),
+        }
+        self.long.fetch_add(1, Relaxed);
+        hooks.set(Hook::Busy, true);
+    }
+
+    /// One that has run for too long holds a shard more.
+    pub fn hold_more(&self, shard: u16) {
+        self.set(shard, true);
+    }
+
+    fn set(&self, shard: u16, held: bool) {
+        let (word, bit) = (&self.shards[usize::from(shard) / 64], 1 << (shard % 64));
+        match held {
+            true => word.fetch_or(bit, Relaxed),
+            false => word.fetch_and(!bit, Relaxed),
+        };
+    }
+
+    /// Whether one that has run for too long holds this shard, or everything.
+    pub fn is_held(&self, shard: u16) -> bool {
+        self.holds_everything() || self.shards[usize::from(shard) / 64].load(Relaxed) & (1 << (shard % 64)) != 0
+    }
+
+    /// Whether one has run for too long that is alone.
+    pub fn holds_everything(&self) -> bool {
+        self.alone.load(Relaxed) > 0
+    }
+
+    /// The one that has been running longest.
+    pub fn oldest(&self) -> Option<Arc<RunningScript>> {
+        self.all.lock().first().cloned()
+    }
+
+    /// What a command is told that needs what one of them holds.
+    pub fn busy_error(&self) -> CommandError {
+        match self.oldest().is_some_and(|script| script.is_function()) {
+            true => FUNCTION_RUNS,
+            false => SCRIPT_RUNS,
+        }
+    }
+
+    /// Asks those to end that have run for longer than `long_ms`; if there is none, the one that has run longest. Only
+    /// functions are asked, or only scripts.
+    pub fn kill(&self, long_ms: u64, functions: bool) -> Kill {
+        let running = self.all.lock().clone();
+        let all: Vec<_> = running.iter().filter(|script| script.is_function() == functions).collect();
+        if all.is_empty() && !running.is_empty() {
+            return Kill::OfOtherKind;
+        }
+        let long = all.iter().take_while(|script| script.running_ms() > long_ms).count();
+        // They are in the order in which they began.
+        let asked = &all[..long.max(1).min(all.len())];
+        let killed = asked.iter().filter(|script| script.kill()).count();
+        match (asked.len(), killed) {
+            (0, _) => Kill::NotBusy,
+            (_, 0) => Kill::Unkillable,
+            _ => Kill::Done,
+        }
+    }
+
+    /// Sets whether the server ends. While it does, scripts end that can be taken back.
+    pub fn set_ending(&self, ending: bool) {
+        self.ending.store(ending, Relaxed);
+    }
+
+    /// Whether the server ends.
+    #[inline]
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+}
+
+/// What a script holds.
+#[derive(Clone, Copy, Debug)]
+pub enum LongHeld<'a> {
+    /// Everything: it runs alone.
+    Everything,
+    /// These shards.
+    Shards(&'a [u16]),
 }
 
 #[cfg(test)]
@@ -299,7 +461,7 @@ mod tests {
 
     fn script(text: &str) -> Arc<Script> {
         let body: Box<[u8]> = text.as_bytes().into();
-        Arc::new(Script { sha: Sha::of(&body), body, flags: ScriptFlags::default() })
+        Arc::new(Script::new(Sha::of(&body), body, ScriptFlags::default()))
     }
 
     #[test]

@@ -4,25 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::access::Users;
 use crate::base::alloc;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::logging;
 
 use crate::base::config::{Config, Settings};
 use crate::base::latency::LatencyMonitor;
+use crate::base::progress::Progress;
+use crate::base::tls::Tls;
+use crate::core::audit::Audit;
+use crate::core::backup::Backup;
 use crate::core::client::{ClientRecord, Clients};
 use crate::core::commandlog::CommandLogs;
+use crate::core::disk::Disk;
+use crate::core::functions::Functions;
 use crate::core::hooks::{Hook, Hooks};
 use crate::core::hotkeys::Hotkeys;
 use crate::core::key_events::EventQueue;
+use crate::core::keystats::KeyStats;
 use crate::core::memory::MemoryState;
 use crate::core::message::{Message, Needs, Published};
 use crate::core::pause::Pause;
-use crate::core::scripts::{Running, Scripts};
+use crate::core::scripts::{RunningScripts, Scripts};
+use crate::core::scrub::Scrub;
+use crate::core::service::ServiceFigures;
 use crate::core::stats::{ServerCounters, WorkerStats};
-use crate::core::user::Users;
 use crate::core::waiting::Blocking;
-use crate::core::{Cluster, CommandError, Mail, Mailboxes, Table};
+use crate::core::{Cluster, CommandError, Flags, Mail, Mailboxes, Table, flags};
 use crate::events::channels::{Channels, Kind};
 use crate::events::monitors::{Monitor, Monitors};
 use crate::events::tracking::Tracking;
@@ -36,6 +45,9 @@ const SHARED_TIMES_US: i64 = 1000;
 /// What counts as the size of whole databases that are to be freed, whose values nobody adds up: more than any limit.
 /// Nothing is evicted while such a thing is freed.
 pub const UNCOUNTED_BYTES: u64 = 1 << 48;
+
+/// Why what may grow is refused on a full disk, as the system says it.
+const DISK_FULL: &str = "No space left on device";
 
 /// The most different codes that `INFO errorstats` distinguishes,
 const ERROR_CODES_MAX: usize = 128;
@@ -67,8 +79,12 @@ pub struct Server {
     pub commandlogs: CommandLogs,
     /// The keys that are used most.
     pub hotkeys: Hotkeys,
+    /// The biggest and busiest keys, and prefixes.
+    pub keystats: KeyStats,
     /// The events that took long.
     pub latency: Arc<LatencyMonitor>,
+    /// Distributions of what commands wait for.
+    pub service: ServiceFigures,
     /// CLIENT PAUSE.
     pub pause: Pause,
     /// What the path of a command must look at besides it.
@@ -81,14 +97,26 @@ pub struct Server {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Snapshots: what runs, and how the last went.
     pub saving: Saving,
+    /// The scrub of the files.
+    pub scrub: Scrub,
+    /// The backup that BACKUP makes.
+    pub backup: Mutex<Backup>,
+    /// The bytes that DEBUG RELOAD and its kind load.
+    pub loading: Progress,
     /// Whether expired keys stay until they are accessed: DEBUG SET-ACTIVE-EXPIRE.
     pub active_expiry_off: AtomicBool,
     /// Has the server listen where the settings say; set once there are connections to be accepted.
     pub listen_anew: OnceLock<ListenAnew>,
+    /// The audit log.
+    pub audit: Audit,
+    /// What new TLS connections are offered.
+    pub tls: Tls,
     /// The scripts that EVALSHA finds.
     pub scripts: Scripts,
-    /// The script that runs.
-    pub running_script: Running,
+    /// What runs functions.
+    pub functions: Functions,
+    /// The scripts that run.
+    pub running_scripts: RunningScripts,
     /// Commands that wait for a key.
     pub blocking: Blocking,
     /// Who may have cached which keys.
@@ -161,7 +189,7 @@ pub struct Released {
 impl Released {
     /// Counts values that are freed.
     pub fn count_freed(&self, values: u64, bytes: u64) {
-        self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.pending_bytes.fetch_sub(bytes, Ordering::Release);
         self.pending_values.fetch_sub(values, Ordering::Relaxed);
         self.freed_values.fetch_add(values, Ordering::Relaxed);
     }
@@ -176,16 +204,35 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Has everything that holds a copy of these settings follow them: at the start, and when they have changed.
     pub fn follow(&self, settings: &Settings) {
-        self.users.set_default_password(&settings.requirepass);
-        self.hooks.set(Hook::Access, !settings.requirepass.is_empty());
+        self.users.set_all_channels(settings.acl_pubsub_default == "allchannels");
+        if self.users.follow_requirepass(&settings.requirepass) {
+            self.rules_changed();
+        }
         self.tracking.set_keys_max(usize::try_from(settings.tracking_table_max_keys).unwrap_or(usize::MAX));
         let slower_than_us = settings.slowlog_log_slower_than_us;
         let times_each = (0..SHARED_TIMES_US).contains(&slower_than_us) && settings.slowlog_max_len > 0;
         self.hooks.set(Hook::Slowlog, times_each);
         self.latency.set_threshold_ms(settings.latency_monitor_threshold_ms);
+        self.store.log().set_segment_bytes(settings.log_segment_size);
         self.hooks.set(Hook::Cluster, self.cluster.is_some());
         self.hotkeys.follow(settings, &self.hooks);
-        self.hooks.set(Hook::SlotUsage, self.cluster.is_some() && settings.cluster_slot_stats_enabled);
+        if self.hooks.load().has(Hook::KeyStats) && !settings.key_statistics {
+            self.keystats.clear();
+        }
+        self.hooks.set(Hook::KeyStats, settings.key_statistics);
+        self.hooks.set(
+            Hook::SlotUsage,
+            self.cluster.is_some()
+                && (settings.cluster_slot_stats_enabled.cpu || settings.cluster_slot_stats_enabled.net),
+        );
+    }
+
+    /// Has all connections follow a change of users, roles or their rules.
+    pub fn rules_changed(&self) {
+        self.hooks.set(Hook::Access, self.users.has_limits());
+        for worker in 0..self.workers.len() {
+            self.mailboxes.post(worker, Mail::RulesChanged);
+        }
     }
 
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.
@@ -238,15 +285,6 @@ impl Server {
         }
     }
 
-    /// Shows all monitors a line. None sees it before `block` of the log is safe, because it tells of its content.
-    pub fn show(&self, line: Arc<[u8]>, block: u64) {
-        self.monitors.in_order(|all| {
-            for &Monitor { client, worker } in all {
-                self.mailboxes.post(worker, Mail::Shown { client, line: Arc::clone(&line), block });
-            }
-        });
-    }
-
     /// Counts an error reply.
     pub fn count_error(&self, text: &[u8]) {
         self.counters.error_replies.add(1);
@@ -278,35 +316,51 @@ impl Server {
         }
     }
 
-    /// Whether the state of the disk allows changes.
+    /// Whether the state of the disk allows a command of these flags. On a full disk, a command may run
+    /// that never needs more memory: it leaves less for the next snapshot.
     ///
     /// # Errors
     /// The log cannot be written, or the last snapshot failed and `stop-writes-on-bgsave-error` is set.
     #[inline]
-    pub fn check_disk(&self) -> Result<(), CommandError> {
-        if self.store.log().is_poisoned() {
-            return Err(CommandError::MisconfLog(self.store.log().poisoned().unwrap_or_default()));
+    pub fn check_disk(&self, of: Flags) -> Result<(), CommandError> {
+        let log = self.store.log();
+        if log.is_poisoned() {
+            return Err(CommandError::MisconfLog(log.poisoned().unwrap_or_default()));
+        }
+        let may_grow = of.has(flags::DENYOOM.or(flags::REPORTS_DISK_ERRORS));
+        if may_grow && log.lacks_room() {
+            return Err(CommandError::MisconfLog(DISK_FULL.into()));
         }
         if !self.saving.last_save_ok.load(Ordering::Relaxed) {
             let settings = self.config.settings();
-            if settings.stop_writes_on_bgsave_error && !settings.save.is_empty() {
+            let is_allowed = !may_grow && self.saving.disk.snapshot_lacked_room.load(Ordering::Relaxed);
+            if settings.stop_writes_on_bgsave_error && !settings.save.is_empty() && !is_allowed {
                 return Err(CommandError::MisconfSnapshot);
             }
         }
         Ok(())
     }
 
-    /// The bytes that `maxmemory` bounds: all that are allocated, but for what is appended to the log and not written;
-    /// and those that commands have claimed.
+    /// The bytes that `maxmemory` bounds: all that are allocated, but for what is appended to the log and not written,
+    /// and what the check of a backup has loaded; and those that commands have claimed.
     pub fn counted_memory(&self) -> u64 {
-        let uncounted = self.store.journal().pending_bytes();
-        let used = alloc::used_memory().saturating_sub(uncounted) as u64;
-        used + self.memory.claimed_bytes()
+        let uncounted = self.store.journal().pending_bytes() as u64 + self.memory.passing_bytes();
+        (alloc::used_memory() as u64).saturating_sub(uncounted) + self.memory.claimed_bytes()
     }
 
     /// Of these, the bytes that the freeing thread is about to free.
     pub fn pending_memory(&self) -> u64 {
-        self.garbage.released.pending_bytes.load(Ordering::Relaxed)
+        self.garbage.released.pending_bytes.load(Ordering::Acquire)
+    }
+
+    /// The bytes of [`Server::counted_memory`], with and without those that the freeing thread is about to free.
+    ///
+    /// What is pending is read first: if it was freed in between, too much is subtracted and not too little, for which
+    /// something else would be evicted.
+    pub fn counted_and_settled(&self) -> (u64, u64) {
+        let pending = self.pending_memory();
+        let all = self.counted_memory();
+        (all, all.saturating_sub(pending))
     }
 
     /// The changes since the beginning of the last successful snapshot.
@@ -357,6 +411,8 @@ pub struct Rates {
 pub struct Saving {
     /// Changes since the last good snapshot.
     pub changes: AtomicU64,
+    /// Whether everything was removed, and no snapshot has begun since.
+    pub flushed_all: AtomicBool,
     /// What runs and what is to follow.
     pub state: Mutex<SavingState>,
     /// When the last good snapshot was made, Unix seconds.
@@ -384,12 +440,17 @@ pub struct Saving {
     pub ending: AtomicBool,
     /// The shards that the snapshot that is being made still holds: the last ones, because it releases them in order.
     pub held_shards: AtomicUsize,
+    /// The keys that the snapshot that is being made has written.
+    pub progress: Progress,
+    /// The room on the disk.
+    pub disk: Disk,
 }
 
 impl Default for Saving {
     fn default() -> Self {
         Saving {
             changes: AtomicU64::new(0),
+            flushed_all: AtomicBool::new(false),
             state: Mutex::new(Rank::Saving, SavingState::default()),
             last_save: AtomicI64::new(crate::base::clock::now_ms() / 1000),
             last_save_ok: AtomicBool::new(true),
@@ -403,6 +464,8 @@ impl Default for Saving {
             last_try_ms: AtomicI64::new(0),
             ending: AtomicBool::new(false),
             held_shards: AtomicUsize::new(0),
+            progress: Progress::default(),
+            disk: Disk::default(),
         }
     }
 }
@@ -443,6 +506,8 @@ pub struct ShutdownRequest {
     pub save: Option<bool>,
     /// End even if saving fails.
     pub force: bool,
+    /// Start again after so long, instead of ending.
+    pub restart: Option<std::time::Duration>,
     /// Receives the reason if the server does not end.
     pub refused: Option<tokio::sync::oneshot::Sender<String>>,
 }

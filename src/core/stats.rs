@@ -3,6 +3,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::histogram::Histogram;
+use crate::core::service::ServiceTimes;
+
 /// A number with one writer, or with few and rarely; any thread may read it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -182,6 +185,12 @@ pub struct WorkerStats {
     pub commands: Box<[CommandCounters]>,
     /// How long they took, by the same index.
     pub latencies: Box<[Latencies]>,
+    /// Their service times, by the same index.
+    pub service: Box<[ServiceTimes]>,
+    /// How many commands a turn of the event loop executed.
+    pub batch_commands: Histogram,
+    /// How long after their deadline keys were removed, in milliseconds.
+    pub expiry_lag_ms: Histogram,
 }
 
 impl WorkerStats {
@@ -191,6 +200,9 @@ impl WorkerStats {
             counters: WorkerCounters::default(),
             commands: (0..commands).map(|_| CommandCounters::default()).collect(),
             latencies: (0..commands).map(|_| Latencies::default()).collect(),
+            service: (0..commands).map(|_| ServiceTimes::default()).collect(),
+            batch_commands: Histogram::default(),
+            expiry_lag_ms: Histogram::default(),
         }
     }
 }
@@ -202,8 +214,20 @@ counters! {
         connections,
         /// Connections refused above `maxclients`.
         rejected_connections,
+        /// Of these, connections with priority.
+        rejected_priority_connections,
         /// Wrong passwords.
         access_denied_auth,
+        /// Certificates that name no user who may log in.
+        access_denied_tls_cert,
+        /// Commands that their user may not run.
+        access_denied_cmd,
+        /// Commands with keys that their user may not use.
+        access_denied_key,
+        /// Commands with channels that their user may not use.
+        access_denied_channel,
+        /// Commands in databases that their user may not use.
+        access_denied_db,
         /// Connections closed because their query was too long.
         query_buffer_limit_disconnections,
         /// Connections closed because they did not read their replies.

@@ -27,6 +27,15 @@ pub fn string_of(entry: EntryRef<'_>) -> Result<StringRef<'_>, CommandError> {
     }
 }
 
+/// The text of a value. `digits` holds it if the value is a number.
+#[inline]
+pub fn text<'v>(value: StringRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
+    match value {
+        StringRef::Int(number) => digits.format(number).as_bytes(),
+        StringRef::Str(bytes) | StringRef::Raw(bytes) => bytes.as_slice(),
+    }
+}
+
 /// A reference to a large sealed value, for a string reply without a copy.
 pub fn shareable(value: &StringRef<'_>) -> Option<SharedBytes> {
     match value {

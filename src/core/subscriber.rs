@@ -99,6 +99,9 @@ impl Client {
             return;
         }
         let (is_subscriber, is_monitor) = (self.is_subscriber(), self.record.monitor.load(Relaxed));
+        // The users have a lock of their own, which is not taken under that of the letters.
+        let user = self.user_by_now(server);
+        let knows = |key: &[u8]| user.as_ref().is_some_and(|user| user.may_know(key));
         let mut stale: Vec<Invalidation> = Vec::new();
         let mut missed: Vec<u64> = Vec::new();
         let shown = &mut self.shown;
@@ -115,7 +118,9 @@ impl Client {
                 late.raw(line);
                 shown.push(Needs::Block(*block));
             }
-            Mail::Redirected(redirected) if redirected.to == client && redirected.write(resp, is_subscriber, late) => {
+            Mail::Redirected(redirected)
+                if redirected.to == client && redirected.write(resp, is_subscriber, &knows, late) =>
+            {
                 shown.push(Needs::Block(redirected.block));
             }
             Mail::Invalidate { clients, it } if clients.contains(&client) => stale.push(it.clone()),

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::access::{Catalogue, Known};
 use crate::base::bytes::is_same;
 use crate::core::error::until_nul;
-use crate::core::{Arity, Command, CommandError, Flags, Handler, LogRule, flags};
+use crate::core::{Arity, Command, CommandError, Flags, Handler, LogRule, categories, flags};
 use crate::resp::Args;
 
-/// The longest name of a command, in bytes.
-const NAME_MAX: usize = 32;
+/// The longest name of a command, in bytes. `rename-command` gives names such as digests.
+const NAME_MAX: usize = 64;
 /// What a command that takes the short path of reads does not do.
 const NOT_PLAIN: Flags = flags::WRITE
     .or(flags::BLOCKING)
@@ -55,6 +56,10 @@ pub struct CommandEntry {
     pub is_plain_read: bool,
     /// See [`crate::core::key_spec::Keys::only`].
     pub only_key: Option<usize>,
+    /// Whether it can be called: `rename-command` may have taken its name.
+    is_named: bool,
+    /// Whether it is a subcommand of another one.
+    is_subcommand: bool,
     subcommands: Vec<CommandEntry>,
     /// Its hidden subcommands: [`Handler::Words`].
     words: Vec<CommandEntry>,
@@ -82,7 +87,8 @@ impl Table {
             for &sub in command.subcommands() {
                 let full_name = format!("{name}|{}", sub.name.to_ascii_lowercase());
                 let keeps_caching = command.flags.has(flags::KEEPS_CACHING);
-                let sub = CommandEntry { keeps_caching, ..CommandEntry::new(sub, full_name, table.len) };
+                let sub =
+                    CommandEntry { keeps_caching, is_subcommand: true, ..CommandEntry::new(sub, full_name, table.len) };
                 entry.subcommands.push(sub);
                 table.len += 1;
             }
@@ -97,14 +103,73 @@ impl Table {
         table
     }
 
-    /// The number of commands, without subcommands.
+    /// Gives a command another name, by which alone it is called from now on; or none. Statistics, errors and access
+    /// rules go on naming it as it is declared.
+    ///
+    /// # Errors
+    /// In Redis' words: there is no such command, or another one of the new name.
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<(), &'static str> {
+        let (from, to) = (from.to_ascii_uppercase(), to.to_ascii_uppercase());
+        let at = *self.by_name.get(&from[..]).ok_or("No such command in rename-command")?;
+        if from != to && self.by_name.contains_key(&to[..]) {
+            return Err("Target command name already exists");
+        }
+        if to.len() > NAME_MAX {
+            return Err("The new name of a command must not be longer than 64 bytes");
+        }
+        self.by_name.remove(&from[..]);
+        self.entries[at].is_named = !to.is_empty();
+        if !to.is_empty() {
+            self.by_name.insert(to.into(), at);
+        }
+        Ok(())
+    }
+
+    /// The names of all commands and subcommands, as rules of users know them.
+    pub fn catalogue(&self) -> Catalogue {
+        const CATEGORIES: &[(&str, u32)] = &{
+            let mut named = [("", 0); categories::ALL.len()];
+            let mut at = 0;
+            while at < named.len() {
+                named[at] = (categories::ALL[at].1, categories::ALL[at].0.0);
+                at += 1;
+            }
+            named
+        };
+        let known = |entry: &CommandEntry| Known {
+            name: entry.full_name.clone(),
+            index: entry.index,
+            categories: categories::of(entry.command).0,
+            subcommands: entry.subcommands.iter().map(|sub| sub.index).collect(),
+            is_sub: entry.is_subcommand,
+        };
+        let all = self.entries.iter().flat_map(|entry| std::iter::once(entry).chain(&entry.subcommands));
+        Catalogue::new(all.map(known).collect(), CATEGORIES, self.len)
+    }
+
+    /// A command or subcommand that a call means, whatever the number of its arguments.
+    pub fn meant(&self, args: Args<'_>) -> Option<&CommandEntry> {
+        let entry = self.get(args.at(0))?;
+        match entry.command.handler {
+            Handler::Container(_) | Handler::ContainerOr(..) if args.len() > 1 => entry.subcommand(args).ok(),
+            Handler::Words(_) => Some(entry.words.iter().find(|word| word.is_word_of(args)).unwrap_or(entry)),
+            _ => Some(entry),
+        }
+    }
+
+    /// The number of commands that can be called, without subcommands.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.by_name.len()
     }
 
     /// Whether there is no command.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.by_name.is_empty()
+    }
+
+    /// The commands that can be called, without subcommands.
+    pub fn named(&self) -> impl Iterator<Item = &CommandEntry> {
+        self.entries.iter().filter(|entry| entry.is_named)
     }
 
     /// The number of commands and subcommands: the statistics that are kept.
@@ -112,7 +177,7 @@ impl Table {
         self.len
     }
 
-    /// All commands, without subcommands: see [`CommandEntry::subcommands`].
+    /// All commands, named or not, without subcommands: see [`CommandEntry::subcommands`].
     pub fn entries(&self) -> &[CommandEntry] {
         &self.entries
     }
@@ -186,12 +251,18 @@ impl Table {
 }
 
 /// The command that was called last, and its name as received.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LastNamed {
     bytes: [u8; NAME_MAX],
     /// 0 for none yet.
     len: usize,
     at: usize,
+}
+
+impl Default for LastNamed {
+    fn default() -> Self {
+        LastNamed { bytes: [0; NAME_MAX], len: 0, at: 0 }
+    }
 }
 
 impl LastNamed {
@@ -229,10 +300,17 @@ impl CommandEntry {
             is_quick,
             is_plain_read,
             keeps_caching: false,
+            is_named: true,
             only_key,
+            is_subcommand: false,
             subcommands: Vec::new(),
             words: Vec::new(),
         }
+    }
+
+    /// Whether it is a subcommand, so that its arguments begin behind its own name.
+    pub fn is_subcommand(&self) -> bool {
+        self.is_subcommand
     }
 
     /// The subcommands of a container.
@@ -255,7 +333,7 @@ impl CommandEntry {
         let found = self.subcommands.iter().find(|s| s.command.name.as_bytes().eq_ignore_ascii_case(word));
         found.ok_or_else(|| CommandError::UnknownSubcommand {
             given: repeated(word, 128).to_vec(),
-            container: self.command.name,
+            container: String::from_utf8_lossy(args.at(0)).to_ascii_uppercase(),
         })
     }
 }
@@ -302,6 +380,22 @@ pub fn mistake(command: &Command) -> Option<String> {
 mod tests {
     use super::*;
     use crate::exec::testing::with_args;
+
+    #[test]
+    fn a_command_is_found_by_its_new_name_alone() {
+        let mut table = Table::new(crate::command::GROUPS);
+        let count = table.len();
+        assert_eq!(table.rename(b"nosuch", b"x"), Err("No such command in rename-command"));
+        assert_eq!(table.rename(b"get", b"Set"), Err("Target command name already exists"));
+        assert!(table.rename(b"get", &[b'x'; 65]).is_err());
+        table.rename(b"get", b"b840fc02d524045429941cc15f59e41cb7be6c52").expect("a free name");
+        table.rename(b"DEL", b"").expect("a command");
+        table.rename(b"set", b"SET").expect("its own name");
+        let name = |of: &[u8]| table.get(of).map(|entry| &*entry.full_name);
+        assert_eq!(name(b"B840FC02D524045429941CC15F59E41CB7BE6C52"), Some("get"));
+        assert_eq!((name(b"get"), name(b"del"), name(b""), name(b"set")), (None, None, None, Some("set")));
+        assert_eq!((table.len(), table.named().count(), table.entries().len()), (count - 1, count - 1, count));
+    }
 
     #[test]
     fn the_last_command_is_found_again_by_its_name_and_no_other() {

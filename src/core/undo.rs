@@ -1,7 +1,8 @@
 //! What a unit remembers of the keyspace, and how it is rolled back.
 //!
-//! Each change is remembered as a step: what a key was, the version of a watched key, a flushed database, or two
-//! exchanged ones. Rolling back processes the steps from the last to the first.
+//! Each change is remembered as a step: what a key was, the version of a watched key, a flushed database, two
+//! exchanged ones, the graveyard, or the libraries of functions. Rolling back processes the steps from the last to the
+//! first.
 //!
 //! A large value costs its step one counted pointer, and the following change a copy of the nodes on its path. Only a
 //! growable string that is changed in place is copied, once per unit.
@@ -15,35 +16,38 @@
 //!   of remembered keys is cleared.
 
 use std::collections::HashMap;
-
-use smallvec::SmallVec;
+use std::sync::Arc;
 
 use super::unit::{Savepoint, Unit};
 use crate::core::Db;
-use crate::keyspace::{Directory, Key, NewValue, SHARDS, Shard, ValueRef};
+use crate::keyspace::{Directory, Graveyard, Key, Libraries, NewValue, SHARDS, Shard, ValueRef};
 use crate::value::Packing;
 use crate::value::entry::Heap;
 
 /// How much room is kept for the next unit: steps, and bytes of keys and values.
 const STEPS_KEPT: usize = 1024;
 const BYTES_KEPT: usize = 256 * 1024;
+/// How many steps are looked through for a key.
+const LOOKED_THROUGH: usize = 16;
 
 /// A part of [`UndoLog::bytes`]: its offset and its length.
-type Part = (usize, usize);
+pub(super) type Part = (usize, usize);
 
 /// The steps of a unit.
 #[derive(Debug, Default)]
 pub(super) struct UndoLog {
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     /// Keys and short values that the steps refer to.
     bytes: Vec<u8>,
     /// The step that remembers what a key was, by database and hash. Used only if the unit can be rolled back as a
-    /// whole.
+    /// whole, and once there are many steps; the first ones are looked through.
     names: HashMap<(u32, u64), usize>,
+    /// From which step on keys are remembered.
+    names_from: usize,
 }
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// A key before a change.
     Key { db: u32, hash: u64, key: Part, prior: Option<Prior> },
     /// The version of a watched key before it rises.
@@ -52,18 +56,23 @@ enum Step {
     Flush { shard: u16, db: u32, directory: Option<triomphe::Arc<Directory>> },
     /// Two databases were exchanged.
     Swap { one: u32, other: u32 },
+    /// The libraries of functions were these.
+    Libraries(Arc<Libraries>),
+    /// The graveyard was this one.
+    Graveyard(Box<Graveyard>),
 }
 
 /// What a key was.
 #[derive(Debug)]
-struct Prior {
+pub(super) struct Prior {
     body: PriorBody,
     expiry: Option<u64>,
     access: u32,
+    is_blessed: bool,
 }
 
 #[derive(Debug)]
-enum PriorBody {
+pub(super) enum PriorBody {
     Int(i64),
     Inline(Part),
     Packed(Packing, Part),
@@ -82,6 +91,7 @@ impl UndoLog {
     pub(super) fn clear(&mut self) {
         self.steps.clear();
         self.bytes.clear();
+        self.names_from = 0;
         if self.steps.capacity() > STEPS_KEPT || self.bytes.capacity() > BYTES_KEPT || !self.names.is_empty() {
             self.give_room_back();
         }
@@ -96,6 +106,7 @@ impl UndoLog {
     /// From now on, every key is remembered again.
     pub(super) fn forget_names(&mut self) {
         self.names.clear();
+        self.names_from = self.steps.len();
     }
 
     #[cfg(test)]
@@ -114,8 +125,34 @@ impl UndoLog {
 
     /// Whether a step remembers what the key was.
     fn has_name(&self, db: u32, key: Key<'_>) -> bool {
-        let step = self.names.get(&(db, key.hash)).and_then(|&at| self.steps.get(at));
-        matches!(step, Some(Step::Key { key: kept, .. }) if self.part(*kept) == key.bytes)
+        let is_it = |step: &Step| match step {
+            Step::Key { db: of, hash, key: kept, .. } => {
+                *of == db && *hash == key.hash && self.part(*kept) == key.bytes
+            }
+            _ => false,
+        };
+        let steps = self.steps.get(self.names_from..).unwrap_or_default();
+        if steps.len() <= LOOKED_THROUGH {
+            return steps.iter().any(is_it);
+        }
+        self.names.get(&(db, key.hash)).and_then(|&at| self.steps.get(at)).is_some_and(is_it)
+    }
+
+    /// Adds a step that remembers what a key was, for [`UndoLog::has_name`].
+    fn push_named(&mut self, step: Step) {
+        self.steps.push(step);
+        let from = self.names_from;
+        let added = match self.steps.len() - from {
+            ..=LOOKED_THROUGH => return,
+            // Those that were looked through so far.
+            count if self.names.is_empty() => count,
+            _ => 1,
+        };
+        for (at, step) in self.steps.iter().enumerate().skip(self.steps.len() - added) {
+            if let Step::Key { db, hash, .. } = step {
+                self.names.insert((*db, *hash), at);
+            }
+        }
     }
 }
 
@@ -147,7 +184,9 @@ impl Db<'_> {
         }
         let undo = &mut self.unit.undo;
         let kept = undo.keep(key.bytes);
-        let entry = self.held.shard(key.shard()).directory(self.index).and_then(|d| d.get(key.hash, key.bytes));
+        let directory = self.held.shard(key.shard()).directory(self.index);
+        let entry = directory.and_then(|directory| directory.get(key.hash, key.bytes));
+        let is_blessed = directory.is_some_and(|directory| directory.is_blessed(key.hash, key.bytes));
         let prior = entry.map(|entry| {
             let body = match (entry.heap(), entry.value()) {
                 (Some(heap), _) => PriorBody::Heap(heap),
@@ -156,16 +195,17 @@ impl Db<'_> {
                 (None, ValueRef::Packed(packing, value)) => PriorBody::Packed(packing, undo.keep(&value)),
                 (None, _) => unreachable!("a large collection has a payload"),
             };
-            Prior { body, expiry: entry.expiry(), access: entry.access() }
+            Prior { body, expiry: entry.expiry(), access: entry.access(), is_blessed }
         });
-        if is_whole {
-            undo.names.insert((self.index, key.hash), undo.steps.len());
+        let step = Step::Key { db: self.index, hash: key.hash, key: kept, prior };
+        match is_whole {
+            true => undo.push_named(step),
+            false => undo.steps.push(step),
         }
-        undo.steps.push(Step::Key { db: self.index, hash: key.hash, key: kept, prior });
     }
 
     /// Remembers the versions of all watched keys of a shard.
-    fn remember_versions(&mut self, number: u16) {
+    pub(super) fn remember_versions(&mut self, number: u16) {
         let undo = &mut self.unit.undo;
         for (db, key, version) in self.held.shard(number).watched.versions() {
             let key = undo.keep(key);
@@ -173,58 +213,13 @@ impl Db<'_> {
         }
     }
 
-    /// Empties the databases that `chosen` names. Every key counts as a change. The caller is alone behind the gate.
-    pub fn flush(&mut self, chosen: impl Fn(u32) -> bool) {
-        self.unit.note_changed();
-        self.unit.undo.forget_names();
-        let (keyspace, now, remembers) = (self.keyspace(), self.facts.now, self.unit.remembers());
-        if keyspace.is_observed() {
-            self.unit.note_all_touched();
-        }
-        for number in 0..SHARDS as u16 {
-            let shard = self.held.shard(number);
-            let filled: SmallVec<[u32; 16]> = shard.databases().map(|(db, _)| db).filter(|&db| chosen(db)).collect();
-            if remembers && !filled.is_empty() {
-                self.remember_versions(number);
-            }
-            for db in filled {
-                let shard = self.held.shard(number);
-                shard.watched_replaced(db, None, now);
-                let Some(directory) = shard.replace_directory(db, None) else { continue };
-                self.unit.dirty += directory.len() as u64;
-                if remembers {
-                    let directory = Some(triomphe::Arc::clone(&directory));
-                    self.unit.undo.steps.push(Step::Flush { shard: number, db, directory });
-                }
-                self.unit.retired_directories.push(directory);
-            }
-            keyspace.renew_earliest_expiry(number, self.held.shard(number));
-            self.held.release();
-        }
-    }
-
-    /// Exchanges two databases, which counts as one change. The caller is alone behind the gate.
-    pub fn swap(&mut self, one: u32, other: u32) {
+    /// Replaces the libraries of functions, which counts as one change. The caller is alone behind the gate.
+    pub fn set_libraries(&mut self, libraries: Arc<Libraries>) {
         self.unit.dirty += 1;
         self.unit.note_changed();
-        if one == other {
-            return;
-        }
-        self.unit.undo.forget_names();
-        let (now, remembers) = (self.facts.now, self.unit.remembers());
-        if remembers {
-            (0..SHARDS as u16).for_each(|number| {
-                self.remember_versions(number);
-                self.held.release();
-            });
-            self.unit.undo.steps.push(Step::Swap { one, other });
-        }
-        for number in 0..SHARDS as u16 {
-            let shard = self.held.shard(number);
-            shard.watched_replaced(one, Some(other), now);
-            shard.watched_replaced(other, Some(one), now);
-            shard.swap(one, other);
-            self.held.release();
+        let before = self.keyspace().replace_libraries(libraries);
+        if self.unit.remembers() {
+            self.unit.undo.steps.push(Step::Libraries(before));
         }
     }
 
@@ -244,7 +239,7 @@ impl Db<'_> {
                 self.take_back(&undo, step);
             }
         }
-        undo.names.clear();
+        undo.forget_names();
         self.unit.undo = undo;
     }
 
@@ -258,7 +253,7 @@ impl Db<'_> {
     pub fn log_states_instead<'k>(&mut self, keys: impl Iterator<Item = Key<'k>>) {
         let shards = self.unit.truncate_records(self.unit.start());
         self.step_back(&shards);
-        keys.for_each(|key| self.log_state(key));
+        keys.for_each(|key| self.log_whole_state(key));
     }
 
     fn take_back(&mut self, undo: &UndoLog, step: Step) {
@@ -268,14 +263,16 @@ impl Db<'_> {
                 let mut directory = self.held.shard(key.shard()).directory_mut(db);
                 let displaced = match prior {
                     None => directory.remove(key.hash, key.bytes),
-                    Some(Prior { body, expiry, access }) => {
+                    Some(Prior { body, expiry, access, is_blessed }) => {
                         let value = match body {
                             PriorBody::Int(number) => NewValue::Int(number),
                             PriorBody::Inline(part) => NewValue::Bytes(undo.part(part)),
                             PriorBody::Packed(packing, part) => NewValue::Packed(packing, undo.part(part)),
                             PriorBody::Heap(heap) => NewValue::Heap(heap),
                         };
-                        directory.set(key.hash, key.bytes, value, expiry, access)
+                        let displaced = directory.set(key.hash, key.bytes, value, expiry, access);
+                        directory.bless(key.hash, key.bytes, is_blessed);
+                        displaced
                     }
                 };
                 let earliest = directory.earliest_expiry();
@@ -298,6 +295,8 @@ impl Db<'_> {
             Step::Swap { one, other } => {
                 (0..SHARDS as u16).for_each(|number| self.held.shard(number).swap(one, other));
             }
+            Step::Libraries(libraries) => drop(self.keyspace().replace_libraries(libraries)),
+            Step::Graveyard(graveyard) => *self.keyspace().graveyard() = *graveyard,
         }
     }
 }

@@ -26,6 +26,7 @@
 use crate::base::config::NotifyFlags;
 use crate::core::key_events::Event;
 use crate::core::undo::UndoLog;
+use crate::events::channels::Kind;
 use crate::events::invalidation::Untold;
 use crate::keyspace::{Directory, Key};
 use crate::value::entry::Heap;
@@ -107,6 +108,8 @@ pub struct Unit {
     pub(super) undo: UndoLog,
     /// Changes made.
     pub(super) dirty: u64,
+    /// Whether everything was removed.
+    pub(super) flushed_all: bool,
     barriers: Vec<Barrier>,
     events: Vec<Event>,
     /// Whether events were posted that are not told yet.
@@ -131,6 +134,8 @@ pub struct Scratch {
     pub spare: Vec<u8>,
     /// Changes of the units that have ended.
     pub dirty: u64,
+    /// Whether one of them has removed everything.
+    pub flushed_all: bool,
     /// Lookups that found their key, and those that did not, for reads.
     pub hits: u64,
     /// See `hits`.
@@ -139,6 +144,8 @@ pub struct Scratch {
     pub expired: u64,
     /// Fields of hashes that had expired.
     pub expired_fields: u64,
+    /// How long after their deadline the last of these keys were removed, in milliseconds.
+    pub expiry_lags_ms: Vec<u64>,
 }
 
 impl Unit {
@@ -202,6 +209,9 @@ impl Unit {
             return;
         }
         scratch.dirty += std::mem::take(&mut self.dirty);
+        if self.flushed_all {
+            (self.flushed_all, scratch.flushed_all) = (false, true);
+        }
         self.undo.clear();
         if self.sequenced.capacity() > RECORDS_KEPT {
             self.sequenced = Vec::new();
@@ -399,6 +409,11 @@ impl Unit {
     /// What has changed, in order.
     pub fn take_touched(&mut self) -> Vec<Touched> {
         std::mem::take(&mut self.touched)
+    }
+
+    /// Notes that a script has published a message, which is told with the events.
+    pub fn note_published(&mut self, kind: Kind, channel: &[u8], text: &[u8]) {
+        self.events.push(Event::published(kind, channel, text));
     }
 
     /// Notes an event.

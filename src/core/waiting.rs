@@ -9,6 +9,8 @@
 //!   decides.
 //! - A waiter that is answered, or whose connection ends, leaves the register at once, and leaves its queues as soon
 //!   as the shards of its keys are free.
+//! - A command may also be for what comes with time alone: an entry that becomes idle enough. It says when, and its
+//!   connection has it executed again then, alone behind the gate, like one whose key was changed.
 //! - Lock order: a waiter's state, then shards, then the register of waiters.
 
 use std::collections::{HashMap, HashSet};
@@ -16,8 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use crate::access::User;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::long_double::LongDouble;
 use crate::core::{CommandError, Server};
@@ -82,12 +85,14 @@ pub struct Block {
     pub null: Null,
     /// The command to execute once there is something, if it is not the one that was sent.
     pub again: Option<OwnedArgs>,
+    /// When there may be something although nobody changes a key, Unix ms.
+    pub due: Option<i64>,
 }
 
 impl Block {
     /// A wait for a value of a type.
     pub fn new(timeout: Option<Duration>, on: BlockedOn) -> Block {
-        Block { timeout, on, null: Null::Array, again: None }
+        Block { timeout, on, null: Null::Array, again: None, due: None }
     }
 }
 
@@ -124,6 +129,8 @@ pub struct Waiter {
     pub ticket: Ticket,
     /// The connection.
     pub client: u64,
+    /// For whom it acts; `None` if it has not logged in.
+    pub user: Option<Arc<User>>,
     /// The database.
     pub db: u32,
     /// The version of the protocol.
@@ -138,6 +145,8 @@ pub struct Waiter {
     pub keys: Vec<(u64, Box<[u8]>)>,
     /// The receiver of the reply; `None` once it is answered.
     pub state: Mutex<Option<oneshot::Sender<Served>>>,
+    /// When there may be something although nobody changes a key, Unix ms: as the command said when it last ran.
+    pub due: watch::Sender<Option<i64>>,
 }
 
 /// What ends the wait of a command.

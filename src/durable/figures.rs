@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::base::progress::Standing;
+use crate::core::backup::Phase;
 use crate::core::figures::{Figures, Look};
 use crate::core::server::SavePurpose;
 
@@ -20,8 +22,18 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
     let (saves, save_seconds) = since(SavePurpose::Save);
     let (rewrites, rewrite_seconds) = since(SavePurpose::Rewrite);
     let status = |ok: bool| if ok { "ok" } else { "err" };
-    out.constants(&["loading", "async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
-    out.constants(&["current_fork_perc", "current_save_keys_processed", "current_save_keys_total"]);
+    let (loading, snapshot) = (server.loading.now(), saving.progress.now());
+    out.flag("loading", loading.is_some() && !server.keyspace.is_loading());
+    out.flag("async_loading", server.keyspace.is_loading());
+    out.gauge("loading_damaged_shards", server.keyspace.damaged_shards());
+    out.constants(&["current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    out.ratio("current_fork_perc", snapshot.and_then(Standing::percent).unwrap_or(0.0));
+    out.gauge("current_save_keys_processed", snapshot.map_or(0, |snapshot| snapshot.done));
+    out.gauge("current_save_keys_total", snapshot.map_or(0, |snapshot| snapshot.total));
+    if let Some(snapshot) = snapshot {
+        out.gauge("current_save_keys_per_second", snapshot.per_second());
+        out.gauge("current_save_eta_seconds", snapshot.seconds_left().map_or(-1, |seconds| seconds as i64));
+    }
     out.gauge("rdb_changes_since_last_save", server.changes_since_save());
     out.flag("rdb_bgsave_in_progress", saves);
     out.gauge("rdb_last_save_time", saving.last_save.load(Relaxed));
@@ -31,6 +43,17 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
     out.counter("rdb_saves", saving.saves.load(Relaxed));
     out.constants(&["rdb_last_cow_size", "rdb_last_load_keys_expired"]);
     out.gauge("rdb_last_load_keys_loaded", saving.loaded_keys.load(Relaxed));
+    backup(look, out);
+    let scrub = &server.scrub;
+    out.flag("scrub_in_progress", scrub.is_running.load(Relaxed));
+    out.gauge("scrub_last_time", scrub.last_time.load(Relaxed));
+    out.counter("scrub_passes", scrub.passes.load(Relaxed));
+    out.counter("scrub_bytes", scrub.bytes.load(Relaxed));
+    out.counter("scrub_faults", scrub.faults.load(Relaxed));
+    let (kept, kept_bytes) = server.store.kept();
+    out.gauge("kept_generations", kept);
+    out.bytes("kept_generations_bytes", kept_bytes);
+    out.flag("encrypted", server.store.is_encrypted());
     out.flag("aof_enabled", log.is_active());
     out.flag("aof_rewrite_in_progress", rewrites);
     out.flag("aof_rewrite_scheduled", scheduled == Some(SavePurpose::Rewrite));
@@ -39,7 +62,11 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
     out.text("aof_last_bgrewrite_status", status(saving.last_rewrite_ok.load(Relaxed)));
     out.counter("aof_rewrites", saving.rewrites.load(Relaxed));
     out.gauge("aof_rewrites_consecutive_failures", saving.rewrite_failures.load(Relaxed));
-    out.text("aof_last_write_status", status(!log.is_poisoned()));
+    out.text("aof_last_write_status", status(!log.is_poisoned() && !log.lacks_room()));
+    let free = saving.disk.free.load(Relaxed);
+    out.bytes("disk_free_bytes", if free == u64::MAX { 0 } else { free });
+    out.bytes("disk_total_bytes", saving.disk.total.load(Relaxed));
+    out.flag("disk_full", log.lacks_room());
     out.constants(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
     if log.is_active() {
         let sizes = server.store.sizes();
@@ -48,6 +75,30 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
         out.flag("aof_pending_rewrite", scheduled == Some(SavePurpose::Rewrite));
         out.bytes("aof_buffer_length", sizes.pending_bytes as u64);
         out.flag("aof_pending_bio_fsync", log.written() > log.synced());
+        // Durable first: the other only rises meanwhile, so that the difference is never negative.
+        out.gauge("log_durable_block", log.synced());
+        out.gauge("log_written_block", log.written());
         out.constants(&["aof_delayed_fsync"]);
     }
+    if let Some(loading) = loading {
+        out.gauge("loading_start_time", look.now / 1000 - (loading.elapsed_us / 1_000_000) as i64);
+        out.bytes("loading_total_bytes", loading.total);
+        out.bytes("loading_loaded_bytes", loading.done);
+        out.ratio("loading_loaded_perc", loading.percent().unwrap_or(0.0));
+        out.gauge("loading_eta_seconds", loading.seconds_left().unwrap_or(1));
+    }
+}
+
+/// What has become of the backup.
+fn backup(look: &Look<'_>, out: &mut Figures) {
+    let backup = look.server.backup.lock();
+    let (verification, sending) = (backup.verification, backup.sending);
+    out.flag("backup_in_progress", backup.phase.is_in_progress());
+    out.gauge("backup_last_time", if backup.phase == Phase::Sealed { backup.end_time } else { 0 });
+    out.bytes("backup_bytes", backup.bytes);
+    out.text("backup_verification", verification.outcome.name());
+    out.gauge("backup_verified_keys", verification.keys);
+    out.text("backup_command_status", sending.outcome.name());
+    out.gauge("backup_command_attempts", sending.attempts);
+    out.gauge("backup_command_exit_code", sending.exit_code);
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::base::progress::Display;
 use crate::base::{clock, lock, logging};
 use crate::core::error::Remains;
 use crate::core::server::{SavePurpose, UNCOUNTED_BYTES};
@@ -71,6 +72,10 @@ pub fn request(server: &Arc<Server>, how: Reload, done: oneshot::Sender<Result<(
 /// Reloads, in the turn of a snapshot.
 fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     let started = clock::monotonic_us();
+    if let Some((_, what)) = server.keyspace.first_damage() {
+        logging::warning(format_args!("Nothing is reloaded: {what}"));
+        return Err(if how == Reload::Log { LOG_NOT_LOADED } else { NOT_LOADED });
+    }
     let _order = lock::out_of_order("who holds the log's writer tries the gate for a moment and never waits for it");
     let closed = settle(server, how)?;
     let not_loaded = |error: PersistError| {
@@ -87,6 +92,7 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
         add_missing(&server.keyspace, &loaded);
     }
     exchange(server, &loaded, &closed);
+    loading::settle_libraries(server);
     // As in Redis, which empties its databases first.
     server.tracking.clear();
     server.invalidate_all(0, server.store.journal().position());
@@ -123,11 +129,16 @@ fn settle(server: &Server, how: Reload) -> Result<Closed<'_>, CommandError> {
 /// Loads what a start would find on the disk now.
 fn load(server: &Server) -> Result<Keyspace, PersistError> {
     let recovery = server.store.read_again()?;
-    let loaded = Keyspace::new(server.keyspace.databases(), server.keyspace.seed());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = server.config.settings();
+    // In cluster mode, the log may still tell of databases that were emptied before.
+    let mut loaded = Keyspace::new(settings.databases as u32, server.keyspace.seed());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&settings, loaded.seed());
-    loading::load(&loaded, &recovery, limits, cores, Pace::of(settings.key_load_delay_us))?;
+    let pace = Pace::of(settings.key_load_delay_us);
+    loading::load(&loaded, &recovery, limits, cores, pace, (&server.loading, Display::Log))?;
+    if server.cluster.is_some() {
+        loading::leave_first_database(&mut loaded)?;
+    }
     Ok(loaded)
 }
 
@@ -145,7 +156,7 @@ fn shared_key(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
     })
 }
 
-/// Adds the keys that the disk does not have to the loaded ones.
+/// Adds the keys and libraries that the disk does not have to the loaded ones.
 fn add_missing(ours: &Keyspace, loaded: &Keyspace) {
     for number in 0..SHARDS as u16 {
         let (ours, mut loaded_shard) = (ours.lock(number), loaded.lock(number));
@@ -155,9 +166,13 @@ fn add_missing(ours: &Keyspace, loaded: &Keyspace) {
                 let mut into = loaded_shard.directory_mut(db);
                 if into.get(key.hash, key.bytes).is_none() {
                     into.set(key.hash, key.bytes, entry.to_new_value(), entry.expiry(), entry.access());
+                    into.bless(key.hash, key.bytes, directory.is_blessed_entry(entry));
                 }
             }
         }
+    }
+    for library in ours.libraries().iter().filter(|library| loaded.libraries().get(&library.name).is_none()) {
+        loaded.change_libraries(|all| all.insert(Arc::clone(library)));
     }
 }
 
@@ -168,4 +183,9 @@ fn exchange(server: &Server, loaded: &Keyspace, _alone: &Closed<'_>) {
         shard.exchange(&mut loaded.lock(number));
         server.keyspace.renew_earliest_expiry(number, &shard);
     }
+    let before = server.keyspace.replace_libraries(loaded.libraries());
+    loaded.replace_libraries(before);
+    let buried = loaded.graveyard().take_all();
+    let before = server.keyspace.graveyard().replace(buried);
+    loaded.graveyard().replace(before);
 }

@@ -17,14 +17,16 @@ use std::time::Duration;
 
 use crate::base::latency::Event;
 use crate::base::lock::MutexGuard;
+use crate::base::progress::{Display, Unit, watched};
 use tokio::sync::oneshot;
 
 use crate::base::{clock, logging};
 use crate::core::Server;
 use crate::core::server::{SavePurpose, Saving, SavingState};
+use crate::durable::disk;
 use crate::durable::pace::Pace;
-use crate::keyspace::{Closed, Directory, Frozen, SHARDS, ValueRef};
-use crate::persist::{ChunkWriter, CommitSummary, PersistError, WireValue};
+use crate::keyspace::{Buried, Closed, Directory, Frozen, SHARDS, ValueRef};
+use crate::persist::{ChunkWriter, CommitSummary, Cut, PersistError, Retention, SnapshotWriter, WireGrave, WireValue};
 use crate::value::codec;
 
 /// How much of a value is encoded before it goes to the file, in bytes.
@@ -34,6 +36,8 @@ const BODY_BYTES: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
 /// failed attempts.
 const PATIENCE_MIN: Duration = Duration::from_micros(200);
 const PATIENCE_MAX: Duration = Duration::from_millis(5);
+/// How often is looked whether all is loaded.
+const LOADING_LOOK: Duration = Duration::from_millis(10);
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,11 +158,65 @@ pub fn save_now(server: &Server) -> Result<(), String> {
     snapshot(server, None)
 }
 
+/// Makes a snapshot on this thread, in a turn of its own: see [`wait_for_turn`].
+///
+/// # Errors
+/// The text of the failure.
+pub fn save_in_turn(server: &Server) -> Result<CommitSummary, String> {
+    commit_snapshot(server, None)
+}
+
+/// Cuts the log in a turn of its own, and freezes nothing. The caller abandons the cut.
+///
+/// # Errors
+/// The text of the failure.
+pub fn cut_log(server: &Server) -> Result<Cut, String> {
+    let mut patience = PATIENCE_MIN;
+    let cut = server.store.cut(
+        || {
+            wait_until_loaded(server);
+            server.gate.wait_for_slow();
+        },
+        |take| {
+            let closed = server.gate.try_close(patience);
+            patience = (patience * 2).min(PATIENCE_MAX);
+            let _closed = closed?;
+            take();
+            Some(())
+        },
+    );
+    cut.map(|((), cut)| cut).map_err(|error| error.to_string())
+}
+
+fn snapshot<'a>(server: &'a Server, last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
+    commit_snapshot(server, last).map(drop)
+}
+
+/// Waits until no shard is left to be loaded: it would not be in a snapshot.
+fn wait_until_loaded(server: &Server) {
+    while server.keyspace.is_loading() {
+        std::thread::sleep(LOADING_LOOK);
+    }
+}
+
 /// Makes a snapshot. If it is the last one, leaves the closed gate in `last`.
-fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -> Result<(), String> {
+///
+/// With a damaged shard there is none: it would lack that shard, and what the shard may be rebuilt from would go.
+fn commit_snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -> Result<CommitSummary, String> {
+    wait_until_loaded(server);
+    if let Some((_, what)) = server.keyspace.first_damage() {
+        return Err(format!("no snapshot is made over damage: {what}"));
+    }
     let started = clock::monotonic_us();
     let store = &server.store;
     let may_be_given_up = last.is_none();
+    let lacked_room = &server.saving.disk.snapshot_lacked_room;
+    // What heals the log, what gives back room on a full disk, and what ends the server is tried all the same: the need
+    // is an estimate.
+    if may_be_given_up && !store.log().is_poisoned() && !store.log().lacks_room() {
+        disk::check_room(server).inspect_err(|_| lacked_room.store(true, Relaxed))?;
+    }
+    let memory = disk::memory_of_keys(server);
     let mut patience = PATIENCE_MIN;
     let stays_closed = Cell::new(false);
     let wait = || {
@@ -176,9 +234,11 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
         let frozen = server.keyspace.freeze(&closed);
         server.saving.held_shards.store(SHARDS, Relaxed);
         let changes = server.saving.changes.load(Relaxed);
+        server.saving.progress.begin(server.keyspace.counts().filled().map(|(_, census)| census.keys as u64).sum());
         take();
         let stopped_us = clock::monotonic_us() - stopped;
         server.latency.note(Event::SnapshotFreeze, stopped_us.saturating_mul(1000));
+        server.service.freeze_us.record(stopped_us);
         if let Some(last) = &mut last {
             **last = Some(closed);
             stays_closed.set(true);
@@ -187,21 +247,40 @@ fn snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'a>>>) -
     });
     let holding = Holding(server);
     let ((mut frozen, changes, stopped_us), cut) = frozen_and_cut.map_err(|error| error.to_string())?;
-    let written = write(server, &mut frozen, &cut, may_be_given_up);
+    let work = || write(server, &mut frozen, &cut, may_be_given_up);
+    let written = watched(&server.saving.progress, ("Snapshot", Unit::Things("keys")), Display::Log, work);
     // Dropped without counting as freed: no key was removed on its account.
     drop(frozen);
     drop(holding);
     match written {
         Ok(finished) => {
-            let summary = store.commit(cut, finished).map_err(|error| error.to_string())?;
+            let summary = store.commit(cut, finished, retention(server)).map_err(|error| failed(server, &error))?;
+            lacked_room.store(false, Relaxed);
+            disk::note_snapshot(server, &summary, memory);
             server.saving.changes.fetch_sub(changes, Relaxed);
             report(&summary, stopped_us, clock::monotonic_us() - started);
-            Ok(())
+            Ok(summary)
         }
         Err(error) => {
             store.abandon(cut);
             Err(error)
         }
+    }
+}
+
+/// The text of a failure. Notes whether it is one for want of room.
+fn failed(server: &Server, error: &PersistError) -> String {
+    server.saving.disk.snapshot_lacked_room.store(error.is_full(), Relaxed);
+    error.to_string()
+}
+
+/// Which of the replaced generations stay.
+fn retention(server: &Server) -> Retention {
+    let settings = server.config.settings();
+    Retention {
+        count: settings.keep_generations as usize,
+        age_ms: settings.keep_generations_age * 1000,
+        bytes: settings.keep_generations_bytes,
     }
 }
 
@@ -211,6 +290,7 @@ struct Holding<'a>(&'a Server);
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
         self.0.saving.held_shards.store(0, Relaxed);
+        self.0.saving.progress.end();
     }
 }
 
@@ -228,34 +308,88 @@ fn report(summary: &CommitSummary, stopped_us: u64, all_us: u64) {
 fn write(
     server: &Server,
     frozen: &mut Frozen,
-    cut: &crate::persist::Cut,
+    cut: &Cut,
     may_be_given_up: bool,
 ) -> Result<crate::persist::FinishedSnapshot, String> {
-    let text = |error: PersistError| error.to_string();
+    let text = |error: PersistError| failed(server, &error);
     let settings = server.config.settings();
     let (compress, pace) = (settings.rdbcompression, Pace::of(settings.rdb_key_save_delay_us));
     let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
     let mut body = Vec::new();
+    let libraries = frozen.libraries().iter().map(|library| (&*library.name, &*library.code));
+    writer.libraries(compress, libraries).map_err(text)?;
+    write_graves(frozen, &mut writer, compress, pace, &mut body).map_err(text)?;
+    drop(frozen.release_graves());
     for shard in 0..SHARDS {
         if may_be_given_up && server.saving.ending.load(Relaxed) {
             return Err("given up, for the server is ending".into());
         }
         let fill = |chunk: &mut ChunkWriter<'_>| {
-            frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, directory, pace, &mut body));
+            frozen.shard(shard).for_each(|(db, directory)| push_directory(chunk, db, &[], directory, pace, &mut body));
         };
         writer.chunk(shard as u16, compress, fill).map_err(text)?;
+        server.saving.progress.add(frozen.shard(shard).map(|(_, directory)| directory.len() as u64).sum());
         drop(frozen.release_shard(shard));
         server.saving.held_shards.store(SHARDS - 1 - shard, Relaxed);
     }
     writer.finish().map_err(text)
 }
 
-/// Adds the keys of a database. `body` is a reused buffer for the bytes of a value.
-fn push_directory(chunk: &mut ChunkWriter<'_>, db: u32, directory: &Directory, pace: Pace, body: &mut Vec<u8>) {
+/// Writes what can be undone of flushes.
+fn write_graves(
+    frozen: &Frozen,
+    writer: &mut SnapshotWriter,
+    compress: bool,
+    pace: Pace,
+    body: &mut Vec<u8>,
+) -> Result<(), PersistError> {
+    let listed = frozen.graves().iter().map(|grave| WireGrave {
+        id: grave.id,
+        only: grave.only,
+        at_ms: grave.at_ms,
+        until_ms: grave.until_ms,
+        bytes: grave.bytes,
+    });
+    writer.graves(compress, &listed.collect::<Vec<_>>())?;
+    let mut of_shards: Vec<Vec<(u64, &Buried)>> = vec![Vec::new(); frozen.shards()];
+    for grave in frozen.graves() {
+        grave.buried.iter().for_each(|buried| of_shards[usize::from(buried.shard)].push((grave.id, buried)));
+    }
+    for (shard, all) in of_shards.iter().enumerate().filter(|(_, all)| !all.is_empty()) {
+        writer.buried(shard as u16, compress, |chunk| {
+            for (id, buried) in all {
+                push_directory(chunk, buried.db, &id.to_le_bytes(), &buried.directory, pace, body);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Adds the keys of a database, each behind a prefix. `body` is a reused buffer for the bytes of a value.
+fn push_directory(
+    chunk: &mut ChunkWriter<'_>,
+    db: u32,
+    prefix: &[u8],
+    directory: &Directory,
+    pace: Pace,
+    body: &mut Vec<u8>,
+) {
+    let mut prefixed = Vec::new();
     for entry in directory.iter() {
         pace.pause();
-        let (key, expiry, access) = (entry.key(), entry.expiry(), Some(entry.access()));
+        let (expiry, access) = (entry.expiry(), Some(entry.access()));
+        let key = if prefix.is_empty() {
+            entry.key()
+        } else {
+            prefixed.clear();
+            prefixed.extend_from_slice(prefix);
+            prefixed.extend_from_slice(entry.key());
+            &prefixed
+        };
         let value = entry.value();
+        if directory.is_blessed_entry(entry) {
+            chunk.bless_next();
+        }
         match &value {
             ValueRef::Int(number) => chunk.push(db, key, expiry, access, WireValue::Int(*number)),
             ValueRef::Str(bytes) | ValueRef::Raw(bytes) => {

@@ -26,7 +26,7 @@ pub enum Mode {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Caching {
     /// Which keys it tracks.
     pub mode: Mode,
@@ -112,14 +112,20 @@ impl Caching {
 
 impl Redirected {
     /// Writes the message to the connection that receives it. A connection of RESP2 that subscribes to nothing is told
-    /// nothing, because it would take the message for a reply. Returns whether something was written.
-    pub fn write(&self, resp: Resp, is_subscriber: bool, out: &mut Output) -> bool {
+    /// nothing, because it would take the message for a reply. Nor is it told of keys that it does not know. Returns
+    /// whether something was written.
+    pub fn write(&self, resp: Resp, is_subscriber: bool, knows: &dyn Fn(&[u8]) -> bool, out: &mut Output) -> bool {
+        let known = |keys: &Vec<Box<[u8]>>| keys.iter().filter(|key| knows(key)).cloned().collect::<Vec<_>>();
+        let keys = self.keys.as_ref().map(known);
+        if keys.as_ref().is_some_and(Vec::is_empty) {
+            return false;
+        }
         match resp {
             Resp::V3 => out.raw(b">2\r\n$10\r\ninvalidate\r\n"),
             Resp::V2 if is_subscriber => out.raw(b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n"),
             Resp::V2 => return false,
         }
-        match &self.keys {
+        match &keys {
             None => drop(Reply::new(out, self.resp).null()),
             Some(keys) => write_keys(keys.iter().map(|key| &**key), keys.len(), out),
         }
@@ -172,7 +178,7 @@ mod tests {
         let one = |keys, resp| Redirected { to: 2, from, keys, resp, block: 0 };
         let written = |message: &Redirected, resp, is_subscriber| {
             let mut out = Output::new();
-            let was_written = message.write(resp, is_subscriber, &mut out);
+            let was_written = message.write(resp, is_subscriber, &|key| key != b"secret", &mut out);
             assert_eq!(was_written, !out.is_empty());
             String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
         };
@@ -180,6 +186,9 @@ mod tests {
         assert_eq!(written(&keys, Resp::V3, false), ">2 $10 invalidate *2 $1 a $1 b ");
         assert_eq!(written(&keys, Resp::V2, true), "*3 $7 message $20 __redis__:invalidate *2 $1 a $1 b ");
         assert_eq!(written(&keys, Resp::V2, false), "");
+        let some = one(Some(vec![b"a"[..].into(), b"secret"[..].into()]), Resp::V2);
+        assert_eq!(written(&some, Resp::V3, false), ">2 $10 invalidate *1 $1 a ");
+        assert_eq!(written(&one(Some(vec![b"secret"[..].into()]), Resp::V2), Resp::V3, false), "");
         assert_eq!(written(&one(None, Resp::V2), Resp::V3, true), ">2 $10 invalidate $-1 ");
         assert_eq!(written(&one(None, Resp::V3), Resp::V2, true), "*3 $7 message $20 __redis__:invalidate _ ");
     }

@@ -5,6 +5,10 @@
 //!   order. It also holds the shards of the commands' keys, so that commands on one key are seen in the order of their
 //!   effects.
 //! - Whether there is any monitor is told under the lock, so that the last word about it is right.
+//! - A monitor whose user may not see everything is shown those lines alone that were found to be for it.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::base::lock::{Mutex, Rank};
 
@@ -15,6 +19,53 @@ pub struct Monitor {
     pub client: u64,
     /// The worker that serves it.
     pub worker: usize,
+}
+
+/// Lines that monitors are to be shown.
+#[derive(Debug, Default)]
+pub struct Lines {
+    text: Vec<u8>,
+    /// The lines that a monitor may see which may not see all.
+    seen: Vec<(u64, Range<usize>)>,
+}
+
+impl Lines {
+    /// Where the next line begins.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// The text, to write another line behind it.
+    pub fn text_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.text
+    }
+
+    /// Says that a monitor may see what was written since `begin`.
+    pub fn show_to(&mut self, client: u64, begin: usize) {
+        self.seen.push((client, begin..self.text.len()));
+    }
+
+    /// Drops what was written since `begin`.
+    pub fn truncate(&mut self, begin: usize) {
+        self.text.truncate(begin);
+        self.seen.retain(|(_, line)| line.end <= begin);
+    }
+
+    /// All lines.
+    pub fn all(&self) -> Arc<[u8]> {
+        self.text[..].into()
+    }
+
+    /// The lines of a monitor that may not see all.
+    pub fn of(&self, client: u64) -> Arc<[u8]> {
+        let own = self.seen.iter().filter(|(of, _)| *of == client);
+        own.flat_map(|(_, line)| &self.text[line.clone()]).copied().collect()
+    }
 }
 
 /// See the module.
@@ -51,6 +102,19 @@ impl Monitors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limited_monitor_has_its_own_lines_alone() {
+        let mut lines = Lines::default();
+        for (line, viewers) in [("a", &[7][..]), ("b", &[]), ("c", &[7, 8]), ("d", &[8])] {
+            let begin = lines.len();
+            lines.text_mut().extend_from_slice(line.as_bytes());
+            viewers.iter().for_each(|client| lines.show_to(*client, begin));
+        }
+        assert_eq!((&*lines.all(), &*lines.of(7), &*lines.of(8)), (&b"abcd"[..], &b"ac"[..], &b"cd"[..]));
+        lines.truncate(3);
+        assert_eq!((&*lines.all(), &*lines.of(8), &*lines.of(9)), (&b"abc"[..], &b"c"[..], &b""[..]));
+    }
 
     #[test]
     fn it_tells_whether_anybody_watches() {

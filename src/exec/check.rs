@@ -1,15 +1,20 @@
 //! Checks whether a command may run now, in Redis' order, and refuses one that may not.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Plan;
+use super::data::find_keys;
 use super::group::{Group, settle_reply_mode};
 use super::handler::error_reply;
+use crate::access::log::Context;
+use crate::access::{Denied, User};
 use crate::base::{clock, logging, slot};
+use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ClientClass};
-use crate::core::error::SCRIPT_RUNS;
 use crate::core::pause::Paused;
+use crate::core::permission;
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Flags, Handler, Hook, Step, flags};
 use crate::keyspace::Busy;
@@ -40,8 +45,9 @@ impl<'g> Group<'g> {
                  then restart the server.",
             ));
         }
-        if client.user.is_none() && self.hooks.has(Hook::Access) && !entry.command.flags.has(flags::NO_AUTH) {
-            return Err(CommandError::NoAuth);
+        let may_everything = !self.hooks.has(Hook::Access) || client.is_unlimited();
+        if !may_everything {
+            self.check_login(entry, client)?;
         }
         let flags = if client.transaction.is_none() {
             entry.command.flags
@@ -50,11 +56,11 @@ impl<'g> Group<'g> {
         } else {
             Self::flags_to_check(entry, client)
         };
+        if !may_everything {
+            self.check_access(entry, args, client)?;
+        }
         if self.hooks.has(Hook::Cluster) {
             self.check_slots(entry, args, client)?;
-        }
-        if self.hooks.has(Hook::Busy) && !flags.has(flags::ALLOW_BUSY) {
-            self.check_busy(entry)?;
         }
         let publishes = flags.has(flags::PUBLISHES) || !self.events.is_empty() && flags.has(flags::WRITE);
         if publishes && self.server.mailboxes.is_congested() {
@@ -62,7 +68,7 @@ impl<'g> Group<'g> {
         }
         self.check_memory(flags, &entry.command.handler, args, client)?;
         if flags.has(flags::WRITE.or(flags::REPORTS_DISK_ERRORS)) {
-            self.server.check_disk()?;
+            self.server.check_disk(flags)?;
             if self.lacks_replicas && flags.has(flags::WRITE) {
                 return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));
             }
@@ -76,7 +82,69 @@ impl<'g> Group<'g> {
         if self.hooks.has(Hook::Pause) {
             self.check_pause(entry, flags, client)?;
         }
+        if self.hooks.has(Hook::Damage) {
+            self.check_damage(entry, args)?;
+        }
         Ok(entry)
+    }
+
+    /// Refuses a command that needs a damaged shard: by one of its keys, or because it needs every key.
+    #[cold]
+    pub(super) fn check_damage(&self, entry: &CommandEntry, args: Args<'_>) -> Result<(), CommandError> {
+        let keyspace = &self.server.keyspace;
+        let mut keys = HashedKeys::default();
+        find_keys(keyspace, entry, args, &mut keys);
+        let needs_all =
+            flags::GATE.or(flags::FROZEN).or(flags::WALKS).or(flags::COUNTS_KEYS).or(flags::NO_ASYNC_LOADING);
+        let what = match keys.any || entry.command.flags.has(needs_all) {
+            true => keyspace.first_damage().map(|(_, what)| what),
+            false => keys.named.iter().find_map(|key| keyspace.damage_of(key.shard())),
+        };
+        what.map_or(Ok(()), |what| Err(damaged(&what)))
+    }
+
+    /// Refuses a connection that has not logged in, and must.
+    #[cold]
+    fn check_login(&self, entry: &CommandEntry, client: &Client) -> Result<(), CommandError> {
+        let may_log_in = entry.command.flags.has(flags::NO_AUTH);
+        if client.user.is_none() && !may_log_in && !self.server.users.default_user().is_open() {
+            return Err(CommandError::NoAuth);
+        }
+        Ok(())
+    }
+
+    /// Refuses what the user of the connection may not do.
+    #[cold]
+    fn check_access(&self, entry: &CommandEntry, args: Args<'_>, client: &Client) -> Result<(), CommandError> {
+        let context = if client.transaction.is_some() { Context::Multi } else { Context::Toplevel };
+        let checked = self.server.check_access(entry, args, client, context);
+        checked.map_err(|(user, denied)| permission::refused(&user, entry, denied))
+    }
+
+    /// Whether a command of a running transaction is still allowed.
+    #[inline]
+    pub(super) fn check_again(
+        &self,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        client: &Client,
+    ) -> Result<(), CommandError> {
+        if self.hooks.has(Hook::Damage) {
+            self.check_damage(entry, args)?;
+        }
+        if !self.hooks.has(Hook::Access) || client.is_unlimited() {
+            return Ok(());
+        }
+        self.server.check_access(entry, args, client, Context::Multi).map_err(|(_, denied)| no_longer_allowed(denied))
+    }
+
+    /// The user of a connection, unless it may do everything.
+    #[inline]
+    pub(super) fn limited_user(&self, client: &Client) -> Option<Arc<User>> {
+        if !self.hooks.has(Hook::Access) || client.is_unlimited() {
+            return None;
+        }
+        Some(client.acting_user(self.server).into_owned()).filter(|user| !user.is_unlimited())
     }
 
     /// Refuses a call whose keys are in several slots, and an EXEC whose commands together use several.
@@ -85,6 +153,7 @@ impl<'g> Group<'g> {
         let mut slot = None;
         match (&entry.command.handler, &client.transaction) {
             (Handler::Transaction(Step::Exec), Some(transaction)) => {
+                same_slot(entry, args, &mut slot)?;
                 transaction.queue.iter().map(|queued| queued.args()).try_for_each(|args| {
                     // A command that cannot be resolved is reported in its turn.
                     let queued = self.server.table.resolve(args).ok();
@@ -96,18 +165,36 @@ impl<'g> Group<'g> {
         }
     }
 
-    /// Refuses a command that needs keys, while a script runs for too long: the script has them all.
+    /// Refuses a command if what it has found busy is damaged, or held by a script that has been running for too long.
+    /// Otherwise the command is to be parked.
     #[cold]
-    fn check_busy(&self, entry: &CommandEntry) -> Result<(), CommandError> {
-        let needs_keys = match entry.command.handler {
-            Handler::Data(_) => {
-                let whole = flags::GATE.or(flags::WALKS).or(flags::FROZEN);
-                !entry.command.keys.0.is_empty() || entry.command.flags.has(whole)
-            }
-            Handler::Script(_) | Handler::Transaction(Step::Exec | Step::Watch) => true,
-            _ => false,
-        };
-        if needs_keys { Err(SCRIPT_RUNS) } else { Ok(()) }
+    pub(super) fn refuse_held(
+        &mut self,
+        busy: Busy,
+        args: Args<'_>,
+        client: &mut Client,
+        out: &mut Output,
+    ) -> Option<Busy> {
+        if let Busy::Shard(shard) = busy
+            && let Some(what) = self.server.keyspace.damage_of(shard)
+        {
+            self.refuse(&damaged(&what), args, client, out);
+            return None;
+        }
+        let running = &self.server.running_scripts;
+        let is_held = self.server.hooks.load().has(Hook::Busy)
+            && match busy {
+                // It wanted to be alone, and the script is there.
+                Busy::Workers => true,
+                Busy::Gate => running.holds_everything(),
+                Busy::Shard(shard) => running.is_held(shard),
+                Busy::Mail | Busy::Memory | Busy::Pause => false,
+            };
+        if !is_held {
+            return Some(busy);
+        }
+        self.refuse(&running.busy_error(), args, client, out);
+        None
     }
 
     /// Whether a pause holds the command back. Replicas are never paused.
@@ -142,6 +229,9 @@ impl<'g> Group<'g> {
         };
         if let Some(entry) = entry {
             self.stats.commands[entry.index].rejected.add_alone(1);
+            if self.hooks.has(Hook::Audit) {
+                self.server.audit.note_refused(entry, args, &client.record, error);
+            }
         }
         let is_exec = self.abort_transaction(self.server.table.get(args.at(0)), client);
         if is_exec && *error != CommandError::CrossSlot {
@@ -161,6 +251,27 @@ impl<'g> Group<'g> {
         error_reply(self.server, error, out);
         settle_reply_mode(client, mark, out);
     }
+}
+
+/// The refusal of a command by EXEC, that was allowed when it was queued.
+#[cold]
+fn no_longer_allowed(denied: Denied) -> CommandError {
+    let reason = match denied {
+        Denied::Command(_) => "no permission to execute the command or subcommand",
+        Denied::Key(_) => "no permission to touch the specified keys",
+        Denied::Channel(_) => "no permission to access one of the channels used as arguments",
+        Denied::Database(_) => "no permission to access the database",
+    };
+    CommandError::Message(format!(
+        "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is \
+         no longer allowed for the following reason: {reason}"
+    ))
+}
+
+/// The refusal of a command that needs a damaged shard.
+#[cold]
+fn damaged(what: &str) -> CommandError {
+    CommandError::Message(format!("LOADERR {what}"))
 }
 
 /// The refusal of a command to a subscriber in RESP2.

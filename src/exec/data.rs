@@ -18,7 +18,6 @@ use crate::core::server::UNCOUNTED_BYTES;
 use crate::core::table::CommandEntry;
 use crate::core::unit::Barrier;
 use crate::core::{Call, Command, CommandError, Hook, Outcome, Server, Unit, Wants, flags};
-use crate::events::channels::Kind;
 use crate::keyspace::{Busy, Held, Keyspace};
 use crate::persist::Appender;
 use crate::resp::{Args, Output, Reply};
@@ -40,6 +39,7 @@ impl Group<'_> {
     ) -> Outcome {
         let (server, worker) = (self.server, self.worker);
         let command = entry.command;
+        let user = self.limited_user(client);
         let was_alone = self.closed.is_some();
         if keys.any || command.flags.has(flags::FROZEN) {
             self.close().map_err(CommandError::Busy)?;
@@ -72,7 +72,8 @@ impl Group<'_> {
         }
         let db = Db::new(held, self.unit, self.scratch, client.db, &self.facts);
         let db = db.for_command(command.flags.has(flags::NO_TOUCH), command.flags.has(flags::WRITE));
-        let mut call = Call { args, db, entry, frozen, keys, may_block: !client.in_exec, block: None };
+        let fieldsets = client.fieldsets.clone();
+        let mut call = Call { args, db, entry, frozen, keys, user, may_block: !client.in_exec, block: None, fieldsets };
         let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
             let block = append(server, worker, call.db.unit(), client.record.id);
@@ -89,7 +90,7 @@ impl Group<'_> {
             remember(server, call.keys(), client);
         }
         if self.hooks.has(Hook::Monitor) && !matches!(outcome, Err(CommandError::NeedsRoom(_))) {
-            monitor::note(&mut self.lines, command, args, client, &outcome);
+            monitor::note(server, &mut self.lines, command, args, client, &outcome);
             if !client.in_exec {
                 monitor::show(server, &mut self.lines, server.store.journal().position());
             }
@@ -217,7 +218,8 @@ fn run_bounded(
 /// Finds and hashes the keys of a call.
 #[inline(always)]
 pub(super) fn find_keys(keyspace: &Keyspace, entry: &CommandEntry, args: Args<'_>, keys: &mut HashedKeys) {
-    keys.any = entry.command.flags.has(flags::GATE);
+    let command = entry.command;
+    keys.any = command.flags.has(flags::GATE) || keyspace.is_loading() && command.flags.has(flags::COUNTS_KEYS);
     match entry.only_key {
         Some(place) => {
             if let Some(key) = args.get(place) {
@@ -260,6 +262,7 @@ pub(super) fn append(server: &Server, worker: usize, unit: &mut Unit, by: u64) -
         let mut appender = journal.appender(worker);
         if !barriers.is_empty() {
             append_barriers(&mut appender, records, barriers);
+            server.keyspace.graveyard().note_block(journal.position());
         }
         appender.encoded(records);
         if records.capacity() > RECORDS_KEPT_BYTES {
@@ -296,8 +299,8 @@ pub(super) fn tell(server: &Server, unit: &mut Unit) {
     if std::mem::take(&mut unit.posted) {
         server.key_events.tell(|told| {
             for event in &told.events {
-                event.messages(|channel, message| {
-                    server.publish_on(Kind::Channel, channel, message, || told.needs.clone());
+                event.messages(|kind, channel, message| {
+                    server.publish_on(kind, channel, message, || told.needs.clone());
                 });
             }
         });

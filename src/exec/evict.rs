@@ -10,6 +10,7 @@
 //! - Each removal reaches the log under the lock of its shard.
 //! - The room of a removed record goes back to the allocator at once, so that the caller can measure what is freed.
 //! - A large collection is freed by another thread, anything else here.
+//! - A key that is protected from eviction (BLESS) is passed over, and one that has become so stays.
 
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ pub struct Evicted {
     pub keys: usize,
     /// Whether the policy finds no more.
     pub is_exhausted: bool,
+    /// Whether it would find more if keys were not protected from eviction.
+    pub is_guarded: bool,
 }
 
 impl Default for Evictor {
@@ -106,7 +109,7 @@ impl Evictor {
             if round.is_multiple_of(ROUNDS_PER_READING) && bounds.until.is_some_and(|until| Instant::now() >= until) {
                 break;
             }
-            let all_were_free = self.sample(db, choice, bounds.shards);
+            let all_were_free = self.sample(db, choice, bounds.shards, &mut evicted.is_guarded);
             let Some(best) = self.pool.pop() else {
                 evicted.is_exhausted = all_were_free;
                 break;
@@ -116,8 +119,9 @@ impl Evictor {
         evicted
     }
 
-    /// Adds the keys of one round to the pool. Returns whether no shard was busy.
-    fn sample(&mut self, db: &EvictDb<'_>, choice: Choice, shards: usize) -> bool {
+    /// Adds the keys of one round to the pool. Returns whether no shard was busy, and notes whether keys are passed
+    /// over because they are protected.
+    fn sample(&mut self, db: &EvictDb<'_>, choice: Choice, shards: usize, is_guarded: &mut bool) -> bool {
         let is_random = matches!(choice.policy, EvictionPolicy::AllkeysRandom | EvictionPolicy::VolatileRandom);
         let wanted = if is_random { 1 } else { choice.samples };
         if is_random || self.policy != choice.policy {
@@ -135,7 +139,10 @@ impl Evictor {
                 continue;
             };
             for (index, directory) in shard.databases() {
-                let Some(entry) = draw(directory, choice.policy, self.random.next_u64()) else { continue };
+                let Some(entry) = draw(directory, choice.policy, self.random.next_u64()) else {
+                    *is_guarded |= directory.guards(choice.policy.is_volatile());
+                    continue;
+                };
                 drawn += 1;
                 let score = score(entry, choice.policy, &db.facts).unwrap_or_else(|| self.random.next_u64());
                 offer(&mut self.pool, score, index, entry.key());
@@ -170,11 +177,7 @@ impl std::fmt::Debug for EvictDb<'_> {
 
 /// A random key that the policy may remove.
 fn draw(directory: &Directory, policy: EvictionPolicy, random: u64) -> Option<EntryRef<'_>> {
-    use EvictionPolicy::{AllkeysLfu, AllkeysLrm, AllkeysLru, AllkeysRandom};
-    match policy {
-        AllkeysLru | AllkeysLrm | AllkeysLfu | AllkeysRandom => directory.random(random),
-        _ => directory.random_volatile(random),
-    }
+    directory.random_evictable(random, policy.is_volatile())
 }
 
 /// How good a victim a key is; higher is better. `None` where the policy is random.
@@ -210,7 +213,8 @@ fn remove(world: &mut EvictDb<'_>, victim: &Candidate, publish: &mut dyn FnMut(&
     world.unit.begin(world.unit.wants(), false);
     let mut db = Db::new(held, world.unit, world.scratch, victim.db, &world.facts);
     let before = db.changes();
-    let removed = db.remove(key);
+    // It may have been protected since it became a candidate.
+    let removed = !db.is_blessed(key) && db.remove(key);
     if removed {
         // No client made this change, so it is not counted.
         db.count_as(before, 0);
@@ -322,11 +326,11 @@ mod tests {
         let mut t = Runner::new();
         (0..100).for_each(|number| drop(t.run(&format!("SET k:{number} {}", "v".repeat(1000)))));
         let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), 10);
-        assert_eq!(evicted, Evicted { keys: 10, is_exhausted: false });
+        assert_eq!(evicted, Evicted { keys: 10, is_exhausted: false, is_guarded: false });
         let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), usize::MAX);
-        assert_eq!(evicted, Evicted { keys: 90, is_exhausted: true });
+        assert_eq!(evicted, Evicted { keys: 90, is_exhausted: true, is_guarded: false });
         let evicted = t.evict(choice(EvictionPolicy::AllkeysRandom), 1);
-        assert_eq!(evicted, Evicted { keys: 0, is_exhausted: true });
+        assert_eq!(evicted, Evicted { keys: 0, is_exhausted: true, is_guarded: false });
     }
 
     #[test]
@@ -335,7 +339,7 @@ mod tests {
         (0..100).for_each(|number| drop(t.run(&format!("SET k:{number} v"))));
         let bounds = Bounds { until: Some(Instant::now()), shards: SHARDS };
         let evicted = t.evict_within(choice(EvictionPolicy::AllkeysRandom), bounds, usize::MAX);
-        assert_eq!(evicted, Evicted { keys: ROUNDS_PER_READING - 1, is_exhausted: false });
+        assert_eq!(evicted, Evicted { keys: ROUNDS_PER_READING - 1, is_exhausted: false, is_guarded: false });
     }
 
     #[test]
@@ -350,7 +354,7 @@ mod tests {
         let before = inside(&t);
         assert!(before > 0);
         let evicted = t.evict_within(choice(EvictionPolicy::AllkeysLru), some, usize::MAX);
-        assert_eq!(evicted, Evicted { keys: before, is_exhausted: true });
+        assert_eq!(evicted, Evicted { keys: before, is_exhausted: true, is_guarded: false });
         assert_eq!((inside(&t), dump(t.keyspace()).len()), (0, 2000 - before));
     }
 

@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::clock;
-use crate::base::config::Settings;
+use crate::base::config::{CompatibilityMode, Settings};
 use crate::base::hash::HashSeed;
 use crate::core::client::Client;
 use crate::core::db::Facts;
 use crate::core::hooks::{Hook, HookSet};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::value::Limits;
+use crate::value::stream::Window;
 
 /// What a command may add beyond its arguments without asking for room, where there is a limit.
 const GROWTH_FREE_BYTES: u64 = 64 * 1024;
@@ -42,20 +43,25 @@ pub(super) fn facts_of(settings: &Settings, limits: Limits, now: i64) -> Facts {
         string_max_bytes: settings.proto_max_bulk_len,
         hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
         limits,
+        stream_window: Window { seconds: settings.stream_idmp_duration_s, ids_max: settings.stream_idmp_maxsize },
         cluster: settings.cluster_enabled,
         growth_max: if settings.maxmemory == 0 { u64::MAX } else { GROWTH_FREE_BYTES },
         replaying: false,
         no_touch: false,
         hides_expired: false,
         only_listens: false,
+        flush_undo_ms: settings.flush_undo_seconds * 1000,
+        as_valkey: settings.compatibility_mode == CompatibilityMode::Valkey,
+        rdb_versions: settings.rdb_version_check,
     }
 }
 
 pub(super) fn facts_now(settings: &Settings, limits: Limits, client: &Client, hooks: HookSet) -> Facts {
-    let no_touch = client.record.no_touch.load(Relaxed);
+    let observes = client.record.observes;
+    let no_touch = observes || client.record.no_touch.load(Relaxed);
     // For an import source nothing expires. For others, what expires stays and is hidden.
     let replaying = settings.import_mode && client.record.import_source.load(Relaxed);
-    let hides_expired = settings.import_mode || hooks.has(Hook::Pause);
+    let hides_expired = observes || settings.import_mode || hooks.has(Hook::Pause);
     Facts {
         no_touch,
         replaying,

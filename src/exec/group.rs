@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::Executor;
 use super::ahead::plan;
 use super::changes::{tell_reader, tell_readers};
 use super::data::events_of;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
+use super::fiber::Fibers;
 use super::handler::{fail, internal_error};
 use super::monitor;
 use super::noting::{Bars, Shared};
 use super::reads::alike;
 use super::serving::ReadyKey;
-use crate::base::config::NotifyFlags;
+use super::{Executor, Plan};
+use crate::base::config::{NotifyFlags, ScriptRollback, Settings};
+use crate::core::audit::{Begun, Current as AuditLog, Ended};
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::db::Facts;
@@ -26,8 +28,9 @@ use crate::core::hooks::{Hook, HookSet};
 use crate::core::stats::WorkerStats;
 use crate::core::table::{CommandEntry, LastNamed};
 use crate::core::{Command, CommandError, Handler, Outcome, Scratch, Server, SessionCall, Unit, flags};
+use crate::events::monitors::Lines;
 use crate::keyspace::gate::Inside;
-use crate::keyspace::{Busy, Closed, Closing, Held};
+use crate::keyspace::{Busy, Closed, Closing, Held, Staying};
 use crate::resp::reply::Mark;
 use crate::resp::{Args, Output, Reply};
 
@@ -47,7 +50,7 @@ pub(super) struct Group<'a> {
     /// Keys that scripts of the running transaction have left for their waiters.
     pub(super) script_ready: Vec<ReadyKey>,
     /// What monitors are to be shown of the running transaction.
-    pub(super) lines: Vec<u8>,
+    pub(super) lines: Lines,
     /// Whether EXEC is among them.
     pub(super) has_shown_exec: bool,
     /// From where on a command is noted.
@@ -63,12 +66,47 @@ pub(super) struct Group<'a> {
     pub(super) inside: Option<Inside<'a>>,
     /// or its right to be alone.
     pub(super) closed: Option<Closed<'a>>,
-    /// The shards of a transaction that does not run alone, for its next command.
+    /// The right of a script to be inside that its worker has left in the middle.
+    pub(super) staying: Option<Staying<'a>>,
+    /// The shards of a transaction or a script that does not run alone, for its next command.
     pub(super) held: Option<Held<'a>>,
     /// How long to wait for a busy lock;
     pub(super) patience: Duration,
     /// and how often this worker has tried to close the gate.
     pub(super) closing: &'a mut Closing,
+    /// What scripts run in,
+    pub(super) fibers: &'a mut Fibers,
+    /// and what the settings say of them.
+    pub(super) script_rules: ScriptRules,
+    /// Whether a command of the running transaction has failed, with its error,
+    pub(super) failed: Option<CommandError>,
+    /// and whether the transaction is then taken back: `exec-rollback`.
+    pub(super) exec_rollback: bool,
+    /// In how many groups the keys of one are counted;
+    pub(super) until_sample: &'a mut u32,
+    /// whether this is such a one,
+    pub(super) is_sampled: bool,
+    /// and the hits and misses of its commands that are counted.
+    pub(super) reads_seen: (u64, u64),
+}
+
+/// What the settings say of scripts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ScriptRules {
+    pub(super) rollback: ScriptRollback,
+    pub(super) busy_after_ms: i64,
+    /// The memory that a machine may take, in bytes; 0 for a part of `maxmemory`.
+    pub(super) memory_max: usize,
+}
+
+impl ScriptRules {
+    fn of(settings: &Settings) -> Self {
+        ScriptRules {
+            rollback: settings.script_rollback,
+            busy_after_ms: settings.busy_reply_threshold_ms,
+            memory_max: settings.maxmemory_scripts,
+        }
+    }
 }
 
 /// The outcome of [`Executor::run`].
@@ -90,12 +128,13 @@ impl Executor {
         let facts = facts_now(&self.settings, limits, client, self.server.hooks.load());
         let (mut group, all_keys, last_named) = self.group(facts, patience);
         let (server, stats) = (group.server, group.stats);
+        group.choose_sample(client);
+        let may_go_on = client.renew_user(server);
         client.hear(server, out);
-        let mut shared = Shared::new();
-        let plans = plan(server, client.db, calls, all_keys, last_named);
-        let keys = &*all_keys;
-        let (mut executed, mut parked) = (0, None);
-        while executed < calls.len() {
+        let (mut shared, plans) = (Shared::new(), plan(server, client.db, calls, all_keys, last_named));
+        client.served.note_begun(shared.started);
+        let (mut executed, mut parked, keys) = (0, None, &*all_keys);
+        while may_go_on && executed < calls.len() {
             let (at, args) = (executed, calls[executed]);
             executed += 1;
             let entry = match group.check(plans[at], args, client) {
@@ -118,17 +157,19 @@ impl Executor {
                 continue;
             }
             if entry.is_plain_read && group.may_read_plainly(client) {
-                let end = at + alike(&plans[at..], entry);
+                let end = at + group.read_together(&plans[at..], entry, client);
                 let (times, busy) = group.reads(entry, &calls[at..end], &keys[at..end], client, out);
                 executed = at + times;
                 if times > 0 {
                     shared.add(entry, times as u64);
                     stats.commands[entry.index].calls.add_alone(times as u64);
                 }
-                if busy.is_some() {
-                    parked = busy;
+                let Some(busy) = busy else { continue };
+                parked = group.refuse_held(busy, calls[executed], client, out);
+                if parked.is_some() {
                     break;
                 }
+                executed += 1;
                 continue;
             }
             if changes_facts(entry.command) {
@@ -140,20 +181,15 @@ impl Executor {
             let replied = out.len();
             let ran = group.take_place(entry, keys).and_then(|()| group.one(entry, args, keys, client, out));
             if let Err(busy) = ran {
-                (executed, parked) = (at, Some(busy));
-                break;
-            }
-            match before {
-                None => shared.add(entry, 1),
-                Some(before) => {
-                    let took = before.elapsed().as_nanos() as u64;
-                    shared.others_ns += took;
-                    group.count_time(entry, 1, took);
-                    group.note_time(entry, args, took, client);
-                    group.note_keys(args, keys, (took, out.len().saturating_sub(replied)), client);
+                parked = group.refuse_held(busy, args, client, out);
+                if parked.is_some() {
+                    executed = at;
+                    break;
                 }
+                continue;
             }
-            group.note_size(entry, args, out.len().saturating_sub(replied), client);
+            let size = out.len().saturating_sub(replied);
+            group.note_ran((entry, args, keys), (before, size), &mut shared, client);
             stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
             client.hear(server, out);
@@ -168,6 +204,7 @@ impl Executor {
         }
         group.leave(parked, client);
         group.count_shared_time(&mut shared, (&plans, &calls[..executed]), client);
+        group.note_executed(&shared, client);
         group.account(executed as u64, client);
         all_keys.iter_mut().take(calls.len()).for_each(HashedKeys::forget_many);
         Ran { executed, parked }
@@ -175,7 +212,21 @@ impl Executor {
 
     /// A group of commands to execute with these facts, room for their keys, and the previously called command.
     pub(super) fn group(&mut self, facts: Facts, patience: Duration) -> (Group<'_>, &mut [HashedKeys], &mut LastNamed) {
-        let Executor { server, worker, unit, scratch, evictor, keys, last_named, settings, bars, closing, .. } = self;
+        let Executor {
+            server,
+            worker,
+            unit,
+            scratch,
+            evictor,
+            keys,
+            last_named,
+            settings,
+            bars,
+            closing,
+            fibers,
+            until_sample,
+            ..
+        } = self;
         let group = Group {
             server,
             worker: *worker,
@@ -187,7 +238,7 @@ impl Executor {
             maxmemory: settings.maxmemory,
             room: 0,
             hooks: server.hooks.load(),
-            lines: Vec::new(),
+            lines: Lines::default(),
             has_shown_exec: false,
             bars: *bars,
             events: events_of(settings),
@@ -196,10 +247,18 @@ impl Executor {
             queue_bytes_max: settings.client_query_buffer_limit,
             inside: None,
             closed: None,
+            staying: None,
             held: None,
             script_ready: Vec::new(),
             patience,
             closing,
+            fibers,
+            script_rules: ScriptRules::of(settings),
+            failed: None,
+            exec_rollback: settings.exec_rollback,
+            until_sample,
+            is_sampled: false,
+            reads_seen: (0, 0),
         };
         (group, keys, last_named)
     }
@@ -220,6 +279,7 @@ impl Group<'_> {
         out: &mut Output,
     ) -> Result<(), Busy> {
         let mark = out.mark();
+        let audit = self.hooks.has(Hook::Audit).then(|| self.server.audit.current());
         let outcome = match entry.command.handler {
             Handler::Data(handler) => match self.data(handler, entry, args, keys, client, out) {
                 Err(CommandError::NeedsRoom(bytes)) => {
@@ -229,6 +289,7 @@ impl Group<'_> {
                 outcome => outcome,
             },
             Handler::Session(handler) | Handler::ContainerOr(_, handler) => {
+                client.said_secret |= entry.command.secrets.is_some();
                 let (server, now) = (self.server, self.facts.now);
                 let reply = Reply::new(out, client.resp);
                 let mut call = SessionCall { args, entry, server, client, now };
@@ -245,15 +306,27 @@ impl Group<'_> {
                 outcome
             }
             Handler::Script(form) => self.script(form, entry, args, client, out),
+            Handler::Libraries(change) => {
+                let outcome = self.change_libraries(change, entry, args, client, out);
+                self.show(entry, args, client, &outcome);
+                outcome
+            }
             Handler::Container(_) => Err(CommandError::Arity(entry.full_name.clone())),
             Handler::Words(_) => Err(CommandError::subcommand_syntax(args.at(1), entry.command.name)),
         };
+        if let Some(log) = audit {
+            self.audit(log, entry, args, client, &outcome);
+        }
         if let Err(error) = outcome {
             if let CommandError::Busy(busy) = error {
                 out.truncate(mark);
                 return Err(busy);
             }
             fail(self.server, &self.stats.commands[entry.index], &error, mark, out);
+            // A script may have caught its error.
+            if client.in_exec && !client.in_script && self.exec_rollback {
+                self.failed.get_or_insert(error);
+            }
         }
         let is_pushed = entry.command.flags.has(flags::PUSHES);
         settle_reply_mode(client, if is_pushed { out.mark() } else { mark }, out);
@@ -280,21 +353,47 @@ impl Group<'_> {
         }
     }
 
+    /// How many of the first calls, which are plain reads, run together. Each call of a limited user is checked by
+    /// itself.
+    #[inline]
+    fn read_together(&self, plans: &[Plan<'_>], entry: &CommandEntry, client: &Client) -> usize {
+        let is_checked = self.hooks.has(Hook::Access) && !client.is_unlimited();
+        if is_checked { 1 } else { alike(plans, entry) }
+    }
+
     /// Whether plain reads take their short path.
     #[inline]
     fn may_read_plainly(&self, client: &Client) -> bool {
-        client.reply_mode == ReplyMode::On && !self.hooks.sees_each_command() && !client.has_said_caching()
+        client.reply_mode == ReplyMode::On
+            && !self.is_sampled
+            && !self.hooks.sees_each_command()
+            && !client.has_said_caching()
     }
 
     /// Shows monitors a command that is no data command.
     #[inline]
     fn show(&mut self, entry: &CommandEntry, args: Args<'_>, client: &Client, outcome: &Outcome) {
         if self.hooks.has(Hook::Monitor) && !std::mem::take(&mut self.has_shown_exec) {
-            monitor::note(&mut self.lines, entry.command, args, client, outcome);
+            monitor::note(self.server, &mut self.lines, entry.command, args, client, outcome);
             if !client.in_exec {
                 monitor::show(self.server, &mut self.lines, self.server.store.journal().position());
             }
         }
+    }
+
+    /// Tells the audit log of a command that has run.
+    #[cold]
+    fn audit(&self, log: Arc<AuditLog>, entry: &CommandEntry, args: Args<'_>, client: &mut Client, outcome: &Outcome) {
+        let ended = match outcome {
+            // It will run again.
+            Err(CommandError::Busy(_)) => return,
+            Err(error) => Ended::Failed(error),
+            Ok(_) if client.wait.is_some() => Ended::Begun,
+            Ok(_) => Ended::Done,
+        };
+        let is_meant = log.note_call(entry, args, &client.record, ended);
+        let command = entry.full_name.as_str().into();
+        client.audited = (is_meant && matches!(ended, Ended::Begun)).then_some(Begun { log, command });
     }
 
     /// Runs one command, and counts the call and its time.
@@ -310,19 +409,35 @@ impl Group<'_> {
         if let Err(busy) = self.one(entry, args, keys, client, out) {
             unreachable!("a transaction has all that its commands need: {busy:?}");
         }
-        let took = before.elapsed().as_nanos() as u64;
-        self.count_time(entry, 1, took);
-        self.note_time(entry, args, took, client);
-        self.note_keys(args, keys, (took, out.len().saturating_sub(replied)), client);
-        self.note_size(entry, args, out.len().saturating_sub(replied), client);
+        let size = out.len().saturating_sub(replied);
+        self.note_timed(entry, args, keys, (before, size), client);
+        self.note_size(entry, args, size, client);
         self.stats.commands[entry.index].calls.add_alone(1);
         if changes_facts(entry.command) {
             self.renew_facts(client);
         }
     }
 
+    /// Counts the time of a command that has begun then and has a reply of this size. Returns the nanoseconds.
+    #[inline]
+    pub(super) fn note_timed(
+        &mut self,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        (before, size): (Instant, usize),
+        client: &Client,
+    ) -> u64 {
+        let took = before.elapsed().as_nanos() as u64;
+        self.count_time(entry, 1, took);
+        self.note_time(entry, args, took, client);
+        self.note_keys(args, keys, (took, size), client);
+        took
+    }
+
     /// Rereads the configuration and the clock.
-    pub(super) fn renew_facts(&mut self, client: &Client) {
+    pub(super) fn renew_facts(&mut self, client: &mut Client) {
+        client.renew_user(self.server);
         let settings = self.server.config.settings();
         let limits = limits_of(&settings, self.server.keyspace.seed());
         (self.maxmemory, self.room) = (settings.maxmemory, 0);
@@ -330,6 +445,7 @@ impl Group<'_> {
         self.facts = facts_now(&settings, limits, client, self.hooks);
         self.bars = Bars::of(&settings);
         self.latency_tracking = settings.latency_tracking;
+        (self.script_rules, self.exec_rollback) = (ScriptRules::of(&settings), settings.exec_rollback);
         self.events = events_of(&settings);
         self.unit.want_events(self.events);
         self.lacks_replicas = settings.min_replicas_to_write > 0;
@@ -357,16 +473,18 @@ impl Group<'_> {
     pub(super) fn enter(&mut self) -> Result<(), Busy> {
         if self.inside.is_none() {
             let inside = self.server.gate.try_enter(self.worker, self.patience).ok_or(Busy::Gate)?;
-            self.inside = Some(inside).filter(|_| !self.pause_has_begun());
+            self.inside = Some(inside).filter(|_| !self.must_be_checked_again());
         }
         if self.inside.is_some() { Ok(()) } else { Err(Busy::Gate) }
     }
 
-    /// Whether a pause has begun since the command was checked. It is then checked again: once CLIENT PAUSE is
-    /// answered, nothing runs that the pause holds back.
+    /// Whether a pause has begun since the command was checked, or a shard was found damaged. It is then checked again:
+    /// once CLIENT PAUSE is answered, nothing runs that the pause holds back; and nothing that is alone waits for a
+    /// damaged shard.
     #[inline]
-    fn pause_has_begun(&self) -> bool {
-        !self.hooks.has(Hook::Pause) && self.server.hooks.load().has(Hook::Pause)
+    fn must_be_checked_again(&self) -> bool {
+        let now = self.server.hooks.load();
+        [Hook::Pause, Hook::Damage].into_iter().any(|hook| !self.hooks.has(hook) && now.has(hook))
     }
 
     /// Closes the gate, unless this group has already closed it.
@@ -377,7 +495,7 @@ impl Group<'_> {
         if self.closed.is_none() {
             self.inside = None;
             let closed = self.server.gate.try_close_for(self.closing, self.patience);
-            self.closed = Some(closed.ok_or(Busy::Workers)?).filter(|_| !self.pause_has_begun());
+            self.closed = Some(closed.ok_or(Busy::Workers)?).filter(|_| !self.must_be_checked_again());
         }
         if self.closed.is_some() { Ok(()) } else { Err(Busy::Gate) }
     }
@@ -400,6 +518,9 @@ impl Group<'_> {
     pub(super) fn account(&mut self, executed: u64, client: &Client) {
         self.stats.counters.commands.add_alone(executed);
         self.stats.counters.groups.add_alone(1);
+        if client.record.observes {
+            (self.scratch.hits, self.scratch.misses) = (0, 0);
+        }
         self.add_up();
         let total = &client.record.total_commands;
         total.store(total.load(Relaxed) + executed, Relaxed);
@@ -413,9 +534,13 @@ impl Group<'_> {
         counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
         counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));
         counters.expired_fields.add_alone(std::mem::take(&mut self.scratch.expired_fields));
+        self.scratch.expiry_lags_ms.drain(..).for_each(|lag| self.stats.expiry_lag_ms.record_alone(lag, 1));
         let dirty = std::mem::take(&mut self.scratch.dirty);
         if dirty > 0 {
             self.server.saving.changes.fetch_add(dirty, Relaxed);
+            if std::mem::take(&mut self.scratch.flushed_all) {
+                self.server.saving.flushed_all.store(true, Relaxed);
+            }
         }
     }
 }

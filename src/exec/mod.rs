@@ -14,7 +14,8 @@
 //! | is there room below `maxmemory`? | `room.rs`; which keys go for it: `evict.rs` |
 //! | lock, run, log, unlock | `data.rs`; the short path of reads in `reads.rs`; how a handler ends in `handler.rs` |
 //! | MULTI and EXEC | `transaction.rs` |
-//! | scripts | `script.rs` |
+//! | scripts | `script.rs`; the server as they see it: `script_host.rs`; time slices: `slices.rs`, `fiber.rs` |
+//! | libraries of functions | `functions.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |
 //! | who has cached what has changed | `changes.rs` |
@@ -42,7 +43,9 @@ use crate::base::config::Settings;
 use crate::base::latency::Event;
 use crate::core::call::HashedKeys;
 use crate::core::db::Facts;
+use crate::core::keystats::next_sample;
 use crate::core::table::{CommandEntry, LastNamed};
+use crate::core::waiting::Waiter;
 use crate::core::{Hook, Scratch, Server, Unit};
 use crate::keyspace::{Busy, Closing, Relocation};
 use crate::resp::request::Progress;
@@ -57,6 +60,9 @@ mod deferred;
 mod event_tests;
 pub mod evict;
 mod facts;
+mod fiber;
+mod forgetting;
+mod functions;
 mod group;
 mod handler;
 mod monitor;
@@ -67,22 +73,26 @@ mod replay;
 mod rollback_tests;
 mod room;
 mod script;
+mod script_host;
 mod serving;
+mod slices;
 pub mod sweep;
 #[cfg(test)]
 pub mod testing;
 mod transaction;
 
-pub use replay::{Replayer, replay, replay_verb, replay_words};
+pub use replay::{Replayer, place, replay, replay_verb, replay_words};
 
 use ahead::prefetch;
 use data::{append, events_of, tell};
 use evict::Evictor;
 use facts::facts_of;
 pub use facts::limits_of;
+use fiber::Fibers;
+pub use fiber::Suspended;
 pub use group::{Ran, settle_reply_mode};
 use noting::Bars;
-pub use script::compile_script;
+pub use script::{compile_script, memory_of_scripts};
 
 /// How many commands of one pipeline are prefetched and executed together.
 pub const GROUP_MAX: usize = 16;
@@ -108,6 +118,10 @@ pub struct Executor {
     settings_generation: u64,
     /// How often this worker has tried in vain to close the gate.
     closing: Closing,
+    /// What scripts run in.
+    fibers: Fibers,
+    /// In how many groups the keys of one are counted.
+    until_sample: u32,
 }
 
 /// The command of one call of a group, resolved before any runs; `None` for a mistake, which is reported in its turn.
@@ -135,6 +149,8 @@ impl Executor {
             bars,
             settings_generation,
             closing: Closing::default(),
+            fibers: Fibers::default(),
+            until_sample: next_sample(),
         }
     }
 
@@ -224,6 +240,23 @@ impl Executor {
         group.add_up();
         group.tell_readers();
         more
+    }
+
+    /// Executes the commands again that wait for a waiter's keys, because its time has come. Returns false, and does
+    /// nothing, if that has to wait: never for long, unless clients are paused.
+    pub fn serve_due(&mut self, waiter: &Waiter) -> bool {
+        self.refresh_settings();
+        if self.server.hooks.load().has(Hook::Pause) || self.server.keyspace.is_loading() {
+            return false;
+        }
+        let limits = limits_of(&self.settings, self.server.keyspace.seed());
+        let facts = facts_of(&self.settings, limits, clock::now_ms());
+        let (mut group, ..) = self.group(facts, Duration::ZERO);
+        let is_served = group.serve_due(waiter);
+        group.retire();
+        group.add_up();
+        group.tell_readers();
+        is_served
     }
 
     /// Serves those who wait for keys that have vanished, if the gate could not be closed for it at the time.

@@ -10,6 +10,7 @@
 //! Invariants:
 //! - A line is shown while the shards of the command's keys are held, so that monitors see the commands on one key in
 //!   the order of their effects: see [`crate::events::monitors`]. Of a transaction, that is so for all lines together.
+//! - A monitor whose user may not read all is shown the commands alone of whose keys, channels and databases it may.
 //! - A line leaves when the changes that it tells of are as safe as the policy demands.
 
 use std::io::Write;
@@ -17,23 +18,37 @@ use std::io::Write;
 use crate::base::clock;
 use crate::core::client::Client;
 use crate::core::{Command, CommandError, Outcome, Server, flags};
+use crate::events::monitors::Lines;
 use crate::resp::Args;
 
 /// Adds the line of a command that has run, if monitors may see it.
 #[cold]
-pub(super) fn note(lines: &mut Vec<u8>, command: &Command, args: Args<'_>, client: &Client, outcome: &Outcome) {
+pub(super) fn note(
+    server: &Server,
+    lines: &mut Lines,
+    command: &Command,
+    args: Args<'_>,
+    client: &Client,
+    outcome: &Outcome,
+) {
     // One that found a lock busy will run again.
     let ran = !matches!(outcome, Err(CommandError::Busy(_)));
     if !ran || command.flags.has(flags::ADMIN.or(flags::SKIP_MONITOR)) {
         return;
     }
-    write_line(lines, command.secrets, args, client);
+    let begin = lines.len();
+    write_line(lines.text_mut(), command.secrets, args, client);
+    server.choose_monitors(lines, begin, command, args, client.db);
 }
 
 /// Adds EXEC behind the commands of its transaction, or the call of a script before its commands.
 #[cold]
-pub(super) fn note_exec(lines: &mut Vec<u8>, args: Args<'_>, client: &Client) {
-    write_line(lines, None, args, client);
+pub(super) fn note_exec(server: &Server, lines: &mut Lines, args: Args<'_>, client: &Client) {
+    let begin = lines.len();
+    write_line(lines.text_mut(), None, args, client);
+    if let Ok(entry) = server.table.resolve(args) {
+        server.choose_monitors(lines, begin, entry.command, args, client.db);
+    }
 }
 
 fn write_line(lines: &mut Vec<u8>, secrets: Option<fn(Args<'_>, usize) -> bool>, args: Args<'_>, client: &Client) {
@@ -59,9 +74,9 @@ fn write_line(lines: &mut Vec<u8>, secrets: Option<fn(Args<'_>, usize) -> bool>,
 
 /// Shows the lines that were added. The shards of the commands' keys are still held.
 #[cold]
-pub(super) fn show(server: &Server, lines: &mut Vec<u8>, block: u64) {
+pub(super) fn show(server: &Server, lines: &mut Lines, block: u64) {
     if !lines.is_empty() {
-        server.show(std::mem::take(lines).into(), block);
+        server.show(&std::mem::take(lines), block);
     }
 }
 

@@ -13,17 +13,22 @@ use super::{GROUP_MAX, Plan};
 use crate::base::config::Settings;
 use crate::base::latency::Event;
 use crate::base::slot;
-use crate::core::call::HashedKeys;
+use crate::core::call::{HashedKeys, Wait};
 use crate::core::client::{Client, ClientRecord};
 use crate::core::commandlog::{Bounds, Reason};
 use crate::core::hotkeys::Used;
+use crate::core::keystats::{Sampled, next_sample};
 use crate::core::table::CommandEntry;
 use crate::core::{Hook, flags};
-use crate::keyspace::Key;
+use crate::keyspace::{Key, take_waited_ns};
 use crate::resp::Args;
 
 /// A command with more arguments than this is not quick.
 const QUICK_ARGUMENTS_MAX: usize = 64;
+/// Behind a write with at least this many bytes, its keys are measured,
+const LARGE_REQUEST_BYTES: u64 = 4096;
+/// at most this many.
+const MEASURED_KEYS_MAX: usize = 16;
 
 /// From where on a command is noted; `u64::MAX` for never.
 #[derive(Clone, Copy, Debug)]
@@ -67,19 +72,30 @@ impl Bars {
 
 /// The time that the quick commands of a group take together: two readings of the clock serve all of them.
 pub(super) struct Shared<'a> {
-    started: Instant,
+    pub(super) started: Instant,
     /// Each quick command with its number of consecutive calls.
     quick: SmallVec<[(&'a CommandEntry, u64); GROUP_MAX]>,
     /// The time of the others.
     pub(super) others_ns: u64,
     /// The first command of the group whose time is not counted yet.
     uncounted: usize,
+    /// Whether the last quick command waits.
+    last_waits: bool,
+    /// When everything that has run was counted; `None` if something has run since.
+    counted: Option<Instant>,
 }
 
 impl<'a> Shared<'a> {
     /// Begins.
     pub(super) fn new() -> Shared<'a> {
-        Shared { started: Instant::now(), quick: SmallVec::new(), others_ns: 0, uncounted: 0 }
+        Shared {
+            started: Instant::now(),
+            quick: SmallVec::new(),
+            others_ns: 0,
+            uncounted: 0,
+            last_waits: false,
+            counted: None,
+        }
     }
 
     /// Adds calls of a quick command.
@@ -96,7 +112,7 @@ impl Group<'_> {
     /// Whether a quick command is timed individually.
     #[inline]
     pub(super) fn is_timed_alone(&self, args: Args<'_>) -> bool {
-        self.hooks.times_each_command() || args.len() > QUICK_ARGUMENTS_MAX
+        self.hooks.times_each_command() || self.is_sampled || args.len() > QUICK_ARGUMENTS_MAX
     }
 
     /// Notes a command that took long.
@@ -117,13 +133,54 @@ impl Group<'_> {
 
     /// Counts what a command that was timed individually has cost its keys and its slot, if that is wanted.
     #[inline]
-    pub(super) fn note_keys(&self, args: Args<'_>, keys: &HashedKeys, figures: (u64, usize), client: &Client) {
+    pub(super) fn note_keys(&mut self, args: Args<'_>, keys: &HashedKeys, figures: (u64, usize), client: &Client) {
+        if client.record.observes {
+            return;
+        }
         if self.hooks.has(Hook::Hotkeys) {
             self.count_keys(args, keys, figures, client.db);
         }
         if self.hooks.has(Hook::SlotUsage) {
             self.count_slot(args, keys, figures);
         }
+        if self.is_sampled {
+            self.count_sampled(args, keys, figures.0, client.db);
+        }
+    }
+
+    /// Decides whether this is a group whose keys are counted.
+    #[inline]
+    pub(super) fn choose_sample(&mut self, client: &Client) {
+        if self.hooks.has(Hook::KeyStats) && !client.record.observes {
+            match self.until_sample.checked_sub(1) {
+                Some(left) => *self.until_sample = left,
+                None => (self.is_sampled, *self.until_sample) = (true, next_sample()),
+            }
+        }
+    }
+
+    #[cold]
+    fn count_sampled(&mut self, args: Args<'_>, keys: &HashedKeys, took_ns: u64, db: u32) {
+        let now = (self.scratch.hits, self.scratch.misses);
+        let before = std::mem::replace(&mut self.reads_seen, now);
+        let keys: SmallVec<[Key<'_>; 4]> = keys.named.iter().map(|key| key.of(args)).collect();
+        let settings = self.server.config.settings();
+        let sampled = Sampled {
+            keys: &keys,
+            db,
+            took_ns,
+            reads: (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1)),
+            separators: settings.key_prefix_separators.as_bytes(),
+        };
+        self.server.keystats.count(self.worker, &sampled);
+        self.server.keystats.measure(&self.server.keyspace, db, keys.iter().copied(), self.facts.now);
+    }
+
+    /// Looks how large the keys of a command are now that may have made them large.
+    #[cold]
+    fn measure_keys(&self, args: Args<'_>, keys: &HashedKeys, db: u32) {
+        let keys = keys.named.iter().take(MEASURED_KEYS_MAX).map(|key| key.of(args));
+        self.server.keystats.measure(&self.server.keyspace, db, keys, self.facts.now);
     }
 
     /// Counts for the slot of the first key; all keys of a command are in one.
@@ -150,8 +207,9 @@ impl Group<'_> {
         &self,
         shared: &mut Shared<'_>,
         (plans, calls): (&[Plan<'_>], &[Args<'_>]),
-        client: &Client,
+        client: &mut Client,
     ) {
+        shared.counted = None;
         if shared.quick.is_empty() {
             return;
         }
@@ -159,12 +217,20 @@ impl Group<'_> {
         let took_ns = ((now - shared.started).as_nanos() as u64).saturating_sub(shared.others_ns);
         let all: u64 = shared.quick.iter().map(|(_, times)| times).sum();
         let each = took_ns / all.max(1);
+        if self.latency_tracking {
+            let run_ns = took_ns.saturating_sub(take_waited_ns()) / all.max(1);
+            shared.quick.iter().for_each(|(entry, times)| client.served.add(entry.index, *times, run_ns));
+            if shared.last_waits {
+                client.served.take_back();
+            }
+        }
         shared.quick.drain(..).for_each(|(entry, times)| self.count_time(entry, times, each));
         if took_ns >= self.bars.noted_ns {
             let from = shared.uncounted.min(calls.len());
             self.note_shared_time(&plans[from..], &calls[from..], took_ns, client);
         }
         (shared.started, shared.others_ns, shared.uncounted) = (now, 0, calls.len());
+        shared.counted = Some(now);
     }
 
     /// Notes the quick commands of a group that together took long.
@@ -183,7 +249,9 @@ impl Group<'_> {
         let event = if entry.command.flags.has(flags::FAST) { Event::FastCommand } else { Event::Command };
         self.server.latency.note(event, took_ns);
         let is_slow = took_ns >= self.bars.slow_ns;
-        if is_slow && self.log(Reason::Slow, entry, args, took_ns / 1000, &client.record) {
+        let logged = if is_slow { self.log(Reason::Slow, entry, args, took_ns / 1000, &client.record) } else { None };
+        if let Some(id) = logged {
+            client.served.note_slow(id, took_ns);
             let (counters, took_us) = (&self.stats.commands[entry.index], took_ns / 1000);
             counters.slow.add_alone(1);
             counters.slow_us.add_alone(took_us);
@@ -202,15 +270,61 @@ impl Group<'_> {
         }
     }
 
-    /// Adds a command to a log. Returns whether it is one that is logged at all.
-    fn log(&self, reason: Reason, entry: &CommandEntry, args: Args<'_>, figure: u64, client: &ClientRecord) -> bool {
-        let is_logged = !entry.command.flags.has(flags::SKIP_SLOWLOG);
-        if is_logged {
-            let bounds = Bounds::of(&self.server.config.settings(), reason);
-            let figures = (self.facts.now / 1000, figure);
-            self.server.commandlogs.of(reason).add((entry.command, args), client, figures, bounds);
+    /// Adds a command to a log. Returns its number there, if it is one that is logged at all.
+    fn log(
+        &self,
+        reason: Reason,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        figure: u64,
+        client: &ClientRecord,
+    ) -> Option<u64> {
+        if entry.command.flags.has(flags::SKIP_SLOWLOG) {
+            return None;
         }
-        is_logged
+        let bounds = Bounds::of(&self.server.config.settings(), reason);
+        let figures = (self.facts.now / 1000, figure);
+        Some(self.server.commandlogs.of(reason).add((entry.command, args), client, figures, bounds))
+    }
+
+    /// Counts a top-level command that has run: its time, its request and its reply. One that is timed individually
+    /// began at `before`; the others share the time of their group.
+    #[inline]
+    pub(super) fn note_ran<'e>(
+        &mut self,
+        (entry, args, keys): (&'e CommandEntry, Args<'_>, &HashedKeys),
+        (before, size): (Option<Instant>, usize),
+        shared: &mut Shared<'e>,
+        client: &mut Client,
+    ) {
+        match before {
+            None => {
+                shared.add(entry, 1);
+                shared.last_waits = client.wait.is_some();
+            }
+            // One whose script goes on is timed when it has ended.
+            Some(_) if matches!(client.wait, Some(Wait::Script(_))) => {}
+            Some(before) => {
+                let took_ns = self.note_timed(entry, args, keys, (before, size), client);
+                shared.others_ns += took_ns;
+                if self.latency_tracking && client.wait.is_none() {
+                    client.served.add(entry.index, 1, took_ns.saturating_sub(take_waited_ns()));
+                }
+            }
+        }
+        self.note_size(entry, args, size, client);
+        let is_large = !entry.is_quick || args.may_reach(LARGE_REQUEST_BYTES);
+        if is_large && self.hooks.has(Hook::KeyStats) && entry.command.flags.has(flags::DENYOOM) {
+            self.measure_keys(args, keys, client.db);
+        }
+    }
+
+    /// The commands of a group were executed. `shared` is what the last of them have counted.
+    #[inline]
+    pub(super) fn note_executed(&self, shared: &Shared<'_>, client: &mut Client) {
+        if self.latency_tracking && !client.served.is_empty() {
+            client.served.note_executed(shared.counted.unwrap_or_else(Instant::now));
+        }
     }
 
     /// Notes the reply of a command that waited. Its request was noted when it began to wait.

@@ -55,7 +55,9 @@ impl Group<'_> {
         self.unit.begin(wants, false);
         let counters = &self.stats.commands[entry.index];
         let db = Db::new(Held::none(&server.keyspace), self.unit, self.scratch, client.db, &self.facts);
-        let mut call = Call { args: Args::NONE, db, entry, frozen: None, keys: &keys[0], may_block: true, block: None };
+        let (args, user) = (Args::NONE, None);
+        let mut call =
+            Call { args, db, entry, frozen: None, keys: &keys[0], user, may_block: true, block: None, fieldsets: None };
         for (&args, keys) in calls.iter().zip(keys) {
             let (mark, replied) = (out.mark(), out.len());
             (call.args, call.keys) = (args, keys);

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::testing::generator::{Command, Generator};
+use super::testing::random::Random;
 use super::testing::{Dumped, Runner, dump};
 use crate::base::config::NotifyFlags;
 use crate::base::hash::HashSeed;
@@ -11,15 +13,6 @@ use crate::keyspace::{Census, Key, SHARDS};
 use crate::value::Limits;
 use crate::value::entry::Heap;
 use crate::value::kind::Kind;
-use generator::{Command, Generator};
-use random::Random;
-
-#[allow(dead_code)]
-#[path = "../../tests/support/generator.rs"]
-mod generator;
-#[allow(dead_code)]
-#[path = "../../tests/support/random.rs"]
-mod random;
 
 /// Databases that the generator's commands use.
 const DATABASES: [u32; 4] = [0, 1, 2, 15];
@@ -79,7 +72,7 @@ fn narrow() -> Runner {
 fn command(random: &mut Random) -> Command {
     let sets = ["set", "set", "set:2", "a"];
     let (one, other, n) = (random.pick(&sets), random.pick(&sets), random.below(9));
-    let line = match random.below(40) {
+    let line = match random.below(43) {
         0..3 => format!("SADD {one} {n} m:{n} a:longer:member:{n}"),
         3 => format!("SREM {one} {n} m:{n}"),
         4 => format!("SPOP {one}"),
@@ -97,7 +90,14 @@ fn command(random: &mut Random) -> Command {
         16 => format!("SWAPDB {} {}", n % 3, (n + 1) % 3),
         17 if n < 2 => "FLUSHDB".to_owned(),
         18 if n < 2 => "FLUSHALL".to_owned(),
+        18 if n < 4 => "UNFLUSH MERGE".to_owned(),
+        18 if n < 6 => "UNFLUSH REPLACE".to_owned(),
         19 => format!("RESTORE restored:{n} 0 nonsense REPLACE IDLETIME 100"),
+        20..23 => format!("BLESS SET {} NO-EVICT", random.pick(&["a", "b", "list", "hash", "zset", one])),
+        23 => format!("BLESS CLEAR {} NO-EVICT", random.pick(&["a", "b", "list", "hash", "zset", one])),
+        24 => format!("XADD produced IDMP p:{} {} * f v", n % 2, random.below(9)),
+        25 => format!("XCFGSET produced IDMP-MAXSIZE {}", 2 + n % 2),
+        26 => format!("XNACK stream:1 g SILENT IDS 2 2-{n} 2-{} FORCE", n * 3),
         _ => return Generator { random }.command(),
     };
     super::testing::words(&line)

@@ -24,6 +24,7 @@
 //!
 //! Invariants:
 //! - Eviction for a command is logged before the command.
+//! - What can be undone of flushes goes before any key does.
 //! - A step of eviction takes a bounded time, and holds no lock but that of one shard at a time.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,6 +40,7 @@ use crate::base::latency::Event;
 use crate::base::{alloc, clock};
 use crate::core::client::Client;
 use crate::core::memory::Claim;
+use crate::core::server::UNCOUNTED_BYTES;
 use crate::core::{CommandError, Flags, Handler, Hook, Server, Step, flags};
 use crate::keyspace::{Busy, SHARDS};
 use crate::resp::Args;
@@ -60,6 +62,11 @@ const TENACITY_US: u64 = 50;
 /// How far memory may be above the limit for a while: for garbage in flight, and for what a snapshot holds.
 fn overdraft(limit: u64) -> u64 {
     limit / 32
+}
+
+/// How far commands may bring memory above the limit where nothing is left to evict because of BLESS, as in Redis.
+fn guarded_overdraft(limit: u64) -> u64 {
+    limit / 4
 }
 
 /// How long a step may take; `None` means without end.
@@ -161,8 +168,17 @@ impl Group<'_> {
         let server = self.server;
         let settings = server.config.settings();
         let maxmemory = self.maxmemory;
-        if !evicts(&settings) || need > maxmemory {
+        if need > maxmemory {
             return Err(CommandError::OutOfMemory);
+        }
+        // What flushes have left goes first.
+        if self.forget_oldest_flush().map_err(CommandError::Busy)? {
+            return Err(CommandError::Busy(Busy::Memory));
+        }
+        if !evicts(&settings) {
+            // Whole databases will be gone in a moment.
+            let waits = server.pending_memory() >= UNCOUNTED_BYTES;
+            return Err(if waits { CommandError::Busy(Busy::Memory) } else { CommandError::OutOfMemory });
         }
         let was_inside = self.inside.is_some();
         self.enter().map_err(CommandError::Busy)?;
@@ -171,7 +187,7 @@ impl Group<'_> {
         let wanted = need.saturating_mul(2).saturating_sub(paid);
         let until = step_time(settings.maxmemory_eviction_tenacity).map(|time| Instant::now() + time);
         let is_enough = |freed: u64| {
-            let used = server.counted_memory().saturating_sub(own + server.pending_memory());
+            let used = server.counted_and_settled().1.saturating_sub(own);
             used.saturating_add(need) <= target.limit || freed >= wanted
         };
         let (evicted, freed) = self.evict(choice_of(&settings), target, until, &is_enough);
@@ -179,14 +195,18 @@ impl Group<'_> {
             self.inside = None;
         }
         self.serve_vanished();
-        let all = server.counted_memory().saturating_sub(own).saturating_add(need);
-        let excess = all.saturating_sub(server.pending_memory());
+        let (all, settled) = server.counted_and_settled();
+        let with_need = |bytes: u64| bytes.saturating_sub(own).saturating_add(need);
+        let (all, excess) = (with_need(all), with_need(settled));
         server.memory.note(all > maxmemory.saturating_add(need), all);
         let ceiling = maxmemory.saturating_add(overdraft(maxmemory)).max(server.memory.ceiling());
         if freed + paid >= need || excess <= target.limit && all <= ceiling {
             return Ok(());
         }
         if evicted.is_exhausted && server.pending_memory() == 0 {
+            if evicted.is_guarded && all <= maxmemory.saturating_add(guarded_overdraft(maxmemory)) {
+                return Ok(());
+            }
             // More shards will be free soon if a snapshot is made.
             let waited = client.claim.as_ref().map_or(Duration::ZERO, |claim| claim.since.elapsed());
             if target.shards == SHARDS || waited >= SNAPSHOT_PATIENCE {
@@ -241,13 +261,17 @@ impl Executor {
         self.refresh_settings();
         let maxmemory = self.settings.maxmemory;
         let server = std::sync::Arc::clone(&self.server);
-        let all = if maxmemory == 0 { 0 } else { server.counted_memory() };
+        let (all, settled) = if maxmemory == 0 { (0, 0) } else { server.counted_and_settled() };
         server.memory.note(all > maxmemory, all);
         let target = Target::of(&server, maxmemory);
-        if all.saturating_sub(server.pending_memory()) <= target.limit
-            || !evicts(&self.settings)
-            || server.hooks.load().has(Hook::Pause)
-        {
+        if settled <= target.limit || server.hooks.load().has(Hook::Pause) {
+            return false;
+        }
+        if !server.keyspace.graveyard().graves().is_empty() {
+            self.forget_flushes(maxmemory);
+            return false;
+        }
+        if !evicts(&self.settings) {
             return false;
         }
         let choice = choice_of(&self.settings);
@@ -258,7 +282,7 @@ impl Executor {
         if group.enter().is_err() {
             return false;
         }
-        let is_enough = |_| server.counted_memory().saturating_sub(server.pending_memory()) <= target.limit;
+        let is_enough = |_| server.counted_and_settled().1 <= target.limit;
         let (evicted, _) = group.evict(choice, target, Some(Instant::now() + time), &is_enough);
         group.inside = None;
         group.tell();

@@ -1,13 +1,20 @@
 //! Runs scripts: EVAL, EVALSHA and their read-only forms.
 //!
 //! ```text
-//! find the script ─ close the gate ─ begin a unit ─ engine ─ redis.call ─ the one path of a command, in that unit
-//!                                                     └─ ends, fails or is killed
-//!   commit: records to the log, as one block ─ serve waiters ─ open the gate      or: roll back, nothing remains
+//! find the script ─ a fiber ─ lock the shards of the declared keys ─ begin a unit ─ engine
+//!                     │       redis.call ─ lock further shards, if free ─ the one path of a command, in that unit
+//!                     │       needs more than that: roll back, close the gate, again
+//!                     │       ends: records to the log, as one block ─ events ─ serve waiters ─ unlock
+//!                     │       fails, is killed: by `script-rollback`, roll back, nothing remains
+//!                     └─ each time slice: back to the worker, which serves others and resumes it (`slices.rs`)
 //! ```
 //!
 //! Invariants:
-//! - A script runs alone: no other command sees a part of what it does, and its effects are inside one block.
+//! - No other command sees a part of what a script does, and its effects are inside one block.
+//! - Scripts whose keys are in different shards run side by side. A key that a script has not declared is locked when
+//!   it is used, if that is possible at once. If not, or if a command needs more than its keys, the script is rolled
+//!   back and runs again, alone; so does every later run of it, until SCRIPT FLUSH.
+//! - Nothing of a script leaves before it is committed: no message, and no line for the log of a run that is repeated.
 //! - Time stands still inside a script.
 //! - A script that is killed after writing is rolled back, unless `script-rollback` is `no`: then it cannot be killed.
 //! - What a script changes of its connection, the database and the protocol, is as before when it ends.
@@ -15,34 +22,46 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
-use super::check::same_slot;
-use super::data::find_keys;
-use super::group::Group;
-use super::handler::{error_reply, fail, internal_error};
+use smallvec::SmallVec;
+
+use super::fiber::{Pausing, Task};
+use super::group::{Group, ScriptRules};
+use super::handler::internal_error;
 use super::monitor;
-use super::serving::ReadyKey;
+use super::script_host::{Called, KILLED, ScriptHost};
 use crate::base::config::ScriptRollback;
 use crate::base::{alloc, logging};
-use crate::core::call::HashedKeys;
 use crate::core::client::{Client, ReplyMode};
 use crate::core::command::ScriptForm;
+use crate::core::command::flags::{DENYOOM, WRITE};
 use crate::core::db::Db;
 use crate::core::error::Remains;
 use crate::core::hooks::Hook;
-use crate::core::scripts::{Script, ScriptFlags, Sha};
+use crate::core::scripts::{self, RunningScript, Script, Sha};
 use crate::core::table::CommandEntry;
-use crate::core::{CommandError, Handler, Outcome, args, flags};
-use crate::keyspace::Held;
+use crate::core::{CommandError, Outcome, Server, args};
+use crate::keyspace::{Held, shard_of};
 use crate::resp::{Args, Output, Reply, Resp};
-use crate::script::{Access, Failure, Host, LogLevel, Run, source, with_vm};
+use crate::script::functions::FunctionCall;
+use crate::script::handed::with_machine;
+use crate::script::{Failure, Host, Run, source, with_vm};
 
-/// The error of a script that was killed.
-const KILLED: &str = "Script killed by user with SCRIPT KILL...";
+/// How a run has ended.
+pub(super) enum Ended {
+    /// Its reply is written.
+    Well,
+    /// It failed.
+    Failed(CommandError),
+    /// It needs more than it holds. Nothing of it remains.
+    NeedsAll,
+}
 
-/// So many questions of a script share one look at the clock.
-const QUESTIONS_PER_LOOK: u32 = 128;
+/// Why a script did not end well.
+enum Why {
+    Failed(CommandError),
+    NeedsAll,
+}
 
 impl Group<'_> {
     /// Runs a script.
@@ -54,33 +73,106 @@ impl Group<'_> {
         client: &mut Client,
         out: &mut Output,
     ) -> Outcome {
-        let keys_count = count_of_keys(args)?;
+        let is_function = matches!(form, ScriptForm::Function | ScriptForm::FunctionRo);
+        if !is_function {
+            // Redis looks at that before it looks for a script, and behind it for a function.
+            count_of_keys(args, false)?;
+        }
         let script = self.find_script(form, args)?;
-        let read_only = matches!(form, ScriptForm::EvalRo | ScriptForm::EvalShaRo);
-        self.check_script(script.flags, read_only)?;
-        let was_alone = self.closed.is_some();
+        let keys_count = count_of_keys(args, is_function)?;
+        let read_only = matches!(form, ScriptForm::EvalRo | ScriptForm::EvalShaRo | ScriptForm::FunctionRo);
+        self.check_script(&script, read_only)?;
+        let called = Called { script: &script, args, keys_count, read_only };
+        if !client.in_exec {
+            return self.in_fiber(called, client, out);
+        }
+        // In a transaction, which runs alone.
         self.close().map_err(CommandError::Busy)?;
         let mark = out.mark();
-        let ran = self.run_script(&script, entry, args, keys_count, read_only, client, out);
-        if !was_alone {
-            self.open();
-        }
-        match ran {
-            Ok(()) => Ok(Reply::new(out, client.resp).withheld()),
-            Err(error) => {
+        let pausing = Pausing { yielder: None, me: &Arc::new(RunningScript::default()) };
+        match self.run_script(called, entry, pausing, client, out) {
+            Ended::Well => Ok(Reply::new(out, client.resp).withheld()),
+            Ended::Failed(error) => {
                 out.truncate(mark);
                 Err(error)
             }
+            Ended::NeedsAll => unreachable!("it is alone"),
         }
     }
 
-    /// The script that a call names or brings.
-    fn find_script(&self, form: ScriptForm, args: Args<'_>) -> Result<Arc<Script>, CommandError> {
+    /// Runs the script of a task in its fiber: with its declared keys, and if that is not enough, alone.
+    ///
+    /// # Errors
+    /// Those of the script; or a lock is busy, and nothing has happened.
+    pub(super) fn run_task(&mut self, task: &mut Task, pausing: Pausing<'_>) -> Result<(), CommandError> {
+        let Task { script, args, keys_count, read_only, client, out, .. } = task;
+        let args = args.args();
+        let called = Called { script, args, keys_count: *keys_count, read_only: *read_only };
+        let entry = self.server.table.resolve(args)?;
+        let mark = out.mark();
+        if !script.runs_alone() && self.hold_declared(called).map_err(CommandError::Busy)? {
+            match self.run_script(called, entry, pausing, client, out) {
+                Ended::Well => return Ok(()),
+                Ended::Failed(error) => return Err(error),
+                Ended::NeedsAll => script.set_runs_alone(),
+            }
+            out.truncate(mark);
+        }
+        (self.held, self.staying) = (None, None);
+        while let Err(busy) = self.close() {
+            // Who is suspended cannot be parked: its connection waits already.
+            if !pausing.me.has_paused() {
+                return Err(CommandError::Busy(busy));
+            }
+            pausing.wait();
+            // Its commands are checked for that one by one.
+            self.hooks.learn(Hook::Damage, self.server.hooks.load());
+            if pausing.me.is_killed() || self.server.running_scripts.is_ending() {
+                return Err(CommandError::Message(format!("ERR {KILLED} script: {}.", called.script.name())));
+            }
+        }
+        match self.run_script(called, entry, pausing, client, out) {
+            Ended::Well => Ok(()),
+            Ended::Failed(error) => Err(error),
+            Ended::NeedsAll => unreachable!("it is alone"),
+        }
+    }
+
+    /// Locks the shards of the declared keys. False if that is not enough, because somebody waits for one of them.
+    ///
+    /// # Errors
+    /// The gate is closed, or a shard is busy.
+    fn hold_declared(&mut self, called: Called<'_>) -> Result<bool, crate::keyspace::Busy> {
+        let keyspace = &self.server.keyspace;
+        let keys = called.args.from(3).take(called.keys_count);
+        let mut shards: SmallVec<[u16; 8]> = keys.map(|key| shard_of(keyspace.seed().hash(key))).collect();
+        self.enter()?;
+        let held = Held::try_several(keyspace, &mut shards, self.patience)?;
+        // Whoever pushes to a key with waiters serves them, alone.
+        let is_enough = !held.is_waited_for();
+        self.held = Some(held).filter(|_| is_enough);
+        Ok(is_enough)
+    }
+
+    /// The script that a call names or brings, or the function that it names.
+    fn find_script(&mut self, form: ScriptForm, args: Args<'_>) -> Result<Arc<Script>, CommandError> {
         let scripts = &self.server.scripts;
         match form {
-            ScriptForm::EvalSha | ScriptForm::EvalShaRo => Sha::parse(args.at(1))
-                .and_then(|sha| scripts.get(&sha))
-                .ok_or(CommandError::Text("NOSCRIPT No matching script. Please use EVAL.")),
+            ScriptForm::Function | ScriptForm::FunctionRo => {
+                let libraries = self.server.keyspace.libraries();
+                let found = libraries.function(args.at(1)).ok_or(CommandError::Text("ERR Function not found"))?;
+                Ok(Arc::new(Script::of_function(found.0, found.1)))
+            }
+            ScriptForm::EvalSha | ScriptForm::EvalShaRo => {
+                let (name, generation) = (args.at(1), scripts.generation());
+                if let Some(script) = self.fibers.recent(name, generation) {
+                    return Ok(script);
+                }
+                let script = Sha::parse(name).and_then(|sha| scripts.get(&sha));
+                let script = script.ok_or(CommandError::Text("NOSCRIPT No matching script. Please use EVAL."))?;
+                self.fibers.note_recent(name, generation, &script);
+                Ok(script)
+            }
             ScriptForm::Eval | ScriptForm::EvalRo => {
                 let sha = Sha::of(args.at(1));
                 if let Some(script) = scripts.get(&sha) {
@@ -94,7 +186,8 @@ impl Group<'_> {
     }
 
     /// Checks what a script says about itself before it runs.
-    fn check_script(&self, flags: ScriptFlags, read_only: bool) -> Result<(), CommandError> {
+    fn check_script(&self, script: &Script, read_only: bool) -> Result<(), CommandError> {
+        let flags = script.flags;
         if !flags.declared {
             return Ok(());
         }
@@ -105,12 +198,16 @@ impl Group<'_> {
             if read_only {
                 return Err(CommandError::Text("ERR Can not execute a script with write flag using *_ro command."));
             }
-            self.server.check_disk()?;
+            // One that may run without memory frees something.
+            self.server.check_disk(if flags.allow_oom { WRITE } else { WRITE.or(DENYOOM) })?;
             if self.lacks_replicas {
                 return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));
             }
         }
         if self.is_over_memory() && !flags.no_writes && !flags.allow_oom {
+            if script.function.is_some() {
+                return Err(CommandError::OutOfMemory);
+            }
             return Err(CommandError::Text(
                 "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
             ));
@@ -122,96 +219,121 @@ impl Group<'_> {
         self.maxmemory > 0 && alloc::used_memory() as u64 > self.maxmemory
     }
 
-    /// Runs a script behind the closed gate, in the transaction's unit or in one of its own.
-    #[expect(clippy::too_many_arguments, reason = "one call, whose parts have nothing else in common")]
-    fn run_script(
+    /// The memory that a machine may take, in bytes.
+    pub(super) fn memory_of_scripts(&self) -> usize {
+        memory_of_scripts(self.script_rules.memory_max, self.maxmemory)
+    }
+
+    /// Runs a script with what is held, in the transaction's unit or in one of its own.
+    pub(super) fn run_script(
         &mut self,
-        script: &Arc<Script>,
+        called: Called<'_>,
         entry: &CommandEntry,
-        args: Args<'_>,
-        keys_count: usize,
-        read_only: bool,
+        pausing: Pausing<'_>,
         client: &mut Client,
         out: &mut Output,
-    ) -> Result<(), CommandError> {
-        let server = self.server;
-        let settings = server.config.settings();
-        let rollback = settings.script_rollback;
-        let in_exec = client.in_exec;
+    ) -> Ended {
+        let (server, script) = (self.server, called.script);
+        let ScriptRules { rollback, busy_after_ms, .. } = self.script_rules;
+        let (in_exec, is_alone) = (client.in_exec, self.held.is_none());
         if !in_exec {
-            self.unit.begin_spanning(self.wants(), rollback != ScriptRollback::No);
+            // One that is not alone may have to be run again.
+            self.unit.begin_spanning(self.wants(), !is_alone || rollback != ScriptRollback::No);
         }
         // A transaction that has a script in it can be rolled back to any point.
         let savepoint = self.unit.is_held_whole().then(|| self.unit.savepoint());
-        let running = server.running_script.begin();
+        pausing.me.begin();
         let before = Before::of(client);
+        let shown = self.lines.len();
         if self.hooks.has(Hook::Monitor) {
-            monitor::note_exec(&mut self.lines, args, client);
+            monitor::note_exec(server, &mut self.lines, called.args, client);
         }
-        client.in_exec = true;
-        client.in_script = true;
-        client.reply_mode = ReplyMode::On;
+        (client.in_exec, client.in_script, client.reply_mode) = (true, true, ReplyMode::On);
+        let facts = self.facts;
+        let memory_max = self.memory_of_scripts();
+        let is_firm = rollback == ScriptRollback::No;
         let over_memory = self.is_over_memory() && !script.flags.allow_oom;
-        let (facts, memory_max) = (self.facts, memory_of_scripts(self.maxmemory));
-        let mut host = ScriptHost {
-            read_only: read_only || (script.flags.declared && script.flags.no_writes),
-            over_memory,
-            can_roll_back: savepoint.is_some(),
-            keeps_to_one_slot: self.hooks.has(Hook::Cluster)
-                && script.flags.declared
-                && !script.flags.allow_cross_slot_keys,
-            slot: None,
-            busy_after_ms: settings.busy_reply_threshold_ms,
-            questions: 0,
-            is_busy: false,
-            ready: Vec::new(),
-            keys: HashedKeys::default(),
-            group: self,
-            client,
-        };
-        let run = Run {
-            script,
-            keys: args.from(3).take(keys_count),
-            arguments: args.from(3 + keys_count),
-            resp: before.resp,
-            memory_max,
-        };
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            with_vm(server.scripts.generation(), |vm| vm.run(run, &mut host, out)).and_then(|ran| ran)
-        }));
-        let ScriptHost { ready, is_busy, .. } = host;
-        let killed = server.running_script.is_killed();
-        drop(running);
-        if is_busy {
-            server.hooks.set(Hook::Busy, false);
-        }
+        let mut host = ScriptHost::new(self, client, called, pausing);
+        (host.is_firm, host.over_memory, host.busy_after_ms) = (is_firm, over_memory, busy_after_ms);
+        let ran = catch_unwind(AssertUnwindSafe(|| called.run(server, (before.resp, memory_max), &mut host, out)));
+        let mut left = host.leave();
+        let killed = pausing.me.is_killed() || left.was_ended;
         before.restore(client);
-        client.in_exec = in_exec;
-        client.in_script = false;
+        (client.in_exec, client.in_script) = (in_exec, false);
         self.facts = facts;
-        let failed = match ran {
+        let why = match ran {
+            _ if left.needs_all => Some(Why::NeedsAll),
             Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(error_of(failure, script, self.server)),
-            Err(panic) => Some(internal_error(entry, Remains::Unknown, &*panic)),
+            Ok(Err(failure)) => Some(Why::Failed(error_of(failure, script, killed))),
+            Err(panic) => Some(Why::Failed(internal_error(entry, Remains::Unknown, &*panic))),
         };
-        let takes_back = killed && failed.is_some() || rollback == ScriptRollback::OnError && failed.is_some();
-        let mut ready = ready;
+        let takes_back = match why {
+            None => false,
+            Some(Why::NeedsAll) => true,
+            Some(Why::Failed(_)) => killed && !is_firm || rollback == ScriptRollback::OnError,
+        };
         if let Some(savepoint) = savepoint.filter(|_| takes_back) {
-            let held = Held::on_demand(&server.keyspace);
+            let held = match &mut self.held {
+                Some(held) => held.lend_all(),
+                None => Held::on_demand(&server.keyspace),
+            };
             Db::new(held, self.unit, self.scratch, client.db, &self.facts).roll_back_to(savepoint);
-            ready.clear();
+            left.ready.clear();
         }
-        if in_exec {
-            self.script_ready.append(&mut ready);
-        } else {
-            self.end_unit(ready, client);
+        if matches!(why, Some(Why::NeedsAll)) {
+            self.lines.truncate(shown);
+            self.unit.end_spanning(self.scratch);
+            self.retire();
+            return Ended::NeedsAll;
         }
-        failed.map_or(Ok(()), Err)
+        left.log_lines();
+        match in_exec {
+            true => self.script_ready.append(&mut left.ready),
+            false => self.end_unit(left.ready, client),
+        }
+        match why {
+            Some(Why::Failed(error)) => Ended::Failed(error),
+            _ => Ended::Well,
+        }
     }
 }
 
-/// The memory that the machine of a worker may take, in bytes: a quarter of `maxmemory`, within bounds.
-fn memory_of_scripts(maxmemory: u64) -> usize {
+impl Called<'_> {
+    /// Runs the script, or the function, in its machine.
+    fn run(
+        self,
+        server: &Server,
+        (resp, memory_max): (Resp, usize),
+        host: &mut dyn Host,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let Called { script, args, keys_count, .. } = self;
+        match &script.function {
+            None => {
+                let run = Run { script, args, keys_at: 3, keys_count, resp, memory_max };
+                with_vm(server.scripts.generation(), |vm| vm.run(run, host, out)).and_then(|ran| ran)
+            }
+            Some((library, at)) => {
+                let call = FunctionCall { library, at: *at, args, keys: 3..3 + keys_count, resp };
+                with_machine(&server.functions, memory_max, |machine| machine.call(call, host, out)).and_then(|ran| ran)
+            }
+        }
+    }
+
+    /// What FUNCTION STATS shows of it, if it is a call of a function.
+    pub(super) fn function_call(self) -> Option<scripts::FunctionCall> {
+        self.script.function.as_ref()?;
+        let words = self.args.from(0).map(Box::from).collect();
+        Some(scripts::FunctionCall { name: self.script.name().into_owned(), words })
+    }
+}
+
+/// The memory that a machine of a worker, or that of functions, may take, in bytes: what is configured, or for 0 a
+/// quarter of `maxmemory`, within bounds.
+pub fn memory_of_scripts(configured: usize, maxmemory: u64) -> usize {
+    if configured > 0 {
+        return configured;
+    }
     const LEAST: u64 = 16 << 20;
     const MOST: u64 = 512 << 20;
     let quarter = if maxmemory == 0 { MOST } else { maxmemory / 4 };
@@ -219,8 +341,11 @@ fn memory_of_scripts(maxmemory: u64) -> usize {
 }
 
 /// The number of keys that a call says it has.
-fn count_of_keys(args: Args<'_>) -> Result<usize, CommandError> {
-    let count = args::integer(args.at(2))?;
+fn count_of_keys(args: Args<'_>, is_function: bool) -> Result<usize, CommandError> {
+    let count = args::integer(args.at(2)).map_err(|error| match is_function {
+        true => CommandError::Text("ERR Bad number of keys provided"),
+        false => error,
+    })?;
     if count > args.len() as i64 - 3 {
         return Err(CommandError::Text("ERR Number of keys can't be greater than number of args"));
     }
@@ -232,7 +357,7 @@ fn count_of_keys(args: Args<'_>) -> Result<usize, CommandError> {
 /// # Errors
 /// Its first line is wrong, or it is no Lua.
 pub fn compile_script(generation: u64, sha: Sha, body: &[u8]) -> Result<Arc<Script>, CommandError> {
-    let script = Arc::new(Script { sha, body: body.into(), flags: source::read(body)? });
+    let script = Arc::new(Script::new(sha, body.into(), source::read(body)?));
     match with_vm(generation, |vm| vm.prepare(&script)).and_then(|prepared| prepared) {
         Ok(()) => Ok(script),
         Err(Failure::Compile(text) | Failure::Error(text)) => Err(CommandError::Echo(text)),
@@ -240,14 +365,14 @@ pub fn compile_script(generation: u64, sha: Sha, body: &[u8]) -> Result<Arc<Scri
     }
 }
 
-fn error_of(failure: Failure, script: &Script, server: &crate::core::Server) -> CommandError {
+fn error_of(failure: Failure, script: &Script, killed: bool) -> CommandError {
     match failure {
         Failure::Compile(text) | Failure::Error(text) => CommandError::Echo(text),
         Failure::Engine(text) => {
-            if !server.running_script.is_killed() {
+            if !killed {
                 logging::warning(format_args!("A script failed in the engine: {text}"));
             }
-            CommandError::Message(format!("ERR {text} script: {}", script.sha.as_str()))
+            CommandError::Message(format!("ERR {text} script: {}", script.name()))
         }
     }
 }
@@ -269,140 +394,5 @@ impl Before {
         client.record.db.store(u64::from(self.db), Relaxed);
         client.resp = self.resp;
         client.reply_mode = self.reply_mode;
-    }
-}
-
-/// The server, as the running script sees it.
-struct ScriptHost<'h, 'g> {
-    group: &'h mut Group<'g>,
-    client: &'h mut Client,
-    read_only: bool,
-    /// Memory was above `maxmemory` when the script began.
-    over_memory: bool,
-    can_roll_back: bool,
-    /// Whether its keys must be in one slot, and in which, once that is known.
-    keeps_to_one_slot: bool,
-    slot: Option<u16>,
-    /// How long a script may run before others are told that the server is busy.
-    busy_after_ms: i64,
-    questions: u32,
-    is_busy: bool,
-    /// Keys that may have something for their waiters.
-    ready: Vec<ReadyKey>,
-    keys: HashedKeys,
-}
-
-impl ScriptHost<'_, '_> {
-    /// Whether a script may call this now.
-    fn check(&self, entry: &CommandEntry) -> Result<(), CommandError> {
-        let command = entry.command;
-        let is_barred = command.flags.has(flags::NOSCRIPT)
-            || matches!(command.handler, Handler::Transaction(_) | Handler::Script(_));
-        if is_barred {
-            return Err(CommandError::Text("ERR This Redis command is not allowed from script"));
-        }
-        if command.flags.has(flags::WRITE) {
-            if self.read_only {
-                return Err(CommandError::Text("ERR Write commands are not allowed from read-only scripts."));
-            }
-            self.group.server.check_disk()?;
-            if self.group.lacks_replicas {
-                return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));
-            }
-        }
-        if command.flags.has(flags::DENYOOM) && self.over_memory && !self.group.unit.has_changed() {
-            return Err(CommandError::OutOfMemory);
-        }
-        if command.flags.has(flags::WRITE) && !self.can_roll_back && !self.group.server.running_script.begin_write() {
-            return Err(CommandError::Text(KILLED));
-        }
-        Ok(())
-    }
-
-    /// In a cluster, refuses keys of a second slot to a script that has not said that it uses several.
-    fn check_slots(&mut self, entry: &CommandEntry, args: Args<'_>) -> Result<(), CommandError> {
-        if !self.keeps_to_one_slot {
-            return Ok(());
-        }
-        same_slot(entry, args, &mut self.slot)
-            .map_err(|_| CommandError::Text("ERR Script attempted to access keys that do not hash to the same slot"))
-    }
-}
-
-impl Host for ScriptHost<'_, '_> {
-    fn call(&mut self, args: Args<'_>, resp: Resp, out: &mut Output) {
-        let server = self.group.server;
-        let entry = match server.table.resolve(args) {
-            Ok(entry) => entry,
-            Err(CommandError::Arity(_)) => {
-                let text = "ERR Wrong number of args calling Redis command from script";
-                return error_reply(server, &CommandError::Text(text), out);
-            }
-            Err(_) => {
-                let text = "ERR Unknown Redis command called from script";
-                return error_reply(server, &CommandError::Text(text), out);
-            }
-        };
-        if let Err(error) = self.check(entry).and_then(|()| self.check_slots(entry, args)) {
-            self.group.stats.commands[entry.index].rejected.add_alone(1);
-            return error_reply(server, &error, out);
-        }
-        self.client.resp = resp;
-        self.keys.clear();
-        find_keys(&server.keyspace, entry, args, &mut self.keys);
-        let mark = out.mark();
-        let before = Instant::now();
-        if let Err(busy) = self.group.one(entry, args, &self.keys, self.client, out) {
-            unreachable!("a script runs alone: {busy:?}");
-        }
-        if self.client.wait.take().is_some() {
-            // Its reply would come later, and a script cannot wait.
-            let error = CommandError::Text("ERR This Redis command is not allowed from script");
-            fail(server, &self.group.stats.commands[entry.index], &error, mark, out);
-        }
-        self.group.count_time(entry, 1, before.elapsed().as_nanos() as u64);
-        self.group.stats.commands[entry.index].calls.add_alone(1);
-        if entry.command.flags.has(flags::WRITE) && server.blocking.is_any() {
-            self.group.add_ready(entry, args, &self.keys, &mut self.ready);
-        }
-    }
-
-    fn may(&self, args: Args<'_>) -> Access {
-        match self.group.server.table.resolve(args) {
-            // There is one kind of user, who may do everything.
-            Ok(_) => Access::Allowed,
-            Err(_) => Access::Unknown,
-        }
-    }
-
-    fn log(&self, level: LogLevel, line: &str) {
-        match level {
-            LogLevel::Debug => logging::debug(format_args!("{line}")),
-            LogLevel::Verbose => logging::verbose(format_args!("{line}")),
-            LogLevel::Notice => logging::notice(format_args!("{line}")),
-            LogLevel::Warning => logging::warning(format_args!("{line}")),
-        }
-    }
-
-    #[inline]
-    fn stop(&mut self) -> Option<&'static str> {
-        let running = &self.group.server.running_script;
-        if running.is_killed() {
-            return Some(KILLED);
-        }
-        self.questions = self.questions.wrapping_add(1);
-        if !self.is_busy && self.questions.is_multiple_of(QUESTIONS_PER_LOOK) {
-            let is_long = running.running_ms().is_some_and(|ms| ms > self.busy_after_ms);
-            if is_long && self.busy_after_ms > 0 {
-                self.is_busy = true;
-                self.group.server.hooks.set(Hook::Busy, true);
-                logging::warning(format_args!(
-                    "Slow script detected: still in execution after {} milliseconds. You can try killing the script \
-                     using the SCRIPT KILL command.",
-                    self.busy_after_ms
-                ));
-            }
-        }
-        None
     }
 }

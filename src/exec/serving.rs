@@ -8,18 +8,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::data::{append, find_keys, hold_alone};
 use super::group::Group;
 use super::handler::{error_reply, run_handler};
+use crate::access::log::Context;
 use crate::base::lock::{Mutex, Rank};
 use crate::core::call::{HashedKeys, Wait};
 use crate::core::client::Client;
 use crate::core::db::Db;
+use crate::core::permission;
 use crate::core::table::CommandEntry;
 use crate::core::waiting::{Block, Blocked, Served, Waiter};
-use crate::core::{Call, Handler, Server, flags};
+use crate::core::{Call, CommandError, Handler, Hook, Server, flags};
 use crate::keyspace::{Held, Key};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
@@ -50,6 +52,7 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
     let waiter = Arc::new(Waiter {
         ticket: blocking.ticket(),
         client: client.record.id,
+        user: client.user.clone(),
         db: client.db,
         resp: client.resp,
         args: block.again.unwrap_or_else(|| OwnedArgs::new(call.args.from(0))),
@@ -57,6 +60,7 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
         null: block.null,
         keys: keys.iter().map(|key| (key.hash, key.bytes.into())).collect(),
         state: Mutex::new(Rank::WaiterState, Some(sender)),
+        due: watch::Sender::new(block.due),
     });
     for (at, key) in keys.iter().enumerate() {
         // A repeated key gets one place in its queue.
@@ -128,10 +132,41 @@ impl Group<'_> {
         }
     }
 
+    /// Serves those who wait for the keys of a waiter, in the order of their arrival. Returns false, and does nothing,
+    /// if the gate cannot be closed just now.
+    pub(super) fn serve_due(&mut self, waiter: &Waiter) -> bool {
+        if self.close().is_err() {
+            return false;
+        }
+        self.serve(waiter.keys.iter().map(|(_, key)| (waiter.db, key.clone())).collect());
+        self.open();
+        true
+    }
+
     fn kind_at(&self, db: u32, key: Key<'_>) -> Option<Kind> {
         let shard = self.server.keyspace.lock(key.shard());
         let entry = shard.directory(db).and_then(|directory| directory.get(key.hash, key.bytes));
         entry.map(|entry| entry.kind())
+    }
+
+    /// Whether a waiting command is still allowed: its user, or the rules, may have changed meanwhile.
+    fn check_waiter(&self, waiter: &Waiter, entry: &CommandEntry) -> Result<(), CommandError> {
+        let server = self.server;
+        if !server.hooks.load().has(Hook::Access) {
+            return Ok(());
+        }
+        let users = &server.users;
+        // One whose user was deleted is about to be closed.
+        let user = match &waiter.user {
+            Some(user) => users.renewed(user).ok_or(CommandError::NoAuth)?,
+            None => users.default_user(),
+        };
+        let args = waiter.args.args();
+        let Err(denied) = permission::check(&user, entry, args, waiter.db) else { return Ok(()) };
+        if let Some(record) = server.clients.get(waiter.client) {
+            server.note_refusal(entry, args, &record, &user, denied, Context::Toplevel);
+        }
+        Err(permission::refused(&user, entry, denied))
     }
 
     /// Executes a waiting command again. If it replies, even with an error, its wait ends.
@@ -141,20 +176,42 @@ impl Group<'_> {
         let args = waiter.args.args();
         let Ok(entry) = server.table.resolve(args) else { return };
         let (Some(_), Handler::Data(handler)) = (&*state, entry.command.handler) else { return };
+        if let Err(error) = self.check_waiter(waiter, entry) {
+            self.stats.commands[entry.index].rejected.add_alone(1);
+            let mut out = Output::new();
+            error_reply(server, &error, &mut out);
+            let sender = state.take();
+            drop(state);
+            server.blocking.leave(&server.keyspace, waiter);
+            // The client may be gone.
+            let _ = sender.map(|sender| sender.send(Served { output: out, block: None }));
+            return;
+        }
         let (mut keys, mut out) = (HashedKeys::default(), Output::new());
         find_keys(&server.keyspace, entry, args, &mut keys);
         let held = hold_alone(&server.keyspace, entry.command, &keys);
         self.unit.begin(self.wants(), entry.command.keys.only().is_none());
         let db = Db::new(held, self.unit, self.scratch, waiter.db, &self.facts).for_writing();
-        let mut call = Call { args, db, entry, frozen: None, keys: &keys, may_block: true, block: None };
+        let mut call = Call {
+            args,
+            db,
+            entry,
+            frozen: None,
+            keys: &keys,
+            user: None,
+            may_block: true,
+            block: None,
+            fieldsets: None,
+        };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));
         let block = append(server, self.worker, call.db.unit(), waiter.client);
         let block = call.db.unit().has_changed().then_some(block);
-        let waits_on = call.block.is_some();
+        let waits_on = call.block.take();
         drop(call);
         self.retire();
         self.tell();
-        if waits_on && outcome.is_ok() {
+        if let (Some(block), Ok(_)) = (waits_on, &outcome) {
+            waiter.due.send_if_modified(|due| std::mem::replace(due, block.due) != block.due);
             return;
         }
         if let Err(error) = outcome {

@@ -4,7 +4,7 @@
 //! records with the keyspace.
 
 use super::*;
-use crate::base::config::NotifyFlags;
+use crate::base::config::{NotifyFlags, RdbVersionCheck};
 use crate::base::hash::HashSeed;
 use crate::base::random::Random;
 use crate::core::call::HashedKey;
@@ -23,6 +23,14 @@ use crate::persist::verbs::{Code, Verb};
 use crate::resp::{Args, Output, Reply, Resp, Span};
 use crate::value::Limits;
 use crate::value::codec::{canonical, check_invariants};
+use crate::value::stream::Window;
+
+#[allow(dead_code)]
+#[path = "../../tests/support/generator.rs"]
+pub mod generator;
+#[allow(dead_code)]
+#[path = "../../tests/support/random.rs"]
+pub mod random;
 
 /// The log is wanted.
 const WANTS: Wants = Wants { records: true, events: NotifyFlags::NONE };
@@ -52,8 +60,12 @@ pub struct Runner {
     pub cluster: bool,
     /// `hll-sparse-max-bytes`.
     pub hll_sparse_max_bytes: usize,
+    /// The window of streams that have none of their own.
+    pub stream_window: Window,
     /// The sizes at which collections change their form.
     pub limits: Limits,
+    /// For how long a flush can be undone.
+    pub flush_undo_ms: u64,
     /// What is wanted of a unit: records, at first.
     pub wants: Wants,
     /// The events so far.
@@ -137,7 +149,9 @@ impl Runner {
             growth_max: u64::MAX,
             cluster: false,
             hll_sparse_max_bytes: 3000,
+            stream_window: Window::DEFAULT,
             limits: Limits::defaults(SEED),
+            flush_undo_ms: 60_000,
             wants: WANTS,
             events: Vec::new(),
             is_open: false,
@@ -202,12 +216,16 @@ impl Runner {
             string_max_bytes: 512 << 20,
             hll_sparse_max_bytes: self.hll_sparse_max_bytes,
             limits: self.limits,
+            stream_window: self.stream_window,
             cluster: self.cluster,
             growth_max: self.growth_max,
             replaying: false,
             no_touch: self.no_touch,
             hides_expired: false,
             only_listens: false,
+            flush_undo_ms: self.flush_undo_ms,
+            as_valkey: false,
+            rdb_versions: RdbVersionCheck::Strict,
         }
     }
 
@@ -250,7 +268,8 @@ impl Runner {
         })
     }
 
-    fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
+    /// Runs a command and returns the bytes of its reply.
+    pub fn reply_bytes(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Output::new();
         let (resp, db, facts) = (self.resp, self.db, self.facts());
         let Runner { table, keyspace, unit, scratch, gate, logged, is_open, wants, events, .. } = self;
@@ -273,7 +292,9 @@ impl Runner {
             let no_touch = entry.command.flags.has(flags::NO_TOUCH);
             let facts = Facts { no_touch: no_touch || facts.no_touch, ..facts };
             let db_view = Db::new(held, unit, scratch, db, &facts);
-            let mut call = Call { args, db: db_view, entry, frozen, keys: &keys, may_block: false, block: None };
+            let (db, user) = (db_view, None);
+            let mut call =
+                Call { args, db, entry, frozen, keys: &keys, user, may_block: false, block: None, fieldsets: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             if !*is_open {
                 keep(call.db.unit(), logged);
@@ -377,20 +398,54 @@ impl Runner {
 /// One key of a dump: database, key, value, expiry.
 pub type Dumped = (u32, Vec<u8>, Vec<u8>, Option<u64>);
 
-/// Everything in a keyspace, whose counts are checked.
+/// What stands as the value of a second line of a key that is protected from eviction.
+pub const BLESSED: &[u8] = b"protected from eviction";
+
+/// What precedes the key, the number and the scope of a flush that can be undone.
+pub const BURIED: &[u8] = b"\0flushed ";
+
+/// Everything in a keyspace, what can be undone of flushes included, whose counts are checked.
 pub fn dump(keyspace: &Keyspace) -> Vec<Dumped> {
     assert_counted(keyspace);
+    walk(keyspace, true)
+}
+
+/// The same without the checks, for tests that look after every command.
+pub fn content(keyspace: &Keyspace) -> Vec<Dumped> {
+    walk(keyspace, false)
+}
+
+fn walk(keyspace: &Keyspace, checked: bool) -> Vec<Dumped> {
     let gate = crate::keyspace::Gate::new(1);
     let frozen = keyspace.freeze(&gate.close());
     let limits = Limits::defaults(keyspace.seed());
     let mut all = Vec::new();
     for shard in 0..frozen.shards() {
         for (db, directory) in frozen.shard(shard) {
-            directory.check_invariants();
+            if checked {
+                directory.check_invariants();
+            }
             for entry in directory.iter() {
-                check_invariants(entry.value(), &limits);
+                if checked {
+                    check_invariants(entry.value(), &limits);
+                }
                 all.push((db, entry.key().to_vec(), canonical(entry.value()), entry.expiry()));
             }
+            let protected = directory.blessed().into_iter().flat_map(|index| index.iter());
+            all.extend(protected.map(|name| (db, name.key().to_vec(), BLESSED.to_vec(), name.expiry())));
+        }
+    }
+    for grave in frozen.graves() {
+        for buried in &grave.buried {
+            if checked {
+                buried.directory.check_invariants();
+            }
+            let only = format!("{:?}", grave.only);
+            let name = |key: &[u8]| [BURIED, format!("{} {only} ", grave.id).as_bytes(), key].concat();
+            let keys = buried.directory.iter();
+            all.extend(keys.map(|e| (buried.db, name(e.key()), canonical(e.value()), e.expiry())));
+            let protected = buried.directory.blessed().into_iter().flat_map(|index| index.iter());
+            all.extend(protected.map(|e| (buried.db, name(e.key()), BLESSED.to_vec(), e.expiry())));
         }
     }
     all.sort();
@@ -407,6 +462,7 @@ pub fn assert_counted(keyspace: &Keyspace) {
             sum.keys += found.keys;
             sum.volatile += found.volatile;
             sum.elementwise += found.elementwise;
+            sum.blessed += found.blessed;
         }
     }
     walked.retain(|_, census| *census != Census::default());

@@ -1,8 +1,8 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
 //!
 //! Invariants:
-//! - EXEC holds the shards of all keys that it watches or names, from the check of the watched keys until the effects
-//!   of its last command are in the log's buffer.
+//! - EXEC holds the shards of all keys that it watches, names or has conditions on, from the check of these until the
+//!   effects of its last command are in the log's buffer.
 //! - If that is not enough, it runs alone behind the gate: if a command names no key or may use keys that it does not
 //!   name, or if a key of these shards has waiters. Those are then served before anything else runs.
 //! - Until it has all of that, nothing has happened: a parked EXEC still has its transaction.
@@ -20,6 +20,7 @@ use super::monitor;
 use super::serving::ReadyKey;
 use crate::core::call::HashedKeys;
 use crate::core::client::{Client, Transaction, WatchedKey};
+use crate::core::conditions::{self, Condition};
 use crate::core::db::Db;
 use crate::core::message::Needs;
 use crate::core::subscriber::OwnBlock;
@@ -79,7 +80,7 @@ impl<'a> Group<'a> {
                 return Err(CommandError::Text("ERR WATCH inside MULTI is not allowed"));
             }
             Step::Watch => self.watch(args, keys, client).map_err(CommandError::Busy)?,
-            Step::Exec => return self.exec(args, client, out),
+            Step::Exec => return self.exec(args, keys, client, out),
         }
         Ok(Reply::new(out, client.resp).ok())
     }
@@ -91,7 +92,7 @@ impl<'a> Group<'a> {
         let db = client.db;
         for named in &keys.named {
             let key = named.of(args);
-            if client.watched.contains_key(&(db, key.bytes.into())) {
+            if client.record.watched.lock().contains_key(&(db, key.bytes.into())) {
                 continue;
             }
             // A key that has already expired is not a later change.
@@ -106,15 +107,49 @@ impl<'a> Group<'a> {
 
     /// Whether a key of the held shard exists. Removes it if it has expired.
     fn exists(&mut self, held: Held<'_>, db: u32, key: Key<'_>) -> bool {
-        self.unit.begin(self.wants(), false);
-        let mut db = Db::new(held, self.unit, self.scratch, db, &self.facts);
-        let exists = db.exists(key);
-        append(self.server, self.worker, db.unit(), 0);
-        exists
+        self.look(held, db, |db| db.exists(key))
     }
 
-    fn exec(&mut self, args: Args<'_>, client: &mut Client, out: &mut Output) -> Outcome {
+    /// Looks at a key of the held shard, which is removed if it has expired.
+    fn look<T>(&mut self, held: Held<'_>, db: u32, look: impl FnOnce(&mut Db<'_>) -> T) -> T {
+        self.unit.begin(self.wants(), false);
+        let mut db = Db::new(held, self.unit, self.scratch, db, &self.facts);
+        let seen = look(&mut db);
+        append(self.server, self.worker, db.unit(), 0);
+        seen
+    }
+
+    /// Whether all conditions of an EXEC hold, in order up to the first that does not.
+    fn hold_true(
+        &mut self,
+        conditions: &[Condition<'_>],
+        args: Args<'_>,
+        db: u32,
+        held: &mut Option<Held<'a>>,
+    ) -> Result<bool, CommandError> {
+        for condition in conditions {
+            let key = self.server.keyspace.key(args.at(condition.place));
+            let held = match held {
+                Some(held) => held.lend(std::iter::once(key.shard())),
+                None => Held::one(&self.server.keyspace, key.shard()),
+            };
+            if !self.look(held, db, |db| condition.holds(db, key))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn exec(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client, out: &mut Output) -> Outcome {
         let keyspace = &self.server.keyspace;
+        let conditions = match conditions::of(args) {
+            Ok(conditions) => conditions,
+            Err(mistake) => {
+                client.end_transaction();
+                client.unwatch(keyspace);
+                return Err(mistake);
+            }
+        };
         let Some(transaction) = &client.transaction else {
             return Err(CommandError::Text("ERR EXEC without MULTI"));
         };
@@ -123,7 +158,7 @@ impl<'a> Group<'a> {
             client.unwatch(keyspace);
             return Err(CommandError::Text("EXECABORT Transaction discarded because of previous errors."));
         }
-        let held = self.hold_all(transaction, client).map_err(CommandError::Busy);
+        let held = self.hold_all(transaction, keys, client).map_err(CommandError::Busy);
         if held.is_err() || matches!(held, Ok(None)) {
             // Nothing is held while the command is parked.
             self.inside = None;
@@ -133,26 +168,25 @@ impl<'a> Group<'a> {
             self.close().map_err(CommandError::Busy)?;
         }
         let transaction = client.end_transaction().expect("it was just there");
-        for ((db, bytes), watched) in &client.watched {
-            let key = Key { bytes, hash: watched.hash };
-            // An expired key that SWAPDB brought, where no key was before, is not a change.
-            if watched.existed {
-                let held = match &mut held {
-                    Some(held) => held.lend(std::iter::once(key.shard())),
-                    None => Held::one(keyspace, key.shard()),
-                };
-                self.exists(held, *db, key);
-            }
+        // An expired key that SWAPDB brought, where no key was before, is not a change.
+        for (db, bytes, hash) in client.watched_that_existed() {
+            let key = Key { bytes: &bytes, hash };
+            let held = match &mut held {
+                Some(held) => held.lend(std::iter::once(key.shard())),
+                None => Held::one(keyspace, key.shard()),
+            };
+            self.exists(held, db, key);
         }
         let has_changed = match &mut held {
             Some(held) => client.unwatch_held(held),
             None => client.unwatch_alone(keyspace),
         };
-        if has_changed {
+        let holds = if has_changed { Ok(false) } else { self.hold_true(&conditions, args, client.db, &mut held) };
+        if !matches!(holds, Ok(true)) {
             drop(held);
             self.open();
             self.tell();
-            return Ok(Reply::new(out, client.resp).null_array());
+            return holds.map(|_| Reply::new(out, client.resp).null_array());
         }
         self.held = held;
         self.run_queue(&transaction, args, client, out);
@@ -160,13 +194,18 @@ impl<'a> Group<'a> {
         Ok(Reply::new(out, client.resp).withheld())
     }
 
-    /// Locks the shards of all keys that a transaction names or watches; `None` if it must run alone.
+    /// Locks the shards of all keys that a transaction names, watches or has conditions on; `None`: it must run alone.
     ///
     /// # Errors
     /// The gate is closed, or a shard is busy.
-    fn hold_all(&mut self, transaction: &Transaction, client: &Client) -> Result<Option<Held<'a>>, Busy> {
+    fn hold_all(
+        &mut self,
+        transaction: &Transaction,
+        depends_on: &HashedKeys,
+        client: &Client,
+    ) -> Result<Option<Held<'a>>, Busy> {
         let server = self.server;
-        if server.gate.workers() == 1 {
+        if server.gate.workers() == 1 && !server.gate.is_stayed_in() {
             // There are no other workers: running alone costs less.
             return Ok(None);
         }
@@ -191,7 +230,8 @@ impl<'a> Group<'a> {
             }
             keys.named.iter().for_each(|key| want(key.shard()));
         }
-        client.watched.values().for_each(|watched| want(shard_of(watched.hash)));
+        depends_on.named.iter().for_each(|key| want(key.shard()));
+        client.record.watched.lock().values().for_each(|watched| want(shard_of(watched.hash)));
         self.enter()?;
         let held = Held::try_several(&server.keyspace, &mut shards, self.patience)?;
         // No other client can begin to wait for a key of a held shard.
@@ -200,11 +240,13 @@ impl<'a> Group<'a> {
 
     /// Runs the queued commands, alone or with the shards of all their keys held, and logs them as one.
     fn run_queue(&mut self, transaction: &Transaction, exec: Args<'_>, client: &mut Client, out: &mut Output) {
+        let (begin, rolls_back, db) = (out.mark(), self.exec_rollback, client.db);
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
         // A script among them may have to be rolled back by itself.
         let has_script = self.held.is_none() && transaction.queue.iter().any(|queued| self.is_script(queued.args()));
-        self.unit.begin_spanning(self.wants(), has_script);
-        client.in_exec = true;
+        self.unit.begin_spanning(self.wants(), has_script || rolls_back);
+        let savepoint = rolls_back.then(|| self.unit.savepoint());
+        (client.in_exec, self.failed) = (true, None);
         let (mut ready, mut keys) = (Vec::new(), HashedKeys::default());
         for queued in &transaction.queue {
             let args = queued.args();
@@ -218,6 +260,10 @@ impl<'a> Group<'a> {
             if self.unit.has_events() && !matches!(entry.command.handler, Handler::Data(_)) {
                 self.tell_before(client);
             }
+            if let Err(error) = self.check_again(entry, args, client) {
+                error_reply(self.server, &error, out);
+                continue;
+            }
             keys.clear();
             find_keys(&self.server.keyspace, entry, args, &mut keys);
             self.timed(entry, args, &keys, client, out);
@@ -228,8 +274,23 @@ impl<'a> Group<'a> {
         ready.append(&mut self.script_ready);
         client.in_exec = false;
         if self.hooks.has(Hook::Monitor) {
-            monitor::note_exec(&mut self.lines, exec, client);
+            monitor::note_exec(self.server, &mut self.lines, exec, client);
             self.has_shown_exec = true;
+        }
+        if let (Some(error), Some(savepoint)) = (self.failed.take(), savepoint) {
+            let held = match &mut self.held {
+                Some(held) => held.lend_all(),
+                None => Held::on_demand(&self.server.keyspace),
+            };
+            Db::new(held, self.unit, self.scratch, db, &self.facts).roll_back_to(savepoint);
+            ready.clear();
+            client.deferred.clear();
+            client.select(db);
+            out.truncate(begin);
+            let text = error.wire();
+            let reason = text.strip_prefix(b"ERR ").unwrap_or(&text);
+            let told = [b"EXECABORT Transaction rolled back because of: ", reason].concat();
+            error_reply(self.server, &CommandError::Echo(told), out);
         }
         self.end_unit(ready, client);
     }

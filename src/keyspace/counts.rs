@@ -33,6 +33,7 @@ struct Added {
     keys: AtomicI64,
     volatile: AtomicI64,
     elementwise: AtomicI64,
+    blessed: AtomicI64,
 }
 
 /// What the threads of one stripe have added for all databases.
@@ -114,6 +115,7 @@ impl Counts {
         add(&added.keys, before.keys, after.keys);
         add(&added.volatile, before.volatile, after.volatile);
         add(&added.elementwise, before.elementwise, after.elementwise);
+        add(&added.blessed, before.blessed, after.blessed);
     }
 
     /// The counts of a database.
@@ -122,7 +124,12 @@ impl Counts {
             let added = self.stripes.iter().filter_map(|stripe| stripe.get(db));
             usize::try_from(added.map(|added| of(added).load(Ordering::Relaxed)).sum::<i64>()).unwrap_or(0)
         };
-        Census { keys: sum(|a| &a.keys), volatile: sum(|a| &a.volatile), elementwise: sum(|a| &a.elementwise) }
+        Census {
+            keys: sum(|a| &a.keys),
+            volatile: sum(|a| &a.volatile),
+            elementwise: sum(|a| &a.elementwise),
+            blessed: sum(|a| &a.blessed),
+        }
     }
 
     /// The databases that are not empty, with their counts.
@@ -181,7 +188,7 @@ mod tests {
     use super::*;
 
     fn census(keys: usize, volatile: usize, elementwise: usize) -> Census {
-        Census { keys, volatile, elementwise }
+        Census { keys, volatile, elementwise, blessed: elementwise }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use triomphe::Arc;
 
+use super::graveyard::Grave;
+use super::libraries::Libraries;
 use crate::value::directory::Directory;
 use crate::value::entry::EntryRef;
 
@@ -12,11 +14,32 @@ use crate::value::entry::EntryRef;
 #[derive(Debug)]
 pub struct Frozen {
     shards: Vec<Vec<(u32, Arc<Directory>)>>,
+    libraries: std::sync::Arc<Libraries>,
+    graves: Vec<std::sync::Arc<Grave>>,
 }
 
 impl Frozen {
-    pub(super) fn new(shards: Vec<Vec<(u32, Arc<Directory>)>>) -> Self {
-        Frozen { shards }
+    pub(super) fn new(
+        shards: Vec<Vec<(u32, Arc<Directory>)>>,
+        libraries: std::sync::Arc<Libraries>,
+        graves: Vec<std::sync::Arc<Grave>>,
+    ) -> Self {
+        Frozen { shards, libraries, graves }
+    }
+
+    /// The libraries of functions.
+    pub fn libraries(&self) -> &Libraries {
+        &self.libraries
+    }
+
+    /// What can be undone of flushes, the oldest first.
+    pub fn graves(&self) -> &[std::sync::Arc<Grave>] {
+        &self.graves
+    }
+
+    /// Releases the graves, so that dropping them frees memory as early as possible.
+    pub fn release_graves(&mut self) -> Vec<std::sync::Arc<Grave>> {
+        std::mem::take(&mut self.graves)
     }
 
     /// The directories of one shard, each with its database, ascending.

@@ -17,8 +17,10 @@
 //! - A holder of the log's writer does not wait for the gate: it tries to close it for a moment, and releases the
 //!   writer before it tries again.
 //! - Between two groups a worker holds nothing.
+//! - Work that its worker has interrupted, a script that runs for long, counts as inside: see [`Gate::stay`]. So does
+//!   the loader of shards.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::base::lock::{Alone, Mutex, MutexGuard, Rank, alone};
@@ -27,6 +29,8 @@ use crate::base::lock::{Alone, Mutex, MutexGuard, Rank, alone};
 const PATIENCE: Duration = Duration::from_micros(200);
 /// This patience doubles after this many failed attempts, so that every closer succeeds eventually.
 const ATTEMPTS_PER_DOUBLING: u32 = 16;
+/// How often a thread that is no worker looks whether interrupted work is still inside.
+const STAYING_LOOK: Duration = Duration::from_millis(1);
 
 #[repr(align(128))]
 #[derive(Debug)]
@@ -34,18 +38,32 @@ struct Padded {
     lock: Mutex<()>,
     /// How often the worker has entered. Only the worker itself writes it.
     entries: AtomicU64,
+    /// How many units of work are inside that the worker has interrupted to do other work.
+    staying: AtomicU32,
 }
 
 /// One lock a worker; see the module.
 #[derive(Debug)]
 pub struct Gate {
     workers: Box<[Padded]>,
+    /// Whether shards are still to be loaded.
+    loading: AtomicBool,
 }
 
 /// The right of one worker to execute commands. It is dropped after each group.
 #[derive(Debug)]
 pub struct Inside<'a> {
     _lock: MutexGuard<'a, ()>,
+}
+
+/// The right of work that its worker has interrupted to be inside: the gate cannot be closed meanwhile.
+#[derive(Debug)]
+pub struct Staying<'a>(&'a Padded);
+
+impl Drop for Staying<'_> {
+    fn drop(&mut self) {
+        self.0.staying.fetch_sub(1, SeqCst);
+    }
 }
 
 /// The right to be alone with the keyspace.
@@ -67,8 +85,12 @@ pub struct Closing {
 impl Gate {
     /// A gate for this many workers, at least one.
     pub fn new(workers: usize) -> Self {
-        let lock = |worker| Padded { lock: Mutex::indexed(Rank::Gate, worker as u32, ()), entries: AtomicU64::new(0) };
-        Gate { workers: (0..workers.max(1)).map(lock).collect() }
+        let lock = |worker| Padded {
+            lock: Mutex::indexed(Rank::Gate, worker as u32, ()),
+            entries: AtomicU64::new(0),
+            staying: AtomicU32::new(0),
+        };
+        Gate { workers: (0..workers.max(1)).map(lock).collect(), loading: AtomicBool::new(false) }
     }
 
     /// The number of workers.
@@ -92,6 +114,33 @@ impl Gate {
         }
     }
 
+    /// Makes work stay inside while its worker does other work. The worker enters and leaves meanwhile as always.
+    pub fn stay<'a>(&'a self, worker: usize, inside: Inside<'a>) -> Staying<'a> {
+        // Before the lock is released, so that a closer who has it next sees this.
+        self.workers[worker].staying.fetch_add(1, SeqCst);
+        drop(inside);
+        Staying(&self.workers[worker])
+    }
+
+    /// Keeps the gate open while shards are loaded beside the workers.
+    pub fn begin_loading(&self) {
+        self.loading.store(true, SeqCst);
+    }
+
+    /// Ends what [`Gate::begin_loading`] began.
+    pub fn end_loading(&self) {
+        self.loading.store(false, SeqCst);
+    }
+
+    /// Whether interrupted work is inside.
+    pub fn is_stayed_in(&self) -> bool {
+        self.loading.load(SeqCst) || self.is_stayed_in_by_worker()
+    }
+
+    fn is_stayed_in_by_worker(&self) -> bool {
+        self.workers.iter().any(|worker| worker.staying.load(SeqCst) > 0)
+    }
+
     /// Whether the worker could enter now.
     pub fn is_open(&self, worker: usize) -> bool {
         !self.workers[worker].lock.is_locked()
@@ -101,6 +150,9 @@ impl Gate {
     pub fn close(&self) -> Closed<'_> {
         for attempt in 0.. {
             self.wait_for_slow();
+            while self.is_stayed_in() {
+                std::thread::sleep(STAYING_LOOK);
+            }
             let patience =
                 PATIENCE.saturating_mul(1_u32.checked_shl(attempt / ATTEMPTS_PER_DOUBLING).unwrap_or(u32::MAX));
             if let Some(closed) = self.take_all(patience) {
@@ -108,6 +160,14 @@ impl Gate {
             }
         }
         unreachable!("the last of 2^32 attempts waits for days")
+    }
+
+    /// Closes the gate for ever, even while shards are loaded: the process is about to end.
+    pub fn close_at_the_end(&self) -> Closed<'_> {
+        while self.is_stayed_in_by_worker() {
+            std::thread::sleep(STAYING_LOOK);
+        }
+        Closed { _alone: alone(), _locks: self.workers.iter().map(|worker| worker.lock.lock()).collect() }
     }
 
     /// Waits for every worker that currently executes, without stopping any. For threads that are not workers.
@@ -118,6 +178,9 @@ impl Gate {
     /// Closes the gate if that takes no longer than `patience`. For a thread that holds a lock for which others wait,
     /// and that releases it before another attempt.
     pub fn try_close(&self, patience: Duration) -> Option<Closed<'_>> {
+        if self.is_stayed_in() {
+            return None;
+        }
         let until = Instant::now() + patience;
         // Waits for slow workers before any is stopped.
         for worker in self.workers.iter().filter(|worker| worker.lock.is_locked()) {
@@ -132,13 +195,17 @@ impl Gate {
         if closing.entries.is_empty() {
             closing.entries.extend(self.workers.iter().map(|worker| worker.entries.load(Relaxed)));
         }
-        if !self.have_passed(closing) {
+        let mut workers = self.workers.iter().zip(&closing.entries);
+        if !workers.all(|(worker, entries)| worker.has_passed(*entries)) {
             let until = Instant::now() + patience;
             for (worker, entries) in self.workers.iter().zip(&closing.entries) {
                 if !worker.has_passed(*entries) {
                     drop(worker.lock.try_lock_until(until)?);
                 }
             }
+        }
+        if self.is_stayed_in() {
+            return None;
         }
         let doublings = closing.failures / ATTEMPTS_PER_DOUBLING;
         let closed = self.take_all(PATIENCE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)));
@@ -149,7 +216,8 @@ impl Gate {
 
     /// Whether every worker has been between two groups since the attempt began.
     pub fn have_passed(&self, closing: &Closing) -> bool {
-        self.workers.iter().zip(&closing.entries).all(|(worker, entries)| worker.has_passed(*entries))
+        !self.is_stayed_in()
+            && self.workers.iter().zip(&closing.entries).all(|(worker, entries)| worker.has_passed(*entries))
     }
 
     fn take_all(&self, patience: Duration) -> Option<Closed<'_>> {
@@ -161,7 +229,7 @@ impl Gate {
                 None => worker.lock.lock(),
             });
         }
-        Some(Closed { _alone: alone(), _locks: locks })
+        (!self.is_stayed_in()).then(|| Closed { _alone: alone(), _locks: locks })
     }
 }
 
@@ -175,7 +243,10 @@ impl Padded {
 
     #[cold]
     fn wait_for(&self, patience: Duration) -> Option<MutexGuard<'_, ()>> {
-        if patience.is_zero() { super::spin(|| self.lock.try_lock()) } else { self.lock.try_lock_for(patience) }
+        super::waiting(|| match patience.is_zero() {
+            true => super::spin(|| self.lock.try_lock()),
+            false => self.lock.try_lock_for(patience),
+        })
     }
 
     /// Whether the worker is between two groups, or has been since it had entered this often.
@@ -186,7 +257,7 @@ impl Padded {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::base::lock::out_of_order;
@@ -242,6 +313,26 @@ mod tests {
         assert!(!gate.is_open(2) && gate.try_enter(2, Duration::from_micros(50)).is_none());
         drop(alone);
         assert!(gate.is_open(2) && gate.try_close(Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn interrupted_work_keeps_the_gate_open_and_its_worker_goes_on() {
+        let gate = Gate::new(2);
+        let staying = gate.stay(0, gate.enter(0));
+        let mut closing = Closing::default();
+        assert!(gate.try_close(Duration::from_micros(50)).is_none());
+        assert!(gate.try_close_for(&mut closing, Duration::from_micros(50)).is_none());
+        assert!(!gate.have_passed(&closing));
+        let second = gate.stay(0, gate.try_enter(0, Duration::ZERO).expect("its worker enters as always"));
+        drop((staying, gate.enter(0)));
+        assert!(gate.try_close(Duration::from_micros(50)).is_none());
+        std::thread::scope(|scope| {
+            let closer = scope.spawn(|| drop(gate.close()));
+            std::thread::sleep(Duration::from_millis(3));
+            assert!(!closer.is_finished());
+            drop(second);
+        });
+        assert!(gate.try_close_for(&mut closing, Duration::ZERO).is_some());
     }
 
     #[test]

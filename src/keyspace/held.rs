@@ -113,6 +113,50 @@ impl<'a> Held<'a> {
         Held { keyspace: self.keyspace, locks: Locks::Lent(lent) }
     }
 
+    /// Lends all of several shards.
+    ///
+    /// # Panics
+    /// If these are not several shards.
+    pub fn lend_all(&mut self) -> Held<'_> {
+        let Locks::Several { guards, on_demand: false } = &mut self.locks else { panic!("{UNNAMED_KEY}") };
+        let lent = guards.iter_mut().map(|(number, guard)| (*number, &mut **guard)).collect();
+        Held { keyspace: self.keyspace, locks: Locks::Lent(lent) }
+    }
+
+    /// Locks one shard more beside several others, if that is possible at once and nobody waits for a key of it.
+    /// Trying cannot be part of a deadlock, so the order does not matter. Returns whether the shard is held.
+    #[inline]
+    pub fn try_hold_more(&mut self, shard: u16) -> bool {
+        let Locks::Several { guards, on_demand: false } = &mut self.locks else { return false };
+        match guards.binary_search_by_key(&shard, |(number, _)| *number) {
+            Ok(_) => true,
+            Err(at) => match self.keyspace.try_lock(shard).filter(|guard| guard.waiters.is_empty()) {
+                Some(guard) => {
+                    guards.insert(at, (shard, guard));
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// How many shards are held, if they are several.
+    #[inline]
+    pub fn count(&self) -> usize {
+        match &self.locks {
+            Locks::Several { guards, .. } => guards.len(),
+            _ => 0,
+        }
+    }
+
+    /// The shards that are held, if they are several.
+    pub fn shards(&self) -> Vec<u16> {
+        match &self.locks {
+            Locks::Several { guards, .. } => guards.iter().map(|(number, _)| *number).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether a held shard has waiters.
     pub fn is_waited_for(&self) -> bool {
         match &self.locks {

@@ -18,15 +18,20 @@ pub mod busy;
 pub mod counts;
 pub mod frozen;
 pub mod gate;
+pub mod graveyard;
 pub mod held;
+pub mod libraries;
 pub mod relocate;
 pub mod shard;
+pub mod unloaded;
 pub mod waiters;
 pub mod watch;
 
+use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::lock::{Mutex, MutexGuard, Rank};
 
@@ -35,8 +40,10 @@ pub use crate::value::entry::{EntryRef, NewValue, ValueRef};
 pub use busy::Busy;
 pub use counts::Counts;
 pub use frozen::Frozen;
-pub use gate::{Closed, Closing, Gate};
+pub use gate::{Closed, Closing, Gate, Staying};
+pub use graveyard::{Buried, Grave, Graveyard};
 pub use held::Held;
+pub use libraries::{Function, Libraries, Library};
 pub use relocate::Relocation;
 pub use shard::Shard;
 use shard::Shared;
@@ -73,6 +80,12 @@ pub struct Keyspace {
     slots: Box<[Slot]>,
     /// Whether changed keys are noted, for those who have cached them. Read under the lock of the key's shard.
     observed: AtomicBool,
+    /// The libraries of functions.
+    libraries: Mutex<Arc<Libraries>>,
+    /// What can be undone of flushes.
+    graveyard: Mutex<Graveyard>,
+    /// The shards that are still to be loaded.
+    unloaded: unloaded::Unloaded,
     /// Work that waits for a shard to be free.
     later: Mutex<Vec<busy::Later>>,
 }
@@ -98,6 +111,25 @@ impl Key<'_> {
     pub fn shard(&self) -> u16 {
         shard_of(self.hash)
     }
+}
+
+thread_local! {
+    /// How long this thread has waited for the gate and for shards, in nanoseconds, since that was last taken.
+    static WAITED_NS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts a wait of this thread for a lock.
+pub(crate) fn waiting<T>(wait: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = wait();
+    WAITED_NS.set(WAITED_NS.get() + begun.elapsed().as_nanos() as u64);
+    result
+}
+
+/// How long this thread has waited for the gate and for shards, in nanoseconds, since this was last asked.
+#[inline]
+pub fn take_waited_ns() -> u64 {
+    WAITED_NS.take()
 }
 
 /// Tries again for about a microsecond: most holders of a lock are gone by then.
@@ -128,7 +160,9 @@ impl Keyspace {
             shard: Mutex::indexed(Rank::Shard, shard as u32, Shard::new(shared.clone())),
         };
         let slots = (0..SHARDS).map(slot).collect();
-        Keyspace { seed, shared, databases, slots, observed: AtomicBool::new(false), later: Mutex::default() }
+        let (observed, libraries, later) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        let (unloaded, graveyard) = (unloaded::Unloaded::default(), Mutex::default());
+        Keyspace { seed, shared, databases, slots, observed, libraries, graveyard, unloaded, later }
     }
 
     /// Leaves only so many of its databases, the others of which are empty.
@@ -167,16 +201,22 @@ impl Keyspace {
     /// Locks one shard. A caller that already holds another one must be alone behind the gate.
     #[inline]
     pub fn lock(&self, shard: u16) -> MutexGuard<'_, Shard> {
+        if self.lacks(shard) {
+            self.wait_until_loaded(shard);
+        }
         self.slots[usize::from(shard)].shard.lock()
     }
 
-    /// The same, unless the shard is locked.
+    /// The same, unless the shard is locked, or not loaded yet.
     #[inline]
     pub fn try_lock(&self, shard: u16) -> Option<MutexGuard<'_, Shard>> {
+        if self.lacks(shard) {
+            return None;
+        }
         self.slots[usize::from(shard)].shard.try_lock()
     }
 
-    /// Locks one shard, unless it stays locked for longer than `patience`.
+    /// Locks one shard, unless it stays locked for longer than `patience`, or is not loaded yet.
     #[inline]
     pub fn lock_for(&self, shard: u16, patience: Duration) -> Option<MutexGuard<'_, Shard>> {
         match self.try_lock(shard) {
@@ -187,15 +227,22 @@ impl Keyspace {
 
     #[cold]
     fn wait_for(&self, shard: u16, patience: Duration) -> Option<MutexGuard<'_, Shard>> {
-        if patience.is_zero() {
-            return spin(|| self.try_lock(shard));
+        if self.lacks(shard) {
+            self.want(shard);
+            return None;
         }
-        self.slots[usize::from(shard)].shard.try_lock_for(patience)
+        waiting(|| match patience.is_zero() {
+            true => spin(|| self.try_lock(shard)),
+            false => self.slots[usize::from(shard)].shard.try_lock_for(patience),
+        })
     }
 
-    /// Whether the shard is currently not locked.
+    /// Whether the shard is loaded and currently not locked; or damaged, so that waiting for it is over.
     pub fn is_free(&self, shard: u16) -> bool {
-        !self.slots[usize::from(shard)].shard.is_locked()
+        match self.lacks(shard) {
+            true => self.damage_of(shard).is_some(),
+            false => !self.slots[usize::from(shard)].shard.is_locked(),
+        }
     }
 
     /// First wave of prefetching: the shard itself.
@@ -280,9 +327,27 @@ impl Keyspace {
         self.slots[usize::from(shard)].earliest_expiry.store(bound, Ordering::Relaxed);
     }
 
-    /// Freezes a consistent view of everything. The caller has closed the gate.
+    /// Freezes a consistent view of everything. The caller has closed the gate, and knows that no shard is damaged.
     pub fn freeze(&self, _alone: &gate::Closed<'_>) -> Frozen {
-        Frozen::new(self.slots.iter().map(|slot| slot.shard.lock().freeze()).collect())
+        assert_eq!(self.damaged_shards(), 0, "a view would lack a damaged shard");
+        let shards = self.slots.iter().map(|slot| slot.shard.lock().freeze()).collect();
+        Frozen::new(shards, self.libraries(), self.graveyard().graves().to_vec())
+    }
+
+    /// The libraries of functions.
+    pub fn libraries(&self) -> Arc<Libraries> {
+        Arc::clone(&self.libraries.lock())
+    }
+
+    /// Replaces the libraries of functions. Returns those before. A command does that by
+    /// `Db::set_libraries`.
+    pub fn replace_libraries(&self, libraries: Arc<Libraries>) -> Arc<Libraries> {
+        std::mem::replace(&mut *self.libraries.lock(), libraries)
+    }
+
+    /// Changes the libraries of functions: while they are loaded.
+    pub fn change_libraries(&self, change: impl FnOnce(&mut Libraries)) {
+        change(Arc::make_mut(&mut self.libraries.lock()));
     }
 
     /// The numbers of keys, by database, read without a lock.

@@ -115,8 +115,22 @@ impl Shard {
         });
     }
 
-    /// Swaps two databases.
+    /// Raises the versions of watched keys that come back into a database: unexpired ones that are not there now.
+    pub fn watched_restored(&mut self, db: u32, older: &Directory, now: i64) {
+        let Shard { shared, first, others, watched, .. } = self;
+        let seed = shared.seed;
+        let is_there = |key: &[u8]| {
+            place(first, others, db).is_some_and(|d| d.as_ref().is_some_and(|d| d.get(seed.hash(key), key).is_some()))
+        };
+        let alive = |entry: EntryRef<'_>| entry.expiry().is_none_or(|at| at as i64 > now);
+        watched.all_changed(|of, key| of == db && !is_there(key) && older.get(seed.hash(key), key).is_some_and(alive));
+    }
+
+    /// Swaps two databases, which may be one.
     pub fn swap(&mut self, one: u32, other: u32) {
+        if one == other {
+            return;
+        }
         let of_one = self.put_directory(one, None);
         let of_other = self.put_directory(other, of_one);
         self.put_directory(one, of_other);

@@ -34,25 +34,11 @@ constants! {
     "clients", "Each connection that waits has its own timer; there is no table." {
         "clients_in_timeout_table" = "0",
     }
-    "memory", "What the machines of scripts take is part of used_memory alone, and functions are not built yet." {
-        "used_memory_lua" = "0",
-        "used_memory_vm_eval" = "0",
-        "used_memory_lua_human" = "0B",
-        "number_of_functions" = "0",
-        "number_of_libraries" = "0",
-        "used_memory_vm_functions" = "0",
-        "used_memory_vm_total" = "0",
-        "used_memory_vm_total_human" = "0B",
-        "used_memory_functions" = "0",
-    }
     "memory", "The allocator's resident bytes are those of the process." {
         "allocator_rss_ratio" = "1.00",
         "allocator_rss_bytes" = "0",
         "rss_overhead_ratio" = "1.00",
         "rss_overhead_bytes" = "0",
-    }
-    "memory", "All memory counts for eviction." {
-        "mem_not_counted_for_evict" = "0",
     }
     "memory", "There are no replicas yet." {
         "mem_replication_backlog" = "0",
@@ -72,21 +58,15 @@ constants! {
     "memory", "The allocator is our own." {
         "mem_allocator" = "ironkeep",
     }
-    "persistence", "Connections are accepted once everything is loaded." {
-        "loading" = "0",
+    "persistence", "Nothing is loaded from a primary." {
         "async_loading" = "0",
     }
     "persistence", "No snapshot forks the process." {
         "current_cow_peak" = "0",
         "current_cow_size" = "0",
         "current_cow_size_age" = "0",
-        "current_fork_perc" = "0.00",
         "rdb_last_cow_size" = "0",
         "aof_last_cow_size" = "0",
-    }
-    "persistence", "A snapshot is written by shard; its keys are not counted." {
-        "current_save_keys_processed" = "0",
-        "current_save_keys_total" = "0",
     }
     "persistence", "Expired keys are loaded, and removed like all others." {
         "rdb_last_load_keys_expired" = "0",
@@ -142,13 +122,9 @@ constants! {
         "reply_buffer_shrinks" = "0",
         "reply_buffer_expands" = "0",
     }
-    "stats", "There is no TLS yet." {
-        "acl_access_denied_tls_cert" = "0",
-    }
-    "stats", "Access rules are not built yet." {
-        "acl_access_denied_cmd" = "0",
-        "acl_access_denied_key" = "0",
-        "acl_access_denied_channel" = "0",
+    "tls", "This server opens no connection of its own." {
+        "tls_client_cert_serial" = "none",
+        "tls_client_cert_expires_in_seconds" = "0",
     }
     "replication", "There are no replicas yet." {
         "role" = "master",

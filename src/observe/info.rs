@@ -7,14 +7,16 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::constant::CONSTANT;
-use super::{keysizes, keyspace, memory, process, stats};
+use super::{keysizes, keyspace, memory, process, service, stats};
 use crate::base::clock;
+use crate::base::config::CompatibilityMode;
+use crate::base::tls::Facts;
+use crate::base::version::VALKEY_VERSION;
 use crate::core::Server;
-use crate::core::figures::{Figures, Look, Value};
+use crate::core::figures::{Figure, Figures, Look, Value};
 use crate::durable::figures::persistence;
 
-/// The version of Redis that is emulated, for clients that check it.
-pub const REDIS_VERSION: &str = "7.2.4";
+pub use crate::base::version::REDIS_VERSION;
 
 /// One section.
 struct Section {
@@ -58,11 +60,15 @@ static SECTIONS: &[Section] = &[
     section("commandstats", "Commandstats", Shown::All, stats::of_commands),
     section("errorstats", "Errorstats", Shown::Default, stats::of_errors),
     section("latencystats", "Latencystats", Shown::All, stats::of_times),
+    section("servicestats", "Servicestats", Shown::All, service::figures),
     section("cluster", "Cluster", Shown::Default, |look, out| {
         out.flag("cluster_enabled", look.server.cluster.is_some())
     }),
+    section("scriptingengines", "Scripting Engines", Shown::All, memory::of_engines),
     section("keyspace", "Keyspace", Shown::Default, keyspace::databases),
     section("keysizes", "Keysizes", Shown::Default, keysizes::distributions),
+    section("tls", "TLS", Shown::Default, tls_figures),
+    section("keystats", "Keystats", Shown::All, stats::of_keys),
     section("hotkeys", "Hotkeys", Shown::All, stats::of_hotkeys),
 ];
 
@@ -100,6 +106,18 @@ pub fn report(server: &Server, words: &[&[u8]], now: i64) -> String {
     text
 }
 
+/// The figures of all sections, with their names, at a time in Unix ms.
+pub fn sections(server: &Server, now: i64) -> Vec<(&'static str, Vec<Figure>)> {
+    let settings = server.config.settings();
+    let look = Look { server, settings: &settings, now };
+    let figures_of = |section: &Section| {
+        let mut figures = Figures::new(section.name, CONSTANT);
+        (section.contribute)(&look, &mut figures);
+        (section.name, figures.into_all())
+    };
+    SECTIONS.iter().map(figures_of).collect()
+}
+
 /// Writes a value behind its name and this sign.
 fn write_value(text: &mut String, value: &Value, sign: char) {
     let written = match value {
@@ -133,6 +151,13 @@ fn server_figures(look: &Look<'_>, out: &mut Figures) {
     let uptime = (look.now - server.started_ms).max(0) / 1000;
     out.text("redis_version", REDIS_VERSION);
     out.constants(&["redis_git_sha1", "redis_git_dirty", "redis_build_id"]);
+    if settings.compatibility_mode == CompatibilityMode::Valkey {
+        // By these, clients tell Valkey from Redis.
+        out.text("server_name", "valkey");
+        out.text("valkey_version", VALKEY_VERSION);
+        out.text("valkey_release_stage", "ga");
+        out.text("server_mode", if server.cluster.is_some() { "cluster" } else { "standalone" });
+    }
     out.text("redis_mode", if server.cluster.is_some() { "cluster" } else { "standalone" });
     out.text("os", process::system_name());
     out.gauge("arch_bits", usize::BITS);
@@ -140,7 +165,7 @@ fn server_figures(look: &Look<'_>, out: &mut Figures) {
     out.gauge("process_id", std::process::id());
     out.text("process_supervised", settings.supervised.to_string());
     out.text("run_id", &*server.run_id);
-    out.gauge("tcp_port", settings.port);
+    out.gauge("tcp_port", if settings.port == 0 { settings.tls_port } else { settings.port });
     out.gauge("server_time_usec", clock::now_us());
     out.gauge("uptime_in_seconds", uptime);
     out.gauge("uptime_in_days", uptime / 86400);
@@ -148,11 +173,13 @@ fn server_figures(look: &Look<'_>, out: &mut Figures) {
     out.gauge("lru_clock", (look.now / 1000) & 0xff_ffff);
     out.text("executable", &*server.executable);
     out.text("config_file", &*server.config_file);
+    out.text("availability_zone", &*server.config.settings().availability_zone);
     out.flag("io_threads_active", server.workers.len() > 1);
     let mut listeners = 0;
-    if settings.port != 0 {
+    for (name, port) in [("tcp", settings.port), ("tls", settings.tls_port)].into_iter().filter(|(_, port)| *port != 0)
+    {
         let addresses: String = settings.bind.iter().map(|address| format!("bind={address},")).collect();
-        out.text("listener0", format!("name=tcp,{addresses}port={}", settings.port));
+        out.text(format!("listener{listeners}"), format!("name={name},{addresses}port={port}"));
         listeners += 1;
     }
     if !settings.unixsocket.as_os_str().is_empty() {
@@ -160,6 +187,19 @@ fn server_figures(look: &Look<'_>, out: &mut Figures) {
         out.text(format!("listener{listeners}"), format!("name=unix,bind={socket}"));
     }
     out.text("ironkeep_version", env!("CARGO_PKG_VERSION"));
+}
+
+fn tls_figures(look: &Look<'_>, out: &mut Figures) {
+    let offer = look.server.tls.current();
+    let seconds = |facts: &Facts| facts.expires_s - look.now / 1000;
+    let mut show = |of: &str, facts: Option<&Facts>| {
+        let serial = facts.map_or_else(|| "none".to_owned(), |facts| facts.serial.clone());
+        out.text(format!("tls_{of}_cert_serial"), serial);
+        out.add(format!("tls_{of}_cert_expires_in_seconds"), Value::Gauge(facts.map_or(0, seconds)));
+    };
+    show("server", offer.as_ref().map(|offer| &offer.server));
+    show("ca", offer.as_ref().and_then(|offer| offer.authority.as_ref()));
+    out.constants(&["tls_client_cert_serial", "tls_client_cert_expires_in_seconds"]);
 }
 
 fn replication_figures(look: &Look<'_>, out: &mut Figures) {

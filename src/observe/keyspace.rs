@@ -19,9 +19,10 @@ pub(super) fn databases(look: &Look<'_>, out: &mut Figures) {
             ("expires".into(), gauge(census.volatile)),
             ("avg_ttl".into(), Value::Gauge(average as i64)),
         ];
-        // Redis 8 shows how many hashes have expiring fields; clients of 7.2 do not expect it.
+        // Redis 8 and Valkey 9 show how many hashes have expiring fields; clients of 7.2 do not expect it.
         if census.elementwise > 0 {
             columns.push(("subexpiry".into(), gauge(census.elementwise)));
+            columns.push(("keys_with_volatile_items".into(), gauge(census.elementwise)));
         }
         out.row("db", ("db", db.to_string()), columns);
     }

@@ -5,7 +5,9 @@
 //!   [`crate::core::figures`].
 //! - [`latency`]: the report on what took long.
 //! - [`memory`]: the figures of memory.
+//! - [`service`]: service times and other distributions.
 //! - [`process`]: what the kernel reports about this process.
+//! - [`types`]: the memory of each type of key.
 //!
 //! Nothing here changes anything except its own counters.
 
@@ -17,5 +19,7 @@ mod keyspace;
 pub mod latency;
 pub mod memory;
 pub mod process;
+pub mod service;
 mod sparkline;
 mod stats;
+pub mod types;

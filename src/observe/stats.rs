@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::Server;
 use crate::core::figures::{Figures, Look, Value};
+use crate::core::keystats::By;
 use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
 use crate::core::table::CommandEntry;
 use crate::events::channels::Kind;
@@ -66,13 +67,19 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.gauge("instantaneous_eventloop_cycles_per_sec", rates.cycles.load(Relaxed));
     out.gauge("instantaneous_eventloop_duration_usec", rates.cycle_us.load(Relaxed));
     out.counter("acl_access_denied_auth", counters.access_denied_auth.get());
-    out.constants(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+    out.counter("acl_access_denied_cmd", counters.access_denied_cmd.get());
+    out.counter("acl_access_denied_key", counters.access_denied_key.get());
+    out.counter("acl_access_denied_channel", counters.access_denied_channel.get());
+    out.counter("acl_access_denied_db", counters.access_denied_db.get());
     let (of_queries, of_replies) =
         (&counters.query_buffer_limit_disconnections, &counters.output_buffer_limit_disconnections);
     out.counter("client_query_buffer_limit_disconnections", of_queries.get());
     out.counter("client_output_buffer_limit_disconnections", of_replies.get());
     out.counter("evicted_scripts", look.server.scripts.evicted.load(Relaxed));
-    out.constants(&["acl_access_denied_tls_cert"]);
+    out.counter("acl_access_denied_tls_cert", counters.access_denied_tls_cert.get());
+    let audit = &look.server.audit.figures;
+    out.counter("audit_log_events", audit.noted.load(Relaxed));
+    out.counter("audit_log_dropped", audit.dropped.load(Relaxed));
     let (batches, batched) = (sum(|c| c.groups.get()), sum(|c| c.commands.get()));
     out.counter("total_client_processing_events", batches);
     out.counter("eventloop_cycles_with_clients_processing", sum(|c| c.turns.get()));
@@ -83,6 +90,8 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
     out.counter("slowlog_commands_count", slow.count);
     out.ratio("slowlog_commands_time_ms_sum", slow.us as f64 / 1e3);
     out.ratio("slowlog_commands_time_ms_max", slow.us_max as f64 / 1e3);
+    out.counter("rejected_priority_connections", counters.rejected_priority_connections.get());
+    out.gauge("blessed_keys", look.server.keyspace.counts().filled().map(|(_, census)| census.blessed).sum::<usize>());
 }
 
 /// How often commands went to the slow log, and how long they took.
@@ -175,6 +184,21 @@ pub(super) fn of_hotkeys(look: &Look<'_>, out: &mut Figures) {
     if let Some(window) = look.server.hotkeys.window() {
         out.gauge("hotkeys_last_window_samples", window.samples);
         out.gauge("hotkeys_last_window_duration_ms", window.length.as_millis());
+    }
+}
+
+/// Adds the figures of the biggest and busiest keys. Their names are for those who may read them: BIGKEYS.
+pub(super) fn of_keys(look: &Look<'_>, out: &mut Figures) {
+    let server = look.server;
+    out.flag("key_statistics", look.settings.key_statistics);
+    if look.settings.key_statistics {
+        let biggest = |by| server.keystats.biggest(&server.keyspace, by, look.now).into_iter().next();
+        out.bytes("biggest_key_bytes", biggest(By::Bytes).map_or(0, |key| key.bytes));
+        out.gauge("biggest_key_elements", biggest(By::Elements).map_or(0, |key| key.elements));
+        out.gauge("busiest_key_calls", server.keystats.busiest().first().map_or(0, |key| key.count));
+        out.gauge("slowest_key_usec", server.keystats.slowest().first().map_or(0, |key| key.count / 1000));
+        out.gauge("prefixes", server.keystats.prefixes().len());
+        out.counter("key_walks", server.keystats.walks.load(Relaxed));
     }
 }
 

@@ -4,10 +4,14 @@
 
 use crc32fast::{Hasher, hash};
 
+use super::crypt::{FileCipher, TAG};
 use super::format::{
-    BLOCK_HEADER, BLOCK_MAGIC, END_MARK, SEGMENT_HEADER, SEGMENT_MAGIC, SEGMENT_RECYCLED, VERSION, VERSION_OLDEST,
-    u32_at, u64_at,
+    BLOCK_HEADER, BLOCK_MAGIC, END_MARK, SEGMENT_ENCRYPTED, SEGMENT_HEADER, SEGMENT_MAGIC, SEGMENT_RECYCLED,
+    VERSION_ENCRYPTED, VERSION_OLDEST, u32_at, u64_at,
 };
+
+/// Bytes of a block's header without its CRC.
+const CLEAR: usize = 60;
 
 /// What a block's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +37,39 @@ pub struct Block<'a> {
     pub header: BlockHeader,
     /// Its CRC, which the next block carries.
     pub crc: u32,
-    /// The items.
+    /// The items, or what became of them by encryption.
     pub payload: &'a [u8],
+    /// The header without the CRC: what encryption vouches for besides.
+    clear: [u8; CLEAR],
     /// Its length in the file, header included.
     pub len: usize,
 }
 
 /// Fills the header of a block whose first [`BLOCK_HEADER`] bytes are set aside; returns its CRC.
 pub fn finish_block(block: &mut [u8], header: &BlockHeader) -> u32 {
-    let payload_len = (block.len() - BLOCK_HEADER) as u64;
+    fill_header(block, header, block.len() - BLOCK_HEADER);
+    let crc = block_crc(block);
+    block[60..64].copy_from_slice(&crc.to_le_bytes());
+    crc
+}
+
+/// Encrypts a block's payload, and then finishes the block as [`finish_block`] does.
+pub fn seal_block(block: &mut Vec<u8>, header: &BlockHeader, cipher: &FileCipher) -> u32 {
+    let sealed_len = block.len() - BLOCK_HEADER + TAG;
+    fill_header(block, header, sealed_len);
+    let associated: [u8; CLEAR] = block[..CLEAR].try_into().expect("the header is set aside");
+    cipher.seal(header.number, &associated, block, BLOCK_HEADER);
+    finish_block(block, header)
+}
+
+/// Decrypts the payload of a block, given as the block's bytes in the file.
+pub fn open_block(block: &Block<'_>, cipher: &FileCipher) -> Result<Vec<u8>, &'static str> {
+    let opened = cipher.open(block.header.number, &block.clear, block.payload);
+    opened.map_err(|_| "the block does not decrypt: it was changed, or is of another key")
+}
+
+fn fill_header(block: &mut [u8], header: &BlockHeader, payload_len: usize) {
+    let payload_len = payload_len as u64;
     block[..4].copy_from_slice(&BLOCK_MAGIC);
     block[4..8].copy_from_slice(&0u32.to_le_bytes());
     block[8..16].copy_from_slice(&payload_len.to_le_bytes());
@@ -51,9 +79,6 @@ pub fn finish_block(block: &mut [u8], header: &BlockHeader) -> u32 {
     block[40..48].copy_from_slice(&header.durable.to_le_bytes());
     block[48..56].copy_from_slice(&header.next_segment.to_le_bytes());
     block[56..60].copy_from_slice(&header.prev_crc.to_le_bytes());
-    let crc = block_crc(block);
-    block[60..64].copy_from_slice(&crc.to_le_bytes());
-    crc
 }
 
 fn block_crc(block: &[u8]) -> u32 {
@@ -91,7 +116,8 @@ pub fn read_block(bytes: &[u8], at: usize, verify: bool) -> Result<Block<'_>, &'
         next_segment: long(48),
         prev_crc: word(56),
     };
-    Ok(Block { header, crc, payload: &whole[BLOCK_HEADER..], len: whole.len() })
+    let clear = head[..CLEAR].try_into().expect("the header is whole");
+    Ok(Block { header, crc, payload: &whole[BLOCK_HEADER..], clear, len: whole.len() })
 }
 
 /// Finds the valid blocks of a generation, with this number or a higher one, anywhere at or after an offset. Recovery
@@ -136,6 +162,8 @@ pub struct SegmentHeader {
     /// Whether it overwrites an older segment. An end mark then follows its last block, and old bytes follow the
     /// mark.
     pub recycled: bool,
+    /// The number of the data key under which its blocks are encrypted; 0 if they are not.
+    pub key: u32,
 }
 
 /// The bytes of a segment's header.
@@ -147,7 +175,10 @@ pub fn segment_header(header: &SegmentHeader) -> [u8; SEGMENT_HEADER] {
     out[16..24].copy_from_slice(&header.number.to_le_bytes());
     out[24..32].copy_from_slice(&header.generation.to_le_bytes());
     out[32..48].copy_from_slice(&header.hash_seed);
-    out[48..52].copy_from_slice(&(if header.recycled { SEGMENT_RECYCLED } else { 0 }).to_le_bytes());
+    let recycled = if header.recycled { SEGMENT_RECYCLED } else { 0 };
+    let encrypted = if header.key != 0 { SEGMENT_ENCRYPTED } else { 0 };
+    out[48..52].copy_from_slice(&(recycled | encrypted).to_le_bytes());
+    out[52..56].copy_from_slice(&header.key.to_le_bytes());
     let crc = hash(&out[..60]);
     out[60..].copy_from_slice(&crc.to_le_bytes());
     out
@@ -172,11 +203,13 @@ pub fn read_segment_header(bytes: &[u8]) -> Result<SegmentHeader, HeaderFault> {
         return Err(HeaderFault::Corrupt("the header's checksum does not match"));
     }
     let version = u32_at(head, 8).expect("the header is whole");
-    if !(VERSION_OLDEST..=VERSION).contains(&version) {
+    if !(VERSION_OLDEST..=VERSION_ENCRYPTED).contains(&version) {
         return Err(HeaderFault::Version(version));
     }
     let flags = u32_at(head, 48).expect("the header is whole");
-    if flags & !SEGMENT_RECYCLED != 0 {
+    let key = u32_at(head, 52).expect("the header is whole");
+    let is_encrypted = flags & SEGMENT_ENCRYPTED != 0;
+    if flags & !(SEGMENT_RECYCLED | SEGMENT_ENCRYPTED) != 0 || is_encrypted != (key != 0) {
         return Err(HeaderFault::Corrupt("the header has reserved bits set"));
     }
     Ok(SegmentHeader {
@@ -186,7 +219,23 @@ pub fn read_segment_header(bytes: &[u8]) -> Result<SegmentHeader, HeaderFault> {
         generation: u64_at(head, 24).expect("the header is whole"),
         hash_seed: head[32..48].try_into().expect("16 bytes"),
         recycled: flags & SEGMENT_RECYCLED != 0,
+        key,
     })
+}
+
+/// The smallest unit that a disk writes atomically, in bytes.
+const SECTOR: usize = 512;
+/// So many zeros where bytes should be show that these were never written. A block's header has up to 16 in a row.
+const BLANK: usize = 32;
+
+/// Whether damage is a hole: some of its bytes were never written and read as zeros. What is missing is either a whole
+/// write, from its beginning to its end, or what lies between some place in a write and the end of a disk's sector or
+/// of the file system's page.
+pub(super) fn is_hole(bytes: &[u8], from: usize, to: usize) -> bool {
+    let is_blank = |from: usize, to: usize| from < to && bytes[from..to].iter().all(|&byte| byte == 0);
+    let ends_blank = |end: usize| is_blank(end.saturating_sub(BLANK).max(from), end);
+    let mut sector_ends = (from / SECTOR + 1..=to / SECTOR).map(|sector| sector * SECTOR);
+    is_blank(from, (from + BLANK).min(to)) || ends_blank(to) || sector_ends.any(ends_blank)
 }
 
 #[cfg(test)]
@@ -248,6 +297,7 @@ mod tests {
             generation: 3,
             hash_seed: *b"0123456789abcdef",
             recycled: true,
+            key: 5,
         };
         let bytes = segment_header(&header);
         assert_eq!(read_segment_header(&bytes), Ok(header));

@@ -9,10 +9,11 @@ use std::borrow::Cow;
 
 use crc32fast::{Hasher, hash};
 
+use super::crypt::{FileCipher, TAG};
 use super::error::PersistError;
 use super::format::{
-    CODEC_LZ4, CODEC_NONE, CODEC_PIECES, ENTRY_ACCESS, ENTRY_DB, ENTRY_EXPIRY, PIECE_HEADER, PIECE_MAX, TYPE_BYTES,
-    TYPE_INT, TYPE_MASK, put_varint, take_bytes, take_string, take_varint, u32_at, u64_at,
+    CODEC_LZ4, CODEC_NONE, CODEC_PIECES, ENTRY_ACCESS, ENTRY_BLESSED, ENTRY_DB, ENTRY_EXPIRY, PIECE_HEADER, PIECE_MAX,
+    TYPE_BYTES, TYPE_INT, TYPE_MASK, put_varint, take_bytes, take_string, take_varint, u32_at, u64_at,
 };
 use super::wire::ChunkWire;
 
@@ -45,6 +46,8 @@ pub struct Entry<'a> {
     pub expiry: Option<u64>,
     /// The access field (LRU or LFU), as the keyspace gave it.
     pub access: Option<u32>,
+    /// Whether it is protected from eviction.
+    pub is_blessed: bool,
     /// The value.
     pub value: WireValue<'a>,
 }
@@ -61,10 +64,24 @@ pub(crate) struct Buffers {
 /// Where the stored bytes of a chunk go.
 type Write<'a> = dyn FnMut(&[u8]) -> Result<(), PersistError> + 'a;
 
+/// Bytes of the length in front of an encrypted frame.
+const FRAME_LENGTH: usize = 4;
+
+/// How the stored bytes of a chunk are made from its entries.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Packing<'a> {
+    /// Compress where that makes them fewer.
+    pub(crate) compress: bool,
+    /// Encrypt.
+    pub(crate) cipher: Option<&'a FileCipher>,
+}
+
 /// Writes one shard's chunk, piece by piece if it is large.
 pub struct ChunkWriter<'a> {
     write: &'a mut Write<'a>,
-    compress: bool,
+    packing: Packing<'a>,
+    /// How many frames were encrypted.
+    frames: u64,
     buffers: &'a mut Buffers,
     /// Describes what was written, without offset and checksum.
     pub(crate) wire: ChunkWire,
@@ -75,7 +92,7 @@ pub struct ChunkWriter<'a> {
 
 impl<'a> ChunkWriter<'a> {
     /// An empty chunk.
-    pub(crate) fn new(shard: u16, compress: bool, buffers: &'a mut Buffers, write: &'a mut Write<'a>) -> Self {
+    pub(crate) fn new(shard: u16, packing: Packing<'a>, buffers: &'a mut Buffers, write: &'a mut Write<'a>) -> Self {
         let wire = ChunkWire {
             shard,
             codec: CODEC_NONE,
@@ -87,7 +104,7 @@ impl<'a> ChunkWriter<'a> {
             crc: 0,
         };
         buffers.raw.clear();
-        Self { write, compress, buffers, wire, crc: Hasher::new(), failed: None }
+        Self { write, packing, frames: 0, buffers, wire, crc: Hasher::new(), failed: None }
     }
 
     /// Adds an entry.
@@ -103,6 +120,11 @@ impl<'a> ChunkWriter<'a> {
         self.push_in_parts(db, key, expiry, access, (kind, bytes.len() as u64), |put| put(bytes));
     }
 
+    /// Says that the key of the next entry is protected from eviction.
+    pub fn bless_next(&mut self) {
+        self.put(&[ENTRY_BLESSED]);
+    }
+
     /// Adds an entry whose value arrives in parts, with the value's tag and its length in bytes.
     ///
     /// # Panics
@@ -116,7 +138,7 @@ impl<'a> ChunkWriter<'a> {
         (tag, len): (u8, u64),
         parts: impl FnOnce(&mut dyn FnMut(&[u8])),
     ) {
-        assert!(tag != TYPE_INT && tag <= TYPE_MASK, "a value has a tag of its own");
+        assert!(tag != TYPE_INT && tag < ENTRY_BLESSED, "a value has a tag of its own");
         self.begin(db, key, expiry, access, tag);
         put_varint(&mut self.buffers.raw, len);
         let mut left = len;
@@ -171,7 +193,7 @@ impl<'a> ChunkWriter<'a> {
     fn write_piece(&mut self) {
         let Buffers { raw, stored } = &mut *self.buffers;
         self.wire.raw_len += raw.len() as u64;
-        if self.compress {
+        if self.packing.compress {
             self.wire.codec = CODEC_PIECES;
             stored.clear();
             stored.resize(PIECE_HEADER + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
@@ -190,8 +212,17 @@ impl<'a> ChunkWriter<'a> {
         self.write_raw();
     }
 
-    /// Writes the raw buffer uncompressed.
+    /// Writes the raw buffer as it is, or encrypted.
     fn write_raw(&mut self) {
+        if let Some(cipher) = self.packing.cipher {
+            let Buffers { raw, stored } = &mut *self.buffers;
+            stored.clear();
+            stored.extend_from_slice(&((raw.len() + TAG) as u32).to_le_bytes());
+            stored.extend_from_slice(raw);
+            cipher.seal(frame_place(self.wire.shard, self.frames), &[], stored, FRAME_LENGTH);
+            self.frames += 1;
+            std::mem::swap(raw, stored);
+        }
         if self.failed.is_none() {
             self.crc.update(&self.buffers.raw);
             self.wire.stored_len += self.buffers.raw.len() as u64;
@@ -209,7 +240,7 @@ impl<'a> ChunkWriter<'a> {
         if is_whole {
             let Buffers { raw, stored } = &mut *self.buffers;
             self.wire.raw_len = raw.len() as u64;
-            if self.compress {
+            if self.packing.compress {
                 stored.clear();
                 stored.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
                 let packed = lz4_flex::block::compress_into(raw, stored).unwrap_or(usize::MAX);
@@ -240,21 +271,29 @@ pub struct Chunk<'a> {
 
 impl<'a> Chunk<'a> {
     /// Checks and decodes the stored bytes of a chunk.
-    pub(crate) fn decode(wire: &ChunkWire, stored: &'a [u8]) -> Result<Self, &'static str> {
-        if hash(stored) != wire.crc {
+    pub(crate) fn decode(
+        wire: &ChunkWire,
+        stored: Cow<'a, [u8]>,
+        cipher: Option<&FileCipher>,
+    ) -> Result<Self, &'static str> {
+        if hash(&stored) != wire.crc {
             return Err("the chunk's checksum does not match");
         }
+        let stored: Cow<'a, [u8]> = match cipher {
+            Some(cipher) => Cow::Owned(open_frames(wire.shard, &stored, cipher)?),
+            None => stored,
+        };
         let bytes = match wire.codec {
-            CODEC_NONE => Cow::Borrowed(stored),
+            CODEC_NONE => stored,
             CODEC_LZ4 => {
                 let bound = wire.stored_len.saturating_mul(LZ4_EXPANSION_MAX).saturating_add(64);
                 if wire.raw_len > bound || wire.raw_len > LZ4_RAW_MAX {
                     return Err("the chunk claims to expand beyond what is possible");
                 }
-                let raw = lz4_flex::block::decompress(stored, wire.raw_len as usize);
+                let raw = lz4_flex::block::decompress(&stored, wire.raw_len as usize);
                 Cow::Owned(raw.map_err(|_| "the chunk does not decompress")?)
             }
-            CODEC_PIECES => Cow::Owned(join_pieces(stored, wire.raw_len)?),
+            CODEC_PIECES => Cow::Owned(join_pieces(&stored, wire.raw_len)?),
             _ => return Err("the chunk's codec is unknown"),
         };
         if bytes.len() as u64 != wire.raw_len {
@@ -292,6 +331,25 @@ impl<'a> Chunk<'a> {
     pub fn iter(&self) -> Entries<'_> {
         Entries { rest: &self.bytes, left: self.entries, volatile_left: self.volatile }
     }
+}
+
+/// The place of a chunk's frame, for the cipher.
+fn frame_place(shard: u16, frame: u64) -> u64 {
+    u64::from(shard) << 32 | frame
+}
+
+/// Decrypts the frames of a chunk and joins them.
+fn open_frames(shard: u16, mut stored: &[u8], cipher: &FileCipher) -> Result<Vec<u8>, &'static str> {
+    let (mut joined, mut frame) = (Vec::with_capacity(stored.len()), 0);
+    while !stored.is_empty() {
+        let len = take_bytes(&mut stored, FRAME_LENGTH as u64).and_then(|len| u32_at(len, 0));
+        let sealed = len.and_then(|len| take_bytes(&mut stored, u64::from(len)));
+        let sealed = sealed.ok_or("an encrypted frame of the chunk is cut")?;
+        let opened = cipher.open(frame_place(shard, frame), &[], sealed);
+        joined.extend(opened.map_err(|_| "the chunk does not decrypt: it was changed, or is of another key")?);
+        frame += 1;
+    }
+    Ok(joined)
 }
 
 /// Decodes the pieces of a chunk.
@@ -353,7 +411,11 @@ impl<'a> Iterator for Entries<'a> {
 }
 
 fn take_entry<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
-    let tag = take_bytes(rest, 1)?[0];
+    let mut tag = take_bytes(rest, 1)?[0];
+    let is_blessed = tag == ENTRY_BLESSED;
+    if is_blessed {
+        tag = take_bytes(rest, 1)?[0];
+    }
     let mut db = 0;
     if tag & ENTRY_DB != 0 {
         db = u32::try_from(take_varint(rest)?).ok()?;
@@ -373,10 +435,10 @@ fn take_entry<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
             let zigzag = take_varint(rest)?;
             WireValue::Int((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
         }
-        tag if tag > TYPE_INT => WireValue::Collection(tag, take_string(rest)?),
+        tag if tag > TYPE_INT && tag != ENTRY_BLESSED => WireValue::Collection(tag, take_string(rest)?),
         _ => return None,
     };
-    Some(Entry { db, key, expiry, access, value })
+    Some(Entry { db, key, expiry, access, is_blessed, value })
 }
 
 #[cfg(test)]
@@ -391,7 +453,7 @@ mod tests {
             stored.extend_from_slice(bytes);
             Ok(())
         };
-        let mut chunk = ChunkWriter::new(shard, compress, &mut buffers, &mut write);
+        let mut chunk = ChunkWriter::new(shard, Packing { compress, cipher: None }, &mut buffers, &mut write);
         fill(&mut chunk);
         let wire = chunk.finish().unwrap();
         assert_eq!((wire.stored_len, wire.crc), (stored.len() as u64, hash(&stored)));
@@ -404,9 +466,10 @@ mod tests {
     fn the_bytes_are_as_drawn() {
         let (wire, stored) = written(3, false, |writer| {
             writer.push(0, b"k", None, None, WireValue::Bytes(b"v"));
+            writer.bless_next();
             writer.push(200, b"", Some(1), Some(2), WireValue::Int(-2));
         });
-        assert_eq!(stored, b"\x01\x01k\x01v\xE2\xC8\x01\x01\0\0\0\0\0\0\0\x02\0\0\0\x00\x03");
+        assert_eq!(stored, b"\x01\x01k\x01v\x1F\xE2\xC8\x01\x01\0\0\0\0\0\0\0\x02\0\0\0\x00\x03");
         assert_eq!((wire.shard, wire.entries, wire.volatile), (3, 2, 1));
     }
 
@@ -416,7 +479,7 @@ mod tests {
         let (wire, stored) = written(0, false, |writer| {
             numbers.iter().for_each(|number| writer.push(0, b"n", None, None, WireValue::Int(*number)));
         });
-        let chunk = Chunk::decode(&wire, &stored).unwrap();
+        let chunk = Chunk::decode(&wire, Cow::Borrowed(&stored), None).unwrap();
         let read: Vec<_> = chunk.iter().map(|entry| entry.unwrap().value).collect();
         assert_eq!(read, numbers.map(WireValue::Int));
     }
@@ -447,7 +510,7 @@ mod tests {
                 let codecs = if is_large { [CODEC_PIECES, CODEC_NONE] } else { [CODEC_LZ4, CODEC_NONE] };
                 assert!(wire.codec == codecs[usize::from(!compress)] || !is_large && wire.codec == CODEC_NONE);
                 assert!(wire.stored_len <= wire.raw_len + wire.raw_len / 64 + 16, "{wire:?}");
-                let chunk = Chunk::decode(&wire, &stored).unwrap();
+                let chunk = Chunk::decode(&wire, Cow::Borrowed(&stored), None).unwrap();
                 let entries: Vec<_> = chunk.iter().map(Result::unwrap).collect();
                 assert_eq!((entries.len(), entries[0].db, entries[0].expiry), (3, 1, Some(5)));
                 assert_eq!(entries[1].value, WireValue::Collection(13, &value));
@@ -470,7 +533,7 @@ mod tests {
             volatile: 0,
             crc: hash(stored),
         };
-        let chunk = Chunk::decode(&wire, stored).unwrap();
+        let chunk = Chunk::decode(&wire, Cow::Borrowed(stored), None).unwrap();
         let entry = chunk.iter().next().unwrap().unwrap();
         assert_eq!((entry.key, entry.value), (&b"k"[..], WireValue::Bytes(&[b'x'; 60])));
     }
@@ -480,19 +543,24 @@ mod tests {
         let value = mixed(5 * PIECE);
         let (wire, stored) = written(0, true, |writer| writer.push(0, b"k", None, None, WireValue::Bytes(&value)));
         assert_eq!(wire.codec, CODEC_PIECES);
-        let whole: Vec<u8> = Chunk::decode(&wire, &stored).unwrap().bytes.into_owned();
+        let whole: Vec<u8> = Chunk::decode(&wire, Cow::Borrowed(&stored), None).unwrap().bytes.into_owned();
         for at in 0..stored.len() {
             let mut bad = stored.clone();
             bad[at] ^= 0x81;
-            assert!(Chunk::decode(&wire, &bad).is_err(), "the checksum holds");
+            assert!(Chunk::decode(&wire, Cow::Borrowed(&bad), None).is_err(), "the checksum holds");
             // With a matching checksum the bytes may differ, but there are never more of them than there should be.
-            if let Ok(chunk) = Chunk::decode(&ChunkWire { crc: hash(&bad), ..wire.clone() }, &bad) {
+            if let Ok(chunk) = Chunk::decode(&ChunkWire { crc: hash(&bad), ..wire.clone() }, Cow::Borrowed(&bad), None)
+            {
                 assert_eq!(chunk.len(), whole.len());
             }
             let cut = &stored[..at];
-            assert!(Chunk::decode(&ChunkWire { crc: hash(cut), ..wire.clone() }, cut).is_err(), "cut at {at}");
+            assert!(
+                Chunk::decode(&ChunkWire { crc: hash(cut), ..wire.clone() }, Cow::Borrowed(cut), None).is_err(),
+                "cut at {at}"
+            );
         }
-        let claim = |raw_len| Chunk::decode(&ChunkWire { raw_len, ..wire.clone() }, &stored).is_err();
+        let claim =
+            |raw_len| Chunk::decode(&ChunkWire { raw_len, ..wire.clone() }, Cow::Borrowed(&stored), None).is_err();
         assert!(claim(wire.raw_len + 1) && claim(wire.raw_len - 1) && claim(u64::MAX) && claim(0));
     }
 
@@ -503,7 +571,7 @@ mod tests {
             writes += 1;
             Err(PersistError::io("write", "a file")(std::io::ErrorKind::StorageFull.into()))
         };
-        let mut chunk = ChunkWriter::new(0, true, &mut buffers, &mut write);
+        let mut chunk = ChunkWriter::new(0, Packing { compress: true, cipher: None }, &mut buffers, &mut write);
         chunk.push(0, b"k", None, None, WireValue::Bytes(&mixed(9 * PIECE)));
         assert!(chunk.finish().is_err());
         assert_eq!(writes, 1);
@@ -517,7 +585,7 @@ mod tests {
         let decode = |change: &dyn Fn(&mut ChunkWire)| {
             let mut wire = wire.clone();
             change(&mut wire);
-            let chunk = Chunk::decode(&wire, &stored)?;
+            let chunk = Chunk::decode(&wire, Cow::Borrowed(&stored), None)?;
             chunk.iter().try_for_each(|entry| entry.map(|_| ()))
         };
         decode(&|_| ()).unwrap();
@@ -544,7 +612,7 @@ mod tests {
                 volatile: 0,
                 crc: hash(&bytes),
             };
-            if let Ok(chunk) = Chunk::decode(&wire, &bytes) {
+            if let Ok(chunk) = Chunk::decode(&wire, Cow::Borrowed(&bytes), None) {
                 prop_assert!(chunk.iter().count() <= 6);
             }
         }

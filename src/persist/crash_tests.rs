@@ -14,7 +14,7 @@ use super::*;
 const SHARDS: u32 = 4;
 const KEYS: u64 = 13;
 
-type State = BTreeMap<u64, u64>;
+pub(super) type State = BTreeMap<u64, u64>;
 
 pub(super) fn options(generation: u64, appendonly: bool) -> StoreOptions {
     StoreOptions {
@@ -27,7 +27,12 @@ pub(super) fn options(generation: u64, appendonly: bool) -> StoreOptions {
         clock: Arc::new(|| 1_700_000_000_000),
         cut_at_corruption: false,
         refuse_torn: false,
-        fsync_thread: false,
+        foreign: Vec::new(),
+        import: false,
+        encryption: super::crypt::tests::current(),
+        segment_bytes: 0,
+        indexes: true,
+        threads: false,
     }
 }
 
@@ -52,17 +57,18 @@ fn number(value: &[u8]) -> u64 {
 }
 
 /// The keyspace and its commands, as the store sees them.
-struct Model {
-    store: Store,
+pub(super) struct Model {
+    pub(super) store: Store,
     state: State,
-    appended: u64,
-    acknowledged: u64,
+    pub(super) appended: u64,
+    pub(super) acknowledged: u64,
     seqs: [u64; SHARDS as usize],
+    retention: Retention,
 }
 
 impl Model {
     /// Opens the store and checks that it holds the state after `low..=high` operations.
-    fn open(
+    pub(super) fn open(
         storage: &SimStorage,
         generation: u64,
         low: u64,
@@ -83,10 +89,12 @@ impl Model {
         }
         let appended = found
             .unwrap_or_else(|| panic!("{state:?} is not a state between {low} and {high}: {:?}", recovery.summary()));
-        Ok(Self { store, state, appended, acknowledged: appended, seqs: [0; 4] })
+        // Some runs keep what they replace.
+        let retention = Retention { count: (generation % 2) as usize, ..Retention::default() };
+        Ok(Self { store, state, appended, acknowledged: appended, seqs: [0; 4], retention })
     }
 
-    fn append(&mut self, count: u64) {
+    pub(super) fn append(&mut self, count: u64) {
         for _ in 0..count {
             self.appended += 1;
             let n = self.appended;
@@ -104,7 +112,7 @@ impl Model {
         }
     }
 
-    fn sync(&mut self) -> Result<(), PersistError> {
+    pub(super) fn sync(&mut self) -> Result<(), PersistError> {
         self.store.log().sync_now()?;
         if self.store.log().is_active() {
             self.acknowledged = self.appended;
@@ -130,7 +138,7 @@ impl Model {
     }
 
     /// A whole snapshot, with operations in between.
-    fn snapshot(&mut self) -> Result<(), PersistError> {
+    pub(super) fn snapshot(&mut self) -> Result<(), PersistError> {
         let (frozen, at, cut) = self.cut()?;
         self.append(3);
         let _ = self.store.log().flush();
@@ -145,14 +153,15 @@ impl Model {
                 return Err(error);
             }
         };
-        self.store.commit(cut, finished)?;
+        self.store.commit(cut, finished, self.retention)?;
         self.acknowledged = self.acknowledged.max(at);
         Ok(())
     }
 }
 
 /// Applies what a recovery yields.
-fn load(recovery: &Recovery) -> Result<State, PersistError> {
+pub(super) fn load(recovery: &Recovery) -> Result<State, PersistError> {
+    recovery.read_the_rest()?;
     let mut state = State::new();
     for shard in 0..SHARDS as u16 {
         if let Some(chunk) = recovery.shard_chunk(shard)? {
@@ -163,8 +172,9 @@ fn load(recovery: &Recovery) -> Result<State, PersistError> {
             }
         }
     }
-    for window in recovery.windows().of_bytes(300) {
-        for epoch in window?.epochs {
+    let mut windows = recovery.windows().of_bytes(300);
+    while let Some(window) = windows.next_window()? {
+        for epoch in window.epochs {
             if epoch.barrier.is_some() {
                 state.clear();
             }
@@ -182,7 +192,7 @@ fn load(recovery: &Recovery) -> Result<State, PersistError> {
 }
 
 /// Everything that a store does. It continues after errors, as a server does.
-fn script(model: &mut Model) {
+pub(super) fn script(model: &mut Model) {
     for _ in 0..4 {
         model.append(5);
         let _ = model.sync();
@@ -213,7 +223,7 @@ fn script(model: &mut Model) {
 
 /// Segment after segment, each but the first over an older and mostly longer one. Some have more zeros written ahead
 /// than others.
-fn script_of_recycling(model: &mut Model) {
+pub(super) fn script_of_recycling(model: &mut Model) {
     for blocks in [9, 6, 4, 7, 3] {
         let policy = if blocks % 3 == 0 { FsyncPolicy::Always } else { FsyncPolicy::No };
         model.store.log().set_policy(policy);
@@ -228,7 +238,33 @@ fn script_of_recycling(model: &mut Model) {
     model.append(2);
 }
 
-fn script_of_switches(model: &mut Model) {
+/// Segments that end for their length, beside snapshots, cuts and errors.
+pub(super) fn script_of_rotation(model: &mut Model) {
+    model.store.log().set_segment_bytes(900);
+    let live = |model: &mut Model, rounds: u64| {
+        for n in 0..rounds {
+            model.append(n % 3 + 1);
+            let _ = if n % 4 == 3 { model.sync() } else { model.store.log().flush().map(drop) };
+            if n % 3 > 0 {
+                model.store.log().tend();
+            }
+        }
+    };
+    live(model, 9);
+    let _ = model.snapshot();
+    live(model, 7);
+    if let Ok((_, _, cut)) = model.cut() {
+        live(model, 3);
+        model.store.abandon(cut);
+    }
+    live(model, 4);
+    let _ = model.snapshot();
+    model.store.log().tend();
+    live(model, 5);
+    model.append(2);
+}
+
+pub(super) fn script_of_switches(model: &mut Model) {
     model.append(5);
     let _ = model.sync();
     let _ = model.store.turn_log_off();
@@ -248,7 +284,7 @@ fn script_of_switches(model: &mut Model) {
 }
 
 /// How many operations a script takes on a healthy disk.
-fn length_of(script: fn(&mut Model)) -> u64 {
+pub(super) fn length_of(script: fn(&mut Model)) -> u64 {
     let storage = SimStorage::new();
     let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
     script(&mut model);
@@ -309,6 +345,62 @@ fn a_crash_at_every_operation_of_recycling_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn a_crash_at_every_operation_of_rotation_loses_nothing_acknowledged() {
+    crash_everywhere(script_of_rotation, 12);
+}
+
+/// Without a snapshot, all of them are recovered; and the next run lists them.
+#[test]
+fn a_segment_ends_for_its_length_and_no_write_waits_for_the_next_one() {
+    let storage = SimStorage::new();
+    let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
+    model.store.log().set_segment_bytes(2000);
+    let count = || storage.names().iter().filter(|name| super::format::segment_number(name).is_some()).count();
+    let before = count();
+    for _ in 0..40 {
+        model.append(3);
+        let operations = storage.operations();
+        model.store.log().flush().unwrap();
+        // Zeros ahead of need, perhaps, and the block.
+        assert!(storage.operations() - operations <= 2, "a write waits for more than itself");
+        model.store.log().sync().unwrap();
+        model.store.log().tend();
+    }
+    assert!(count() > before + 8, "{before} and then {}", count());
+    model.sync().unwrap();
+    for generation in 2..4 {
+        let image = storage.recover_image(generation);
+        let reopened = Model::open(&image, generation, 120, 120, true).unwrap();
+        let recovered = reopened.store.read_again().unwrap();
+        assert!(recovered.summary().segments > 8, "{:?}", recovered.summary());
+        drop(reopened);
+        let (_, recovery) = Store::open(Arc::new(image.process_image()), options(generation + 2, true)).unwrap();
+        // Those that were synced when they were tended.
+        assert!(recovery.unread_segments() > 5, "{}", recovery.unread_segments());
+        assert!(recovery.unread_segments() < recovered.summary().segments, "the last one is read");
+    }
+    // Who makes no segments leaves the last one to grow.
+    let before = count();
+    for _ in 0..20 {
+        model.append(3);
+        model.store.log().flush().unwrap();
+    }
+    assert_eq!(count(), before);
+    model.store.log().tend();
+    // The first one keeps what it replaces.
+    model.snapshot().unwrap();
+    assert!(count() > before);
+    model.snapshot().unwrap();
+    assert!(count() <= 4, "{:?}", storage.names());
+    // The spare segment overwrites an old one, although a new one was made ahead of it.
+    let recycled = |name: &String| {
+        let header = super::block::read_segment_header(&storage.get(name)?).ok()?;
+        header.recycled.then_some(())
+    };
+    assert_eq!(storage.names().iter().filter_map(recycled).count(), 1);
+}
+
+#[test]
 fn a_crash_at_every_operation_of_switching_the_log_loses_nothing_acknowledged() {
     crash_everywhere(script_of_switches, 12);
 }
@@ -352,12 +444,37 @@ fn the_death_of_the_process_and_then_a_power_cut_lose_nothing_recovered() {
     }
 }
 
+/// After a failed sync, the system shows what it has not written and will not write. The next process read it, and a
+/// sync that "succeeded" vouched for it.
+#[test]
+fn what_a_failed_sync_has_lost_is_written_by_the_next_process() {
+    for seed in 0..100 {
+        let storage = SimStorage::new();
+        let mut model = Model::open(&storage, 1, 0, 0, true).unwrap();
+        model.append(3);
+        model.sync().unwrap();
+        model.append(3);
+        model.store.log().flush().unwrap();
+        storage.fail_at(storage.operations(), Fault::Io);
+        assert!(model.store.log().sync().is_err());
+        let storage = storage.process_image();
+        let mut model = Model::open(&storage, 2, 6, 6, true).unwrap();
+        model.append(6);
+        model.sync().unwrap();
+        Model::open(&storage.recover_image(seed), 3, 12, 12, true).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    }
+}
+
 #[test]
 fn an_error_at_every_operation_and_then_a_crash_lose_nothing_acknowledged() {
-    for script in [script, script_of_switches, script_of_recycling] {
+    type Script = fn(&mut Model);
+    // The last one takes many operations.
+    let scripts: [(Script, usize); 4] =
+        [(script, 3), (script_of_switches, 3), (script_of_recycling, 3), (script_of_rotation, 17)];
+    for (script, step) in scripts {
         let length = length_of(script);
         for fault_at in 10..length {
-            for crash in (fault_at + 1..length + 10).step_by(3) {
+            for crash in (fault_at + 1..length + 10).step_by(step) {
                 let storage = SimStorage::new();
                 storage.fail_at(fault_at, Fault::Io);
                 storage.crash_at(crash);
@@ -413,5 +530,6 @@ fn an_error_at_every_operation_poisons_and_heals() {
         fail_everywhere(script, fault);
         fail_everywhere(script_of_switches, fault);
         fail_everywhere(script_of_recycling, fault);
+        fail_everywhere(script_of_rotation, fault);
     }
 }

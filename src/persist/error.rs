@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::storage::is_full;
+
 /// A failure of the environment: the disk, the directory, the files in it.
 #[derive(Debug)]
 pub enum PersistError {
@@ -62,6 +64,11 @@ impl PersistError {
     pub(crate) fn io(op: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { op, path, source }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
     /// A `Corrupt` at an offset.

@@ -1,4 +1,4 @@
-//! The thread that makes the log durable.
+//! The thread that makes the log durable, and the one that tends its segments.
 //!
 //! Under `Always` it makes the group commit: while one fsync runs, the next block is collected. Under the other
 //! policies it also flushes once a second, so that effects without a client (expiry) reach the file. It never spins:
@@ -15,6 +15,8 @@ use super::log::{FsyncPolicy, Log};
 
 /// The pace of `EverySec`.
 const SECOND: Duration = Duration::from_secs(1);
+/// How long the tending thread sleeps at most: what the disk has refused is tried again.
+const TENDED_AGAIN: Duration = Duration::from_secs(10);
 
 /// Wakes the thread.
 pub struct Signal {
@@ -45,6 +47,17 @@ impl Signal {
         }
     }
 
+    /// Whether the thread is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Ends the thread after what it is doing.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.kick();
+    }
+
     /// Waits for a kick, at most until the deadline.
     fn wait(&self, deadline: Instant) {
         let mut guard = self.lock.lock();
@@ -59,25 +72,34 @@ impl Signal {
     }
 }
 
-/// The running thread; stopped and joined when dropped.
-pub(crate) struct FsyncThread {
+/// A running thread of the log; stopped and joined when dropped.
+pub(crate) struct LogThread {
     log: Arc<Log>,
+    signal: fn(&Log) -> &Signal,
     handle: Option<JoinHandle<()>>,
 }
 
-impl FsyncThread {
-    /// Starts the thread.
-    pub(crate) fn start(log: Arc<Log>) -> std::io::Result<Self> {
+impl LogThread {
+    /// Starts the thread that makes the log durable.
+    pub(crate) fn sync(log: Arc<Log>) -> std::io::Result<Self> {
+        Self::start(log, "ironkeep-fsync", |log| &log.signal, run)
+    }
+
+    /// Starts the thread that makes segments ahead of need.
+    pub(crate) fn tend(log: Arc<Log>) -> std::io::Result<Self> {
+        Self::start(log, "ironkeep-tend", |log| &log.tending, tend)
+    }
+
+    fn start(log: Arc<Log>, name: &str, signal: fn(&Log) -> &Signal, run: fn(&Log)) -> std::io::Result<Self> {
         let shared = Arc::clone(&log);
-        let handle = std::thread::Builder::new().name("ironkeep-fsync".to_owned()).spawn(move || run(&shared))?;
-        Ok(Self { log, handle: Some(handle) })
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?;
+        Ok(Self { log, signal, handle: Some(handle) })
     }
 }
 
-impl Drop for FsyncThread {
+impl Drop for LogThread {
     fn drop(&mut self) {
-        self.log.signal.stop.store(true, Ordering::Release);
-        self.log.signal.kick();
+        (self.signal)(&self.log).stop();
         if let Some(handle) = self.handle.take() {
             // A panic in it has already been reported.
             let _ = handle.join();
@@ -85,7 +107,16 @@ impl Drop for FsyncThread {
     }
 }
 
-fn run(log: &Log) {
+/// What the tending thread does until it is stopped.
+fn tend(log: &Log) {
+    while !log.tending.stop.load(Ordering::Acquire) {
+        log.tending.wait(Instant::now() + TENDED_AGAIN);
+        log.tend();
+    }
+}
+
+/// What the thread does until it is stopped.
+pub(crate) fn run(log: &Log) {
     let mut next_sync = Instant::now() + SECOND;
     while !log.signal.stop.load(Ordering::Acquire) {
         log.signal.wait(next_sync);

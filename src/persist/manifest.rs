@@ -3,9 +3,14 @@
 //! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. The rename is the commit point
 //! of a snapshot. When `replace` fails, either the old or the new manifest may be on the disk. The files of both must
 //! stay until a later replacement succeeds.
+//!
+//! The file `LOCK` remembers the newest sequence number. An older manifest that somebody has put back is refused.
 
 use super::error::PersistError;
-use super::format::{MANIFEST, MANIFEST_MAGIC, MANIFEST_TMP, NUMBER_END, VERSION, segment_number, snapshot_number};
+use super::format::{
+    LOCK, LOCK_MAGIC, MANIFEST, MANIFEST_MAGIC, MANIFEST_TMP, NUMBER_END, VERSION_ENCRYPTED, segment_number,
+    snapshot_number, u32_at, u64_at,
+};
 use super::storage::Storage;
 use super::wire::{FrameFault, ManifestWire, frame, unframe};
 
@@ -26,10 +31,22 @@ pub(crate) fn read(storage: &dyn Storage) -> Result<Option<ManifestWire>, Persis
     let bytes = storage.read(MANIFEST).map_err(PersistError::io("read", &path))?;
     match unframe(MANIFEST_MAGIC, &bytes) {
         Ok((manifest, _)) if !plausible(&manifest) => Err(PersistError::corrupt(path, 0, "a number is out of range")),
-        Ok((manifest, end)) if end == bytes.len() => Ok(Some(manifest)),
+        Ok((manifest, end)) if end == bytes.len() => match remembered(storage, &manifest.hash_seed) {
+            Some(newest) if newest > manifest.sequence => Err(PersistError::Refused {
+                file: path,
+                why: format!(
+                    "it is number {}, and this directory has held number {newest}: what was written since would be lost. \
+                     If a whole backup was put here on purpose, remove the file {LOCK}",
+                    manifest.sequence
+                ),
+            }),
+            _ => Ok(Some(manifest)),
+        },
         Ok((_, end)) => Err(PersistError::corrupt(path, end as u64, "bytes follow the manifest")),
         Err(FrameFault::Corrupt(what)) => Err(PersistError::corrupt(path, 0, what)),
-        Err(FrameFault::Version(found)) => Err(PersistError::Version { file: path, found, supported: VERSION }),
+        Err(FrameFault::Version(found)) => {
+            Err(PersistError::Version { file: path, found, supported: VERSION_ENCRYPTED })
+        }
     }
 }
 
@@ -56,7 +73,34 @@ pub(crate) fn replace(storage: &dyn Storage, manifest: &ManifestWire) -> Result<
     file.append(&frame(MANIFEST_MAGIC, manifest)).map_err(PersistError::io("write", &temporary))?;
     file.sync_data().map_err(PersistError::io("sync", &temporary))?;
     storage.rename(MANIFEST_TMP, MANIFEST).map_err(PersistError::io("rename", &path))?;
-    storage.sync_dir().map_err(PersistError::io("sync", storage.path("")))
+    storage.sync_dir().map_err(PersistError::io("sync", storage.path("")))?;
+    // Without it, an older manifest passes unnoticed, as it did before. That is no reason to refuse this one.
+    let _ = remember(storage, manifest);
+    Ok(())
+}
+
+/// Notes in `LOCK` that the directory holds this manifest, durably. The note itself need not be durable: an older one
+/// only proves less.
+fn remember(storage: &dyn Storage, manifest: &ManifestWire) -> std::io::Result<()> {
+    let mut note = Vec::with_capacity(NOTE_BYTES);
+    note.extend_from_slice(&LOCK_MAGIC);
+    note.extend_from_slice(&manifest.sequence.to_le_bytes());
+    note.extend_from_slice(&manifest.hash_seed);
+    note.extend_from_slice(&crc32fast::hash(&note).to_le_bytes());
+    let file = if storage.exists(LOCK)? { storage.open(LOCK)? } else { storage.create(LOCK)? };
+    file.write_at(0, &note)
+}
+
+/// The length of the note in `LOCK`.
+const NOTE_BYTES: usize = 36;
+
+/// The newest sequence number that `LOCK` remembers of this store. A note that is damaged or of another store says
+/// nothing.
+fn remembered(storage: &dyn Storage, hash_seed: &[u8; 16]) -> Option<u64> {
+    let bytes = storage.read(LOCK).ok()?;
+    let note = bytes.get(..NOTE_BYTES)?;
+    let is_whole = note[..8] == LOCK_MAGIC && u32_at(note, 32) == Some(crc32fast::hash(&note[..32]));
+    u64_at(note, 8).filter(|_| is_whole && note[16..32] == hash_seed[..])
 }
 
 #[cfg(test)]
@@ -91,6 +135,37 @@ mod tests {
                 assert_eq!(read, manifest(read.sequence));
             }
         }
+    }
+
+    #[test]
+    fn a_manifest_that_was_put_back_is_refused() {
+        let storage = SimStorage::new();
+        replace(&storage, &manifest(1)).unwrap();
+        let old = storage.get(MANIFEST).unwrap();
+        replace(&storage, &manifest(2)).unwrap();
+        storage.put(MANIFEST, &old);
+        let error = read(&storage).unwrap_err();
+        assert!(
+            error.to_string().contains("MANIFEST: it is number 1, and this directory has held number 2"),
+            "{error}"
+        );
+        // A note that is cut, damaged, missing or of another store says nothing.
+        let note = storage.get(LOCK).unwrap();
+        for at in 0..note.len() {
+            let mut bad = note.clone();
+            bad[at] ^= 1;
+            storage.put(LOCK, &bad);
+            assert_eq!(read(&storage).unwrap().unwrap().sequence, 1);
+            storage.put(LOCK, &note[..at]);
+            assert_eq!(read(&storage).unwrap().unwrap().sequence, 1);
+        }
+        storage.put(LOCK, &note);
+        assert!(read(&storage).is_err());
+        storage.forget(LOCK);
+        assert_eq!(read(&storage).unwrap().unwrap().sequence, 1);
+        replace(&storage, &ManifestWire { hash_seed: [9; 16], ..manifest(9) }).unwrap();
+        storage.put(MANIFEST, &old);
+        assert_eq!(read(&storage).unwrap().unwrap().sequence, 1, "another store's files were copied here");
     }
 
     #[test]

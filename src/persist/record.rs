@@ -138,6 +138,16 @@ impl<'a> Items<'a> {
         Self { payload, rest: payload, epoch: None, version }
     }
 
+    /// Walks on in a payload of the current version from the place of an item, which [`Items::offset`] gave.
+    pub fn resume(rest: &'a [u8]) -> Self {
+        Self { payload: rest, rest, epoch: Some(0), version: VERSION }
+    }
+
+    /// Where the next item begins.
+    pub fn offset(&self) -> usize {
+        self.payload.len() - self.rest.len()
+    }
+
     fn step(&mut self) -> Option<Option<(u64, Record<'a>)>> {
         let (&tag, mut rest) = self.rest.split_first()?;
         if tag == ITEM_EPOCH {
@@ -181,7 +191,7 @@ impl<'a> Iterator for Items<'a> {
                 Some(Some(item)) => return Some(Ok(item)),
                 Some(None) => {}
                 None => {
-                    let at = self.payload.len() - self.rest.len();
+                    let at = self.offset();
                     self.rest = &[];
                     return Some(Err(at));
                 }
@@ -189,6 +199,20 @@ impl<'a> Iterator for Items<'a> {
         }
         None
     }
+}
+
+/// How many bytes a record takes, with the epochs before it. The bytes may be anything.
+pub(crate) fn item_len(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    loop {
+        let tag = take_bytes(&mut rest, 1)?[0];
+        if tag != ITEM_EPOCH {
+            break;
+        }
+        take_varint(&mut rest)?;
+    }
+    take_string(&mut rest)?;
+    Some(bytes.len() - rest.len())
 }
 
 #[cfg(test)]

@@ -5,31 +5,39 @@
 //!
 //! 1. A surviving block or the manifest says that `n` was synced: **corruption**. The start is refused.
 //! 2. Nothing valid follows: a **torn tail**. It is cut, and the cut bytes are kept aside.
-//! 3. Something valid follows in the same segment, and the damage is whole disk sectors that were never written. A
-//!    power cut let later writes of the unsynced tail overtake earlier ones. The tail is cut as well. Or something
-//!    valid follows in a later segment: it takes blocks before the sealed one in front of it is synced. The tail is
-//!    cut, and the later segment is set aside.
+//! 3. Something valid follows in the same segment, and the damage is a hole: bytes that were never written. A power cut
+//!    let later writes of the unsynced tail overtake earlier ones. The tail is cut as well. Or something valid follows
+//!    in a later segment: it takes blocks before the sealed one in front of it is synced. The tail is cut, and the
+//!    later segment is set aside.
 //! 4. Anything else is **corruption**. The start is refused with file, offset and block, unless the operator asked to
 //!    cut there.
+//!
+//! A segment that has an index is not read, if that is wanted: the index was made of verified blocks, when all of them
+//! were durable. The numbers and checksums at its ends must link as those of blocks do, and its last block is read.
 //!
 //! In a recycled segment an unwritten sector holds old bytes instead of zeros, so cases 3 and 4 cannot be told apart:
 //! what was not synced is cut. An end mark ends its blocks without damage.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::block::{Block, HeaderFault, find_blocks, is_end_mark, read_block, read_segment_header};
+use super::block::{
+    Block, HeaderFault, find_blocks, is_end_mark, is_hole, open_block, read_block, read_segment_header,
+};
 use super::chunk::Chunk;
+use super::crypt::{FileCipher, FileKind, Keyring};
 use super::error::PersistError;
-use super::format::{SEGMENT_ATTACHED, SEGMENT_HEADER, VERSION, segment_name, segment_number, snapshot_name};
+use super::format::{
+    BLOCK_HEADER, MANIFEST, SEGMENT_ATTACHED, SEGMENT_HEADER, VERSION_ENCRYPTED, segment_name, segment_number,
+    snapshot_name,
+};
+use super::graves::WireGrave;
+use super::index::Index;
 use super::record::{Items, Record};
-use super::snapshot::SnapshotReader;
-use super::storage::{FileBytes, Storage};
-use super::wire::{ManifestWire, SegmentWire};
-
-/// The smallest unit that a disk writes atomically, in bytes.
-const SECTOR: usize = 512;
+use super::snapshot::{NamedTexts, SnapshotReader};
+use super::storage::{FileBytes, Storage, Unread};
+use super::wire::{IndexWire, ManifestWire, SegmentWire};
 
 /// Payload bytes after which a window ends.
 const WINDOW_BYTES: u64 = 8 << 20;
@@ -49,6 +57,8 @@ pub struct RecoverySummary {
     pub snapshot_entries: u64,
     /// Segments of the log.
     pub segments: usize,
+    /// How many of them have an index and were not read.
+    pub unread: usize,
     /// Blocks of the log.
     pub blocks: u64,
     /// Bytes of the log that take part.
@@ -84,6 +94,7 @@ pub struct Torn {
 
 /// A store that is being recovered. It is cheap to share: all methods take `&self`.
 pub struct Recovery {
+    /// The seed that placed every key.
     pub(crate) hash_seed: [u8; 16],
     pub(crate) shards: u32,
     pub(crate) snapshot: Option<SnapshotReader>,
@@ -98,17 +109,72 @@ pub struct Recovery {
 /// A mapped segment that takes part.
 pub(crate) struct Segment {
     pub(crate) wire: SegmentWire,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(crate) bytes: FileBytes,
     /// Where its valid blocks end.
     pub(crate) end: usize,
+    /// Where those begin of which nothing proves that they were synced.
+    pub(crate) settled: usize,
     /// Whether older bytes may follow there.
     recycled: bool,
     /// The format version of its records.
-    version: u32,
+    pub(super) version: u32,
+    /// The data key under which its blocks are encrypted, or 0.
+    pub(crate) key: u32,
+    cipher: Option<FileCipher>,
+    /// Its index, by which it was not read,
+    pub(super) index: Option<Index>,
+    /// and which parts of it were read nevertheless.
+    unread: Option<Unread>,
+    /// The index that is made of its blocks when it is read, or where and how it is damaged.
+    pub(super) read: OnceLock<Result<Index, (usize, String)>>,
+}
+
+impl Segment {
+    pub(super) fn corrupt(&self, at: usize, what: &str) -> PersistError {
+        PersistError::corrupt(&self.path, at as u64, what)
+    }
+
+    /// Makes so many bytes from an offset safe to look at.
+    pub(super) fn reach(&self, from: usize, len: usize) -> Result<(), PersistError> {
+        let reached = self.unread.as_ref().map_or(Ok(()), |unread| unread.reach(from, len));
+        reached.map_err(PersistError::io("read", &self.path))
+    }
+
+    /// Makes what is encrypted readable.
+    fn unlock(&mut self, keys: Option<&Keyring>) -> Result<(), PersistError> {
+        if self.key == 0 {
+            return Ok(());
+        }
+        let SegmentWire { number, generation, .. } = self.wire;
+        let cipher = keys.and_then(|keys| keys.open_file(self.key, FileKind::Segment, number, generation));
+        let why = || format!("it is encrypted under the data key {:08x}, which is not there", self.key);
+        let cipher = cipher.ok_or_else(|| PersistError::Refused { file: self.path.clone(), why: why() })?;
+        self.cipher = Some(cipher);
+        Ok(())
+    }
 }
 
 impl Recovery {
+    /// Makes what is encrypted readable.
+    ///
+    /// # Errors
+    /// A file is encrypted under a key that is not there.
+    pub(crate) fn unlock(&mut self, keys: Option<&Keyring>) -> Result<(), PersistError> {
+        if let Some(keys) = keys {
+            self.hash_seed = keys.hash_seed();
+        }
+        self.snapshot.as_mut().map_or(Ok(()), |snapshot| snapshot.unlock(keys))?;
+        self.segments.iter_mut().try_for_each(|segment| segment.unlock(keys))
+    }
+
+    /// Whether a file of it is encrypted, and whether one is not.
+    pub(crate) fn is_encrypted(&self) -> (bool, bool) {
+        let with_blocks = self.segments.iter().filter(|segment| segment.end > SEGMENT_HEADER);
+        let keys = with_blocks.map(|segment| segment.key).chain(self.snapshot.as_ref().map(SnapshotReader::key));
+        keys.fold((false, false), |(some, none), key| (some || key != 0, none || key == 0))
+    }
+
     /// The seed that placed every key.
     pub fn hash_seed(&self) -> [u8; 16] {
         self.hash_seed
@@ -134,6 +200,30 @@ impl Recovery {
         self.snapshot.as_ref().map_or(Ok(None), |snapshot| snapshot.chunk(shard))
     }
 
+    /// The flushes of the snapshot that can be undone.
+    ///
+    /// # Errors
+    /// As [`SnapshotReader::graves`].
+    pub fn graves(&self) -> Result<Vec<WireGrave>, PersistError> {
+        self.snapshot.as_ref().map_or(Ok(Vec::new()), SnapshotReader::graves)
+    }
+
+    /// What these took out of a shard.
+    ///
+    /// # Errors
+    /// As [`SnapshotReader::buried`].
+    pub fn buried(&self, shard: u16) -> Result<Option<Chunk<'_>>, PersistError> {
+        self.snapshot.as_ref().map_or(Ok(None), |snapshot| snapshot.buried(shard))
+    }
+
+    /// The libraries of functions of the snapshot, as names and texts.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub fn libraries(&self) -> Result<NamedTexts, PersistError> {
+        self.snapshot.as_ref().map_or(Ok(Vec::new()), SnapshotReader::libraries)
+    }
+
     /// The error for a shard whose entries turn out to be malformed.
     pub fn chunk_error(&self, shard: u16, what: &str) -> PersistError {
         match &self.snapshot {
@@ -144,7 +234,7 @@ impl Recovery {
 
     /// The log in windows of bounded size, oldest first.
     pub fn windows(&self) -> Windows<'_> {
-        Windows { recovery: self, segment: 0, at: SEGMENT_HEADER, window_bytes: WINDOW_BYTES }
+        Windows { recovery: self, segment: 0, at: SEGMENT_HEADER, window_bytes: WINDOW_BYTES, opened: Vec::new() }
     }
 }
 
@@ -154,6 +244,8 @@ pub struct Windows<'a> {
     segment: usize,
     at: usize,
     window_bytes: u64,
+    /// The payloads of the current window that were encrypted.
+    opened: Vec<Vec<u8>>,
 }
 
 /// Some consecutive blocks. The epochs must be applied in order.
@@ -178,47 +270,56 @@ pub struct Epoch<'a> {
     pub shards: Vec<(u16, Vec<Record<'a>>)>,
 }
 
-impl<'a> Windows<'a> {
+impl Windows<'_> {
     /// Sets how many payload bytes end a window.
     pub fn of_bytes(mut self, bytes: u64) -> Self {
         self.window_bytes = bytes;
         self
     }
 
-    fn fill(&mut self) -> Result<Option<Window<'a>>, PersistError> {
+    /// The next window, or `None` at the end of the log.
+    ///
+    /// # Errors
+    /// A record is malformed. Nothing follows.
+    pub fn next_window(&mut self) -> Result<Option<Window<'_>>, PersistError> {
+        // In case of an error.
+        let (mut segment, mut at) = (std::mem::replace(&mut self.segment, usize::MAX), self.at);
         let mut window = Window::default();
-        let mut slots = vec![None; self.recovery.shards as usize];
+        let mut blocks: Vec<(&Segment, usize, Block<'_>, Option<usize>)> = Vec::new();
+        self.opened.clear();
+        let recovery = self.recovery;
         while window.bytes < self.window_bytes {
-            let Some(segment) = self.recovery.segments.get(self.segment) else { break };
-            if self.at >= segment.end {
-                (self.segment, self.at) = (self.segment + 1, SEGMENT_HEADER);
+            let Some(read) = recovery.segments.get(segment) else { break };
+            if at >= read.end {
+                (segment, at) = (segment + 1, SEGMENT_HEADER);
                 continue;
             }
-            let corrupt = |at: usize, what: &str| PersistError::corrupt(&segment.path, at as u64, what);
             // The checksum was verified when the store was opened.
-            let block = read_block(&segment.bytes, self.at, false).map_err(|what| corrupt(self.at, what))?;
-            add_block(&mut window, &block, segment.version, &mut slots).map_err(|at| {
-                let what = format!("block {}: a record is malformed", block.header.number);
-                corrupt(self.at + block.len - block.payload.len() + at, &what)
-            })?;
-            self.at += block.len;
+            let block = read_block(&read.bytes, at, false).map_err(|what| read.corrupt(at, what))?;
+            let mut opened = None;
+            if let Some(cipher) = &read.cipher {
+                self.opened.push(open_block(&block, cipher).map_err(|what| read.corrupt(at, what))?);
+                opened = Some(self.opened.len() - 1);
+            }
+            blocks.push((read, at, block, opened));
+            at += block.len;
             window.blocks += 1;
             window.bytes += block.len as u64;
             window.last_block = block.header.number;
         }
-        Ok((window.blocks > 0).then_some(window))
-    }
-}
-
-impl<'a> Iterator for Windows<'a> {
-    type Item = Result<Window<'a>, PersistError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let result = self.fill().transpose();
-        if matches!(result, Some(Err(_))) {
-            self.segment = usize::MAX;
+        (self.segment, self.at) = (segment, at);
+        let mut slots = vec![None; self.recovery.shards as usize];
+        for (read, at, mut block, opened) in blocks {
+            if let Some(opened) = opened {
+                block.payload = &self.opened[opened];
+            }
+            add_block(&mut window, &block, read.version, &mut slots).map_err(|offset| {
+                self.segment = usize::MAX;
+                let what = format!("block {}: a record is malformed", block.header.number);
+                read.corrupt(at + BLOCK_HEADER + offset, &what)
+            })?;
         }
-        result
+        Ok((window.blocks > 0).then_some(window))
     }
 }
 
@@ -266,6 +367,25 @@ pub(crate) fn recover(
     cut_at_corruption: bool,
     reading: Arc<()>,
 ) -> Result<Recovery, PersistError> {
+    recover_by(storage, manifest, Reading { cut_at_corruption, uses_indexes: false }, reading)
+}
+
+/// How the log is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    /// Cut it where it is corrupt.
+    pub(crate) cut_at_corruption: bool,
+    /// Do not read a segment that has an index: see `places`.
+    pub(crate) uses_indexes: bool,
+}
+
+/// The same, with a choice of what is read.
+pub(crate) fn recover_by(
+    storage: &Arc<dyn Storage>,
+    manifest: &ManifestWire,
+    how: Reading,
+    reading: Arc<()>,
+) -> Result<Recovery, PersistError> {
     let snapshot = open_snapshot(&**storage, manifest)?;
     let mut summary = RecoverySummary { clean: manifest.clean, ..RecoverySummary::default() };
     if let Some(snapshot) = &snapshot {
@@ -273,9 +393,11 @@ pub(crate) fn recover(
         summary.snapshot_bytes = snapshot.length();
         summary.snapshot_entries = snapshot.entries();
     }
-    let mut chain = Chain::new(&**storage, manifest)?;
-    let torn = chain.walk(cut_at_corruption)?;
+    let mut chain = Chain::new(&**storage, manifest, how.uses_indexes && !how.cut_at_corruption)?;
+    let torn = chain.walk(how.cut_at_corruption)?;
+    chain.note_settled();
     summary.segments = chain.segments.len();
+    summary.unread = chain.segments.iter().filter(|segment| segment.index.is_some()).count();
     summary.blocks = chain.blocks;
     summary.log_bytes = chain.segments.iter().map(|segment| segment.end as u64).sum();
     summary.last_block = chain.next_block - 1;
@@ -326,6 +448,8 @@ struct Chain<'s> {
     blocks: u64,
     /// The highest durable mark seen.
     durable: u64,
+    /// Whether a segment with an index is not read.
+    uses_indexes: bool,
 }
 
 /// Where the chain breaks.
@@ -336,7 +460,7 @@ struct Break {
 }
 
 impl<'s> Chain<'s> {
-    fn new(storage: &'s dyn Storage, manifest: &'s ManifestWire) -> Result<Self, PersistError> {
+    fn new(storage: &'s dyn Storage, manifest: &'s ManifestWire, uses_indexes: bool) -> Result<Self, PersistError> {
         let names = storage.list().map_err(PersistError::io("list", storage.path("")))?;
         let cut = manifest.current.snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_block);
         let first = manifest.current.segments.first();
@@ -350,10 +474,12 @@ impl<'s> Chain<'s> {
             last_time_ms: 0,
             blocks: 0,
             durable: manifest.durable_block,
+            uses_indexes,
         })
     }
 
     fn walk(&mut self, cut_at_corruption: bool) -> Result<Option<Torn>, PersistError> {
+        self.check_manifest_is_newest()?;
         let listed = &self.manifest.current.segments;
         let missing_segment = listed.iter().find(|segment| !self.on_disk.contains(&segment.number));
         if let Some(segment) = missing_segment {
@@ -372,7 +498,7 @@ impl<'s> Chain<'s> {
             }
             let segment = self.open(wire)?;
             self.segments.push(segment);
-            let sealed = match self.scan(index) {
+            let sealed = match self.skip(index)?.map_or_else(|| self.scan(index), Ok) {
                 Ok(sealed) => sealed,
                 Err(broken) => return self.judge(broken, cut_at_corruption).map(Some),
             };
@@ -388,6 +514,33 @@ impl<'s> Chain<'s> {
             return self.judge(Break { segment, offset, what }, cut_at_corruption).map(Some);
         }
         Ok(None)
+    }
+
+    /// Refuses a manifest that knows nothing of a later run, which has logged something: somebody has put it back.
+    ///
+    /// A run lists its first segment in the manifest before it logs anything, and its later segments bear the same
+    /// generation.
+    fn check_manifest_is_newest(&self) -> Result<(), PersistError> {
+        let own = self.manifest.current.segments.last().map(|segment| segment.generation);
+        for &number in self.on_disk.range(self.manifest.next_segment..) {
+            let Ok(header) = read_segment_header(&self.head(number)?) else { continue };
+            let is_of_later_run = header.kind == SEGMENT_ATTACHED
+                && header.hash_seed == self.manifest.hash_seed
+                && Some(header.generation) != own;
+            if !is_of_later_run {
+                continue;
+            }
+            let (_, bytes) = self.read(number)?;
+            if let Some((_, block)) = find_blocks(&bytes, SEGMENT_HEADER, header.generation, 0).next() {
+                let why = format!(
+                    "it is older than {}, which a later run has logged into (block {})",
+                    segment_name(number),
+                    block.header.number
+                );
+                return Err(PersistError::Refused { file: self.storage.path(MANIFEST), why });
+            }
+        }
+        Ok(())
     }
 
     /// Whether blocks follow the end of the last segment. Such blocks overtook one that never reached the disk.
@@ -414,11 +567,31 @@ impl<'s> Chain<'s> {
         }))
     }
 
+    /// The beginning of a segment, as far as it has a header.
+    fn head(&self, number: u64) -> Result<Vec<u8>, PersistError> {
+        let name = segment_name(number);
+        let io = |error| PersistError::io("read", self.storage.path(&name))(error);
+        let mut head = vec![0; SEGMENT_HEADER];
+        let read = self.storage.reader(&name).and_then(|reader| reader.read_at(0, &mut head)).map_err(io)?;
+        head.truncate(read);
+        Ok(head)
+    }
+
+    /// Opens a segment. One that has an index and is not the last is not read: see [`Chain::skip`].
     fn open(&self, wire: SegmentWire) -> Result<Segment, PersistError> {
-        let (path, bytes) = self.read(wire.number)?;
+        let index = self.index_of(wire.number);
+        let (path, bytes, unread) = match &index {
+            Some(_) => self.map(wire.number)?,
+            None => self.read(wire.number).map(|(path, bytes)| (path, bytes, None))?,
+        };
+        if let Some(unread) = &unread {
+            unread.reach(0, SEGMENT_HEADER).map_err(PersistError::io("read", &path))?;
+        }
         let header = read_segment_header(&bytes).map_err(|fault| match fault {
             HeaderFault::Corrupt(what) => PersistError::corrupt(&path, 0, what),
-            HeaderFault::Version(found) => PersistError::Version { file: path.clone(), found, supported: VERSION },
+            HeaderFault::Version(found) => {
+                PersistError::Version { file: path.clone(), found, supported: VERSION_ENCRYPTED }
+            }
         })?;
         if header.hash_seed != self.manifest.hash_seed
             || header.number != wire.number
@@ -427,7 +600,38 @@ impl<'s> Chain<'s> {
             let why = "it is not the segment that the manifest means: one of the two is stale";
             return Err(PersistError::Refused { file: path, why: why.to_owned() });
         }
-        Ok(Segment { wire, path, bytes, end: SEGMENT_HEADER, recycled: header.recycled, version: header.version })
+        Ok(Segment {
+            wire,
+            path,
+            bytes,
+            end: SEGMENT_HEADER,
+            settled: SEGMENT_HEADER,
+            recycled: header.recycled,
+            version: header.version,
+            key: header.key,
+            cipher: None,
+            index,
+            unread,
+            read: OnceLock::new(),
+        })
+    }
+
+    /// The index of a segment by which it may be left unread.
+    fn index_of(&self, number: u64) -> Option<Index> {
+        if !self.uses_indexes {
+            return None;
+        }
+        let is_followed = |index: &Index| {
+            index.wire.next_segment != 0 || self.manifest.current.segments.len() > self.segments.len() + 1
+        };
+        Index::open(self.storage, number, self.manifest.shards).filter(is_followed)
+    }
+
+    fn map(&self, number: u64) -> Result<(PathBuf, FileBytes, Option<Unread>), PersistError> {
+        let name = segment_name(number);
+        let path = self.storage.path(&name);
+        let (bytes, unread) = Unread::open(self.storage, &name).map_err(PersistError::io("read", &path))?;
+        Ok((path, bytes, Some(unread)))
     }
 
     fn read(&self, number: u64) -> Result<(PathBuf, FileBytes), PersistError> {
@@ -435,6 +639,27 @@ impl<'s> Chain<'s> {
         let path = self.storage.path(&name);
         let bytes = self.storage.read(&name).map_err(PersistError::io("read", &path))?;
         Ok((path, bytes))
+    }
+
+    /// Leaves a segment unread whose index fits, and returns the segment that its seal names, or 0. Reads another.
+    fn skip(&mut self, at: usize) -> Result<Option<u64>, PersistError> {
+        let segment = &self.segments[at];
+        let Some(found) = &segment.index else { return Ok(None) };
+        if segment.key != 0 || segment.version == 1 || !found.is_of(&self.manifest.hash_seed, segment) {
+            let (_, bytes) = self.read(segment.wire.number)?;
+            let segment = &mut self.segments[at];
+            (segment.bytes, segment.index, segment.unread) = (bytes, None, None);
+            return Ok(None);
+        }
+        let IndexWire { last_block, last_crc, last_time_ms, blocks, durable, next_segment, .. } = found.wire;
+        // It was made when all of it was durable.
+        self.durable = self.durable.max(durable).max(last_block);
+        (self.next_block, self.prev_crc, self.last_time_ms) = (last_block + 1, last_crc, last_time_ms);
+        self.blocks += blocks;
+        let end = found.wire.end as usize;
+        let segment = &mut self.segments[at];
+        (segment.end, segment.settled) = (end, end);
+        Ok(Some(next_segment))
     }
 
     /// Walks a segment's blocks; returns the segment that its seal names, or 0.
@@ -481,10 +706,29 @@ impl<'s> Chain<'s> {
         Ok(block)
     }
 
+    /// Finds where the blocks end of which a durable mark says that they were synced.
+    fn note_settled(&mut self) {
+        let mut number = self.segments.first().map_or(0, |segment| segment.wire.first_block);
+        for segment in &mut self.segments {
+            if let Some(index) = &segment.index {
+                number = index.wire.last_block + 1;
+            }
+            // Checked by the walk.
+            while number <= self.durable
+                && segment.settled < segment.end
+                && let Ok(block) = read_block(&segment.bytes, segment.settled, false)
+            {
+                segment.settled += block.len;
+                number += 1;
+            }
+        }
+    }
+
     /// Decides between a torn tail and corruption by the rules in this file's header.
     fn judge(&mut self, broken: Break, cut_at_corruption: bool) -> Result<Torn, PersistError> {
         let segment = &self.segments[broken.segment];
         let (bytes, generation) = (&segment.bytes, segment.wire.generation);
+        segment.reach(0, bytes.len())?;
         let mut durable = self.durable;
         let mut follower: Option<String> = None;
         let mut next_valid = bytes.len();
@@ -502,7 +746,7 @@ impl<'s> Chain<'s> {
             Some(format!("{}; blocks up to {durable} were synced", broken.what))
         } else {
             follower
-                .filter(|_| !segment.recycled && !has_unwritten_sector(bytes, broken.offset, next_valid))
+                .filter(|_| !segment.recycled && !is_hole(bytes, broken.offset, next_valid))
                 .map(|follower| format!("{}; {follower}", broken.what))
         };
         if let Some(verdict) = &verdict
@@ -552,21 +796,4 @@ struct Survivor {
     listed: bool,
     /// The highest block that one of its blocks says is synced.
     durable: u64,
-}
-
-/// Whether a disk sector within the damage was never written. It then reads as zeros, from the start of the damage or
-/// of the sector to the end of the sector.
-fn has_unwritten_sector(bytes: &[u8], from: usize, to: usize) -> bool {
-    let mut start = from;
-    while start < to {
-        let end = (start / SECTOR + 1) * SECTOR;
-        if end > to {
-            return false;
-        }
-        if bytes[start..end].iter().all(|&byte| byte == 0) {
-            return true;
-        }
-        start = end;
-    }
-    false
 }

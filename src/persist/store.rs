@@ -9,18 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::base::lock::{Mutex, Rank};
+use crate::base::logging::warning;
 
-use super::block::{is_end_mark, read_segment_header};
+use super::crypt::{Encryption, FileKind, Keyring};
 use super::error::PersistError;
+use super::examine::scrub::{self, Scrubbed};
 use super::format::{
-    MANIFEST_TMP, SEGMENT_DETACHED, SEGMENT_HEADER, segment_name, segment_number, snapshot_name, snapshot_number,
-    torn_name,
+    MANIFEST, SEGMENT_HEADER, index_number, segment_name, segment_number, snapshot_name, snapshot_number,
 };
-use super::fsync::FsyncThread;
+use super::fsync::LogThread;
+use super::generations::{self, Needed, Retention};
+use super::importing;
 use super::journal::{Journal, Sink};
-use super::log::{FsyncPolicy, Log, LogCut, LogSetup};
+use super::log::{Frozen, FsyncPolicy, Log, LogCut, LogSetup};
 use super::manifest;
-use super::recover::{Recovery, Torn, recover};
+use super::recover::{Reading, Recovery, Segment, recover, recover_by};
+use super::restore::copy::{Means, Part, Parts, bring, prepare};
+use super::settling::{prune_keys, remove_strays, set_aside, settle_log};
 use super::snapshot::{FinishedSnapshot, SnapshotWriter, temporary_name};
 use super::storage::{DirLock, Storage};
 use super::wire::{GenerationWire, ManifestWire, SegmentWire, SnapshotHeaderWire, SnapshotWire};
@@ -46,8 +51,20 @@ pub struct StoreOptions {
     pub cut_at_corruption: bool,
     /// Refuse to start on a torn tail instead of cutting it off: `aof-load-truncated no`.
     pub refuse_torn: bool,
-    /// Run the fsync thread. Without it (in tests), [`Log::sync_now`] does its work.
-    pub fsync_thread: bool,
+    /// Files or directories that hold the data of another program. A directory without a store in which there is one is
+    /// refused.
+    pub foreign: Vec<String>,
+    /// The content of a fresh directory comes from elsewhere: nothing counts before the first snapshot is committed and
+    /// [`Store::end_import`] is called, and an import that did not come so far begins again. No log is kept meanwhile.
+    pub import: bool,
+    /// The master keys, if the store is encrypted or is to be.
+    pub encryption: Option<Encryption>,
+    /// The length at which a segment of the log ends, in bytes; 0 for any.
+    pub segment_bytes: u64,
+    /// Leave segments unread that have an index, and make indexes of those that have none: see [`Recovery::places`].
+    pub indexes: bool,
+    /// Run the threads of the log. Without them (in tests), [`Log::sync_now`] and `Log::tend` do their work.
+    pub threads: bool,
 }
 
 /// A data directory in use by this process.
@@ -56,15 +73,21 @@ pub struct Store {
     journal: Arc<Journal>,
     log: Arc<Log>,
     manifest: Mutex<ManifestWire>,
+    keys: Option<Arc<Keyring>>,
+    /// Whether a file that takes part is in the clear and should be encrypted, or the reverse.
+    needs_rewrite: AtomicBool,
     next_snapshot: AtomicU64,
     busy: Arc<AtomicBool>,
-    clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     generation: u64,
     base_bytes: AtomicU64,
+    kept_count: AtomicU64,
+    kept_bytes: AtomicU64,
+    /// From the generation of this snapshot on, all are kept; 0 for none.
+    pinned: AtomicU64,
     /// Shared with every live recovery.
     reading: Arc<()>,
-    // Fields are dropped in this order: the thread ends before another process may take the directory.
-    _thread: Option<FsyncThread>,
+    // Fields are dropped in this order: the threads end before another process may take the directory.
+    _threads: Vec<LogThread>,
     _lock: DirLock,
 }
 
@@ -94,6 +117,8 @@ impl Drop for Cut {
 pub struct CommitSummary {
     /// The snapshot's file name.
     pub snapshot: String,
+    /// The number in it.
+    pub number: u64,
     /// Its length.
     pub bytes: u64,
     /// Keys in it.
@@ -124,8 +149,11 @@ impl Store {
     pub fn open(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<(Self, Recovery), PersistError> {
         let lock = take_lock(&*storage)?;
         let (mut manifest, fresh) = read_or_create(&*storage, &options)?;
+        let keys = Keyring::open(&storage, manifest.hash_seed, fresh, options.encryption.as_ref())?.map(Arc::new);
         let reading = Arc::new(());
-        let mut recovery = recover(&storage, &manifest, options.cut_at_corruption, Arc::clone(&reading))?;
+        let how = Reading { cut_at_corruption: options.cut_at_corruption, uses_indexes: options.indexes };
+        let mut recovery = recover_by(&storage, &manifest, how, Arc::clone(&reading))?;
+        recovery.unlock(keys.as_deref())?;
         recovery.summary.fresh = fresh;
         // Includes files that are set aside, so that no number is used twice.
         let files = storage.list().map_err(PersistError::io("list", storage.path("")))?;
@@ -140,11 +168,14 @@ impl Store {
             set_aside(&*storage, &mut recovery, &torn)?;
         }
         settle_log(&*storage, &recovery)?;
+        keys.as_ref().filter(|keys| keys.writes()).map_or(Ok(()), |keys| keys.save())?;
 
         let highest = |of: fn(&str) -> Option<u64>| files.iter().filter_map(|name| of(name)).max();
         let after_disk = highest(segment_number).map_or(1, |number| number.saturating_add(1));
         let found = &recovery.summary;
-        let journal = Journal::new(options.workers, found.last_block, found.last_time_ms, Arc::clone(&options.clock));
+        let snapshot_time = recovery.snapshot.as_ref().map_or(0, |snapshot| snapshot.header().time_ms);
+        let last_time = found.last_time_ms.max(snapshot_time);
+        let journal = Journal::new(options.workers, found.last_block, last_time, Arc::clone(&options.clock));
         let journal = Arc::new(journal);
         let log = Arc::new(Log::new(LogSetup {
             storage: Arc::clone(&storage),
@@ -156,27 +187,29 @@ impl Store {
             last_crc: recovery.last_crc,
             next_segment: manifest.next_segment.max(after_disk),
             bytes: recovery.summary.log_bytes,
+            keys: keys.clone(),
+            segment_bytes: options.segment_bytes,
+            indexed_shards: options.indexes.then_some(manifest.shards),
         }));
         journal.attach(Arc::clone(&log) as Arc<dyn Sink>);
         manifest.current.segments = segments_in_use(&recovery);
-        if options.appendonly {
+        if options.appendonly && !options.import {
             manifest.current.segments.push(log.start()?);
         }
         manifest.sequence += 1;
         manifest.durable_block = recovery.summary.last_block;
         manifest.next_segment = log.next_segment();
         manifest.clean = false;
-        manifest::replace(&*storage, &manifest)?;
+        if !(fresh && options.import) {
+            manifest::replace(&*storage, &manifest)?;
+        }
         remove_strays(&*storage, &manifest, &files);
-        log.prepare_spare(false);
+        let (some, none) = recovery.is_encrypted();
+        let writes = keys.as_ref().is_some_and(|keys| keys.writes());
+        prune_keys(&*storage, keys.as_deref());
+        log.prepare_spare(None);
 
-        let thread = match options.fsync_thread {
-            true => Some(
-                FsyncThread::start(Arc::clone(&log))
-                    .map_err(PersistError::io("start the fsync thread for", storage.path("")))?,
-            ),
-            false => None,
-        };
+        let threads = if options.threads { start_threads(&*storage, &log)? } else { Vec::new() };
         let in_manifest = manifest.current.snapshot.as_ref().map(|snapshot| snapshot.number);
         let next_snapshot = highest(snapshot_number).max(in_manifest).map_or(1, |n| n.saturating_add(1));
         let store = Self {
@@ -185,14 +218,19 @@ impl Store {
             journal,
             log,
             manifest: Mutex::new(Rank::Manifest, manifest),
+            keys,
+            needs_rewrite: AtomicBool::new(if writes { none } else { some }),
             next_snapshot: AtomicU64::new(next_snapshot),
             busy: Arc::new(AtomicBool::new(false)),
-            clock: options.clock,
+            kept_count: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(0),
+            pinned: AtomicU64::new(0),
             generation: options.generation,
             reading,
-            _thread: thread,
+            _threads: threads,
             _lock: lock,
         };
+        store.count_kept(&store.manifest.lock());
         Ok((store, recovery))
     }
 
@@ -237,12 +275,18 @@ impl Store {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err(PersistError::Busy);
         }
+        // The snapshot and the log after it are the first files under a new master key.
+        if let Some(keys) = &self.keys
+            && let Err(error) = keys.refresh()
+        {
+            warning(format_args!("The master keys cannot be read again, the known ones are used: {error}"));
+        }
         self.log.settle();
         match self.log.cut(wait, freeze) {
             Ok((value, log)) => {
                 let snapshot = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
                 let busy = Arc::clone(&self.busy);
-                Ok((value, Cut { log, snapshot, time_ms: (self.clock)(), busy }))
+                Ok((value, Cut { log, snapshot, time_ms: self.journal.time_ms(), busy }))
             }
             Err(error) => {
                 self.busy.store(false, Ordering::Release);
@@ -273,15 +317,24 @@ impl Store {
             log_since: cut.log.segment.as_ref().map(|segment| segment.number),
         };
         drop(manifest);
-        SnapshotWriter::create(Arc::clone(&self.storage), cut.snapshot, &header)
+        let cipher = |keys: &Arc<Keyring>| keys.seal(FileKind::Snapshot, cut.snapshot, self.generation);
+        SnapshotWriter::create(Arc::clone(&self.storage), cut.snapshot, &header, self.keys.as_ref().and_then(cipher))
     }
 
-    /// Makes the snapshot of a cut the store, and removes what it replaces.
+    /// Makes the snapshot of a cut the store, and removes what it replaces and `retention` does not keep.
     ///
     /// On failure, the old snapshot and the whole log stay valid, and nothing is removed.
-    pub fn commit(&self, cut: Cut, finished: FinishedSnapshot) -> Result<CommitSummary, PersistError> {
+    pub fn commit(
+        &self,
+        cut: Cut,
+        finished: FinishedSnapshot,
+        retention: Retention,
+    ) -> Result<CommitSummary, PersistError> {
         assert_eq!(cut.snapshot, finished.number, "the snapshot of another cut");
         let mut manifest = self.manifest.lock();
+        let pinned = Some(self.pinned.load(Ordering::Relaxed)).filter(|&pinned| pinned > 0);
+        let rotated = self.log.rotated_before(&cut.log);
+        let kept = generations::after_commit(&*self.storage, &manifest, &rotated, retention, pinned, cut.time_ms);
         manifest.sequence += 1;
         let next = ManifestWire {
             durable_block: cut.log.block,
@@ -297,6 +350,7 @@ impl Store {
                 }),
                 segments: cut.log.segment.iter().cloned().collect(),
             },
+            kept,
             ..manifest.clone()
         };
         if let Err(error) = manifest::replace(&*self.storage, &next) {
@@ -309,9 +363,13 @@ impl Store {
         self.log.committed(&cut.log);
         let (not_removed, recyclable) = self.remove_replaced(&manifest);
         self.log.prepare_spare(recyclable);
+        self.count_kept(&manifest);
+        prune_keys(&*self.storage, self.keys.as_deref());
+        self.needs_rewrite.store(false, Ordering::Relaxed);
         drop(manifest);
         Ok(CommitSummary {
             snapshot: snapshot_name(finished.number),
+            number: finished.number,
             bytes: finished.length,
             entries: finished.entries,
             cut_block: cut.log.block,
@@ -327,7 +385,34 @@ impl Store {
             // The next commit or start removes what is left.
             let _ = self.storage.remove(&name);
         }
-        self.log.prepare_spare(false);
+        self.log.prepare_spare(None);
+    }
+
+    /// Has indexes made of those segments of a recovery that have none, once it is loaded.
+    pub fn index_the_rest(&self, recovery: &Recovery) {
+        let followers = recovery.segments.iter().skip(1).map(|next| next.wire.first_block);
+        let ends = followers.chain([recovery.summary.last_block + 1]);
+        let segments = recovery
+            .segments
+            .iter()
+            .zip(ends)
+            .filter(|(segment, _)| segment.index.is_none() && segment.key == 0 && segment.end > SEGMENT_HEADER);
+        let frozen = |(segment, end): (&Segment, u64)| Frozen {
+            wire: segment.wire.clone(),
+            last_block: end - 1,
+            bytes: segment.end as u64,
+        };
+        self.log.tend_earlier(segments.map(frozen).collect());
+    }
+
+    /// Whether new files are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.writes())
+    }
+
+    /// Whether a file that takes part is in the clear and should be encrypted, or the reverse. A snapshot mends that.
+    pub fn needs_rewrite(&self) -> bool {
+        self.needs_rewrite.load(Ordering::Relaxed)
     }
 
     /// Makes the next cut begin a log, if none is kept. It counts once that cut is committed.
@@ -341,6 +426,22 @@ impl Store {
     /// It could not be made durable. It is off nevertheless.
     pub fn turn_log_off(&self) -> Result<(), PersistError> {
         self.log.turn_off()
+    }
+
+    /// Gives up the import into a fresh directory, which is then as it was.
+    ///
+    /// # Errors
+    /// The disk refused. The next import clears the directory.
+    pub fn abandon_import(&self) -> Result<(), PersistError> {
+        importing::remove_unfinished(&*self.storage)
+    }
+
+    /// Says that an import is done, after its snapshot was committed.
+    ///
+    /// # Errors
+    /// The disk refused. The next opening says it.
+    pub fn end_import(&self) -> Result<(), PersistError> {
+        importing::end(&*self.storage)
     }
 
     /// Sizes, for INFO and for automatic compaction.
@@ -363,7 +464,8 @@ impl Store {
             let manifest = self.manifest.lock();
             (manifest.clone(), Arc::clone(&self.reading))
         };
-        let recovery = recover(&self.storage, &manifest, false, reading)?;
+        let mut recovery = recover(&self.storage, &manifest, false, reading)?;
+        recovery.unlock(self.keys.as_deref())?;
         if let Some(torn) = &recovery.summary.torn {
             return Err(PersistError::corrupt(&torn.file, torn.offset, &torn.what));
         }
@@ -397,26 +499,136 @@ impl Store {
         if self.log.is_active() && !self.log.is_detached() { self.log.synced() } else { 0 }
     }
 
-    /// Removes the snapshots and segments that a commit made superfluous. Returns what could not be removed, and
-    /// whether the log's retired segment is left, to be recycled before the caller releases the manifest's lock.
-    fn remove_replaced(&self, manifest: &ManifestWire) -> (Vec<String>, bool) {
-        let Ok(files) = self.storage.list() else { return Default::default() };
-        let snapshot = manifest.current.snapshot.as_ref().map(|snapshot| snapshot.number);
-        let first = match manifest.current.segments.first() {
-            Some(segment) => segment.number,
-            None => manifest.next_segment,
+    /// Reads the files that are not written any more and compares them with their checksums. `pace` is told how much
+    /// was read, may sleep, and ends the pass if it returns false. Nothing is locked meanwhile.
+    pub fn scrub(&self, pace: impl FnMut(u64) -> bool) -> Scrubbed {
+        let manifest = self.manifest.lock().clone();
+        let running = self.log.running_segment();
+        let mut scrubbed = scrub::pass(&*self.storage, &manifest, running, pace);
+        // A commit may have replaced what was just read.
+        let needed = Needed::by(&self.manifest.lock());
+        scrubbed.faults.retain(|fault| {
+            let name = fault.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            snapshot_number(name).is_none_or(|number| needed.snapshot(number))
+                && segment_number(name).is_none_or(|number| needed.segment(number))
+        });
+        scrubbed
+    }
+
+    /// Makes a backup in an empty directory: from a pinned snapshot up to a cut, which the caller then abandons. The
+    /// files are shared, where the file system can do that, and checked.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or the log behind the snapshot has a gap.
+    pub fn seal_backup(&self, snapshot: u64, cut: &Cut, to: &Arc<dyn Storage>) -> Result<(), PersistError> {
+        let parts = self.parts_since(snapshot, cut)?;
+        self.log.sync_sealed()?;
+        let prepared = prepare(&*self.storage, Arc::clone(to), parts, Means::Link)?;
+        prepared.check()?;
+        prepared.finish()
+    }
+
+    /// Makes a backup of a snapshot alone, which was just made and stays pinned.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn copy_snapshot_alone(&self, snapshot: u64, to: &Arc<dyn Storage>) -> Result<(), PersistError> {
+        let parts = {
+            let manifest = self.manifest.lock();
+            let wire = manifest.current.snapshot.clone().filter(|wire| wire.number == snapshot);
+            let Some(wire) = wire else { return Err(PersistError::Busy) };
+            Parts {
+                hash_seed: manifest.hash_seed,
+                shards: manifest.shards,
+                sequence: manifest.sequence + 1,
+                next_segment: self.log.next_segment(),
+                last_block: wire.cut_block,
+                snapshot: Some(wire),
+                segments: Vec::new(),
+                sealed: 0,
+            }
         };
+        let prepared = prepare(&*self.storage, Arc::clone(to), parts, Means::Link)?;
+        prepared.check()?;
+        prepared.finish()
+    }
+
+    /// The snapshot and the segments between it and a cut.
+    fn parts_since(&self, snapshot: u64, cut: &Cut) -> Result<Parts, PersistError> {
+        let manifest = self.manifest.lock();
+        let gap = || PersistError::Refused {
+            file: self.storage.path(super::format::MANIFEST),
+            why: format!("the log does not reach from {} to this moment", snapshot_name(snapshot)),
+        };
+        let number = |generation: &&GenerationWire| generation.snapshot.as_ref().map(|wire| wire.number);
+        let all = || manifest.kept.iter().chain([&manifest.current]);
+        let first = all().find(|generation| number(generation) == Some(snapshot)).ok_or_else(gap)?;
+        let since = all().filter(|generation| number(generation) >= Some(snapshot));
+        let mut segments: Vec<SegmentWire> = since.flat_map(|generation| &generation.segments).cloned().collect();
+        let next = cut.log.segment.as_ref().filter(|_| !cut.log.detached).ok_or_else(gap)?;
+        let end = next.number;
+        segments.extend(self.log.rotated_before(&cut.log));
+        segments.retain(|segment| segment.number < end);
+        segments.sort_by_key(|segment| segment.number);
+        segments.dedup_by_key(|segment| segment.number);
+        let wire = first.snapshot.clone();
+        Ok(Parts {
+            hash_seed: manifest.hash_seed,
+            shards: manifest.shards,
+            sequence: manifest.sequence + 1,
+            next_segment: self.log.next_segment(),
+            snapshot: wire,
+            segments: segments.into_iter().map(|wire| Part { wire, end: None }).collect(),
+            last_block: cut.log.block,
+            sealed: end,
+        })
+    }
+
+    /// Shares a snapshot with another directory, where it stays when it is no longer needed here.
+    ///
+    /// # Errors
+    /// It can neither be linked nor copied.
+    pub fn share_snapshot(&self, snapshot: u64, to: &dyn Storage) -> Result<(), PersistError> {
+        bring(&*self.storage, to, &snapshot_name(snapshot), Means::Link)?;
+        to.sync_dir().map_err(PersistError::io("sync", to.path("")))
+    }
+
+    /// From the generation of this snapshot on, keeps all of them, whatever the retention says, until told otherwise.
+    pub fn pin(&self, snapshot: Option<u64>) {
+        self.pinned.store(snapshot.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// How many replaced generations are kept, and how many bytes they take.
+    pub fn kept(&self) -> (u64, u64) {
+        (self.kept_count.load(Ordering::Relaxed), self.kept_bytes.load(Ordering::Relaxed))
+    }
+
+    fn count_kept(&self, manifest: &ManifestWire) {
+        let bytes = manifest.kept.iter().map(|generation| generations::bytes_of(&*self.storage, generation)).sum();
+        self.kept_count.store(manifest.kept.len() as u64, Ordering::Relaxed);
+        self.kept_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Removes the snapshots and segments that the manifest does not need any more. Returns what could not be removed,
+    /// and the segment that is left, to be recycled before the caller releases the manifest's lock.
+    fn remove_replaced(&self, manifest: &ManifestWire) -> (Vec<String>, Option<u64>) {
+        let Ok(files) = self.storage.list() else { return Default::default() };
+        let needed = Needed::by(manifest);
+        let is_old = |number| !needed.segment(number) && number < manifest.next_segment;
         let superfluous = |name: &String| {
-            segment_number(name).is_some_and(|number| number < first)
-                || snapshot_number(name).is_some_and(|number| Some(number) != snapshot)
+            segment_number(name).is_some_and(is_old)
+                || index_number(name).is_some_and(|number| number < needed.running_from())
+                || snapshot_number(name).is_some_and(|number| !needed.snapshot(number))
                 || name.strip_suffix(".tmp").is_some_and(|name| snapshot_number(name).is_some())
         };
         let mut names: Vec<String> = files.into_iter().filter(superfluous).collect();
         // No recovery can begin under this lock. A live one may have mapped the file to be overwritten.
         let recyclable = Arc::strong_count(&self.reading) == 1;
-        let retired = self.log.retired().filter(|retired| recyclable && names.contains(retired));
-        names.retain(|name| Some(name) != retired.as_ref() && self.storage.remove(name).is_err());
-        (names, retired.is_some())
+        let newest = names.iter().filter_map(|name| segment_number(name)).max();
+        let left = newest.filter(|&number| recyclable && self.log.may_recycle(number));
+        let left_name = left.map(segment_name);
+        names.retain(|name| Some(name) != left_name.as_ref() && self.storage.remove(name).is_err());
+        (names, left)
     }
 }
 
@@ -427,6 +639,11 @@ impl Drop for Store {
     }
 }
 
+fn start_threads(storage: &dyn Storage, log: &Arc<Log>) -> Result<Vec<LogThread>, PersistError> {
+    let started = [LogThread::sync, LogThread::tend].into_iter().map(|start| start(Arc::clone(log)));
+    started.map(|thread| thread.map_err(PersistError::io("start a thread of the log for", storage.path("")))).collect()
+}
+
 fn take_lock(storage: &dyn Storage) -> Result<DirLock, PersistError> {
     storage.lock().map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => PersistError::Locked { dir: storage.path("") },
@@ -434,15 +651,18 @@ fn take_lock(storage: &dyn Storage) -> Result<DirLock, PersistError> {
     })
 }
 
-/// Reads the manifest, or writes the first one of a fresh directory.
+/// Reads the manifest, or writes the first one of a fresh directory. That of an import is written when it is done.
 fn read_or_create(storage: &dyn Storage, options: &StoreOptions) -> Result<(ManifestWire, bool), PersistError> {
+    importing::settle(storage, options.import)?;
     if let Some(manifest) = manifest::read(storage)? {
         if manifest.shards != options.shards {
             return Err(PersistError::Refused {
-                file: storage.path(super::format::MANIFEST),
+                file: storage.path(MANIFEST),
                 why: format!("laid out in {} shards, not {}", manifest.shards, options.shards),
             });
         }
+        // An import was committed, and ended before it could say so.
+        importing::end(storage)?;
         return Ok((manifest, false));
     }
     let manifest = ManifestWire {
@@ -455,93 +675,24 @@ fn read_or_create(storage: &dyn Storage, options: &StoreOptions) -> Result<(Mani
         current: GenerationWire::default(),
         kept: Vec::new(),
     };
+    if options.import {
+        importing::begin(storage)?;
+        return Ok((manifest, true));
+    }
+    for name in &options.foreign {
+        let file = storage.path(name);
+        if storage.exists(name).map_err(PersistError::io("look for", &file))? {
+            let why = "it holds the data of another server: move it away to start empty, or import it \
+                       (`import-foreign-files yes`, `ironkeep import`)";
+            return Err(PersistError::Refused { file, why: why.to_owned() });
+        }
+    }
     manifest::replace(storage, &manifest)?;
     Ok((manifest, true))
-}
-
-/// Keeps the bytes of a torn tail in a separate file and cuts the segment there. Later segments are set aside first:
-/// whenever the power fails, those that still have their names are found behind a tear.
-fn set_aside(storage: &dyn Storage, recovery: &mut Recovery, torn: &Torn) -> Result<(), PersistError> {
-    for &number in &torn.followers {
-        let path = storage.path(&segment_name(number));
-        storage.rename(&segment_name(number), &torn_name(number, 0)).map_err(PersistError::io("set aside", path))?;
-    }
-    if !torn.followers.is_empty() {
-        storage.sync_dir().map_err(PersistError::io("sync", storage.path("")))?;
-    }
-    let name = segment_name(torn.segment);
-    let path = storage.path(&name);
-    let aside = torn_name(torn.segment, torn.offset);
-    let bytes = storage.read(&name).map_err(PersistError::io("read", &path))?;
-    let rest = &bytes[torn.offset as usize..];
-    if !rest.is_empty() {
-        let to = storage.path(&aside);
-        if storage.exists(&aside).map_err(PersistError::io("look for", &to))? {
-            storage.remove(&aside).map_err(PersistError::io("remove", &to))?;
-        }
-        let file = storage.create(&aside).map_err(PersistError::io("create", &to))?;
-        file.append(rest).map_err(PersistError::io("write", &to))?;
-        file.sync_data().map_err(PersistError::io("sync", &to))?;
-        storage.sync_dir().map_err(PersistError::io("sync", storage.path("")))?;
-    }
-    // The maps must be gone before the file shrinks under them.
-    drop(bytes);
-    let segment = recovery.segments.iter_mut().find(|s| s.wire.number == torn.segment);
-    let segment = segment.expect("the torn segment takes part");
-    segment.bytes = super::storage::FileBytes::Shared(Arc::from([]));
-    let file = storage.open(&name).map_err(PersistError::io("open", &path))?;
-    file.set_len(torn.offset).map_err(PersistError::io("cut", &path))?;
-    file.sync_data().map_err(PersistError::io("sync", &path))?;
-    segment.bytes = storage.read(&name).map_err(PersistError::io("read", &path))?;
-    segment.end = segment.end.min(segment.bytes.len());
-    Ok(())
-}
-
-/// Makes the recovered log durable before anything can be written after it: the last process may have died with its
-/// last blocks only in the page cache, including those of sealed segments.
-fn settle_log(storage: &dyn Storage, recovery: &Recovery) -> Result<(), PersistError> {
-    for segment in &recovery.segments {
-        let name = segment_name(segment.wire.number);
-        let path = storage.path(&name);
-        let file = storage.open(&name).map_err(PersistError::io("open", &path))?;
-        file.sync_data().map_err(PersistError::io("sync", &path))?;
-    }
-    Ok(())
 }
 
 /// The segments that the next recovery must read: those with blocks.
 fn segments_in_use(recovery: &Recovery) -> Vec<SegmentWire> {
     let with_blocks = recovery.segments.iter().filter(|segment| segment.end > SEGMENT_HEADER);
     with_blocks.map(|segment| segment.wire.clone()).collect()
-}
-
-/// Removes what a crash left behind, which the manifest does not name. Failures do not matter.
-fn remove_strays(storage: &dyn Storage, manifest: &ManifestWire, files: &[String]) {
-    let current = &manifest.current;
-    let first = current.segments.first().map_or(u64::MAX, |segment| segment.number);
-    for name in files {
-        let temporary =
-            name == MANIFEST_TMP || name.strip_suffix(".tmp").is_some_and(|name| snapshot_number(name).is_some());
-        let old_snapshot =
-            snapshot_number(name).is_some_and(|number| current.snapshot.as_ref().is_none_or(|s| s.number != number));
-        let stray_segment =
-            segment_number(name).filter(|number| current.segments.iter().all(|segment| segment.number != *number));
-        let aside = stray_segment.filter(|&number| number > first && has_blocks(storage, name));
-        let _ = match (temporary || old_snapshot, stray_segment, aside) {
-            (_, _, Some(number)) => storage.rename(name, &torn_name(number, 0)),
-            (true, _, _) | (_, Some(_), _) => storage.remove(name),
-            _ => Ok(()),
-        };
-    }
-}
-
-/// Whether an unnamed segment holds anything that ever counted.
-fn has_blocks(storage: &dyn Storage, name: &str) -> bool {
-    let Ok(bytes) = storage.read(name) else { return true };
-    let header = read_segment_header(&bytes);
-    let empty = match header {
-        Ok(header) if header.recycled => is_end_mark(&bytes, SEGMENT_HEADER),
-        _ => bytes.len() <= SEGMENT_HEADER,
-    };
-    !empty && !header.is_ok_and(|header| header.kind == SEGMENT_DETACHED)
 }

@@ -5,24 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use proptest::prelude::*;
 
 use super::block::{find_blocks, finish_block};
 use super::crash_tests::options;
-use super::format::{BLOCK_HEADER, END_MARK, SEGMENT_HEADER};
+use super::format::{END_MARK, SEGMENT_HEADER};
 use super::storage::{RealStorage, SimStorage, Storage};
 use super::*;
 
-const MANIFEST: &str = "MANIFEST";
-const SNAPSHOT: &str = "snapshot-0000000000000001.ik";
-const LOG: &str = "log-0000000000000002.ik";
+pub(super) const MANIFEST: &str = "MANIFEST";
+pub(super) const SNAPSHOT: &str = "snapshot-0000000000000001.ik";
+pub(super) const LOG: &str = "log-0000000000000002.ik";
 
-fn open(storage: &SimStorage, generation: u64) -> Result<(Store, Recovery), PersistError> {
+pub(super) fn open(storage: &SimStorage, generation: u64) -> Result<(Store, Recovery), PersistError> {
     Store::open(Arc::new(storage.clone()), options(generation, true))
 }
 
 /// The refusal of an open that must be refused.
-fn refusal(storage: &SimStorage) -> PersistError {
+pub(super) fn refusal(storage: &SimStorage) -> PersistError {
     match open(storage, 9) {
         Ok(_) => panic!("opened"),
         Err(error) => error,
@@ -30,7 +29,7 @@ fn refusal(storage: &SimStorage) -> PersistError {
 }
 
 /// The store of the golden files: a snapshot of three entries, and two blocks after it.
-fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
+pub(super) fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
     let (store, recovery) = Store::open(storage, options(7, true)).unwrap();
     assert!(recovery.summary().fresh);
     let log = store.log();
@@ -49,7 +48,7 @@ fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
     writer.chunk(1, compress, |chunk| chunk.push(0, b"a", None, Some(1), WireValue::Int(1))).unwrap();
     writer.chunk(2, compress, |_| ()).unwrap();
     let finished = writer.finish().unwrap();
-    let summary = store.commit(cut, finished).unwrap();
+    let summary = store.commit(cut, finished, Retention::default()).unwrap();
     assert_eq!((summary.entries, summary.cut_block), (3, 2));
     assert_eq!(summary.not_removed, Vec::<String>::new());
     log.journal().appender(0).barrier(&super::testing::barrier(5, b"FLUSHDB"));
@@ -59,7 +58,7 @@ fn write_sample(storage: Arc<dyn Storage>, compress: bool) -> Store {
 }
 
 /// Everything that a recovery yields, as text. An error ends it.
-fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
+pub(super) fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut lines = Vec::new();
     for shard in 0..4 {
@@ -74,8 +73,8 @@ fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
             lines.push(format!("{shard}/{} {} {:?} {:?} {value}", e.db, text(e.key), e.expiry, e.access));
         }
     }
-    for window in recovery.windows().of_bytes(1) {
-        let window = window?;
+    let mut windows = recovery.windows().of_bytes(1);
+    while let Some(window) = windows.next_window()? {
         lines.push(format!("block {}", window.last_block));
         let mut describe = |record: &Record| {
             let args: Vec<String> = record.words().iter().map(|word| text(word)).collect();
@@ -89,7 +88,7 @@ fn describe(recovery: &Recovery) -> Result<Vec<String>, PersistError> {
     Ok(lines)
 }
 
-fn sample_lines() -> Vec<String> {
+pub(super) fn sample_lines() -> Vec<String> {
     vec![
         "1/0 a None Some(1) 1".to_owned(),
         format!("3/0 text Some(1700000002000) Some(9) {}", "x".repeat(60)),
@@ -103,7 +102,7 @@ fn sample_lines() -> Vec<String> {
     ]
 }
 
-fn sample() -> SimStorage {
+pub(super) fn sample() -> SimStorage {
     let storage = SimStorage::new();
     drop(write_sample(Arc::new(storage.clone()), true));
     storage.put(LOG, &without_zeros(&storage.get(LOG).unwrap()));
@@ -111,7 +110,7 @@ fn sample() -> SimStorage {
 }
 
 /// A log without the zeros that were written ahead, as in the golden files.
-fn without_zeros(log: &[u8]) -> Vec<u8> {
+pub(super) fn without_zeros(log: &[u8]) -> Vec<u8> {
     let end = log.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     log[..end].to_vec()
 }
@@ -120,7 +119,7 @@ fn without_zeros(log: &[u8]) -> Vec<u8> {
 fn a_store_round_trips_and_its_replaced_files_are_gone() {
     let storage = sample();
     let spare = "log-0000000000000003.ik";
-    assert_eq!(storage.names(), [MANIFEST, LOG, spare, SNAPSHOT]);
+    assert_eq!(storage.names(), ["LOCK", MANIFEST, LOG, spare, SNAPSHOT]);
     let (_, recovery) = open(&storage, 2).unwrap();
     let mut lines = describe(&recovery).unwrap();
     // The order between shards is free.
@@ -163,7 +162,7 @@ fn recycled_sample() -> (SimStorage, &'static str, Vec<String>) {
 fn snapshot(store: &Store) {
     let cut = store.cut_now().unwrap();
     let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
-    store.commit(cut, finished).unwrap();
+    store.commit(cut, finished, Retention::default()).unwrap();
 }
 
 #[test]
@@ -367,7 +366,30 @@ fn a_missing_or_stale_file_is_refused_by_its_name() {
     let stale = storage.get(MANIFEST).unwrap();
     let storage = sample();
     storage.put(MANIFEST, &stale);
-    assert!(refusal(&storage).to_string().contains("log-0000000000000001.ik"));
+    assert!(refusal(&storage).to_string().contains("has held number"));
+    storage.forget("LOCK");
+    assert!(refusal(&storage).to_string().contains("it is older than log-0000000000000002.ik"));
+    // The same, after a run that wrote nothing anew of what that manifest names.
+    for remembers in [true, false] {
+        let storage = SimStorage::new();
+        let (store, _) = open(&storage, 1).unwrap();
+        store.journal().append(0, 0, 1, 0, &[b"SET", b"a", b"1"]);
+        store.log().sync_now().unwrap();
+        drop(store);
+        let stale = storage.get(MANIFEST).unwrap();
+        let (store, _) = open(&storage, 2).unwrap();
+        store.journal().append(0, 0, 2, 0, &[b"SET", b"b", b"2"]);
+        store.log().sync_now().unwrap();
+        drop(store);
+        storage.put(MANIFEST, &stale);
+        if !remembers {
+            storage.forget("LOCK");
+        }
+        let error = refusal(&storage).to_string();
+        let why = if remembers { "has held number" } else { "it is older than log-0000000000000003.ik" };
+        assert!(error.contains("MANIFEST") && error.contains(why), "{error}");
+        assert!(storage.get("log-0000000000000003.ik").is_some(), "a refusal changes nothing");
+    }
     // A log of another store.
     let (storage, other) = (sample(), SimStorage::new());
     let seed = StoreOptions { hash_seed: [9; 16], ..options(7, true) };
@@ -384,132 +406,24 @@ fn a_missing_or_stale_file_is_refused_by_its_name() {
 #[test]
 fn a_directory_without_our_files_is_fresh_and_its_own_files_stay() {
     let storage = SimStorage::new();
-    storage.put("dump.rdb", b"REDIS");
+    storage.put("notes.txt", b"mine");
     let (_, recovery) = open(&storage, 1).unwrap();
     assert!(recovery.summary().fresh);
-    assert_eq!(storage.get("dump.rdb").unwrap(), b"REDIS");
+    assert_eq!(storage.get("notes.txt").unwrap(), b"mine");
 }
 
+/// A start beside the files of a Redis was empty, in silence.
 #[test]
-fn every_flip_of_every_byte_is_refused_or_leaves_a_prefix() {
-    let pristine = sample();
-    let whole = describe(&open(&pristine.process_image(), 2).unwrap().1).unwrap();
-    for name in [MANIFEST, SNAPSHOT, LOG] {
-        let good = pristine.get(name).unwrap();
-        let mut prefixes = 0;
-        for at in 0..good.len() {
-            for flip in [0x01, 0x80, 0xFF] {
-                let storage = pristine.process_image();
-                let mut bad = good.clone();
-                bad[at] ^= flip;
-                storage.put(name, &bad);
-                let lines = open(&storage, 2).and_then(|(_, recovery)| describe(&recovery));
-                let Ok(lines) = lines else { continue };
-                assert!(name == LOG && lines.len() < whole.len(), "{name} byte {at} passed");
-                assert!(whole.starts_with(&lines), "{name} byte {at}: {lines:?}");
-                prefixes += 1;
-            }
-        }
-        // Only the last, unsynced block may pass for a torn tail.
-        assert_eq!(prefixes > 0, name == LOG);
-    }
-}
-
-#[test]
-fn whatever_becomes_of_zeros_ahead_nothing_is_lost() {
-    let pristine = SimStorage::new();
-    drop(write_sample(Arc::new(pristine.clone()), true));
-    let whole = describe(&open(&pristine.process_image(), 2).unwrap().1).unwrap();
-    let log = pristine.get(LOG).unwrap();
-    let end = without_zeros(&log).len();
-    assert!(end < log.len(), "there are none");
-    for at in end..log.len() {
-        let (mut flipped, cut) = (log.clone(), log[..at].to_vec());
-        flipped[at] ^= 0x80;
-        for (damaged, is_damage) in [(flipped, true), (cut, false)] {
-            let storage = pristine.process_image();
-            storage.put(LOG, &damaged);
-            let (_, recovery) = open(&storage, 2).unwrap();
-            assert_eq!(recovery.summary().torn.is_some(), is_damage, "at {at}");
-            assert_eq!(describe(&recovery).unwrap(), whole, "at {at}");
-        }
-    }
-}
-
-#[test]
-fn every_truncation_is_refused_or_leaves_a_prefix() {
-    let pristine = sample();
-    let whole = describe(&open(&pristine.process_image(), 2).unwrap().1).unwrap();
-    for name in [MANIFEST, SNAPSHOT, LOG] {
-        let good = pristine.get(name).unwrap();
-        for len in 0..good.len() {
-            let storage = pristine.process_image();
-            storage.put(name, &good[..len]);
-            let lines = open(&storage, 2).and_then(|(_, recovery)| describe(&recovery));
-            let Ok(lines) = lines else { continue };
-            assert!(name == LOG && len >= SEGMENT_HEADER, "{name} cut to {len} passed");
-            assert!(whole.starts_with(&lines) && lines.len() < whole.len(), "{name} cut to {len}");
-        }
-    }
-}
-
-#[test]
-fn a_torn_tail_is_kept_aside_and_reported_once() {
-    let storage = sample();
-    let log = storage.get(LOG).unwrap();
-    storage.put(LOG, &log[..log.len() - 1]);
-    let (store, recovery) = open(&storage, 2).unwrap();
-    let torn = recovery.summary().torn.clone().unwrap();
-    assert_eq!((torn.block, torn.forced), (4, false));
-    let aside = format!("log-0000000000000002.torn-{}", torn.offset);
-    assert_eq!(storage.get(&aside).unwrap(), log[torn.offset as usize..log.len() - 1]);
-    store.journal().append(0, 1, 1, 0, &[b"SET", b"after", b"tear"]);
-    store.log().flush().unwrap();
-    drop(store);
-    let (_, recovery) = open(&storage, 3).unwrap();
-    assert_eq!(recovery.summary().torn, None);
-    let lines = describe(&recovery).unwrap();
-    assert_eq!(lines.last().unwrap(), "1#1/0 SET after tear");
-}
-
-#[test]
-fn corruption_is_refused_with_its_place_and_cut_only_when_told_to() {
-    let storage = sample();
-    let mut log = storage.get(LOG).unwrap();
-    log[SEGMENT_HEADER + BLOCK_HEADER + 5] ^= 1;
-    storage.put(LOG, &log);
-    let Err(error) = open(&storage, 2) else { panic!("opened") };
-    let text = error.to_string();
-    let place = format!("{LOG} is corrupt at offset 64: block 3: the block's checksum does not match");
-    assert!(text.contains(&place), "{text}");
-    assert!(text.contains("block 4 follows intact"), "{text}");
-    assert_eq!(storage.get(LOG).unwrap(), log, "a refusal changes nothing");
-
-    let told = StoreOptions { cut_at_corruption: true, ..options(2, true) };
-    let (_, recovery) = Store::open(Arc::new(storage.clone()), told).unwrap();
-    assert!(recovery.summary().torn.as_ref().unwrap().forced);
-    assert_eq!(describe(&recovery).unwrap(), sample_lines()[..3]);
-    open(&storage, 3).unwrap();
-}
-
-#[test]
-fn damage_below_the_durable_mark_is_corruption_even_at_the_end_of_the_file() {
+fn an_empty_start_beside_the_data_of_another_server_is_refused() {
+    let foreign = || StoreOptions { foreign: vec!["dump.rdb".into(), "appendonlydir".into()], ..options(1, true) };
     let storage = SimStorage::new();
-    let (store, _) = open(&storage, 1).unwrap();
-    for seq in 0..3 {
-        store.journal().append(0, 0, seq, 0, &[b"SET", b"k", b"v"]);
-        store.log().sync_now().unwrap();
-    }
-    drop(store);
-    let name = "log-0000000000000001.ik";
-    let log = storage.get(name).unwrap();
-    let starts: Vec<usize> = memchr::memmem::find_iter(&log, b"IKB1").collect();
-    // Block 3 says that 2 was synced. A hole in place of 2 is not a torn tail, whatever it looks like.
-    let mut holed = log.clone();
-    holed[starts[1]..starts[2]].fill(0);
-    storage.put(name, &holed);
-    let error = refusal(&storage);
-    assert!(error.to_string().contains("blocks up to 2 were synced"), "{error}");
+    storage.put("appendonlydir", b"");
+    let Err(error) = Store::open(Arc::new(storage.clone()), foreign()) else { panic!("opened") };
+    assert!(error.to_string().contains("appendonlydir: it holds the data of another server"), "{error}");
+    storage.forget("appendonlydir");
+    drop(Store::open(Arc::new(storage.clone()), foreign()).unwrap());
+    storage.put("dump.rdb", b"REDIS0011");
+    assert!(!Store::open(Arc::new(storage), foreign()).unwrap().1.summary().fresh, "beside a store it may lie");
 }
 
 #[test]
@@ -565,12 +479,37 @@ fn a_real_directory_works_as_the_simulated_one_does() {
     assert_eq!(recovery.summary().torn.as_ref().unwrap().bytes, 12);
 }
 
+/// A segment of which somebody keeps a hard link, as a backup, was written over under both names.
+#[test]
+fn a_segment_with_another_name_is_not_recycled() {
+    for linked in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let real = Arc::new(RealStorage::open(dir.path()).unwrap());
+        let (store, recovery) = Store::open(real, options(1, true)).unwrap();
+        drop(recovery);
+        store.journal().append(0, 0, 1, 0, &[b"SET", b"k", b"v"]);
+        store.log().sync_now().unwrap();
+        let (backup, first) = (dir.path().join("backup"), dir.path().join("log-0000000000000001.ik"));
+        let content = std::fs::read(&first).unwrap();
+        if linked {
+            std::fs::hard_link(&first, &backup).unwrap();
+        }
+        snapshot(&store);
+        let next = std::fs::read(dir.path().join("log-0000000000000003.ik")).unwrap();
+        assert_eq!(super::block::read_segment_header(&next).unwrap().recycled, !linked);
+        if linked {
+            let (kept, seal) = (std::fs::read(&backup).unwrap(), find_blocks(&content, 0, 1, 1).next().unwrap());
+            assert_eq!(kept[..seal.0 + seal.1.len], content[..seal.0 + seal.1.len]);
+        }
+    }
+}
+
 /// Workers that append under a gate, while snapshots are cut: at every cut the frozen view and the
 /// log after it must fit together exactly.
 #[test]
 fn cuts_amid_running_workers_are_exact() {
     let storage = SimStorage::new();
-    let threaded = StoreOptions { policy: FsyncPolicy::Always, fsync_thread: true, ..options(1, true) };
+    let threaded = StoreOptions { policy: FsyncPolicy::Always, threads: true, ..options(1, true) };
     let (store, _) = Store::open(Arc::new(storage.clone()), threaded).unwrap();
     let gate = parking_lot::RwLock::new(());
     let counts = [const { Mutex::new(0u64) }; 2];
@@ -623,7 +562,7 @@ fn cuts_amid_running_workers_are_exact() {
             if round % 3 == 0 {
                 store.abandon(cut)
             } else {
-                drop(store.commit(cut, finished))
+                drop(store.commit(cut, finished, Retention::default()))
             }
             check_dense(&storage.process_image());
         }
@@ -641,52 +580,13 @@ fn check_dense(storage: &SimStorage) {
             counts[usize::from(shard)] = count as u64;
         }
     }
-    for window in recovery.windows() {
-        for (shard, records) in window.unwrap().epochs.iter().flat_map(|epoch| &epoch.shards) {
+    let mut windows = recovery.windows();
+    while let Some(window) = windows.next_window().unwrap() {
+        for (shard, records) in window.epochs.iter().flat_map(|epoch| &epoch.shards) {
             for record in records {
                 counts[usize::from(*shard)] += 1;
                 assert_eq!(record.seq, counts[usize::from(*shard)], "a gap, or a repetition");
             }
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_damage_to_a_log_leaves_a_prefix_or_a_refusal(
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 1usize..600), 1..4),
-        told: bool,
-    ) {
-        let storage = SimStorage::new();
-        let (store, _) = open(&storage, 1).unwrap();
-        for seq in 0..12u64 {
-            store.journal().append(0, 0, seq, 0, &[b"SET", b"k", &[b'v'; 200]]);
-            store.log().flush().unwrap();
-            if seq == 5 {
-                store.log().sync_now().unwrap();
-            }
-        }
-        drop(store);
-        let name = "log-0000000000000001.ik";
-        let mut log = storage.get(name).unwrap();
-        for (at, byte, len) in damage {
-            let at = at.index(log.len());
-            let end = (at + len).min(log.len());
-            log[at..end].fill(byte);
-        }
-        storage.put(name, &log);
-        let options = StoreOptions { cut_at_corruption: told, ..options(2, true) };
-        if let Ok((store, recovery)) = Store::open(Arc::new(storage.clone()), options) {
-            drop(store);
-            let seqs: Vec<u64> = recovery
-                .windows()
-                .flat_map(|window| window.unwrap().epochs)
-                .flat_map(|epoch| epoch.shards)
-                .flat_map(|(_, records)| records)
-                .map(|record| record.seq)
-                .collect();
-            prop_assert!(seqs.iter().copied().eq(0..seqs.len() as u64));
-            prop_assert!(open(&storage, 3).is_ok());
         }
     }
 }
@@ -758,13 +658,13 @@ fn a_version_that_is_yet_to_come_is_refused_by_every_file() {
     for name in [MANIFEST, LOG, SNAPSHOT] {
         let storage = sample();
         let mut bytes = storage.get(name).unwrap();
-        bytes[8..12].copy_from_slice(&3u32.to_le_bytes());
+        bytes[8..12].copy_from_slice(&4u32.to_le_bytes());
         // The checksum that covers it stands behind the header: at 20 of a frame, at 60 of a segment.
         let at = if name == LOG { 60 } else { 20 };
         let crc = crc32fast::hash(&bytes[..at]);
         bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         storage.put(name, &bytes);
         let error = refusal(&storage);
-        assert!(matches!(error, PersistError::Version { found: 3, supported: 2, .. }), "{name}: {error}");
+        assert!(matches!(error, PersistError::Version { found: 4, supported: 3, .. }), "{name}: {error}");
     }
 }

@@ -6,7 +6,7 @@
 use bincode::{Decode, Encode};
 use crc32fast::hash;
 
-use super::format::{FRAME_HEADER, VERSION, VERSION_OLDEST, u32_at};
+use super::format::{FRAME_HEADER, VERSION, VERSION_ENCRYPTED, VERSION_OLDEST, u32_at};
 
 /// The longest wire struct, in bytes. An index of 65,535 chunks fits.
 pub const LIMIT: usize = 4 << 20;
@@ -28,7 +28,7 @@ pub struct ManifestWire {
     pub clean: bool,
     /// What to recover.
     pub current: GenerationWire,
-    /// Older generations that are kept; none yet.
+    /// Older generations that are kept, oldest first.
     pub kept: Vec<GenerationWire>,
 }
 
@@ -67,6 +67,52 @@ pub struct SegmentWire {
     pub first_block: u64,
     /// The CRC of the block before it, which its first block carries.
     pub prev_crc: u32,
+}
+
+/// What opens the index of a log segment.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+pub struct IndexWire {
+    /// The hash seed of the store.
+    pub store: [u8; 16],
+    /// The segment, and what its first block continues.
+    pub segment: SegmentWire,
+    /// Where its blocks end.
+    pub end: u64,
+    /// Where the last one begins,
+    pub last_at: u64,
+    /// its number,
+    pub last_block: u64,
+    /// its CRC,
+    pub last_crc: u32,
+    /// and its time, unix ms.
+    pub last_time_ms: u64,
+    /// The highest durable mark.
+    pub durable: u64,
+    /// The segment that goes on, or 0.
+    pub next_segment: u64,
+    /// How many blocks.
+    pub blocks: u64,
+    /// One more than the highest database of a record.
+    pub databases: u32,
+    /// The lists, one behind the other.
+    pub lists: Vec<ListWire>,
+}
+
+/// A list of an index.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+pub struct ListWire {
+    /// The shard, or that of barriers.
+    pub shard: u16,
+    /// How many records.
+    pub records: u64,
+    /// The sequence number of the last one.
+    pub last_seq: u64,
+    /// How many bytes the list has.
+    pub length: u64,
+    /// Their CRC.
+    pub crc: u32,
+    /// The CRC of the records, one behind the other.
+    pub records_crc: u32,
 }
 
 /// Opens a snapshot.
@@ -114,6 +160,28 @@ pub struct ChunkWire {
     pub crc: u32,
 }
 
+/// The data keys of an encrypted store.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+pub struct KeysWire {
+    /// The store that they belong to: the hash seed in its manifest.
+    pub store: [u8; 16],
+    /// The keys, oldest first; new files are written under the last one.
+    pub keys: Vec<WrappedKeyWire>,
+}
+
+/// A data key, encrypted under a master key.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+pub struct WrappedKeyWire {
+    /// Its number, random and not 0.
+    pub id: u32,
+    /// The fingerprint of the master key.
+    pub master: [u8; 8],
+    /// The nonce.
+    pub nonce: [u8; 12],
+    /// The data key and the seed that places the keys of the keyspace, sealed.
+    pub sealed: Vec<u8>,
+}
+
 /// Encodes a wire struct.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     let config = bincode::config::standard().with_little_endian().with_fixed_int_encoding();
@@ -138,11 +206,16 @@ pub enum FrameFault {
 
 /// Frames a wire struct: magic, version, length, CRCs, body.
 pub fn frame<T: Encode>(magic: [u8; 8], value: &T) -> Vec<u8> {
+    frame_of_version(VERSION, magic, value)
+}
+
+/// Frames a wire struct of this format version.
+pub fn frame_of_version<T: Encode>(version: u32, magic: [u8; 8], value: &T) -> Vec<u8> {
     let body = encode(value);
     assert!(body.len() <= LIMIT, "a wire struct is bounded by its makers");
     let mut out = Vec::with_capacity(FRAME_HEADER + body.len());
     out.extend_from_slice(&magic);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&(body.len() as u32).to_le_bytes());
     out.extend_from_slice(&hash(&body).to_le_bytes());
     out.extend_from_slice(&hash(&out).to_le_bytes());
@@ -161,7 +234,7 @@ pub fn unframe<T: Decode<()>>(magic: [u8; 8], bytes: &[u8]) -> Result<(T, usize)
         return Err(FrameFault::Corrupt("the checksum of the header does not match"));
     }
     let word = |at| u32_at(header, at).expect("the header is whole");
-    if !(VERSION_OLDEST..=VERSION).contains(&word(8)) {
+    if !(VERSION_OLDEST..=VERSION_ENCRYPTED).contains(&word(8)) {
         return Err(FrameFault::Version(word(8)));
     }
     let end = FRAME_HEADER + word(12) as usize;
@@ -238,6 +311,53 @@ mod tests {
         ]
         .concat();
         assert_eq!(encode(&SnapshotIndexWire { chunks: vec![chunk] }), index_bytes);
+    }
+
+    #[test]
+    fn the_bytes_of_an_index_are_as_drawn() {
+        let segment = SegmentWire { number: 1, generation: 2, first_block: 3, prev_crc: 4 };
+        let segment_bytes = encode(&segment);
+        let list = ListWire { shard: 1, records: 2, last_seq: 3, length: 4, crc: 5, records_crc: 6 };
+        let list_bytes = [
+            &1u16.to_le_bytes()[..],
+            &2u64.to_le_bytes(),
+            &3u64.to_le_bytes(),
+            &4u64.to_le_bytes(),
+            &5u32.to_le_bytes(),
+            &6u32.to_le_bytes(),
+        ]
+        .concat();
+        let index = IndexWire {
+            store: *b"0123456789abcdef",
+            segment,
+            end: 5,
+            last_at: 6,
+            last_block: 7,
+            last_crc: 8,
+            last_time_ms: 9,
+            durable: 10,
+            next_segment: 11,
+            blocks: 12,
+            databases: 13,
+            lists: vec![list],
+        };
+        let index_bytes = [
+            &b"0123456789abcdef"[..],
+            &segment_bytes,
+            &5u64.to_le_bytes(),
+            &6u64.to_le_bytes(),
+            &7u64.to_le_bytes(),
+            &8u32.to_le_bytes(),
+            &9u64.to_le_bytes(),
+            &10u64.to_le_bytes(),
+            &11u64.to_le_bytes(),
+            &12u64.to_le_bytes(),
+            &13u32.to_le_bytes(),
+            &1u64.to_le_bytes(),
+            &list_bytes,
+        ]
+        .concat();
+        assert_eq!(encode(&index), index_bytes);
     }
 
     #[test]

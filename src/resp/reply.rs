@@ -89,6 +89,12 @@ impl Output {
         Mark { bytes: self.bytes.len(), shared: self.shared.len() }
     }
 
+    /// The first word of the error that was written after `mark`, if that is what was written.
+    pub fn error_since(&self, mark: Mark) -> Option<&[u8]> {
+        let text = self.bytes.get(mark.bytes..)?.strip_prefix(b"-")?;
+        text.split(|byte| b" \r".contains(byte)).next()
+    }
+
     /// Drops everything written after `mark`.
     pub fn truncate(&mut self, mark: Mark) {
         self.bytes.truncate(mark.bytes);

@@ -1,55 +1,44 @@
 //! Replies of commands to values of Lua, and values of Lua to replies, as Redis documents both.
 //!
-//! Invariant: nesting is bounded in both directions.
+//! Invariants:
+//! - Nesting is bounded in both directions.
+//! - Nothing here owns memory: see [`Stack`].
 
-use std::io::IoSlice;
+use std::ffi::CStr;
 
-use mlua::prelude::*;
-
-use super::library::{cast, number_of};
+use super::library::{cast, text_to_number};
+use super::stack::{Kind, Stack};
 use crate::resp::{Output, Reply, Resp};
 
 /// How deep a value of a reply may be nested.
 const DEPTH_MAX: usize = 256;
 /// More than any frame of a command's reply nests.
 const REPLY_DEPTH_MAX: usize = 64;
+/// The values that lie on the stack at each depth, at most.
+const VALUES_PER_DEPTH: i32 = 8;
 
-/// The reply of a command as a value. Returns whether it is an error.
-pub(super) fn reply_to_value(lua: &Lua, reply: &Output) -> LuaResult<(LuaValue, bool)> {
-    let gathered;
-    let bytes = match reply.one_slice(0) {
-        Some(bytes) => bytes,
-        None => {
-            gathered = gather(reply);
-            &gathered
-        }
-    };
-    let is_error = bytes.first() == Some(&b'-');
-    let value = Reader { lua, bytes }.value(0)?;
-    Ok((value, is_error))
+/// Pushes the reply of a command as a value. Returns whether it is an error.
+pub(super) fn push_reply(stack: Stack, reply: &[u8]) -> bool {
+    let is_error = reply.first() == Some(&b'-');
+    Reader { stack, bytes: reply }.value(0);
+    is_error
 }
 
-/// An output with values by reference, in one piece.
-fn gather(reply: &Output) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(reply.len());
-    while bytes.len() < reply.len() {
-        let mut slices = [IoSlice::new(&[]); 16];
-        let filled = reply.slices(bytes.len(), &mut slices);
-        slices[..filled].iter().for_each(|slice| bytes.extend_from_slice(slice));
-    }
-    bytes
+/// Pushes the error table that a script gets.
+pub(super) fn push_error(stack: Stack, text: &[u8]) {
+    push_field(stack, c"err", |stack| stack.push_bytes(text));
 }
 
-/// The error table that a script gets.
-pub(super) fn error_table(lua: &Lua, text: &[u8]) -> LuaResult<LuaValue> {
-    let table = lua.create_table_with_capacity(0, 1)?;
-    table.raw_set("err", lua.create_string(text)?)?;
-    Ok(LuaValue::Table(table))
+/// Pushes a table with one field.
+fn push_field(stack: Stack, name: &CStr, push: impl FnOnce(Stack)) {
+    stack.new_table(0, 1);
+    push(stack);
+    stack.set_field(name);
 }
 
 /// Reads what our own writer wrote.
 struct Reader<'a> {
-    lua: &'a Lua,
+    stack: Stack,
     bytes: &'a [u8],
 }
 
@@ -61,9 +50,9 @@ impl<'a> Reader<'a> {
         line
     }
 
+    /// A number that was written as one; `None` below zero.
     fn count(&mut self) -> Option<usize> {
-        let line = self.line();
-        std::str::from_utf8(line).ok()?.parse().ok()
+        number(self.line()).and_then(|number| usize::try_from(number).ok())
     }
 
     fn payload(&mut self) -> Option<&'a [u8]> {
@@ -73,103 +62,119 @@ impl<'a> Reader<'a> {
         Some(payload)
     }
 
-    fn text(&self, bytes: &[u8]) -> LuaResult<LuaValue> {
-        Ok(LuaValue::String(self.lua.create_string(bytes)?))
-    }
-
-    fn field(&self, name: &str, value: LuaValue) -> LuaResult<LuaValue> {
-        let table = self.lua.create_table_with_capacity(0, 1)?;
-        table.raw_set(name, value)?;
-        Ok(LuaValue::Table(table))
-    }
-
-    fn value(&mut self, depth: usize) -> LuaResult<LuaValue> {
-        let Some((&tag, rest)) = self.bytes.split_first() else { return Ok(LuaValue::Nil) };
-        if depth > REPLY_DEPTH_MAX {
-            return Ok(LuaValue::Nil);
-        }
+    /// Pushes the next value.
+    fn value(&mut self, depth: usize) {
+        let stack = self.stack;
+        let Some((tag, rest)) = self.bytes.split_first().filter(|_| depth < REPLY_DEPTH_MAX) else {
+            return stack.push_nil();
+        };
         self.bytes = rest;
         match tag {
             b':' => {
-                let number: i64 = std::str::from_utf8(self.line()).ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-                Ok(LuaValue::Number(number as f64))
+                let line = self.line();
+                stack.push_number(number(line).unwrap_or_default() as f64);
             }
             b'$' => match self.payload() {
-                Some(payload) => self.text(payload),
-                None => Ok(LuaValue::Boolean(false)),
+                Some(payload) => stack.push_bytes(payload),
+                None => stack.push_boolean(false),
             },
             b'+' => {
                 let line = self.line();
-                self.field("ok", self.text(line)?)
+                push_field(stack, c"ok", |stack| stack.push_bytes(line));
             }
             b'-' => {
                 let line = self.line();
-                error_table(self.lua, line)
+                push_error(stack, line);
             }
             b'*' | b'>' => match self.count() {
-                None => Ok(LuaValue::Boolean(false)),
+                None => stack.push_boolean(false),
                 Some(count) => {
-                    let table = self.lua.create_table_with_capacity(count.min(self.bytes.len()), 0)?;
-                    for index in 1..=count {
-                        table.raw_set(index, self.value(depth + 1)?)?;
+                    stack.reserve(VALUES_PER_DEPTH);
+                    stack.new_table(count.min(self.bytes.len()), 0);
+                    for index in (1..).take(count) {
+                        self.value(depth + 1);
+                        stack.set_element(index);
                     }
-                    Ok(LuaValue::Table(table))
                 }
             },
-            b'%' => {
-                let table = self.lua.create_table()?;
-                for _ in 0..self.count().unwrap_or(0) {
-                    let (key, value) = (self.value(depth + 1)?, self.value(depth + 1)?);
-                    table.raw_set(key, value)?;
-                }
-                self.field("map", LuaValue::Table(table))
-            }
-            b'~' => {
-                let table = self.lua.create_table()?;
-                for _ in 0..self.count().unwrap_or(0) {
-                    table.raw_set(self.value(depth + 1)?, true)?;
-                }
-                self.field("set", LuaValue::Table(table))
-            }
+            b'%' | b'~' => self.pairs(*tag == b'%', depth),
             b'|' => {
                 for _ in 0..2 * self.count().unwrap_or(0) {
-                    self.value(depth + 1)?;
+                    self.value(depth + 1);
+                    stack.pop(1);
                 }
-                self.value(depth)
+                self.value(depth);
             }
             b',' => {
-                let number = super::library::text_to_number(self.line()).unwrap_or(f64::NAN);
-                self.field("double", LuaValue::Number(number))
+                let number = text_to_number(self.line()).unwrap_or(f64::NAN);
+                push_field(stack, c"double", |stack| stack.push_number(number));
             }
-            b'#' => Ok(LuaValue::Boolean(self.line() == b"t")),
+            b'#' => {
+                let line = self.line();
+                stack.push_boolean(line == b"t");
+            }
             b'(' => {
                 let line = self.line();
-                self.field("big_number", self.text(line)?)
+                push_field(stack, c"big_number", |stack| stack.push_bytes(line));
             }
-            b'=' => {
-                let payload = self.payload().unwrap_or_default();
-                let (format, text) = payload.split_at_checked(4).unwrap_or_default();
-                let table = self.lua.create_table()?;
-                table.raw_set("format", self.text(format.strip_suffix(b":").unwrap_or(format))?)?;
-                table.raw_set("string", self.text(text)?)?;
-                self.field("verbatim_string", LuaValue::Table(table))
-            }
+            b'=' => self.verbatim(),
             // `_`, and nothing else is ever written.
             _ => {
                 self.line();
-                Ok(LuaValue::Nil)
+                stack.push_nil();
             }
         }
     }
+
+    /// A map, or a set: a map of its members to true.
+    fn pairs(&mut self, is_map: bool, depth: usize) {
+        let stack = self.stack;
+        stack.reserve(VALUES_PER_DEPTH);
+        stack.new_table(0, 1);
+        stack.new_table(0, 0);
+        for _ in 0..self.count().unwrap_or(0) {
+            self.value(depth + 1);
+            match is_map {
+                true => self.value(depth + 1),
+                false => stack.push_boolean(true),
+            }
+            if !stack.set_pair() {
+                stack.pop(2);
+            }
+        }
+        stack.set_field(if is_map { c"map" } else { c"set" });
+    }
+
+    fn verbatim(&mut self) {
+        let stack = self.stack;
+        let payload = self.payload().unwrap_or_default();
+        let (format, text) = payload.split_at_checked(4).unwrap_or_default();
+        stack.new_table(0, 1);
+        stack.new_table(0, 2);
+        stack.push_bytes(format.strip_suffix(b":").unwrap_or(format));
+        stack.set_field(c"format");
+        stack.push_bytes(text);
+        stack.set_field(c"string");
+        stack.set_field(c"verbatim_string");
+    }
 }
 
-/// Writes a value as a reply in the client's version of the protocol. `script` is the version that the script has
-/// chosen with `redis.setresp`: it decides what a boolean is.
-pub(super) fn value_to_reply(value: &LuaValue, out: &mut Output, client: Resp, script: Resp) -> LuaResult<()> {
-    Writer { out, client, script }.value(value, 0)
+/// The number of a line that our own writer wrote.
+fn number(line: &[u8]) -> Option<i64> {
+    match line {
+        [digit @ b'0'..=b'9'] => Some(i64::from(digit - b'0')),
+        _ => std::str::from_utf8(line).ok()?.parse().ok(),
+    }
+}
+
+/// Writes the uppermost value as a reply in the client's version of the protocol. `script` is the version that the
+/// script has chosen with `redis.setresp`: it decides what a boolean is.
+pub(super) fn value_to_reply(stack: Stack, out: &mut Output, client: Resp, script: Resp) {
+    Writer { stack, out, client, script }.value(-1, 0);
 }
 
 struct Writer<'a> {
+    stack: Stack,
     out: &'a mut Output,
     client: Resp,
     script: Resp,
@@ -180,85 +185,145 @@ impl Writer<'_> {
         Reply::new(self.out, self.client)
     }
 
+    /// A line of text, in which there are no line ends.
     fn line(&mut self, tag: u8, text: &[u8]) {
-        let line: Vec<u8> = text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect();
-        self.out.raw(&[&[tag][..], &line, b"\r\n"].concat());
+        self.out.raw(&[tag]);
+        for part in text.split_inclusive(|byte| matches!(byte, b'\r' | b'\n')) {
+            match part.split_last() {
+                Some((b'\r' | b'\n', words)) => {
+                    self.out.raw(words);
+                    self.out.raw(b" ");
+                }
+                _ => self.out.raw(part),
+            }
+        }
+        self.out.raw(b"\r\n");
     }
 
     fn header(&mut self, tag: u8, count: usize) {
-        self.out.raw(format!("{}{count}\r\n", char::from(tag)).as_bytes());
+        self.out.raw(&[tag]);
+        self.out.raw(itoa::Buffer::new().format(count).as_bytes());
+        self.out.raw(b"\r\n");
     }
 
-    fn value(&mut self, value: &LuaValue, depth: usize) -> LuaResult<()> {
+    fn value(&mut self, at: i32, depth: usize) {
         if depth > DEPTH_MAX {
-            self.out.error_bytes(b"ERR reached lua stack limit");
-            return Ok(());
+            return self.out.error_bytes(b"ERR reached lua stack limit");
         }
-        let _done = match value {
-            LuaValue::String(text) => self.reply().bulk(&text.as_bytes()),
-            LuaValue::Boolean(truth) if self.script == Resp::V3 => self.reply().boolean(*truth),
-            LuaValue::Boolean(true) => self.reply().int(1),
-            LuaValue::Integer(number) => self.reply().int(*number),
-            LuaValue::Number(number) => self.reply().int(cast(*number)),
-            LuaValue::Table(table) => return self.table(table, depth),
+        let stack = self.stack;
+        let _done = match stack.kind(at) {
+            Kind::String => self.reply().bulk(stack.bytes(at)),
+            Kind::Boolean if self.script == Resp::V3 => self.reply().boolean(stack.boolean(at)),
+            Kind::Boolean if stack.boolean(at) => self.reply().int(1),
+            Kind::Number => self.reply().int(cast(stack.number(at))),
+            Kind::Integer => self.reply().int(stack.integer(at)),
+            Kind::Table => {
+                stack.reserve(VALUES_PER_DEPTH);
+                return self.table(stack.absolute(at), depth);
+            }
             _ => self.reply().null(),
         };
-        Ok(())
     }
 
-    fn table(&mut self, table: &LuaTable, depth: usize) -> LuaResult<()> {
-        if let LuaValue::String(text) = table.raw_get("err")? {
-            self.out.error_bytes(&text.as_bytes());
-            return Ok(());
+    /// Writes the value of a field, if it is of this kind.
+    fn field(&mut self, table: i32, name: &CStr, kind: Kind, write: impl FnOnce(&mut Self)) -> bool {
+        let is_so = self.stack.field(table, name) == kind;
+        if is_so {
+            write(self);
         }
-        if let LuaValue::String(text) = table.raw_get("ok")? {
-            self.line(b'+', &text.as_bytes());
-            return Ok(());
+        self.stack.pop(1);
+        is_so
+    }
+
+    fn table(&mut self, table: i32, depth: usize) {
+        let stack = self.stack;
+        let is_special = self.field(table, c"err", Kind::String, |it| it.out.error_bytes(stack.bytes(-1)))
+            || self.field(table, c"ok", Kind::String, |it| it.line(b'+', stack.bytes(-1)))
+            || self.double(table)
+            || self.field(table, c"map", Kind::Table, |it| it.pairs(true, depth))
+            || self.field(table, c"set", Kind::Table, |it| it.pairs(false, depth))
+            || self.field(table, c"big_number", Kind::String, |it| match it.client {
+                Resp::V3 => it.line(b'(', stack.bytes(-1)),
+                Resp::V2 => drop(it.reply().bulk(stack.bytes(-1))),
+            })
+            || self.verbatim(table);
+        if is_special {
+            return;
         }
-        if let Some(number) = number_of(&table.raw_get("double")?) {
+        let mut count = 0;
+        while stack.element(table, count + 1) != Kind::Nil {
+            stack.pop(1);
+            count += 1;
+        }
+        stack.pop(1);
+        self.header(b'*', count as usize);
+        for index in 1..=count {
+            stack.element(table, index);
+            self.value(-1, depth + 1);
+            stack.pop(1);
+        }
+    }
+
+    fn double(&mut self, table: i32) -> bool {
+        let stack = self.stack;
+        let number = match stack.field(table, c"double") {
+            Kind::Number => Some(stack.number(-1)),
+            Kind::Integer => Some(stack.integer(-1) as f64),
+            Kind::String => text_to_number(stack.bytes(-1)),
+            _ => None,
+        };
+        stack.pop(1);
+        if let Some(number) = number {
             let _done = self.reply().number(number);
-            return Ok(());
         }
-        if let LuaValue::Table(map) = table.raw_get("map")? {
-            let pairs: Vec<(LuaValue, LuaValue)> = map.pairs().collect::<LuaResult<_>>()?;
-            match self.client {
-                Resp::V3 => self.header(b'%', pairs.len()),
-                Resp::V2 => self.header(b'*', 2 * pairs.len()),
+        number.is_some()
+    }
+
+    /// The uppermost table as a map, or its keys as a set.
+    fn pairs(&mut self, is_map: bool, depth: usize) {
+        let stack = self.stack;
+        let table = stack.absolute(-1);
+        let mut count = 0;
+        stack.push_nil();
+        while stack.next(table) {
+            stack.pop(1);
+            count += 1;
+        }
+        match (self.client, is_map) {
+            (Resp::V3, true) => self.header(b'%', count),
+            (Resp::V2, true) => self.header(b'*', 2 * count),
+            (Resp::V3, false) => self.header(b'~', count),
+            (Resp::V2, false) => self.header(b'*', count),
+        }
+        stack.push_nil();
+        while stack.next(table) {
+            self.value(-2, depth + 1);
+            if is_map {
+                self.value(-1, depth + 1);
             }
-            for (key, value) in &pairs {
-                self.value(key, depth + 1)?;
-                self.value(value, depth + 1)?;
+            stack.pop(1);
+        }
+    }
+
+    fn verbatim(&mut self, table: i32) -> bool {
+        let stack = self.stack;
+        let mut is_one = false;
+        if stack.field(table, c"verbatim_string") == Kind::Table {
+            let has_format = stack.field(-1, c"format") == Kind::String;
+            if has_format && stack.field(-2, c"string") == Kind::String {
+                is_one = true;
+                let mut format = [b' '; 3];
+                let given = stack.bytes(-2);
+                let len = given.len().min(format.len());
+                format[..len].copy_from_slice(&given[..len]);
+                let _done = self.reply().verbatim(std::str::from_utf8(&format).unwrap_or("txt"), stack.bytes(-1));
             }
-            return Ok(());
-        }
-        if let LuaValue::Table(set) = table.raw_get("set")? {
-            let members: Vec<(LuaValue, LuaValue)> = set.pairs().collect::<LuaResult<_>>()?;
-            self.header(if self.client == Resp::V3 { b'~' } else { b'*' }, members.len());
-            return members.iter().try_for_each(|(member, _)| self.value(member, depth + 1));
-        }
-        if let LuaValue::String(number) = table.raw_get("big_number")? {
-            match self.client {
-                Resp::V3 => self.line(b'(', &number.as_bytes()),
-                Resp::V2 => drop(self.reply().bulk(&number.as_bytes())),
+            if has_format {
+                stack.pop(1);
             }
-            return Ok(());
+            stack.pop(1);
         }
-        if let LuaValue::Table(verbatim) = table.raw_get("verbatim_string")?
-            && let (LuaValue::String(format), LuaValue::String(text)) =
-                (verbatim.raw_get("format")?, verbatim.raw_get("string")?)
-        {
-            let format: String = String::from_utf8_lossy(&format.as_bytes()).chars().take(3).collect();
-            let _done = self.reply().verbatim(&format!("{format:<3}"), &text.as_bytes());
-            return Ok(());
-        }
-        let mut elements = Vec::new();
-        loop {
-            match table.raw_get(elements.len() + 1)? {
-                LuaValue::Nil => break,
-                element => elements.push(element),
-            }
-        }
-        self.header(b'*', elements.len());
-        elements.iter().try_for_each(|element: &LuaValue| self.value(element, depth + 1))
+        stack.pop(1);
+        is_one
     }
 }

@@ -1,31 +1,36 @@
 //! The virtual machine of a thread, and one run of a script in it.
 //!
-//! Each worker has one, made when its first script runs. Scripts leave nothing in it but the state of
-//! `math.random`: what they can reach is read-only, `KEYS` and `ARGV` are filled anew, and the options of `cjson` begin
-//! again.
+//! Each worker has one, made when its first script runs, and further ones while scripts are left in the middle. Scripts
+//! leave nothing in it but the state of `math.random`: what they can reach is read-only, `KEYS` and `ARGV` are filled
+//! anew, and the options of `cjson` begin again.
 //!
 //! Invariants:
 //! - A run ends when [`Host::stop`] says so, also in an endless loop, in `pcall` and in a pattern.
 //! - The memory of a machine is limited; one that has grown is thrown away after the run.
 //! - A panic under a run costs the machine, and nothing else.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::c_int;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use mlua::chunk::{ChunkMode, Compiler};
+use mlua::StdLib;
+use mlua::chunk::{Chunk, ChunkMode, Compiler};
 use mlua::prelude::*;
-use mlua::{StdLib, VmState};
 
-use super::host::{self, Access, Host, LogLevel};
-use super::library::{Fault, Given, Returned, cast, fault, guarded, number_of, one, string, write_g};
-use super::{bits, cjson, cmsgpack, convert, packing, random, source};
+use super::host::{self, Access, Caught, Host, Job, LogLevel, Machine, Takes};
+use super::library::{Fault, Given, Returned, cast, fault, guarded, number_of, one, string};
+use super::{bits, cjson, cmsgpack, packing, random, source};
+use crate::base::version::{REDIS_VERSION, REDIS_VERSION_NUM};
 use crate::core::scripts::{Script, Sha};
 use crate::resp::request::OwnedArgs;
-use crate::resp::{Output, Resp};
+use crate::resp::{Args, Output, Resp};
 
 /// A machine that has more than this after a run is collected, and thrown away if that does not help.
 const MEMORY_KEPT: usize = 32 << 20;
+/// How many machines that are not in use a thread keeps.
+const IDLE_MAX: usize = 4;
 /// How many compiled scripts a machine keeps.
 const COMPILED_MAX: usize = 1000;
 /// A script is called this in errors.
@@ -33,13 +38,15 @@ const CHUNK: &str = "@user_script";
 
 /// One run.
 #[derive(Debug)]
-pub struct Run<'a, I, J> {
+pub struct Run<'a> {
     /// What to run.
     pub script: &'a Arc<Script>,
-    /// `KEYS`.
-    pub keys: I,
-    /// `ARGV`.
-    pub arguments: J,
+    /// The words of the call.
+    pub args: Args<'a>,
+    /// Where `KEYS` begins among them, and how many there are. Behind them is `ARGV`.
+    pub keys_at: usize,
+    /// See `keys_at`.
+    pub keys_count: usize,
     /// The client's version of the protocol.
     pub resp: Resp,
     /// The memory that the machine may take, in bytes.
@@ -60,47 +67,89 @@ pub enum Failure {
 /// The virtual machine of a thread.
 #[derive(Debug)]
 pub struct Vm {
-    lua: Lua,
-    keys: LuaTable,
-    arguments: LuaTable,
-    /// Runs a function and says how it ended.
-    runner: LuaFunction,
-    compiled: HashMap<Sha, LuaFunction>,
+    /// It goes before `lua`, of which it is a part.
+    pub(super) machine: Machine,
+    pub(super) lua: Lua,
+    /// References to compiled scripts, by their number.
+    compiled: HashMap<u64, c_int, ByNumber>,
     /// The generation of the scripts that are compiled here.
     generation: u64,
+    /// What it takes, as counted last, in bytes.
+    counted: usize,
+}
+
+/// What all machines take, as counted last, in bytes.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// What the machines of all threads take, after their last runs, in bytes.
+pub fn machine_bytes() -> usize {
+    BYTES.load(Relaxed)
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        BYTES.fetch_sub(self.counted, Relaxed);
+    }
 }
 
 thread_local! {
-    static MACHINE: RefCell<Option<Vm>> = const { RefCell::new(None) };
-    /// The version of the protocol in which the running script gets replies: `redis.setresp`.
-    static SCRIPT_RESP: Cell<Resp> = const { Cell::new(Resp::V2) };
-    /// Reused for the replies of commands.
-    static REPLY: RefCell<Output> = RefCell::default();
+    /// Those of this thread that are not in use: a script that is left in the middle keeps its own.
+    static MACHINES: RefCell<Vec<Vm>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Uses this thread's machine.
+/// Numbers of scripts are their own hashes.
+type ByNumber = std::hash::BuildHasherDefault<NumberHasher>;
+
+/// See [`ByNumber`].
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl std::hash::Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a number is hashed as one");
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+/// Uses a machine of this thread that is not in use, or a new one.
 ///
 /// # Errors
-/// There is no memory for one, or it is in use: a script cannot run inside a script.
+/// There is no memory for one.
 pub fn with_vm<R>(generation: u64, run: impl FnOnce(&mut Vm) -> R) -> Result<R, Failure> {
-    let taken = MACHINE.take();
-    let mut vm = match taken {
+    let idle = MACHINES.with_borrow_mut(Vec::pop);
+    let mut vm = match idle {
         Some(vm) => vm,
-        None => Vm::new().map_err(|error| Failure::Engine(error.to_string()))?,
+        None => Vm::new(cjson::functions).map_err(failure)?,
     };
     if vm.generation != generation {
-        vm.compiled.clear();
+        vm.forget_all();
         vm.generation = generation;
     }
     let result = run(&mut vm);
     if vm.is_worth_keeping() {
-        MACHINE.set(Some(vm));
+        MACHINES.with_borrow_mut(|idle| {
+            if idle.len() < IDLE_MAX {
+                idle.push(vm);
+            }
+        });
     }
     Ok(result)
 }
 
 impl Vm {
-    fn new() -> LuaResult<Vm> {
+    /// One for functions, which any thread may use: it shares nothing with this thread.
+    pub(super) fn of_functions() -> LuaResult<Vm> {
+        Vm::new(cjson::own_functions)
+    }
+
+    fn new(cjson: fn(&Lua) -> LuaResult<LuaTable>) -> LuaResult<Vm> {
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
         let (keys, arguments) = (lua.create_table()?, lua.create_table()?);
         let raw = lua.create_table()?;
@@ -110,28 +159,52 @@ impl Vm {
         raw.raw_set("bit", bits::functions(&lua)?)?;
         raw.raw_set("struct", packing::functions(&lua)?)?;
         raw.raw_set("cmsgpack", cmsgpack::functions(&lua)?)?;
-        raw.raw_set("cjson", cjson::functions(&lua)?)?;
+        raw.raw_set("cjson", cjson(&lua)?)?;
         raw.raw_set("random", random::functions(&lua)?)?;
         raw.raw_set("redis", server_functions(&lua)?)?;
         raw.raw_set("constants", constants(&lua)?)?;
-        raw.raw_set("call", lua.create_function(call)?)?;
+        let (call, pcall) = host::callers(&lua)?;
+        raw.raw_set("call", call)?;
+        raw.raw_set("pcall", pcall)?;
         raw.raw_set("compile", guarded(&lua, compile)?)?;
         raw.raw_set("clock", lua.create_function(|_, ()| Ok(cpu_seconds()))?)?;
         let globals = lua.globals();
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=redis").set_mode(ChunkMode::Text);
-        let runner: LuaFunction = prelude.call((raw, &globals))?;
+        let handler: LuaFunction = prelude.call((raw, &globals))?;
         globals.set_safeenv(true);
-        lua.set_interrupt(|_| match host::ask(|host| host.stop()).flatten() {
-            None => Ok(VmState::Continue),
-            Some(why) => Err(LuaError::runtime(why)),
-        });
-        Ok(Vm { lua, keys, arguments, runner, compiled: HashMap::new(), generation: 0 })
+        let machine = Machine::new(&lua, &keys, &arguments, &handler)?;
+        Ok(Vm { machine, lua, compiled: HashMap::default(), generation: 0, counted: 0 })
+    }
+
+    fn forget_all(&mut self) {
+        for (_, reference) in self.compiled.drain() {
+            self.machine.forget(reference);
+        }
     }
 
     /// Whether the next script may use it.
-    fn is_worth_keeping(&self) -> bool {
-        self.lua.used_memory() <= MEMORY_KEPT
-            || (self.lua.gc_collect().is_ok() && self.lua.used_memory() <= MEMORY_KEPT)
+    fn is_worth_keeping(&mut self) -> bool {
+        let mut used = self.lua.used_memory();
+        if used > MEMORY_KEPT && self.lua.gc_collect().is_ok() {
+            used = self.lua.used_memory();
+        }
+        if used != self.counted {
+            BYTES.fetch_add(used.wrapping_sub(self.counted), Relaxed);
+            self.counted = used;
+        }
+        used <= MEMORY_KEPT
+    }
+
+    /// Sets how many bytes it may take, and collects garbage if it is near that: what a script may use must not
+    /// depend on what the one before has left.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub(super) fn limit_memory(&self, memory_max: usize) -> Result<(), Failure> {
+        if self.lua.used_memory() > memory_max / 2 {
+            self.lua.gc_collect().map_err(failure)?;
+        }
+        self.lua.set_memory_limit(memory_max).map(drop).map_err(failure)
     }
 
     /// Compiles a script, unless it has been.
@@ -142,18 +215,27 @@ impl Vm {
         self.function(script).map(drop)
     }
 
-    fn function(&mut self, script: &Script) -> Result<LuaFunction, Failure> {
-        if let Some(function) = self.compiled.get(&script.sha) {
-            return Ok(function.clone());
+    fn function(&mut self, script: &Script) -> Result<c_int, Failure> {
+        if let Some(function) = self.compiled.get(&script.number) {
+            return Ok(*function);
         }
-        let function = compiled(&self.lua, source::without_first_line(&script.body), CHUNK).map_err(|error| {
+        let compile = || {
+            let compiled = compiled(&self.lua, source::without_first_line(&script.body), CHUNK);
+            compiled.and_then(|function| host::keep(&self.lua, function))
+        };
+        let function = match compile() {
+            // The garbage of the script before may be in the way.
+            Err(LuaError::MemoryError(_)) => self.lua.gc_collect().and_then(|()| compile()),
+            compiled => compiled,
+        };
+        let function = function.map_err(|error| {
             let text = format!("ERR Error compiling script (new function): {}", words(&error));
             Failure::Compile(text.into_bytes())
         })?;
         if self.compiled.len() >= COMPILED_MAX {
-            self.compiled.clear();
+            self.forget_all();
         }
-        self.compiled.insert(script.sha, function.clone());
+        self.compiled.insert(script.number, function);
         Ok(function)
     }
 
@@ -161,79 +243,50 @@ impl Vm {
     ///
     /// # Errors
     /// It did not run to its end. What it has done stands, unless the caller takes it back.
-    pub fn run<'k>(
-        &mut self,
-        run: Run<'_, impl Iterator<Item = &'k [u8]>, impl Iterator<Item = &'k [u8]>>,
-        host: &mut dyn Host,
-        out: &mut Output,
-    ) -> Result<(), Failure> {
+    pub fn run(&mut self, run: Run<'_>, host: &mut dyn Host, out: &mut Output) -> Result<(), Failure> {
+        self.limit_memory(run.memory_max)?;
         let function = self.function(run.script)?;
-        let engine = |error: LuaError| Failure::Engine(words(&error));
-        self.lua.set_memory_limit(run.memory_max).map_err(engine)?;
-        self.fill(&self.keys, run.keys).map_err(engine)?;
-        self.fill(&self.arguments, run.arguments).map_err(engine)?;
         cjson::reset();
-        SCRIPT_RESP.set(Resp::V2);
-        let ended: LuaResult<(bool, LuaValue)> = host::serve(host, || self.runner.call(function));
-        match ended.map_err(engine)? {
-            (true, value) => {
-                let mark = out.mark();
-                convert::value_to_reply(&value, out, run.resp, SCRIPT_RESP.get()).map_err(|error| {
-                    out.truncate(mark);
-                    engine(error)
-                })
-            }
-            (false, error) => Err(Failure::Error(described(&error, run.script.sha.as_str()))),
-        }
+        let keys = run.keys_at..run.keys_at + run.keys_count;
+        let job = Job { function, args: run.args, keys, takes: Takes::Globals, resp: run.resp, out };
+        self.reply_of(job, run.script.sha.as_str(), host)
     }
 
-    fn fill<'k>(&self, table: &LuaTable, words: impl Iterator<Item = &'k [u8]>) -> LuaResult<()> {
-        table.set_metatable(None)?;
-        table.clear()?;
-        for (index, word) in (1..).zip(words) {
-            table.raw_set(index, self.lua.create_string(word)?)?;
+    /// Runs a job, which asks this host. Errors give it this name.
+    ///
+    /// # Errors
+    /// It did not run to its end.
+    pub(super) fn reply_of(&mut self, job: Job<'_>, name: &str, host: &mut dyn Host) -> Result<(), Failure> {
+        match self.machine.run(host, job) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(caught)) => Err(Failure::Error(described(caught, name))),
+            Err(text) => Err(Failure::Engine(String::from_utf8_lossy(&text).into_owned())),
         }
-        Ok(())
     }
 }
 
-/// The text of an error that a script did not catch: `{what, source, line}`.
-fn described(error: &LuaValue, name: &str) -> Vec<u8> {
-    let LuaValue::Table(error) = error else {
-        // The handler of errors failed: memory, or the depth of calls.
-        return [b"ERR ", &*lossy(error), b" script: ", name.as_bytes(), b"."].concat();
-    };
-    let field = |index: i32| error.raw_get::<LuaValue>(index).unwrap_or(LuaValue::Nil);
-    let mut text = lossy(&field(1)).to_vec();
-    let place = match (field(2), field(3)) {
-        (LuaValue::String(source), LuaValue::Integer(line)) => {
-            Some([b"@", &*source.as_bytes(), b":", line.to_string().as_bytes()].concat())
-        }
-        (LuaValue::String(source), LuaValue::Number(line)) => {
-            Some([b"@", &*source.as_bytes(), b":", line.to_string().as_bytes()].concat())
-        }
-        _ => None,
-    };
+/// The text of an error that a script did not catch.
+fn described(caught: Caught, name: &str) -> Vec<u8> {
+    let Caught { mut text, source, line } = caught;
     text.extend_from_slice(b" script: ");
     text.extend_from_slice(name.as_bytes());
-    if let Some(place) = place {
-        text.extend_from_slice(b", on ");
-        text.extend_from_slice(&place);
+    if source.is_empty() {
         text.push(b'.');
+    } else {
+        text.extend_from_slice(b", on @");
+        text.extend_from_slice(&source);
+        text.extend_from_slice(format!(":{line}.").as_bytes());
     }
     text
 }
 
-fn lossy(value: &LuaValue) -> Box<[u8]> {
-    match value {
-        LuaValue::String(text) => text.as_bytes().to_vec().into(),
-        LuaValue::Error(error) => words(error).into_bytes().into(),
-        other => other.type_name().as_bytes().into(),
-    }
+/// A failure of the engine itself.
+pub(super) fn failure(error: LuaError) -> Failure {
+    Failure::Engine(words(&error))
 }
 
 /// What the engine says of a failure, without its own trace.
-fn words(error: &LuaError) -> String {
+pub(super) fn words(error: &LuaError) -> String {
     let text = match error {
         LuaError::SyntaxError { message, .. } => message.clone(),
         LuaError::RuntimeError(message) => message.clone(),
@@ -246,8 +299,17 @@ fn words(error: &LuaError) -> String {
 
 /// Compiles a text.
 fn compiled(lua: &Lua, text: &[u8], name: &str) -> LuaResult<LuaFunction> {
+    chunk(lua, text, name).into_function()
+}
+
+/// Compiles a text that finds its globals in this table.
+pub(super) fn compiled_in(lua: &Lua, text: &[u8], name: &str, globals: &LuaTable) -> LuaResult<LuaFunction> {
+    chunk(lua, text, name).set_environment(globals.clone()).into_function()
+}
+
+fn chunk<'a>(lua: &Lua, text: &'a [u8], name: &str) -> Chunk<'a> {
     let compiler = Compiler::new().set_optimization_level(1).set_debug_level(1);
-    lua.load(text).set_name(name).set_mode(ChunkMode::Text).set_compiler(compiler).into_function()
+    lua.load(text).set_name(name).set_mode(ChunkMode::Text).set_compiler(compiler)
 }
 
 /// `loadstring`: a function, or nil and what is wrong.
@@ -279,24 +341,6 @@ fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// `redis.call` and `redis.pcall`: the value of the reply, and whether it is an error.
-fn call(lua: &Lua, arguments: LuaMultiValue) -> LuaResult<(LuaValue, bool)> {
-    let args = match words_of(&arguments) {
-        Ok(args) => args,
-        Err(text) => return Ok((convert::error_table(lua, text.as_bytes())?, true)),
-    };
-    let mut reply = REPLY.take();
-    reply.clear();
-    let asked = host::ask(|host| host.call(args.args(), SCRIPT_RESP.get(), &mut reply));
-    let value = match asked {
-        Some(()) => convert::reply_to_value(lua, &reply),
-        None => convert::error_table(lua, b"ERR redis.call/pcall can only be called inside a script invocation")
-            .map(|value| (value, true)),
-    };
-    REPLY.set(reply);
-    value
-}
-
 /// The words of a command.
 fn words_of(arguments: &LuaMultiValue) -> Result<OwnedArgs, &'static str> {
     const WRONG: &str = "ERR Lua redis lib command arguments must be strings or integers";
@@ -310,7 +354,7 @@ fn words_of(arguments: &LuaMultiValue) -> Result<OwnedArgs, &'static str> {
             LuaValue::Integer(number) => number.to_string().into_bytes(),
             LuaValue::Number(number) => {
                 let mut text = Vec::new();
-                write_g(&mut text, *number, 17);
+                host::write_word(&mut text, *number);
                 text
             }
             _ => return Err(WRONG),
@@ -360,8 +404,8 @@ fn setresp(_: &Lua, arguments: LuaMultiValue) -> Returned {
         return fault("ERR redis.setresp() requires one argument.");
     }
     match number_of(given.at(1)) {
-        Some(2.0) => SCRIPT_RESP.set(Resp::V2),
-        Some(3.0) => SCRIPT_RESP.set(Resp::V3),
+        Some(2.0) => host::set_resp(Resp::V2),
+        Some(3.0) => host::set_resp(Resp::V3),
         _ => return fault("ERR RESP version must be 2 or 3."),
     }
     Ok(LuaMultiValue::new())
@@ -418,10 +462,10 @@ fn constants(lua: &Lua) -> LuaResult<LuaTable> {
         ("REPL_SLAVE", 2),
         ("REPL_REPLICA", 2),
         ("REPL_ALL", 3),
-        ("REDIS_VERSION_NUM", 0x0007_0204),
+        ("REDIS_VERSION_NUM", REDIS_VERSION_NUM),
     ] {
         table.raw_set(name, value)?;
     }
-    table.raw_set("REDIS_VERSION", "7.2.4")?;
+    table.raw_set("REDIS_VERSION", REDIS_VERSION)?;
     Ok(table)
 }

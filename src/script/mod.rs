@@ -9,14 +9,17 @@
 //! |---|---|
 //! | `engine.rs` | the virtual machine of a thread: sandbox, compiled scripts, one run |
 //! | `prelude.lua` | the part of the sandbox that is Lua: errors as Redis has them, `redis.*` |
-//! | `host.rs` | how a function of Lua reaches the host of the running script |
+//! | `functions.rs`, `functions.lua` | the machine of the libraries of functions |
+//! | `handed.rs` | hands that machine from thread to thread |
+//! | `host.rs` | how a function is run, and how it reaches the host of the running script |
 //! | `convert.rs` | replies to values, values to replies |
+//! | `stack.rs` | the stack of a machine, without the wrappers of the engine |
 //! | `source.rs` | the first line of a script: `#!lua flags=…` |
 //! | `library.rs` | how a library function is made, and fails |
 //! | `bits.rs`, `packing.rs`, `cmsgpack.rs`, `cjson/`, `random.rs` | the libraries |
 //!
 //! Invariants:
-//! - Only `engine.rs`, `library.rs` and the libraries know the engine's types.
+//! - Only this room knows the engine's types.
 //! - A script sees no files, no network, no clock but `os.clock`, no bytecode, and cannot change what another script
 //!   will see: globals and libraries are read-only.
 //! - What a script can take is bounded: memory by a limit of the engine, depth by the engine and by each library,
@@ -28,17 +31,22 @@ mod cjson;
 mod cmsgpack;
 mod convert;
 mod engine;
+pub mod functions;
+pub mod handed;
 mod host;
 mod library;
 mod packing;
 mod random;
 pub mod source;
+mod stack;
 
 /// The stack that a thread needs to run scripts: libraries recurse as deep as their limits on nesting allow.
 pub const WORKER_STACK_BYTES: usize = 8 << 20;
 
-pub use engine::{Failure, Run, Vm, with_vm};
-pub use host::{Access, Host, LogLevel};
+pub use engine::{Failure, Run, Vm, machine_bytes, with_vm};
+pub use host::{Access, Flow, Host, LogLevel};
 
+#[cfg(test)]
+mod functions_tests;
 #[cfg(test)]
 mod tests;

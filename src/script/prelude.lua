@@ -46,18 +46,7 @@ local function told(ok, first, ...)
     error({ err = first })
 end
 
-local raw_call = raw.call
-
-function redis.call(...)
-    local value, is_error = raw_call(...)
-    if is_error then error(value) end
-    return value
-end
-
-function redis.pcall(...)
-    local value = raw_call(...)
-    return value
-end
+redis.call, redis.pcall = raw.call, raw.pcall
 
 for name, f in pairs(raw.redis) do
     redis[name] = function(...) return told(f(...)) end
@@ -177,7 +166,7 @@ end
 freeze(getmetatable(''))
 freeze(G)
 
--- How a script ends: true and its result, or false and what went wrong, with the place.
+-- What went wrong, with the place: the handler of errors of every script.
 
 local function as_redis_words(text)
     return (gsub(text, 'attempt to modify a readonly table', 'Attempt to modify a readonly table'))
@@ -200,4 +189,4 @@ local function failed(err)
     return { 'ERR ' .. as_redis_words(tostring(err)), source, line }
 end
 
-return function(script) return xpcall(script, failed) end
+return failed

@@ -19,6 +19,16 @@ thread_local! {
     static STATE: Cell<u64> = const { Cell::new(INITIAL) };
 }
 
+/// Where the sequence is.
+pub(super) fn state() -> u64 {
+    STATE.get()
+}
+
+/// Goes back to where it was.
+pub(super) fn set_state(state: u64) {
+    STATE.set(state);
+}
+
 /// Begins the sequence of a seed.
 fn seed(value: i32) {
     STATE.set((u64::from(value as u32) << 16) | LOW);

@@ -1,5 +1,6 @@
 //! The first line of a script: `#!lua flags=no-writes,allow-oom`.
 
+use crate::base::config::words;
 use crate::core::CommandError;
 use crate::core::scripts::ScriptFlags;
 
@@ -44,6 +45,56 @@ pub fn read(body: &[u8]) -> Result<ScriptFlags, CommandError> {
     Ok(flags)
 }
 
+/// What the first line of a library says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibrarySource<'a> {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The whole text.
+    pub text: &'a [u8],
+    /// The text without its first line, whose end stays, so that lines keep their numbers.
+    pub(super) body: &'a [u8],
+}
+
+/// Reads the first line of a library: `#!lua name=mylib`.
+///
+/// # Errors
+/// Those of Redis.
+pub fn library(text: &[u8]) -> Result<LibrarySource<'_>, CommandError> {
+    const INVALID: CommandError = CommandError::Text("ERR Invalid library metadata");
+    if !text.starts_with(b"#!") {
+        return Err(CommandError::Text("ERR Missing library metadata"));
+    }
+    let end = text.iter().position(|byte| *byte == b'\n').ok_or(INVALID)?;
+    let words = words::split(&text[..end]).ok_or(INVALID)?;
+    let (engine, options) = words.split_first().ok_or(INVALID)?;
+    let mut name: Option<&[u8]> = None;
+    for option in options {
+        match option.split_at_checked(5) {
+            Some((key, value)) if key.eq_ignore_ascii_case(b"name=") => {
+                if name.replace(value).is_some() {
+                    return Err(CommandError::Text(
+                        "ERR Invalid metadata value, name argument was given multiple times",
+                    ));
+                }
+            }
+            _ => return Err(CommandError::echo("Invalid metadata value given: ", option, "")),
+        }
+    }
+    let name = name.ok_or(CommandError::Text("ERR Library name was not given"))?;
+    if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+        return Err(CommandError::Text(
+            "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one \
+             character long",
+        ));
+    }
+    match engine.get(2..).unwrap_or_default() {
+        engine if engine.eq_ignore_ascii_case(b"lua") => {}
+        engine => return Err(CommandError::echo("Engine '", engine, "' not found")),
+    }
+    Ok(LibrarySource { name: name.to_vec(), text, body: &text[end..] })
+}
+
 /// A script without its first line, whose end stays, so that lines keep their numbers.
 pub(super) fn without_first_line(body: &[u8]) -> &[u8] {
     match first_line(body) {
@@ -71,5 +122,28 @@ mod tests {
             assert_eq!(flags(line).unwrap_err().to_string(), text);
         }
         assert_eq!(without_first_line(b"#!lua\nreturn 1"), b"\nreturn 1");
+    }
+
+    #[test]
+    fn the_first_line_names_a_library() {
+        const NAMES: &str = "Library names can only contain letters, numbers, or underscores(_) and must be at least one character long";
+        let source = library(b"#!LUA NAME=\"a_1\"\nbody").unwrap();
+        assert_eq!((&*source.name, source.body), (&b"a_1"[..], &b"\nbody"[..]));
+        for (text, error) in [
+            ("", "Missing library metadata"),
+            ("return 1\n", "Missing library metadata"),
+            ("#!lua name=x", "Invalid library metadata"),
+            ("#!lua 'name=a\nx", "Invalid library metadata"),
+            ("#!lua\nx", "Library name was not given"),
+            ("#!\nx", "Library name was not given"),
+            ("#!lua name=a b=c\n", "Invalid metadata value given: b=c"),
+            ("#! lua name=a\n", "Invalid metadata value given: lua"),
+            ("#!lua name=a name=b\n", "Invalid metadata value, name argument was given multiple times"),
+            ("#!lua name=a-b\n", NAMES),
+            ("#!lua name=\n", NAMES),
+            ("#!js name=a\n", "Engine 'js' not found"),
+        ] {
+            assert_eq!(library(text.as_bytes()).unwrap_err().to_string(), format!("ERR {error}"), "{text}");
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Access, Failure, Host, LogLevel, Run, WORKER_STACK_BYTES, source, with_vm};
+use super::{Access, Failure, Flow, Host, LogLevel, Run, WORKER_STACK_BYTES, source, with_vm};
 use crate::core::scripts::{Script, Sha};
+use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply, Resp};
 
 /// Echoes its arguments, and stops a script after so many questions.
@@ -15,7 +16,7 @@ struct Echo {
 }
 
 impl Host for Echo {
-    fn call(&mut self, args: Args<'_>, resp: Resp, out: &mut Output) {
+    fn call(&mut self, args: Args<'_>, resp: Resp, out: &mut Output) -> Flow {
         self.calls.push(args.from(0).map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>().join(" "));
         match args.at(0) {
             b"fail" => out.error_bytes(b"ERR on purpose"),
@@ -23,13 +24,14 @@ impl Host for Echo {
             b"raw" => out.raw(args.at(1)),
             _ => drop(Reply::new(out, resp).bulk(args.at(args.len() - 1))),
         }
+        Flow::GoesOn
     }
 
     fn may(&self, _: Args<'_>) -> Access {
         Access::Unknown
     }
 
-    fn log(&self, _: LogLevel, _: &str) {}
+    fn log(&mut self, _: LogLevel, _: &str) {}
 
     fn stop(&mut self) -> Option<&'static str> {
         self.asked += 1;
@@ -46,16 +48,16 @@ fn run_with(host: &mut Echo, text: &str) -> Result<String, String> {
 }
 
 fn run_here(host: &mut Echo, text: &str) -> Result<String, String> {
+    run_within(host, text, 64 << 20)
+}
+
+/// With this much memory.
+fn run_within(host: &mut Echo, text: &str, memory_max: usize) -> Result<String, String> {
     let body: Box<[u8]> = text.as_bytes().into();
-    let script = Arc::new(Script { sha: Sha::of(&body), flags: source::read(&body).unwrap(), body });
+    let script = Arc::new(Script::new(Sha::of(&body), body.clone(), source::read(&body).unwrap()));
     let mut out = Output::new();
-    let run = Run {
-        script: &script,
-        keys: [&b"k1"[..], b"k2"].into_iter(),
-        arguments: [&b"a1"[..]].into_iter(),
-        resp: Resp::V2,
-        memory_max: 64 << 20,
-    };
+    let words = OwnedArgs::new([&b"k1"[..], b"k2", b"a1"].into_iter());
+    let run = Run { script: &script, args: words.args(), keys_at: 0, keys_count: 2, resp: Resp::V2, memory_max };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", "|");
     match with_vm(0, |vm| vm.run(run, host, &mut out)).unwrap() {
         Ok(()) => Ok(text(out.as_bytes())),
@@ -164,11 +166,29 @@ fn a_script_ends_when_it_must_whatever_it_does() {
         "repeat local t = setmetatable({}, {__index = function(t, k) return t[k .. 'x'] end}) pcall(function() return t.a end) until false",
         "local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end",
     ] {
-        let mut host = Echo { stop_after: Some(10_000), ..Echo::default() };
+        let mut host = Echo { stop_after: Some(100), ..Echo::default() };
         assert!(run_with(&mut host, text).is_err(), "{text}");
-        assert!(host.asked > 10_000, "{text}: {}", host.asked);
+        assert!(host.asked > 100, "{text}: {}", host.asked);
     }
     gives("return 1", ":1|");
+}
+
+/// The machine stays, full of garbage, and so full that not even a text could be compiled.
+#[test]
+fn a_script_that_had_no_memory_leaves_it_to_the_next() {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(WORKER_STACK_BYTES);
+        let ran = thread.spawn_scoped(scope, || {
+            for size in [1, 7, 30, 100, 1000, 20_000] {
+                let grows = format!("local t = {{}} for i = 1, 1e7 do t[i] = string.rep('x', {size}) .. i end");
+                let error = run_within(&mut Echo::default(), &grows, 8 << 20).unwrap_err();
+                assert!(error.contains("not enough memory"), "{error}");
+                let text = format!("return {size}");
+                assert_eq!(run_within(&mut Echo::default(), &text, 8 << 20), Ok(format!(":{size}|")));
+            }
+        });
+        ran.unwrap().join().unwrap();
+    });
 }
 
 #[test]
@@ -217,4 +237,55 @@ fn libraries_do_what_those_of_redis_do() {
     gives("return loadstring('return 1 + 1')()", ":2|");
     gives("return {loadstring('x x')}", "*0|");
     gives("return type(os.clock())", "$6|number|");
+}
+
+/// What has broken other engines of Lua: each ends with a value or an error, and the machine goes on.
+#[test]
+fn known_attacks_fail() {
+    for (text, reply) in [
+        // The parser: deep nesting, long brackets, garbage collected under it.
+        ("return loadstring(string.rep('(', 1e5)) == nil", ":1|"),
+        ("return loadstring('return ' .. string.rep('{', 1e5)) == nil", ":1|"),
+        ("return loadstring('x = [' .. string.rep('=', 1e6) .. '[') == nil", ":1|"),
+        ("return loadstring('--[' .. string.rep('=', 1e6) .. '[') == nil", ":1|"),
+        ("return #loadstring('return [' .. string.rep('=', 1e5) .. '[x]' .. string.rep('=', 1e5) .. ']')()", ":1|"),
+        ("for i = 1, 300 do loadstring('local a' .. i .. ' = ' .. string.rep('x', 1e4)) end return 1", ":1|"),
+        ("return pcall(loadstring, '\\27Lua')", ":1|"),
+        // Numbers of values and of elements.
+        ("return pcall(unpack, {}, -2^31, 2^31 - 1) == false", ":1|"),
+        ("return pcall(string.char, unpack({}, 1, 7000)) == false", ":1|"),
+        ("return pcall(table.create, 2^31) == false", ":1|"),
+        ("return pcall(table.concat, {}, 'x', 1, 2^30) == false", ":1|"),
+        ("return pcall(string.rep, 'x', 2^31 - 1) == false", ":1|"),
+        ("return pcall(string.format, '%' .. string.rep('9', 400) .. 'd', 1) == false", ":1|"),
+        ("return pcall(table.sort, {3, 1, 2, 5, 4, 9, 8}, function() return true end) ~= nil", ":1|"),
+        // Recursion through functions of the engine.
+        ("local function f() return coroutine.wrap(f)() end return pcall(f) == false", ":1|"),
+        ("local function f() return (string.gsub('a', 'a', f)) end return pcall(f) == false", ":1|"),
+        (
+            "local t = setmetatable({}, {}) getmetatable(t).__index = t return pcall(function() return t.x end) == false",
+            ":1|",
+        ),
+        ("return xpcall(error, function(e) error(e) end) == false", ":1|"),
+        ("local t = {} t[1] = t return pcall(cjson.encode, t) == false", ":1|"),
+        ("local t = {} t[1] = t return #cmsgpack.pack(t) > 0", ":1|"),
+        // Lengths that are not there.
+        ("return pcall(cmsgpack.unpack, '\\221\\255\\255\\255\\255') == false", ":1|"),
+        ("return pcall(cmsgpack.unpack, '\\219\\255\\255\\255\\255x') == false", ":1|"),
+        ("return pcall(cmsgpack.unpack_limit, 'x', 2^31, 2^31) == false", ":1|"),
+        ("return pcall(struct.unpack, 'I2147483647', 'x') == false", ":1|"),
+        ("return pcall(struct.pack, '!2147483647 i4', 1) == false", ":1|"),
+        ("return pcall(struct.unpack, 'i4', 'abcd', -2^31) == false", ":1|"),
+        ("return pcall(cjson.decode, '\"\\\\u') == false", ":1|"),
+        ("return bit.lshift(1, 2^40) ~= nil", ":1|"),
+        // What scripts share.
+        ("return pcall(setmetatable, getmetatable(''), {}) == false", ":1|"),
+        ("return pcall(rawset, string, 'rep', 1) == false", ":1|"),
+        ("return pcall(rawset, getmetatable(''), '__index', 1) == false", ":1|"),
+        ("return pcall(table.insert, cjson, 1) == false", ":1|"),
+        ("return pcall(function() KEYS.__index = KEYS setmetatable(string, KEYS) end) == false", ":1|"),
+    ] {
+        gives(text, reply);
+    }
+    gives("return ('x'):rep(3) .. #KEYS", "$4|xxx2|");
 }

@@ -95,6 +95,16 @@ impl Life {
             self.some(2);
             self.run("MSET a 1 b 2 c 3");
             self.run("RENAME a k1");
+            match round % 4 {
+                1 => self.caller.executor.forget_flushes(1),
+                2 => drop(self.run("UNFLUSH MERGE")),
+                3 => {
+                    self.run("FLUSHALL");
+                    self.run("SET k2 newer");
+                }
+                _ => drop(self.run("UNFLUSH REPLACE")),
+            }
+            self.states.push(state(&self.server));
             self.run("SET brief v PX 1");
             self.caller.executor.sweep_expired(100);
             self.caller.executor.relocate(|_| true);

@@ -11,12 +11,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Tells a process that it is the child.
-const CHILD: &str = "IRONKEEP_DETACHED";
+use crate::base::restart::DETACHED;
 
 /// Whether this process was started by [`detach`].
 pub fn is_detached() -> bool {
-    std::env::var_os(CHILD).is_some()
+    std::env::var_os(DETACHED).is_some()
 }
 
 /// Starts the child, and waits until it is ready or has failed.
@@ -26,7 +25,7 @@ pub fn is_detached() -> bool {
 pub fn detach() -> io::Result<ExitCode> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(std::env::args_os().skip(1)).env(CHILD, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
+    command.args(std::env::args_os().skip(1)).env(DETACHED, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
     let mut child = command.spawn()?;
     // Our copy of the child's end must be closed, or the child's death would not show as the end of the stream.
     drop(command);

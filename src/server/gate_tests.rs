@@ -13,17 +13,25 @@ const SHORT: Duration = Duration::from_millis(50);
 /// After this time, a call that needs no gate counts as hung.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs one call while another worker executes a group. Returns the reply, and whether the call had to wait.
+/// Runs one call while another worker executes a group. Returns the reply. `waits` says that the call must wait for
+/// the end of that group.
 fn run_beside_another(server: &Server, caller: &mut Caller, line: &str, waits: bool) -> String {
-    let inside = server.gate.enter(1);
-    let (sender, receiver) = mpsc::channel();
+    let (enters, has_entered) = mpsc::channel();
+    let (ends, has_ended) = mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(move || sender.send(caller.run(line)));
-        if waits {
-            assert!(receiver.recv_timeout(SHORT).is_err(), "{line} did not wait");
+        let other = scope.spawn(move || {
+            let inside = server.gate.enter(1);
+            enters.send(()).expect("somebody listens");
+            let ended = has_ended.recv_timeout(if waits { SHORT } else { LONG });
             drop(inside);
-        }
-        receiver.recv_timeout(LONG).unwrap_or_else(|_| panic!("{line} waits"))
+            ended.is_ok()
+        });
+        has_entered.recv().expect("the other enters");
+        let reply = caller.run(line);
+        // The other may have gone on already.
+        let _ = ends.send(());
+        assert_eq!(other.join().expect("it ends well"), !waits, "{line}");
+        reply
     })
 }
 

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::testing::{Caller, Dump, golden, start, state};
+use super::testing::{Caller, Dump, golden, start, start_loading, state};
 use crate::command::keys::dump::payload;
 use crate::keyspace::{Gate, SHARDS};
-use crate::persist::format::{CODEC_LZ4, CODEC_NONE, CODEC_PIECES};
+use crate::persist::format::{CODEC_LZ4, CODEC_NONE, CODEC_PIECES, index_number};
 use crate::persist::rdb::{
     RdbConsumer, RdbEntry, RdbField, RdbGroup, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta, RdbValue, decode_dump,
 };
 use crate::persist::snapshot::SnapshotReader;
 use crate::persist::verbs::Code;
 use crate::persist::{Effect, FsyncPolicy, Store, StoreOptions};
+use crate::value::Collection;
+use crate::value::stream::{AnyStream, Stream};
 
 fn golden_state() -> Dump {
     let long = [vec![0; 299], b"z".to_vec()].concat();
@@ -201,7 +203,7 @@ fn groups(idle_too: bool) -> Vec<RdbGroup> {
 
 fn streams(add: &mut impl FnMut(u32, &str, &str, RdbValue)) {
     let sensor = |ms, seq: u64| entry((ms, seq), &[("sensor", seq.to_string()), ("value", format!("{seq}.5"))]);
-    let meta = RdbStreamMeta { last_id: (7, 2), max_deleted_id: (6, 1), entries_added: 3, groups: Vec::new() };
+    let meta = RdbStreamMeta { last_id: (7, 2), max_deleted_id: (6, 1), entries_added: 3, ..RdbStreamMeta::default() };
     add(0, "stream:small", "stream", RdbValue::Stream(RdbStream { entries: vec![sensor(5, 0), sensor(7, 2)], meta }));
     let waiting = RdbGroup { name: bytes("waiting"), entries_read: None, ..RdbGroup::default() };
     let meta = RdbStreamMeta { groups: vec![waiting], ..RdbStreamMeta::default() };
@@ -212,6 +214,7 @@ fn streams(add: &mut impl FnMut(u32, &str, &str, RdbValue)) {
             max_deleted_id: (1200, 0),
             entries_added: 401,
             groups: groups(idle_too),
+            idempotency: None,
         };
         add(db, key, "stream", RdbValue::Stream(RdbStream { entries: large_entries(), meta }));
     }
@@ -302,10 +305,66 @@ fn the_golden_verbs_of_version_2_load_into_a_server() {
     }
 }
 
+/// `store-v2-blessed`: a snapshot with keys that are protected from eviction, and a log behind it.
+#[test]
+fn the_golden_protected_keys_load_into_a_server() {
+    let server = start(&golden("store-v2-blessed"), 2, 1, FsyncPolicy::No).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    for key in ["renamed", "brief", "copied", "late"] {
+        assert_eq!(caller.run(&format!("BLESS GET {key}")), "*1 $8 NO-EVICT ", "{key}");
+    }
+    for (command, reply) in [
+        ("BLESS GET plain", "*0 "),
+        ("BLESS GET list", "*0 "),
+        ("MGET renamed late plain", "*3 $1 v $1 2 $5 again "),
+        ("PEXPIRETIME copied", ":33177117420000 "),
+        ("DBSIZE", ":6 "),
+        ("SELECT 3", "+OK "),
+        ("BLESS SCAN 0 NO-EVICT", "*2 $1 0 *1 $9 elsewhere "),
+    ] {
+        assert_eq!(caller.run(command), reply, "{command}");
+    }
+}
+
+/// `store-v2-producers`: a snapshot with streams that remember what producers have added, and a log behind it.
+#[test]
+fn the_golden_producers_load_into_a_server() {
+    let server = start(&golden("store-v2-producers"), 2, 1, FsyncPolicy::No).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    for (command, reply) in PRODUCERS_REPLIES {
+        assert_eq!(caller.run(command), *reply, "{command}");
+    }
+    let ids = |stream: &str| -> String {
+        let key = server.keyspace.key(stream.as_bytes());
+        let shard = server.keyspace.lock(key.shard());
+        let directory = shard.directory(0).expect("it has keys");
+        let entry = directory.get(key.hash, key.bytes).expect("it is there");
+        let its = AnyStream::view(entry.value()).and_then(Stream::idempotency).expect("it remembers some");
+        let shown =
+            its.iter().map(|one| format!("{} {} {}", one.producer.escape_ascii(), one.iid.escape_ascii(), one.entry));
+        format!("{} of {}", shown.collect::<Vec<_>>().join(", "), its.added())
+    };
+    let all = ["orders", "few"].map(ids);
+    assert_eq!(all, PRODUCERS_IDS);
+}
+
 #[test]
 fn the_golden_verbs_are_all_verbs_there_are() {
-    let storage = golden("store-v2-verbs");
-    let options = StoreOptions {
+    let directories = [
+        "store-v2-verbs",
+        "store-v2-blessed",
+        "store-v2-functions",
+        "store-v2-flushes",
+        "store-v2-producers",
+        "store-v2-released",
+    ];
+    let codes: BTreeSet<Code> = directories.into_iter().flat_map(verbs_of).collect();
+    assert_eq!(codes, Code::ALL.iter().map(|(code, ..)| *code).collect());
+}
+
+/// How a golden directory is opened without a server.
+fn options(indexes: bool) -> StoreOptions {
+    StoreOptions {
         workers: 1,
         shards: SHARDS as u32,
         hash_seed: [0; 16],
@@ -315,12 +374,57 @@ fn the_golden_verbs_are_all_verbs_there_are() {
         clock: std::sync::Arc::new(|| 0),
         cut_at_corruption: false,
         refuse_torn: false,
-        fsync_thread: false,
-    };
-    let (_store, recovery) = Store::open(std::sync::Arc::new(storage), options).unwrap();
+        foreign: Vec::new(),
+        import: false,
+        encryption: None,
+        segment_bytes: 0,
+        indexes,
+        threads: false,
+    }
+}
+
+/// The segments of the log have an index each, but for the last one.
+#[test]
+fn the_golden_indexes_lead_to_all_records() {
+    let storage = golden("store-v2-indexed");
+    let (_store, recovery) = Store::open(std::sync::Arc::new(storage.process_image()), options(true)).unwrap();
+    let indexes = storage.names().iter().filter(|name| index_number(name).is_some()).count();
+    assert_eq!((indexes, recovery.summary().unread), (4, 4));
+    recovery.read_the_rest().unwrap();
+    for start in [start, start_loading] {
+        let server = start(&storage.process_image(), 3, 1, FsyncPolicy::No).unwrap();
+        let mut caller = Caller::new(&server, 0);
+        for (command, reply) in [
+            ("GET key:39", "$8 value:39 "),
+            ("MGET before:1 key:0 key:1 key:2", "*4 $-1 $7 value:0 $8 value:1+ $-1 "),
+            ("PEXPIRETIME key:20", ":33177117420000 "),
+            ("PEXPIRETIME key:10", ":-1 "),
+            ("LRANGE list 0 -1", "*3 $1 a $1 b $1 c "),
+            ("HGETALL hash", "*2 $1 f $1 v "),
+            ("SCARD set", ":2 "),
+            ("MGET counter late:59 tail", "*3 $1 5 $2 59 $1 1 "),
+            ("STRLEN renamed", ":70000 "),
+            ("EXISTS large", ":0 "),
+            ("FCALL f 0", ":7 "),
+            ("DBSIZE", ":105 "),
+            ("SELECT 4", "+OK "),
+            ("GET three", "$1 3 "),
+            ("SELECT 2", "+OK "),
+            ("DBSIZE", ":0 "),
+        ] {
+            assert_eq!(caller.run(command), reply, "{command}");
+        }
+    }
+}
+
+/// The verbs in the log of a golden directory.
+fn verbs_of(directory: &str) -> BTreeSet<Code> {
+    let storage = golden(directory);
+    let (_store, recovery) = Store::open(std::sync::Arc::new(storage), options(false)).unwrap();
     let mut codes = BTreeSet::new();
-    for window in recovery.windows() {
-        for epoch in window.unwrap().epochs {
+    let mut windows = recovery.windows();
+    while let Some(window) = windows.next_window().unwrap() {
+        for epoch in window.epochs {
             let records = epoch.shards.iter().flat_map(|(_, records)| records);
             for record in records.chain(&epoch.barrier) {
                 let Effect::Verb(encoded) = record.effect else { panic!("{record:?}") };
@@ -328,8 +432,108 @@ fn the_golden_verbs_are_all_verbs_there_are() {
             }
         }
     }
-    assert_eq!(codes, Code::ALL.iter().map(|(code, ..)| *code).collect());
+    codes
 }
+
+#[test]
+fn the_golden_flushes_can_be_undone() {
+    let snapshot = SnapshotReader::open(&golden("store-v2-flushes"), 1).unwrap();
+    let listed: Vec<_> = snapshot.graves().unwrap().iter().map(|grave| (grave.id, grave.only)).collect();
+    assert_eq!((listed, snapshot.entries()), (vec![(1, Some(3)), (2, None)], 1));
+    for starts in [start, start_loading] {
+        let mut storage = golden("store-v2-flushes");
+        for generation in 2..4 {
+            let server = starts(&storage, generation, 1, FsyncPolicy::Always).unwrap();
+            let mut caller = Caller::new(&server, 0);
+            let undone =
+                if generation == 2 { [":1 ", ":2 "] } else { ["-ERR there is no flush", "-ERR there is no flush"] };
+            for (command, reply) in [
+                ("DBSIZE", ":5 "),
+                ("MGET a b after", "*3 $3 new $1 2 $1 1 "),
+                ("BLESS GET hash", "*1 $8 NO-EVICT "),
+                ("PEXPIRETIME until", ":33177117420000 "),
+                ("UNFLUSH", undone[0]),
+                ("UNFLUSH", undone[1]),
+                ("UNFLUSH", "-ERR there is no flush"),
+                ("SELECT 5", "+OK "),
+                ("GET five", "$1 5 "),
+                ("SELECT 3", "+OK "),
+                ("LRANGE list 0 -1", "*2 $1 a $1 b "),
+                ("DBSIZE", ":2 "),
+                ("SELECT 6", "+OK "),
+                ("DBSIZE", ":0 "),
+            ] {
+                let found = caller.run(command);
+                assert!(found.starts_with(reply), "{command}: {found}");
+            }
+            server.store.log().sync_now().unwrap();
+            // What has loaded it may still hold the old one.
+            storage = storage.process_image();
+        }
+    }
+}
+
+#[test]
+fn the_golden_libraries_are_there_with_their_functions() {
+    let storage = golden("store-v2-functions");
+    assert_eq!(SnapshotReader::open(&storage, 1).unwrap().libraries().unwrap().len(), 4);
+    for generation in 2..4 {
+        let server = start(&storage, generation, 1, FsyncPolicy::No).unwrap();
+        let libraries = server.keyspace.libraries();
+        let names: Vec<&[u8]> = libraries.iter().map(|library| &*library.name).collect();
+        assert_eq!(names, [&b"added"[..], b"kept", b"long", b"replaced"]);
+        let replaced = &libraries.get(b"replaced").unwrap().code;
+        assert!(replaced.starts_with(b"#!lua name=replaced\nredis.register_function('three', "));
+        assert_eq!(libraries.code_bytes(), libraries.iter().map(|library| library.code.len()).sum::<usize>());
+        let mut caller = Caller::new(&server, 0);
+        for (command, reply) in [
+            ("FCALL kept 1 a b", "*3 $8 snapshot :1 :1 "),
+            ("FCALL three 0", "*3 $3 log :0 :0 "),
+            ("FCALL four 0 b", "*3 $3 log :0 :1 "),
+            ("FCALL_RO Longer 0", "$4 long "),
+            ("FCALL one 0", "-ERR Function not found "),
+            ("FCALL two 0", "-ERR Function not found "),
+            ("MGET key later", "*2 $5 value $5 value "),
+        ] {
+            assert_eq!(caller.run(command), reply, "{command}");
+        }
+        let stats = "*4 $14 running_script $-1 $7 engines *2 $3 LUA *4 $15 libraries_count :4 $15 functions_count :4 ";
+        assert_eq!(caller.run("FUNCTION STATS"), stats);
+    }
+}
+
+/// `store-v2-released`: a snapshot with pending entries that consumers have handed back, and a log behind it.
+#[test]
+fn the_golden_entries_that_were_handed_back_load_into_a_server() {
+    let server = start(&golden("store-v2-released"), 2, 1, FsyncPolicy::No).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    assert_eq!(caller.run("XPENDING r g"), "*4 :5 $3 1-0 $3 6-0 *1 *2 $1 c $1 2 ");
+    assert_eq!(caller.run("XPENDING r g 1-0 1-0 1"), "*1 *4 $3 1-0 $0  :-1 :9223372036854775807 ");
+    let key = server.keyspace.key(b"r");
+    let shard = server.keyspace.lock(key.shard());
+    let entry = shard.directory(0).and_then(|directory| directory.get(key.hash, key.bytes)).expect("it is there");
+    let group = AnyStream::view(entry.value()).and_then(|stream| stream.group(b"g")).expect("it has a group");
+    let released: Vec<String> = group.released().map(|one| format!("{}x{}", one.id, one.count)).collect();
+    assert_eq!(released, ["1-0x9223372036854775807", "2-0x0", "6-0x0"]);
+}
+
+/// What the server that wrote it said when it was killed. The time of what is remembered is over since.
+const PRODUCERS_REPLIES: &[(&str, &str)] = &[
+    ("DBSIZE", ":5 "),
+    ("XLEN orders", ":11 "),
+    ("XLEN copied", ":11 "),
+    ("XPENDING orders g", "*4 :2 $15 1796107646044-0 $15 1796107646066-0 *1 *2 $1 c $1 2 "),
+    ("XRANGE few - +", "*2 *2 $3 5-5 *2 $1 a $1 1 *2 $15 1796107648457-0 *2 $1 b $1 2 "),
+    // What they had is still theirs: nothing changes by it.
+    ("XCFGSET orders IDMP-DURATION 600 IDMP-MAXSIZE 3", "+OK "),
+    ("XCFGSET few IDMP-DURATION 100 IDMP-MAXSIZE 100", "+OK "),
+];
+
+const PRODUCERS_IDS: [&str; 2] = [
+    "alice 3 1796107646195-0, alice 4 1796107646215-0, bob 7 1796107646235-0, alice 5 1796107648402-0, \
+     bob 8 1796107648428-0 of 11",
+    "p r 1796107648457-0 of 2",
+];
 
 /// What the server that wrote it said when it was killed; but alice, who asked once more and in vain, was seen later:
 /// that is not logged.
@@ -373,17 +577,21 @@ const GOLDEN_REPLIES: &[(&str, &str)] = &[
     ),
     (
         "XINFO STREAM stream FULL",
-        "*18 $6 length :6 $15 radix-tree-keys :1 $16 radix-tree-nodes :2 $17 last-generated-id $4 21-0 $20 \
-             max-deleted-entry-id $3 4-0 $13 entries-added :31 $23 recorded-first-entry-id $3 3-0 $7 entries *6 \
-             *2 $3 3-0 *4 $1 n $1 3 $1 f $1 v *2 $3 5-0 *4 $1 n $1 5 $1 f $1 v *2 $3 6-0 *4 $1 n $1 6 $1 f $1 v \
+        "*30 $6 length :6 $15 radix-tree-keys :1 $16 radix-tree-nodes :2 $17 last-generated-id $4 21-0 $20 \
+             max-deleted-entry-id $3 4-0 $13 entries-added :31 $23 recorded-first-entry-id $3 3-0 $13 \
+             idmp-duration :100 $12 idmp-maxsize :100 $12 pids-tracked :0 $12 iids-tracked :0 $10 iids-added :0 \
+             $15 iids-duplicates :0 $7 entries *6 *2 $3 3-0 *4 $1 n $1 3 $1 f $1 v *2 $3 5-0 *4 $1 n $1 5 $1 f $1 v \
+             *2 $3 6-0 *4 $1 n $1 6 $1 f $1 v \
              *2 $3 7-0 *4 $1 n $1 7 $1 f $1 v *2 $3 8-0 *4 $1 n $1 8 $1 f $1 v *2 $4 21-0 *2 $1 n $2 21 $6 groups \
-             *2 *14 $4 name $1 g $17 last-delivered-id $3 4-0 $12 entries-read :4 $3 lag $-1 $9 pel-count :1 $7 \
-             pending *1 *4 $3 3-0 $3 zoe :1796047801177 :7 $9 consumers *3 *10 $4 name $5 alice $9 seen-time \
+             *2 *16 $4 name $1 g $17 last-delivered-id $3 4-0 $12 entries-read :4 $3 lag $-1 $9 pel-count :1 $12 \
+             nacked-count :0 $7 pending *1 *4 $3 3-0 $3 zoe :1796047801177 :7 $9 consumers *3 *10 $4 name $5 alice \
+             $9 seen-time \
              :1796047801170 $11 active-time :1796047801170 $9 pel-count :0 $7 pending *0 *10 $4 name $4 idle $9 \
              seen-time :1796047801177 $11 active-time :-1 $9 pel-count :0 $7 pending *0 *10 $4 name $3 zoe $9 \
              seen-time :1796047801177 $11 active-time :1796047801177 $9 pel-count :1 $7 pending *1 *3 $3 3-0 \
-             :1796047801177 :7 *14 $4 name $1 h $17 last-delivered-id $3 5-0 $12 entries-read :5 $3 lag :26 $9 \
-             pel-count :3 $7 pending *3 *4 $3 1-0 $3 bob :1796047801171 :1 *4 $3 2-0 $3 bob :1796047801171 :1 *4 \
+             :1796047801177 :7 *16 $4 name $1 h $17 last-delivered-id $3 5-0 $12 entries-read :5 $3 lag :26 $9 \
+             pel-count :3 $12 nacked-count :0 $7 pending *3 *4 $3 1-0 $3 bob :1796047801171 :1 *4 $3 2-0 $3 bob \
+             :1796047801171 :1 *4 \
              $3 3-0 $3 bob :1796047801171 :1 $9 consumers *2 *10 $4 name $3 bob $9 seen-time :1796047801171 $11 \
              active-time :1796047801171 $9 pel-count :3 $7 pending *3 *3 $3 1-0 :1796047801171 :1 *3 $3 2-0 \
              :1796047801171 :1 *3 $3 3-0 :1796047801171 :1 *10 $4 name $4 carl $9 seen-time :1796047801172 $11 \
@@ -395,11 +603,14 @@ const GOLDEN_REPLIES: &[(&str, &str)] = &[
     ),
     (
         "XINFO STREAM s2 FULL",
-        "*18 $6 length :4 $15 radix-tree-keys :1 $16 radix-tree-nodes :2 $17 last-generated-id $3 7-0 $20 \
-             max-deleted-entry-id $3 0-0 $13 entries-added :7 $23 recorded-first-entry-id $3 4-0 $7 entries *4 *2 \
-             $3 4-0 *2 $1 n $1 4 *2 $3 5-0 *2 $1 n $1 5 *2 $3 6-0 *2 $1 n $1 6 *2 $3 7-0 *2 $1 n $1 7 $6 groups \
-             *1 *14 $4 name $1 g $17 last-delivered-id $3 4-0 $12 entries-read :4 $3 lag :3 $9 pel-count :1 $7 \
-             pending *1 *4 $3 4-0 $1 c :1796047801196 :1 $9 consumers *1 *10 $4 name $1 c $9 seen-time \
+        "*30 $6 length :4 $15 radix-tree-keys :1 $16 radix-tree-nodes :2 $17 last-generated-id $3 7-0 $20 \
+             max-deleted-entry-id $3 0-0 $13 entries-added :7 $23 recorded-first-entry-id $3 4-0 $13 \
+             idmp-duration :100 $12 idmp-maxsize :100 $12 pids-tracked :0 $12 iids-tracked :0 $10 iids-added :0 \
+             $15 iids-duplicates :0 $7 entries *4 *2 $3 4-0 *2 $1 n $1 4 *2 $3 5-0 *2 $1 n $1 5 *2 $3 6-0 *2 $1 n \
+             $1 6 *2 $3 7-0 *2 $1 n $1 7 $6 groups \
+             *1 *16 $4 name $1 g $17 last-delivered-id $3 4-0 $12 entries-read :4 $3 lag :3 $9 pel-count :1 $12 \
+             nacked-count :0 $7 pending *1 *4 $3 4-0 $1 c :1796047801196 :1 $9 consumers *1 *10 $4 name $1 c $9 \
+             seen-time \
              :1796047801196 $11 active-time :1796047801196 $9 pel-count :1 $7 pending *1 *3 $3 4-0 :1796047801196 \
              :1 ",
     ),

@@ -54,10 +54,11 @@ fn every_field_of_redis_is_shown_in_its_order_and_what_is_constant_is_listed() {
 fn every_newer_field_is_shown_or_has_its_reason() {
     let server = start(&SimStorage::new(), 1, 2, FsyncPolicy::No).expect("a server");
     let config = &server.config;
-    let pairs: [(&[u8], &[u8]); 2] = [(b"hotkeys-top-k", b"8"), (b"key-memory-histograms", b"yes")];
+    let pairs: [(&[u8], &[u8]); 3] =
+        [(b"hotkeys-top-k", b"8"), (b"key-memory-histograms", b"yes"), (b"compatibility-mode", b"valkey")];
     config.set(&pairs, true, |_, _, _| Ok(())).expect("these directives can be set");
     server.follow(&config.settings());
-    let wish = Wish { cpu: true, net: true, count: 1, duration_ms: 0, sample_ratio: 1 };
+    let wish = Wish { cpu: true, net: true, count: 1, duration_ms: 0, sample_ratio: 1, slots: None };
     assert!(server.hotkeys.start(wish, 0, (0, 0), &server.hooks));
     let mut caller = Caller::new(&server, 0);
     for line in ["SET s abcdefgh", "SET n 12", "RPUSH l a b c", "SADD m a", "ZADD z 1 a", "HSET h a 1"] {

@@ -6,8 +6,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::base::config::{Config, Settings};
 use crate::base::logging;
+use crate::http::DESCRIPTORS_MAX as HTTP_MAX;
+use crate::server::handshakes::HALF_OPEN_MAX;
 
-/// Descriptors for everything except clients: listeners, logs, snapshots, the workers' own.
+/// Descriptors for everything except clients: listeners, logs, snapshots, the workers' own. TLS needs more, for
+/// connections whose handshake is not done.
 const RESERVED: u64 = 32;
 /// By how much a refused limit is lowered for the next attempt.
 const STEP: u64 = 16;
@@ -16,7 +19,9 @@ const STEP: u64 = 16;
 /// resulting settings.
 pub fn make_room_for_clients(config: &Config) -> Arc<Settings> {
     let settings = config.settings();
-    let wanted = settings.maxclients as u64 + RESERVED;
+    let reserved = RESERVED + if settings.tls_port == 0 { 0 } else { HALF_OPEN_MAX as u64 };
+    let reserved = reserved + if settings.http_port == 0 { 0 } else { HTTP_MAX as u64 };
+    let wanted = settings.maxclients as u64 + reserved;
     let allowed = raise(wanted);
     if allowed >= wanted {
         return settings;
@@ -25,12 +30,12 @@ pub fn make_room_for_clients(config: &Config) -> Arc<Settings> {
         "You requested maxclients of {} requiring at least {wanted} max file descriptors; the system allows {allowed}.",
         settings.maxclients
     ));
-    let possible = allowed.saturating_sub(RESERVED).max(1);
+    let possible = allowed.saturating_sub(reserved).max(1);
     let text = possible.to_string();
     match config.set(&[(b"maxclients", text.as_bytes())], true, |_, _, _| Ok(())) {
         Ok(_) => logging::warning(format_args!(
             "maxclients has been reduced to {possible} to compensate for the low limit. If you need higher maxclients \
-             increase 'ulimit -n'."
+             increase 'ulimit -n', or LimitNOFILE= of the service."
         )),
         Err(error) => logging::warning(format_args!("maxclients cannot be reduced: {error}")),
     }

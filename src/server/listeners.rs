@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::acceptor::{Dealer, accept_tcp};
+use super::acceptor::{Door, accept_tcp};
+use super::dealer::Dealer;
+use super::handshakes::Handshakes;
 use crate::base::config::Settings;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::logging;
@@ -22,18 +24,34 @@ pub struct Listeners {
     runtime: Handle,
     dealer: Dealer,
     backlog: i32,
-    open: Mutex<Vec<Open>>,
+    open: Mutex<Opened>,
+}
+
+/// What is open.
+#[derive(Default)]
+struct Opened {
+    sockets: Vec<Open>,
+    /// The threads of handshakes, once there is a socket for TLS.
+    handshakes: Option<Handshakes>,
 }
 
 /// A socket at which connections are accepted.
 struct Open {
-    address: SocketAddr,
+    place: Place,
     socket: std::net::TcpListener,
     accepting: AbortHandle,
 }
 
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    address: SocketAddr,
+    /// Whether for TLS.
+    tls: bool,
+}
+
 /// A socket that listens and does not accept yet.
-pub type Bound = (SocketAddr, std::net::TcpListener);
+pub type Bound = (Place, std::net::TcpListener);
 
 /// Opens the sockets that `bind` and `port` ask for.
 ///
@@ -52,15 +70,18 @@ impl Listeners {
     /// Those of the system.
     pub fn new(dealer: Dealer, settings: &Settings, bound: Vec<Bound>) -> io::Result<Listeners> {
         let (runtime, backlog) = (Handle::current(), settings.tcp_backlog);
-        let listeners = Listeners { runtime, dealer, backlog, open: Mutex::new(Rank::Listeners, Vec::new()) };
-        *listeners.open.lock() = listeners.accept(bound)?;
-        Ok(listeners)
+        let mut opened = Opened::default();
+        opened.sockets = accept(&runtime, &dealer, &mut opened.handshakes, bound)?;
+        Ok(Listeners { runtime, dealer, backlog, open: Mutex::new(Rank::Listeners, opened) })
     }
 
     /// Where connections are accepted.
     pub fn addresses(&self) -> Vec<String> {
-        let local = |open: &Open| open.socket.local_addr().ok().map(|address| address.to_string());
-        self.open.lock().iter().filter_map(local).collect()
+        let local = |open: &Open| {
+            let address = open.socket.local_addr().ok()?;
+            Some(if open.place.tls { format!("{address} (TLS)") } else { address.to_string() })
+        };
+        self.open.lock().sockets.iter().filter_map(local).collect()
     }
 
     /// From now on, listens where these settings say, and nowhere else. Callable from any thread.
@@ -69,23 +90,27 @@ impl Listeners {
     /// An address cannot be bound, or there is none. Everything is as before.
     pub fn change(&self, settings: &Settings) -> io::Result<()> {
         let wanted = wanted(settings)?;
-        let mut open = self.open.lock();
-        let is_wanted = |open: &Open| wanted.iter().any(|(address, _)| *address == open.address);
+        let opened = &mut *self.open.lock();
+        let (open, handshakes) = (&mut opened.sockets, &mut opened.handshakes);
+        let mut bind = |places: &[(Place, bool)]| {
+            bind_all(places, self.backlog).and_then(|bound| accept(&self.runtime, &self.dealer, handshakes, bound))
+        };
+        let is_wanted = |open: &Open| wanted.iter().any(|(place, _)| *place == open.place);
         let missing: Vec<_> =
-            wanted.iter().filter(|(address, _)| open.iter().all(|open| open.address != *address)).copied().collect();
-        let opened = bind_all(&missing, self.backlog).and_then(|bound| self.accept(bound));
-        let opened = match opened {
+            wanted.iter().filter(|(place, _)| open.iter().all(|open| open.place != *place)).copied().collect();
+        let opened = match bind(&missing) {
             Ok(opened) if opened.is_empty() && !wanted.is_empty() && !open.iter().any(is_wanted) => {
                 return Err(nowhere());
             }
-            // An address for all interfaces excludes the others of its port, which must be closed first.
+            // An address for all interfaces excludes the others of its port, and TLS excludes plain TCP. Those must be
+            // closed first.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let unwanted: Vec<Open> = open.extract_if(.., |open| !is_wanted(open)).collect();
-                let gone: Vec<_> = unwanted.iter().map(|open| (open.address, false)).collect();
+                let gone: Vec<_> = unwanted.iter().map(|open| (open.place, false)).collect();
                 unwanted.into_iter().for_each(Open::close);
-                let opened = bind_all(&missing, self.backlog).and_then(|bound| self.accept(bound));
+                let opened = bind(&missing);
                 if opened.is_err() {
-                    match bind_all(&gone, self.backlog).and_then(|bound| self.accept(bound)) {
+                    match bind(&gone) {
                         Ok(again) => open.extend(again),
                         Err(error) => {
                             logging::warning(format_args!("Could not listen again where the server did: {error}"));
@@ -100,21 +125,33 @@ impl Listeners {
         open.extend(opened);
         Ok(())
     }
+}
 
-    /// Begins to accept at all of these sockets, or at none.
-    fn accept(&self, bound: Vec<Bound>) -> io::Result<Vec<Open>> {
-        let _inside = self.runtime.enter();
-        let ready = bound.into_iter().map(|(address, socket)| {
-            let listener = TcpListener::from_std(socket.try_clone()?)?;
-            Ok((address, socket, listener))
-        });
-        let ready: Vec<_> = ready.collect::<io::Result<_>>()?;
-        let open = |(address, socket, listener)| {
-            let accepting = self.runtime.spawn(accept_tcp(listener, self.dealer.clone())).abort_handle();
-            Open { address, socket, accepting }
-        };
-        Ok(ready.into_iter().map(open).collect())
+/// Begins to accept at all of these sockets, or at none.
+fn accept(
+    runtime: &Handle,
+    dealer: &Dealer,
+    handshakes: &mut Option<Handshakes>,
+    bound: Vec<Bound>,
+) -> io::Result<Vec<Open>> {
+    let _inside = runtime.enter();
+    if bound.iter().any(|(place, _)| place.tls) && handshakes.is_none() {
+        *handshakes = Some(Handshakes::begin(dealer)?);
     }
+    let ready = bound.into_iter().map(|(place, socket)| {
+        let listener = TcpListener::from_std(socket.try_clone()?)?;
+        let door = match handshakes.as_ref().filter(|_| place.tls) {
+            Some(handshakes) => Door::Tls(handshakes.clone()),
+            None => Door::Plain(dealer.clone()),
+        };
+        Ok((place, socket, listener, door))
+    });
+    let ready: Vec<_> = ready.collect::<io::Result<_>>()?;
+    let open = |(place, socket, listener, door)| {
+        let accepting = runtime.spawn(accept_tcp(listener, door)).abort_handle();
+        Open { place, socket, accepting }
+    };
+    Ok(ready.into_iter().map(open).collect())
 }
 
 impl Open {
@@ -126,10 +163,11 @@ impl Open {
     }
 }
 
-/// The addresses that the settings ask for, each once, and whether this machine may lack it.
-fn wanted(settings: &Settings) -> io::Result<Vec<(SocketAddr, bool)>> {
-    let mut wanted: Vec<(SocketAddr, bool)> = Vec::new();
-    for text in settings.bind.iter().filter(|_| settings.port != 0) {
+/// The places that the settings ask for, each once, and whether this machine may lack its address.
+fn wanted(settings: &Settings) -> io::Result<Vec<(Place, bool)>> {
+    let mut wanted: Vec<(Place, bool)> = Vec::new();
+    let ports = [(settings.port, false), (settings.tls_port, true)].into_iter().filter(|(port, _)| *port != 0);
+    for ((port, tls), text) in ports.flat_map(|port| settings.bind.iter().map(move |text| (port, text))) {
         let (optional, host) = match text.strip_prefix('-') {
             Some(host) => (true, host),
             None => (false, text.as_str()),
@@ -140,25 +178,25 @@ fn wanted(settings: &Settings) -> io::Result<Vec<(SocketAddr, bool)>> {
             other => other,
         };
         let absent = || io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-        let found = (host, settings.port).to_socket_addrs().and_then(|mut all| all.next().ok_or_else(absent));
+        let found = (host, port).to_socket_addrs().and_then(|mut all| all.next().ok_or_else(absent));
         match found {
-            Ok(address) if wanted.iter().any(|(known, _)| *known == address) => {}
-            Ok(address) => wanted.push((address, optional)),
+            Ok(address) if wanted.iter().any(|(known, _)| *known == Place { address, tls }) => {}
+            Ok(address) => wanted.push((Place { address, tls }, optional)),
             Err(error) if optional && is_absent(&error) => {}
-            Err(error) => return Err(named(host, settings.port, &error)),
+            Err(error) => return Err(named(host, port, &error)),
         }
     }
     Ok(wanted)
 }
 
 /// Binds all of these addresses that this machine has, or none.
-fn bind_all(wanted: &[(SocketAddr, bool)], backlog: i32) -> io::Result<Vec<Bound>> {
+fn bind_all(wanted: &[(Place, bool)], backlog: i32) -> io::Result<Vec<Bound>> {
     let mut bound = Vec::new();
-    for &(address, optional) in wanted {
-        match bind(address, backlog) {
-            Ok(socket) => bound.push((address, socket)),
+    for &(place, optional) in wanted {
+        match bind(place.address, backlog) {
+            Ok(socket) => bound.push((place, socket)),
             Err(error) if optional && is_absent(&error) => {}
-            Err(error) => return Err(named(address.ip(), address.port(), &error)),
+            Err(error) => return Err(named(place.address.ip(), place.address.port(), &error)),
         }
     }
     Ok(bound)

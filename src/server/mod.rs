@@ -8,10 +8,15 @@
 //! The only `async` code of the project is here.
 
 pub mod acceptor;
+pub mod advice;
 pub mod affinity;
+mod assemble;
 pub mod client_eviction;
 pub mod connection;
 pub mod daemon;
+pub mod dealer;
+pub mod handshakes;
+pub mod import;
 pub mod limits;
 pub mod listeners;
 pub mod parking;
@@ -20,6 +25,7 @@ pub mod socket;
 pub mod startup;
 pub mod supervisor;
 pub mod timer;
+pub mod tls_stream;
 pub mod turn;
 pub mod waits;
 pub mod worker;
@@ -29,11 +35,21 @@ mod crash_tests;
 #[cfg(test)]
 mod freeing_tests;
 #[cfg(test)]
+mod full_disk_tests;
+#[cfg(test)]
+mod functions_tests;
+#[cfg(test)]
 mod gate_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod info_tests;
+#[cfg(test)]
+#[path = "../../tests/support/keys.rs"]
+mod keys;
+#[cfg(test)]
+#[path = "../../tests/support/linear.rs"]
+mod linear;
 #[cfg(test)]
 mod mailbox_tests;
 #[cfg(test)]
@@ -43,8 +59,16 @@ mod recovery_tests;
 #[cfg(test)]
 mod reload_tests;
 #[cfg(test)]
+mod schedule_tests;
+#[cfg(test)]
+mod script_tests;
+#[cfg(test)]
+mod simulation_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod turn_tests;
 #[cfg(test)]
 mod unit_tests;
+#[cfg(test)]
+mod verify_tests;

@@ -21,7 +21,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -58,6 +58,9 @@ impl Parking {
             self.wanted.notify_one();
         }
         connection.queued.set(Some(busy));
+        if connection.queued_since.get().is_none() {
+            connection.queued_since.set(Some(Instant::now()));
+        }
         connection.record.blocked.store(busy == Busy::Pause, Relaxed);
         queues.entry(busy).or_default().push_back(Rc::clone(connection));
     }
@@ -148,6 +151,8 @@ async fn retry(worker: &Rc<Worker>, busy: Busy) {
         worker.parking.leave(&connection);
         if let Some(other) = connection.parked() {
             worker.parking.park(&connection, other);
+        } else if let Some(since) = connection.queued_since.take() {
+            worker.server.service.parked_us.record(since.elapsed().as_micros() as u64);
         }
         ran += 1;
         if ran % RUNS_PER_TURN == 0 {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::testing::{Caller, Dump, golden, random_command, snapshot, start, state};
+use super::testing::{Caller, Dump, golden, random_command, snapshot, start, start_loading, state};
 use crate::base::random::Random;
 use crate::core::Server;
 use crate::core::server::SavePurpose;
+use crate::exec::testing::BURIED;
 use crate::persist::storage::SimStorage;
-use crate::persist::{ChunkWriter, FsyncPolicy, WireValue};
+use crate::persist::{ChunkWriter, FsyncPolicy, WireGrave, WireValue};
 
 /// Restarts on what a power cut, and on what a mere death of the process, leaves of a synced store.
 fn assert_recovered(storage: &SimStorage, live: &Dump, generation: u64, what: &str) {
@@ -16,6 +17,19 @@ fn assert_recovered(storage: &SimStorage, live: &Dump, generation: u64, what: &s
     for (number, image) in images.iter().enumerate() {
         let server = start(image, generation, 2, FsyncPolicy::Always).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(state(&server), *live, "{what}, image {number}");
+        drop(server);
+        let server =
+            start_loading(image, generation + 10, 2, FsyncPolicy::Always).unwrap_or_else(|e| panic!("{what}: {e}"));
+        // Some shards are asked for, the others come by themselves.
+        let mut caller = Caller::new(&server, 1);
+        let lasting = live.iter().filter(|(_, key, _, expiry)| expiry.is_none() && !key.starts_with(BURIED));
+        for (db, key, ..) in lasting.step_by(3) {
+            caller.client.db = *db;
+            assert_eq!(caller.run(&format!("EXISTS \"{}\"", key.escape_ascii())), ":1 ", "{what}, image {number}");
+        }
+        drop(server.gate.close());
+        assert!(!server.keyspace.is_loading());
+        assert_eq!(state(&server), *live, "{what}, image {number}, loaded while it serves");
     }
 }
 
@@ -29,11 +43,21 @@ fn replaying_the_log_gives_the_live_state() {
         let (storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
         let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
         let mut caller = Caller::new(&server, 0);
+        // Some in many segments, which have an index.
+        server.store.log().set_segment_bytes([0, 800, 4000][seed as usize % 3]);
         for round in 0..8 {
-            for _ in 0..60 {
+            for number in 0..60 {
                 caller.run(&random_command(&mut random, "k"));
+                if number % 5 == 0 {
+                    server.store.log().sync_now().unwrap();
+                    server.store.log().tend();
+                }
             }
             caller.executor.sweep_expired(100);
+            if random.below(3) == 0 {
+                // Memory is short: nothing can be undone any more.
+                caller.executor.forget_flushes(1);
+            }
             server.store.log().sync_now().unwrap();
             assert_recovered(&storage, &state(&server), 2, &format!("seed {seed}, round {round}"));
         }
@@ -70,6 +94,9 @@ fn loading_a_snapshot_and_replaying_the_rest_gives_the_live_state_from_life_to_l
             for _ in 0..80 {
                 if random.below(25) == 0 {
                     snapshot(&server, purpose(&mut random)).unwrap();
+                }
+                if random.below(40) == 0 {
+                    caller.executor.forget_flushes(1);
                 }
                 caller.run(&random_command(&mut random, "k"));
             }
@@ -174,8 +201,47 @@ fn a_snapshot_that_claims_too_many_entries_is_refused() {
         chunk.wire.entries = 1 << 50;
     };
     writer.chunk(shard, false, falsely).unwrap();
-    store.commit(cut, writer.finish().unwrap()).unwrap();
+    store.commit(cut, writer.finish().unwrap(), crate::persist::Retention::default()).unwrap();
     drop(server);
     let Err(error) = start(&storage, 2, 1, FsyncPolicy::No) else { panic!("it holds one entry") };
     assert!(error.to_string().contains("fewer entries than the index says"), "{error}");
+}
+
+/// What flushes took out is read with the same care as any chunk.
+#[test]
+fn a_snapshot_with_flushed_keys_that_cannot_be_is_refused() {
+    let storage = SimStorage::new();
+    let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+    let shard = server.keyspace.key(b"k").shard();
+    drop(server);
+    let flush = WireGrave { id: 7, only: None, at_ms: 1, until_ms: u64::MAX, bytes: 0 };
+    for (shard, key, flushes, what) in [
+        (shard, &b"\x07\0\0\0\0\0\0\0k"[..], &[][..], "keys of a flush that is not in the list"),
+        (shard, b"\x08\0\0\0\0\0\0\0k", &[flush], "keys of a flush that is not in the list"),
+        (shard, b"short", &[flush], "a key without the number of its flush"),
+        (shard ^ 1, b"\x07\0\0\0\0\0\0\0k", &[flush], "a key of another shard"),
+        (shard, b"\x07\0\0\0\0\0\0\0k", &[flush], ""),
+    ] {
+        let storage = SimStorage::new();
+        let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
+        let store = &server.store;
+        let cut = store.cut_now().unwrap();
+        let mut writer = store.snapshot_writer(&cut).unwrap();
+        writer.graves(true, flushes).unwrap();
+        writer.buried(shard, true, |chunk| chunk.push(3, key, None, None, WireValue::Int(1))).unwrap();
+        store.commit(cut, writer.finish().unwrap(), crate::persist::Retention::default()).unwrap();
+        drop(server);
+        match start(&storage, 2, 1, FsyncPolicy::No) {
+            Ok(server) => {
+                let mut caller = Caller::new(&server, 0);
+                assert_eq!((what, caller.run("UNFLUSH"), caller.run("DBSIZE")), ("", ":1 ".into(), ":0 ".into()));
+                caller.run("SELECT 3");
+                assert_eq!(caller.run("GET k"), "$1 1 ");
+            }
+            Err(error) => {
+                let (error, place) = (error.to_string(), format!("flushed keys of shard {shard}"));
+                assert!(!what.is_empty() && error.contains(what) && error.contains(&place), "{what}: {error}");
+            }
+        }
+    }
 }

@@ -110,7 +110,7 @@ fn request_end(server: &Server, name: &str, is_interrupt: bool) {
         (_, true) => Some(false),
         _ => None,
     };
-    server.shutdown.request(ShutdownRequest { save, force: flags.contains(&"force"), refused: None });
+    server.shutdown.request(ShutdownRequest { save, force: flags.contains(&"force"), restart: None, refused: None });
 }
 
 /// Tools that rotate logs rename the file first, and then send a signal.

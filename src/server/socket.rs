@@ -1,4 +1,4 @@
-//! A connected socket, TCP or unix.
+//! A connected socket: TCP, unix, or TCP under TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls_stream::TlsStream;
 use crate::core::mailbox::Accepted;
 
 /// A socket of this thread's runtime.
@@ -16,6 +17,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// TCP under TLS.
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -27,6 +30,7 @@ impl Stream {
         Ok(match accepted {
             Accepted::Tcp(socket) => Stream::Tcp(TcpStream::from_std(socket)?),
             Accepted::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
+            Accepted::Tls(secured) => Stream::Tls(Box::new(TlsStream::register(*secured)?)),
         })
     }
 
@@ -39,6 +43,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => stream.poll_read(cx, buffer),
         }
     }
 
@@ -50,6 +55,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Tls(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -61,19 +67,33 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_write_ready(cx),
             Stream::Unix(stream) => stream.poll_write_ready(cx),
+            Stream::Tls(stream) => stream.poll_write_ready(cx),
         }
     }
 
-    /// Writes as much as the socket takes now.
+    /// Writes as much as is taken now. Under TLS, that is encrypted and may wait for the socket: see [`Stream::flush`].
     ///
     /// # Errors
-    /// Those of the system; `WouldBlock` if it takes nothing.
-    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Those of the system; `WouldBlock` if nothing is taken.
+    pub fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
             (Stream::Tcp(stream), [one]) => stream.try_write(one),
             (Stream::Unix(stream), [one]) => stream.try_write(one),
             (Stream::Tcp(stream), many) => stream.try_write_vectored(many),
             (Stream::Unix(stream), many) => stream.try_write_vectored(many),
+            (Stream::Tls(stream), slices) => stream.try_write(slices),
+        }
+    }
+
+    /// Sends what was taken and waits for the socket.
+    ///
+    /// # Errors
+    /// Those of the system; `WouldBlock` if the socket does not take all of it.
+    #[inline]
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Tls(stream) => stream.flush(),
         }
     }
 }

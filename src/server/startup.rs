@@ -7,94 +7,40 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::acceptor::{self, Dealer};
+pub use super::assemble::{StartError, recover_from};
+use super::assemble::{absolute, failed, reclaimer};
+use super::dealer::Dealer;
+use super::import::{Import, import};
 use super::listeners::{self, Listeners};
-use super::supervisor::Supervisor;
-use super::{affinity, daemon, limits, signals, timer, worker};
+use super::supervisor::{self, Supervisor};
+use super::{acceptor, advice, affinity, daemon, handshakes, limits, signals, timer, worker};
+use crate::access::Users;
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
-use crate::base::hash::HashSeed;
-use crate::base::latency::Event;
-use crate::base::lock::Mutex;
+use crate::base::progress::Display;
 use crate::base::syslog::{self, Syslog};
-use crate::base::{alloc, clock, lock, logging, oom_score, proc_title, random};
-use crate::core::hooks::Hooks;
-use crate::core::hotkeys::Hotkeys;
-use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown, ShutdownRequest};
-use crate::core::stats::{ServerCounters, WorkerStats};
-use crate::core::user::Users;
-use crate::core::{Cluster, Mailboxes, Server, Table};
-use crate::durable::pace::Pace;
-use crate::durable::{loading, saving};
-use crate::keyspace::{Gate, Keyspace, SHARDS};
+use crate::base::tls::Offer;
+use crate::base::{alloc, clock, core_dumps, doors, lock, logging, oom_score, proc_title, random, restart};
+use crate::core::audit::Rules;
+use crate::core::server::ShutdownRequest;
+use crate::core::{Server, Table};
+use crate::durable::encryption::encryption;
+use crate::durable::import::Rules as ImportRules;
+use crate::durable::loading::Loaded;
+use crate::durable::saving;
+use crate::http::{self, Http};
+use crate::keyspace::SHARDS;
 use crate::observe::crash_report;
-use crate::persist::storage::{RealStorage, Storage};
-use crate::persist::{FsyncPolicy, PersistError, RecoverySummary, Store, StoreOptions};
+use crate::persist::foreign::{ForeignNames, find};
+use crate::persist::format::{MANIFEST, is_own_name};
+use crate::persist::storage::RealStorage;
+use crate::persist::{FsyncPolicy, RecoverySummary, StoreOptions};
 use crate::script::WORKER_STACK_BYTES;
 use crate::session::{self, title};
-
-/// How often unused memory is given back to the system.
-const PURGE_PERIOD: Duration = Duration::from_millis(100);
-
-/// Why the server did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The data directory.
-    Persist(PersistError),
-    /// A file, a socket or a thread.
-    Io {
-        /// What was attempted.
-        what: String,
-        /// What went wrong.
-        source: io::Error,
-    },
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StartError::Persist(error) => error.fmt(f),
-            StartError::Io { what, source } => write!(f, "{what}: {source}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<PersistError> for StartError {
-    fn from(error: PersistError) -> Self {
-        StartError::Persist(error)
-    }
-}
-
-fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
-    let what = what.into();
-    move |source| StartError::Io { what, source }
-}
-
-/// Refuses directives that guard access and that nothing enforces yet. Ignoring them in silence would leave a door
-/// open that the operator believes shut.
-fn refuse_what_is_not_enforced(settings: &Settings) -> Result<(), StartError> {
-    let given = [
-        ("user", !settings.users.is_empty()),
-        ("aclfile", !settings.aclfile.as_os_str().is_empty()),
-        ("rename-command", !settings.renamed_commands.is_empty()),
-        ("tls-port", settings.tls_port != 0),
-    ];
-    match given.into_iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let source = io::Error::new(io::ErrorKind::Unsupported, "not supported yet, and not to be ignored");
-            Err(StartError::Io { what: format!("The directive '{name}'"), source })
-        }
-    }
-}
 
 /// Serves until a signal or SHUTDOWN ends it. Returns the exit code.
 ///
@@ -102,7 +48,9 @@ fn refuse_what_is_not_enforced(settings: &Settings) -> Result<(), StartError> {
 /// Why it did not start.
 pub fn serve(config: Config) -> Result<i32, StartError> {
     let settings = config.settings();
-    refuse_what_is_not_enforced(&settings)?;
+    // Before anything is opened.
+    session::acl::load_at_start(&Users::new(named_table(&settings)?.catalogue()), &settings)
+        .map_err(StartError::Users)?;
     logging::set_level(settings.loglevel);
     logging::set_format(settings.log_format, settings.log_timestamp_format);
     logging::set_hides_user_data(settings.hide_user_data_from_log);
@@ -129,25 +77,40 @@ pub fn serve(config: Config) -> Result<i32, StartError> {
 async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError> {
     affinity::run_on(&settings.server_cpulist).map_err(failed("server-cpulist"))?;
     crash_report::begin(settings.crash_log_enabled);
+    if !settings.core_dumps {
+        core_dumps::allow(false).map_err(failed("core-dumps"))?;
+    }
     if let Err(error) = oom_score::set(settings.oom_score_adj, settings.oom_score_adj_values[0]) {
         logging::warning(format_args!("Unable to write oom_score_adj: {error}"));
     }
     let signals = signals::receive().map_err(failed("receiving signals"))?;
     let supervisor = Supervisor::of(&settings);
+    let (offer, table) = (offer(&settings)?, named_table(&settings)?);
     let bound = listeners::listen(&settings).map_err(failed("Could not create the TCP listening socket"))?;
     if bound.is_empty() && settings.unixsocket.as_os_str().is_empty() {
-        let nowhere = io::Error::new(io::ErrorKind::InvalidInput, "neither 'port' nor 'unixsocket' is set");
+        let nowhere = io::Error::new(io::ErrorKind::InvalidInput, "none of 'port', 'tls-port' and 'unixsocket' is set");
         return Err(failed("Configured to not listen anywhere, exiting")(nowhere));
     }
-    let server = {
+    let http = Http::start(&settings, offer.as_ref().map(|offer| Arc::clone(&offer.config)));
+    let http = http.map_err(failed("Could not listen for HTTP"))?;
+    let (server, is_first) = {
         let _more_time = supervisor.ask_for_time("Loading the data");
-        recover(config, &settings)?
+        recover(config, &settings, table)?
     };
+    doors::at_start(&settings, server.config.file(), is_own_name)
+        .iter()
+        .for_each(|door| logging::warning(format_args!("{door}")));
+    advice::warn(&settings, alloc::used_memory() as u64);
+    server.tls.set(offer);
+    http.tell_of(&server);
+    follow_audit(&server, &settings)?;
     let pidfile = write_pidfile(&settings);
     let (requests, mut asked) = mpsc::unbounded_channel();
     *server.shutdown.requests.lock() = Some(requests);
     start_workers(&server)?;
     let dealer = Dealer::new(Arc::clone(&server));
+    let observers = dealer.clone();
+    http.connect_by(Box::new(move |caller| observers.observe(caller)));
     let listeners = Listeners::new(dealer.clone(), &settings, bound).map_err(failed("listening"))?;
     let mut addresses = listeners.addresses();
     let unix = settings.unixsocket.clone();
@@ -160,24 +123,37 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     // Set once: the server has just been made.
     let _ = server.listen_anew.set(Box::new(move |settings| listeners.change(settings)));
     tokio::spawn(timer::run(Arc::clone(&server)));
+    tokio::spawn(handshakes::reload(Arc::clone(&server)));
     signals.serve(&server);
     crash_report::tell_of(&server);
     logging::notice(format_args!("Ready to accept connections at {}", addresses.join(", ")));
     if daemon::is_detached() {
         daemon::ready().map_err(failed("the terminal cannot be left"))?;
     }
+    if is_first && !supervisor::is_supervised(&settings) && advice::is_read_at_a_terminal(&settings) {
+        advice::greet(&settings, &addresses);
+    }
     supervisor.ready();
     tokio::spawn(supervisor.watchdog());
     while let Some(request) = asked.recv().await {
+        let restarts_after = request.restart;
+        if restarts_after.is_some() {
+            rewrite_config(&server);
+        }
         let ended = {
             let _more_time = supervisor.ask_for_time("Saving and ending");
             shut_down(&server, request).await
         };
         if let Some(code) = ended {
-            supervisor.stopping();
+            if restarts_after.is_none() {
+                supervisor.stopping();
+            }
             for path in [pidfile, Some(unix)].into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
                 // Leftovers are harmless: the next start replaces both.
                 let _ = std::fs::remove_file(path);
+            }
+            if let Some(delay) = restarts_after {
+                return Err(start_again(delay));
             }
             logging::notice(format_args!("Ironkeep is now ready to exit, bye bye..."));
             return Ok(code);
@@ -188,8 +164,66 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     Ok(0)
 }
 
-/// Opens the data directory and loads its content into a new server.
-fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartError> {
+/// Whether a server starts with these settings, as far as can be said without its data and its sockets.
+///
+/// # Errors
+/// Why it does not.
+pub fn check(settings: &Settings) -> Result<(), StartError> {
+    offer(settings)?;
+    http::check(settings).map_err(failed("Could not listen for HTTP"))?;
+    let table = named_table(settings)?;
+    session::acl::load_at_start(&Users::new(table.catalogue()), settings).map_err(StartError::Users)?;
+    let rules = Rules::of(&settings.audit_log_rules, &table);
+    rules.map(drop).map_err(|problem| failed("audit-log-rules")(io::Error::other(problem)))?;
+    let keys = encryption(settings).map_or(Ok(()), |encryption| (encryption.source)().map(drop));
+    keys.map_err(|problem| failed("Encryption at rest")(io::Error::other(problem)))
+}
+
+/// Begins the audit log, if there is to be one.
+fn follow_audit(server: &Server, settings: &Settings) -> Result<(), StartError> {
+    let followed = server.audit.follow(settings, &server.table, &server.hooks);
+    followed.map_err(|(name, problem)| failed(name)(io::Error::other(problem)))
+}
+
+/// What new TLS connections are offered, if there is a port for them.
+fn offer(settings: &Settings) -> Result<Option<Offer>, StartError> {
+    let offer = settings.uses_tls().then(|| Offer::of(settings)).transpose();
+    offer.map_err(|problem| failed("Failed to configure TLS")(io::Error::other(problem)))
+}
+
+/// The commands under the names that `rename-command` gives them.
+fn named_table(settings: &Settings) -> Result<Table, StartError> {
+    let mut table = session::table();
+    for words in &settings.renamed_commands {
+        let [from, to] = &words[..] else { continue };
+        let what = format!("rename-command \"{}\" \"{}\"", from.escape_ascii(), to.escape_ascii());
+        let renamed = table.rename(from, to);
+        renamed.map_err(|problem| failed(what)(io::Error::new(io::ErrorKind::InvalidInput, problem)))?;
+    }
+    Ok(table)
+}
+
+/// Rewrites the configuration file, if there is one, before a restart. Not behind the gate that the end closes: another
+/// change of the configuration may have to pass it.
+fn rewrite_config(server: &Server) {
+    if server.config.file().is_some()
+        && let Err(error) = server.config.rewrite(None)
+    {
+        logging::warning(format_args!("The configuration file is not rewritten before the restart: {error}"));
+    }
+}
+
+/// Starts the program again after a delay: DEBUG RESTART. Everything is on the disk. Returns only if that fails.
+fn start_again(delay: Duration) -> StartError {
+    logging::notice(format_args!("Ironkeep starts again."));
+    std::thread::sleep(delay);
+    // It goes into the background anew if it must.
+    failed("the program cannot be started again")(restart::again())
+}
+
+/// Opens the data directory and loads its content into a new server. Also says whether it has made the directory.
+fn recover(config: Config, settings: &Settings, table: Table) -> Result<(Arc<Server>, bool), StartError> {
+    import_foreign(&config, settings)?;
     let started = clock::monotonic_us();
     let storage = RealStorage::open(&settings.dir).map_err(failed(format!("dir {}", settings.dir.display())))?;
     let options = StoreOptions {
@@ -202,144 +236,59 @@ fn recover(config: Config, settings: &Settings) -> Result<Arc<Server>, StartErro
         clock: Arc::new(|| clock::now_ms() as u64),
         cut_at_corruption: false,
         refuse_torn: !settings.aof_load_truncated,
-        fsync_thread: true,
+        foreign: files_of_redis(settings),
+        import: false,
+        encryption: encryption(settings),
+        segment_bytes: settings.log_segment_size,
+        indexes: settings.serve_while_loading && !settings.cluster_enabled,
+        threads: true,
     };
-    let (server, found, loaded) = recover_from(Arc::new(storage), options, config, session::table(), reclaimer()?)?;
+    let (server, found, loaded) = recover_from(Arc::new(storage), options, config, table, reclaimer()?)?;
     report(&found, loaded, clock::monotonic_us() - started);
-    Ok(server)
+    Ok((server, found.fresh))
 }
 
-/// Starts the thread that drops large values and gives memory back to the system. It ends with the server.
-pub(super) fn reclaimer() -> Result<Garbage, StartError> {
-    let (to_reclaim, orders) = std::sync::mpsc::channel();
-    let released = Arc::new(Released::default());
-    let garbage = Garbage { to_reclaim, released: Arc::clone(&released) };
-    std::thread::Builder::new()
-        .name("reclaim".into())
-        .spawn(move || reclaim(&orders, &released))
-        .map_err(failed("the reclaiming thread"))?;
-    Ok(garbage)
-}
-
-/// Executes its orders and periodically gives a part of the unused memory back to the system.
-fn reclaim(orders: &Receiver<Reclaim>, released: &Released) {
-    let mut purged = Instant::now();
-    loop {
-        match orders.recv_timeout(PURGE_PERIOD) {
-            Ok(Reclaim::Drop { garbage, values, bytes }) => {
-                drop(garbage);
-                released.count_freed(values, bytes);
-            }
-            Ok(Reclaim::Purge) => alloc::purge(true),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if purged.elapsed() >= PURGE_PERIOD {
-            alloc::purge(false);
-            purged = Instant::now();
-        }
+/// Imports what a Redis has left in the directory, if there is no store yet.
+fn import_foreign(config: &Config, settings: &Settings) -> Result<(), StartError> {
+    let dir = &settings.dir;
+    if !settings.import_foreign_files || dir.join(MANIFEST).exists() {
+        return Ok(());
     }
-}
-
-/// Makes a server from the content of a storage and reports what it found. The receiver of `garbage` drops large
-/// values.
-///
-/// # Errors
-/// Any damage in the files.
-pub fn recover_from(
-    storage: Arc<dyn Storage>,
-    options: StoreOptions,
-    config: Config,
-    table: Table,
-    garbage: Garbage,
-) -> Result<(Arc<Server>, RecoverySummary, loading::Loaded), StartError> {
-    let workers = options.workers;
-    let (store, recovery) = Store::open(storage, options)?;
-    let settings = config.settings();
-    let cluster = match settings.cluster_enabled {
-        true => Some(Cluster::open(store.storage(), &settings.cluster_config_file)?),
-        false => None,
+    let names = ForeignNames {
+        rdb: settings.dbfilename.clone(),
+        aof_dir: settings.appenddirname.clone(),
+        aof: settings.appendfilename.clone(),
     };
-    let mut keyspace = Keyspace::new(settings.databases as u32, HashSeed(recovery.hash_seed()));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
-    let before = alloc::used_memory();
-    let pace = Pace::of(config.settings().key_load_delay_us);
-    let started = Instant::now();
-    let loaded = loading::load(&keyspace, &recovery, limits, cores, pace)?;
-    let load_ns = started.elapsed().as_nanos() as u64;
-    if cluster.is_some() {
-        only_first_database(&mut keyspace)?;
-    }
-    let of_keys = alloc::used_memory().saturating_sub(before);
-    let found = recovery.summary().clone();
-    drop(recovery);
-    let config_file = config.file().map(absolute).unwrap_or_default();
-    let server = Server {
-        keyspace,
-        cluster,
-        gate: Gate::new(workers),
-        store,
-        clients: Default::default(),
-        users: Users::default(),
-        commandlogs: Default::default(),
-        hotkeys: Hotkeys::new(workers),
-        loops: (0..workers).map(|_| Default::default()).collect(),
-        latency: Default::default(),
-        pause: Default::default(),
-        hooks: Hooks::default(),
-        counters: ServerCounters::default(),
-        workers: worker_stats(workers, &table),
-        table,
-        errors: Mutex::default(),
-        saving: Saving::default(),
-        memory: Default::default(),
-        listen_anew: Default::default(),
-        active_expiry_off: Default::default(),
-        scripts: Default::default(),
-        running_script: Default::default(),
-        blocking: Default::default(),
-        channels: Default::default(),
-        monitors: Default::default(),
-        key_events: Default::default(),
-        tracking: Default::default(),
-        mailboxes: Mailboxes::new(workers),
-        started_ms: clock::now_ms(),
-        run_id: random::run_id(),
-        config_file,
-        executable: std::env::current_exe().map(|path| absolute(&path)).unwrap_or_default(),
-        startup_memory: AtomicU64::new(alloc::used_memory().saturating_sub(of_keys) as u64),
-        rates: Default::default(),
-        shutdown: Shutdown::default(),
-        garbage,
-        config,
+    let Some(foreign) = find::in_data_directory(dir, &names, settings.appendonly)? else { return Ok(()) };
+    let (path, megabytes) = (foreign.path.display(), foreign.bytes() as f64 / 1e6);
+    logging::notice(format_args!("The directory has no store yet. Importing {path} ({megabytes:.1} MB)"));
+    let started = clock::monotonic_us();
+    let rules = ImportRules {
+        skips_modules: false,
+        versions: settings.rdb_version_check,
+        takes_torn: settings.aof_load_truncated,
     };
-    server.follow(&server.config.settings());
-    server.store.log().watch_latency(Arc::clone(&server.latency));
-    server.latency.note(Event::Load, load_ns);
-    server.saving.loaded_keys.store(loaded.keys, Relaxed);
-    Ok((Arc::new(server), found, loaded))
-}
-
-/// Leaves database 0 alone, for cluster clients.
-///
-/// # Errors
-/// Another one has keys.
-fn only_first_database(keyspace: &mut Keyspace) -> Result<(), StartError> {
-    if let Some((db, _)) = keyspace.counts().filled().find(|(db, _)| *db != 0) {
-        let what = format!("cluster-enabled: in cluster mode there is database 0 alone, but database {db}");
-        return Err(failed(what)(io::Error::new(io::ErrorKind::InvalidData, "has keys")));
+    let tally = import(&Import { foreign: &foreign, dir, rules, merges: false, display: Display::Log }, config)?;
+    if let Some((file, offset)) = &tally.torn {
+        let file = file.display();
+        logging::warning(format_args!("{file} ends in the middle of a command: it was taken up to offset {offset}"));
     }
-    keyspace.limit_databases(1);
+    logging::notice(format_args!(
+        "Imported {path}, written by {}: {} keys ({} had expired), {} libraries and {} commands in {:.3} seconds; the \
+         files stay as they are, and are not read again",
+        tally.writer.as_deref().unwrap_or("an unknown program"),
+        tally.keys,
+        tally.expired,
+        tally.libraries,
+        tally.commands,
+        (clock::monotonic_us() - started) as f64 / 1e6,
+    ));
     Ok(())
 }
 
-fn worker_stats(workers: usize, table: &Table) -> Box<[WorkerStats]> {
-    (0..workers).map(|_| WorkerStats::new(table.indices())).collect()
-}
-
-fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string()
+/// The names under which a Redis in the same directory would have its data.
+fn files_of_redis(settings: &Settings) -> Vec<String> {
+    vec![settings.dbfilename.clone(), settings.appenddirname.clone(), settings.appendfilename.clone()]
 }
 
 /// The policy in the log's own type.
@@ -352,7 +301,7 @@ pub fn log_policy(configured: ConfiguredPolicy) -> FsyncPolicy {
 }
 
 /// Reports what was found, and how long it took.
-fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
+fn report(found: &RecoverySummary, loaded: Loaded, elapsed_us: u64) {
     let seconds = elapsed_us as f64 / 1e6;
     if found.fresh {
         return logging::notice(format_args!("A new data directory was made"));
@@ -364,6 +313,19 @@ fn report(found: &RecoverySummary, loaded: loading::Loaded, elapsed_us: u64) {
             torn.offset,
             torn.file.display(),
             torn.what,
+        ));
+    }
+    if loaded.goes_on {
+        return logging::notice(format_args!(
+            "The log is verified: {seconds:.3} seconds, {} of {} segments by their index. Serving while {} keys of {} ({} \
+             bytes) and {} blocks of log ({} bytes) are loaded",
+            found.unread,
+            found.segments,
+            found.snapshot_entries,
+            found.snapshot.as_deref().unwrap_or("no snapshot"),
+            found.snapshot_bytes,
+            found.blocks,
+            found.log_bytes,
         ));
     }
     logging::notice(format_args!(
@@ -431,7 +393,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
     }
     // A script that does not end would keep the gate closed for ever. One that has written and cannot be taken back is
     // waited for.
-    server.running_script.kill();
+    server.running_scripts.set_ending(true);
     // No snapshot runs and none begins. From the closing of the gate on no command runs any more.
     let _order = lock::out_of_order("who holds the log's writer tries the gate for a moment and never waits for it");
     let (mut outcome, closed) = match save {
@@ -439,7 +401,8 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
             logging::notice(format_args!("Saving the final snapshot before exiting."));
             saving::save_and_stay_closed(server)
         }
-        false => (Ok(()), server.gate.close()),
+        // What is not loaded yet is on the disk.
+        false => (Ok(()), server.gate.close_at_the_end()),
     };
     if outcome.is_ok() || request.force {
         outcome = outcome.and(server.store.close().map_err(|error| error.to_string()));
@@ -458,6 +421,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
         Err(error) => {
             drop(closed);
             server.saving.ending.store(false, Relaxed);
+            server.running_scripts.set_ending(false);
             logging::warning(format_args!("Errors trying to shut down the server, it goes on: {error}"));
             if let Some(refused) = request.refused {
                 // The client may be gone.

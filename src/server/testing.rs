@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::startup::{StartError, reclaimer, recover_from};
+use super::assemble::{StartError, reclaimer, recover_from};
 use crate::base::config::Config;
 use crate::base::logging::{self, Level};
 use crate::base::random::Random;
 use crate::core::{Client, Server, Table};
 use crate::durable::saving;
-use crate::exec::testing::{dump, with_args, words};
+use crate::exec::testing::{BURIED, dump, with_args, words};
 use crate::exec::{Executor, PATIENCE};
 use crate::keyspace::SHARDS;
 use crate::persist::storage::SimStorage;
@@ -30,6 +30,18 @@ pub(super) fn start(
     start_with(storage, generation, workers, policy, session::table())
 }
 
+/// The same, with segments of the log that end at this length.
+pub(super) fn start_in_segments(
+    storage: &SimStorage,
+    generation: u64,
+    workers: usize,
+    policy: FsyncPolicy,
+    bytes: u64,
+) -> Result<Arc<Server>, StartError> {
+    let line = format!("log-segment-size {bytes}");
+    start_configured(storage, generation, workers, policy, session::table(), &line)
+}
+
 /// The same, with a given table.
 pub(super) fn start_with(
     storage: &SimStorage,
@@ -38,8 +50,31 @@ pub(super) fn start_with(
     policy: FsyncPolicy,
     table: Table,
 ) -> Result<Arc<Server>, StartError> {
+    start_configured(storage, generation, workers, policy, table, "")
+}
+
+/// Starts a server that serves while it loads.
+pub(super) fn start_loading(
+    storage: &SimStorage,
+    generation: u64,
+    workers: usize,
+    policy: FsyncPolicy,
+) -> Result<Arc<Server>, StartError> {
+    start_configured(storage, generation, workers, policy, session::table(), "serve-while-loading-min-size 0")
+}
+
+/// The same, with a line of configuration more.
+fn start_configured(
+    storage: &SimStorage,
+    generation: u64,
+    workers: usize,
+    policy: FsyncPolicy,
+    table: Table,
+    line: &str,
+) -> Result<Arc<Server>, StartError> {
     logging::set_level(Level::Nothing);
-    let config = Config::from_text(b"appendonly yes\nsave \"\"\nenable-debug-command yes").expect("a configuration");
+    let text = "appendonly yes\nsave \"\"\nenable-debug-command yes\nscript-rollback on-error\n";
+    let config = Config::from_text([text, line].concat().as_bytes()).expect("a configuration");
     let options = StoreOptions {
         workers,
         shards: SHARDS as u32,
@@ -50,7 +85,12 @@ pub(super) fn start_with(
         clock: Arc::new(|| 1_700_000_000_000),
         cut_at_corruption: false,
         refuse_torn: false,
-        fsync_thread: false,
+        foreign: Vec::new(),
+        import: false,
+        encryption: None,
+        segment_bytes: 0,
+        indexes: true,
+        threads: false,
     };
     recover_from(Arc::new(storage.clone()), options, config, table, reclaimer()?).map(|(server, ..)| server)
 }
@@ -81,18 +121,23 @@ impl Caller {
 
     /// Runs one command line. Returns the reply with spaces for its line ends.
     pub(super) fn run(&mut self, line: &str) -> String {
+        self.run_raw(line).replace("\r\n", " ")
+    }
+
+    /// The same, and returns the bytes of the reply.
+    pub(super) fn run_raw(&mut self, line: &str) -> String {
         let mut out = Output::new();
         with_args(&words(line), |args| {
             while self.executor.run(&mut self.client, &[args], &mut out, PATIENCE).parked.is_some() {}
         });
-        String::from_utf8_lossy(out.as_bytes()).replace("\r\n", " ")
+        String::from_utf8_lossy(out.as_bytes()).into_owned()
     }
 }
 
 /// The content of the server, after a check of its consistency.
 pub(super) fn state(server: &Server) -> Dump {
     let all = dump(&server.keyspace);
-    for (db, key, _, expiry) in &all {
+    for (db, key, _, expiry) in all.iter().filter(|(_, key, ..)| !key.starts_with(BURIED)) {
         // A key below its bound would never be swept.
         let bound = server.keyspace.earliest_expiry(server.keyspace.key(key).shard());
         assert!(expiry.is_none_or(|at| bound <= at), "the sweep never comes to {db} {}", key.escape_ascii());
@@ -115,7 +160,12 @@ pub(super) fn random_command(random: &mut Random, prefix: &str) -> String {
     let long = "x".repeat([1, 20, 127, 128, 129, 700][random.below(6) as usize]);
     let db = [0, 0, 1, 2, 15][random.below(5) as usize];
     let at_ms = 33_177_117_420_000 + number;
-    match random.below(40) {
+    match random.below(52) {
+        50 if random.below(2) == 0 => "UNFLUSH".to_owned(),
+        50 | 51 if random.below(3) == 0 => "UNFLUSH REPLACE".to_owned(),
+        50 | 51 => "UNFLUSH MERGE".to_owned(),
+        40 | 41 => format!("BLESS SET {a} NO-EVICT"),
+        42 => format!("BLESS CLEAR {a} NO-EVICT"),
         0..4 => format!("SET {a} {number}"),
         4..6 => format!("SET {a} {long}{number}"),
         6 => format!("SET {a} v{number} PXAT {at_ms}"),
@@ -147,6 +197,12 @@ pub(super) fn random_command(random: &mut Random, prefix: &str) -> String {
         36 => format!("MSETNX {a} {number} {b} {number}"),
         37 => format!("SELECT {db}"),
         38 => format!("SWAPDB {db} {}", random.below(3)),
+        43 | 44 => format!("XADD {prefix}produced IDMP p{} {} * n {number}", number % 3, number % 50),
+        45 => format!("XCFGSET {prefix}produced IDMP-MAXSIZE {}", 2 + number % 9),
+        46 => format!("XADD {prefix}stream 1-* n {number}"),
+        47 => format!("XGROUP CREATE {prefix}stream g{} 0 MKSTREAM", number % 2),
+        48 => format!("XREADGROUP GROUP g{} c{} COUNT 3 STREAMS {prefix}stream >", number % 2, number % 3),
+        49 => format!("XNACK {prefix}stream g{} SILENT IDS 2 1-{} 1-{} FORCE", number % 2, number % 20, number % 7),
         _ if random.below(4) > 0 => format!("GET {a}"),
         _ if random.below(3) > 0 => "FLUSHDB".to_owned(),
         _ => "FLUSHALL".to_owned(),

@@ -9,13 +9,15 @@ use super::client_eviction;
 use crate::base::{alloc, clock, logging};
 use crate::core::Server;
 use crate::core::server::SavePurpose;
-use crate::durable::saving;
+use crate::durable::{backup, disk, saving, scrub};
 
 const PERIOD: Duration = Duration::from_millis(100);
 /// After a failed snapshot the next attempt waits this long.
 const RETRY_MS: i64 = 5000;
 /// How many tracked keys are dropped at a time, if there are too many.
 const TRACKED_DROPPED_MAX: usize = 10_000;
+/// How long all keys are walked over, each time.
+const WALK: Duration = Duration::from_micros(250);
 /// Samples behind the rates of INFO.
 const SAMPLES: usize = 16;
 
@@ -63,10 +65,18 @@ pub async fn run(server: Arc<Server>) {
         alloc::sample_peak();
         // A pause that is over is noted here even if no client asks.
         server.pause.now(clock::now_ms(), &server.hooks);
+        disk::tick(&server);
         watch_snapshots(&server);
+        backup::tick(&server);
+        scrub::tick(&server);
         client_eviction::run_if_needed(&server);
         server.hotkeys.tick(clock::now_ms(), Instant::now(), &server.hooks);
         server.limit_tracking(TRACKED_DROPPED_MAX);
+        let settings = server.config.settings();
+        if settings.key_statistics {
+            let separators = settings.key_prefix_separators.as_bytes();
+            server.keystats.walk(&server.keyspace, separators, clock::now_ms(), WALK);
+        }
     }
 }
 
@@ -74,7 +84,11 @@ pub async fn run(server: Arc<Server>) {
 fn watch_snapshots(server: &Arc<Server>) {
     let now = clock::now_ms();
     let saving = &server.saving;
-    if saving.state.lock().running.is_some() {
+    if saving.state.lock().running.is_some() || server.keyspace.is_loading() {
+        return;
+    }
+    // No snapshot is made over damage. Without a log, the attempt fails and has writes refused.
+    if server.keyspace.damaged_shards() > 0 && server.store.log().is_active() {
         return;
     }
     let failed = !saving.last_save_ok.load(Relaxed) || !saving.last_rewrite_ok.load(Relaxed);
@@ -86,7 +100,26 @@ fn watch_snapshots(server: &Arc<Server>) {
         saving::request(server, SavePurpose::Rewrite, false, None);
         return;
     }
+    if server.store.log().lacks_room()
+        && now - saving.last_try_ms.load(Relaxed) >= RETRY_MS
+        && disk::snapshot_makes_room(server)
+    {
+        logging::notice(format_args!("Starting automatic rewriting of AOF, for the disk is full"));
+        saving::request(server, SavePurpose::Rewrite, false, None);
+        return;
+    }
+    if server.store.needs_rewrite() {
+        let how = if server.store.is_encrypted() { "encrypt" } else { "write in the clear" };
+        logging::notice(format_args!("Starting automatic rewriting of AOF to {how} what was written otherwise"));
+        saving::request(server, SavePurpose::Rewrite, false, None);
+        return;
+    }
     let settings = server.config.settings();
+    if saving.flushed_all.swap(false, Relaxed) && !settings.save.is_empty() && !server.store.log().is_active() {
+        logging::notice(format_args!("All keys were removed. Saving..."));
+        saving::request(server, SavePurpose::Save, false, None);
+        return;
+    }
     let changes = saving.changes.load(Relaxed);
     let seconds = (now / 1000 - saving.last_save.load(Relaxed)).max(0) as u64;
     if let Some(point) = settings.save.iter().find(|point| changes >= point.changes && seconds > point.seconds) {

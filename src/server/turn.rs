@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
+use zeroize::Zeroize;
 
 use super::connection::state::State;
 use super::connection::{Connection, UNAUTHENTICATED_UNSENT_MAX_BYTES, UNSENT_MAX_BYTES};
@@ -54,6 +55,8 @@ const SPARE_OUTPUTS_MAX: usize = 64;
 pub struct Turn {
     /// Inputs of connections, to be executed together.
     staged: RefCell<Staged>,
+    /// When the first of them was read.
+    staged_at: Cell<Option<Instant>>,
     /// Whether they are being executed right now.
     is_executing_staged: Cell<bool>,
     /// The commands of the group being executed.
@@ -159,6 +162,12 @@ impl Connection {
             return false;
         }
         self.enter(State::Staged);
+        if worker.executor.borrow().settings().latency_tracking {
+            // One reading of the clock serves all that is staged in a turn.
+            let at = worker.turn.staged_at.get().unwrap_or_else(Instant::now);
+            worker.turn.staged_at.set(Some(at));
+            self.client.borrow_mut().served.note_read(at);
+        }
         worker.turn.stage(self, &worker.read_buffer.borrow()[..arrived]);
         true
     }
@@ -179,6 +188,7 @@ impl Connection {
 
     /// Executes everything complete, from the earlier incomplete command and from the arrived bytes.
     pub(super) fn execute_arrived(self: &Rc<Self>, worker: &Worker, arrived: usize) {
+        self.client.borrow_mut().served.note_read_now();
         let shared = worker.read_buffer.borrow();
         let arrived = &shared[..arrived];
         if self.inbox.borrow().received.is_empty() {
@@ -225,18 +235,24 @@ impl Connection {
             inbox.received.extend(&bytes[consumed..], 0);
         }
         drop(inbox);
+        if std::mem::take(&mut self.client.borrow_mut().said_secret) {
+            worker.holds_secret.set(true);
+        }
         self.enter(next);
         self.note_received(worker);
     }
 
     /// Executes the received input, up to the limit of a turn. Returns the next state, unless the connection is over.
     pub(super) fn execute_received(&self, worker: &Worker) -> State {
-        let next = {
+        let (next, spent) = {
             let inbox = &mut *self.inbox.borrow_mut();
             let (consumed, next) = self.execute(worker, inbox.received.as_slice(), &mut inbox.decoding);
-            inbox.received.consume(consumed);
-            next
+            let is_secret = std::mem::take(&mut self.client.borrow_mut().said_secret);
+            (next, inbox.received.consume(consumed, is_secret))
         };
+        if let Some(buffer) = spent {
+            worker.free_later(buffer);
+        }
         self.enter(next);
         self.note_received(worker);
         next
@@ -291,6 +307,9 @@ impl Connection {
                 0 => Ran { executed: 0, parked: None },
                 _ => executor.run(&mut client, &calls[..decoded], &mut outbox.output, worker.parking.patience()),
             };
+            if executor.has_suspended() {
+                worker.scripts_wanted.notify_one();
+            }
             consumed = if executed < decoded { begins[executed] } else { at };
             if client.wait.is_some() || client.closing || parked.is_some() {
                 next = match parked {
@@ -339,6 +358,7 @@ impl Connection {
         if outbox.output.is_empty() {
             worker.turn.return_output(outbox.take_empty());
             drop(outbox);
+            self.client.borrow_mut().served.forget();
             if self.state() == State::Closing {
                 self.enter(State::Over { abandoned: false });
             }
@@ -471,9 +491,10 @@ impl Drop for EndOnPanic<'_> {
 
 /// Executes the staged input group by group: prefetched together, then run one after another.
 fn execute_staged(worker: &Worker) {
+    worker.turn.staged_at.set(None);
     let mut staged = worker.turn.staged.take();
     if staged.connections.is_empty() {
-        return;
+        return wipe_secrets(worker, &mut Vec::new());
     }
     worker.turn.is_executing_staged.set(true);
     let mut start = 0;
@@ -489,9 +510,18 @@ fn execute_staged(worker: &Worker) {
         }
     }
     staged.connections.clear();
+    wipe_secrets(worker, &mut staged.bytes);
     staged.bytes.clear();
     worker.turn.staged.replace(staged);
     worker.turn.is_executing_staged.set(false);
+}
+
+/// Overwrites the buffers of the turn, if a client has sent a secret in it.
+fn wipe_secrets(worker: &Worker, staged: &mut Vec<u8>) {
+    if worker.holds_secret.take() {
+        staged.zeroize();
+        worker.read_buffer.borrow_mut().zeroize();
+    }
 }
 
 /// Connections whose replies wait for the log.
@@ -507,7 +537,7 @@ impl Drop for Waiting {
 /// Ends turns: executes and flushes whenever connections ask for it or the log advances.
 pub async fn run(worker: Rc<Worker>) {
     let mut progress = worker.log_progress.clone();
-    let mut waiting = Waiting(Vec::new());
+    let (mut waiting, mut counted) = (Waiting(Vec::new()), 0);
     // What an earlier run left behind, if a panic ended it, comes first.
     worker.turn.is_executing_staged.set(false);
     worker.turn.want();
@@ -518,7 +548,14 @@ pub async fn run(worker: Rc<Worker>) {
             changed = progress.changed(), if !waiting.0.is_empty() => if changed.is_err() { return },
         }
         execute_staged(&worker);
-        worker.server.workers[worker.index].counters.turns.add_alone(1);
+        let stats = &worker.server.workers[worker.index];
+        stats.counters.turns.add_alone(1);
+        let executed = stats.counters.commands.get();
+        if executed != counted {
+            // CONFIG RESETSTAT begins at zero again.
+            stats.batch_commands.record_alone(executed.checked_sub(counted).unwrap_or(executed), 1);
+            counted = executed;
+        }
         waiting.0.append(&mut worker.turn.flush_list.borrow_mut());
         if flush(&worker, &mut waiting.0) {
             worker.turn.want();
@@ -539,25 +576,34 @@ fn flush(worker: &Worker, waiting: &mut Vec<Rc<Connection>>) -> bool {
         let _ = log.flush();
     }
     let horizon = store.horizon();
+    let allowed = Instant::now();
     let failed = log.is_poisoned();
     let (mut closed, mut released) = (0, 0);
+    let mut sent: SmallVec<[Rc<Connection>; GROUP_MAX]> = SmallVec::new();
     waiting.retain(|connection| {
         if connection.needs_block() <= horizon {
             released += 1;
             if released > RELEASED_PER_TURN {
                 return true;
             }
-            connection.release(worker);
+            if connection.release(worker, allowed) {
+                sent.push(Rc::clone(connection));
+            }
             return false;
         }
         if failed && connection.has_unlogged_change(horizon) {
             connection.discard();
             closed += 1;
-        } else if failed {
-            connection.release(worker);
+        } else if failed && connection.release(worker, allowed) {
+            sent.push(Rc::clone(connection));
         }
         !failed
     });
+    if !sent.is_empty() {
+        // One reading of the clock serves all.
+        let now = Instant::now();
+        sent.iter().for_each(|connection| connection.settle_served(worker, now));
+    }
     if closed > 0 {
         let cause = log.poisoned().unwrap_or_default();
         logging::warning(format_args!("{closed} connections close, for the log failed under their commands: {cause}"));

@@ -2,14 +2,17 @@
 
 use std::future::pending;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::connection::Connection;
 use super::worker::Worker;
+use crate::base::clock;
 use crate::core::client::ClientRecord;
 use crate::core::error::Remains;
+use crate::core::waiting::Waiter;
 use crate::core::{CommandError, Wait};
 use crate::resp::{Done, Reply};
 
@@ -88,6 +91,10 @@ pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, 
             true => unblocked(),
             false => Finish::by(|reply| reply.int(0)),
         },
+        Wait::Refused { delay, error } => {
+            sleep(Some(delay)).await;
+            Finish::by(move |reply| reply.error_bytes(&error))
+        }
         Wait::Snapshot(done) => {
             let outcome = done.await;
             Finish::by(move |reply| match outcome {
@@ -109,6 +116,10 @@ pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, 
                 Err(_) => reply.error(&CommandError::Internal(Remains::Unknown)),
             })
         }
+        Wait::Script(done) => match done.await {
+            Ok((mut whole, block)) => Finish { block, ..Finish::by(move |reply| reply.prepared(&mut whole)) },
+            Err(_) => Finish::by(|reply| reply.error(&CommandError::Internal(Remains::Unknown))),
+        },
         Wait::Subscribing(mut work) => {
             while connection.go_on(worker, &mut work) {
                 tokio::task::yield_now().await;
@@ -116,8 +127,10 @@ pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, 
             Finish::by(move |reply| if work.is_reset() { reply.simple("RESET") } else { reply.withheld() })
         }
         Wait::Keys(mut blocked) => {
+            let waiter = Arc::clone(&blocked.waiter);
             let answer = tokio::select! {
                 answer = &mut blocked.answer => answer,
+                () = look_again(worker, &waiter) => unreachable!("it looks until it is dropped"),
                 () = sleep(blocked.timeout) => {
                     let null = blocked.waiter.null;
                     if blocked.give_up() {
@@ -139,6 +152,32 @@ pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, 
             // The server is shutting down: there is nothing to reply.
             Err(_) => pending().await,
         },
+    }
+}
+
+/// How long to wait for the gate before the next attempt to close it.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Has a waiting command executed again whenever the time has come that it has named. Ends by being dropped.
+async fn look_again(worker: &Worker, waiter: &Waiter) {
+    let mut due = waiter.due.subscribe();
+    loop {
+        let Some(at) = *due.borrow_and_update() else {
+            // The sender is in the waiter, which is borrowed.
+            let _ = due.changed().await;
+            continue;
+        };
+        let left = u64::try_from(at.saturating_sub(clock::now_ms())).unwrap_or(0);
+        if left > 0 {
+            tokio::select! {
+                () = sleep(Some(Duration::from_millis(left))) => {}
+                _ = due.changed() => {}
+            }
+            continue;
+        }
+        // Whether it is answered or goes on waiting, until later: it is looked at after a moment.
+        worker.executor.borrow_mut().serve_due(waiter);
+        sleep(Some(LOOK_AGAIN)).await;
     }
 }
 

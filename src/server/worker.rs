@@ -4,7 +4,7 @@
 //! - A command runs on the thread that read it. Nothing of a connection ever moves to another thread.
 //! - State that tasks share belongs to this thread alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 use super::connection::{self, Connection};
 use super::parking::{self, Parking};
 use super::turn::{self, Turn};
-use crate::base::{clock, logging, slab};
+use crate::base::{cgroup, clock, logging, slab};
 use crate::core::Server;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::{Accepted, Mail};
@@ -48,6 +48,8 @@ const RELOCATION_STEPS: usize = 4;
 const RELOCATION_PAUSE: Duration = Duration::from_millis(1);
 /// After how many periods a pass begins even if no more slabs have become sparse.
 const RELOCATION_RETRY: usize = 50;
+/// How long a script pauses that waits for a lock.
+const SCRIPT_PAUSE: Duration = Duration::from_millis(1);
 /// How often idle connections are searched for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 /// After how many of these searches the peak of a connection's output is measured anew.
@@ -64,14 +66,20 @@ pub struct Worker {
     pub executor: RefCell<Executor>,
     /// The buffer into which sockets are read, one at a time.
     pub read_buffer: RefCell<Box<[u8]>>,
+    /// Whether a buffer of the worker may hold a secret that a client has sent, at the end of the turn.
+    pub holds_secret: Cell<bool>,
     /// What it collects in a turn of the event loop.
     pub turn: Turn,
     /// Asks for eviction before its time.
     pub eviction_wanted: Notify,
     /// Connections whose next command waits for a lock.
     pub parking: Parking,
+    /// Asks for the scripts that were left in the middle to go on.
+    pub scripts_wanted: Notify,
     /// The progress of the log: changes whenever `synced` advances, or the log fails or heals.
     pub log_progress: watch::Receiver<u64>,
+    /// The memory that the process may use, in bytes.
+    memory_limit: u64,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
 }
 
@@ -91,6 +99,12 @@ impl Worker {
         self.connections.borrow_mut().remove(&id);
         self.server.clients.remove(&connection.record);
     }
+
+    /// Frees a large buffer on another thread, so that no connection waits for that.
+    pub fn free_later(&self, buffer: Vec<u8>) {
+        let bytes = buffer.capacity() as u64;
+        self.server.reclaim(Box::new(buffer), 0, bytes);
+    }
 }
 
 /// Runs a worker until the process ends.
@@ -108,15 +122,19 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
         server,
         index,
         read_buffer: RefCell::new(vec![0; READ_MAX_BYTES].into_boxed_slice()),
+        holds_secret: Cell::new(false),
         turn: Turn::default(),
         eviction_wanted: Notify::new(),
         parking: Parking::default(),
+        scripts_wanted: Notify::new(),
         log_progress,
+        memory_limit: cgroup::memory_limit(),
         connections: RefCell::default(),
     });
     let tasks = LocalSet::new();
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", turn::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "parking", parking::run));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "scripts", run_scripts));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "eviction", evict));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
@@ -176,6 +194,10 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
                 connection.push(worker, number, &Needs::Block(block), |_, out| out.raw(&line));
             }
         }
+        Mail::RulesChanged => {
+            let all: Vec<_> = worker.connections.borrow().values().cloned().collect();
+            all.iter().for_each(|connection| connection.follow_rules(&worker.server));
+        }
         Mail::Resume => worker.parking.wake(),
         Mail::Close { client } => {
             if let Some(connection) = worker.connection(client) {
@@ -190,7 +212,7 @@ fn redirect(worker: &Rc<Worker>, number: u64, redirected: &Redirected) {
     let Redirected { to, from, block, .. } = *redirected;
     match worker.connection(to).filter(|connection| !connection.state().is_over()) {
         Some(connection) => connection
-            .write(worker, number, block, |client, out| redirected.write(client.resp, client.is_subscriber(), out)),
+            .write(worker, number, block, |client, out| client.take_redirected(&worker.server, redirected, out)),
         None => worker.server.mailboxes.post(from.worker, Mail::RedirectMissed { client: from.client, to }),
     }
 }
@@ -213,8 +235,12 @@ fn deliver(worker: &Rc<Worker>, number: u64, published: &Published) {
     }
 }
 
-fn accept(worker: &Rc<Worker>, socket: Accepted, record: Arc<ClientRecord>) {
+fn accept(worker: &Rc<Worker>, mut socket: Accepted, record: Arc<ClientRecord>) {
     let id = record.id;
+    let named = match &mut socket {
+        Accepted::Tls(secured) => secured.user.take(),
+        Accepted::Tcp(_) | Accepted::Unix(_) => None,
+    };
     if record.killed.load(Relaxed) {
         return worker.server.clients.remove(&record);
     }
@@ -225,9 +251,34 @@ fn accept(worker: &Rc<Worker>, socket: Accepted, record: Arc<ClientRecord>) {
             return worker.server.clients.remove(&record);
         }
     };
-    let connection = Rc::new(Connection::new(stream, record, &worker.server));
+    let user = named.or_else(|| worker.server.users.of_new_connection());
+    let connection = Rc::new(Connection::new(stream, record, user));
     worker.connections.borrow_mut().insert(id, Rc::clone(&connection));
     tokio::task::spawn_local(connection::serve(Rc::clone(worker), connection));
+}
+
+/// Lets scripts go on that were left in the middle, each for a time slice in turn. Between two slices, connections get
+/// their turn.
+async fn run_scripts(worker: Rc<Worker>) {
+    loop {
+        let next = worker.executor.borrow_mut().take_suspended();
+        let Some(mut script) = next else {
+            worker.scripts_wanted.notified().await;
+            continue;
+        };
+        // The executor is not borrowed meanwhile: the script has one of its own.
+        let has_ended = script.resume();
+        let waits = script.waits();
+        worker.executor.borrow_mut().after_slice(script);
+        if has_ended {
+            worker.turn.want();
+        }
+        if waits && !has_ended {
+            tokio::time::sleep(SCRIPT_PAUSE).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Removes expired keys of this worker's shards, a few at a time.
@@ -237,6 +288,9 @@ async fn sweep(worker: Rc<Worker>) {
         tokio::time::sleep(SWEEP_PERIOD / effort).await;
         loop {
             let more = worker.executor.borrow_mut().sweep_expired(keys_per_sweep(effort));
+            if worker.index == 0 {
+                worker.executor.borrow_mut().forget_flushes(memory_for_flushes(&worker));
+            }
             if let Err(error) = worker.server.store.log().flush() {
                 logging::debug(format_args!("The removal of expired keys is not logged: {error}"));
             }
@@ -265,6 +319,14 @@ async fn evict(worker: Rc<Worker>) {
             }
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// The memory in use above which no flush can be undone: `maxmemory`, or else most of what the process may use.
+fn memory_for_flushes(worker: &Worker) -> u64 {
+    match worker.server.config.settings().maxmemory {
+        0 => worker.memory_limit / 4 * 3,
+        limit => limit,
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 
 use crate::core::args::{self, is};
-use crate::core::error::SCRIPT_RUNS;
 use crate::core::hooks::Hook;
 use crate::core::server::{SavePurpose, ShutdownRequest};
-use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Wait, categories, flags};
+use crate::core::{
+    Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, Wait, categories, flags,
+};
+use crate::durable::disk;
 use crate::durable::saving::{self, Requested};
 use crate::observe::info;
 use crate::resp::Reply;
@@ -66,6 +68,7 @@ static SAVE: Command = Command {
 
 fn save(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (done, waiting) = oneshot::channel();
+    check_room(call.server)?;
     match saving::request(call.server, SavePurpose::Save, false, Some(done)) {
         Requested::Busy(SavePurpose::Save) => Err(SAVE_RUNS),
         Requested::Busy(SavePurpose::Rewrite) => Err(REWRITE_RUNS),
@@ -74,6 +77,15 @@ fn save(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             Ok(reply.withheld())
         }
     }
+}
+
+/// Refuses a snapshot for which there is no room on the disk.
+fn check_room(server: &Server) -> Result<(), CommandError> {
+    // A log that has failed is healed by a snapshot: that is always tried.
+    if server.store.log().is_poisoned() {
+        return Ok(());
+    }
+    disk::check_room(server).map_err(|why| CommandError::err(format_args!("There is {why}")))
 }
 
 static BGSAVE: Command = Command {
@@ -92,6 +104,7 @@ fn bgsave(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         2 if is(call.args.at(1), "SCHEDULE") => true,
         _ => return Err(CommandError::Syntax),
     };
+    check_room(call.server)?;
     let mut requested = saving::request(call.server, SavePurpose::Save, false, None);
     if (schedule || call.client.in_exec) && requested == Requested::Busy(SavePurpose::Rewrite) {
         requested = saving::request(call.server, SavePurpose::Save, true, None);
@@ -118,6 +131,7 @@ static BGREWRITEAOF: Command = Command {
 };
 
 fn bgrewriteaof(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    check_room(call.server)?;
     let mut requested = saving::request(call.server, SavePurpose::Rewrite, false, None);
     if requested == Requested::Busy(SavePurpose::Save) {
         requested = saving::request(call.server, SavePurpose::Rewrite, true, None);
@@ -168,11 +182,11 @@ fn shutdown(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::Text("ERR No shutdown in progress."));
     }
     if !nosave && call.server.hooks.load().has(Hook::Busy) {
-        return Err(SCRIPT_RUNS);
+        return Err(call.server.running_scripts.busy_error());
     }
     let (refused, answer) = oneshot::channel();
     let save = if save || nosave { Some(save) } else { None };
-    call.server.shutdown.request(ShutdownRequest { save, force, refused: Some(refused) });
+    call.server.shutdown.request(ShutdownRequest { save, force, restart: None, refused: Some(refused) });
     call.client.wait = Some(Wait::Shutdown(answer));
     Ok(reply.withheld())
 }
@@ -226,18 +240,18 @@ mod tests {
         let mut t = Runner::new();
         let headings = |text: &str| text.matches("# ").count();
         let info = t.run("INFO");
-        assert_eq!(headings(&info), 13);
+        assert_eq!(headings(&info), 14);
         for field in
-            ["redis_version:7.2.4 ", "ironkeep_version:", "aof_enabled:0 ", "role:master ", "cluster_enabled:0 "]
+            ["redis_version:7.4.7 ", "ironkeep_version:", "aof_enabled:0 ", "role:master ", "cluster_enabled:0 "]
         {
             assert!(info.contains(field), "{field}");
         }
         assert!(!info.contains("# Commandstats"));
         assert_eq!(t.run("INFO keyspace nosuch"), "$12 # Keyspace  ");
         assert_eq!(t.run("INFO nosuch"), "$0  ");
-        assert_eq!(headings(&t.run("INFO all")), 15);
-        assert_eq!(headings(&t.run("INFO everything")), 16);
-        assert_eq!(headings(&t.run("INFO default commandstats")), 14);
+        assert_eq!(headings(&t.run("INFO all")), 19);
+        assert_eq!(headings(&t.run("INFO everything")), 20);
+        assert_eq!(headings(&t.run("INFO default commandstats")), 15);
         t.run("HELLO 3");
         assert_eq!(t.run("INFO KEYSPACE"), "=16 txt:# Keyspace  ");
     }

@@ -9,7 +9,7 @@ use crate::resp::{Elements, Reply};
 pub(super) fn docs(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let table = &call.server.table;
     let entries: Vec<&CommandEntry> = if call.args.len() == 2 {
-        table.entries().iter().collect()
+        table.named().collect()
     } else {
         call.args.from(2).filter_map(|name| table.by_full_name(name)).collect()
     };

@@ -37,7 +37,7 @@ fn command(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 
 fn describe_all(table: &Table, reply: Reply<'_>) -> Done {
     let mut all = reply.array(table.len());
-    for entry in table.entries() {
+    for entry in table.named() {
         describe(entry, &mut all);
     }
     all.done()
@@ -188,7 +188,7 @@ static LIST: Command = Command {
 fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (args, table) = (call.args, &call.server.table);
     let chosen: Vec<&CommandEntry> = match args.len() {
-        2 => table.entries().iter().collect(),
+        2 => table.named().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands())).collect(),
         5 if is(args.at(2), "FILTERBY") => filtered(table, args.at(3), args.at(4))?,
         _ => return Err(CommandError::Syntax),
     };
@@ -199,7 +199,7 @@ fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 
 /// Filters apply to subcommands, too.
 fn filtered<'a>(table: &'a Table, filter: &[u8], by: &[u8]) -> Result<Vec<&'a CommandEntry>, CommandError> {
-    let all = table.entries().iter().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands()));
+    let all = table.named().flat_map(|entry| std::iter::once(entry).chain(entry.subcommands()));
     if is(filter, "PATTERN") {
         Ok(all.filter(|entry| glob::matches_nocase(by, entry.full_name.as_bytes())).collect())
     } else if is(filter, "ACLCAT") {

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::config::{ConfigError, FsyncPolicy as Configured, Prepared, Settings, is_secret};
-use crate::base::{alloc, logging, oom_score};
+use crate::base::tls::Offer;
+use crate::base::{alloc, core_dumps, logging, oom_score};
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, flags, help};
 use crate::durable::saving;
-use crate::observe::crash_report;
+use crate::observe::{crash_report, service};
 use crate::persist::FsyncPolicy;
 use crate::resp::Reply;
 use crate::session::title;
@@ -24,7 +25,7 @@ pub static COMMANDS: &[&Command] = &[&CONFIG];
 static CONFIG: Command = Command {
     name: "CONFIG",
     arity: Arity::AtLeast(2),
-    handler: Handler::Container(&[&GET, &HELP, &RESETSTAT, &REWRITE, &SET]),
+    handler: Handler::Container(&[&GET, &HELP, &INFO, &RESETSTAT, &REWRITE, &SET]),
     since: "2.0.0",
     group: "server",
     complexity: "Depends on subcommand.",
@@ -63,6 +64,47 @@ fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         map.bulk(&value);
     }
     Ok(map.done())
+}
+
+static INFO: Command = Command {
+    name: "INFO",
+    arity: Arity::AtLeast(3),
+    handler: Handler::Session(info),
+    since: "valkey-9.2.0",
+    complexity: "O(N)",
+    syntax: "parameter [parameter ...]",
+    summary: "What directives are, by name or by pattern: their type, their default, and whether they can be changed.",
+    ..SUBCOMMAND
+};
+
+fn info(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let patterns: Vec<&[u8]> = call.args.from(2).collect();
+    let described = call.server.config.describe(&patterns);
+    let mut all = reply.array(described.len());
+    for directive in described {
+        let mut map = all.map(6 + usize::from(!directive.words.is_empty()));
+        let texts: [(&[u8], &[u8]); 5] = [
+            (b"name", &directive.name),
+            (b"type", directive.kind.as_bytes()),
+            (b"default", directive.default.as_bytes()),
+            (b"value", &directive.value),
+            (b"doc", directive.doc.as_bytes()),
+        ];
+        for (name, text) in texts {
+            map.bulk(name);
+            map.bulk(text);
+        }
+        map.bulk(b"mutable");
+        map.boolean(directive.is_mutable);
+        if !directive.words.is_empty() {
+            map.bulk(b"values");
+            let mut words = map.array(directive.words.len());
+            directive.words.iter().for_each(|word| words.bulk(word.as_bytes()));
+            words.end();
+        }
+        map.end();
+    }
+    Ok(all.done())
 }
 
 static SET: Command = Command {
@@ -117,14 +159,38 @@ type Apply = fn(&Arc<Server>, &Settings, &Settings, &[&'static str]) -> Result<(
 
 /// The directives for which storing the value is not enough, in the order in which they are applied.
 const APPLIED: &[(&[&str], Apply)] = &[
-    (&["tls-port"], refuse_tls),
-    (&["port", "bind"], listen_anew),
+    (TLS, set_tls),
+    (&["port", "tls-port", "bind"], listen_anew),
     (&["loglevel", "log-format", "log-timestamp-format", "hide-user-data-from-log"], set_logging),
-    (&["proc-title-template", "port", "bind"], set_title),
+    (&["proc-title-template", "port", "tls-port", "bind"], set_title),
     (&["crash-log-enabled"], set_crash_report),
+    (&["audit-log-file", "audit-log-rules", "audit-log-keys", "audit-log-max-per-second"], set_audit),
+    (&["core-dumps"], set_core_dumps),
     (&["oom-score-adj", "oom-score-adj-values"], set_oom_score),
     (&["appendfsync"], set_log_policy),
     (&["appendonly"], switch_log),
+];
+
+/// The directives that make what a new TLS connection is offered.
+const TLS: &[&str] = &[
+    "tls-port",
+    "tls-cert-file",
+    "tls-key-file",
+    "tls-key-file-pass",
+    "tls-alt-cert-file",
+    "tls-alt-key-file",
+    "tls-alt-key-file-pass",
+    "tls-ca-cert-file",
+    "tls-ca-cert-dir",
+    "tls-auth-clients",
+    "tls-auth-clients-user",
+    "tls-protocols",
+    "tls-ciphers",
+    "tls-ciphersuites",
+    "tls-prefer-server-ciphers",
+    "tls-session-caching",
+    "tls-session-cache-size",
+    "tls-session-cache-timeout",
 ];
 
 fn needs_applying(change: &Prepared) -> bool {
@@ -142,11 +208,21 @@ fn apply_and_commit(server: &Arc<Server>, pairs: &[(Vec<u8>, Vec<u8>)], is_local
     server.config.set(&pairs, is_local, apply).map(drop)
 }
 
-fn refuse_tls(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
-    match after.tls_port {
-        0 => Ok(()),
-        _ => Err(("tls-port", "TLS is not supported yet".into())),
+/// Offers new connections what the settings say. A file that cannot be used changes nothing.
+fn set_tls(server: &Arc<Server>, _: &Settings, after: &Settings, changed: &[&'static str]) -> Result<(), NotApplied> {
+    if !after.uses_tls() {
+        server.tls.set(None);
+        return Ok(());
     }
+    match Offer::of(after) {
+        Ok(offer) => server.tls.set(Some(offer)),
+        Err(problem) => {
+            logging::warning(format_args!("{problem}"));
+            let name = changed.iter().find(|name| TLS.contains(name)).unwrap_or(&"tls-port");
+            return Err((name, "Unable to update TLS configuration. Check server logs.".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn listen_anew(
@@ -160,6 +236,9 @@ fn listen_anew(
         logging::warning(format_args!("Could not create the TCP listening socket {error}"));
         match changed.contains(&"port") {
             true => ("port", "Unable to listen on this port. Check server logs.".to_owned()),
+            false if changed.contains(&"tls-port") => {
+                ("tls-port", "Unable to listen on this port. Check server logs.".to_owned())
+            }
             false => ("bind", "Failed to bind to specified addresses.".to_owned()),
         }
     })
@@ -179,6 +258,14 @@ fn set_title(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static
 fn set_crash_report(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
     crash_report::set_whole(after.crash_log_enabled);
     Ok(())
+}
+
+fn set_audit(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    server.audit.follow(after, &server.table, &server.hooks)
+}
+
+fn set_core_dumps(_: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    core_dumps::allow(after.core_dumps).map_err(|error| ("core-dumps", error.to_string()))
 }
 
 fn set_oom_score(_: &Arc<Server>, _: &Settings, after: &Settings, changed: &[&'static str]) -> Result<(), NotApplied> {
@@ -223,7 +310,12 @@ static REWRITE: Command = Command {
 };
 
 fn rewrite(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    let work = |server: &Arc<Server>| server.config.rewrite(None).map_err(CommandError::err);
+    let work = |server: &Arc<Server>| {
+        // Users that have a file of their own do not stand here as well.
+        let has_file = !server.config.settings().aclfile.as_os_str().is_empty();
+        let access = if has_file { Default::default() } else { server.users.words() };
+        server.config.rewrite(Some(&access)).map_err(CommandError::err)
+    };
     Ok(call.client.defer(reply, work))
 }
 
@@ -246,6 +338,8 @@ fn resetstat(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         worker.commands.iter().for_each(|command| command.reset());
         worker.latencies.iter().for_each(|latencies| latencies.reset());
     }
+    service::reset(server);
+    server.keystats.reset();
     server.errors.lock().clear();
     server.cluster.iter().for_each(|cluster| cluster.usage.reset());
     server.garbage.released.freed_values.store(0, Relaxed);
@@ -285,9 +379,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn directives_are_described() {
+        let mut t = Runner::new();
+        let told = t.run("CONFIG INFO exec-rollback databases compatibility-mode nosuch");
+        assert!(
+            told.starts_with("*3 *14 $4 name $18 compatibility-mode $4 type $4 enum $7 default $5 redis "),
+            "{told}"
+        );
+        assert!(told.contains("$7 mutable :1 $6 values *2 $5 redis $6 valkey "), "{told}");
+        assert!(told.contains("*12 $4 name $9 databases $4 type $7 numeric $7 default $2 16 $5 value "), "{told}");
+        assert!(told.contains("$7 mutable :0 *12 $4 name $13 exec-rollback $4 type $4 bool "), "{told}");
+        t.run("CONFIG SET requirepass secret");
+        assert!(!t.run("CONFIG INFO requirepass").contains("secret"));
+    }
+
+    #[test]
+    fn the_mode_decides_where_redis_and_valkey_differ() {
+        let mut t = Runner::new();
+        assert_eq!(t.run("SCAN 0 TYPE foo"), "*2 $1 0 *0 ");
+        assert_eq!(t.run("MSETEX 2 a 1 b"), "-ERR wrong number of key-value pairs ");
+        assert_eq!(t.run("HOTKEYS GET"), "$-1 ");
+        t.run("CONFIG SET compatibility-mode valkey");
+        assert_eq!(t.run("SCAN 0 TYPE foo"), "-ERR unknown type name 'foo' ");
+        assert_eq!(t.run("SCAN 0 TYPE String"), "*2 $1 0 *0 ");
+        assert_eq!(t.run("MSETEX 2 a 1 b"), "-ERR syntax error ");
+        assert_eq!(t.run("MSETEX x a 1"), "-ERR invalid numkeys value or out of range ");
+        assert_eq!(t.run("HOTKEYS GET"), "*0 ");
+    }
+
+    #[test]
     fn gets_by_name_and_pattern() {
         let mut t = Runner::new();
         assert_eq!(t.run("CONFIG GET maxmemory maxmemory"), "*2 $9 maxmemory $1 0 ");
+        assert_eq!(t.run("CONFIG GET maxmemory exec-*"), "*4 $13 exec-rollback $2 no $9 maxmemory $1 0 ");
         assert_eq!(t.run("CONFIG GET nosuch"), "*0 ");
         t.run("HELLO 3");
         assert_eq!(t.run("CONFIG GET databases"), "%1 $9 databases $2 16 ");
@@ -308,7 +432,8 @@ mod tests {
         );
         assert_eq!(
             t.run("CONFIG SET maxmemory 3mb tls-port 7000"),
-            "-ERR CONFIG SET failed (possibly related to argument 'tls-port') - TLS is not supported yet "
+            "-ERR CONFIG SET failed (possibly related to argument 'tls-port') - Unable to update TLS \
+             configuration. Check server logs. "
         );
         assert_eq!(t.server.config.settings().maxmemory, 1 << 20, "what another directive refuses is not stored");
         assert_eq!(t.run("CONFIG REWRITE"), "-ERR The server is running without a config file ");

@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
-use crate::base::format;
+use smallvec::smallvec;
+
+use crate::access::log::{Context, Reason};
+use crate::base::config::CompatibilityMode;
+use crate::base::version::VALKEY_VERSION;
+use crate::base::{clock, format};
 use crate::core::args::{self, is};
 use crate::core::client::Client;
+use crate::core::command::Databases;
+use crate::core::hooks::Hook;
 use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
 use crate::core::waiting;
 use crate::core::{
@@ -18,6 +25,9 @@ pub static COMMANDS: &[&Command] = &[&AUTH, &HELLO, &QUIT, &RESET, &SELECT, &WAI
 
 const WRONG_PASSWORD: CommandError =
     CommandError::Text("WRONGPASS invalid username-password pair or user is disabled.");
+/// The address has failed too often: `auth-failure-limit`.
+const TOO_MANY_FAILURES: CommandError =
+    CommandError::Text("ERR Too many failed logins from this address. Try again in a minute.");
 /// What is refused as the name of a connection.
 pub(super) const BAD_NAME: CommandError =
     CommandError::Text("ERR Client names cannot contain spaces, newlines or special characters.");
@@ -47,7 +57,7 @@ const HANDSHAKE: crate::core::Flags =
 
 fn auth(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (user, password) = match call.args.len() {
-        2 if call.server.users.default_user().is_open() => {
+        2 if call.server.users.default_user().needs_no_password() => {
             return Err(CommandError::Text(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure \
                  your configuration is correct?",
@@ -57,17 +67,56 @@ fn auth(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         3 => (call.args.at(1), call.args.at(2)),
         _ => return Err(CommandError::Syntax),
     };
-    authenticate(call.server, call.client, user, password)?;
-    Ok(reply.ok())
+    match authenticate(call.server, call.client, call.args.at(0), user, password) {
+        Ok(()) => Ok(reply.ok()),
+        Err(error) => refuse_late(call, reply, error),
+    }
 }
 
-fn authenticate(server: &Server, client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    let Some(user) = server.users.authenticate(user, password) else {
+/// Refuses a login, after `auth-failure-delay-ms`. A transaction does not wait.
+fn refuse_late(call: &mut SessionCall<'_>, reply: Reply<'_>, error: CommandError) -> Outcome {
+    let ms = call.server.config.settings().auth_failure_delay_ms;
+    if ms == 0 || call.client.in_exec {
+        return Err(error);
+    }
+    let error = error.wire();
+    call.server.count_error(&error);
+    call.client.wait = Some(Wait::Refused { delay: Duration::from_millis(ms), error: error.to_vec() });
+    Ok(reply.withheld())
+}
+
+/// Logs in, by a command of this name.
+fn authenticate(
+    server: &Server,
+    client: &mut Client,
+    command: &[u8],
+    user: &[u8],
+    password: &[u8],
+) -> Result<(), CommandError> {
+    let (limit, now) = (server.config.settings().auth_failure_limit, clock::now_ms());
+    let record = &client.record;
+    let address = record.peer.rsplit_once(':').map_or(&*record.peer, |(host, _)| host);
+    let is_counted = limit > 0 && !record.unix_socket;
+    if is_counted && server.users.failures.lock().has_reached(address, limit, now) {
+        return Err(TOO_MANY_FAILURES);
+    }
+    let found = server.users.authenticate(user, password);
+    if found.is_none() && is_counted {
+        server.users.failures.lock().count(address, now);
+    }
+    if server.hooks.load().has(Hook::Audit) {
+        server.audit.note_login(&client.record, user, "password", found.is_some());
+    }
+    let Some(found) = found else {
         server.counters.access_denied_auth.add(1);
+        let context = if client.in_exec { Context::Multi } else { Context::Toplevel };
+        server.log_refusal(Reason::Auth, context, command, user, &client.record);
         return Err(WRONG_PASSWORD);
     };
-    client.record.labels.lock().user = user.name().to_owned();
-    client.user = Some(user);
+    client.record.labels.lock().user = found.name().to_owned();
+    client.user = Some(found);
+    // The rules may change at this very moment.
+    client.access_generation = 0;
     Ok(())
 }
 
@@ -108,8 +157,10 @@ fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             return Err(CommandError::echo("Syntax error in HELLO option '", word, "'"));
         }
     }
-    if let Some((user, password)) = login {
-        authenticate(call.server, call.client, user, password)?;
+    if let Some((user, password)) = login
+        && let Err(error) = authenticate(call.server, call.client, call.args.at(0), user, password)
+    {
+        return refuse_late(call, reply, error);
     }
     if call.client.user.is_none() {
         return Err(CommandError::Text(
@@ -131,8 +182,14 @@ fn hello(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 fn greeting(call: &SessionCall<'_>, reply: Reply<'_>) -> crate::resp::Done {
     let client = &call.client;
     let mode = if call.server.cluster.is_some() { "cluster" } else { "standalone" };
-    let mut map = reply.in_version(client.resp).map(7);
-    for (name, text) in [("server", "redis"), ("version", REDIS_VERSION)] {
+    let settings = call.server.config.settings();
+    let zone = &settings.availability_zone;
+    let (server, version) = match settings.compatibility_mode {
+        CompatibilityMode::Redis => ("redis", REDIS_VERSION),
+        CompatibilityMode::Valkey => ("valkey", VALKEY_VERSION),
+    };
+    let mut map = reply.in_version(client.resp).map(7 + usize::from(!zone.is_empty()));
+    for (name, text) in [("server", server), ("version", version)] {
         map.bulk(name.as_bytes());
         map.bulk(text.as_bytes());
     }
@@ -146,6 +203,10 @@ fn greeting(call: &SessionCall<'_>, reply: Reply<'_>) -> crate::resp::Done {
     }
     map.bulk(b"modules");
     map.array(0).end();
+    if !zone.is_empty() {
+        map.bulk(b"availability_zone");
+        map.bulk(zone.as_bytes());
+    }
     map.done()
 }
 
@@ -195,6 +256,7 @@ static SELECT: Command = Command {
     arity: Arity::Exactly(2),
     flags: flags::LOADING.or(flags::STALE).or(flags::FAST),
     categories: categories::CONNECTION,
+    databases: Databases::Named(|_| smallvec![1]),
     handler: Handler::Session(select),
     group: "connection",
     syntax: "index",
@@ -335,6 +397,42 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_fails_too_often_is_refused_for_a_while() {
+        let mut t = Runner::with_config("requirepass secret\nauth-failure-limit 3\n");
+        for _ in 0..3 {
+            assert_eq!(t.run("AUTH wrong"), WRONGPASS);
+        }
+        let refused = "-ERR Too many failed logins from this address. Try again in a minute. ";
+        assert_eq!(t.run("AUTH secret"), refused);
+        t.reconnect();
+        assert_eq!(t.run("HELLO 3 AUTH default secret"), refused, "the address counts, not the connection");
+        t.connect_from("10.0.0.7:1");
+        assert_eq!(t.run("AUTH secret"), "+OK ");
+        assert_eq!(t.run("CONFIG SET auth-failure-limit 0"), "+OK ");
+        t.reconnect();
+        assert_eq!(t.run("AUTH secret"), "+OK ");
+        assert_eq!(t.server.counters.access_denied_auth.get(), 3);
+    }
+
+    #[test]
+    fn the_refusal_of_a_login_is_held_back() {
+        let mut t = Runner::with_config("requirepass secret\nauth-failure-delay-ms 300\n");
+        for command in ["AUTH wrong", "HELLO 3 AUTH default wrong"] {
+            assert_eq!(t.run(command), "");
+            let Some(Wait::Refused { delay, error }) = t.client.wait.take() else { panic!("{command} does not wait") };
+            assert_eq!(
+                (delay.as_millis(), error.as_slice()),
+                (300, WRONGPASS.trim_end().trim_start_matches('-').as_bytes())
+            );
+            assert!(t.client.user.is_none());
+        }
+        assert_eq!(t.run("AUTH secret"), "+OK ");
+        assert!(t.client.wait.is_none());
+        assert_eq!(t.run("CONFIG SET auth-failure-delay-ms 0"), "+OK ");
+        assert_eq!(t.run("AUTH wrong"), WRONGPASS);
+    }
+
+    #[test]
     fn another_password_is_for_those_who_come() {
         let mut t = Runner::new();
         assert_eq!(t.run("CONFIG SET requirepass one"), "+OK ");
@@ -383,6 +481,8 @@ mod tests {
         t.run("SELECT 3");
         t.run("CLIENT NO-TOUCH on");
         assert_eq!(t.run("RESET"), "+RESET ");
+        t.run("CONFIG SET availability-zone az1");
+        assert!(t.run("HELLO 2").ends_with("$17 availability_zone $3 az1 "));
         assert_eq!((t.client.db, t.client.resp), (0, Resp::V2));
         assert_eq!(t.run("CLIENT GETNAME"), "$-1 ");
         assert_eq!(t.run("QUIT"), "+OK ");

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustix::process::Signal;
 use tokio::sync::oneshot;
 
+use super::debug_process;
 use crate::base::logging;
 use crate::command::debug_words::{self, WORD};
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, SessionCall, Wait, args, flags, help};
@@ -19,6 +20,7 @@ static DEBUG: Command = Command {
     arity: Arity::AtLeast(2),
     handler: Handler::Words(&[
         debug_words::WORDS,
+        debug_process::WORDS,
         &[&ASSERT, &HELP, &LOADAOF, &OOM, &PANIC, &RELOAD, &SEGFAULT, &SET_ACTIVE_EXPIRE],
     ]),
     summary: "A container for what tests ask of a server.",
@@ -141,12 +143,18 @@ static HELP: Command = Command {
 };
 
 const HELP_LINES: &[&str] = &[
+    "AOF-FLUSH-SLEEP <microsec>",
+    "    Sleep before every write to the log.",
     "ASSERT",
     "    Crash by assertion failed.",
     "CHANGE-REPL-ID",
     "    Accepted, without effect.",
+    "CLIENT-EVICTION",
+    "    Show how much memory clients take, by classes of size (maxmemory-clients).",
     "CLIENT-ENFORCE-REPLY-LIST <0|1>",
     "    Accepted, without effect.",
+    "CRASH-AND-RECOVER [<delay-ms>]",
+    "    Hard crash and restart after a <delay-ms> milliseconds delay (default 0).",
     "DICT-RESIZING <0|1>",
     "    Accepted, without effect.",
     "DIGEST",
@@ -159,6 +167,8 @@ const HELP_LINES: &[&str] = &[
     "    Return how full the directories of the specified database are.",
     "HTSTATS-KEY <key> [full]",
     "    Like HTSTATS but for the map of the large collection at <key>.",
+    "LEAK <string>",
+    "    Create a memory leak of the input string.",
     "LISTPACK <key>",
     "    Write the size of the listpack of <key> to the server log.",
     "LOADAOF",
@@ -190,8 +200,13 @@ const HELP_LINES: &[&str] = &[
     "      and keys that are in both are taken from the disk.",
     "    * NOFLUSH: keys in memory stay; one that is on the disk too is an error.",
     "    * NOSAVE: make no snapshot, load what is on the disk.",
+    "REPLICATE <string> [<string> ...]",
+    "    Accepted, for there are no replicas.",
     "REPLYBUFFER <setting> <value>",
     "    Accepted, without effect.",
+    "RESTART [<delay-ms>]",
+    "    Graceful restart: save config, db, restart after a <delay-ms> milliseconds",
+    "    delay (default 0).",
     "SDSLEN <key>",
     "    Return how long <key> and its string are.",
     "SEGFAULT",

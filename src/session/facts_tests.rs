@@ -14,14 +14,75 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("CLIENT REPLY", "flags", "loading no_multi noscript stale"),
     // The facts are of Valkey, which had it first.
     ("CLUSTER SLOT-STATS", "since", "8.2.0"),
+    // As in Valkey 9.2: EXEC with conditions on keys, MOVE REPLACE.
+    ("EXEC", "arity", "-1"),
+    ("EXEC", "flags", "loading movablekeys noscript skip_slowlog stale"),
+    ("EXEC", "key_specs", "unknown, unknown {RO/access}"),
+    ("MOVE", "arity", "-3"),
+    ("SISMEMBER", "arity", "-3"),
 ];
 
-/// Commands newer than the facts, as described in the documentation of Redis 8.2, in the form of the facts.
+/// Commands newer than the facts, as described in the documentation of Redis 8.2 and Valkey 9.2, in the form of the
+/// facts.
 const NEWER: &str = "\
+BACKUP\t8.10\tserver\t8.10.0\t-2\t\t@slow\t\t0,0,0\t
+BACKUP ABORT\t8.10\tserver\t8.10.0\t2\tadmin no_async_loading noscript\t@admin @dangerous @slow\t\t0,0,0\t
+BACKUP CLEANUP\t8.10\tserver\t8.10.0\t2\tadmin no_async_loading no_multi noscript\t@admin @dangerous @slow\t\t0,0,0\t
+BACKUP HELP\t8.10\tserver\t8.10.0\t2\tloading stale\t@slow\t\t0,0,0\t
+BACKUP LIST\t8.10\tserver\t8.10.0\t2\tadmin no_async_loading noscript\t@admin @dangerous @slow\t\t0,0,0\t
+BACKUP SEAL\t8.10\tserver\t8.10.0\t2\tadmin no_async_loading no_multi noscript\t@admin @dangerous @slow\t\t0,0,0\t
+BACKUP START\t8.10\tserver\t8.10.0\t2\tadmin no_async_loading noscript\t@admin @dangerous @slow\t\t0,0,0\t
+BACKUP STATUS\t8.10\tserver\t8.10.0\t2\tadmin no_async_loading noscript\t@admin @dangerous @slow\t\t0,0,0\t
+BACKUP VERIFY\tironkeep\tserver\tironkeep-0.1.0\t2\tadmin no_async_loading no_multi noscript\t\
+@admin @dangerous @slow\t\t0,0,0\t
 XACKDEL\t8.2\tstream\t8.2.0\t-6\tfast write\t@fast @stream @write\t\
 idx 1, range last=0 step=1 limit=0 {RW/update/delete}\t1,1,1\t
 XDELEX\t8.2\tstream\t8.2.0\t-5\tfast write\t@fast @stream @write\t\
 idx 1, range last=0 step=1 limit=0 {RW/delete}\t1,1,1\t
+XCFGSET\t8.6\tstream\t8.6.0\t-2\tfast write\t@fast @stream @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/update}\t1,1,1\t
+XIDMPRECORD\t8.6\tstream\t8.6.2\t5\tdenyoom fast write\t@fast @stream @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/update}\t1,1,1\t
+XNACK\t8.8\tstream\t8.8.0\t-7\tfast write\t@fast @stream @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/update}\t1,1,1\t
+CONFIG INFO\tvalkey-9.2\tserver\tvalkey-9.2.0\t-3\tadmin loading noscript stale\t@admin @dangerous @slow\t\t0,0,0\t
+DELEX\t8.4\tstring\t8.4.0\t-2\tfast write\t@fast @string @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/delete/variable_flags}\t1,1,1\t
+DELIFEQ\tvalkey-9.1\tstring\tvalkey-9.0.0\t3\tfast write\t@fast @string @write\t\
+idx 1, range last=0 step=1 limit=0 {RM/delete}\t1,1,1\t
+DIGEST\t8.4\tstring\t8.4.0\t2\tfast readonly\t@fast @read @string\t\
+idx 1, range last=0 step=1 limit=0 {RO/access}\t1,1,1\t
+BLMOVEM\t8.10\tlist\t8.10.0\t-6\tblocking denyoom write\t@blocking @list @slow @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/access/delete} ; idx 2, range last=0 step=1 limit=0 {RW/insert}\t1,2,1\t
+HIMPORT\t8.10\thash\t8.10.0\t-2\t\t@hash @slow\t\t0,0,0\t
+HIMPORT DISCARD\t8.10\thash\t8.10.0\t3\tnoscript\t@hash @slow\t\t0,0,0\t
+HIMPORT DISCARDALL\t8.10\thash\t8.10.0\t2\tnoscript\t@hash @slow\t\t0,0,0\t
+HIMPORT PREPARE\t8.10\thash\t8.10.0\t-4\tnoscript\t@hash @slow\t\t0,0,0\t
+HIMPORT SET\t8.10\thash\t8.10.0\t-5\tdenyoom noscript write\t@hash @slow @write\t\
+idx 2, range last=0 step=1 limit=0 {OW/update}\t2,2,1\t
+LMOVEM\t8.10\tlist\t8.10.0\t-5\tdenyoom write\t@list @slow @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/access/delete} ; idx 2, range last=0 step=1 limit=0 {RW/insert}\t1,2,1\t
+SDIFFCARD\t8.10\tset\t8.10.0\t-3\tmovablekeys readonly\t@read @set @slow\t\
+idx 1, keynum at=0 first=1 step=1 {RO/access}\t0,0,0\t
+SUNIONCARD\t8.10\tset\t8.10.0\t-3\tmovablekeys readonly\t@read @set @slow\t\
+idx 1, keynum at=0 first=1 step=1 {RO/access}\t0,0,0\t
+INCREX\t8.8\tstring\t8.8.0\t-2\tdenyoom fast write\t@fast @string @write\t\
+idx 1, range last=0 step=1 limit=0 {RW/access/update}\t1,1,1\t
+MSETEX\t8.4\tstring\t8.4.0\t-4\tdenyoom movablekeys write\t@slow @string @write\t\
+idx 1, keynum at=0 first=1 step=2 {OW/update}\t0,0,0\t\
+request_policy:multi_shard response_policy:all_succeeded
+ACL DELROLE\tvalkey-9.2\tserver\tvalkey-9.2.0\t-3\tadmin loading noscript stale\t\
+@admin @dangerous @slow\t\t0,0,0\t\
+request_policy:all_nodes response_policy:all_succeeded
+ACL DIGEST\tvalkey-9.2\tserver\tvalkey-9.2.0\t2\tadmin loading noscript stale\t@admin @dangerous @slow\t\t0,0,0\t
+ACL GETROLE\tvalkey-9.2\tserver\tvalkey-9.2.0\t3\tadmin loading noscript stale\t@admin @dangerous @slow\t\t0,0,0\t
+ACL ROLES\tvalkey-9.2\tserver\tvalkey-9.2.0\t2\tadmin loading noscript stale\t@admin @dangerous @slow\t\t0,0,0\t
+ACL SETROLE\tvalkey-9.2\tserver\tvalkey-9.2.0\t-3\tadmin loading noscript stale\t@admin @dangerous @slow\t\t0,0,0\t\
+request_policy:all_nodes response_policy:all_succeeded
+BIGKEYS\tironkeep\tserver\tironkeep-0.1.0\t-1\tadmin noscript\t@admin @dangerous @slow\t\t0,0,0\t\
+request_policy:special response_policy:special nondeterministic_output
+UNFLUSH\tironkeep\tserver\tironkeep-0.1.0\t-1\twrite\t@dangerous @keyspace @slow @write\t\t0,0,0\t
+SLOWLOG PARTS\tironkeep\tserver\tironkeep-0.1.0\t-2\tadmin loading stale\t@admin @dangerous @slow\t\t0,0,0\t
 ";
 
 /// One line of the facts: its columns by name.

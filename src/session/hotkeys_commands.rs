@@ -3,9 +3,12 @@
 //! Redis 8.6 and Valkey 9.2 share the name. Redis counts in a session (START, STOP), Valkey in windows while
 //! `hotkeys-top-k` is set. GET tells of the session if one was started and not reset, else of the last window.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::core::hotkeys::{Counted, SessionReport, Wish};
+use crate::base::config::CompatibilityMode;
+use crate::base::slot::SLOTS;
+use crate::core::hotkeys::{Counted, SessionReport, SlotSet, Wish};
 use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, args, flags, help};
 use crate::observe::process;
 use crate::resp::{Elements, Reply};
@@ -48,7 +51,7 @@ fn start(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     if server.hotkeys.session(call.now).is_some_and(|session| session.is_active) {
         return Err(ACTIVE);
     }
-    let wish = wish(call.args.from(2).collect::<Vec<_>>().as_slice())?;
+    let wish = wish(call.args.from(2).collect::<Vec<_>>().as_slice(), server.cluster.is_some())?;
     let (whole, _) = process::cpu_times();
     match server.hotkeys.start(wish, call.now, (whole.user_us, whole.system_us), &server.hooks) {
         true => Ok(reply.ok()),
@@ -64,8 +67,8 @@ fn number(word: &[u8], most: i64, mistake: &'static str) -> Result<i64, CommandE
     number.ok_or(CommandError::Text(mistake))
 }
 
-/// What the words behind START ask for.
-fn wish(words: &[&[u8]]) -> Result<Wish, CommandError> {
+/// What the words behind START ask for, in cluster mode or not.
+fn wish(words: &[&[u8]], in_cluster: bool) -> Result<Wish, CommandError> {
     let Some((count, mut rest)) =
         words.split_first().filter(|(word, _)| args::is(word, "METRICS")).and_then(|(_, rest)| {
             let (count, rest) = rest.split_first()?;
@@ -78,7 +81,7 @@ fn wish(words: &[&[u8]]) -> Result<Wish, CommandError> {
     if rest.len() < metrics {
         return Err(CommandError::Text("ERR METRICS count does not match number of metric types provided"));
     }
-    let mut wish = Wish { cpu: false, net: false, count: 10, duration_ms: 0, sample_ratio: 1 };
+    let mut wish = Wish { cpu: false, net: false, count: 10, duration_ms: 0, sample_ratio: 1, slots: None };
     for word in &rest[..metrics] {
         if args::is(word, "CPU") && std::mem::replace(&mut wish.cpu, true) {
             return Err(CommandError::Text("ERR METRICS CPU defined more than once!"));
@@ -104,13 +107,41 @@ fn wish(words: &[&[u8]]) -> Result<Wish, CommandError> {
                 wish.sample_ratio = number(value, i32::MAX.into(), "ERR SAMPLE ratio must be positive")? as u64;
             }
             () if args::is(option, "SLOTS") => {
-                return Err(CommandError::Text("ERR SLOTS parameter cannot be used in non-cluster mode"));
+                let mistake = match wish.slots {
+                    _ if !in_cluster => Some("ERR SLOTS parameter cannot be used in non-cluster mode"),
+                    Some(_) => Some("ERR SLOTS parameter already specified"),
+                    None => None,
+                };
+                if let Some(mistake) = mistake {
+                    return Err(CommandError::Text(mistake));
+                }
+                let (slots, behind) = slots(value, more)?;
+                wish.slots = Some(Arc::new(slots));
+                rest = behind;
+                continue;
             }
             () => return Err(CommandError::Syntax),
         }
         rest = more;
     }
     if rest.is_empty() { Ok(wish) } else { Err(CommandError::Syntax) }
+}
+
+/// Reads so many numbers of slots. Returns them, and the words behind them.
+fn slots<'w>(count: &[u8], words: &'w [&'w [u8]]) -> Result<(SlotSet, &'w [&'w [u8]]), CommandError> {
+    let count = number(count, SLOTS as i64, "ERR SLOTS count must be between 1 and 16384")? as usize;
+    let Some((numbers, behind)) = words.split_at_checked(count) else {
+        return Err(CommandError::Text("ERR not enough slot numbers provided"));
+    };
+    let mut slots = SlotSet::default();
+    for word in numbers {
+        let slot = args::integer(word).ok().and_then(|slot| u16::try_from(slot).ok());
+        let slot = slot.filter(|slot| usize::from(*slot) < SLOTS);
+        if !slots.insert(slot.ok_or(CommandError::Text("ERR Invalid or out of range slot"))?) {
+            return Err(CommandError::Text("ERR duplicate slot number"));
+        }
+    }
+    Ok((slots, behind))
 }
 
 static STOP: Command = Command {
@@ -139,7 +170,12 @@ fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         tell(&mut whole, &session);
         return Ok(whole.done());
     }
-    let Some(window) = server.hotkeys.window() else { return Ok(reply.null()) };
+    let Some(window) = server.hotkeys.window() else {
+        return Ok(match server.config.settings().compatibility_mode {
+            CompatibilityMode::Redis => reply.null(),
+            CompatibilityMode::Valkey => reply.array(0).done(),
+        });
+    };
     let mut all = reply.array(window.keys.len());
     for counted in &window.keys {
         let mut three = all.map(3);
@@ -157,7 +193,15 @@ fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 /// Writes what Redis tells of a session.
 fn tell(whole: &mut Elements<'_>, session: &SessionReport) {
     let (cpu, net) = (session.wish.cpu, session.wish.net);
-    let mut map = whole.map(7 + if cpu { 3 } else { 0 } + if net { 2 } else { 0 });
+    let (selects, samples) = (session.wish.slots.is_some(), session.wish.sample_ratio > 1);
+    let of_slots = if selects && samples {
+        4
+    } else if selects {
+        2
+    } else {
+        0
+    };
+    let mut map = whole.map(7 + of_slots + if cpu { 3 } else { 0 } + if net { 2 } else { 0 });
     let mut pair = |name: &str, figure: u64| {
         map.bulk(name.as_bytes());
         map.int(figure as i64);
@@ -165,18 +209,39 @@ fn tell(whole: &mut Elements<'_>, session: &SessionReport) {
     pair("tracking-active", session.is_active.into());
     pair("sample-ratio", session.wish.sample_ratio);
     map.bulk(b"selected-slots");
-    let mut ranges = map.array(1);
-    let mut range = ranges.array(2);
-    range.int(0);
-    range.int(16383);
-    range.end();
+    let selected = match &session.wish.slots {
+        None => vec![(0, SLOTS as u16 - 1)],
+        Some(slots) => slots.ranges(),
+    };
+    let mut ranges = map.array(selected.len());
+    for (first, last) in selected {
+        // One slot stands alone.
+        let mut range = ranges.array(if first == last { 1 } else { 2 });
+        range.int(first.into());
+        if first != last {
+            range.int(last.into());
+        }
+        range.end();
+    }
     ranges.end();
     let mut pair = |name: &str, figure: u64| {
         map.bulk(name.as_bytes());
         map.int(figure as i64);
     };
-    pair("all-commands-all-slots-us", session.time_us);
-    pair("net-bytes-all-commands-all-slots", session.net_bytes);
+    if selects && samples {
+        pair("sampled-commands-selected-slots-us", session.sampled.time_us());
+    }
+    if selects {
+        pair("all-commands-selected-slots-us", session.selected.time_us());
+    }
+    pair("all-commands-all-slots-us", session.all.time_us());
+    if selects && samples {
+        pair("net-bytes-sampled-commands-selected-slots", session.sampled.net_bytes);
+    }
+    if selects {
+        pair("net-bytes-all-commands-selected-slots", session.selected.net_bytes);
+    }
+    pair("net-bytes-all-commands-all-slots", session.all.net_bytes);
     pair("collection-start-time-unix-ms", session.started_ms as u64);
     pair("collection-duration-ms", session.duration_ms);
     if cpu {
@@ -227,10 +292,12 @@ static HELP: Command = Command {
 
 const HELP_LINES: &[&str] = &[
     "START METRICS <count> [CPU] [NET] [COUNT <k>] [DURATION <seconds>] [SAMPLE <ratio>]",
+    "      [SLOTS <count> <slot> ...]",
     "    Begin to count which keys take the most time (CPU) and bytes (NET).",
     "    * COUNT: how many keys to show (default: 10).",
     "    * DURATION: stop by itself after so many seconds.",
     "    * SAMPLE: look at one of <ratio> commands (default: 1).",
+    "    * SLOTS: count keys of these slots alone, in cluster mode.",
     "STOP",
     "    Stop counting. GET still shows what was counted.",
     "GET",

@@ -5,7 +5,10 @@
 //!
 //! [`Client::wait`]: crate::core::Client::wait
 
+pub mod acl;
 pub mod admin;
+mod backup_commands;
+mod bigkeys_commands;
 pub mod client_commands;
 mod cluster;
 pub mod command_docs;
@@ -14,6 +17,9 @@ mod commandlog_commands;
 pub mod config;
 pub mod connection_commands;
 pub mod debug;
+mod debug_process;
+mod function_commands;
+mod himport_commands;
 mod hotkeys_commands;
 mod latency_commands;
 pub mod memory_commands;
@@ -36,6 +42,7 @@ pub static GROUPS: &[&[&Command]] = &[
     client_commands::COMMANDS,
     command_info::COMMANDS,
     config::COMMANDS,
+    acl::COMMANDS,
     admin::COMMANDS,
     debug::COMMANDS,
     memory_commands::COMMANDS,
@@ -43,11 +50,15 @@ pub static GROUPS: &[&[&Command]] = &[
     cluster::COMMANDS,
     replication_commands::COMMANDS,
     module_commands::COMMANDS,
+    backup_commands::COMMANDS,
+    bigkeys_commands::COMMANDS,
     monitor_commands::COMMANDS,
     script_commands::COMMANDS,
+    function_commands::COMMANDS,
     slowlog_commands::COMMANDS,
     commandlog_commands::COMMANDS,
     latency_commands::COMMANDS,
+    himport_commands::COMMANDS,
     hotkeys_commands::COMMANDS,
     transaction_commands::COMMANDS,
 ];

@@ -1,5 +1,6 @@
 //! Channels: SUBSCRIBE and its kind, PUBLISH, and PUBSUB, which describes them.
 
+use crate::core::command::Channels;
 use crate::core::command::Handler::Session;
 use crate::core::message::Needs;
 use crate::core::subscriber::{NAMES_PER_STEP, OwnBlock, Subscribing};
@@ -22,6 +23,7 @@ static SUBSCRIBE: Command = Command {
     name: "SUBSCRIBE",
     arity: Arity::AtLeast(2),
     flags: SUBSCRIBING,
+    channels: Channels::All,
     handler: Session(|call, reply| subscribe(call, reply, Kind::Channel, b"subscribe")),
     since: "2.0.0",
     group: "pubsub",
@@ -33,6 +35,7 @@ static SUBSCRIBE: Command = Command {
 
 static PSUBSCRIBE: Command = Command {
     name: "PSUBSCRIBE",
+    channels: Channels::Patterns,
     handler: Session(|call, reply| subscribe(call, reply, Kind::Pattern, b"psubscribe")),
     complexity: "O(N), when N is the number of patterns",
     syntax: "pattern [pattern ...]",
@@ -73,6 +76,7 @@ pub(super) fn begin(call: &mut SessionCall<'_>, reply: Reply<'_>, mut work: Subs
 static UNSUBSCRIBE: Command = Command {
     name: "UNSUBSCRIBE",
     arity: Arity::AtLeast(1),
+    channels: Channels::None,
     handler: Session(|call, reply| unsubscribe(call, reply, Kind::Channel, b"unsubscribe")),
     syntax: "[channel [channel ...]]",
     summary: "Leaves these channels, or all.",
@@ -108,6 +112,7 @@ static PUBLISH: Command = Command {
     name: "PUBLISH",
     arity: Arity::Exactly(3),
     flags: PUBLISHING,
+    channels: Channels::First,
     handler: Session(|call, reply| publish(call, reply, Kind::Channel)),
     since: "2.0.0",
     group: "pubsub",
@@ -133,6 +138,10 @@ fn publish(call: &mut SessionCall<'_>, reply: Reply<'_>, kind: Kind) -> Outcome 
     let (channel, text) = (call.args.at(1), call.args.at(2));
     // The message may show anything that its sender has written or seen.
     let copies = match client.in_exec {
+        _ if client.in_script => {
+            client.published = Some((kind, channel.into(), text.into()));
+            server.channels.publish(kind, channel, |_, _| {})
+        }
         false => server.publish_on(kind, channel, text, || Needs::Block(server.store.journal().position())),
         true => {
             let own = &mut client.own_block;

@@ -149,14 +149,21 @@ static KILL: Command = Command {
     flags: flags::NOSCRIPT.or(flags::ALLOW_BUSY),
     handler: Handler::Session(kill),
     tips: "request_policy:all_shards response_policy:one_succeeded",
-    summary: "Ends the script that runs. What it has written is taken back, unless script-rollback is no.",
+    summary: "Ends the scripts that run for too long, or the oldest one. What they have written is taken back, unless script-rollback is no.",
     ..SUBCOMMAND
 };
 
 fn kill(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    match call.server.running_script.kill() {
+    kill_running(call, reply, false)
+}
+
+/// Ends the functions that run, or the scripts.
+pub(super) fn kill_running(call: &mut SessionCall<'_>, reply: Reply<'_>, functions: bool) -> Outcome {
+    let long_ms = call.server.config.settings().busy_reply_threshold_ms;
+    match call.server.running_scripts.kill(u64::try_from(long_ms).unwrap_or(u64::MAX), functions) {
         Kill::Done => Ok(reply.ok()),
         Kill::NotBusy => Err(CommandError::Text("NOTBUSY No scripts in execution right now.")),
+        Kill::OfOtherKind => Err(call.server.running_scripts.busy_error()),
         Kill::Unkillable => Err(CommandError::Text(
             "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the \
              script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",

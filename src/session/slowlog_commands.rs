@@ -1,6 +1,7 @@
 //! SLOWLOG: the last commands that took long.
 
 use crate::core::commandlog::Logged;
+use crate::core::service::Parts;
 use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, args, flags, help};
 use crate::resp::{Elements, Reply};
 
@@ -11,7 +12,7 @@ static SLOWLOG: Command = Command {
     name: "SLOWLOG",
     arity: Arity::AtLeast(2),
     flags: Flags(0),
-    handler: Handler::Container(&[&GET, &HELP, &LEN, &RESET]),
+    handler: Handler::Container(&[&GET, &HELP, &LEN, &PARTS, &RESET]),
     complexity: "Depends on subcommand.",
     summary: "The last commands that took long.",
     ..SUBCOMMAND
@@ -81,6 +82,39 @@ pub(super) fn write(elements: &mut Elements<'_>, entry: &Logged) {
     elements.bulk(&entry.name);
 }
 
+static PARTS: Command = Command {
+    name: "PARTS",
+    arity: Arity::AtLeast(2),
+    handler: Handler::Session(parts),
+    since: "ironkeep-0.1.0",
+    complexity: "O(N) where N is the number of entries returned",
+    syntax: "[count]",
+    summary: "Of what the service times of the newest entries consist.",
+    ..SUBCOMMAND
+};
+
+/// What PARTS shows of an entry whose reply has left: microseconds, rounded, so that they add up to about the last.
+fn parts(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
+    let count = match call.args.len() {
+        2 => SHOWN,
+        3 => count(call.args.at(2))?,
+        _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "SLOWLOG")),
+    };
+    let entries = call.server.commandlogs.slow.newest(count);
+    let known: Vec<(u64, Parts)> = entries.iter().filter_map(|entry| Some((entry.id, entry.parts?))).collect();
+    let mut all = reply.array(known.len());
+    for (id, parts) in known {
+        let Parts { wait_ns, run_ns, log_ns, send_ns } = parts;
+        let mut six = all.array(6);
+        six.int(id as i64);
+        for ns in [wait_ns, run_ns, log_ns, send_ns, wait_ns + run_ns + log_ns + send_ns] {
+            six.int((ns / 1000) as i64);
+        }
+        six.end();
+    }
+    Ok(all.done())
+}
+
 static LEN: Command = Command {
     name: "LEN",
     handler: Handler::Session(len),
@@ -128,6 +162,10 @@ fn slowlog_help(_: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
             "    client name, number of arguments of the call",
             "LEN",
             "    Return the length of the slowlog.",
+            "PARTS [<count>]",
+            "    Return of what the service times of the top <count> entries consist, once their",
+            "    replies have left: id, and in microseconds: waiting, running, waiting for the log,",
+            "    sending, and all of that together.",
             "RESET",
             "    Reset the slowlog.",
         ],

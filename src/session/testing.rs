@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use crate::access::Users;
 use crate::base::clock;
 use crate::base::config::Config;
 use crate::base::hash::HashSeed;
 use crate::core::client::{Client, ClientRecord};
 use crate::core::hooks::Hooks;
 use crate::core::stats::{ServerCounters, WorkerStats};
-use crate::core::user::Users;
 use crate::core::{Cluster, Server, Wait, server};
 use crate::exec::testing::{with_args, words};
 use crate::exec::{Executor, PATIENCE};
@@ -34,7 +34,9 @@ impl Runner {
     /// The same, with lines of configuration.
     pub(super) fn with_config(lines: &str) -> Self {
         let server = Arc::new(server(lines));
+        super::acl::load_at_start(&server.users, &server.config.settings()).expect("valid users");
         server.follow(&server.config.settings());
+        server.rules_changed();
         let client = connection(&server, LOCAL);
         Runner { executor: Executor::new(Arc::clone(&server), 0), client, server }
     }
@@ -111,7 +113,12 @@ fn server(lines: &str) -> Server {
         clock: Arc::new(|| 0),
         cut_at_corruption: false,
         refuse_torn: false,
-        fsync_thread: false,
+        foreign: Vec::new(),
+        import: false,
+        encryption: None,
+        segment_bytes: 0,
+        indexes: false,
+        threads: false,
     };
     let (store, _) = Store::open(Arc::new(SimStorage::new()), options).expect("an empty store");
     let has_cluster = config.settings().cluster_enabled;
@@ -126,9 +133,10 @@ fn server(lines: &str) -> Server {
         store,
         cluster,
         clients: Default::default(),
-        users: Users::default(),
+        users: Users::new(table.catalogue()),
         commandlogs: Default::default(),
         hotkeys: crate::core::hotkeys::Hotkeys::new(1),
+        keystats: crate::core::keystats::KeyStats::new(1),
         loops: Default::default(),
         latency: Default::default(),
         pause: Default::default(),
@@ -138,11 +146,18 @@ fn server(lines: &str) -> Server {
         table,
         errors: Default::default(),
         saving: server::Saving::default(),
+        backup: Default::default(),
+        loading: Default::default(),
+        scrub: Default::default(),
+        service: Default::default(),
         memory: Default::default(),
         active_expiry_off: Default::default(),
         listen_anew: Default::default(),
+        audit: Default::default(),
+        tls: Default::default(),
         scripts: Default::default(),
-        running_script: Default::default(),
+        functions: Default::default(),
+        running_scripts: Default::default(),
         blocking: Default::default(),
         channels: Default::default(),
         monitors: Default::default(),

@@ -22,6 +22,7 @@ fn expand(settings: &Settings, config_file: &str) -> Option<String> {
     let first = settings.bind.first().map_or("*", |address| address.trim_start_matches('-'));
     let first = if first == "*" || first == "::*" { "*" } else { first };
     let listens = match settings.port {
+        0 if settings.tls_port != 0 => format!("{first}:{}", settings.tls_port),
         0 if !unix.is_empty() => unix.clone(),
         port => format!("{first}:{port}"),
     };

@@ -1,5 +1,6 @@
 //! Declarations of MULTI and related commands. The executor takes these steps itself (`exec/transaction.rs`).
 
+use crate::core::conditions;
 use crate::core::{Arity, Command, Flags, Handler, KeySpec, Keys, Step, categories, flags};
 
 /// See the module.
@@ -22,10 +23,19 @@ static MULTI: Command = Command {
 
 static EXEC: Command = Command {
     name: "EXEC",
-    flags: flags::NOSCRIPT.or(flags::LOADING).or(flags::STALE).or(flags::SKIP_SLOWLOG).or(flags::NOT_QUEUED),
+    arity: Arity::AtLeast(1),
+    // The keys of its conditions, as Valkey has them.
+    keys: Keys(&[KeySpec::looked_up(conditions::keys, "RO access")]),
+    flags: flags::NOSCRIPT
+        .or(flags::LOADING)
+        .or(flags::STALE)
+        .or(flags::SKIP_SLOWLOG)
+        .or(flags::NOT_QUEUED)
+        .or(flags::MOVABLEKEYS),
     handler: Handler::Transaction(Step::Exec),
     complexity: "Depends on commands in the transaction",
-    summary: "Executes all queued commands, or none if a watched key has changed.",
+    syntax: "[IFEQ key value | IFNE key value | XX key | NX key ...]",
+    summary: "Executes all queued commands, or none if a watched key has changed or a condition does not hold.",
     ..MULTI
 };
 
@@ -118,6 +128,33 @@ mod tests {
             t.run(line);
         }
         assert_eq!(t.run("EXEC"), "*1 +OK ");
+    }
+
+    #[test]
+    fn a_transaction_is_executed_if_its_conditions_hold() {
+        let mut t = Runner::new();
+        for (line, expected) in [
+            ("SET v 1", "+OK "),
+            ("MULTI", "+OK "),
+            ("SET v 2", "+QUEUED "),
+            ("EXEC IFEQ v 1 NX none", "*1 +OK "),
+            ("MULTI", "+OK "),
+            ("SET v 3", "+QUEUED "),
+            ("EXEC XX v IFNE v 2", "*-1 "),
+            ("GET v", "$1 2 "),
+            ("MULTI", "+OK "),
+            ("EXEC IFEQ v", "-EXECABORT Transaction discarded because of: invalid check condition syntax "),
+            ("EXEC", "-ERR EXEC without MULTI "),
+            ("RPUSH l a", ":1 "),
+            ("MULTI", "+OK "),
+            ("EXEC IFNE l a", "-WRONGTYPE Operation against a key holding the wrong kind of value "),
+            ("EXEC XX l", "-ERR EXEC without MULTI "),
+            ("MULTI", "+OK "),
+            ("EXEC now", "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command "),
+            ("EXEC", "-ERR EXEC without MULTI "),
+        ] {
+            assert_eq!(t.run(line), expected, "{line}");
+        }
     }
 
     #[test]

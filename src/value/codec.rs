@@ -43,6 +43,8 @@ pub mod tags {
     pub const ZSET: u8 = 12;
     /// A stream.
     pub const STREAM: u8 = 13;
+    /// A stream with parts that most have not.
+    pub const STREAM_PARTS: u8 = 14;
 }
 
 /// Called between two elements with what has been encoded so far, which it may take away.
@@ -88,6 +90,7 @@ pub fn encode_in_steps(value: ValueRef<'_>, out: &mut Vec<u8>, spill: &mut Spill
         ValueRef::Set(_) => tags::SET,
         ValueRef::Hash(_) => tags::HASH,
         ValueRef::Zset(_) => tags::ZSET,
+        ValueRef::Stream(stream) if stream.has_parts() => tags::STREAM_PARTS,
         _ => tags::STREAM,
     })
 }
@@ -125,7 +128,10 @@ pub fn decode<'a>(tag: u8, bytes: &'a [u8], limits: &Limits) -> Result<NewValue<
                 tags::SET => Set::decode(bytes, limits).map(|set| Heap::Set(Arc::new(set))),
                 tags::HASH => Hash::decode(bytes, limits).map(|hash| Heap::Hash(Arc::new(hash))),
                 tags::ZSET => Zset::decode(bytes, limits).map(|zset| Heap::Zset(Arc::new(zset))),
-                tags::STREAM => Stream::decode(bytes, limits).map(|stream| Heap::Stream(Arc::new(stream))),
+                tags::STREAM | tags::STREAM_PARTS => {
+                    let stream = Stream::decode(bytes, tag == tags::STREAM_PARTS);
+                    stream.map(|stream| Heap::Stream(Arc::new(stream)))
+                }
                 _ => return Err("a value of an unknown type"),
             };
             heap.map(NewValue::Heap).ok_or("a collection's elements are malformed")

@@ -119,8 +119,8 @@ fn latitude_distance(one: f64, other: f64) -> f64 {
     EARTH_RADIUS_METERS * (other * DEGREE - one * DEGREE).abs()
 }
 
-/// The shape that a search covers, in meters.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The shape that a search covers, in meters; a polygon in degrees.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// All within a distance.
     Circle {
@@ -134,12 +134,47 @@ pub enum Shape {
         /// From south to north.
         height: f64,
     },
+    /// All within a polygon, on a map whose coordinates are degrees. It does not cross the date line.
+    Polygon {
+        /// Its corners, three or more, in the order in which lines join them.
+        corners: Vec<Place>,
+    },
+}
+
+/// The place in the middle of others: where the mean of the directions to them, from the center of the earth, points.
+pub fn middle(places: &[Place]) -> Place {
+    let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
+    for place in places {
+        let (longitude, latitude) = (place.longitude * DEGREE, place.latitude * DEGREE);
+        x += latitude.cos() * longitude.cos();
+        y += latitude.cos() * longitude.sin();
+        z += latitude.sin();
+    }
+    let count = places.len() as f64;
+    let (x, y, z) = (x / count, y / count, z / count);
+    Place { longitude: y.atan2(x) / DEGREE, latitude: z.atan2((x * x + y * y).sqrt()) / DEGREE }
+}
+
+/// Whether a place is within a polygon: whether a ray to the east leaves it an odd number of times.
+fn is_within(corners: &[Place], place: Place) -> bool {
+    let mut before = corners.len() - 1;
+    let mut inside = false;
+    for (at, corner) in corners.iter().enumerate() {
+        let other = corners[before];
+        if (corner.latitude > place.latitude) != (other.latitude > place.latitude) {
+            let slope = (other.longitude - corner.longitude) / (other.latitude - corner.latitude);
+            inside ^= place.longitude < slope * (place.latitude - corner.latitude) + corner.longitude;
+        }
+        before = at;
+    }
+    inside
 }
 
 impl Shape {
     /// The distance between the center and a place, if the shape covers the place.
-    pub fn distance_within(self, center: Place, place: Place) -> Option<f64> {
-        match self {
+    pub fn distance_within(&self, center: Place, place: Place) -> Option<f64> {
+        match *self {
+            Shape::Polygon { ref corners } => is_within(corners, place).then(|| center.distance(place)),
             Shape::Circle { radius } => Some(center.distance(place)).filter(|distance| *distance <= radius),
             Shape::Box { width, height } => {
                 let beside = Place { latitude: place.latitude, ..center };
@@ -151,14 +186,11 @@ impl Shape {
     }
 
     /// The ranges of scores that contain every place which the shape covers around a center. Each goes from its first
-    /// score to the one behind its last.
-    pub fn score_ranges(self, center: Place) -> Vec<(u64, u64)> {
+    /// score to the one behind its last. First come the nine cells in which Redis looks, in its order; behind them what
+    /// these leave out: near the poles, where cells are narrow, and at the date line.
+    pub fn score_ranges(&self, center: Place) -> Vec<(u64, u64)> {
         let bounds = self.bounds(center);
-        let reach = match self {
-            Shape::Circle { radius } => radius,
-            Shape::Box { width, height } => ((width / 2.0) * (width / 2.0) + (height / 2.0) * (height / 2.0)).sqrt(),
-        };
-        let mut step = step_for(reach, center.latitude);
+        let mut step = step_for(self.reach(center), center.latitude);
         let mut cell = Cell { bits: encode(center, LATITUDE_MAX, step), step };
         if step > 1 && !cell.reaches(&bounds) {
             step -= 1;
@@ -178,14 +210,32 @@ impl Shape {
                 ranges.push(range);
             }
         }
+        let Some(covered) = self.covered(center) else { return ranges };
+        let Some(cells) = covered.cells(step) else { return vec![(0, 1 << 54)] };
+        for cell in cells {
+            let range = cell.score_range();
+            if !ranges.contains(&range) {
+                ranges.push(range);
+            }
+        }
         ranges
     }
 
-    /// Its bounding box, in degrees.
-    fn bounds(self, center: Place) -> Area {
+    /// How far the shape reaches from the center, in meters.
+    fn reach(&self, center: Place) -> f64 {
+        match self {
+            Shape::Circle { radius } => *radius,
+            Shape::Box { width, height } => ((width / 2.0) * (width / 2.0) + (height / 2.0) * (height / 2.0)).sqrt(),
+            Shape::Polygon { corners } => corners.iter().map(|corner| center.distance(*corner)).fold(0.0, f64::max),
+        }
+    }
+
+    /// Its bounding box as Redis calculates it, in degrees.
+    fn bounds(&self, center: Place) -> Area {
         let (width, height) = match self {
-            Shape::Circle { radius } => (radius, radius),
+            Shape::Circle { radius } => (*radius, *radius),
             Shape::Box { width, height } => (width / 2.0, height / 2.0),
+            Shape::Polygon { corners } => return Area::of_corners(corners),
         };
         let up = height / EARTH_RADIUS_METERS / DEGREE;
         // The parallel nearer to the pole is the shorter one.
@@ -197,6 +247,39 @@ impl Shape {
             south: center.latitude - up,
             north: center.latitude + up,
         }
+    }
+
+    /// A box in degrees that holds all places of the shape, whatever the pole and the date line do. Its east may be
+    /// beyond 180, and its west below -180. `None` if the shape covers nothing.
+    fn covered(&self, center: Place) -> Option<Area> {
+        // More than what rounding takes away.
+        const MARGIN: f64 = 1e-6;
+        let (up, aside) = match *self {
+            Shape::Circle { radius } => {
+                let angle = radius / EARTH_RADIUS_METERS;
+                let up = angle / DEGREE;
+                let holds_pole = center.latitude.abs() + up >= 90.0;
+                let sine = if holds_pole { 1.0 } else { angle.sin() / (center.latitude * DEGREE).cos() };
+                (up, sine.min(1.0).asin() / DEGREE * if holds_pole { 2.0 } else { 1.0 })
+            }
+            Shape::Box { width, height } => {
+                let up = height / 2.0 / EARTH_RADIUS_METERS / DEGREE;
+                let farthest = (center.latitude.abs() + up).min(LATITUDE_MAX) * DEGREE;
+                let half = (width / 4.0 / EARTH_RADIUS_METERS).min(PI / 2.0);
+                (up, 2.0 * (half.sin() / farthest.cos()).min(1.0).asin() / DEGREE)
+            }
+            Shape::Polygon { ref corners } => return Some(Area::of_corners(corners).wider(MARGIN)),
+        };
+        if up.is_nan() || aside.is_nan() || up < 0.0 || aside < 0.0 {
+            return None;
+        }
+        let area = Area {
+            west: center.longitude - aside.min(180.0),
+            east: center.longitude + aside.min(180.0),
+            south: center.latitude - up.min(180.0),
+            north: center.latitude + up.min(180.0),
+        };
+        Some(area.wider(MARGIN))
     }
 }
 
@@ -224,6 +307,48 @@ struct Area {
     east: f64,
     south: f64,
     north: f64,
+}
+
+/// The most cells that are searched beside each other. With more, all places are looked at.
+const CELLS_MAX: u64 = 1024;
+
+impl Area {
+    fn of_corners(corners: &[Place]) -> Area {
+        let longitudes = || corners.iter().map(|corner| corner.longitude);
+        let latitudes = || corners.iter().map(|corner| corner.latitude);
+        Area {
+            west: longitudes().fold(f64::INFINITY, f64::min),
+            east: longitudes().fold(f64::NEG_INFINITY, f64::max),
+            south: latitudes().fold(f64::INFINITY, f64::min),
+            north: latitudes().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+
+    fn wider(self, by: f64) -> Area {
+        Area { west: self.west - by, east: self.east + by, south: self.south - by, north: self.north + by }
+    }
+
+    /// The cells of this step that share a place with it; `None` if they are too many.
+    fn cells(&self, step: u32) -> Option<Vec<Cell>> {
+        let count = 1_i64 << step;
+        let index = |degrees: f64, max: f64| ((degrees + max) / (max + max) * count as f64).floor() as i64;
+        let (south, north) = (index(self.south, LATITUDE_MAX).max(0), index(self.north, LATITUDE_MAX).min(count));
+        let (west, east) = (index(self.west, LONGITUDE_MAX), index(self.east, LONGITUDE_MAX));
+        let columns = (east.saturating_sub(west).saturating_add(1)).min(count);
+        let rows = (north - south + 1).max(0);
+        if (rows as u64).saturating_mul(columns as u64 + 1) > CELLS_MAX {
+            return None;
+        }
+        let mut longitudes: Vec<u64> = (west..west + columns).map(|column| column.rem_euclid(count) as u64).collect();
+        if west <= 0 || east >= count {
+            // The largest coordinate has a cell of its own, behind all others.
+            longitudes.push(count as u64);
+        }
+        let cells = (south..=north).flat_map(|row| {
+            longitudes.iter().map(move |column| Cell { bits: spread(row as u64) | spread(*column) << 1, step })
+        });
+        Some(cells.collect())
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -295,6 +420,32 @@ mod tests {
         (-180.0..=180.0, -85.05..=85.05).prop_map(|(longitude, latitude)| Place { longitude, latitude })
     }
 
+    /// Any place, often at a pole or at the date line.
+    fn any_place() -> impl Strategy<Value = Place> {
+        let longitude =
+            prop_oneof![-180.0..=180.0_f64, 179.9..=180.0_f64, -180.0..=-179.9_f64, Just(180.0), Just(-180.0)];
+        let pole = LATITUDE_MAX;
+        let latitude = prop_oneof![-pole..=pole, 80.0..=pole, -pole..=-80.0_f64, Just(pole), Just(-pole)];
+        (longitude, latitude).prop_map(|(longitude, latitude)| Place { longitude, latitude })
+    }
+
+    #[test]
+    fn a_place_beyond_the_pole_is_in_the_ranges() {
+        let member = Place::of_score(Place { longitude: 119.38, latitude: -82.15 }.score() as f64);
+        let center = Place { longitude: 76.97, latitude: -84.68 };
+        let shape = Shape::Circle { radius: 602_204.0 };
+        assert!(shape.distance_within(center, member).is_some_and(|distance| distance < 591_000.0));
+        let score = member.score();
+        assert!(shape.score_ranges(center).iter().any(|(from, to)| (*from..*to).contains(&score)));
+    }
+
+    #[test]
+    fn the_middle_of_places_is_that_of_their_directions() {
+        let place = |longitude, latitude| Place { longitude, latitude };
+        let found = middle(&[place(10.0, 36.0), place(20.0, 36.0), place(20.0, 45.0), place(10.0, 45.0)]);
+        assert!((found.longitude - 15.0).abs() < 1e-6 && (found.latitude - 40.607_909).abs() < 1e-6, "{found:?}");
+    }
+
     proptest! {
         #[test]
         fn a_score_leads_back_to_its_place(place in place()) {
@@ -305,20 +456,32 @@ mod tests {
 
         #[test]
         fn what_a_shape_covers_is_in_its_ranges(
-            center in place(), other in place(), reach in 0.0..3e6_f64, tall in 0.0..3e6_f64
+            center in any_place(), others in prop::collection::vec(any_place(), 40), reach in 2.0..7.4_f64,
+            tall in 0.01..100.0_f64, corners in prop::collection::vec(any_place(), 3..6)
         ) {
-            // Stays away from the poles and the date line, where nine cells are known to be too few.
-            prop_assume!(center.latitude.abs() < 55.0 && center.longitude.abs() < 130.0);
-            let near = Place {
-                longitude: center.longitude + other.longitude / 40.0,
-                latitude: center.latitude + other.latitude / 40.0,
+            let reach = 10_f64.powf(reach);
+            let near = |place: Place| {
+                // A third of the places far away, a third within reach, a third in between.
+                let scale = [1.0, reach / 1e7, (reach / 1e7).sqrt()][place.longitude.abs() as usize % 3].min(1.0);
+                let longitude = center.longitude + (place.longitude - center.longitude) * scale;
+                let latitude = center.latitude + (place.latitude - center.latitude) * scale;
+                Place::of_score(Place { longitude, latitude }.score() as f64)
             };
-            let near = Place::of_score(near.score() as f64);
-            for shape in [Shape::Circle { radius: reach }, Shape::Box { width: reach, height: tall }] {
-                if shape.distance_within(center, near).is_some() {
-                    let score = near.score();
-                    let ranges = shape.score_ranges(center);
-                    prop_assert!(ranges.iter().any(|(from, to)| (*from..*to).contains(&score)));
+            let shapes = [
+                (center, Shape::Circle { radius: reach }),
+                (center, Shape::Box { width: reach, height: reach * tall }),
+                (center, Shape::Box { width: reach * tall, height: reach }),
+                (middle(&corners), Shape::Polygon { corners }),
+            ];
+            for place in others.iter().map(|place| near(*place)).chain(others.iter().copied()) {
+                let place = Place::of_score(place.score() as f64);
+                for (center, shape) in &shapes {
+                    let score = place.score();
+                    let ranges = shape.score_ranges(*center);
+                    let found = ranges.iter().filter(|(from, to)| (*from..*to).contains(&score)).count();
+                    prop_assert!(found <= 1, "{place:?} is found {found} times in {shape:?} around {center:?}");
+                    let is_covered = shape.distance_within(*center, place).is_some();
+                    prop_assert!(found == 1 || !is_covered, "{place:?} is not found in {shape:?} around {center:?}");
                 }
             }
         }

@@ -91,6 +91,12 @@ impl Observation {
         let rank = (hash >> REGISTER_BITS | 1 << RANK_BITS).trailing_zeros() + 1;
         Observation { register, rank: rank as u8 }
     }
+
+    /// Raises the register that it is about.
+    pub fn raise(self, registers: &mut Registers) {
+        let register = &mut registers[self.register];
+        *register = self.rank.max(*register);
+    }
 }
 
 /// MurmurHash64A, by Austin Appleby.

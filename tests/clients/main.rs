@@ -1,7 +1,8 @@
 //! The clients that people use, end to end: work, `kill -9`, restart, and the data is there.
 //!
-//! node-redis and ioredis (`node/`), redis-py (`python/`), redis-cli, and the crate
-//! `redis`. `tests/run` installs what is needed; without it these tests fail and say so.
+//! node-redis and ioredis (`node/`), redis-py (`python/`), redis-cli, and the crate `redis`; and those who watch:
+//! redis_exporter, and what RedisInsight asks. `tests/run` installs what is needed; without it these tests fail and say
+//! so.
 
 mod cluster;
 mod redis_benchmark;
@@ -11,6 +12,8 @@ mod redis_rs;
 mod redis_rs_live;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
+mod watchers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -39,7 +39,9 @@ fn messages() {
             move || {
                 let mut connection = client.get_connection().expect("the server listens");
                 let mut subscriber = connection.as_pubsub();
-                subscriber.subscribe(&["news", "sport"]).expect("SUBSCRIBE");
+                // One by one: this client awaits one confirmation a call.
+                subscriber.subscribe("news").expect("SUBSCRIBE");
+                subscriber.subscribe("sport").expect("SUBSCRIBE");
                 subscriber.psubscribe("n*").expect("PSUBSCRIBE");
                 ready.send(()).expect("somebody waits");
                 let mut heard = Vec::new();
@@ -52,7 +54,6 @@ fn messages() {
                         message.get_payload::<i32>().expect("a number"),
                     ));
                 }
-                // One by one: this client awaits one confirmation a call.
                 subscriber.unsubscribe("news").expect("UNSUBSCRIBE");
                 subscriber.unsubscribe("sport").expect("UNSUBSCRIBE");
                 subscriber.punsubscribe("n*").expect("PUNSUBSCRIBE");

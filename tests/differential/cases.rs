@@ -118,6 +118,7 @@ pub(crate) struct Difference {
 /// The case files of a server without a password.
 pub(crate) fn files() -> Vec<Group> {
     let files = [
+        ("acl.txt", include_str!("cases/acl.txt")),
         ("bitmap.txt", include_str!("cases/bitmap.txt")),
         ("bulk.txt", include_str!("cases/bulk.txt")),
         ("connection.txt", include_str!("cases/connection.txt")),
@@ -138,6 +139,7 @@ pub(crate) fn files() -> Vec<Group> {
         ("lists.txt", include_str!("cases/lists.txt")),
         ("observe.txt", include_str!("cases/observe.txt")),
         ("ranges.txt", include_str!("cases/ranges.txt")),
+        ("functions.txt", include_str!("cases/functions.txt")),
         ("scripts.txt", include_str!("cases/scripts.txt")),
         ("server.txt", include_str!("cases/server.txt")),
         ("set.txt", include_str!("cases/set.txt")),

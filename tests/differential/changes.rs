@@ -18,6 +18,19 @@ const CASES: &str = r#"
     SET k v | SET k w PXAT 1
     SETNX k v
     SETEX k 100 v
+    SET k v | BLESS SET k NO-EVICT => 1
+    SET k v | BLESS SET k NO-EVICT | BLESS SET k NO-EVICT => 0
+    SET k v | BLESS SET k NO-EVICT | BLESS CLEAR k NO-EVICT => 1
+    SET k v | SET l v | FLUSHALL | UNFLUSH => 2
+    SET k v | SET l v | FLUSHALL | SET k w | UNFLUSH => 0
+    SET k v | SET l v | FLUSHALL | SET k w | UNFLUSH MERGE => 1
+    SET k v | SET l v | FLUSHALL | SET k w | UNFLUSH REPLACE => 3
+    FUNCTION FLUSH | FUNCTION LOAD {library}
+    FUNCTION LOAD REPLACE {library} | FUNCTION LOAD REPLACE {library}
+    FUNCTION LOAD REPLACE {library} | FUNCTION LOAD {library}
+    FUNCTION LOAD REPLACE {library} | FUNCTION DELETE a
+    FUNCTION LOAD REPLACE {library} | FUNCTION FLUSH
+    FUNCTION FLUSH | FUNCTION RESTORE {libraries}
     PSETEX k 100000 v
     GETSET k v
     SET k v | GETDEL k
@@ -39,6 +52,19 @@ const CASES: &str = r#"
     INCRBYFLOAT n 1.5
     SETBIT b 7 1
     SETBIT b 7 1 | SETBIT b 7 1
+    SET a abc | BITOP DIFF d a b => 1
+    SET k v | DELEX k IFEQ v => 1
+    SET k v | DELEX k IFEQ w => 0
+    SET k v | DELIFEQ k v => 1
+    SET k v | SET k w IFEQ v => 1
+    SET k v | SET k w IFEQ w => 0
+    MSETEX 3 a 1 b 2 c 3 EX 100 => 3
+    SET a 1 | MSETEX 2 a 1 b 2 NX => 0
+    SET a 1 | MSETEX 2 a 1 b 2 PXAT 1 => 1
+    INCREX n => 1
+    INCREX n UBOUND 0 => 0
+    SET n 1 | INCREX n PXAT 1 => 1
+    SET k v | SELECT 1 | SET k w | SELECT 0 | MOVE k 1 REPLACE => 1
     BITFIELD b SET u8 0 1 INCRBY u8 8 1 GET u8 0
     BITFIELD b SET u8 0 0
     SET b abc | BITFIELD b SET u8 0 97
@@ -75,6 +101,11 @@ const CASES: &str = r#"
     RPUSH l a b | LMOVE l l LEFT RIGHT
     RPUSH l a | RPOPLPUSH l l
     LMOVE l m LEFT RIGHT
+    RPUSH l a b c | LMOVEM l m LEFT RIGHT COUNT 2 BULK => 2
+    RPUSH l a b c | LMOVEM l l LEFT LEFT COUNT 2 OBO => 2
+    RPUSH l a b c | LMOVEM l m LEFT RIGHT EXACTLY 4 BULK => 0
+    RPUSH l a b c | BLMOVEM l m LEFT RIGHT 0 EXACTLY 3 BULK => 3
+    HIMPORT PREPARE f a b | HIMPORT SET h f 1 2 => 1
     RPUSH l a b | RPOPLPUSH l m
     RPUSH l a b | BLMOVE l m LEFT RIGHT 1
     RPUSH l a b | BRPOPLPUSH l m 1
@@ -146,6 +177,13 @@ const CASES: &str = r#"
     XADD x 1-1 a 1
     XADD x NOMKSTREAM 1-1 a 1
     XADD x 1-1 a 1 | XADD x MAXLEN 1 2-2 a 1
+    XADD x IDMP p i * a 1 => 1
+    XADD x IDMP p i * a 1 | XADD x IDMP p i * a 1 => 0
+    {two} | XCFGSET x IDMP-DURATION 9 => 1
+    {two} | XCFGSET x IDMP-DURATION 9 | XCFGSET x IDMP-DURATION 9 => 0
+    {two} | XIDMPRECORD x p i 1-1 => 0
+    XADD x 9999999999999-1 a 1 | XIDMPRECORD x p i 9999999999999-1 => 1
+    XADD x 9999999999999-1 a 1 | XIDMPRECORD x p i 9999999999999-1 | XIDMPRECORD x p i 9999999999999-1 => 0
     {two} | XDEL x 1-1 2-1 3-3
     {read} | XDELEX x DELREF IDS 3 1-1 2-1 3-3 => 2
     {read} | XDEL x 1-1 | XDELEX x DELREF IDS 1 1-1 => 0
@@ -172,6 +210,9 @@ const CASES: &str = r#"
     {read} | XREADGROUP GROUP g c STREAMS x 0
     {read} | XREADGROUP GROUP g c STREAMS x 5 => 0
     {read} | XACK x g 1-1 2-1 3-3
+    {read} | XNACK x g FAIL IDS 3 1-1 2-1 3-3 => 2
+    {two} | XNACK x g FAIL IDS 2 1-1 3-3 => 0
+    {two} | XNACK x g FAIL IDS 2 1-1 3-3 FORCE => 1
     {read} | XCLAIM x g d 0 1-1 2-1
     {read} | XCLAIM x g c 0 1-1 2-1 JUSTID
     {read} | XCLAIM x g d 9999999 1-1 => 1
@@ -223,6 +264,14 @@ const CASES: &str = r#"
 const NAMES: &[(&str, &str)] = &[
     ("{two}", "XADD x 1-1 a 1 | XADD x 2-1 a 1 | XGROUP CREATE x g 0"),
     ("{read}", "XADD x 1-1 a 1 | XADD x 2-1 a 1 | XGROUP CREATE x g 0 | XREADGROUP GROUP g c STREAMS x >"),
+    ("{library}", "\"#!lua name=a\\nredis.register_function('f1',function() return 1 end)\""),
+    (
+        "{libraries}",
+        concat!(
+            "\"\\xf5@B#!lua name=a\\nredis.register_function",
+            "('f1',function() return 1 end)\\n\\x00\\x85\\x90\\xeb\\xe3}\\x0c\\xdc\\xed\"",
+        ),
+    ),
     ("{dump}", "\"\\x00\\xc0\\x01\\x0a\\x00\\x26\\x78\\xe7\\xb6\\xd1\\x01\\x11\\xfc\""),
 ];
 

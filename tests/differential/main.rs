@@ -12,6 +12,8 @@
 //! | `events.rs` | random sequences with a subscriber to the events of keys |
 //! | `trackers.rs` | random sequences of several connections that track keys |
 //! | `introspection.rs` | INFO, COMMAND, CLIENT LIST, LOLWUT: where only the form can be compared |
+//! | `corpus.rs` | the scripts of the frameworks that `tests/run` installs |
+//! | `access.rs` | random rules and random commands: the same verdicts |
 //! | `changes.rs` | how many changes each command counts as, for save points |
 //! | `compare.rs` | a pair of servers, and what "the same reply" means |
 //!
@@ -20,10 +22,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod cases;
 mod changes;
 mod cluster;
 mod compare;
+mod corpus;
 mod dump;
 mod events;
 mod introspection;

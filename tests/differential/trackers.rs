@@ -183,8 +183,8 @@ fn random_trackers(threads: usize, protocol: Protocol) {
                 client.send(&encode(&with_ids(command, ids))).expect("the connection holds");
             }
         }
-        // First all receivers of letters may get them, then the receivers of what is redirected.
-        for at in (who..CONNECTIONS).chain(0..who) {
+        // First all who track may hear of it, then the receivers of what they redirect.
+        for at in (who..CONNECTIONS).chain(RECEIVERS..who).chain(0..RECEIVERS) {
             let token = format!("step:{step}:{at}");
             let clients = &mut connections[at];
             let sent = if at == who { batch.len() } else { 0 };

@@ -39,13 +39,7 @@ impl Client {
     /// Connects.
     pub(crate) fn connect(address: &Address) -> io::Result<Client> {
         let stream = match address {
-            Address::Port(port) => {
-                let stream = TcpStream::connect(("127.0.0.1", *port))?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Stream::Tcp(stream)
-            }
+            Address::Port(port) => return Client::of(TcpStream::connect(("127.0.0.1", *port))?),
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -54,6 +48,14 @@ impl Client {
             }
         };
         Ok(Client { stream, received: Vec::new(), taken: 0 })
+    }
+
+    /// The client of this connection.
+    pub(crate) fn of(stream: TcpStream) -> io::Result<Client> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Client { stream: Stream::Tcp(stream), received: Vec::new(), taken: 0 })
     }
 
     /// The same connection once more, so that another thread can send.

@@ -11,8 +11,14 @@
 // Each test program uses its own part of this module.
 #![allow(dead_code)]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod generator;
+pub(crate) mod http;
+pub(crate) mod keys;
+pub(crate) mod linear;
+pub(crate) mod load;
+pub(crate) mod newer;
 pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod reply;

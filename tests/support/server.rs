@@ -35,6 +35,12 @@ impl Recipe {
         Recipe { program, arguments: Vec::new(), unix: false }
     }
 
+    /// Another program, with its arguments divided by spaces.
+    pub(crate) fn of(line: &str) -> Recipe {
+        let program = line.split_whitespace().map(str::to_owned).collect();
+        Recipe { program, arguments: Vec::new(), unix: false }
+    }
+
     /// True when `IRONKEEP_TEST_SERVER` puts another program in Ironkeep's place.
     pub(crate) fn is_stand_in() -> bool {
         std::env::var_os("IRONKEEP_TEST_SERVER").is_some()
@@ -67,6 +73,13 @@ impl Recipe {
     pub(crate) fn with(mut self, directive: &str, value: &str) -> Recipe {
         self.arguments.push(format!("--{directive}"));
         self.arguments.push(value.to_owned());
+        self
+    }
+
+    /// Adds a directive of several words.
+    pub(crate) fn with_words(mut self, directive: &str, words: &[&str]) -> Recipe {
+        self.arguments.push(format!("--{directive}"));
+        self.arguments.extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 

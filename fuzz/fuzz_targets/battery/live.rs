@@ -53,7 +53,12 @@ fn start(storage: &SimStorage, generation: u64, directives: &str) -> Arc<Server>
         clock: Arc::new(|| 1_700_000_000_000),
         cut_at_corruption: false,
         refuse_torn: false,
-        fsync_thread: false,
+        foreign: Vec::new(),
+        import: false,
+        encryption: None,
+        segment_bytes: 0,
+        indexes: false,
+        threads: false,
     };
     // Nobody receives the garbage: it is dropped at once, and no thread outlives an input.
     let garbage = Garbage { to_reclaim: std::sync::mpsc::channel().0, released: Default::default() };

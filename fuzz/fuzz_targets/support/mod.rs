@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crc32fast::hash;
 use ironkeep::base::hash::HashSeed;
 use ironkeep::base::logging::{self, Level};
+use ironkeep::base::progress::{Display, Progress};
 use ironkeep::durable::loading;
 use ironkeep::durable::pace::Pace;
 use ironkeep::keyspace::{Keyspace, SHARDS};
@@ -84,12 +85,17 @@ fn start(storage: &SimStorage, generation: u64, cut_at_corruption: bool) -> Resu
         clock: Arc::new(|| 0),
         cut_at_corruption,
         refuse_torn: false,
-        fsync_thread: false,
+        foreign: Vec::new(),
+        import: false,
+        encryption: None,
+        segment_bytes: 0,
+        indexes: false,
+        threads: false,
     };
     let (_store, recovery) = Store::open(Arc::new(storage.clone()), options)?;
     let keyspace = Keyspace::new(16, HashSeed(recovery.hash_seed()));
     let limits = Limits::defaults(HashSeed(recovery.hash_seed()));
-    loading::load(&keyspace, &recovery, limits, 1, Pace::of(0))?;
+    loading::load(&keyspace, &recovery, limits, 1, Pace::of(0), (&Progress::default(), Display::Nowhere))?;
     if let Some(snapshot) = recovery.snapshot() {
         // Whatever it says, it must be able to say it.
         let _ = snapshot.verify_whole();

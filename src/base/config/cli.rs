@@ -18,18 +18,76 @@ pub enum Invocation {
         /// Lines that follow those of the file and therefore override them.
         overrides: Vec<u8>,
     },
+    /// Check a configuration, and say what it leaves open.
+    Check {
+        /// The configuration file.
+        source: Source,
+        /// As for serving.
+        overrides: Vec<u8>,
+        /// Whether it is said as JSON.
+        as_json: bool,
+    },
+    /// Work on files instead of serving, as the tool of this name does.
+    Tool {
+        /// One of [`TOOLS`].
+        name: &'static str,
+        /// What follows the name.
+        args: Vec<OsString>,
+    },
     /// Print name and version.
     Version,
     /// Print the usage.
     Help,
-    /// Print the commented default configuration.
-    PrintConfig,
+    /// Print the part of the usage that tells of one command.
+    HelpOf(&'static str),
+    /// Print the configuration with comments.
+    PrintConfig {
+        /// The configuration file.
+        source: Source,
+        /// As for serving.
+        overrides: Vec<u8>,
+    },
 }
+
+/// The names of the tools.
+pub const TOOLS: &[&str] = &["check", "export", "import", "repair", "restore", "ping", "completions", "man"];
 
 /// The text of `--help`.
 pub const USAGE: &str = "\
 Usage: ironkeep [config-file | -] [--directive value ...]
-       ironkeep config            print the commented default configuration
+       ironkeep config [config-file | -] [--directive value ...]
+                                 print the configuration with comments, every directive with its value
+       ironkeep check-config [--json] [config-file | -] [--directive value ...]
+                                 say what it leaves open: exit code 0 for nothing, 1 if the server would not start
+                                 with it, 2 for weak doors, 3 for an open one
+       ironkeep check DIR [--json] [--load]
+                                 verify every file of a data directory, also beside its server; --load loads it, too:
+                                 exit code 0 if it is sound, 1 if it cannot be read, 2 if it is damaged
+       ironkeep restore DIR --list [--json]
+       ironkeep restore DIR --to TIME|BLOCK --into NEW [--json]
+                                 an earlier state: TIME in Unix seconds, milliseconds or ISO 8601, BLOCK as block:N;
+                                 exit code 0 if it is there, 1 if not
+       ironkeep repair DIR --into NEW [--json]
+                                 what can be proven of a damaged directory: exit code 0 if nothing is lost, 1 if it
+                                 failed, 2 if blocks are lost
+                                 these take --encryption-key-file FILE or --encryption-key-command COMMAND, too
+       ironkeep import FILE|DIR --into DIR|HOST:PORT [--merge] [--skip-modules] [--strict] [--databases N] [--json]
+                                 the data of a Redis or Valkey: an RDB file, an append-only file or its directory,
+                                 into a new directory or a running server; --merge: in the place of keys that are
+                                 there; exit code 0 if all was taken, 1 if it failed, 2 if something was left out:
+                                 values of modules, or the torn end of an append-only file (not with --strict);
+                                 --any-version: try RDB files of versions that are not known
+       ironkeep export DIR|HOST:PORT --format rdb|aof --to FILE [--rdb-version N] [--lfu] [--json]
+                                 a file for Redis and Valkey; from a running server key by key, and not of one instant
+                                 both ask servers as --user NAME with the password in REDISCLI_AUTH, under TLS with
+                                 --tls [--cacert FILE] [--cert FILE --key FILE], and take
+                                 --encryption-key-file FILE or --encryption-key-command COMMAND for directories
+       ironkeep ping [HOST:PORT | SOCKET] [--json]
+                                 ask a server whether it lives: exit code 0 if it answers, 1 if it does not within 3 s,
+                                 2 if it answers that it cannot serve, as while it loads
+       ironkeep completions bash|zsh|fish
+                                 print what the shell is to complete
+       ironkeep man              print the manual page
        ironkeep -v | --version
        ironkeep -h | --help
 
@@ -38,17 +96,42 @@ Examples:
        ironkeep
        ironkeep /etc/ironkeep.conf --loglevel verbose
        ironkeep --port 7777 --save 3600 1 300 100 --maxmemory 2gb
+       ironkeep config > ironkeep.conf
+       ironkeep check-config /etc/ironkeep/ironkeep.conf
+       ironkeep check /var/lib/ironkeep --json
+       ironkeep restore /var/lib/ironkeep --to 2026-11-30T12:00:00Z --into /var/lib/ironkeep-noon
+       ironkeep repair /var/lib/ironkeep --into /var/lib/ironkeep-repaired
+       ironkeep import /var/lib/redis/dump.rdb --into /var/lib/ironkeep
+       ironkeep export /var/lib/ironkeep --format rdb --to dump.rdb
+       ironkeep export cache.example:6380 --tls --cacert ca.crt --format rdb --to dump.rdb
+       ironkeep ping 127.0.0.1:6379
+       ironkeep completions bash > /etc/bash_completion.d/ironkeep
+       ironkeep man | man -l -
 ";
 
 /// Parses the arguments, without the program's name.
 pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let [name, help, ..] = &args[..]
+        && matches!(help.as_bytes(), b"-h" | b"--help")
+        && let Some(name) = TOOLS.iter().chain(&["config", "check-config"]).find(|known| **known == name)
+    {
+        return Ok(Invocation::HelpOf(name));
+    }
     let mut args = args.into_iter().peekable();
     match args.peek().map(|first| first.as_bytes()) {
         Some(b"-v" | b"--version") => return Ok(Invocation::Version),
         Some(b"-h" | b"--help") => return Ok(Invocation::Help),
-        Some(b"config") => return Ok(Invocation::PrintConfig),
         _ => {}
     }
+    let is_tool = |first: &OsString| TOOLS.iter().copied().find(|name| first.as_bytes() == name.as_bytes());
+    if let Some(name) = args.peek().and_then(is_tool) {
+        return Ok(Invocation::Tool { name, args: args.skip(1).collect() });
+    }
+    let prints = args.next_if(|first| first.as_bytes() == b"config").is_some();
+    let checks = !prints && args.next_if(|first| first.as_bytes() == b"check-config").is_some();
+    let is_json = |word: &OsString| word.as_bytes() == b"--json";
+    let mut as_json = checks && args.next_if(is_json).is_some();
     let source = match args.next_if(|first| !first.as_bytes().starts_with(b"--")) {
         None => Source::Defaults,
         Some(first) if first.as_bytes() == b"-" => Source::Stdin,
@@ -57,7 +140,14 @@ pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<In
         }
         Some(first) => Source::File(PathBuf::from(first)),
     };
-    Ok(Invocation::Serve { source, overrides: overrides(args)? })
+    // Behind the file as well. There is no directive of this name.
+    as_json |= checks && args.next_if(is_json).is_some();
+    let overrides = overrides(args)?;
+    Ok(match (prints, checks) {
+        (true, _) => Invocation::PrintConfig { source, overrides },
+        (_, true) => Invocation::Check { source, overrides, as_json },
+        _ => Invocation::Serve { source, overrides },
+    })
 }
 
 /// Turns `--name value …` into lines of a configuration file.
@@ -113,8 +203,21 @@ mod tests {
     fn words_that_do_not_serve() {
         assert_eq!(parse(&["--version"]).expect("valid"), Invocation::Version);
         assert_eq!(parse(&["-h"]).expect("valid"), Invocation::Help);
-        assert_eq!(parse(&["config"]).expect("valid"), Invocation::PrintConfig);
+        let printed = Invocation::PrintConfig { source: Source::Defaults, overrides: b"port 1\n".to_vec() };
+        assert_eq!(parse(&["config", "--port", "1"]).expect("valid"), printed);
         assert!(parse(&["-x"]).is_err());
+        assert_eq!(parse(&["repair", "--help"]).expect("valid"), Invocation::HelpOf("repair"));
+        assert_eq!(parse(&["config", "-h"]).expect("valid"), Invocation::HelpOf("config"));
+        let tool = Invocation::Tool { name: "check", args: vec!["dir".into(), "--json".into()] };
+        assert_eq!(parse(&["check", "dir", "--json"]).expect("valid"), tool);
+        assert!(TOOLS.iter().all(|name| USAGE.contains(&format!("ironkeep {name} "))));
+        let checked = |as_json| {
+            let source = Source::File("a.conf".into());
+            Invocation::Check { source, overrides: b"port 1\n".to_vec(), as_json }
+        };
+        assert_eq!(parse(&["check-config", "a.conf", "--port", "1"]).expect("valid"), checked(false));
+        assert_eq!(parse(&["check-config", "--json", "a.conf", "--port", "1"]).expect("valid"), checked(true));
+        assert_eq!(parse(&["check-config", "a.conf", "--json", "--port", "1"]).expect("valid"), checked(true));
         assert!(parse(&["file", "stray"]).is_err());
         assert!(parse(&["--port 1\nuser x"]).is_err());
     }

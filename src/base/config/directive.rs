@@ -19,6 +19,8 @@ pub struct Directive {
     pub hidden: bool,
     /// Not to be shown in logs.
     pub secret: bool,
+    /// The value names a file, so that setting the same value again is a change, too.
+    pub volatile: bool,
     /// The reason why any value but the default is refused.
     pub only_default: Option<&'static str>,
     /// Documentation for users, in our own words. May be empty for a directive without effect.
@@ -34,6 +36,8 @@ pub enum Kind {
     Int(i64, i64),
     /// A number of bytes within bounds, with an optional unit.
     Memory(u64, u64),
+    /// A number of bytes with an optional unit, or `auto`: a share of the memory that this process may use.
+    MemoryOrAuto,
     /// A number of bytes, or a percentage of `maxmemory`.
     MemoryOrPercent,
     /// File permission bits.
@@ -48,6 +52,8 @@ pub enum Kind {
     FileName,
     /// The name of a host, or nothing.
     HostName,
+    /// IP addresses, each with a number of bits or without, separated by spaces or commas.
+    Subnets,
     /// Addresses, separated by blanks.
     Addresses,
     /// `seconds changes` pairs.
@@ -114,6 +120,7 @@ pub(super) const fn of(kind: Kind, default: &'static str) -> Directive {
         works: true,
         hidden: false,
         secret: false,
+        volatile: false,
         only_default: None,
         doc: "",
     }
@@ -163,6 +170,10 @@ impl Directive {
 
     pub(super) const fn secret(self) -> Directive {
         Directive { secret: true, ..self }
+    }
+
+    pub(super) const fn volatile(self) -> Directive {
+        Directive { volatile: true, ..self }
     }
 
     pub(super) const fn only_default(self, reason: &'static str) -> Directive {

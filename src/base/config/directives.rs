@@ -9,7 +9,10 @@ use std::sync::LazyLock;
 
 use super::directive::{Directive, Group, Kind, bool, choice, int, memory, of, text, trimmed};
 use super::notify::NotifyFlags;
-use super::settings::{ClientsLimit, EndpointType, EvictionPolicy, FsyncPolicy, Permission, ScriptRollback, Setting};
+use super::settings::{
+    AuditKeys, ClientCertificates, ClientsLimit, CompatibilityMode, EndpointType, EvictionPolicy, FsyncPolicy,
+    Permission, RdbVersionCheck, ScriptRollback, Setting, SlotStats, Subnets, UserField,
+};
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use super::without_effect::{NOT_APPLICABLE, WITHOUT_EFFECT};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
@@ -45,8 +48,8 @@ macro_rules! directives {
 
         /// The settings as the server reads them: one typed field for each directive that has an effect.
         ///
-        /// It is immutable; a change makes a new one. Paths are as the operator wrote them, relative to the working
-        /// directory. An empty path or text means "not given".
+        /// It is immutable; a change makes a new one. Paths are as the operator wrote them: relative to `dir`, which is
+        /// absolute then, if that is given, else to where the server was started. An empty path or text: "not given".
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
             $($(
@@ -68,7 +71,7 @@ directives! {
     "Files and start-up" {
         /// The number of databases, chosen with SELECT.
         "databases" => databases: usize = int("16", 1, INT_MAX).fixed();
-        /// The directory of all data files; made when missing.
+        /// The directory of all data files; made when missing. If it is given, other relative paths are relative to it.
         "dir" => dir: PathBuf = of(Kind::Text, "./ironkeep-data").protected();
         /// Go on in the background after the start.
         "daemonize" => daemonize: bool = bool("no").fixed();
@@ -92,6 +95,8 @@ directives! {
         "syslog-facility" => syslog_facility: &'static str = choice("local0", SYSLOG_FACILITIES).fixed();
         /// Report state and stack after a panic and before the end by a fatal signal. no: one line.
         "crash-log-enabled" => crash_log_enabled: bool = bool("yes");
+        /// May the process leave a core dump, which holds data and passwords? no: no debugger may attach, either.
+        "core-dumps" => core_dumps: bool = bool("yes");
         /// Keep keys, values and arguments out of the operator's log.
         "hide-user-data-from-log" => hide_user_data_from_log: bool = bool("yes");
         /// Show a title in the place of the command line, as ps has it.
@@ -102,12 +107,15 @@ directives! {
         "shutdown-on-sigint" => shutdown_on_sigint: Vec<&'static str> = of(Kind::Choices(SHUTDOWN), "default");
         /// What SIGTERM does: SHUTDOWN's options.
         "shutdown-on-sigterm" => shutdown_on_sigterm: Vec<&'static str> = of(Kind::Choices(SHUTDOWN), "default");
-        /// The number of threads that execute commands; 0 means one per core.
+        /// The number of threads that execute commands; 0 means one per core, as far as server-cpulist and the CPU
+        /// quota of the control group allow.
         "io-threads" => io_threads: usize = int("0", 0, 256).fixed();
     }
     "Network" {
         /// The addresses to listen on; with a leading - an address may be missing. * means all.
         "bind" => bind: Vec<String> = of(Kind::Addresses, "127.0.0.1 -::1");
+        /// The zone of a cloud that this server is in, which HELLO and INFO tell; empty: none is told.
+        "availability-zone" => availability_zone: String = text("");
         /// The TCP port; 0 switches TCP off.
         "port" => port: u16 = int("6379", 0, 65535);
         /// Accept only local clients as long as the default user has no password.
@@ -126,6 +134,10 @@ directives! {
         "timeout" => timeout_seconds: u64 = int("0", 0, INT_MAX);
         /// The highest number of connected clients.
         "maxclients" => maxclients: usize = int("10000", 1, u32::MAX as i64);
+        /// Of these, how many are for clients from priority-subnets alone, if there are any.
+        "maxclients-reserved" => maxclients_reserved: usize = int("0", 0, INT_MAX);
+        /// Addresses and subnets (10.0.0.0/8), separated by spaces or commas, whose new connections have priority.
+        "priority-subnets" => priority_subnets: Subnets = of(Kind::Subnets, "");
         /// Close a client whose waiting replies exceed the hard limit, or the soft limit for so many seconds: class
         /// hard soft seconds. 0 means no limit.
         "client-output-buffer-limit" => client_output_buffer_limits: [OutputLimit; 3] =
@@ -138,12 +150,72 @@ directives! {
     "TLS" {
         /// The port for TLS; 0 switches TLS off.
         "tls-port" => tls_port: u16 = int("0", 0, 65535);
+        /// The server's certificate chain, PEM.
+        "tls-cert-file" => tls_cert_file: PathBuf = text("").volatile();
+        /// The server's private key, PEM.
+        "tls-key-file" => tls_key_file: PathBuf = text("").volatile();
+        /// The pass phrase of the private key.
+        "tls-key-file-pass" => tls_key_file_pass: Vec<u8> = text("").secret();
+        /// A second certificate chain, of another kind of key: each client gets the one that it prefers.
+        "tls-alt-cert-file" => tls_alt_cert_file: PathBuf = text("").volatile();
+        /// The private key of the second certificate.
+        "tls-alt-key-file" => tls_alt_key_file: PathBuf = text("").volatile();
+        /// The pass phrase of that key.
+        "tls-alt-key-file-pass" => tls_alt_key_file_pass: Vec<u8> = text("").secret();
+        /// The authorities that client certificates are checked against, PEM.
+        "tls-ca-cert-file" => tls_ca_cert_file: PathBuf = text("").volatile();
+        /// A directory of such authorities.
+        "tls-ca-cert-dir" => tls_ca_cert_dir: PathBuf = text("").volatile();
+        /// Must clients show a valid certificate?
+        "tls-auth-clients" => tls_auth_clients: ClientCertificates = choice("yes", ClientCertificates::WORDS);
+        /// Log a client in as the user its certificate names: in its common name, or in a URI.
+        "tls-auth-clients-user" => tls_auth_clients_user: UserField = choice("off", UserField::WORDS);
+        /// The TLS versions to offer, as "TLSv1.2 TLSv1.3"; empty means both.
+        "tls-protocols" => tls_protocols: String = text("");
+        /// The cipher suites of TLS 1.2.
+        "tls-ciphers" => tls_ciphers: String = text("");
+        /// The cipher suites of TLS 1.3.
+        "tls-ciphersuites" => tls_ciphersuites: String = text("");
+        /// The server's order of cipher suites decides.
+        "tls-prefer-server-ciphers" => tls_prefer_server_ciphers: bool = bool("no");
+        /// May clients resume a session instead of a whole handshake?
+        "tls-session-caching" => tls_session_caching: bool = bool("yes");
+        /// How many sessions are kept; 0 means any number, within 64 MiB.
+        "tls-session-cache-size" => tls_session_cache_size: u64 = int("20480", 0, INT_MAX);
+        /// How long a session may be resumed, in seconds.
+        "tls-session-cache-timeout" => tls_session_cache_timeout_seconds: u64 = int("300", 0, INT_MAX);
+        /// Look after this many seconds whether the files have changed, and read them again; 0: never.
+        "tls-auto-reload-interval" => tls_auto_reload_interval_seconds: u64 = int("0", 0, INT_MAX);
+    }
+    "HTTP" {
+        /// The port for metrics, health and state over HTTP; 0 switches it off.
+        "http-port" => http_port: u16 = int("0", 0, 65535).fixed();
+        /// The addresses to listen on for HTTP, as those of bind. One that other machines can reach needs http-token.
+        "http-bind" => http_bind: Vec<String> = of(Kind::Addresses, "127.0.0.1 -::1").fixed();
+        /// What every request must show: as "Authorization: Bearer", or as the password of Basic. Empty: nothing.
+        "http-token" => http_token: Vec<u8> = text("").secret();
+        /// May keys and values be read over HTTP, with the rights of the user that a request names? "read" or "no".
+        "http-browse" => http_browse: &'static str = choice("no", &["no", "read"]);
+        /// Serve HTTP by TLS alone, with the certificates of the tls- directives?
+        "http-tls" => http_tls: bool = bool("no").fixed();
     }
     "Security" {
         /// The password of the default user; empty means none.
         "requirepass" => requirepass: Vec<u8> = text("").secret();
         /// A file of ACL users; excludes user lines here.
         "aclfile" => aclfile: PathBuf = text("").fixed();
+        /// After so many failed logins from an address within a minute, refuse further ones from it, right or wrong,
+        /// until the minute is over; 0 means no limit. Unix sockets have no address.
+        "auth-failure-limit" => auth_failure_limit: u64 = int("0", 0, INT_MAX);
+        /// How long the reply to a failed login is held back, in milliseconds; 0 means not at all.
+        "auth-failure-delay-ms" => auth_failure_delay_ms: u64 = int("0", 0, 60_000);
+        /// The number of entries that ACL LOG keeps.
+        "acllog-max-len" => acllog_max_len: u64 = int("128", 0, i64::MAX);
+        /// The channels that a new user may use.
+        "acl-pubsub-default" => acl_pubsub_default: &'static str =
+            choice("resetchannels", &["allchannels", "resetchannels"]);
+        /// A role, which users take by `role=NAME`, and its rules. May be repeated.
+        "role" => roles: Lines = of(Kind::FileOnly, "").fixed();
         /// An ACL user and its rules. May be repeated.
         "user" => users: Lines = of(Kind::FileOnly, "").fixed().secret();
         /// Renames a command; to "" disables it. ACLs are the better way.
@@ -154,6 +226,17 @@ directives! {
         "enable-module-command" => enable_module_command: Permission = choice("no", Permission::WORDS).fixed();
         /// Is DEBUG allowed?
         "enable-debug-command" => enable_debug_command: Permission = choice("no", Permission::WORDS).fixed();
+    }
+    "Audit" {
+        /// A file for who did what, a line of JSON for each event; empty: none. One that is renamed is opened anew.
+        "audit-log-file" => audit_log_file: PathBuf = text("").protected();
+        /// What is noted: auth (logins), categories (@admin), commands (flushall, config|set), keys (~secret:*), and
+        /// with a - what is not.
+        "audit-log-rules" => audit_log_rules: String = text("auth @admin @dangerous -info");
+        /// How keys are shown: as they are, as the beginning of their SHA-256, or not at all.
+        "audit-log-keys" => audit_log_keys: AuditKeys = choice("digest", AuditKeys::WORDS);
+        /// The most events a second; others are counted, and their number is noted. 0: any number.
+        "audit-log-max-per-second" => audit_log_max_per_second: u64 = int("10000", 0, INT_MAX);
     }
     "The log" {
         /// Log every change before it is acknowledged. Without it, only snapshots remain.
@@ -166,20 +249,80 @@ directives! {
         "auto-aof-rewrite-min-size" => auto_aof_rewrite_min_size: u64 = memory("64mb", 0, I64_MAX);
         /// Compact the log at this size, whatever the percentage says, so that a restart stays short; 0 means no cap.
         "auto-aof-rewrite-max-size" => auto_aof_rewrite_max_size: u64 = memory("8gb", 0, I64_MAX);
+        /// End a segment of the log when it has this length and go on in the next one; 0 means never. Nothing waits for
+        /// it.
+        "log-segment-size" => log_segment_size: u64 = memory("32mb", 0, I64_MAX);
+        /// Serve while the data are loaded: a command on a key waits for its part alone.
+        "serve-while-loading" => serve_while_loading: bool = bool("yes").fixed();
+        /// But load first what is smaller than this, snapshot and log together.
+        "serve-while-loading-min-size" => serve_while_loading_min_size: u64 = memory("64mb", 0, I64_MAX).fixed();
         /// Start although the last, never acknowledged record is torn.
         "aof-load-truncated" => aof_load_truncated: bool = bool("yes");
+    }
+    "Files of Redis and Valkey" {
+        /// Whether a start without a store of its own imports what a Redis has left in the directory, under the names
+        /// of the directives appenddirname, appendfilename and dbfilename: with appendonly the append-only file, if
+        /// there is one, otherwise the RDB file. The files stay as they are. With no, such a start is refused.
+        "import-foreign-files" => import_foreign_files: bool = bool("yes").fixed();
+        /// The name of Redis' append-only file, for the import.
+        "appendfilename" => appendfilename: String = of(Kind::FileName, "appendonly.aof").fixed();
+        /// The directory of Redis' append-only file, for the import.
+        "appenddirname" => appenddirname: String = of(Kind::FileName, "appendonlydir").fixed();
+        /// The name of Redis' RDB file, for the import.
+        "dbfilename" => dbfilename: String = of(Kind::FileName, "dump.rdb").protected();
+    }
+    "Encryption at rest" {
+        /// A file of master keys, each a line of 64 hexadecimal digits (`openssl rand -hex 32`). The first encrypts,
+        /// the others are for what was encrypted before. It is read again at each snapshot.
+        "encryption-key-file" => encryption_key_file: PathBuf = text("").fixed();
+        /// A command that prints master keys, instead of a file. The shell runs it, at each snapshot again.
+        "encryption-key-command" => encryption_key_command: String = text("").fixed().secret();
+        /// Encrypt what is written, if there is a key. With no, what is encrypted is only read, and a snapshot writes
+        /// all of it in the clear.
+        "encrypt-files" => encrypt_files: bool = bool("yes").fixed();
     }
     "Snapshots" {
         /// Take a snapshot after this many seconds if there were this many changes; "" switches it off.
         "save" => save: Vec<SavePoint> = of(Kind::SavePoints, "3600 1 300 100 60 10000");
         /// Refuse writes while snapshots fail.
         "stop-writes-on-bgsave-error" => stop_writes_on_bgsave_error: bool = bool("yes");
+        /// Keep this many older snapshots, each with the log behind it, for `ironkeep restore`.
+        "keep-generations" => keep_generations: u64 = int("0", 0, 1000);
+        /// But none for longer than this, in seconds after a newer snapshot has replaced it; 0 means any age.
+        "keep-generations-age" => keep_generations_age: u64 = int("0", 0, INT_MAX);
+        /// And no more than fit into this together; 0 means any size.
+        "keep-generations-bytes" => keep_generations_bytes: u64 = memory("0", 0, I64_MAX);
+        /// Read snapshots and log again and compare them with their checksums so often, in seconds; 0 means never.
+        "scrub-interval" => scrub_interval: u64 = int("604800", 0, INT_MAX);
+        /// But no more than so many bytes in a second.
+        "scrub-bytes-per-second" => scrub_bytes_per_second: u64 = memory("8mb", 65536, I64_MAX);
+        /// The directory of BACKUP, below dir.
+        "backupdirname" => backupdirname: String = of(Kind::FileName, "backupdir").fixed();
+        /// Remove a sealed backup after this many seconds; 0 keeps it until BACKUP CLEANUP.
+        "backup-sealed-ttl" => backup_sealed_ttl: u64 = int("0", 0, INT_MAX);
+        /// Read and load each backup once it is sealed, in the background, a shard at a time.
+        "backup-verify" => backup_verify: bool = bool("yes");
+        /// A command that sends a sealed and verified backup away. The shell runs it, with the directory as $1 and in
+        /// IRONKEEP_BACKUP_DIR, and with IRONKEEP_BACKUP_ID and IRONKEEP_BACKUP_SIZE.
+        "backup-command" => backup_command: String = text("").protected().secret();
+        /// How long it may take, in seconds.
+        "backup-command-timeout" => backup_command_timeout: u64 = int("3600", 1, INT_MAX);
+        /// How often it is tried, if it fails.
+        "backup-command-attempts" => backup_command_attempts: u64 = int("3", 1, 100);
+        /// Warn when less than this is free on the disk of dir; 0 never warns.
+        "disk-free-warning" => disk_free_warning: u64 = memory("1gb", 0, I64_MAX);
+        /// Room that the log keeps for the time when the disk is full, so that keys can be removed then; no more than
+        /// a 64th of the disk. 0: a full disk refuses all writes.
+        "disk-reserve" => disk_reserve: u64 = memory("8mb", 0, I64_MAX);
         /// Compress snapshots.
         "rdbcompression" => rdbcompression: bool = bool("yes");
+        /// Refuse RDB files, and payloads of RESTORE, of versions that are not known, or try to read them.
+        "rdb-version-check" => rdb_version_check: RdbVersionCheck = choice("strict", RdbVersionCheck::WORDS);
     }
     "Memory and eviction" {
-        /// Evict keys, or refuse writes, beyond this many bytes; 0 means no limit.
-        "maxmemory" => maxmemory: u64 = memory("0", 0, u64::MAX);
+        /// Evict keys, or refuse writes, beyond this many bytes; 0 means no limit. auto: three quarters of what the
+        /// control group allows the process, or of the machine's memory.
+        "maxmemory" => maxmemory: u64 = of(Kind::MemoryOrAuto, "0");
         /// Which keys to evict.
         "maxmemory-policy" => maxmemory_policy: EvictionPolicy = choice("noeviction", EvictionPolicy::WORDS);
         /// How many keys to compare when looking for one to evict.
@@ -227,12 +370,25 @@ directives! {
         "stream-node-max-bytes" => stream_node_max_bytes: usize = memory("4096", 0, I64_MAX);
         /// Entries of a stream's node; 0 means no limit.
         "stream-node-max-entries" => stream_node_max_entries: usize = int("100", 0, i64::MAX);
+        /// For how many seconds a stream remembers what producers have added with IDMP, unless XCFGSET says otherwise.
+        "stream-idmp-duration" => stream_idmp_duration_s: u32 = int("100", 1, 86_400);
+        /// How many ids of each producer it remembers.
+        "stream-idmp-maxsize" => stream_idmp_maxsize: u32 = int("100", 1, 10_000);
     }
-    "Scripts" {
+    "Scripts and commands" {
         /// Milliseconds after which a running script is called busy, and others are told; 0: never.
         "busy-reply-threshold" => busy_reply_threshold_ms: i64 = int("5000", 0, i64::MAX).alias("lua-time-limit");
         /// When what a script has done is taken back: when it is killed, when it fails, or not at all.
         "script-rollback" => script_rollback: ScriptRollback = choice("on-kill", ScriptRollback::WORDS);
+        /// The most memory that a running script may take, in bytes. 0: a quarter of maxmemory, from 16 to 512 MB.
+        "maxmemory-scripts" => maxmemory_scripts: usize = memory("0", 0, I64_MAX);
+        /// Whether EXEC takes everything back, and replies with an error, if one of its commands fails.
+        "exec-rollback" => exec_rollback: bool = bool("no");
+        /// For how many seconds UNFLUSH can undo a FLUSHALL or FLUSHDB. The keys take memory until then, unless it is
+        /// short; 0 frees them at once.
+        "flush-undo-seconds" => flush_undo_seconds: u64 = int("60", 0, INT_MAX);
+        /// Whom to follow where Redis and Valkey answer the same command in two ways.
+        "compatibility-mode" => compatibility_mode: CompatibilityMode = choice("redis", CompatibilityMode::WORDS);
     }
     "Observation" {
         /// Keep a histogram of every command's latency.
@@ -265,6 +421,10 @@ directives! {
         "latency-monitor-threshold" => latency_monitor_threshold_ms: u64 = int("0", 0, i64::MAX);
         /// Show in INFO keysizes how much memory keys take, too.
         "key-memory-histograms" => key_memory_histograms: bool = bool("no");
+        /// Know the biggest and busiest keys, and what prefixes hold: BIGKEYS.
+        "key-statistics" => key_statistics: bool = bool("yes");
+        /// The characters of which the first ends the prefix of a key, for BIGKEYS PREFIXES. Empty: there are none.
+        "key-prefix-separators" => key_prefix_separators: String = text(":");
         /// How many of the most used keys HOTKEYS shows without a session; 0: none are counted.
         "hotkeys-top-k" => hotkeys_top_k: usize = int("0", 0, 1000);
         /// The percentage of accesses that is counted.
@@ -297,8 +457,11 @@ directives! {
         "cluster-port" => cluster_port: u16 = int("0", 0, 65535).fixed();
         /// The name of the host that clients are told.
         "cluster-announce-hostname" => cluster_announce_hostname: String = of(Kind::HostName, "");
-        /// Count time and bytes of each slot's commands, for CLUSTER SLOT-STATS. Each command is timed then.
-        "cluster-slot-stats-enabled" => cluster_slot_stats_enabled: bool = bool("no");
+        /// What CLUSTER SLOT-STATS tells of each slot beside its keys: the time of its commands (cpu), their bytes
+        /// (net), the memory of its keys (mem), all of it (yes), or nothing (no). With cpu or net each command is
+        /// timed.
+        "cluster-slot-stats-enabled" => cluster_slot_stats_enabled: SlotStats =
+            of(Kind::Choices(SlotStats::WORDS), "no");
         /// What clients are told to connect to.
         "cluster-preferred-endpoint-type" => cluster_preferred_endpoint_type: EndpointType =
             choice("ip", EndpointType::WORDS);
@@ -314,7 +477,13 @@ directives! {
 }
 
 impl Settings {
-    /// The number of worker threads: `io-threads`, or the number of cores.
+    /// Whether anything is served by TLS.
+    pub fn uses_tls(&self) -> bool {
+        self.tls_port != 0 || (self.http_tls && self.http_port != 0)
+    }
+
+    /// The number of worker threads: `io-threads`, or the number of cores that this process may use, by its affinity
+    /// and by the CPU quota of its control group.
     pub fn worker_count(&self) -> usize {
         match self.io_threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from).min(256),
@@ -322,6 +491,9 @@ impl Settings {
         }
     }
 }
+
+/// The index of `dir`.
+pub(super) const DIR: usize = position("dir");
 
 /// The index in [`all`] of a working directive.
 ///
@@ -361,6 +533,11 @@ pub fn all() -> &'static [&'static Directive] {
 /// The index in [`all`] of the directive with this name or alias, whatever its case.
 pub fn find(name: &[u8]) -> Option<usize> {
     all().iter().position(|directive| directive.is_called(name))
+}
+
+/// The names of all directives that may be suggested.
+pub fn shown_names() -> impl Iterator<Item = &'static str> {
+    all().iter().filter(|directive| !directive.hidden).map(|directive| directive.name)
 }
 
 /// Is this a directive of Redis or Valkey that has no meaning here?

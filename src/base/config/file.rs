@@ -107,11 +107,15 @@ impl Loader {
         let name = words.remove(0);
         let Some(index) = directives::find(&name) else {
             let name = String::from_utf8_lossy(&name).to_lowercase();
-            return Err(Included::Problem(if directives::is_not_applicable(name.as_bytes()) {
-                format!("'{name}' does not apply to Ironkeep, a single-node store without modules")
-            } else {
-                "Bad directive or wrong number of arguments".to_owned()
-            }));
+            if directives::is_not_applicable(name.as_bytes()) {
+                let problem = format!("'{name}' does not apply to Ironkeep, a single-node store without modules");
+                return Err(problem.into());
+            }
+            let unknown = "Bad directive or wrong number of arguments";
+            return Err(match words::nearest(&name, directives::shown_names()) {
+                Some(near) => format!("{unknown}; did you mean '{near}'?").into(),
+                None => unknown.into(),
+            });
         };
         let directive = directives::all()[index];
         match directive.kind {
@@ -286,6 +290,9 @@ mod tests {
             ("bind \"a", "Unbalanced quotes in configuration line"),
             ("rename-command get", "Bad directive or wrong number of arguments"),
             ("unknown 3", "Bad directive or wrong number of arguments"),
+            ("maxmemroy 3", "Bad directive or wrong number of arguments; did you mean 'maxmemory'?"),
+            ("AppendFsnc no", "Bad directive or wrong number of arguments; did you mean 'appendfsync'?"),
+            ("prt 1", "Bad directive or wrong number of arguments; did you mean 'port'?"),
             ("replicaof a", "wrong number of arguments"),
             ("databases 0", "argument must be between 1 and 2147483647 inclusive"),
             ("dbfilename a/b", "dbfilename can't be a path, just a filename"),

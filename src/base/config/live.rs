@@ -17,9 +17,10 @@ use crate::base::lock::{Mutex, MutexGuard, Rank, RwLock};
 use super::directive::{Change, Directive, Kind};
 use super::error::ConfigError;
 use super::file::{Loader, Source};
+use super::print;
 use super::rewrite;
 use super::settings::Setting;
-use super::value::{self, Value};
+use super::value::{self, Lines, Value};
 use super::values::Values;
 use crate::base::config::directives::{self, Settings};
 use crate::base::glob;
@@ -70,11 +71,19 @@ impl Config {
         let mut loader = Loader::new(true);
         loader.source(source)?;
         loader.text("command line", overrides)?;
+        // Relative paths are relative to it, if it is given. So it must say itself where it is.
+        let (mut values, dir) = (loader.values, directives::DIR);
+        let given = PathBuf::of(values.at(dir));
+        if values.at(dir) != Values::default().at(dir)
+            && let Ok(absolute) = std::path::absolute(&given)
+        {
+            values.set(dir, Value::Text(absolute.into_os_string().into_encoded_bytes()));
+        }
         let file = match source {
             Source::File(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
             _ => None,
         };
-        let config = Config::from_values(loader.values, file);
+        let config = Config::from_values(values, file);
         config.check()?;
         Ok(config)
     }
@@ -100,7 +109,8 @@ impl Config {
     /// Checks for directives that exclude each other.
     fn check(&self) -> Result<(), ConfigError> {
         let settings = self.settings();
-        if !settings.aclfile.as_os_str().is_empty() && !settings.users.is_empty() {
+        let has_lines = !settings.users.is_empty() || !settings.roles.is_empty();
+        if !settings.aclfile.as_os_str().is_empty() && has_lines {
             return Err(ConfigError::CommandLine(
                 "Configuring ACL users both in the configuration file and in an ACL file is not possible: use user \
                  lines or aclfile, not both"
@@ -130,7 +140,7 @@ impl Config {
         self.file.as_deref()
     }
 
-    /// CONFIG GET: names and values of all directives that match any of the patterns, each name once.
+    /// CONFIG GET: names and values of all directives that match any of the patterns, each name once, sorted.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let values = self.values();
         let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
@@ -157,7 +167,33 @@ impl Config {
                 }
             }
         }
+        found.sort_unstable();
         found
+    }
+
+    /// CONFIG INFO: what the directives are that match any of the patterns. What is secret has no value.
+    pub fn describe(&self, patterns: &[&[u8]]) -> Vec<Described> {
+        let found = self.get(patterns).into_iter();
+        let described = found.filter_map(|(name, value)| {
+            let directive = directives::all()[directives::find(&name)?];
+            let default = directive.default;
+            let value = if directive.secret { Vec::new() } else { value };
+            let kind = match directive.kind {
+                Kind::Bool => "bool",
+                Kind::Int(..) | Kind::Octal => "numeric",
+                Kind::Memory(..) | Kind::MemoryOrPercent => "memory",
+                Kind::Choice(_) | Kind::Choices(_) => "enum",
+                Kind::Text | Kind::FileName | Kind::HostName => "string",
+                _ => "special",
+            };
+            let words = match directive.kind {
+                Kind::Choice(words) | Kind::Choices(words) => words,
+                _ => &[],
+            };
+            let is_mutable = directive.change != Change::Fixed && directive.only_default.is_none();
+            Some(Described { name, kind, default, value, words, is_mutable, doc: directive.doc })
+        });
+        described.collect()
     }
 
     /// The first half of CONFIG SET: parses and checks the new values, and changes nothing.
@@ -181,7 +217,7 @@ impl Config {
                 let is_alias = name.eq_ignore_ascii_case(directive.alias.as_bytes());
                 failed(if is_alias { directive.alias } else { directive.name }, problem)
             })?;
-            if value != *current {
+            if value != *current || directive.volatile {
                 changed.push(directive.name);
             }
             changed_values.set(index, value.clone());
@@ -237,12 +273,17 @@ impl Config {
         Ok(changed)
     }
 
-    /// CONFIG REWRITE. `users`, when given, are the words of each ACL user's line (without `user`), and
-    /// replace the file's user lines.
+    /// Appends the configuration with its documentation, in the form of a file.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        print::print(out, &self.values());
+    }
+
+    /// CONFIG REWRITE. `access`, when given, are the words of the line of each role, and of each user (without `role`
+    /// and `user`), and replace those lines of the file.
     ///
     /// # Errors
     /// There is no file, or it cannot be read or written. The old one is then untouched.
-    pub fn rewrite(&self, users: Option<&[Vec<Vec<u8>>]>) -> Result<(), ConfigError> {
+    pub fn rewrite(&self, access: Option<&[Lines; 2]>) -> Result<(), ConfigError> {
         let path = self.file.as_deref().ok_or(ConfigError::NoFile)?;
         let _rewriting = self.rewriting.lock();
         let values = self.values();
@@ -251,13 +292,32 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(ConfigError::RewriteFailed(error)),
         };
-        rewrite::replace(path, &rewrite::rewritten(&old, &values, users)).map_err(ConfigError::RewriteFailed)
+        rewrite::replace(path, &rewrite::rewritten(&old, &values, access)).map_err(ConfigError::RewriteFailed)
     }
 }
 
 /// Whether the value of this directive must stay out of logs and MONITOR.
 pub fn is_secret(name: &[u8]) -> bool {
     directives::find(name).is_some_and(|index| directives::all()[index].secret)
+}
+
+/// What CONFIG INFO tells of a directive.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The name, or the alias that was asked for.
+    pub name: Vec<u8>,
+    /// The form of its value, in a word.
+    pub kind: &'static str,
+    /// The default, as written in a file.
+    pub default: &'static str,
+    /// The value now.
+    pub value: Vec<u8>,
+    /// The words that it may be, if only certain words are allowed.
+    pub words: &'static [&'static str],
+    /// Whether CONFIG SET may change it.
+    pub is_mutable: bool,
+    /// Documentation.
+    pub doc: &'static str,
 }
 
 fn is_gettable(directive: &Directive) -> bool {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::notify::NotifyFlags;
+pub use super::subnets::Subnets;
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
 
@@ -46,6 +47,12 @@ pub enum EvictionPolicy {
 }
 
 impl EvictionPolicy {
+    /// Whether only keys with an expiry may go.
+    pub fn is_volatile(self) -> bool {
+        use EvictionPolicy::{VolatileLfu, VolatileLrm, VolatileLru, VolatileRandom, VolatileTtl};
+        matches!(self, VolatileLru | VolatileLrm | VolatileLfu | VolatileRandom | VolatileTtl)
+    }
+
     /// Whether only writes set access fields.
     pub fn is_lrm(self) -> bool {
         matches!(self, EvictionPolicy::VolatileLrm | EvictionPolicy::AllkeysLrm)
@@ -86,6 +93,60 @@ impl Permission {
     }
 }
 
+/// Whether a client of TLS must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// None is asked for.
+    Refused,
+    /// A valid one.
+    Required,
+    /// A valid one or none.
+    Optional,
+}
+
+/// `compatibility-mode`: whom to follow where Redis and Valkey cannot both be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompatibilityMode {
+    /// Redis.
+    #[default]
+    Redis,
+    /// Valkey.
+    Valkey,
+}
+
+/// `rdb-version-check`: which versions of RDB files and of payloads of DUMP are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RdbVersionCheck {
+    /// Those that are known.
+    #[default]
+    Strict,
+    /// All: a value is refused only if it cannot be read.
+    Relaxed,
+}
+
+/// How the audit log shows keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuditKeys {
+    /// As they are.
+    Plain,
+    /// As a digest.
+    Digest,
+    /// Not at all.
+    #[default]
+    None,
+}
+
+/// The part of a client's certificate that names its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserField {
+    /// The common name of its subject.
+    CommonName,
+    /// The URIs among its alternative names.
+    Uri,
+    /// None.
+    Off,
+}
+
 /// By which name `CLUSTER SLOTS` tells clients to reach this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointType {
@@ -104,6 +165,35 @@ pub enum ClientsLimit {
     Bytes(u64),
     /// Percent of `maxmemory`.
     Percent(u64),
+}
+
+/// What `CLUSTER SLOT-STATS` tells of a slot beside its keys: `cluster-slot-stats-enabled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotStats {
+    /// The time of its commands.
+    pub cpu: bool,
+    /// The bytes of their requests and replies.
+    pub net: bool,
+    /// The memory of its keys.
+    pub mem: bool,
+}
+
+impl SlotStats {
+    pub(super) const WORDS: &'static [&'static str] = &["no", "cpu", "net", "mem", "yes"];
+}
+
+impl Setting for SlotStats {
+    fn of(value: &Value) -> SlotStats {
+        let chosen = Vec::<&'static str>::of(value);
+        let has = |word| chosen.contains(&word) || chosen.contains(&"yes");
+        SlotStats { cpu: has("cpu"), net: has("net"), mem: has("mem") }
+    }
+}
+
+impl Setting for Subnets {
+    fn of(value: &Value) -> Subnets {
+        Subnets::parse(&Vec::<u8>::of(value)).unwrap_or_default()
+    }
 }
 
 /// A type that a field of the settings can have.
@@ -147,7 +237,7 @@ macro_rules! numbers {
             fn of(value: &Value) -> $type {
                 let number = match value {
                     Value::Int(value) => i128::from(*value),
-                    Value::Memory(bytes) => i128::from(*bytes),
+                    Value::Memory(bytes) | Value::Auto(bytes) => i128::from(*bytes),
                     other => unreachable!("not a number: {other:?}"),
                 };
                 let Ok(number) = <$type>::try_from(number) else { unreachable!("too wide bounds: {number}") };
@@ -226,6 +316,29 @@ words! {
         "noeviction" => NoEviction,
         "volatile-lrm" => VolatileLrm,
         "allkeys-lrm" => AllkeysLrm,
+    }
+    ClientCertificates {
+        "no" => Refused,
+        "yes" => Required,
+        "optional" => Optional,
+    }
+    CompatibilityMode {
+        "redis" => Redis,
+        "valkey" => Valkey,
+    }
+    RdbVersionCheck {
+        "strict" => Strict,
+        "relaxed" => Relaxed,
+    }
+    AuditKeys {
+        "plain" => Plain,
+        "digest" => Digest,
+        "none" => None,
+    }
+    UserField {
+        "CN" => CommonName,
+        "URI" => Uri,
+        "off" => Off,
     }
     EndpointType {
         "ip" => Ip,

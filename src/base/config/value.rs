@@ -5,8 +5,9 @@
 
 use super::directive::{Directive, Kind};
 use super::notify::NotifyFlags;
+use super::subnets::Subnets;
 use super::words;
-use crate::base::format;
+use crate::base::{cgroup, format};
 
 const ADDRESSES_MAX: usize = 16;
 /// The longest name of a host, in bytes.
@@ -42,15 +43,17 @@ pub enum Value {
     Bool(bool),
     /// Of `Int` and `Octal`.
     Int(i64),
-    /// Of `Memory`, and of `MemoryOrPercent` in bytes.
+    /// Of `Memory`, and of `MemoryOrPercent` and `MemoryOrAuto` in bytes.
     Memory(u64),
+    /// Of `MemoryOrAuto`: the bytes that `auto` came to when it was set.
+    Auto(u64),
     /// Of `MemoryOrPercent`.
     Percent(u64),
     /// Of `Choice`.
     Choice(&'static str),
     /// Of `Choices`, in the table's order.
     Choices(Vec<&'static str>),
-    /// Of `Text`, `FileName`, `HostName`, `ReplicaOf`.
+    /// Of `Text`, `FileName`, `HostName`, `Subnets`, `ReplicaOf`.
     Text(Vec<u8>),
     /// Of `Addresses`.
     Addresses(Vec<String>),
@@ -127,6 +130,11 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
             fits.then_some(Value::Memory(value))
                 .ok_or_else(|| format!("argument must be between {min} and {max} inclusive"))
         }
+        Kind::MemoryOrAuto if word.eq_ignore_ascii_case(b"auto") => Ok(Value::Auto(share(cgroup::memory_limit()))),
+        Kind::MemoryOrAuto => {
+            let value = words::parse_memory(word).ok_or("argument must be a memory value")?;
+            Ok(Value::Memory(value))
+        }
         Kind::MemoryOrPercent => parse_memory_or_percent(word),
         Kind::Octal => {
             let value = std::str::from_utf8(word).ok().and_then(|text| i64::from_str_radix(text, 8).ok());
@@ -138,6 +146,10 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
         Kind::FileName if word.contains(&b'/') => Err(format!("{} can't be a path, just a filename", directive.name)),
         Kind::FileName if word.is_empty() => Err(format!("{} can't be empty", directive.name)),
         Kind::HostName => parse_host_name(word),
+        Kind::Subnets => match Subnets::parse(word) {
+            Some(_) => Ok(Value::Text(word.to_vec())),
+            None => Err("Invalid IP address or CIDR subnet".to_owned()),
+        },
         Kind::Notify => NotifyFlags::parse(word)
             .map(Value::Notify)
             .ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),
@@ -145,6 +157,11 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
         _ if word.contains(&0) && !directive.secret => Err("argument must not contain a zero byte".to_owned()),
         _ => Ok(Value::Text(word.to_vec())),
     }
+}
+
+/// What `auto` takes of the memory that the process may use. The rest is for clients, snapshots and the page cache.
+fn share(limit: u64) -> u64 {
+    (limit - limit / 4).max(1)
 }
 
 fn parse_host_name(word: &[u8]) -> Result<Value, String> {
@@ -188,7 +205,10 @@ fn parse_choices(words: &[Vec<u8>], known: &'static [&'static str]) -> Result<Va
     }
     let mut ordered: Vec<_> = known.iter().copied().filter(|choice| chosen.contains(choice)).collect();
     if ordered.len() > 1 {
-        ordered.retain(|choice| *choice != "default"); // it stands for "no option at all"
+        ordered.retain(|choice| !matches!(*choice, "default" | "no")); // they stand for "no option at all"
+    }
+    if ordered.contains(&"yes") || known.contains(&"yes") && ordered.len() == known.len() - 2 {
+        ordered = known.iter().copied().filter(|choice| *choice == "yes").collect();
     }
     Ok(Value::Choices(ordered))
 }
@@ -292,7 +312,8 @@ impl Value {
     /// The value as CONFIG GET shows it.
     pub fn text(&self) -> Vec<u8> {
         match self {
-            Value::Memory(bytes) => bytes.to_string().into_bytes(),
+            // Clients compute with what CONFIG GET shows.
+            Value::Memory(bytes) | Value::Auto(bytes) => bytes.to_string().into_bytes(),
             Value::OutputLimits(limits) => {
                 let class = |(limit, class): (&OutputLimit, &str)| {
                     format!("{class} {} {} {}", limit.hard, limit.soft, limit.soft_seconds)
@@ -320,6 +341,7 @@ impl Value {
             Value::Bool(yes) => strings(vec![if *yes { "yes" } else { "no" }.to_owned()]),
             Value::Int(value) => strings(vec![value.to_string()]),
             Value::Memory(bytes) => strings(vec![words::memory_text(*bytes)]),
+            Value::Auto(_) => strings(vec!["auto".to_owned()]),
             Value::Percent(percent) => strings(vec![format!("{percent}%")]),
             Value::Choice(choice) => strings(vec![(*choice).to_owned()]),
             Value::Choices(choices) => strings(choices.iter().map(|&choice| choice.to_owned()).collect()),
@@ -388,6 +410,7 @@ mod tests {
         for (name, given, shown) in [
             ("maxmemory", "1gb", "1073741824"),
             ("maxmemory", "", "0"),
+            ("maxmemory", "18446744073709551615", "18446744073709551615"),
             ("maxmemory-clients", "5%", "5%"),
             ("appendfsync", "Always", "always"),
             ("save", "", ""),
@@ -407,6 +430,17 @@ mod tests {
         ] {
             assert_eq!(parse_text(name, given).as_deref(), Ok(shown), "{name} {given}");
         }
+    }
+
+    #[test]
+    fn a_share_of_the_memory() {
+        let shown = parse_text("maxmemory", "AUTO").expect("valid").parse::<u64>().expect("a number");
+        assert_eq!(shown, share(cgroup::memory_limit()));
+        assert_eq!((share(1), share(4), share(1000), share(u64::MAX)), (1, 3, 750, u64::MAX - u64::MAX / 4));
+        let auto = directives::all()[directives::find(b"maxmemory").expect("a known name")];
+        let value = parse(auto, &[b"auto".to_vec()], &default(auto)).expect("valid");
+        assert_eq!(value.words(), [b"auto"], "a file keeps the word");
+        assert_eq!(parse_text("maxclients", "auto"), Err("argument couldn't be parsed into an integer".to_owned()));
     }
 
     #[test]

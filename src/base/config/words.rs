@@ -3,6 +3,19 @@
 //! Splitting follows `sdssplitargs`: blanks separate; `"…"` knows `\n \r \t \b \a \xHH \\ \"`; `'…'`
 //! knows `\'`; a closing quote must be followed by a blank or the end. Never panics on bad bytes.
 
+/// The known name that was probably meant by `name`: a few letters differ. None if nothing is near.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// Longer names are no slips of the keyboard, and comparing costs the product of both lengths.
+    const LEN_MAX: usize = 64;
+    if name.len() > LEN_MAX {
+        return None;
+    }
+    let differing = (name.len() / 3).clamp(1, 3);
+    let name = name.to_ascii_lowercase();
+    let near = known.map(|known| (strsim::osa_distance(&name, known), known));
+    near.filter(|(distance, _)| *distance <= differing).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
 /// Splits a line into words; `None` when quotes are unbalanced.
 pub fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();

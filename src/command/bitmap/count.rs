@@ -14,7 +14,7 @@ pub(super) static BITCOUNT: Command = Command {
     handler: Handler::Data(bitcount),
     since: "2.6.0",
     complexity: "O(N) where N is the length of the part that is counted.",
-    syntax: "key [start end [BYTE | BIT@7.0.0]]",
+    syntax: "key [start [end [BYTE | BIT@7.0.0]]]",
     summary: "Counts the bits that are set in the string at a key, or in a part of it.",
     ..BITMAP
 };
@@ -23,6 +23,8 @@ fn bitcount(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let args = call.args;
     let part = match args.len() {
         2 => None,
+        // Without an end, as in Valkey: up to the last byte.
+        3 => Some((integer(args.at(2))?, -1, false)),
         4 | 5 => {
             let (start, end) = (integer(args.at(2))?, integer(args.at(3))?);
             Some((start, end, args.get(4).map(unit_is_bit).transpose()?.unwrap_or(false)))

@@ -70,7 +70,7 @@ fn counting_and_searching() {
          BITCOUNT k -1 -2 => :0
          BITCOUNT k -100 -200 => :0
          BITCOUNT nothing => :0
-         BITCOUNT k 0 => -ERR syntax error
+         BITCOUNT k 0 => :26
          BITCOUNT nothing 0 1 X => -ERR syntax error
          BITCOUNT nothing a 1 => -ERR value is not an integer or out of range
          SET p "\xff\xf0\x00" => +OK
@@ -260,8 +260,8 @@ proptest! {
 
     #[test]
     fn strings_are_combined_bit_by_bit(
-        sources in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..4),
-        operation in prop::sample::select(vec!["AND", "OR", "XOR"]),
+        sources in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 2..6),
+        operation in prop::sample::select(vec!["AND", "OR", "XOR", "DIFF", "DIFF1", "ANDOR", "ONE"]),
     ) {
         let mut t = Runner::new();
         let len = sources.iter().map(Vec::len).max().unwrap_or(0);
@@ -272,8 +272,17 @@ proptest! {
         }
         let at = |source: &Vec<u8>, index: usize| source.get(index).copied().unwrap_or(0);
         let combined = (0..len).map(|index| {
-            let bytes = sources.iter().map(|source| at(source, index));
-            bytes.reduce(|a, b| match operation { "AND" => a & b, "OR" => a | b, _ => a ^ b }).unwrap_or(0)
+            let bytes: Vec<u8> = sources.iter().map(|source| at(source, index)).collect();
+            let (first, others) = (bytes[0], bytes[1..].iter().fold(0, |a, b| a | b));
+            match operation {
+                "AND" => bytes.iter().fold(0xff, |a, b| a & b),
+                "OR" => first | others,
+                "XOR" => bytes.iter().fold(0, |a, b| a ^ b),
+                "DIFF" => first & !others,
+                "DIFF1" => others & !first,
+                "ANDOR" => first & others,
+                _ => (0..8).map(|bit| 1 << bit).filter(|bit| bytes.iter().filter(|b| *b & bit != 0).count() == 1).sum(),
+            }
         });
         let expected: Vec<u8> = combined.collect();
         prop_assert_eq!(t.run(&line), format!(":{len} "));
@@ -293,7 +302,10 @@ fn a_replay_of_random_commands_makes_the_same_keys() {
             0 => format!("SETBIT {key} {offset} {}", random.index(2)),
             1 => format!("BITFIELD {key} SET u{} {offset} {number}", 1 + random.index(63)),
             2 => format!("BITFIELD {key} OVERFLOW FAIL INCRBY i{} {offset} {number}", 1 + random.index(64)),
-            3 => format!("BITOP {} {key} {other} c", ["AND", "OR", "XOR"][random.index(3)]),
+            3 => {
+                let operations = ["AND", "OR", "XOR", "DIFF", "DIFF1", "ANDOR", "ONE"];
+                format!("BITOP {} {key} {other} c", operations[random.index(7)])
+            }
             4 => format!("BITOP NOT {key} {other}"),
             5 if random.index(4) == 0 => format!("SET {key} {number} PX {}", 1 + random.index(30)),
             5 => format!("PERSIST {key}"),

@@ -7,7 +7,7 @@ use crate::core::key_spec::Look;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, Outcome, Words, args, flags};
 use crate::keyspace::Key;
 use crate::resp::{Args, Elements, Reply};
-use crate::value::geo::{Place, Shape};
+use crate::value::geo::{Place, Shape, middle};
 use crate::value::listpack::Item;
 use crate::value::zset::{AnyZset, Edge, ZsetRef, collect};
 
@@ -45,8 +45,8 @@ pub(super) static GEOSEARCH: Command = Command {
     handler: Handler::Data(|call, reply| search(call, Kind::Search, reply)),
     since: "6.2.0",
     complexity: SEARCH_TIME,
-    syntax: "key <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI>> [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]",
-    summary: "Gives the places within a circle or a box.",
+    syntax: "key [FROMMEMBER member | FROMLONLAT longitude latitude] <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI> | BYPOLYGON num-vertices longitude latitude [longitude latitude ...]> [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]",
+    summary: "Gives the places within a circle, a box or a polygon.",
     ..ONE_PLACE_SET
 };
 
@@ -57,8 +57,8 @@ pub(super) static GEOSEARCHSTORE: Command = Command {
     keys: Keys(&[KeySpec::at(1, "OW update"), KeySpec::at(2, "RO access")]),
     log: LogRule::Effects, // as the destination's whole state
     handler: Handler::Data(|call, reply| search(call, Kind::SearchStore, reply)),
-    syntax: "destination source <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI>> [ASC | DESC] [COUNT count [ANY]] [STOREDIST]",
-    summary: "Stores the places within a circle or a box.",
+    syntax: "destination source [FROMMEMBER member | FROMLONLAT longitude latitude] <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI> | BYPOLYGON num-vertices longitude latitude [longitude latitude ...]> [ASC | DESC] [COUNT count [ANY]] [STOREDIST]",
+    summary: "Stores the places within a circle, a box or a polygon.",
     ..GEOSEARCH
 };
 
@@ -236,6 +236,25 @@ impl Query {
         Ok(())
     }
 
+    /// Whether neither a center was given, which a polygon has by itself, nor another shape.
+    fn may_be_a_polygon(&self) -> bool {
+        match &self.shape {
+            None => !self.has_center,
+            Some(shape) => matches!(shape, Shape::Polygon { .. }),
+        }
+    }
+
+    fn set_polygon(&mut self, words: &mut Words<'_>) -> Result<(), CommandError> {
+        let count = format::parse_i64(words.value()?).ok_or(CommandError::Text("ERR invalid number of vertices"))?;
+        let count = usize::try_from(count).ok().filter(|&count| count >= 3 && count <= words.left() / 2);
+        let count = count.ok_or(CommandError::Text("ERR GEOSEARCH BYPOLYGON must have at least 3 vertices"))?;
+        let corners = (0..count).map(|_| place(words.value()?, words.value()?));
+        let corners: Vec<Place> = corners.collect::<Result<_, _>>()?;
+        self.set_center(middle(&corners));
+        self.shape = Some(Shape::Polygon { corners });
+        Ok(())
+    }
+
     /// Takes a word without a value.
     fn take_flag(&mut self, word: &[u8]) -> bool {
         match word {
@@ -270,6 +289,9 @@ impl Query {
         source: Source<'_>,
     ) -> Result<bool, CommandError> {
         let left = words.left();
+        if matches!(self.shape, Some(Shape::Polygon { .. })) && !args::is(word, "BYPOLYGON") {
+            return Ok(false);
+        }
         if args::is(word, "FROMMEMBER") && left >= 1 && !self.from_place {
             let member = words.value()?;
             self.has_center = true;
@@ -283,6 +305,8 @@ impl Query {
             self.set_circle(words.value()?, words.value()?)?;
         } else if args::is(word, "BYBOX") && left >= 3 && !matches!(self.shape, Some(Shape::Circle { .. })) {
             self.set_box(words.value()?, words.value()?, words.value()?)?;
+        } else if args::is(word, "BYPOLYGON") && left >= 1 && self.may_be_a_polygon() {
+            self.set_polygon(words)?;
         } else {
             return Ok(false);
         }
@@ -319,7 +343,7 @@ impl Query {
 
     /// The results, in the wanted order and number.
     fn find<'a>(&self, zset: ZsetRef<'a>) -> Vec<Found<'a>> {
-        let (Some(center), Some(shape)) = (self.center, self.shape) else { return Vec::new() };
+        let (Some(center), Some(shape)) = (self.center, &self.shape) else { return Vec::new() };
         let mut found: Vec<Found<'a>> = Vec::new();
         let enough = if self.any { self.count } else { usize::MAX };
         for (from, to) in shape.score_ranges(center) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::read::ACCESSED;
 use super::{HASH, now, value_element};
 use crate::base::random::{self, Random};
-use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
+use crate::command::keys::scan::{ElementOptions, Page, Scanned, parse_cursor};
 use crate::core::args::{integer, is};
 use crate::core::{Arity, Call, Command, CommandError, Handler, Outcome, Words, flags};
 use crate::resp::{Elements, Reply, Resp};
@@ -182,7 +182,7 @@ fn hscan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let cursor = parse_cursor(args.at(2))?;
     let mut page = Page::default();
     let Some(hash) = call.db.view::<AnyHash>(key)? else { return Ok(page.reply(reply, 0)) };
-    let options = ElementOptions::parse(Words::new(args, 3), true)?;
+    let options = ElementOptions::parse(Words::new(args, 3), Scanned::Fields)?;
     let mut digits = itoa::Buffer::new();
     let next = hash.scan(cursor, options.count, now, &mut |field| {
         let name = field.name.as_bytes(&mut digits);

@@ -4,22 +4,24 @@
 //! takes more memory than its value.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use crate::core::db::Db;
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
     flags,
 };
 use crate::keyspace::{Key, NewValue, ValueRef};
 use crate::persist::rdb::{
-    DumpWriter, ListWriter, RdbConsumer, RdbEntryFields, RdbError, RdbGroup, RdbPending, RdbSink, RdbStreamId,
-    RdbStreamMeta, RdbType, StreamWriter, decode_dump_into,
+    DumpWriter, ListWriter, RdbConsumer, RdbEntryFields, RdbError, RdbGroup, RdbIdempotency, RdbPending, RdbProducer,
+    RdbSink, RdbStreamId, RdbStreamMeta, RdbType, StreamWriter, decode_dump_into,
 };
 use crate::resp::Reply;
 use crate::value::entry::Heap;
 use crate::value::hash::{AnyHash, HashMut, HashRef, NewExpiry};
 use crate::value::list::{AnyList, End, ListMut};
 use crate::value::set::{AnySet, SetMut, SetRef};
-use crate::value::stream::{Group, Stream, StreamId};
+use crate::value::stream::{Group, Idempotency, Known, Pending, Stream, StreamId, Window};
 use crate::value::zset::{Added, AnyZset, Rule, ZsetMut, ZsetRef};
 use crate::value::{Collection, Finished, Limits, Stored};
 
@@ -146,7 +148,24 @@ fn dump_stream(stream: &Stream) -> Vec<u8> {
         max_deleted_id: rdb_id(stream.max_deleted_id()),
         entries_added: stream.entries_added(),
         groups: stream.groups().map(rdb_group).collect(),
+        idempotency: stream.idempotency().map(rdb_idempotency),
     })
+}
+
+/// The time since an id is remembered is that of the entry's id there.
+fn rdb_idempotency(its: &Idempotency) -> RdbIdempotency {
+    let (window, mut producers) = (its.window(), BTreeMap::<&[u8], RdbProducer>::new());
+    for Known { producer, iid, entry, .. } in its.iter() {
+        let of = producers.entry(producer).or_insert_with(|| RdbProducer { name: producer.to_vec(), ids: Vec::new() });
+        of.ids.push((iid.to_vec(), rdb_id(entry)));
+    }
+    RdbIdempotency {
+        seconds: window.seconds.into(),
+        ids_max: window.ids_max.into(),
+        producers: producers.into_values().collect(),
+        added: its.added(),
+        duplicates: its.duplicates(),
+    }
 }
 
 fn rdb_id(id: StreamId) -> RdbStreamId {
@@ -156,12 +175,17 @@ fn rdb_id(id: StreamId) -> RdbStreamId {
 fn rdb_group(group: &Group) -> RdbGroup {
     let names: Vec<&[u8]> = group.consumers.iter().map(|consumer| &consumer.name[..]).collect();
     let time = |ms: i64| u64::try_from(ms).unwrap_or(0);
-    let pending = group.pending.iter().map(|pending| RdbPending {
+    // What was handed back is nobody's: the place then means nothing.
+    let place = |pending: &Pending| {
+        let owner = pending.consumer.as_deref();
+        owner.map_or(0, |owner| names.binary_search(&owner).expect("a pending entry has its consumer"))
+    };
+    let pending = |pending: &Pending| RdbPending {
         id: rdb_id(pending.id),
         delivery_time_ms: time(pending.delivered),
         delivery_count: pending.count,
-        consumer: names.binary_search(&&pending.consumer[..]).expect("a pending entry has its consumer"),
-    });
+        consumer: place(pending),
+    };
     let consumers = group.consumers.iter().map(|consumer| RdbConsumer {
         name: consumer.name.to_vec(),
         seen_time_ms: time(consumer.seen),
@@ -171,8 +195,8 @@ fn rdb_group(group: &Group) -> RdbGroup {
         name: group.name.to_vec(),
         last_id: rdb_id(group.last_id),
         entries_read: group.entries_read,
-        pel: pending.collect(),
-        released: Vec::new(),
+        pel: group.pending.iter().filter(|pending| pending.consumer.is_some()).map(pending).collect(),
+        released: group.released().map(pending).collect(),
         consumers: consumers.collect(),
     }
 }
@@ -243,8 +267,8 @@ fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if ttl < 0 {
         return Err(CommandError::OutOfRange("Invalid TTL value, must be >= 0"));
     }
-    let mut built = Building { limits: call.db.facts().limits, value: Built::Nothing };
-    decode_dump_into(call.args.at(3), &mut built).map_err(|error| match error {
+    let mut built = Building::new(call.db.facts().limits);
+    decode_dump_into(call.args.at(3), call.db.facts().rdb_versions, &mut built).map_err(|error| match error {
         RdbError::Footer => CommandError::OutOfRange("DUMP payload version or checksum are wrong"),
         RdbError::Format { .. } => CommandError::OutOfRange("Bad data format"),
     })?;
@@ -262,7 +286,7 @@ fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Ok(reply.ok());
     }
     let replaced = call.db.kind_to_tell(key);
-    store(call, key, built.value, expiry)?;
+    built.store(&mut call.db, key, expiry)?;
     let access = call.db.facts().access;
     let field = match (options.idle_seconds, options.frequency) {
         (Some(seconds), _) => access.idle_for(seconds),
@@ -279,30 +303,8 @@ fn restore(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.ok())
 }
 
-fn store(call: &mut Call<'_>, key: Key<'_>, value: Built, expiry: Option<i64>) -> Result<(), CommandError> {
-    let finished = match value {
-        Built::Nothing => return Err(CommandError::OutOfRange("Bad data format")),
-        Built::String(bytes) => {
-            let value = crate::base::format::parse_i64(&bytes).map_or(NewValue::Bytes(&bytes), NewValue::Int);
-            call.db.set(key, value, expiry);
-            return Ok(());
-        }
-        Built::List(list) => AnyList::finish(list),
-        Built::Set(set) => AnySet::finish(set),
-        Built::Hash(hash) => AnyHash::finish(hash),
-        Built::Zset(zset) => AnyZset::finish(zset),
-        Built::Stream(stream) => Finished::Large(Heap::Stream(triomphe::Arc::new(*stream))),
-    };
-    match finished {
-        Finished::Packed(packing, bytes) => call.db.set(key, NewValue::Packed(packing, &bytes), expiry),
-        Finished::Large(heap) => call.db.set(key, NewValue::Heap(heap), expiry),
-        Finished::Empty | Finished::InPlace => return Err(CommandError::OutOfRange("Bad data format")),
-    }
-    Ok(())
-}
-
-/// A value that is being read.
-struct Building {
+/// A value that is being read, in the form in which it is stored.
+pub struct Building {
     limits: Limits,
     value: Built,
 }
@@ -318,6 +320,37 @@ enum Built {
 }
 
 impl Building {
+    /// Nothing yet, by these limits.
+    pub fn new(limits: Limits) -> Building {
+        Building { limits, value: Built::Nothing }
+    }
+
+    /// Sets a key to the value.
+    ///
+    /// # Errors
+    /// There is no value, or it is empty.
+    pub fn store(self, db: &mut Db<'_>, key: Key<'_>, expiry: Option<i64>) -> Result<(), CommandError> {
+        let finished = match self.value {
+            Built::Nothing => return Err(CommandError::OutOfRange("Bad data format")),
+            Built::String(bytes) => {
+                let value = crate::base::format::parse_i64(&bytes).map_or(NewValue::Bytes(&bytes), NewValue::Int);
+                db.set(key, value, expiry);
+                return Ok(());
+            }
+            Built::List(list) => AnyList::finish(list),
+            Built::Set(set) => AnySet::finish(set),
+            Built::Hash(hash) => AnyHash::finish(hash),
+            Built::Zset(zset) => AnyZset::finish(zset),
+            Built::Stream(stream) => Finished::Large(Heap::Stream(triomphe::Arc::new(*stream))),
+        };
+        match finished {
+            Finished::Packed(packing, bytes) => db.set(key, NewValue::Packed(packing, &bytes), expiry),
+            Finished::Large(heap) => db.set(key, NewValue::Heap(heap), expiry),
+            Finished::Empty | Finished::InPlace => return Err(CommandError::OutOfRange("Bad data format")),
+        }
+        Ok(())
+    }
+
     /// An empty collection, for editing.
     fn begin<C: Collection>(&self) -> Option<C::Mut<'static>> {
         C::edit(Stored::Missing(Vec::new()), &self.limits)
@@ -391,14 +424,31 @@ impl RdbSink for Building {
         let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
         stream.set_ids(id(meta.last_id), Some(meta.entries_added), Some(id(meta.max_deleted_id)));
         let restored = meta.groups.iter().all(|group| restore_group(&mut stream, group));
-        if restored {
+        let idempotency = meta.idempotency.as_ref().map(restored_idempotency);
+        let is_sound = idempotency.as_ref().is_none_or(Option::is_some);
+        idempotency.flatten().into_iter().for_each(|its| stream.set_idempotency(its));
+        if restored && is_sound {
             self.value = Built::Stream(stream);
         }
     }
 }
 
-/// Adds a group. Entries that are pending for nobody have no place here and are not dropped in silence: they are an
-/// error.
+/// What producers have added; `None` if the window is none.
+fn restored_idempotency(its: &RdbIdempotency) -> Option<Idempotency> {
+    let (seconds, ids_max) = (u32::try_from(its.seconds).ok()?, u32::try_from(its.ids_max).ok()?);
+    let window = Some(Window { seconds, ids_max }).filter(Window::is_valid)?;
+    let ids = its.producers.iter().flat_map(|producer| producer.ids.iter().map(|(iid, id)| (*id, &producer.name, iid)));
+    let mut ids: Vec<(RdbStreamId, &Vec<u8>, &Vec<u8>)> = ids.collect();
+    ids.sort_unstable();
+    let mut restored = Idempotency::with_counters(window, its.added.wrapping_sub(ids.len() as u64), its.duplicates);
+    for ((ms, seq), producer, iid) in ids {
+        let at = i64::try_from(ms).unwrap_or(i64::MAX);
+        restored.remember(Known { producer, iid, entry: StreamId::new(ms, seq), at }, 0);
+    }
+    Some(restored)
+}
+
+/// Adds a group.
 fn restore_group(stream: &mut Stream, group: &RdbGroup) -> bool {
     let id = |id: RdbStreamId| StreamId::new(id.0, id.1);
     let time = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
@@ -410,6 +460,10 @@ fn restore_group(stream: &mut Stream, group: &RdbGroup) -> bool {
         .pel
         .iter()
         .map(|pending| (id(pending.id), time(pending.delivery_time_ms), pending.delivery_count, pending.consumer));
-    group.released.is_empty()
-        && stream.restore_group((&group.name, id(group.last_id), group.entries_read), consumers, pending)
+    let is_new = stream.restore_group((&group.name, id(group.last_id), group.entries_read), consumers, pending);
+    if is_new {
+        let mut released = group.released.iter().map(|pending| (id(pending.id), pending.delivery_count));
+        stream.edit_group(&group.name, |its| released.by_ref().for_each(|(id, count)| its.release(id, count)));
+    }
+    is_new
 }

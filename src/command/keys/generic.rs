@@ -1,17 +1,19 @@
 //! Commands for keys of any type: existence, type, removing, renaming, copying.
 //!
 //! A value moves to its new name unchanged, and by reference if it is on the heap, so that renaming a large value
-//! costs no more than renaming a small one.
+//! costs no more than renaming a small one. Its protection from eviction goes with it.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use crate::core::command::Databases;
 use crate::core::db::LARGE_MIN_BYTES;
+use crate::core::key_spec::Places;
 use crate::core::{
     Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args,
     categories, flags,
 };
-use crate::keyspace::{EntryRef, Key, NewValue};
-use crate::resp::Reply;
+use crate::keyspace::{Key, NewValue};
+use crate::resp::{Args, Reply};
 use crate::value::entry::{INLINE_VALUE_MAX, Kind, Packing};
 
 /// The commands of this file.
@@ -42,6 +44,7 @@ pub fn database(argument: &[u8], databases: u32) -> Result<u32, CommandError> {
 struct Carried {
     body: Body,
     expiry: Option<i64>,
+    is_blessed: bool,
 }
 
 enum Body {
@@ -54,7 +57,10 @@ enum Body {
 }
 
 impl Carried {
-    fn of(entry: EntryRef<'_>) -> Carried {
+    /// What an existing key holds.
+    fn of(db: &mut Db<'_>, key: Key<'_>) -> Option<Carried> {
+        let is_blessed = db.is_blessed(key);
+        let entry = db.peek(key)?;
         let body = match entry.to_new_value() {
             NewValue::Bytes(bytes) => Body::Inline(SmallVec::from_slice(bytes)),
             NewValue::Packed(packing, bytes) => Body::Packed(packing, SmallVec::from_slice(bytes)),
@@ -63,7 +69,7 @@ impl Carried {
             NewValue::Raw(bytes) => Body::Owned(NewValue::Raw(bytes)),
             NewValue::Heap(heap) => Body::Owned(NewValue::Heap(heap)),
         };
-        Carried { body, expiry: entry.expiry().map(|at| at as i64) }
+        Some(Carried { body, expiry: entry.expiry().map(|at| at as i64), is_blessed })
     }
 
     /// Stores the value at `key` in the database that `db` works on, and logs it as a whole: its record
@@ -76,6 +82,9 @@ impl Carried {
             Body::Packed(packing, bytes) => db.set(key, NewValue::Packed(packing, &bytes), self.expiry),
             Body::Owned(value) => db.set(key, value, self.expiry),
         }
+        let before = db.changes();
+        let reblessed = db.bless(key, self.is_blessed);
+        db.count_as(before, 0);
         match is_large {
             true => {
                 let to_db = db.index();
@@ -83,7 +92,12 @@ impl Carried {
                 db.barrier().transfer(copies, from.bytes, to_db, key.bytes);
                 db.select(to_db);
             }
-            false => db.log_state(key),
+            false => {
+                db.log_state(key);
+                if reblessed {
+                    db.record(key).bless(self.is_blessed);
+                }
+            }
         }
         is_large
     }
@@ -235,7 +249,7 @@ fn renamenx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 /// key was renamed.
 fn rename_generic(call: &mut Call<'_>, only_new: bool) -> Result<bool, CommandError> {
     let (from, to) = (call.key(1), call.key(2));
-    let carried = call.db.peek(from).map(Carried::of).ok_or(CommandError::NoSuchKey)?;
+    let carried = Carried::of(&mut call.db, from).ok_or(CommandError::NoSuchKey)?;
     if from.bytes == to.bytes || only_new && call.db.exists(to) {
         return Ok(false);
     }
@@ -255,6 +269,7 @@ static COPY: Command = Command {
     flags: flags::WRITE.or(flags::DENYOOM),
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::at(1, "RO access"), KeySpec::at(2, "OW update")]),
+    databases: Databases::Named(copied_to),
     log: LogRule::Effects,
     handler: Handler::Data(copy),
     since: "6.2.0",
@@ -263,6 +278,17 @@ static COPY: Command = Command {
     summary: "Copies the value and the expiry of a key to another key, or to another database.",
     ..Command::DEFAULT
 };
+
+/// The places of the numbers of databases that COPY is given.
+fn copied_to(args: Args<'_>) -> Places {
+    let (mut words, mut places) = (Words::new(args, 3), Places::new());
+    while let Some(word) = words.next() {
+        if args::is(word, "DB") && words.next().is_some() {
+            places.push(args.len() - words.left() - 1);
+        }
+    }
+    places
+}
 
 fn copy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let source_db = call.db.index();
@@ -282,7 +308,8 @@ fn copy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if source_db == target_db && from.bytes == to.bytes {
         return Err(CommandError::Text("ERR source and destination objects are the same"));
     }
-    let Some(carried) = call.db.read(from).map(Carried::of) else { return Ok(reply.int(0)) };
+    call.db.read(from);
+    let Some(carried) = Carried::of(&mut call.db, from) else { return Ok(reply.int(0)) };
     call.db.select(target_db);
     let free = replace || !call.db.exists(to);
     if free {
@@ -298,14 +325,15 @@ fn copy(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 static MOVE: Command = Command {
     name: "MOVE",
-    arity: Arity::Exactly(3),
+    arity: Arity::AtLeast(3),
     flags: flags::WRITE.or(flags::FAST),
     categories: categories::KEYSPACE,
     keys: Keys(&[KeySpec::at(1, "RW access update")]),
+    databases: Databases::Named(|_| smallvec![2]),
     log: LogRule::Effects,
     handler: Handler::Data(move_key),
-    syntax: "key db",
-    summary: "Moves a key to another database, unless that one has such a key.",
+    syntax: "key db [REPLACE]",
+    summary: "Moves a key to another database, unless that one has such a key and it is not to be replaced.",
     ..Command::DEFAULT
 };
 
@@ -313,6 +341,12 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if call.db.facts().cluster {
         return Err(CommandError::Text("ERR MOVE is not allowed in cluster mode"));
     }
+    let replaces = match call.args.get(3) {
+        None => false,
+        Some(word) if args::is(word, "REPLACE") && call.args.len() == 4 => true,
+        // As in Redis, which takes no option.
+        Some(_) => return Err(CommandError::Arity(call.name().to_owned())),
+    };
     let source_db = call.db.index();
     let target_db = database(call.args.at(2), call.db.keyspace().databases())?;
     if source_db == target_db {
@@ -321,9 +355,11 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     // Two keys change: if the second change fails, the first is undone.
     call.db.change_several();
-    let Some(carried) = call.db.peek(key).map(Carried::of) else { return Ok(reply.int(0)) };
+    let Some(carried) = Carried::of(&mut call.db, key) else { return Ok(reply.int(0)) };
     call.db.select(target_db);
-    let free = !call.db.exists(key);
+    let exists = call.db.exists(key);
+    let free = replaces || !exists;
+    let replaced = if exists && replaces { call.db.kind_to_tell(key) } else { None };
     let is_told = free && carried.store(&mut call.db, key, false, (source_db, key));
     call.db.select(source_db);
     if free {
@@ -331,6 +367,7 @@ fn move_key(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         call.db.notify(NotifyFlags::GENERIC, "move_from", key);
         call.db.select(target_db);
         call.db.notify(NotifyFlags::GENERIC, "move_to", key);
+        call.db.notify_replaced(key, replaced);
         call.db.select(source_db);
     }
     Ok(reply.int(free.into()))
@@ -484,6 +521,14 @@ mod tests {
         t.db = 0;
         // An expired key there is no obstacle.
         assert_eq!(t.run("MOVE a 5"), ":1 ");
+        t.run("SET a 3 PX 900");
+        assert_eq!(t.run("MOVE a 5"), ":0 ");
+        assert_eq!(t.run("MOVE a 5 REPLACE"), ":1 ");
+        assert_eq!(t.run("MOVE a 5 REPLACE"), ":0 ");
+        assert_eq!(t.run("MOVE a 5 FOO"), "-ERR wrong number of arguments for 'move' command ");
+        assert_eq!(t.run("MOVE a 5 REPLACE x"), "-ERR wrong number of arguments for 'move' command ");
+        t.db = 5;
+        assert_eq!((t.run("GET a"), t.run("PTTL a")), ("$1 3 ".into(), ":900 ".into()));
         t.assert_replay_equals_live();
     }
 
@@ -528,7 +573,9 @@ mod tests {
                 let key = |random: &mut Random| ["a", "b", "c", "d"][random.index(4)];
                 let (one, other) = (key(&mut random), key(&mut random));
                 let db = random.below(3);
-                let line = match random.below(14) {
+                let line = match random.below(17) {
+                    14 | 15 => format!("BLESS SET {one} NO-EVICT"),
+                    16 => format!("BLESS CLEAR {one} NO-EVICT"),
                     0 => format!("SET {one} {}", random.below(1000)),
                     1 => format!("SET {one} {} PX {}", "v".repeat(random.index(300)), random.below(50) + 1),
                     2 => format!("APPEND {one} xyz"),

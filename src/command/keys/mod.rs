@@ -1,5 +1,6 @@
 //! Commands for keys of any type: their content, expiry, iteration, copying and sorting.
 
+pub mod bless;
 pub mod dump;
 pub mod expire;
 pub mod generic;

@@ -29,7 +29,10 @@ pub static COMMANDS: &[&Command] = &[&KEYS, &RANDOMKEY, &SCAN];
 
 /// How many keys one call of SCAN visits by default.
 const SCAN_COUNT_DEFAULT: i64 = 10;
+/// The types of keys.
+const TYPE_NAMES: [&str; 6] = ["STRING", "LIST", "SET", "ZSET", "HASH", "STREAM"];
 const NOVALUES_MISPLACED: &str = "ERR NOVALUES option can only be used in HSCAN";
+const NOSCORES_MISPLACED: &str = "ERR NOSCORES option can only be used in ZSCAN";
 /// RANDOMKEY takes a random shard without weighting if it has at least this many keys, because all shards are then
 /// about as large.
 const LARGE_SHARD: u64 = 256;
@@ -58,12 +61,14 @@ static KEYS: Command = Command {
 fn keys(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (pattern, now, index) = (call.args.at(1), call.db.facts().seen_at(), call.db.index());
     let every = pattern == b"*";
+    let sight = call.limited_sight();
+    let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(index, key));
     let mut frozen = call.frozen.take().expect("the executor freezes a view for this command");
     Ok(reply.array_of_unknown(|elements| {
         for shard in 0..frozen.shards() {
             let of_db = frozen.shard(shard).filter(|(db, _)| *db == index);
             for entry in of_db.flat_map(|(_, directory)| directory.iter()) {
-                if is_alive(&entry, now) && (every || glob::matches(pattern, entry.key())) {
+                if is_alive(&entry, now) && (every || glob::matches(pattern, entry.key())) && is_seen(entry.key()) {
                     elements.bulk(entry.key());
                 }
             }
@@ -88,10 +93,13 @@ static SCAN: Command = Command {
 
 fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let cursor = parse_cursor(call.args.at(1))?;
-    let filter = Filter::parse(Words::new(call.args, 2), call.db.facts().seen_at())?;
+    let facts = call.db.facts();
+    let filter = Filter::parse(Words::new(call.args, 2), facts.seen_at(), facts.as_valkey)?;
+    let (sight, index) = (call.limited_sight(), call.db.index());
+    let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(index, key));
     let mut page = Page::default();
-    let next = walk(&mut call.db, cursor, filter.count, &mut |entry| {
-        if filter.keeps(&entry) {
+    let next = walk(&mut call.db, cursor, filter.count, |directory| Some(directory), &mut |entry| {
+        if filter.keeps(&entry) && is_seen(entry.key()) {
             page.push(entry.key());
         }
     })?;
@@ -136,16 +144,27 @@ pub struct ElementOptions<'a> {
     pattern: Option<&'a [u8]>,
     /// About how many elements to visit; at least 1.
     pub count: usize,
-    /// NOVALUES: fields are returned without their values.
+    /// NOVALUES or NOSCORES: fields are returned without their values, members without their scores.
     pub no_values: bool,
 }
 
+/// What a scan goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// The fields of a hash.
+    Fields,
+    /// The members of a set.
+    Members,
+    /// The members of a sorted set.
+    Scores,
+}
+
 impl<'a> ElementOptions<'a> {
-    /// Parses the options. `of_hash` says whether NOVALUES is allowed.
+    /// Parses the options. What is scanned says whether NOVALUES or NOSCORES is allowed.
     ///
     /// # Errors
     /// An unknown option, or a bad value of an option.
-    pub fn parse(mut words: Words<'a>, of_hash: bool) -> Result<ElementOptions<'a>, CommandError> {
+    pub fn parse(mut words: Words<'a>, scanned: Scanned) -> Result<ElementOptions<'a>, CommandError> {
         let mut options = ElementOptions { pattern: None, count: SCAN_COUNT_DEFAULT as usize, no_values: false };
         while let Some(word) = words.next() {
             if args::is(word, "COUNT") {
@@ -153,8 +172,13 @@ impl<'a> ElementOptions<'a> {
             } else if args::is(word, "MATCH") {
                 options.pattern = Some(words.value()?).filter(|pattern| *pattern != b"*");
             } else if args::is(word, "NOVALUES") {
-                if !of_hash {
+                if scanned != Scanned::Fields {
                     return Err(CommandError::Text(NOVALUES_MISPLACED));
+                }
+                options.no_values = true;
+            } else if args::is(word, "NOSCORES") {
+                if scanned != Scanned::Scores {
+                    return Err(CommandError::Text(NOSCORES_MISPLACED));
                 }
                 options.no_values = true;
             } else {
@@ -172,7 +196,10 @@ impl<'a> ElementOptions<'a> {
 }
 
 /// The value of COUNT.
-fn parse_count(words: &mut Words<'_>) -> Result<usize, CommandError> {
+///
+/// # Errors
+/// It is no number, or below 1.
+pub(super) fn parse_count(words: &mut Words<'_>) -> Result<usize, CommandError> {
     let count = words.integer()?;
     if count < 1 {
         return Err(CommandError::Syntax);
@@ -211,7 +238,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn parse(mut words: Words<'a>, now: i64) -> Result<Filter<'a>, CommandError> {
+    fn parse(mut words: Words<'a>, now: i64, as_valkey: bool) -> Result<Filter<'a>, CommandError> {
         let mut filter = Filter { pattern: None, type_name: None, count: SCAN_COUNT_DEFAULT as usize, now };
         while let Some(word) = words.next() {
             if args::is(word, "COUNT") {
@@ -219,10 +246,16 @@ impl<'a> Filter<'a> {
             } else if args::is(word, "MATCH") {
                 filter.pattern = Some(words.value()?).filter(|pattern| *pattern != b"*");
             } else if args::is(word, "TYPE") {
-                // Redis 7 accepts any name. Keys of an unknown type are never found.
-                filter.type_name = Some(words.value()?);
+                // Redis accepts any name: keys of an unknown type are never found. Valkey does not.
+                let name = words.value()?;
+                if as_valkey && !TYPE_NAMES.iter().any(|known| args::is(name, known)) {
+                    return Err(CommandError::echo("unknown type name '", name, "'"));
+                }
+                filter.type_name = Some(name);
             } else if args::is(word, "NOVALUES") {
                 return Err(CommandError::Text(NOVALUES_MISPLACED));
+            } else if args::is(word, "NOSCORES") {
+                return Err(CommandError::Text(NOSCORES_MISPLACED));
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -246,12 +279,18 @@ fn directory<'a>(db: &'a mut Db<'_>, shard: u16) -> Result<Option<&'a Directory>
     Ok(db.held().walk_to(shard).map_err(CommandError::Busy)?.directory(index))
 }
 
-/// Visits about `count` entries from `cursor` on, over as many shards as needed. Returns the next cursor, 0 at the
-/// end.
+/// Visits about `count` entries from `cursor` on, over as many shards as needed: those of what `part` gives of each
+/// directory. Returns the next cursor, 0 at the end.
 ///
 /// # Errors
 /// The first shard is busy. Before another one that is, the walk ends.
-fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Result<u64, CommandError> {
+pub(super) fn walk(
+    db: &mut Db<'_>,
+    cursor: u64,
+    count: usize,
+    part: fn(&Directory) -> Option<&Directory>,
+    visit: &mut dyn FnMut(EntryRef<'_>),
+) -> Result<u64, CommandError> {
     let first = cursor >> POSITION_BITS;
     let (mut shard, mut position) = (cursor >> POSITION_BITS, cursor & ((1 << POSITION_BITS) - 1));
     let mut budget = count;
@@ -260,7 +299,7 @@ fn walk(db: &mut Db<'_>, cursor: u64, count: usize, visit: &mut dyn FnMut(EntryR
         let mut visited = 0;
         let directory = match directory(db, shard as u16) {
             Err(_) if shard > first => break,
-            directory => directory?.filter(|directory| !directory.is_empty()),
+            directory => directory?.and_then(part).filter(|directory| !directory.is_empty()),
         };
         let rest = directory.and_then(|directory| {
             directory.scan(position, budget, &mut |entry| {
@@ -292,7 +331,9 @@ static RANDOMKEY: Command = Command {
 
 fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut random = Random::from_seed(random::with(|thread| thread.next_u64()));
-    let key = random_key(&mut call.db, &mut random)?;
+    let (sight, index) = (call.limited_sight(), call.db.index());
+    let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(index, key));
+    let key = random_key(&mut call.db, &mut random, &is_seen)?;
     call.db.release();
     Ok(match key {
         None => reply.null(),
@@ -300,24 +341,35 @@ fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })
 }
 
-/// A random live key; `None` if there is none.
+/// A random live key that may be seen; `None` if there is none.
 ///
 /// # Errors
 /// None was found, and a shard is busy.
-fn random_key(db: &mut Db<'_>, random: &mut Random) -> Result<Option<Vec<u8>>, CommandError> {
+fn random_key(
+    db: &mut Db<'_>,
+    random: &mut Random,
+    is_seen: &dyn Fn(&[u8]) -> bool,
+) -> Result<Option<Vec<u8>>, CommandError> {
     let now = db.facts().seen_at();
     for _ in 0..EXPIRED_TRIES {
         let Some(shard) = random_shard(db, random)? else { return Ok(None) };
         let drawn = directory(db, shard)?.and_then(|directory| directory.random(random.next_u64()));
-        if let Some(entry) = drawn.filter(|entry| is_alive(entry, now)) {
+        if let Some(entry) = drawn.filter(|entry| is_alive(entry, now) && is_seen(entry.key())) {
             return Ok(Some(entry.key().to_vec()));
         }
     }
-    // Nearly everything has expired and waits for the sweep, so any live key will do.
-    for shard in 0..SHARDS as u16 {
-        let mut entries = directory(db, shard)?.into_iter().flat_map(Directory::iter);
-        if let Some(entry) = entries.find(|entry| is_alive(entry, now)) {
-            return Ok(Some(entry.key().to_vec()));
+    // Nearly everything has expired and waits for the sweep, or must not be seen, so any other key will do.
+    let first = random.index(SHARDS);
+    for shard in (first..SHARDS).chain(0..first) {
+        let entries = directory(db, shard as u16)?.into_iter().flat_map(Directory::iter);
+        let others = entries.filter(|entry| is_alive(entry, now) && is_seen(entry.key()));
+        // Each of them is as likely.
+        let drawn = others.zip(1..).fold(None, |drawn, (entry, count)| match random.below(count) {
+            0 => Some(entry.key().to_vec()),
+            _ => drawn,
+        });
+        if drawn.is_some() {
+            return Ok(drawn);
         }
     }
     Ok(None)
@@ -502,19 +554,20 @@ mod tests {
 
     #[test]
     fn options_for_elements_are_read_as_redis_does() {
-        let parse = |line: &str, of_hash| {
+        let parse = |line: &str, scanned| {
             with_args(&words(line), |args| {
-                let options = ElementOptions::parse(Words::new(args, 0), of_hash).map_err(|error| error.to_string())?;
+                let options = ElementOptions::parse(Words::new(args, 0), scanned).map_err(|error| error.to_string())?;
                 Ok::<_, String>((options.count, options.no_values, options.keeps(b"ab")))
             })
         };
         assert_eq!(
-            parse("COUNT 3 match a* NoValues COUNT 9223372036854775807", true),
+            parse("COUNT 3 match a* NoValues COUNT 9223372036854775807", Scanned::Fields),
             Ok((i64::MAX as usize, true, true))
         );
-        assert_eq!(parse("MATCH b* MATCH *", false), Ok((10, false, true)));
-        assert_eq!(parse("MATCH b", false), Ok((10, false, false)));
-        let refused = |line: &str| parse(line, false).unwrap_err();
+        assert_eq!(parse("MATCH b* MATCH *", Scanned::Members), Ok((10, false, true)));
+        assert_eq!(parse("MATCH b noscores", Scanned::Scores), Ok((10, true, false)));
+        let refused = |line: &str| parse(line, Scanned::Members).unwrap_err();
+        assert_eq!(refused("NOSCORES"), NOSCORES_MISPLACED);
         assert_eq!(refused("NOVALUES FOO"), NOVALUES_MISPLACED);
         for line in ["COUNT", "COUNT 0", "COUNT -1", "MATCH", "TYPE hash", "FOO", "''"] {
             assert_eq!(refused(line), "ERR syntax error", "{line}");

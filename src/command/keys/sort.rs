@@ -33,6 +33,10 @@ const BY_ELSEWHERE: CommandError = CommandError::Text(
 const GET_ELSEWHERE: CommandError = CommandError::Text(
     "ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
 );
+const BY_FORBIDDEN: CommandError =
+    CommandError::Text("ERR BY option of SORT denied due to insufficient ACL permissions.");
+const GET_FORBIDDEN: CommandError =
+    CommandError::Text("ERR GET option of SORT denied due to insufficient ACL permissions.");
 /// Where the options begin.
 const OPTIONS: usize = 2;
 const BY_PATTERN: KeySpec = KeySpec::looked_up(patterns, "RO access");
@@ -117,8 +121,14 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// `slot` is that of the key, if a pattern may name keys of no other.
-    fn parse(mut words: Words<'a>, may_store: bool, slot: Option<u16>) -> Result<Options<'a>, CommandError> {
+    /// `slot` is that of the key, if a pattern may name keys of no other; `reads_all` is whether patterns may make any
+    /// key at all.
+    fn parse(
+        mut words: Words<'a>,
+        may_store: bool,
+        slot: Option<u16>,
+        reads_all: bool,
+    ) -> Result<Options<'a>, CommandError> {
         let is_elsewhere = |pattern: &[u8]| slot.is_some() && slot::of_pattern(pattern) != slot;
         let mut options = Options {
             by: None,
@@ -148,10 +158,16 @@ impl<'a> Options<'a> {
                 if makes_keys(pattern) && is_elsewhere(pattern) {
                     return Err(BY_ELSEWHERE);
                 }
+                if makes_keys(pattern) && !reads_all {
+                    return Err(BY_FORBIDDEN);
+                }
             } else if args::is(word, "GET") && left >= 1 {
                 let pattern = words.value()?;
                 if pattern != b"#" && is_elsewhere(pattern) {
                     return Err(GET_ELSEWHERE);
+                }
+                if !reads_all {
+                    return Err(GET_FORBIDDEN);
                 }
                 options.get.push(pattern);
             } else {
@@ -179,7 +195,7 @@ enum Weight {
 fn sort(call: &mut Call<'_>, may_store: bool, reply: Reply<'_>) -> Outcome {
     let key = call.key(1);
     let slot = call.db.facts().cluster.then(|| slot::of_key(key.bytes));
-    let options = Options::parse(Words::new(call.args, OPTIONS), may_store, slot)?;
+    let options = Options::parse(Words::new(call.args, OPTIONS), may_store, slot, call.may_read_all())?;
     let mut unsorted = options.unsorted;
     let (mut elements, of_set) = elements(&mut call.db, key, unsorted && options.descending)?;
     let (mut alpha, mut by) = (options.alpha, options.by);

@@ -1,6 +1,7 @@
 //! Commands for lists. Pushing and popping are in `ends`, commands that move elements or choose among keys in
 //! `several`, and the other commands on one list here.
 
+mod block;
 mod ends;
 mod position;
 mod several;
@@ -17,6 +18,7 @@ use crate::value::listpack::Item;
 /// The commands of this family.
 pub static COMMANDS: &[&Command] = &[
     &several::BLMOVE,
+    &block::BLMOVEM,
     &several::BLMPOP,
     &several::BLPOP,
     &several::BRPOP,
@@ -25,6 +27,7 @@ pub static COMMANDS: &[&Command] = &[
     &LINSERT,
     &LLEN,
     &several::LMOVE,
+    &block::LMOVEM,
     &several::LMPOP,
     &ends::LPOP,
     &position::LPOS,

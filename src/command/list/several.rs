@@ -10,9 +10,9 @@ use crate::keyspace::Key;
 use crate::resp::Reply;
 use crate::value::list::{AnyList, End, ListMut};
 
-const BLOCKING: Flags = flags::WRITE.or(flags::BLOCKING);
+pub(super) const BLOCKING: Flags = flags::WRITE.or(flags::BLOCKING);
 
-const MOVE_KEYS: Keys = Keys(&[KeySpec::at(1, "RW access delete"), KeySpec::at(2, "RW insert")]);
+pub(super) const MOVE_KEYS: Keys = Keys(&[KeySpec::at(1, "RW access delete"), KeySpec::at(2, "RW insert")]);
 
 pub(super) static LMOVE: Command = Command {
     name: "LMOVE",
@@ -58,7 +58,7 @@ pub(super) static BRPOPLPUSH: Command = Command {
     ..LMOVE
 };
 
-fn end(word: &[u8]) -> Result<End, CommandError> {
+pub(super) fn end(word: &[u8]) -> Result<End, CommandError> {
     match word {
         word if args::is(word, "LEFT") => Ok(End::Left),
         word if args::is(word, "RIGHT") => Ok(End::Right),

@@ -10,6 +10,7 @@ use crate::core::{
 use crate::keyspace::{Key, NewValue};
 use crate::resp::Reply;
 use crate::value::collection::{Collection, Finished};
+use crate::value::hyperloglog::{self, Observation, REGISTERS, Registers};
 use crate::value::listpack::Item;
 use crate::value::set::{AnySet, SetMut, SetRef};
 
@@ -101,6 +102,25 @@ pub(super) static SINTERCARD: Command = Command {
     ..SEVERAL
 };
 
+pub(super) static SUNIONCARD: Command = Command {
+    name: "SUNIONCARD",
+    handler: Handler::Data(sunioncard),
+    since: "8.10.0",
+    complexity: SUM_TIME,
+    syntax: "numkeys key [key ...] [APPROX] [LIMIT limit]",
+    summary: "Counts the members that any set has, or estimates their number.",
+    ..SINTERCARD
+};
+
+pub(super) static SDIFFCARD: Command = Command {
+    name: "SDIFFCARD",
+    handler: Handler::Data(sdiffcard),
+    since: "8.10.0",
+    complexity: SUM_TIME,
+    summary: "Counts the members of the first set that no other has.",
+    ..SINTERCARD
+};
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Inter,
@@ -132,9 +152,12 @@ fn give(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outcome 
             found.push(member);
             true
         }),
-        Operation::Diff => diff(&sets, &mut |member| found.push(member)),
+        Operation::Diff => diff(&sets, &mut |member| {
+            found.push(member);
+            true
+        }),
         Operation::Union => {
-            union(&sets, &mut result);
+            union(&sets, &mut result, 0);
             found = result.view().iter().collect();
         }
     }
@@ -154,8 +177,11 @@ fn store(call: &mut Call<'_>, operation: Operation, reply: Reply<'_>) -> Outcome
             add(&mut result, member);
             true
         }),
-        Operation::Diff => diff(&sets, &mut |member| add(&mut result, member)),
-        Operation::Union => union(&sets, &mut result),
+        Operation::Diff => diff(&sets, &mut |member| {
+            add(&mut result, member);
+            true
+        }),
+        Operation::Union => union(&sets, &mut result, 0),
     }
     let count = result.view().len();
     match AnySet::finish(result) {
@@ -195,29 +221,89 @@ fn add(result: &mut SetMut<'_>, member: Item<'_>) {
     result.add(member.as_bytes(&mut itoa::Buffer::new()));
 }
 
-fn union(sets: &[Option<SetRef<'_>>], result: &mut SetMut<'_>) {
+/// Adds the members of all sets to a result, until it has this many; 0 for all.
+fn union(sets: &[Option<SetRef<'_>>], result: &mut SetMut<'_>, limit: usize) {
     for set in sets.iter().flatten() {
         for member in set.iter() {
             add(result, member);
+            if limit > 0 && result.view().len() >= limit {
+                return;
+            }
         }
     }
 }
 
 /// Finds the members of the first set alone. Larger other sets are asked first, because a member is most likely
-/// there.
-fn diff<'a>(sets: &[Option<SetRef<'a>>], found: &mut dyn FnMut(Item<'a>)) {
+/// there. Ends when `found` returns false.
+fn diff<'a>(sets: &[Option<SetRef<'a>>], found: &mut dyn FnMut(Item<'a>) -> bool) {
     let Some((Some(first), others)) = sets.split_first() else { return };
     let mut others: Vec<SetRef<'a>> = others.iter().flatten().copied().collect();
     others.sort_by_key(|set| std::cmp::Reverse(set.len()));
-    first.iter().filter(|member| !others.iter().any(|other| other.has(*member))).for_each(found);
+    for member in first.iter() {
+        if !others.iter().any(|other| other.has(member)) && !found(member) {
+            return;
+        }
+    }
 }
 
-fn sintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+/// The words behind the keys of a command that counts.
+fn words_behind_keys<'a>(call: &Call<'a>) -> Result<Words<'a>, CommandError> {
     let numkeys = args::positive(call.args.at(1), "numkeys should be greater than 0")?;
     if numkeys > call.args.len() - 2 {
         return Err(CommandError::OutOfRange("Number of keys can't be greater than number of args"));
     }
-    let limit = args::limit(Words::new(call.args, 2 + numkeys))?;
+    Ok(Words::new(call.args, 2 + numkeys))
+}
+
+fn sunioncard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (mut words, mut limit, mut estimates) = (words_behind_keys(call)?, 0, false);
+    while let Some(word) = words.next() {
+        match word {
+            word if args::is(word, "APPROX") => estimates = true,
+            word if args::is(word, "LIMIT") => limit = args::limit_value(&mut words)?,
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    let keys: Vec<Key<'_>> = call.keys().collect();
+    let limits = call.db.facts().limits;
+    let sets = look(call, &keys)?;
+    let count = match &sets[..] {
+        [only] => only.map_or(0, |set| set.len()),
+        _ if estimates => estimate(&sets),
+        _ => {
+            let mut result = SetMut::new(&limits);
+            union(&sets, &mut result, limit);
+            result.view().len()
+        }
+    };
+    Ok(reply.int(if limit > 0 { count.min(limit) } else { count } as i64))
+}
+
+/// About how many members all sets have together, by a HyperLogLog.
+fn estimate(sets: &[Option<SetRef<'_>>]) -> usize {
+    let mut registers: Registers = [0; REGISTERS];
+    for set in sets.iter().flatten() {
+        for member in set.iter() {
+            Observation::of(member.as_bytes(&mut itoa::Buffer::new())).raise(&mut registers);
+        }
+    }
+    hyperloglog::count_registers(&registers) as usize
+}
+
+fn sdiffcard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let limit = args::limit(words_behind_keys(call)?)?;
+    let keys: Vec<Key<'_>> = call.keys().collect();
+    let sets = look(call, &keys)?;
+    let mut count = 0;
+    diff(&sets, &mut |_| {
+        count += 1;
+        count != limit
+    });
+    Ok(reply.int(count as i64))
+}
+
+fn sintercard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let limit = args::limit(words_behind_keys(call)?)?;
     let keys: Vec<Key<'_>> = call.keys().collect();
     let sets = look(call, &keys)?;
     let mut count = 0;

@@ -5,7 +5,7 @@ mod algebra;
 mod tests;
 
 use crate::base::random;
-use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
+use crate::command::keys::scan::{ElementOptions, Page, Scanned, parse_cursor};
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
     flags,
@@ -28,11 +28,13 @@ pub static COMMANDS: &[&Command] = &[
     &SREM,
     &SSCAN,
     &algebra::SDIFF,
+    &algebra::SDIFFCARD,
     &algebra::SDIFFSTORE,
     &algebra::SINTER,
     &algebra::SINTERCARD,
     &algebra::SINTERSTORE,
     &algebra::SUNION,
+    &algebra::SUNIONCARD,
     &algebra::SUNIONSTORE,
 ];
 
@@ -121,20 +123,28 @@ fn scard(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 
 static SISMEMBER: Command = Command {
     name: "SISMEMBER",
-    arity: Arity::Exactly(3),
+    arity: Arity::AtLeast(3),
     flags: flags::READONLY.or(flags::FAST),
     keys: Keys(&[KeySpec::at(1, "RO")]),
     member: 2,
     handler: Handler::Data(sismember),
-    syntax: "key member",
-    summary: "Tells whether a member belongs to a set.",
+    syntax: "key member [XX]",
+    summary: "Tells whether a member belongs to a set, and with XX also whether there is a set.",
     ..ONE_SET
 };
 
 fn sismember(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let key = call.key(1);
-    let found = call.db.view::<AnySet>(key)?.is_some_and(|set| set.contains(call.args.at(2)));
-    Ok(reply.int(found.into()))
+    let (key, args) = (call.key(1), call.args);
+    let tells_missing = match args.get(3) {
+        None => false,
+        Some(word) if args::is(word, "XX") && args.len() == 4 => true,
+        // As in Redis, which takes no option.
+        Some(_) => return Err(CommandError::Arity(call.name().to_owned())),
+    };
+    Ok(reply.int(match call.db.view::<AnySet>(key)? {
+        None if tells_missing => -1,
+        set => set.is_some_and(|set| set.contains(args.at(2))).into(),
+    }))
 }
 
 static SMISMEMBER: Command = Command {
@@ -394,7 +404,7 @@ fn sscan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let set = call.db.view::<AnySet>(key)?;
     let mut page = Page::default();
     let Some(set) = set else { return Ok(page.reply(reply, 0)) };
-    let options = ElementOptions::parse(words, false)?;
+    let options = ElementOptions::parse(words, Scanned::Members)?;
     let next = set.scan(cursor, options.count, &mut |member| {
         if options.keeps(member) {
             page.push(member);

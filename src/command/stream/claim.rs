@@ -101,7 +101,7 @@ fn xclaim(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
             stream.edit_group(asker.group, |group| group.last_id = raised);
         }
         let ids = options.ids.iter().copied();
-        let is_idle = |pending: &Pending| least == 0 || now.wrapping_sub(pending.delivered) >= least;
+        let is_idle = |pending: &Pending| pending.is_idle(now, least);
         let (claimed, gone) = stream.claim(asker.group, asker.consumer, ids, &claim, is_idle);
         let raises = claimed.is_empty() && raised > StreamId::MIN;
         let changes = u64::from(is_new) + (claimed.len() + gone.len()) as u64 + u64::from(raises);
@@ -221,8 +221,7 @@ fn to_claim(
     while attempts > 0 && count > 0 {
         let Some(next) = pending.next() else { break };
         attempts -= 1;
-        let is_idle = least_idle == 0 || asker.now.wrapping_sub(next.delivered) >= least_idle;
-        if is_idle || stream.get(next.id).is_none() {
+        if next.is_idle(asker.now, least_idle) || stream.get(next.id).is_none() {
             taken.push(next.id);
             count -= 1;
         }

@@ -1,9 +1,10 @@
 //! XINFO: describes a stream, its groups and their consumers.
 
 use super::{ONE_STREAM, no_group_of_key, write_entry};
+use crate::core::db::Facts;
 use crate::core::{Arity, Call, Command, CommandError, Handler, KeySpec, Keys, Outcome, args, categories, flags, help};
 use crate::resp::{Args, Elements, Reply};
-use crate::value::stream::{AnyStream, Consumer, Entry, Group, Owned, Stream, StreamId};
+use crate::value::stream::{AnyStream, Consumer, Entry, Group, Idempotency, Owned, Stream, StreamId};
 
 pub(super) static XINFO: Command = Command {
     name: "XINFO",
@@ -45,10 +46,10 @@ fn full(args: Args<'_>) -> Result<Option<usize>, CommandError> {
 }
 
 fn stream(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
-    let (key, args) = (call.key(2), call.args);
+    let (key, args, facts) = (call.key(2), call.args, call.db.facts());
     let stream = call.db.view::<AnyStream>(key)?.ok_or(CommandError::NoSuchKey)?;
     let full = full(args)?;
-    let mut map = reply.map(if full.is_some() { 9 } else { 10 });
+    let mut map = reply.map(if full.is_some() { 15 } else { 16 });
     let mut number = |name: &str, number: u64| {
         map.bulk(name.as_bytes());
         map.int(number as i64);
@@ -66,6 +67,7 @@ fn stream(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     map.int(stream.entries_added() as i64);
     map.bulk(b"recorded-first-entry-id");
     map.bulk(stream.first().map_or(StreamId::MIN, |first| first.id).text().as_bytes());
+    write_idempotency(&mut map, stream.idempotency(), facts);
     match full {
         None => {
             map.bulk(b"groups");
@@ -89,6 +91,23 @@ fn stream(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(map.done())
 }
 
+/// What is remembered of producers; a stream that has no window has that of the configuration.
+fn write_idempotency(map: &mut Elements<'_>, its: Option<&Idempotency>, facts: &Facts) {
+    let window = its.map_or(facts.stream_window, Idempotency::window);
+    let (pids, iids) = its.map_or((0, 0), |its| its.tracked(facts.now));
+    for (name, number) in [
+        ("idmp-duration", u64::from(window.seconds)),
+        ("idmp-maxsize", u64::from(window.ids_max)),
+        ("pids-tracked", pids as u64),
+        ("iids-tracked", iids as u64),
+        ("iids-added", its.map_or(0, Idempotency::added)),
+        ("iids-duplicates", its.map_or(0, Idempotency::duplicates)),
+    ] {
+        map.bulk(name.as_bytes());
+        map.int(number as i64);
+    }
+}
+
 fn entry_or_null(out: &mut Elements<'_>, entry: Option<Entry<'_>>) {
     let Some(entry) = entry else { return out.null() };
     let mut pair = out.array(2);
@@ -104,7 +123,7 @@ fn int_or_null(out: &mut Elements<'_>, number: Option<i64>) {
 }
 
 fn group_in_full(out: &mut Elements<'_>, stream: &Stream, group: &Group, count: usize) {
-    let mut map = out.map(7);
+    let mut map = out.map(8);
     map.bulk(b"name");
     map.bulk(&group.name);
     map.bulk(b"last-delivered-id");
@@ -112,12 +131,14 @@ fn group_in_full(out: &mut Elements<'_>, stream: &Stream, group: &Group, count: 
     write_progress(&mut map, stream, group);
     map.bulk(b"pel-count");
     map.int(group.pending.len() as i64);
+    map.bulk(b"nacked-count");
+    map.int(group.released_len() as i64);
     map.bulk(b"pending");
     let mut list = map.array(group.pending.len().min(count));
     for pending in group.pending.iter().take(count) {
         let mut four = list.array(4);
         four.bulk(pending.id.text().as_bytes());
-        four.bulk(&pending.consumer);
+        four.bulk(pending.owner());
         four.int(pending.delivered);
         four.int(pending.count as i64);
         four.end();

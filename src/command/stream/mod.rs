@@ -1,11 +1,14 @@
 //! Commands for streams: adding, deleting and reading entries. Groups and their deliveries are in the files beside
 //! this one.
 
+mod budget;
 mod claim;
 mod delete;
 mod group;
+mod idempotency;
 mod ids;
 mod info;
+mod nack;
 mod pending;
 mod range;
 mod read;
@@ -31,12 +34,15 @@ pub static COMMANDS: &[&Command] = &[
     &delete::XACKDEL,
     &XADD,
     &claim::XAUTOCLAIM,
+    &idempotency::XCFGSET,
     &claim::XCLAIM,
     &XDEL,
     &delete::XDELEX,
     &group::XGROUP,
+    &idempotency::XIDMPRECORD,
     &info::XINFO,
     &XLEN,
+    &nack::XNACK,
     &pending::XPENDING,
     &range::XRANGE,
     &read::XREAD,
@@ -65,14 +71,14 @@ static XADD: Command = Command {
     handler: Handler::Data(xadd),
     complexity: "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
     tips: "nondeterministic_output",
-    syntax: "key [NOMKSTREAM@6.2.0] [KEEPREF | DELREF | ACKED]@8.2.0 [<MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0]] <* | id> field value [field value ...]",
+    syntax: "key [NOMKSTREAM@6.2.0] [KEEPREF | DELREF | ACKED]@8.2.0 [IDMPAUTO pid | IDMP <pid iid>]@8.6.0 [<MAXLEN | MINID@6.2.0> [= | ~] threshold [LIMIT count@6.2.0]] <* | id> field value [field value ...]",
     summary: "Adds an entry to a stream, which is made if there is none.",
     ..ONE_STREAM
 };
 
 fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, args, now) = (call.key(1), call.args, call.db.facts().now);
-    let limits = call.db.facts().limits;
+    let (limits, window) = (call.db.facts().limits, call.db.facts().stream_window);
     let (options, at) = Options::parse_xadd(args, &limits)?;
     let wanted = match args.get(at) {
         Some(b"*") => Wanted::Auto,
@@ -86,6 +92,15 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if wanted == Wanted::Exactly(StreamId::MIN) {
         return Err(CommandError::Text("ERR The ID specified in XADD must be greater than 0-0"));
     }
+    let producer = options.producer.map(|producer| producer.with_fields(fields.clone()));
+    if producer.is_some() && wanted != Wanted::Auto {
+        return Err(CommandError::Text("ERR IDMP/IDMPAUTO can be used only with auto-generated IDs"));
+    }
+    if let Some(producer) = &producer
+        && let Some(known) = producer.find(&mut call.db, key)?
+    {
+        return Ok(reply.bulk(known.text().as_bytes()));
+    }
     let added = call.db.edit::<AnyStream, _>(key, |stream| {
         if options.only_existing && matches!(stream, StreamMut::Fresh(_)) {
             return Ok((None, 0));
@@ -94,11 +109,15 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         if !stream.append(id, fields.clone(), &limits) {
             return Err(CommandError::Text("ERR Elements are too large to be stored"));
         }
+        let remembered = producer.as_ref().map(|producer| producer.remember(stream, id, now, window));
         let (gone, trimmed) = options.apply(stream);
-        Ok((Some((id, gone, trimmed)), 1))
+        Ok((Some((id, remembered, gone, trimmed)), 1))
     })?;
-    let Some((id, gone, trimmed)) = added else { return Ok(reply.null()) };
+    let Some((id, remembered, gone, trimmed)) = added else { return Ok(reply.null()) };
     call.record(key).stream_add(id, fields);
+    if let Some((producer, remembered)) = producer.zip(remembered) {
+        producer.log(&mut call.db, key, remembered);
+    }
     trimmed.log(&mut call.db, key);
     call.db.notify(NotifyFlags::STREAM, "xadd", key);
     if gone > 0 {

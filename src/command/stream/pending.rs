@@ -94,10 +94,11 @@ fn xpending(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(Some(consumer)) => Some(&consumer.pending),
         None => None,
     };
-    let idle = |pending: &Pending| now.wrapping_sub(pending.delivered);
     Ok(reply.array_of_unknown(|list| {
-        let wanted = |pending: &&Pending| filter.min_idle == 0 || idle(pending) >= filter.min_idle;
-        let mut write = |pending: &Pending| write_pending(list, pending, idle(pending).max(0));
+        let wanted = |pending: &&Pending| pending.is_idle(now, filter.min_idle);
+        // What was handed back is idle since never.
+        let idle = |pending: &Pending| pending.idle(now).map_or(-1, |idle| idle.max(0));
+        let mut write = |pending: &Pending| write_pending(list, pending, idle(pending));
         match own {
             Some(own) => {
                 let until_end = own.iter_from(&filter.start).take_while(|owned| owned.0 <= filter.end);
@@ -115,7 +116,7 @@ fn xpending(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
 fn write_pending(list: &mut UnknownElements<'_>, pending: &Pending, idle: i64) {
     let mut four = list.element().array(4);
     four.bulk(pending.id.text().as_bytes());
-    four.bulk(&pending.consumer);
+    four.bulk(pending.owner());
     four.int(idle);
     four.int(pending.count as i64);
     let _ = four.done();

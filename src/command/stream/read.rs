@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use super::budget::Budget;
 use super::{ONE_STREAM, entry_reply, ids, no_group, record, write_entry};
 use crate::base::format;
 use crate::core::error::until_nul;
@@ -16,7 +17,7 @@ use crate::core::{
 use crate::keyspace::Key;
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Elements, Reply, Resp};
-use crate::value::stream::{AnyStream, Stream, StreamId};
+use crate::value::stream::{AnyStream, Claim, Count, Entry, Pending, Stream, StreamId};
 
 const fn streams_from(place: i32) -> KeySpec {
     KeySpec { find: Find::Range { last: -1, step: 1, limit: 2 }, ..KeySpec::behind("STREAMS", place, "RO access") }
@@ -29,7 +30,8 @@ pub(super) static XREAD: Command = Command {
     keys: Keys(&[streams_from(1)]),
     handler: Handler::Data(xread),
     complexity: "For each stream mentioned: O(N) with N being the number of elements being returned.",
-    syntax: "[COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]",
+    syntax: "[COUNT count] [MAXCOUNT@8.10.0 maxcount] [MAXSIZE@8.10.0 bytes] [BLOCK milliseconds] \
+             STREAMS key [key ...] id [id ...]",
     summary: "Gives the entries of streams behind an id, and may wait for the first.",
     ..ONE_STREAM
 };
@@ -42,7 +44,8 @@ pub(super) static XREADGROUP: Command = Command {
     log: LogRule::Effects, // as what is pending for the consumer then, and since when
     handler: Handler::Data(xreadgroup),
     complexity: "For each stream mentioned: O(M) with M being the number of elements returned.",
-    syntax: "GROUP <group consumer> [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
+    syntax: "GROUP <group consumer> [COUNT count] [MAXCOUNT@8.10.0 maxcount] [MAXSIZE@8.10.0 bytes] \
+             [BLOCK milliseconds] [CLAIM@8.4.0 min-idle-time] [NOACK] STREAMS key [key ...] id [id ...]",
     summary: "Delivers entries of streams to a consumer of a group, and may wait for the first.",
     ..ONE_STREAM
 };
@@ -56,6 +59,9 @@ struct Request<'a> {
     /// In milliseconds; `None` does not wait.
     block: Option<i64>,
     keep: bool,
+    /// How long an entry must have been pending, in milliseconds, to be claimed.
+    claim: Option<i64>,
+    budget: Budget,
     /// The index of the first key, and how many keys there are.
     first: usize,
     streams: usize,
@@ -63,7 +69,16 @@ struct Request<'a> {
 
 impl<'a> Request<'a> {
     fn parse(args: Args<'a>, now: i64, is_group: bool) -> Result<Request<'a>, CommandError> {
-        let mut request = Request { group: None, count: None, block: None, keep: true, first: 0, streams: 0 };
+        let mut request = Request {
+            group: None,
+            count: None,
+            block: None,
+            keep: true,
+            claim: None,
+            budget: Budget::default(),
+            first: 0,
+            streams: 0,
+        };
         let mut words = Words::new(args, 1);
         while let Some(word) = words.next() {
             let left = words.left();
@@ -91,7 +106,14 @@ impl<'a> Request<'a> {
                     return Err(only_of_groups("NOACK"));
                 }
                 request.keep = false;
-            } else {
+            } else if args::is(word, "CLAIM") && left > 0 {
+                if !is_group {
+                    return Err(only_of_groups("CLAIM"));
+                }
+                let least = format::parse_i64(words.value()?).map(|least| least.max(0));
+                let mistake = CommandError::Text("ERR Invalid min-idle-time argument for XREADGROUP");
+                request.claim = Some(least.ok_or(mistake)?);
+            } else if left == 0 || !request.budget.take_option(word, &mut words)? {
                 return Err(CommandError::Syntax);
             }
         }
@@ -130,7 +152,7 @@ fn only_of_groups(option: &str) -> CommandError {
 
 fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (args, now) = (call.args, call.db.facts().now);
-    let request = Request::parse(args, now, false)?;
+    let mut request = Request::parse(args, now, false)?;
     request.check_keys(call)?;
     let mut behind: SmallVec<[(usize, StreamId, &[u8]); 4]> = SmallVec::new();
     for (place, word) in request.each(args) {
@@ -163,19 +185,32 @@ fn xread(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         }
         return call.block_on(block, reply);
     }
-    let mut streams = Served::new(reply, served.len());
+    let mut counted: SmallVec<[(usize, StreamId, usize); 4]> = SmallVec::new();
     for (place, id, word) in served {
+        let most = if word == b"+" { 1 } else { request.count.unwrap_or(usize::MAX) };
         let stream = call.db.viewed::<AnyStream>(call.key(place));
-        let count = if word == b"+" { Some(1) } else { request.count };
+        let count = request.budget.spend(entries_after(stream, id).map(Some), most);
+        if count > 0 {
+            counted.push((place, id, count));
+        }
+    }
+    let mut streams = Served::new(reply, counted.len());
+    for (place, id, count) in counted {
+        let stream = call.db.viewed::<AnyStream>(call.key(place));
         streams.add(args.at(place), |entries| {
             entries.array_of_unknown(|entries| {
-                let range = stream.zip(id.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
-                let range = range.into_iter().flatten().take(count.unwrap_or(usize::MAX));
+                let range = entries_after(stream, id).take(count);
                 range.for_each(|entry| entry_reply(entries.element(), &entry));
             });
         });
     }
     Ok(streams.0.done())
+}
+
+/// The entries of a stream after an id.
+fn entries_after(stream: Option<&Stream>, id: StreamId) -> impl Iterator<Item = Entry<'_>> {
+    let range = stream.zip(id.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
+    range.into_iter().flatten()
 }
 
 /// The id after which entries are wanted.
@@ -221,10 +256,18 @@ impl<'a> Served<'a> {
     }
 }
 
+/// A pending entry that a consumer has claimed: how long it was idle, in milliseconds, and how often it had been
+/// delivered.
+struct Claimed {
+    id: StreamId,
+    idle: i64,
+    count: u64,
+}
+
 /// What one stream delivers to a consumer.
 enum Delivery {
-    /// This many entries after an id.
-    New(StreamId, usize),
+    /// Claimed entries, and this many entries after an id.
+    New(Vec<Claimed>, StreamId, usize),
     /// Entries that it already owns.
     Again(Vec<StreamId>),
 }
@@ -232,7 +275,7 @@ enum Delivery {
 impl Delivery {
     fn len(&self) -> usize {
         match self {
-            Delivery::New(_, count) => *count,
+            Delivery::New(claimed, _, count) => claimed.len() + count,
             Delivery::Again(ids) => ids.len(),
         }
     }
@@ -249,7 +292,7 @@ enum Want {
 
 fn xreadgroup(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (args, now) = (call.args, call.db.facts().now);
-    let request = Request::parse(args, now, true)?;
+    let mut request = Request::parse(args, now, true)?;
     request.check_keys(call)?;
     let Some((group, consumer)) = request.group else { return Err(CommandError::Syntax) };
     let mut wants: SmallVec<[(usize, Want); 4]> = SmallVec::new();
@@ -266,13 +309,18 @@ fn xreadgroup(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut deliveries: SmallVec<[(usize, Delivery); 4]> = SmallVec::new();
     for (place, want) in wants {
         let asker = record::Asker { group, consumer, now };
-        if let Some(delivery) = deliver(call, call.key(place), asker, want, &request)? {
+        if let Some(delivery) = deliver(call, call.key(place), asker, want, &mut request)? {
             deliveries.push((place, delivery));
         }
     }
     if deliveries.is_empty() {
         let Some(ms) = request.block else { return Ok(reply.null_array()) };
-        return call.block_on(Block::new(waiting::timeout(ms, now)?, BlockedOn::StreamGroup), reply);
+        let mut block = Block::new(waiting::timeout(ms, now)?, BlockedOn::StreamGroup);
+        if let Some(least) = request.claim {
+            let keys = request.each(args).map(|(place, _)| call.key(place));
+            block.due = keys.filter_map(|key| idle_enough_at(&call.db, key, group, now, least)).min();
+        }
+        return call.block_on(block, reply);
     }
     let mut streams = Served::new(reply, deliveries.len());
     for (place, delivery) in deliveries {
@@ -306,25 +354,40 @@ fn deliver(
     key: Key<'_>,
     asker: record::Asker<'_>,
     want: Want,
-    request: &Request<'_>,
+    request: &mut Request<'_>,
 ) -> Result<Option<Delivery>, CommandError> {
     let (group, consumer, now) = (asker.group, asker.consumer, asker.now);
+    let claims = match (want, request.claim) {
+        (Want::New, Some(least)) => to_claim(call, key, asker, least, request),
+        _ => Vec::new(),
+    };
+    let count = affordable(call, key, asker, want, claims.len(), request);
+    if count == Some(0) && claims.is_empty() {
+        return Ok(None);
+    }
     let (delivery, is_new, changes) = call.db.edit_unwatched::<AnyStream, _>(key, |stream| {
         let is_new = stream.group(group).is_some_and(|group| group.consumer(consumer).is_none());
         let delivery = match want {
             Want::New => {
-                let (after, count) = stream.deliver(group, consumer, request.count, now, request.keep);
-                Delivery::New(after, count)
+                let claim = Claim { now, delivered: now, count: Count::OneMore, force: false };
+                stream.claim(group, consumer, claims.iter().map(|claimed| claimed.id), &claim, |_| true);
+                let (after, count) = stream.deliver(group, consumer, count, now, request.keep);
+                Delivery::New(claims, after, count)
             }
-            Want::Again(after) => Delivery::Again(stream.deliver_again(group, consumer, after, request.count, now)),
+            Want::Again(after) => Delivery::Again(stream.deliver_again(group, consumer, after, count, now)),
         };
         let changes = u64::from(is_new) + u64::from(delivery.len() > 0);
         Ok(((delivery, is_new, changes), changes))
     })?;
     if changes > 0 {
         let ids = match &delivery {
-            Delivery::New(..) if !request.keep => Vec::new(),
-            Delivery::New(after, count) if call.db.unit().is_logging() => new_ids(&call.db, key, *after, *count),
+            Delivery::New(claimed, after, count) if call.db.unit().is_logging() => {
+                let mut ids: Vec<StreamId> = claimed.iter().map(|claimed| claimed.id).collect();
+                if request.keep {
+                    ids.extend(new_ids(&call.db, key, *after, *count));
+                }
+                ids
+            }
             Delivery::New(..) => Vec::new(),
             Delivery::Again(ids) => ids.clone(),
         };
@@ -334,23 +397,92 @@ fn deliver(
         call.db.notify(NotifyFlags::STREAM, "xgroup-createconsumer", key);
     }
     Ok(match delivery {
-        Delivery::New(_, 0) => None,
+        Delivery::New(claimed, _, 0) if claimed.is_empty() => None,
         delivery => Some(delivery),
+    })
+}
+
+/// The pending entries of a group that were handed back, in their order, and behind them those that are idle for long
+/// enough, the longest idle first; as many as the request allows.
+fn to_claim(
+    call: &Call<'_>,
+    key: Key<'_>,
+    asker: record::Asker<'_>,
+    least: i64,
+    request: &mut Request<'_>,
+) -> Vec<Claimed> {
+    let stream = call.db.viewed::<AnyStream>(key);
+    let Some((stream, group)) = stream.and_then(|stream| Some((stream, stream.group(asker.group)?))) else {
+        return Vec::new();
+    };
+    let idle = |delivered: i64| asker.now.saturating_sub(delivered).max(0);
+    let claimed = |pending: &Pending| Claimed { id: pending.id, idle: idle(pending.delivered), count: pending.count };
+    let exists = |pending: &&Pending| stream.get(pending.id).is_some();
+    let mut claims: Vec<Claimed> = group.released().filter(exists).map(claimed).collect();
+    let released = claims.len();
+    let owned = group.pending.iter().filter(|pending| pending.consumer.is_some() && idle(pending.delivered) >= least);
+    claims.extend(owned.filter(exists).map(claimed));
+    claims[released..].sort_by_key(|claimed| (std::cmp::Reverse(claimed.idle), claimed.id));
+    let most = request.count.unwrap_or(usize::MAX).min(claims.len());
+    let count = request.budget.spend(claims.iter().map(|claimed| stream.get(claimed.id)), most);
+    claims.truncate(count);
+    claims
+}
+
+/// When the next pending entry of a group, none of which is idle enough now, will be: Unix ms.
+fn idle_enough_at(db: &Db<'_>, key: Key<'_>, group: &[u8], now: i64, least: i64) -> Option<i64> {
+    let stream = db.viewed::<AnyStream>(key)?;
+    let existing = stream.group(group)?.pending.iter().filter(|pending| stream.get(pending.id).is_some());
+    existing.map(|pending| pending.delivered).min().map(|earliest| earliest.saturating_add(least).max(now + 1))
+}
+
+/// How many entries of a stream may be delivered besides this many claimed ones; `None` for all.
+fn affordable(
+    call: &Call<'_>,
+    key: Key<'_>,
+    asker: record::Asker<'_>,
+    want: Want,
+    claimed: usize,
+    request: &mut Request<'_>,
+) -> Option<usize> {
+    let most = request.count.map(|count| count.saturating_sub(claimed));
+    if !request.budget.is_limited {
+        return most;
+    }
+    let stream = call.db.viewed::<AnyStream>(key)?;
+    let group = stream.group(asker.group)?;
+    let most = most.unwrap_or(usize::MAX);
+    Some(match want {
+        Want::New => request.budget.spend(entries_after(Some(stream), group.last_id).map(Some), most),
+        Want::Again(after) => {
+            let own = group.consumer(asker.consumer).zip(after.next());
+            let own = own.into_iter().flat_map(|(own, start)| own.pending.iter_from(&start));
+            let mut own = own.map(|owned| stream.get(owned.0)).peekable();
+            // A history without entries is told as such.
+            if own.peek().is_none() { most } else { request.budget.spend(own, most) }
+        }
     })
 }
 
 /// The ids of this many entries after an id.
 fn new_ids(db: &Db<'_>, key: Key<'_>, after: StreamId, count: usize) -> Vec<StreamId> {
-    let range = db.viewed::<AnyStream>(key).zip(after.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
-    range.into_iter().flatten().take(count).map(|entry| entry.id).collect()
+    entries_after(db.viewed::<AnyStream>(key), after).take(count).map(|entry| entry.id).collect()
 }
 
 fn write_delivery(out: &mut Elements<'_>, stream: Option<&Stream>, delivery: &Delivery) {
     match delivery {
-        Delivery::New(after, count) => {
-            let mut entries = out.array(*count);
-            let range = stream.zip(after.next()).map(|(stream, start)| stream.range(start, StreamId::MAX));
-            for entry in range.into_iter().flatten().take(*count) {
+        Delivery::New(claimed, after, count) => {
+            let mut entries = out.array(claimed.len() + count);
+            for claimed in claimed {
+                // Only entries that exist are claimed.
+                let Some(entry) = stream.and_then(|stream| stream.get(claimed.id)) else { continue };
+                let mut four = entries.array(4);
+                write_entry(&mut four, &entry);
+                four.int(claimed.idle);
+                four.int(claimed.count as i64);
+                four.end();
+            }
+            for entry in entries_after(stream, *after).take(*count) {
                 let mut pair = entries.array(2);
                 write_entry(&mut pair, &entry);
                 pair.end();

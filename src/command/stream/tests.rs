@@ -411,6 +411,57 @@ fn streams_are_a_map_in_the_newer_protocol() {
 }
 
 #[test]
+fn a_consumer_claims_what_is_idle_before_it_reads_on() {
+    let mut t = Runner::new();
+    for id in 1..=5 {
+        t.run(&format!("XADD s {id}-0 f {id}"));
+    }
+    t.run("XGROUP CREATE s g 0");
+    t.run("XREADGROUP GROUP g c COUNT 1 STREAMS s >");
+    t.advance_ms(50);
+    t.run("XREADGROUP GROUP g c COUNT 2 STREAMS s >");
+    t.advance_ms(50);
+    t.run("XDEL s 2-0");
+    let claimed = t.run("XREADGROUP GROUP g d COUNT 2 CLAIM 60 STREAMS s >");
+    assert_eq!(claimed, "*1 *2 $1 s *2 *4 $3 1-0 *2 $1 f $1 1 :100 :1 *2 $3 4-0 *2 $1 f $1 4 ");
+    let claimed = t.run("XREADGROUP GROUP g e CLAIM 50 NOACK STREAMS s >");
+    assert_eq!(claimed, "*1 *2 $1 s *2 *4 $3 3-0 *2 $1 f $1 3 :50 :1 *2 $3 5-0 *2 $1 f $1 5 ");
+    let pending = t.run("XPENDING s g - + 9");
+    assert_eq!(pending, "*4 *4 $3 1-0 $1 d :0 :2 *4 $3 2-0 $1 c :50 :1 *4 $3 3-0 $1 e :0 :2 *4 $3 4-0 $1 d :0 :1 ");
+    assert_eq!(t.run("XREADGROUP GROUP g e CLAIM 1 STREAMS s >"), "*-1 ");
+    assert_eq!(t.run("XREADGROUP GROUP g e CLAIM 1 STREAMS s 0"), "*1 *2 $1 s *1 *2 $3 3-0 *2 $1 f $1 3 ");
+    t.assert_replay_equals_live();
+}
+
+#[test]
+fn a_budget_counts_over_all_streams() {
+    let mut t = Runner::new();
+    t.run("XADD s 1-0 f a");
+    t.run("XADD s 2-0 f b");
+    t.run("XADD t 1-0 f c");
+    t.run("XGROUP CREATE s g 0");
+    t.run("XGROUP CREATE t g 0");
+    let (first, second) = ("*2 $3 1-0 *2 $1 f $1 a ", "*2 $3 2-0 *2 $1 f $1 b ");
+    assert_eq!(t.run("XREAD MAXCOUNT 1 STREAMS s t 0 0"), format!("*1 *2 $1 s *1 {first}"));
+    assert_eq!(t.run("XREAD MAXSIZE 1 STREAMS s t 0 0"), format!("*1 *2 $1 s *1 {first}"));
+    // An entry is 31 bytes.
+    assert_eq!(t.run("XREAD MAXSIZE 61 STREAMS s t 0 0"), format!("*1 *2 $1 s *1 {first}"));
+    assert_eq!(t.run("XREAD MAXSIZE 62 STREAMS s t 0 0"), format!("*1 *2 $1 s *2 {first}{second}"));
+    let read = "XREADGROUP GROUP g c MAXCOUNT 1 STREAMS s t > >";
+    assert_eq!(t.run(read), format!("*1 *2 $1 s *1 {first}"));
+    assert_eq!(t.run("XPENDING t g"), "*4 :0 $-1 $-1 *-1 ");
+    assert_eq!(t.run(read), format!("*1 *2 $1 s *1 {second}"));
+    assert_eq!(t.run(read), "*1 *2 $1 t *1 *2 $3 1-0 *2 $1 f $1 c ");
+    assert_eq!(t.run(read), "*-1 ");
+    assert_eq!(t.run("XREADGROUP GROUP g c MAXCOUNT 1 STREAMS s t 0 0"), format!("*1 *2 $1 s *1 {first}"));
+    assert_eq!(t.run("XREADGROUP GROUP g d MAXCOUNT 1 STREAMS s 0"), "*1 *2 $1 s *0 ");
+    for line in ["XREAD MAXCOUNT 0 STREAMS s 0", "XREAD MAXSIZE -1 STREAMS s 0"] {
+        assert!(t.run(line).contains("should be greater than 0"), "{line}");
+    }
+    t.assert_replay_equals_live();
+}
+
+#[test]
 fn the_same_stream_twice_gives_new_entries_once() {
     let mut t = Runner::new();
     t.run("XADD s 1-1 a 1");
@@ -444,7 +495,7 @@ fn replay_makes_what_random_commands_made() {
         let id = format!("{}-{}", last.saturating_sub(back), pick(&["0", "1"]));
         let line = match pick(&[
             "add", "add", "add", "read", "read", "history", "ack", "del", "trim", "claim", "auto", "create",
-            "consumer", "setid", "rename", "delex", "ackdel",
+            "consumer", "setid", "rename", "delex", "ackdel", "nack", "produce", "window",
         ])
         .as_str()
         {
@@ -455,7 +506,16 @@ fn replay_makes_what_random_commands_made() {
                 format!("XADD {key} {policy} {trim} {last}-* {} {step}", pick(&["a", "a", "b", "a 1 b"]))
             }
             "read" => {
-                let options = pick(&["", "NOACK", "COUNT 1", "COUNT 3"]);
+                let options = pick(&[
+                    "",
+                    "NOACK",
+                    "COUNT 1",
+                    "COUNT 3",
+                    "CLAIM 5",
+                    "CLAIM 9 NOACK COUNT 2",
+                    "MAXCOUNT 2",
+                    "CLAIM 2 MAXSIZE 90",
+                ]);
                 format!("XREADGROUP GROUP {group} {consumer} {options} STREAMS {key} >")
             }
             "history" => format!("XREADGROUP GROUP {group} {consumer} COUNT 3 STREAMS {key} {key} {id} >"),
@@ -480,6 +540,17 @@ fn replay_makes_what_random_commands_made() {
                 let options = pick(&["", "FORCE", "JUSTID", "RETRYCOUNT 5", "IDLE 7", "FORCE LASTID 3"]);
                 format!("XCLAIM {key} {group} {consumer} {} {id} {last}-0 {options}", pick(&["0", "5"]))
             }
+            "nack" => {
+                let options = pick(&["", "FORCE", "RETRYCOUNT 5", "FORCE RETRYCOUNT 0"]);
+                let ids = format!("IDS 3 {id} {last}-0 {}-0", last.saturating_sub(2));
+                format!("XNACK {key} {group} {} {ids} {options}", pick(&["SILENT", "FAIL", "FATAL"]))
+            }
+            // In streams of their own: the ids follow the clock.
+            "produce" => {
+                let (producer, iid) = (pick(&["p", "q"]), pick(&["1", "2", "3", "4", "5"]));
+                format!("XADD p{key} MAXLEN ~ 9 IDMP {producer} {iid} * a {step}")
+            }
+            "window" => pick(&["XCFGSET ps1 IDMP-MAXSIZE 3", "XCFGSET ps2 IDMP-DURATION 1", "COPY ps1 ps2 REPLACE"]),
             "auto" => format!("XAUTOCLAIM {key} {group} {consumer} {} 0 COUNT 2", pick(&["0", "9"])),
             "create" => format!("XGROUP CREATE {key} {group} {} MKSTREAM", pick(&["$", "0"])),
             "consumer" => format!("XGROUP {} {key} {group} {consumer}", pick(&["DELCONSUMER", "CREATECONSUMER"])),
@@ -488,6 +559,9 @@ fn replay_makes_what_random_commands_made() {
         };
         t.run(&line);
         t.advance_ms((step % 4) as i64);
+        if step % 500 == 0 {
+            t.advance_ms(100_000);
+        }
     }
     t.assert_replay_equals_live();
 }

@@ -1,5 +1,6 @@
 //! XTRIM, and the options that XADD shares with it.
 
+use super::idempotency::Producer;
 use super::{ONE_STREAM, delete, ids};
 use crate::core::{Arity, Call, Command, CommandError, Db, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome};
 use crate::core::{Words, args, flags};
@@ -46,18 +47,20 @@ impl Trimmed {
 
 /// The options of XADD and XTRIM.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Options {
+pub(super) struct Options<'a> {
     /// NOMKSTREAM.
     pub(super) only_existing: bool,
+    /// IDMP or IDMPAUTO.
+    pub(super) producer: Option<Producer<'a>>,
     policy: Option<RefPolicy>,
     trim: Option<Trim>,
     approximately: bool,
     limit: Option<u64>,
 }
 
-impl Options {
+impl<'a> Options<'a> {
     /// The options of XADD, and the index of its id.
-    pub(super) fn parse_xadd(args: Args<'_>, limits: &Limits) -> Result<(Options, usize), CommandError> {
+    pub(super) fn parse_xadd(args: Args<'a>, limits: &Limits) -> Result<(Options<'a>, usize), CommandError> {
         let mut options = Options::default();
         let mut words = Words::new(args, 2);
         loop {
@@ -68,6 +71,10 @@ impl Options {
             }
             if args::is(word, "NOMKSTREAM") {
                 options.only_existing = true;
+            } else if let Some(producer) = Producer::take(word, &mut words)? {
+                if options.producer.replace(producer).is_some() {
+                    return Err(CommandError::Text("ERR IDMP/IDMPAUTO specified multiple times"));
+                }
             } else if !options.take(word, &mut words)? {
                 // It is an id or a mistake, and that is reported before mistakes in the options.
                 ids::wanted(word)?;
@@ -76,7 +83,7 @@ impl Options {
         }
     }
 
-    fn parse_xtrim(args: Args<'_>, limits: &Limits) -> Result<Options, CommandError> {
+    fn parse_xtrim(args: Args<'a>, limits: &Limits) -> Result<Options<'a>, CommandError> {
         let mut options = Options::default();
         let mut words = Words::new(args, 2);
         while let Some(word) = words.next() {
@@ -125,7 +132,7 @@ impl Options {
     }
 
     /// Checks the options together, and sets the limit where none is given.
-    fn settle(mut self, limits: &Limits, must_trim: bool) -> Result<Options, CommandError> {
+    fn settle(mut self, limits: &Limits, must_trim: bool) -> Result<Options<'a>, CommandError> {
         if self.limit.is_some_and(|limit| limit > 0) && self.trim.is_none() {
             return Err(CommandError::Text(
                 "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy",

@@ -1,7 +1,9 @@
 //! String commands.
 //!
 //! - `set`: storing whole values, with conditions and expiries.
+//! - `condition`: conditions on values, and what is removed by them.
 //! - `counter`: numbers, integer and floating point.
+//! - `increx`: numbers with bounds and expiries.
 //! - `range`: parts of a value.
 //! - `lcs`: the longest common subsequence of two values.
 //!
@@ -12,7 +14,9 @@
 //!   `int`). One that was changed in place is growable (`raw`).
 //! - GET and SET without options allocate nothing for values that fit a record.
 
+mod condition;
 mod counter;
+mod increx;
 mod lcs;
 mod range;
 mod set;
@@ -21,8 +25,8 @@ pub(super) use range::room_for;
 
 use crate::base::format;
 use crate::core::call::string_reply;
-use crate::core::stored_string::StringRef;
-use crate::core::stored_string::{shareable, string_of};
+pub(super) use crate::core::stored_string::text;
+use crate::core::stored_string::{StringRef, shareable, string_of};
 use crate::core::{
     Arity, Call, Command, CommandError, Flags, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, categories, flags,
 };
@@ -36,6 +40,9 @@ pub static COMMANDS: &[&Command] = &[
     &range::APPEND,
     &counter::DECR,
     &counter::DECRBY,
+    &condition::DELEX,
+    &condition::DELIFEQ,
+    &condition::DIGEST,
     &GET,
     &GETDEL,
     &set::GETEX,
@@ -44,9 +51,11 @@ pub static COMMANDS: &[&Command] = &[
     &counter::INCR,
     &counter::INCRBY,
     &counter::INCRBYFLOAT,
+    &increx::INCREX,
     &lcs::LCS,
     &MGET,
     &set::MSET,
+    &set::MSETEX,
     &set::MSETNX,
     &set::PSETEX,
     &set::SET,
@@ -150,15 +159,6 @@ fn encoded(text: &[u8]) -> NewValue<'_> {
     }
 }
 
-/// The text of a value. `digits` holds it if the value is a number.
-#[inline]
-pub(super) fn text<'v>(value: StringRef<'v>, digits: &'v mut itoa::Buffer) -> &'v [u8] {
-    match value {
-        StringRef::Int(number) => digits.format(number).as_bytes(),
-        StringRef::Str(bytes) | StringRef::Raw(bytes) => bytes.as_slice(),
-    }
-}
-
 /// The length of a value in bytes.
 fn len(value: StringRef<'_>) -> usize {
     text(value, &mut itoa::Buffer::new()).len()
@@ -245,7 +245,7 @@ mod tests {
             assert!(command.categories.has(categories::STRING), "{}", command.name);
         }
         assert!(COMMANDS.is_sorted_by_key(|command| command.name));
-        assert_eq!(COMMANDS.len(), 22);
+        assert_eq!(COMMANDS.len(), 27);
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
         for round in 0..4000 {
             let key = pick(&["a", "b", "c", "d"]);
             let value = pick(&["1", "-7", "0.5", "text", "''", "9223372036854775807", "inf"]);
-            let line = match round % 13 {
+            let line = match round % 16 {
                 0 => format!("SET {key} {value} {}", pick(&["", "NX", "XX", "KEEPTTL", "PX 40", "PXAT 1", "GET EX 1"])),
                 1 => format!("APPEND {key} {value}"),
                 2 => format!("SETRANGE {key} {} {value}", pick(&["0", "3", "200", "-1"])),
@@ -325,6 +325,14 @@ mod tests {
                 8 => format!("MSETNX {key} {value} {} 1", pick(&["a", "f"])),
                 9 => format!("GETSET {key} {value}"),
                 10 => format!("SETNX {key} {value}"),
+                12 => format!("MSETEX 2 {key} {value} f 3 {}", pick(&["", "NX", "XX KEEPTTL", "PX 30", "XX PXAT 1"])),
+                13 => format!(
+                    "INCREX {key} {} {}",
+                    pick(&["", "BYINT -3 LBOUND 0", "BYFLOAT 0.5", "BYFLOAT 9 UBOUND 3 SATURATE"]),
+                    pick(&["", "PX 25", "EX 9 ENX", "PERSIST", "PXAT 1"]),
+                ),
+                14 => format!("SET {key} {value} {} {value}", pick(&["IFEQ", "IFNE", "PX 30 IFNE"])),
+                15 => format!("{} {key} {}", pick(&["DELEX", "DELIFEQ"]), pick(&["IFEQ 1", "IFNE text", "1"])),
                 11 => format!("PSETEX {key} {} {value}", pick(&["20", "500", "0"])),
                 _ => format!("{} {key}", pick(&["INCR", "DECR", "GET", "STRLEN"])),
             };

@@ -6,10 +6,12 @@
 //! - The log always holds an absolute expiry. An expiry that has already passed removes the key at once, except in a
 //!   replay, where time does not pass.
 
-use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store_anew};
+use super::condition::Condition;
+use super::{STRING, WRITE_FAST, WRITE_SLOW, encoded, expiry_of, remove, store_anew, text};
+use crate::base::format;
 use crate::core::args::{integer, is};
 use crate::core::call::string_reply;
-use crate::core::key_spec::KeyFlags;
+use crate::core::key_spec::{Find, KeyFlags};
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, flags,
 };
@@ -19,7 +21,7 @@ use crate::value::kind::Kind;
 
 /// The forms of an expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
+pub(super) enum Unit {
     /// Seconds from now.
     Ex,
     /// Milliseconds from now.
@@ -30,7 +32,16 @@ enum Unit {
     PxAt,
 }
 
-/// The options of SET and GETEX.
+impl Unit {
+    /// The form that a word names.
+    pub(super) fn named(word: &[u8]) -> Option<Unit> {
+        const UNITS: [(&str, Unit); 4] =
+            [("EX", Unit::Ex), ("PX", Unit::Px), ("EXAT", Unit::ExAt), ("PXAT", Unit::PxAt)];
+        UNITS.iter().find(|(name, _)| is(word, name)).map(|(_, unit)| *unit)
+    }
+}
+
+/// The options of SET, MSETEX and GETEX.
 #[derive(Debug, Default)]
 struct Options<'a> {
     if_missing: bool,
@@ -39,25 +50,49 @@ struct Options<'a> {
     keep_expiry: bool,
     persist: bool,
     expiry: Option<(Unit, &'a [u8])>,
+    condition: Option<Condition<'a>>,
 }
 
 impl<'a> Options<'a> {
     fn of_set(mut words: Words<'a>) -> Result<Self, CommandError> {
         let mut options = Options::default();
         while let Some(word) = words.next() {
-            if is(word, "NX") && !options.if_exists {
-                options.if_missing = true;
-            } else if is(word, "XX") && !options.if_missing {
-                options.if_exists = true;
-            } else if is(word, "GET") {
+            if is(word, "GET") {
                 options.get = true;
-            } else if is(word, "KEEPTTL") && options.expiry.is_none() {
-                options.keep_expiry = true;
+            } else if let Some(condition) = words.clone().next().and_then(|value| Condition::named(word, value)) {
+                let is_other = options.condition.is_some_and(|earlier| !earlier.is_like(&condition));
+                if is_other || options.if_missing || options.if_exists {
+                    return Err(CommandError::Syntax);
+                }
+                words.pass_over(1);
+                options.condition = Some(condition);
             } else {
-                options.take_expiry(word, &mut words)?;
+                options.take_common(word, &mut words)?;
             }
         }
         Ok(options)
+    }
+
+    fn of_msetex(mut words: Words<'a>) -> Result<Self, CommandError> {
+        let mut options = Options::default();
+        while let Some(word) = words.next() {
+            options.take_common(word, &mut words)?;
+        }
+        Ok(options)
+    }
+
+    /// Takes an option that SET and MSETEX share.
+    fn take_common(&mut self, word: &[u8], words: &mut Words<'a>) -> Result<(), CommandError> {
+        if is(word, "NX") && !self.if_exists && self.condition.is_none() {
+            self.if_missing = true;
+        } else if is(word, "XX") && !self.if_missing && self.condition.is_none() {
+            self.if_exists = true;
+        } else if is(word, "KEEPTTL") && self.expiry.is_none() {
+            self.keep_expiry = true;
+        } else {
+            self.take_expiry(word, words)?;
+        }
+        Ok(())
     }
 
     fn of_getex(mut words: Words<'a>) -> Result<Self, CommandError> {
@@ -74,9 +109,7 @@ impl<'a> Options<'a> {
 
     /// Takes an option with an expiry, in the unit of an earlier one if there is one. The last one counts.
     fn take_expiry(&mut self, word: &[u8], words: &mut Words<'a>) -> Result<(), CommandError> {
-        const UNITS: [(&str, Unit); 4] =
-            [("EX", Unit::Ex), ("PX", Unit::Px), ("EXAT", Unit::ExAt), ("PXAT", Unit::PxAt)];
-        let (_, unit) = *UNITS.iter().find(|(name, _)| is(word, name)).ok_or(CommandError::Syntax)?;
+        let unit = Unit::named(word).ok_or(CommandError::Syntax)?;
         if self.keep_expiry || self.persist || self.expiry.is_some_and(|(earlier, _)| earlier != unit) {
             return Err(CommandError::Syntax);
         }
@@ -96,7 +129,7 @@ impl<'a> Options<'a> {
 }
 
 /// An expiry in Unix ms. `command` is named in the error.
-fn deadline(unit: Unit, text: &[u8], call: &Call<'_>, command: &'static str) -> Result<i64, CommandError> {
+pub(super) fn deadline(unit: Unit, text: &[u8], call: &Call<'_>, command: &'static str) -> Result<i64, CommandError> {
     let given = Some(integer(text)?).filter(|&given| given > 0);
     let ms = match unit {
         Unit::Ex | Unit::ExAt => given.and_then(|seconds| seconds.checked_mul(1000)),
@@ -110,7 +143,7 @@ fn deadline(unit: Unit, text: &[u8], call: &Call<'_>, command: &'static str) -> 
 }
 
 /// Whether a time has come. In a replay none has: the log itself says when a key is removed.
-fn is_over(call: &Call<'_>, at: i64) -> bool {
+pub(super) fn is_over(call: &Call<'_>, at: i64) -> bool {
     !call.db.facts().replaying && at <= call.db.facts().now
 }
 
@@ -120,7 +153,7 @@ pub(super) static SET: Command = Command {
     flags: WRITE_SLOW,
     keys: Keys(&[KeySpec {
         notes: "RW and ACCESS due to the optional `GET` argument",
-        flags_of: Some(|args| match args.from(3).any(|word| is(word, "GET")) {
+        flags_of: Some(|args| match args.from(3).any(reads_the_old_value) {
             true => const { KeyFlags::of("RW access update") },
             false => const { KeyFlags::of("OW update") },
         }),
@@ -128,11 +161,17 @@ pub(super) static SET: Command = Command {
     }]),
     log: LogRule::Effects,
     handler: Handler::Data(set),
-    syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+    syntax: "key value [NX | XX | IFEQ ifeq-value@8.4.0 | IFNE ifne-value@8.4.0 | IFDEQ ifdeq-digest@8.4.0 | \
+             IFDNE ifdne-digest@8.4.0] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
              PXAT unix-time-milliseconds | KEEPTTL]",
     summary: "Stores a string at a key, whatever was there, on conditions and with an expiry if asked.",
     ..STRING
 };
+
+/// Whether a word of SET may be an option that tells something of what was there.
+fn reads_the_old_value(word: &[u8]) -> bool {
+    is(word, "GET") || Condition::named(word, b"").is_some()
+}
 
 #[inline]
 fn set(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
@@ -148,6 +187,10 @@ fn set_with_options(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let options = Options::of_set(Words::new(call.args, 3))?;
     let at = options.deadline(call, "set")?;
     let (key, value) = (call.key(1), call.args.at(2));
+    if let Some(condition) = options.condition {
+        condition.check()?;
+        return set_on_condition(call, reply, &options, condition, at);
+    }
     let (exists, done) = if options.get {
         match call.db.string(key)? {
             Some(old) => (true, string_reply(reply, old)),
@@ -160,16 +203,44 @@ fn set_with_options(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if options.forbid(exists) {
         return Ok(done);
     }
-    if at.is_some_and(|at| is_over(call, at)) {
-        store_and_expire(call, key);
-        return Ok(done);
+    store_until(call, key, value, at, options.keep_expiry);
+    Ok(done)
+}
+
+/// SET with IFEQ and the like.
+fn set_on_condition(
+    call: &mut Call<'_>,
+    reply: Reply<'_>,
+    options: &Options<'_>,
+    condition: Condition<'_>,
+    at: Option<i64>,
+) -> Outcome {
+    let (key, value) = (call.key(1), call.args.at(2));
+    let mut digits = itoa::Buffer::new();
+    let old = call.db.string(key)?;
+    let holds = condition.holds(old.map(|old| text(old, &mut digits)));
+    let done = match old {
+        Some(old) if options.get => string_reply(reply, old),
+        None if options.get => reply.null(),
+        _ if holds => reply.ok(),
+        _ => reply.null(),
+    };
+    if holds {
+        store_until(call, key, value, at, options.keep_expiry);
     }
-    let expiry = if options.keep_expiry { expiry_of(call, key) } else { at };
+    Ok(done)
+}
+
+/// Stores a value until a time (Unix ms), if one is given, or as long as what was there before, and tells it.
+fn store_until(call: &mut Call<'_>, key: Key<'_>, value: &[u8], at: Option<i64>, keeps_expiry: bool) {
+    if at.is_some_and(|at| is_over(call, at)) {
+        return store_and_expire(call, key);
+    }
+    let expiry = if keeps_expiry { expiry_of(call, key) } else { at };
     store_anew(call, key, encoded(value), value, expiry);
     if at.is_some() {
         call.db.notify(NotifyFlags::GENERIC, "expire", key);
     }
-    Ok(done)
 }
 
 /// For a value that has expired when it comes: removes what was there. The events are those of a value that was stored
@@ -352,6 +423,48 @@ fn msetnx(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     Ok(reply.int(1))
 }
 
+pub(super) static MSETEX: Command = Command {
+    name: "MSETEX",
+    arity: Arity::AtLeast(4),
+    flags: WRITE_SLOW.or(flags::MOVABLEKEYS),
+    keys: Keys(&[KeySpec { find: Find::Keynum { at: 0, first: 1, step: 2 }, ..KeySpec::at(1, "OW update") }]),
+    log: LogRule::Effects,
+    handler: Handler::Data(msetex),
+    since: "8.4.0",
+    complexity: "O(N) where N is the number of keys.",
+    tips: "request_policy:multi_shard response_policy:all_succeeded",
+    syntax: "numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+             PXAT unix-time-milliseconds | KEEPTTL]",
+    summary: "Stores strings at several keys with one expiry, if asked only if none of them exists, or all.",
+    ..STRING
+};
+
+fn msetex(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
+    let (args, as_valkey) = (call.args, call.db.facts().as_valkey);
+    let numkeys = format::parse_i64(args.at(1)).and_then(|number| usize::try_from(number).ok());
+    // More than half of what there is makes no difference, but it may not overflow.
+    let numkeys = numkeys.filter(|&number| number > 0 && number <= i32::MAX as usize);
+    let behind = numkeys.map(|number| 2 + 2 * number).ok_or(CommandError::Text(match as_valkey {
+        true => "ERR invalid numkeys value or out of range",
+        false => "ERR invalid numkeys value",
+    }))?;
+    if behind > args.len() {
+        let pairs = CommandError::Text("ERR wrong number of key-value pairs");
+        return Err(if as_valkey { CommandError::Syntax } else { pairs });
+    }
+    let options = Options::of_msetex(Words::new(args, behind))?;
+    let at = options.deadline(call, "msetex")?;
+    let keys = call.keys();
+    debug_assert_eq!(2 * keys.len(), behind - 2, "the specification of the keys counts as the command does");
+    if (options.if_missing || options.if_exists) && call.keys().any(|key| options.forbid(call.db.exists(key))) {
+        return Ok(reply.int(0));
+    }
+    for (key, value) in keys.zip(args.from(3).step_by(2)) {
+        store_until(call, key, value, at, options.keep_expiry);
+    }
+    Ok(reply.int(1))
+}
+
 /// Every key needs a value, so the number of arguments, the name included, is odd.
 fn check_pairs(call: &Call<'_>) -> Result<(), CommandError> {
     if call.args.len().is_multiple_of(2) {
@@ -392,6 +505,65 @@ mod tests {
              MGET k n new => *3 $1 7 $1 z $1 8",
         );
         assert_eq!((encoding(&t, "k"), encoding(&t, "n")), ("int", "embstr"));
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn conditions_on_the_old_value() {
+        let mut t = Runner::new();
+        t.script(
+            "SET k a IFEQ a => $-1
+             SET k a IFDEQ 9555e8555c62dcfd GET => $-1
+             EXISTS k => :0
+             SET k 7 IFNE 7 => +OK
+             SET k x IFNE 7 => $-1
+             SET k x IFNE 7 GET => $1 7
+             SET k hello IFEQ 7 GET EX 100 => $1 7
+             SET k b IFDNE 9555e8555c62dcfd => $-1
+             SET k b IFDEQ 123 => -ERR must be exactly 16 hexadecimal characters
+             SET k b KEEPTTL IFDEQ 9555E8555C62DCFD => +OK
+             TTL k => :100
+             SET k c IFEQ z IFEQ b => +OK
+             GET k => $1 c
+             SET k v IFEQ c PXAT 1 => +OK
+             EXISTS k => :0
+             RPUSH l a => :1
+             SET l v IFNE a => -WRONGTYPE Operation against a key holding the wrong kind of value",
+        );
+        for options in ["IFEQ c NX", "XX IFEQ c", "IFEQ c IFNE d", "IFEQ", "IFDEQ 1 EX 1 NX"] {
+            assert_eq!(t.run(&format!("SET k v {options}")), "-ERR syntax error ", "{options}");
+        }
+        t.assert_replay_equals_live();
+    }
+
+    #[test]
+    fn several_keys_are_set_with_one_expiry() {
+        let mut t = Runner::new();
+        t.script(
+            "MSETEX 2 a 1 b 2 EX 100 NX => :1
+             MSETEX 2 b 3 c 4 NX => :0
+             MSETEX 2 b 3 c 4 XX => :0
+             MSETEX 2 a 5 b 6 KEEPTTL XX => :1
+             MGET a b c => *3 $1 5 $1 6 $-1
+             TTL a => :100
+             MSETEX 1 a 1 => :1
+             TTL a => :-1
+             MSETEX 2 a 1 a 2 => :1
+             GET a => $1 2
+             MSETEX 2 EX 10 b 1 => :1
+             GET EX => $2 10
+             MSETEX 2 a 1 b 1 PXAT 1 => :1
+             EXISTS a b => :0
+             MSETEX 0 a 1 => -ERR invalid numkeys value
+             MSETEX x a 1 => -ERR invalid numkeys value
+             MSETEX 9223372036854775807 a 1 => -ERR invalid numkeys value
+             MSETEX 2 a 1 b => -ERR wrong number of key-value pairs
+             MSETEX 1 a 1 b => -ERR syntax error
+             MSETEX 1 a 1 EX 0 => -ERR invalid expire time in 'msetex' command
+             MSETEX 1 a 1 NX XX => -ERR syntax error
+             MSETEX 1 a 1 GET => -ERR syntax error
+             EXISTS a => :0",
+        );
         t.assert_replay_equals_live();
     }
 

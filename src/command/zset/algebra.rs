@@ -40,7 +40,7 @@ pub(super) static ZUNION: Command = Command {
     name: "ZUNION",
     handler: Handler::Data(|call, reply| combine(call, Operation::Union, reply)),
     complexity: UNION_TIME,
-    syntax: "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
+    syntax: "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX | COUNT@8.8.0>] [WITHSCORES]",
     summary: "Gives the members that any sorted set has.",
     ..SEVERAL
 };
@@ -66,7 +66,7 @@ pub(super) static ZUNIONSTORE: Command = Command {
     name: "ZUNIONSTORE",
     handler: Handler::Data(|call, reply| combine(call, Operation::Union, reply)),
     complexity: UNION_TIME,
-    syntax: "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+    syntax: "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX | COUNT@8.8.0>]",
     summary: "Stores the members that any sorted set has.",
     ..STORING
 };
@@ -112,14 +112,16 @@ enum Aggregate {
     Sum,
     Min,
     Max,
+    /// The sum of the weights of the inputs that have it: each counts as if its score were 1.
+    Count,
 }
 
 impl Aggregate {
     fn apply(self, one: f64, other: f64) -> f64 {
         match self {
             // Infinity and minus infinity make 0, by convention.
-            Aggregate::Sum if (one + other).is_nan() => 0.0,
-            Aggregate::Sum => one + other,
+            Aggregate::Sum | Aggregate::Count if (one + other).is_nan() => 0.0,
+            Aggregate::Sum | Aggregate::Count => one + other,
             Aggregate::Min => {
                 if other < one {
                     other
@@ -233,6 +235,7 @@ impl Options {
                     word if args::is(word, "SUM") => Aggregate::Sum,
                     word if args::is(word, "MIN") => Aggregate::Min,
                     word if args::is(word, "MAX") => Aggregate::Max,
+                    word if args::is(word, "COUNT") => Aggregate::Count,
                     _ => return Err(CommandError::Syntax),
                 };
             } else if !storing && args::is(word, "WITHSCORES") {
@@ -285,10 +288,17 @@ fn by_size<'a>(sources: &[Source<'a>], options: &Options) -> Vec<(Source<'a>, f6
     sorted
 }
 
-/// A score times a weight; NaN counts as 0.
-fn weighed(score: f64, weight: f64) -> f64 {
-    let product = score * weight;
-    if product.is_nan() { 0.0 } else { product }
+impl Options {
+    /// What a score counts as.
+    fn counted(&self, score: f64) -> f64 {
+        if self.aggregate == Aggregate::Count { 1.0 } else { score }
+    }
+
+    /// A score times a weight; NaN counts as 0.
+    fn weighed(&self, score: f64, weight: f64) -> f64 {
+        let product = self.counted(score) * weight;
+        if product.is_nan() { 0.0 } else { product }
+    }
 }
 
 fn union<'a>(sources: &[Source<'a>], options: &Options) -> Vec<(Item<'a>, f64)> {
@@ -296,7 +306,7 @@ fn union<'a>(sources: &[Source<'a>], options: &Options) -> Vec<(Item<'a>, f64)> 
     let mut found: Vec<(Item<'a>, f64)> = Vec::new();
     for (source, weight) in by_size(sources, options) {
         for (member, score) in source.iter() {
-            let score = weighed(score, weight);
+            let score = options.weighed(score, weight);
             let place = *places.entry(member.to_vec()).or_insert(found.len());
             match found.get_mut(place) {
                 Some((_, sum)) => *sum = options.aggregate.apply(*sum, score),
@@ -313,8 +323,8 @@ fn inter<'a>(sources: &[Source<'a>], options: &Options) -> Vec<(Item<'a>, f64)> 
     let all = smallest.iter().filter_map(|(member, score)| {
         others
             .iter()
-            .try_fold(weighed(score, *weight), |sum, (other, weight)| {
-                Some(options.aggregate.apply(sum, other.score(member)? * weight))
+            .try_fold(options.weighed(score, *weight), |sum, (other, weight)| {
+                Some(options.aggregate.apply(sum, options.counted(other.score(member)?) * weight))
             })
             .map(|score| (member, score))
     });

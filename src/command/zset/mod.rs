@@ -11,7 +11,7 @@ mod tests;
 use smallvec::SmallVec;
 
 use crate::base::format;
-use crate::command::keys::scan::{ElementOptions, Page, parse_cursor};
+use crate::command::keys::scan::{self, ElementOptions, Page, parse_cursor};
 use crate::core::{
     Arity, Call, Command, CommandError, Handler, KeySpec, Keys, LogRule, NotifyFlags, Outcome, Words, args, categories,
     flags,
@@ -397,7 +397,7 @@ static ZSCAN: Command = Command {
     since: "2.8.0",
     complexity: "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to return back to 0. N is the number of elements inside the collection.",
     tips: "nondeterministic_output",
-    syntax: "key cursor [MATCH pattern] [COUNT count]",
+    syntax: "key cursor [MATCH pattern] [COUNT count] [NOSCORES]",
     summary: "Gives members of a sorted set with their scores, some at each call.",
     ..ONE_ZSET
 };
@@ -408,16 +408,19 @@ fn zscan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let zset = call.db.view::<AnyZset>(key)?;
     let mut page = Page::default();
     let Some(zset) = zset else { return Ok(page.reply(reply, 0)) };
-    let options = ElementOptions::parse(words, false)?;
+    let options = ElementOptions::parse(words, scan::Scanned::Scores)?;
     let mut text = Vec::new();
     let next = zset.scan(cursor, options.count, &mut |member, score| {
         if options.keeps(member) {
+            page.push(member);
+            if options.no_values {
+                return;
+            }
             text.clear();
             match score {
                 Scanned::Stored(item) => item.write_to(&mut text),
                 Scanned::Number(score) => format::write_general(&mut text, score),
             }
-            page.push(member);
             page.push(&text);
         }
     });

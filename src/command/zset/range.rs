@@ -51,6 +51,8 @@ struct Wanted<'a> {
     with_scores: bool,
     /// How many members between the edges to skip, and how many to return (all if negative).
     limit: Option<(i64, i64)>,
+    /// XX: a missing key is told from an empty range.
+    tells_missing: bool,
 }
 
 enum Bounds<'a> {
@@ -125,7 +127,7 @@ impl<'a> Wanted<'a> {
     /// Parses the bounds, which begin at an argument, and the words behind them.
     fn parse(call: &Call<'a>, bounds_at: usize, grammar: Grammar, storing: bool) -> Result<Wanted<'a>, CommandError> {
         let (mut by, mut backward) = (grammar.by, grammar.backward);
-        let (mut with_scores, mut limit) = (false, None);
+        let (mut with_scores, mut limit, mut tells_missing) = (false, None, false);
         let mut words = Words::new(call.args, bounds_at + 2);
         while let Some(word) = words.next() {
             if grammar.with_scores && args::is(word, "WITHSCORES") {
@@ -134,6 +136,8 @@ impl<'a> Wanted<'a> {
                 limit = Some((words.integer()?, words.integer()?));
             } else if backward.is_none() && args::is(word, "REV") {
                 backward = Some(true);
+            } else if grammar.by.is_none() && !storing && args::is(word, "XX") {
+                tells_missing = true;
             } else if by.is_none() && args::is(word, "BYLEX") {
                 by = Some(By::Lex);
             } else if by.is_none() && args::is(word, "BYSCORE") {
@@ -153,7 +157,7 @@ impl<'a> Wanted<'a> {
         // In descending ranges the upper bound comes first, except for ranks.
         let (low, high) = if backward && by != By::Rank { (second, first) } else { (first, second) };
         let limit = limit.filter(|_| by != By::Rank);
-        Ok(Wanted { bounds: Bounds::parse(by, low, high)?, backward, with_scores, limit })
+        Ok(Wanted { bounds: Bounds::parse(by, low, high)?, backward, with_scores, limit, tells_missing })
     }
 
     /// The wanted ranks.
@@ -177,7 +181,7 @@ pub(super) static ZRANGE: Command = Command {
     handler: Handler::Data(|call, reply| give(call, None, None, reply)),
     since: "1.2.0",
     complexity: SLICE_TIME,
-    syntax: "key start stop [BYSCORE@6.2.0 | BYLEX@6.2.0] [REV@6.2.0] [LIMIT@6.2.0 offset count] [WITHSCORES]",
+    syntax: "key start stop [BYSCORE@6.2.0 | BYLEX@6.2.0] [REV@6.2.0] [LIMIT@6.2.0 offset count] [WITHSCORES] [XX]",
     summary: "Gives the members in a range of ranks, scores or members.",
     ..ONE_ZSET
 };
@@ -229,7 +233,9 @@ pub(super) static ZREVRANGEBYLEX: Command = Command {
 fn give(call: &mut Call<'_>, by: Option<By>, backward: Option<bool>, reply: Reply<'_>) -> Outcome {
     let wanted = Wanted::parse(call, 2, Grammar { by, backward, with_scores: true }, false)?;
     let key = call.key(1);
-    let Some(zset) = call.db.view::<AnyZset>(key)? else { return Ok(reply.array(0).done()) };
+    let Some(zset) = call.db.view::<AnyZset>(key)? else {
+        return Ok(if wanted.tells_missing { reply.null_array() } else { reply.array(0).done() });
+    };
     let ranks = wanted.ranks(zset);
     let members = zset.range(ranks.clone(), wanted.backward);
     Ok(write_members(reply, ranks.len(), wanted.with_scores, members))

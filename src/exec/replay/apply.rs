@@ -12,7 +12,7 @@ use crate::value::hash::{AnyHash, HashMut, NewExpiry};
 use crate::value::hyperloglog::{self, Observation};
 use crate::value::list::{AnyList, End, ListMut};
 use crate::value::set::{AnySet, SetMut};
-use crate::value::stream::{AnyStream, Group, StreamId, StreamMut, Trim};
+use crate::value::stream::{AnyStream, Group, Idempotency, StreamId, StreamMut, Trim};
 use crate::value::zset::{AnyZset, Rule, ZsetMut};
 
 /// The most room by which a string or a list grows at once, in bytes.
@@ -31,6 +31,11 @@ pub(super) fn apply(db: &mut Db<'_>, key: Key<'_>, verb: Verb<'_>) -> Outcome {
         }
         Verb::ExpireAt(at) => set_expiry(db, key, Some(at)),
         Verb::Persist => set_expiry(db, key, None),
+        Verb::Bless if !db.exists(key) => refused("there is no such key"),
+        Verb::Bless | Verb::Unbless => {
+            db.bless(key, matches!(verb, Verb::Bless));
+            Ok(())
+        }
         Verb::Append(bytes) => {
             existing_string(db, key)?.extend_from_slice(bytes);
             Ok(())
@@ -298,6 +303,15 @@ fn apply_to_stream(db: &mut Db<'_>, key: Key<'_>, verb: Verb<'_>) -> Outcome {
             }
             Verb::StreamForget(ids) => stream.forget(ids),
             Verb::StreamForgetUpTo(id) => stream.forget_up_to(id),
+            Verb::StreamWindow(window) => {
+                stream.idempotency_mut(window).set_window(window);
+            }
+            Verb::StreamRemember { forgotten, known } => {
+                let Some(window) = stream.idempotency().map(Idempotency::window) else {
+                    return refused("the stream has no window for ids of producers");
+                };
+                stream.idempotency_mut(window).remember(known, forgotten);
+            }
             verb => apply_to_group(stream, verb)?,
         }
         Ok(((), 1))
@@ -321,6 +335,9 @@ fn apply_to_group(stream: &mut StreamMut<'_>, verb: Verb<'_>) -> Outcome {
         }
         Verb::GroupDeliver(delivery) => deliver(stream, &delivery),
         Verb::GroupAcknowledge { group, ids } => stream.edit_group(group, |group| acknowledge(group, ids)),
+        Verb::GroupRelease { group, released } => {
+            stream.edit_group(group, |group| released.for_each(|(id, count)| group.release(id, count)))
+        }
         _ => return refused("no verb of a stream"),
     };
     found.ok_or(CommandError::Text("there is no such group"))

@@ -1,9 +1,11 @@
 //! Applies each verb that concerns several keys.
 
+use std::sync::Arc;
+
 use super::{Outcome, refused};
 use crate::core::CommandError;
 use crate::core::db::Db;
-use crate::keyspace::{Held, Key, Keyspace, NewValue};
+use crate::keyspace::{Held, Key, Keyspace, Library, NewValue};
 use crate::persist::verbs::Verb;
 
 /// The longest name of a key that [`Verb::Populate`] makes, in bytes.
@@ -30,10 +32,19 @@ pub(super) fn hold<'a>(keyspace: &'a Keyspace, verb: &Verb<'_>) -> Held<'a> {
 pub(super) fn apply(db: &mut Db<'_>, verb: Verb<'_>) -> Outcome {
     let databases = db.keyspace().databases();
     match verb {
-        Verb::FlushAll => db.flush(|_| true),
-        Verb::FlushDb => {
-            let index = db.index();
-            db.flush(|flushed| flushed == index);
+        Verb::FlushAll => db.flush(None),
+        Verb::FlushDb => db.flush(Some(db.index())),
+        Verb::Bury { flush, .. } if db.keyspace().graveyard().graves().iter().any(|grave| grave.id >= flush.id) => {
+            return refused("the number of an earlier flush");
+        }
+        Verb::Bury { all, flush } => db.bury(if all { None } else { Some(db.index()) }, flush),
+        Verb::Unbury { id, replaces } => {
+            if db.unflush(id, replaces).is_none() {
+                return refused("there is no such flush");
+            }
+        }
+        Verb::ForgetBuried { id } => {
+            db.forget_flush(id);
         }
         Verb::SwapDbs { one, other } => {
             if one >= databases || other >= databases {
@@ -49,13 +60,20 @@ pub(super) fn apply(db: &mut Db<'_>, verb: Verb<'_>) -> Outcome {
             return transfer(db, copies, keyspace.key(source), to_db, keyspace.key(destination));
         }
         Verb::Populate { count, size, prefix } => return populate(db, count, size, prefix),
+        Verb::SetLibrary { name, code } => {
+            db.keyspace().change_libraries(|all| all.insert(Arc::new(Library::unread(name, code))));
+        }
+        Verb::DropLibrary(name) => db.keyspace().change_libraries(|all| {
+            all.remove(name);
+        }),
+        Verb::DropLibraries => drop(db.keyspace().replace_libraries(Arc::default())),
         _ => return refused("no barrier"),
     }
     Ok(())
 }
 
 fn transfer(db: &mut Db<'_>, copies: bool, source: Key<'_>, to_db: u32, destination: Key<'_>) -> Outcome {
-    let from_db = db.index();
+    let (from_db, is_blessed) = (db.index(), db.is_blessed(source));
     let Some(entry) = db.peek(source) else { return Err(CommandError::Text("there is no source")) };
     let expiry = entry.expiry().map(|at| at as i64);
     let (mut bytes, mut packing) = (Vec::new(), None);
@@ -81,6 +99,7 @@ fn transfer(db: &mut Db<'_>, copies: bool, source: Key<'_>, to_db: u32, destinat
     };
     db.select(to_db);
     db.set(destination, value, expiry);
+    db.bless(destination, is_blessed);
     db.select(from_db);
     if !copies && (from_db != to_db || source.bytes != destination.bytes) {
         db.remove(source);

@@ -14,6 +14,8 @@ mod tests;
 mod v1;
 
 use crate::base::clock;
+use crate::base::config::RdbVersionCheck;
+use crate::command::keys::dump::Building;
 use crate::core::db::{Db, Facts};
 use crate::core::{CommandError, Scratch, Unit, Wants};
 use crate::keyspace::access::AccessClock;
@@ -21,6 +23,7 @@ use crate::keyspace::{Held, Keyspace};
 use crate::persist::record::{Effect, Record};
 use crate::persist::verbs::Verb;
 use crate::value::Limits;
+use crate::value::stream::Window;
 
 /// The result of applying a record. The text of the error says what does not fit.
 type Outcome = Result<(), CommandError>;
@@ -88,6 +91,35 @@ pub fn replay_words(keyspace: &Keyspace, replayer: &mut Replayer, db: u32, words
     applied.map_err(|what| format!("{}: {what}", String::from_utf8_lossy(words.first().unwrap_or(&&b""[..]))))
 }
 
+/// Sets a key to a value that comes from another server's file, with its access field if that is known. False if there
+/// is such a key already, unless it is to be replaced.
+///
+/// # Errors
+/// The value is empty.
+pub fn place(
+    keyspace: &Keyspace,
+    replayer: &mut Replayer,
+    (db, name): (u32, &[u8]),
+    value: Building,
+    (expiry, access): (Option<i64>, Option<u32>),
+    replaces: bool,
+) -> Result<bool, String> {
+    let key = keyspace.key(name);
+    let mut is_placed = false;
+    replayer.work(Held::one(keyspace, key.shard()), db, |db| {
+        if !replaces && db.exists(key) {
+            return Ok(());
+        }
+        value.store(db, key, expiry)?;
+        if let Some(access) = access {
+            db.set_access(key, access);
+        }
+        is_placed = true;
+        Ok(())
+    })?;
+    Ok(is_placed)
+}
+
 /// What one thread needs to replay.
 #[derive(Debug)]
 pub struct Replayer {
@@ -114,12 +146,17 @@ impl Replayer {
             // A HyperLogLog that became dense was logged as such: a replay under another setting is the same.
             hll_sparse_max_bytes: usize::MAX,
             limits: *limits,
+            // Records say what window a stream has.
+            stream_window: Window::DEFAULT,
             cluster: false,
             growth_max: u64::MAX,
             replaying: true,
             no_touch: true,
             hides_expired: false,
             only_listens: false,
+            flush_undo_ms: 0,
+            as_valkey: false,
+            rdb_versions: RdbVersionCheck::Strict,
         };
         let outcome = work(&mut Db::new(held, unit, scratch, db, &facts));
         unit.end(scratch);

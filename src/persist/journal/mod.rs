@@ -139,6 +139,13 @@ impl Journal {
         (position >> 1) + (position & 1)
     }
 
+    /// The time, in Unix ms: not before that of any block, and no later block has one before it.
+    pub fn time_ms(&self) -> u64 {
+        let mut cutter = self.cutter.lock();
+        cutter.last_time_ms = (self.clock)().max(cutter.last_time_ms);
+        cutter.last_time_ms
+    }
+
     /// Bytes appended and not yet flushed.
     pub fn pending_bytes(&self) -> usize {
         self.buffers.all.iter().map(|buffer| buffer.0.lock().bytes.len().saturating_sub(BLOCK_HEADER)).sum()

@@ -55,15 +55,18 @@ fn set(store: &Store, key: &str) {
 /// What a start after the death of the process would read of the log.
 fn keys_on_disk(storage: &SimStorage) -> Vec<Vec<u8>> {
     let (_, recovery) = Store::open(Arc::new(storage.process_image()), options(99, true)).unwrap();
-    let windows: Vec<_> = recovery.windows().map(|window| window.unwrap()).collect();
-    let records = windows.iter().flat_map(|w| &w.epochs).flat_map(|e| &e.shards).flat_map(|(_, records)| records);
-    records.map(|record| record.words()[1].clone()).collect()
+    let (mut windows, mut keys) = (recovery.windows(), Vec::new());
+    while let Some(window) = windows.next_window().unwrap() {
+        let records = window.epochs.iter().flat_map(|e| &e.shards).flat_map(|(_, records)| records);
+        keys.extend(records.map(|record| record.words()[1].clone()));
+    }
+    keys
 }
 
 fn snapshot(store: &Store) {
     let cut = store.cut_now().unwrap();
     let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
-    store.commit(cut, finished).unwrap();
+    store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
 }
 
 #[test]

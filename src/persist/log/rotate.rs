@@ -2,6 +2,9 @@
 //!
 //! - An *attached* segment continues where the sealed one before it ends. It takes blocks at once. The sealed one is
 //!   made durable first, and until then no block of either counts as durable.
+//! - A segment ends when it is long enough (`log-segment-size`), with the block that fills it, if the next one is made
+//!   already. That costs no more than a write. Nothing is frozen, and no manifest names the next segment: the seal
+//!   does. A thread of its own makes segments ahead of need ([`Log::tend`]). Until it has, the current one grows.
 //! - A segment that is no longer needed is *recycled*: the next one overwrites it. It gets its new name only when its
 //!   new header is durable.
 //! - A *detached* segment does not count until a manifest names it. It is used when the log has failed or was off:
@@ -9,10 +12,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Log, Sealed, Writer};
+use super::{Frozen, Log, Sealed, Writer};
+use crate::base::logging::warning;
 use crate::persist::error::PersistError;
 use crate::persist::format::{SEGMENT_ATTACHED, SEGMENT_DETACHED, segment_name};
-use crate::persist::log::segment_file::SegmentFile;
+use crate::persist::index;
+use crate::persist::log::segment_file::{SegmentFile, SegmentMaker};
 use crate::persist::wire::SegmentWire;
 
 /// The place of a cut.
@@ -33,6 +38,7 @@ impl Log {
         let number = writer.take_number();
         let segment = writer.maker.create(number, SEGMENT_ATTACHED)?;
         let wire = writer.describe(&segment, writer.last_written + 1);
+        writer.begun.push(wire.clone());
         writer.current = Some(segment);
         writer.keep = true;
         drop(writer);
@@ -41,42 +47,167 @@ impl Log {
         Ok(wire)
     }
 
-    /// Creates the next segment ahead of need. It overwrites the retired one, which is then gone, if that may be
-    /// `recycled`. A failure is harmless: the cut tries again.
-    pub(crate) fn prepare_spare(&self, recycled: bool) {
+    /// Creates the next segment ahead of need. It overwrites the one that is given, which nothing needs any more and
+    /// which is then gone. A failure is harmless: the cut tries again.
+    pub(crate) fn prepare_spare(&self, recycled: Option<u64>) {
         let mut writer = self.writer.lock();
-        let retired = writer.retired.take_if(|_| recycled);
-        let wanted = writer.current.is_some() && writer.spare.is_none() && !self.is_poisoned();
+        // Closing one that is kept gives back the room that it had reserved.
+        let retired = writer.retired.take();
+        let goes_on = writer.current.is_some() && !self.is_poisoned();
+        let lacks_one = writer.spare.is_none();
+        // One that overwrites another takes the place of a new one.
+        let may_be_recycled = goes_on && writer.spare.as_ref().is_none_or(SegmentFile::is_new);
         let maker = writer.maker.clone();
         // The disk may be slow, and flushes need the writer.
         drop(writer);
-        let number = || self.writer.lock().take_number();
+        let retired = match (recycled, retired) {
+            (None, _) => None,
+            (Some(number), Some(retired)) if retired.number == number => Some((number, Some(retired))),
+            (Some(number), _) => Some((number, maker.open(number).ok())),
+        };
         let mut spare = None;
-        if let Some(retired) = retired {
-            let name = segment_name(retired.number);
-            spare = wanted.then(|| maker.recycle(number(), retired)).and_then(Result::ok);
+        if let Some((old, retired)) = retired {
+            // What has another name is a backup of somebody's, and is not written over. On a full disk, others need the
+            // room of a large one.
+            let may_recycle =
+                |retired: &SegmentFile| retired.file.links() == 1 && maker.may_recycle(retired) && !self.lacks_room();
+            let retired = retired.filter(|retired| may_be_recycled && may_recycle(retired));
+            let number = || self.writer.lock().take_number();
+            spare = retired.and_then(|retired| maker.recycle(number(), retired).ok());
             if spare.is_none() {
                 // What stays is removed by the next commit or start.
-                let _ = maker.storage.remove(&name);
+                let _ = maker.storage.remove(&segment_name(old));
             }
         }
-        if wanted && spare.is_none() {
-            spare = maker.create(number(), SEGMENT_ATTACHED).ok();
+        if goes_on && lacks_one && spare.is_none() {
+            spare = self.make_spare(&maker);
         }
-        let Some(made) = spare else { return };
-        let mut writer = self.writer.lock();
-        let fits =
-            writer.spare.is_none() && writer.current.as_ref().is_some_and(|current| current.number < made.number);
-        if fits && !self.is_poisoned() {
-            writer.spare = Some(made);
-        } else {
-            let _ = maker.storage.remove(&segment_name(made.number));
+        if let Some(made) = spare {
+            self.take_spare(&maker, made);
         }
     }
 
-    /// The name of the segment that was sealed last, if another may overwrite it once nothing needs it.
-    pub(crate) fn retired(&self) -> Option<String> {
-        self.writer.lock().retired.as_ref().map(|segment| segment_name(segment.number))
+    /// Makes the next segment, if there is none, and the indexes of those that are not written any more. Whoever calls
+    /// it may wait for the disk.
+    pub(crate) fn tend(&self) {
+        let (maker, is_wanted) = {
+            let writer = self.writer.lock();
+            let goes_on = writer.current.as_ref().is_some_and(|current| !current.detached);
+            (writer.maker.clone(), goes_on && writer.spare.is_none() && !writer.is_cut && !self.is_poisoned())
+        };
+        if is_wanted && let Some(made) = self.make_spare(&maker) {
+            self.take_spare(&maker, made);
+        }
+        let Some(mut tended) = self.tended.try_lock() else { return };
+        while let Some(frozen) = self.next_frozen() {
+            self.index(&maker, &frozen);
+            // The end of the log stays in the system's cache.
+            if let Some((before, bytes)) = tended.replace((frozen.wire.number, frozen.bytes))
+                && let Ok(reader) = maker.storage.reader(&segment_name(before))
+            {
+                reader.uncache(0, bytes);
+            }
+        }
+    }
+
+    /// Has indexes made of segments of earlier runs, oldest first, unless a commit has replaced them.
+    pub(crate) fn tend_earlier(&self, mut earlier: Vec<Frozen>) {
+        if self.indexed_shards.is_some() {
+            let mut writer = self.writer.lock();
+            let begun_from = writer.committed_from;
+            earlier.retain(|frozen| frozen.wire.number >= begun_from);
+            earlier.append(&mut writer.frozen);
+            writer.frozen = earlier;
+            drop(writer);
+            self.tending.kick();
+        }
+    }
+
+    /// The oldest segment that is not written any more, is durable, and was not tended.
+    fn next_frozen(&self) -> Option<Frozen> {
+        let mut writer = self.writer.lock();
+        loop {
+            let first = writer.frozen.first()?;
+            if self.is_poisoned() || first.last_block > self.synced() || self.tending.is_stopped() {
+                return None;
+            }
+            let frozen = writer.frozen.remove(0);
+            if !writer.untrusted.contains(&frozen.wire.number) {
+                return Some(frozen);
+            }
+        }
+    }
+
+    /// Writes the index of a segment. Without it, a start reads the segment.
+    fn index(&self, maker: &SegmentMaker, frozen: &Frozen) {
+        let Some(shards) = self.indexed_shards else { return };
+        let (storage, store) = (&*maker.storage, maker.hash_seed);
+        if let Err(error) = index::make(storage, store, shards, &frozen.wire, frozen.last_block) {
+            warning(format_args!("A segment of the log gets no index, so that the next start reads it: {error}"));
+        }
+    }
+
+    pub(super) fn make_spare(&self, maker: &SegmentMaker) -> Option<SegmentFile> {
+        let number = self.writer.lock().take_number();
+        maker.create(number, SEGMENT_ATTACHED).ok()
+    }
+
+    /// Keeps a segment for the next rotation, unless there is one that is as good, or a later one has begun or is about
+    /// to: the numbers of the log ascend.
+    pub(super) fn take_spare(&self, maker: &SegmentMaker, made: SegmentFile) {
+        let mut writer = self.writer.lock();
+        let is_better = writer.spare.as_ref().is_none_or(|spare| spare.is_new() && !made.is_new());
+        let ascends = writer.current.as_ref().is_some_and(|current| current.number < made.number);
+        let unwanted = match is_better && ascends && !writer.is_cut && !self.is_poisoned() {
+            true => writer.spare.replace(made),
+            false => Some(made),
+        };
+        drop(writer);
+        if let Some(unwanted) = unwanted {
+            let _ = maker.storage.remove(&segment_name(unwanted.number));
+        }
+    }
+
+    /// Whether a block of this length fills the current segment, and the next one is there.
+    pub(super) fn is_full_with(&self, writer: &Writer, len: u64) -> bool {
+        let max = self.segment_bytes.load(Ordering::Relaxed);
+        let Some(current) = writer.current.as_ref().filter(|_| max > 0) else { return false };
+        if current.detached || writer.is_cut || current.len + len < max || self.is_poisoned() {
+            return false;
+        }
+        if writer.spare.is_none() {
+            self.tending.kick();
+        }
+        writer.spare.as_ref().is_some_and(|spare| spare.number > current.number)
+    }
+
+    /// Goes on in the next segment, behind a block that has sealed the current one.
+    pub(super) fn rotate(&self, writer: &mut Writer, block: u64) {
+        let next = writer.spare.take();
+        self.go_on(writer, next, block);
+        // What was sealed is still to be made durable.
+        self.kick();
+        self.tending.kick();
+    }
+
+    /// The number of the segment that takes blocks; beyond any if there is none.
+    pub(crate) fn running_segment(&self) -> u64 {
+        self.writer.lock().current.as_ref().map_or(u64::MAX, |current| current.number)
+    }
+
+    /// Whether another segment may overwrite this one once nothing needs it.
+    pub(crate) fn may_recycle(&self, number: u64) -> bool {
+        let writer = self.writer.lock();
+        let is_in_use = writer.sealed.iter().any(|sealed| sealed.number == number)
+            || writer.current.as_ref().is_some_and(|current| current.number == number);
+        !is_in_use && !writer.untrusted.contains(&number)
+    }
+
+    /// The segments that were begun before a cut and belong to what its snapshot replaces.
+    pub(crate) fn rotated_before(&self, cut: &LogCut) -> Vec<SegmentWire> {
+        let end = cut.segment.as_ref().map_or(u64::MAX, |segment| segment.number);
+        let writer = self.writer.lock();
+        writer.begun.iter().filter(|segment| segment.number < end).cloned().collect()
     }
 
     /// Flushes and syncs without a gate, so that the cut itself has little to sync.
@@ -85,8 +216,21 @@ impl Log {
         let _ = self.sync_now();
     }
 
-    /// Ends the current segment at the instant at which `freeze` calls its argument; see `Store::cut`.
+    /// Ends the current segment at the instant at which `freeze` calls its argument; see `Store::cut`. Meanwhile none
+    /// ends for its length.
     pub(crate) fn cut<T>(
+        &self,
+        wait: impl Fn(),
+        freeze: impl FnMut(&mut dyn FnMut()) -> Option<T>,
+    ) -> Result<(T, LogCut), PersistError> {
+        self.writer.lock().is_cut = true;
+        let cut = self.cut_meanwhile(wait, freeze);
+        self.writer.lock().is_cut = false;
+        self.tending.kick();
+        cut
+    }
+
+    fn cut_meanwhile<T>(
         &self,
         wait: impl Fn(),
         mut freeze: impl FnMut(&mut dyn FnMut()) -> Option<T>,
@@ -162,6 +306,7 @@ impl Log {
         if next.is_some() && detached {
             writer.spare = None;
             writer.sealed.clear();
+            writer.frozen.clear();
             writer.prev_crc = 0;
             writer.last_written = block;
         }
@@ -169,8 +314,10 @@ impl Log {
         if next.is_some() {
             let before = std::mem::replace(&mut writer.current, next).filter(|_| !detached);
             writer.sealed.extend(before.as_ref().map(|before| Sealed::of(before, block)));
-            // No segment overwrites one that failed: what the system still holds of it is not trustworthy.
-            writer.retired = before;
+            writer.freeze(before.as_ref(), block);
+            writer.begun.extend(segment.clone());
+            // It may be overwritten later, but for one that failed.
+            writer.retired = before.filter(|before| !writer.untrusted.contains(&before.number));
         }
         LogCut { block, segment, detached, bytes: self.bytes() }
     }
@@ -179,6 +326,10 @@ impl Log {
     /// before it is healed.
     pub(crate) fn committed(&self, cut: &LogCut) {
         let mut writer = self.writer.lock();
+        let begun_from = cut.segment.as_ref().map_or(u64::MAX, |segment| segment.number);
+        writer.begun.retain(|begun| begun.number >= begun_from);
+        writer.frozen.retain(|frozen| frozen.wire.number >= begun_from);
+        writer.committed_from = begun_from;
         if let Some(segment) = &cut.segment {
             let mut poison = self.poison.lock();
             writer.sealed.retain(|sealed| sealed.number >= segment.number);
@@ -210,6 +361,7 @@ impl Log {
         let segment = cut.segment.as_ref().filter(|_| cut.detached)?;
         let mut writer = self.writer.lock();
         let is_current = writer.current.as_ref().is_some_and(|current| current.number == segment.number);
+        writer.begun.retain(|begun| begun.number != segment.number);
         if is_current {
             writer.forget_segments();
         }
@@ -278,7 +430,16 @@ impl Writer {
         self.next_segment - 1
     }
 
+    /// Notes that a segment is not written any more.
+    fn freeze(&mut self, segment: Option<&SegmentFile>, last_block: u64) {
+        let Some(segment) = segment else { return };
+        if let Some(wire) = self.begun.iter().find(|begun| begun.number == segment.number) {
+            self.frozen.push(Frozen { wire: wire.clone(), last_block, bytes: segment.len });
+        }
+    }
+
     fn forget_segments(&mut self) {
+        self.frozen.clear();
         self.current = None;
         self.spare = None;
         self.retired = None;

@@ -3,9 +3,12 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use crate::persist::block::{SegmentHeader, segment_header};
+use crate::persist::block::{SegmentHeader, read_segment_header, segment_header};
+use crate::persist::crypt::{FileCipher, FileKind, Keyring};
 use crate::persist::error::PersistError;
-use crate::persist::format::{END_MARK, SEGMENT_ATTACHED, SEGMENT_DETACHED, VERSION, segment_name};
+use crate::persist::format::{
+    END_MARK, SEGMENT_ATTACHED, SEGMENT_DETACHED, SEGMENT_HEADER, VERSION, VERSION_ENCRYPTED, segment_name,
+};
 use crate::persist::storage::{Storage, StorageFile};
 
 use super::FsyncPolicy;
@@ -40,6 +43,8 @@ pub(super) struct SegmentFile {
     old_end: u64,
     /// Up to which offset zeros follow its own bytes.
     blank_end: u64,
+    /// Encrypts its blocks.
+    pub(super) cipher: Option<FileCipher>,
 }
 
 impl SegmentFile {
@@ -47,12 +52,14 @@ impl SegmentFile {
     pub(super) fn begin(
         file: Arc<dyn StorageFile>,
         header: &SegmentHeader,
+        cipher: Option<FileCipher>,
         old_end: u64,
     ) -> std::io::Result<SegmentFile> {
         let mut bytes = segment_header(header).to_vec();
         let (number, len) = (header.number, bytes.len() as u64);
         let detached = header.kind == SEGMENT_DETACHED;
-        let mut segment = SegmentFile { number, file, detached, len, reserved: old_end, old_end, blank_end: 0 };
+        let (reserved, blank_end) = (old_end, 0);
+        let mut segment = SegmentFile { number, file, detached, len, reserved, old_end, blank_end, cipher };
         bytes.resize((len + segment.blanks(len)) as usize, 0);
         segment.file.write_at(0, &bytes)?;
         segment.file.sync_data()?;
@@ -62,6 +69,11 @@ impl SegmentFile {
     /// `SEGMENT_ATTACHED`, or `SEGMENT_DETACHED` as long as no manifest names it.
     pub(super) fn kind(&self) -> u32 {
         if self.detached { SEGMENT_DETACHED } else { SEGMENT_ATTACHED }
+    }
+
+    /// Whether it overwrites nothing. Asked before anything is written to it.
+    pub(super) fn is_new(&self) -> bool {
+        self.old_end == 0
     }
 
     /// Writes a block at the end. Zeros may be appended to the block on the way.
@@ -84,6 +96,14 @@ impl SegmentFile {
             }
         }
         block.resize((len + self.blanks(self.len)) as usize, 0);
+        self.file.write_at(start, block)
+    }
+
+    /// Writes the last block again, for which there was no room, where it begins. What room there is now is kept for
+    /// this file.
+    pub(super) fn write_again(&mut self, start: u64, block: &[u8], room: u64) -> std::io::Result<()> {
+        self.reserved = start + room;
+        self.file.reserve(self.reserved);
         self.file.write_at(start, block)
     }
 
@@ -118,6 +138,7 @@ pub(super) struct SegmentMaker {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) hash_seed: [u8; 16],
     pub(super) generation: u64,
+    pub(super) keys: Option<Arc<Keyring>>,
 }
 
 impl SegmentMaker {
@@ -127,10 +148,22 @@ impl SegmentMaker {
         let path = self.storage.path(&name);
         let file: Arc<dyn StorageFile> =
             Arc::from(self.storage.create(&name).map_err(PersistError::io("create", &path))?);
-        let segment =
-            SegmentFile::begin(file, &self.header(number, kind, false), 0).map_err(PersistError::io("write", &path))?;
+        let (header, cipher) = self.header(number, kind, false);
+        let segment = SegmentFile::begin(file, &header, cipher, 0).map_err(PersistError::io("write", &path))?;
         self.storage.sync_dir().map_err(PersistError::io("sync", self.storage.path("")))?;
         Ok(segment)
+    }
+
+    /// Opens a segment that is no longer needed, to be recycled.
+    pub(super) fn open(&self, number: u64) -> std::io::Result<SegmentFile> {
+        let name = segment_name(number);
+        let reader = self.storage.reader(&name)?;
+        let (len, mut head) = (reader.len()?, [0; SEGMENT_HEADER]);
+        reader.read_at(0, &mut head)?;
+        let file: Arc<dyn StorageFile> = Arc::from(self.storage.open(&name)?);
+        let key = read_segment_header(&head).ok().filter(|header| header.key != 0).zip(self.keys.as_ref());
+        let cipher = key.and_then(|(was, keys)| keys.open_file(was.key, FileKind::Segment, number, was.generation));
+        Ok(SegmentFile { number, file, detached: false, len, reserved: len, old_end: len, blank_end: 0, cipher })
     }
 
     /// Turns a segment that is no longer needed into an attached one. A crash on the way leaves either the file under
@@ -145,22 +178,27 @@ impl SegmentMaker {
             old_end = RECYCLED_MAX;
             retired.file.set_len(old_end).map_err(PersistError::io("cut", &path))?;
         }
-        let header = self.header(number, SEGMENT_ATTACHED, true);
-        let segment = SegmentFile::begin(retired.file, &header, old_end).map_err(PersistError::io("write", &path))?;
+        let (header, cipher) = self.header(number, SEGMENT_ATTACHED, true);
+        let segment = SegmentFile::begin(retired.file, &header, cipher, old_end);
+        let segment = segment.map_err(PersistError::io("write", &path))?;
         self.storage.rename(&from, &to).map_err(PersistError::io("rename", &path))?;
         self.storage.sync_dir().map_err(PersistError::io("sync", self.storage.path("")))?;
         Ok(segment)
     }
 
-    fn header(&self, number: u64, kind: u32, recycled: bool) -> SegmentHeader {
-        SegmentHeader {
-            version: VERSION,
-            kind,
-            number,
-            generation: self.generation,
-            hash_seed: self.hash_seed,
-            recycled,
-        }
+    /// Whether a new segment may leave the bytes of an older one behind its own: what was written in the clear would
+    /// stay readable in an encrypted one.
+    pub(super) fn may_recycle(&self, retired: &SegmentFile) -> bool {
+        let encrypts = self.keys.as_ref().is_some_and(|keys| keys.writes());
+        retired.cipher.is_some() || !encrypts
+    }
+
+    fn header(&self, number: u64, kind: u32, recycled: bool) -> (SegmentHeader, Option<FileCipher>) {
+        let (hash_seed, generation) = (self.hash_seed, self.generation);
+        let cipher = self.keys.as_ref().and_then(|keys| keys.seal(FileKind::Segment, number, generation));
+        let key = cipher.as_ref().map_or(0, FileCipher::key_id);
+        let version = if key == 0 { VERSION } else { VERSION_ENCRYPTED };
+        (SegmentHeader { version, kind, number, generation, hash_seed, recycled, key }, cipher)
     }
 }
 
@@ -216,8 +254,9 @@ mod tests {
             generation: 2,
             hash_seed: *b"0123456789abcdef",
             recycled: old_end > 0,
+            key: 0,
         };
-        let segment = SegmentFile::begin(Arc::clone(&file) as Arc<dyn StorageFile>, &header, old_end).unwrap();
+        let segment = SegmentFile::begin(Arc::clone(&file) as Arc<dyn StorageFile>, &header, None, old_end).unwrap();
         (file, segment)
     }
 

@@ -9,7 +9,7 @@ use crate::persist::format::SEGMENT_HEADER;
 use crate::persist::journal::MOVED_MIN;
 use crate::persist::record::{Items, Record};
 use crate::persist::storage::SimStorage;
-use crate::persist::storage::sim::Fault;
+use crate::persist::storage::sim::{Fault, Kind};
 use crate::persist::store::Store;
 use crate::persist::testing::{barrier, record};
 use crate::persist::{Recovery, StoreOptions};
@@ -66,7 +66,7 @@ fn a_log_switched_off_takes_nothing_and_stands_still() {
     drop(appender);
     assert_eq!((store.journal().position(), store.journal().pending_bytes()), (0, 0));
     assert_eq!(store.log().sync_now().unwrap(), 0);
-    assert_eq!(storage.names(), ["MANIFEST"]);
+    assert_eq!(storage.names(), ["LOCK", "MANIFEST"]);
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn what_one_appender_appends_is_inside_one_block_whoever_flushes() {
     log.flush().unwrap();
     let recovery = reopened(&storage);
     let mut seen = 0;
-    for window in recovery.windows().of_bytes(1) {
-        let window = window.unwrap();
+    let mut windows = recovery.windows().of_bytes(1);
+    while let Some(window) = windows.next_window().unwrap() {
         assert_eq!(window.blocks, 1);
         for (_, records) in &window.epochs[0].shards {
             assert_eq!(records.len() % 5, 0, "a transaction was split");
@@ -119,7 +119,8 @@ fn a_barrier_parts_the_records_of_all_workers_within_one_block() {
     set(log, 1, 4);
     log.flush().unwrap();
     let recovery = reopened(&storage);
-    let window = recovery.windows().next().unwrap().unwrap();
+    let mut windows = recovery.windows();
+    let window = windows.next_window().unwrap().unwrap();
     let shape: Vec<(Option<Vec<u8>>, Vec<u64>)> = window
         .epochs
         .iter()
@@ -155,8 +156,8 @@ fn records_of_any_size_and_worker_stand_in_their_order_in_one_block() {
         assert_eq!(log.journal().pending_bytes(), 0);
         let recovery = reopened(&storage);
         let mut found = Vec::new();
-        for window in recovery.windows() {
-            let window = window.unwrap();
+        let mut windows = recovery.windows();
+        while let Some(window) = windows.next_window().unwrap() {
             assert_eq!(window.blocks, 1);
             for (shard, records) in &window.epochs[0].shards {
                 let value = |record: &Record| record.words().swap_remove(2);
@@ -223,17 +224,53 @@ fn an_error_poisons_until_a_commit_and_nothing_looks_acknowledged_before_it() {
     assert!(log.sync_now().is_err());
     assert_eq!((log.written(), log.synced()), (1, 0), "nothing may look acknowledged yet");
     let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
-    store.commit(cut, finished).unwrap();
+    store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
     assert_eq!(log.poisoned(), None);
     // Blocks 2 (dropped) and 3 (the cut) are inside the snapshot; 4 came after it.
     assert_eq!((log.journal().position(), log.written()), (4, 4));
     assert_eq!(log.sync_now().unwrap(), 4);
 }
 
+/// A segment that was made ahead of need during a cut stayed the next one, with a lower number than that of the cut.
+/// The commit took it for an old one and removed it, and a later seal named it: the next start was refused.
+#[test]
+fn a_spare_segment_that_a_cut_overtakes_is_dropped() {
+    let storage = SimStorage::new();
+    let (store, _) = open(&storage, options(1, true));
+    let log = store.log();
+    let maker = log.writer.lock().maker.clone();
+    let first = log.writer.lock().spare.take().expect("made at the start").number;
+    let made = std::cell::Cell::new(log.make_spare(&maker));
+    let arrives = || {
+        if let Some(made) = made.take() {
+            log.take_spare(&maker, made);
+        }
+    };
+    let freeze = |take: &mut dyn FnMut()| {
+        take();
+        Some(())
+    };
+    let ((), cut) = store.cut(arrives, freeze).unwrap();
+    let current = log.writer.lock().current.as_ref().map_or(0, |current| current.number);
+    assert!(current > first + 1, "the cut has made one more");
+    assert!(log.writer.lock().spare.is_none());
+    let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+    store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
+    log.set_segment_bytes(100);
+    for seq in 1..9 {
+        set(log, 0, seq);
+        log.sync_now().unwrap();
+        let cut = store.cut_now().unwrap();
+        store.abandon(cut);
+        log.tend();
+    }
+    assert_eq!(reopened(&storage).summary().last_block, log.written());
+}
+
 #[test]
 fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     let storage = SimStorage::new();
-    let thread = StoreOptions { fsync_thread: true, policy: FsyncPolicy::Always, workers: 4, ..options(1, true) };
+    let thread = StoreOptions { threads: true, policy: FsyncPolicy::Always, workers: 4, ..options(1, true) };
     let (store, _) = open(&storage, thread);
     let log = store.log();
     let (lock, wake) = (Arc::new(parking_lot::Mutex::new(())), Arc::new(parking_lot::Condvar::new()));
@@ -261,7 +298,8 @@ fn the_fsync_thread_commits_groups_and_tells_its_subscribers() {
     assert!(log.synced() <= 800);
     let image = storage.recover_image(1);
     let (_, recovery) = open(&image, StoreOptions { workers: 4, ..options(2, true) });
-    let window = recovery.windows().next().unwrap().unwrap();
+    let mut windows = recovery.windows();
+    let window = windows.next_window().unwrap().unwrap();
     let counts = window.epochs[0].shards.iter().map(|(_, records)| records.len());
     assert_eq!(counts.sum::<usize>(), 800);
     log.set_policy(FsyncPolicy::EverySec);
@@ -294,7 +332,7 @@ fn a_log_that_is_switched_on_counts_from_the_commit_on() {
         assert_eq!(reopened(&storage).summary().blocks, off, "as it was when the log was switched off");
         if commits {
             let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
-            store.commit(cut, finished).unwrap();
+            store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
             assert!(log.is_active());
             assert_eq!((log.written(), log.synced()), (off + 3, off));
             assert_eq!(store.horizon(), off + 3);
@@ -336,18 +374,21 @@ fn a_log_that_is_switched_off_while_a_snapshot_begins_stays_off() {
     };
     let ((), cut) = store.cut(wait, freeze).unwrap();
     let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
-    store.commit(cut, finished).unwrap();
+    store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
     assert!(!store.log().is_active() && !store.journal().wants());
     set(store.log(), 0, 2);
     store.log().flush().unwrap();
     assert_eq!(reopened(&storage).summary().blocks, 0);
 }
 
-/// A disk whose syncs can be held back.
+/// A disk whose syncs, and whose creations of files, can be held back.
 #[derive(Clone, Default)]
 struct HeldBack {
     disk: SimStorage,
     valve: Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>,
+    creations: Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>,
+    /// How many syncs have begun.
+    syncs: Arc<AtomicU64>,
 }
 
 impl HeldBack {
@@ -356,14 +397,20 @@ impl HeldBack {
         self.valve.1.notify_all();
     }
 
+    fn hold_creations(&self, held: bool) {
+        *self.creations.0.lock() = held;
+        self.creations.1.notify_all();
+    }
+
     fn file(&self, file: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
-        Box::new(HeldBackFile { file, valve: Arc::clone(&self.valve) })
+        Box::new(HeldBackFile { file, valve: Arc::clone(&self.valve), syncs: Arc::clone(&self.syncs) })
     }
 }
 
 struct HeldBackFile {
     file: Box<dyn StorageFile>,
     valve: Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>,
+    syncs: Arc<AtomicU64>,
 }
 
 impl StorageFile for HeldBackFile {
@@ -374,6 +421,7 @@ impl StorageFile for HeldBackFile {
         self.file.write_at(offset, bytes)
     }
     fn sync_data(&self) -> std::io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
         self.valve.1.wait_while(&mut self.valve.0.lock(), |held| *held);
         self.file.sync_data()
     }
@@ -390,10 +438,14 @@ impl Storage for HeldBack {
         self.disk.lock()
     }
     fn create(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
+        self.creations.1.wait_while(&mut self.creations.0.lock(), |held| *held);
         self.disk.create(name).map(|file| self.file(file))
     }
     fn open(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
         self.disk.open(name).map(|file| self.file(file))
+    }
+    fn reader(&self, name: &str) -> std::io::Result<Box<dyn crate::persist::storage::StorageReader>> {
+        self.disk.reader(name)
     }
     fn read(&self, name: &str) -> std::io::Result<crate::persist::storage::FileBytes> {
         self.disk.read(name)
@@ -427,8 +479,12 @@ fn syncs_that_replies_wait_for_are_events_when_they_take_long() {
         set(store.log(), 0, 1);
         store.log().flush().unwrap();
         disk.hold_syncs(true);
+        let begun = disk.syncs.load(Ordering::SeqCst);
         std::thread::scope(|scope| {
             let syncing = scope.spawn(|| store.log().sync().unwrap());
+            while disk.syncs.load(Ordering::SeqCst) == begun {
+                std::thread::yield_now();
+            }
             std::thread::sleep(std::time::Duration::from_millis(40));
             assert!(!syncing.is_finished());
             disk.hold_syncs(false);
@@ -508,7 +564,7 @@ fn a_sealed_segment_that_cannot_be_synced_poisons_until_the_snapshot_of_its_cut(
     assert!(log.flush().is_err());
     assert_eq!((log.written(), log.synced()), (3, 1));
     let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
-    store.commit(cut, finished).unwrap();
+    store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
     assert_eq!(log.poisoned(), None);
     assert_eq!((log.written(), log.sync().unwrap()), (4, 4));
     // The segment that failed is not used for another one.
@@ -516,4 +572,68 @@ fn a_sealed_segment_that_cannot_be_synced_poisons_until_the_snapshot_of_its_cut(
     assert!(!crate::persist::block::read_segment_header(&bytes).unwrap().recycled);
     let (_, recovery) = open(&storage.recover_image(3), options(2, true));
     assert_eq!((recovery.summary().blocks, recovery.summary().last_block), (2, 4));
+}
+
+/// Flushes go on while `act` waits for a disk that makes no file, and what they return is what is expected of them.
+fn flushes_go_on(storage: &HeldBack, log: &Log, works: bool, act: impl FnOnce() + Send) {
+    let over = AtomicBool::new(false);
+    storage.hold_creations(true);
+    std::thread::scope(|scope| {
+        let acting = scope.spawn(act);
+        let watchdog = scope.spawn(|| {
+            for _ in 0..3000 {
+                if over.load(Ordering::SeqCst) {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            storage.hold_creations(false);
+            false
+        });
+        for seq in 100..120 {
+            set(log, 0, seq);
+            assert_eq!(log.flush().is_ok(), works);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!acting.is_finished(), "nothing was held back");
+        over.store(true, Ordering::SeqCst);
+        assert!(watchdog.join().unwrap(), "a flush waited for a new file");
+        storage.hold_creations(false);
+        acting.join().unwrap();
+    });
+}
+
+/// A reply may wait for the write of its block, and for nothing that a rotation, a heal or a spare needs of the disk.
+#[test]
+fn neither_a_missing_spare_nor_a_failed_rotation_nor_a_heal_holds_up_replies() {
+    let storage = HeldBack::default();
+    // The log's own file is made, and there is room for no spare.
+    storage.disk.fail_kind(Kind::Create, 1..2, Fault::NoSpace);
+    let (store, _) = Store::open(Arc::new(storage.clone()), options(1, true)).unwrap();
+    let log = store.log();
+    set(log, 0, 1);
+    assert_eq!(log.sync_now().unwrap(), 1);
+    let cut = |store: &Store| store.cut_now();
+    // A rotation that must make its file first, and one that cannot.
+    flushes_go_on(&storage, log, true, || store.abandon(cut(&store).unwrap()));
+    storage.disk.fail_kind(Kind::Create, 0..u64::MAX, Fault::NoSpace);
+    store.abandon(cut(&store).unwrap());
+    assert!(cut(&store).is_err(), "the spare is used up");
+    storage.disk.repair();
+    flushes_go_on(&storage, log, true, || store.abandon(cut(&store).unwrap()));
+    // A heal.
+    storage.disk.fail_kind(Kind::Write, 0..1, Fault::Io);
+    set(log, 0, 2);
+    assert!(log.flush().is_err());
+    storage.disk.repair();
+    flushes_go_on(&storage, log, false, || {
+        let cut = cut(&store).unwrap();
+        let finished = store.snapshot_writer(&cut).unwrap().finish().unwrap();
+        store.commit(cut, finished, crate::persist::Retention::default()).unwrap();
+    });
+    set(log, 0, 3);
+    assert_eq!(log.poisoned(), None);
+    let last = log.sync_now().unwrap();
+    drop(store);
+    assert_eq!(open(&storage.disk.recover_image(1), options(2, true)).1.summary().last_block, last);
 }

@@ -9,11 +9,12 @@ use std::collections::HashSet;
 
 use super::decode::{RdbSink, decode_dump_into};
 use super::{RdbEntryFields, RdbError, RdbStream, RdbStreamId, RdbStreamMeta, RdbValue};
+use crate::base::config::RdbVersionCheck;
 
 /// Reads a payload of DUMP.
 pub fn decode_dump(payload: &[u8]) -> Result<RdbValue, RdbError> {
     let mut collector = Collector::default();
-    decode_dump_into(payload, &mut collector)?;
+    decode_dump_into(payload, RdbVersionCheck::Strict, &mut collector)?;
     collector.value.ok_or(RdbError::Format { at: 0, what: "no value" })
 }
 

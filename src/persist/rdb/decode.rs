@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use super::containers::{Element, Intset, Listpack, Ziplist, Zipmap};
 use super::reader::{Parsed, Reader};
 use super::{Dialect, RdbEntryFields, RdbError, RdbStreamId, RdbStreamMeta, code, footer, stream};
+use crate::base::config::RdbVersionCheck;
 use crate::base::format::parse_double;
 
 /// Takes a value piece by piece as it is read, so that nothing is held twice: a few bytes of payload can stand for
@@ -31,9 +32,9 @@ pub trait RdbSink {
     fn stream_end(&mut self, meta: RdbStreamMeta);
 }
 
-/// Reads a payload of DUMP into the sink.
-pub fn decode_dump_into(payload: &[u8], sink: &mut impl RdbSink) -> Result<(), RdbError> {
-    let (body, dialect) = footer::check(payload)?;
+/// Reads a payload of DUMP, of these versions, into the sink.
+pub fn decode_dump_into(payload: &[u8], versions: RdbVersionCheck, sink: &mut impl RdbSink) -> Result<(), RdbError> {
+    let (body, dialect) = footer::check(payload, versions)?;
     let mut reader = Reader::new(body);
     let decoded = decode_body(&mut reader, dialect, sink);
     decoded.map_err(|what| RdbError::Format { at: reader.offset(), what })

@@ -115,7 +115,7 @@ impl RdbValue {
             Self::Zset(members) => members.sort_by(|a, b| a.0.cmp(&b.0)),
             Self::Stream(stream) => {
                 for group in &mut stream.meta.groups {
-                    group.released.clear();
+                    // Its place means nothing.
                     group.consumers.iter_mut().for_each(|one| one.active_time_ms = None);
                 }
             }

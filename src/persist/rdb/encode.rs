@@ -5,9 +5,12 @@
 
 use super::code::{NODE_PACKED, NODE_PLAIN};
 use super::packed::{ListpackWriter, intset};
-use super::stream::{ENTRY_ELEMENTS, ENTRY_SAME_FIELDS};
+use super::stream::{ENTRY_ELEMENTS, ENTRY_SAME_FIELDS, RDB_WINDOW_USUAL};
 use super::writer::id_bytes;
-use super::{DumpWriter, RdbField, RdbGroup, RdbStream, RdbStreamId, RdbStreamMeta, RdbType, RdbValue};
+use super::{
+    DumpWriter, RdbField, RdbGroup, RdbIdempotency, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta, RdbType,
+    RdbValue,
+};
 use crate::base::format::{parse_i64, write_double};
 
 /// A hash with more fields than this is not written as a listpack.
@@ -249,7 +252,13 @@ impl StreamWriter {
     /// Returns the payload.
     pub fn finish(mut self, meta: &RdbStreamMeta) -> Vec<u8> {
         self.close_node();
-        let mut writer = DumpWriter::new(RdbType::Stream);
+        let has_released = meta.groups.iter().any(|group| !group.released.is_empty());
+        let kind = match meta.idempotency {
+            _ if has_released => RdbType::StreamReleased,
+            Some(_) => RdbType::StreamIdempotent,
+            None => RdbType::Stream,
+        };
+        let mut writer = DumpWriter::new(kind);
         writer.length(self.count);
         writer.append(&self.nodes.into_body());
         writer.length(self.entries);
@@ -258,7 +267,15 @@ impl StreamWriter {
         writer.id(meta.max_deleted_id);
         writer.length(meta.entries_added);
         writer.length(meta.groups.len() as u64);
-        meta.groups.iter().for_each(|group| write_group(&mut writer, group));
+        meta.groups.iter().for_each(|group| write_group(&mut writer, kind, group));
+        match &meta.idempotency {
+            Some(idempotency) => write_idempotency(&mut writer, idempotency),
+            None if has_released => {
+                let (seconds, ids_max) = RDB_WINDOW_USUAL;
+                write_idempotency(&mut writer, &RdbIdempotency { seconds, ids_max, ..RdbIdempotency::default() });
+            }
+            None => {}
+        }
         writer.finish()
     }
 }
@@ -302,12 +319,28 @@ impl StreamNode {
     }
 }
 
-fn write_group(writer: &mut DumpWriter, group: &RdbGroup) {
+fn write_idempotency(writer: &mut DumpWriter, idempotency: &RdbIdempotency) {
+    writer.id((idempotency.seconds, idempotency.ids_max));
+    writer.length(idempotency.producers.len() as u64);
+    for producer in &idempotency.producers {
+        writer.string(&producer.name);
+        writer.length(producer.ids.len() as u64);
+        for (iid, entry) in &producer.ids {
+            writer.string(iid);
+            writer.id(*entry);
+        }
+    }
+    writer.id((idempotency.added, idempotency.duplicates));
+}
+
+fn write_group(writer: &mut DumpWriter, kind: RdbType, group: &RdbGroup) {
     writer.string(&group.name);
     writer.id(group.last_id);
     writer.length(group.entries_read.unwrap_or(u64::MAX));
-    writer.length(group.pel.len() as u64);
-    for pending in &group.pel {
+    let mut all: Vec<&RdbPending> = group.pel.iter().chain(&group.released).collect();
+    all.sort_unstable_by_key(|pending| pending.id);
+    writer.length(all.len() as u64);
+    for pending in all {
         writer.raw_id(pending.id);
         writer.time_ms(Some(pending.delivery_time_ms));
         writer.length(pending.delivery_count);
@@ -320,8 +353,15 @@ fn write_group(writer: &mut DumpWriter, group: &RdbGroup) {
     for (consumer, ids) in group.consumers.iter().zip(owned) {
         writer.string(&consumer.name);
         writer.time_ms(Some(consumer.seen_time_ms));
+        if kind != RdbType::Stream {
+            writer.time_ms(consumer.active_time_ms);
+        }
         writer.length(ids.len() as u64);
         ids.into_iter().for_each(|id| writer.raw_id(id));
+    }
+    if kind == RdbType::StreamReleased {
+        writer.length(group.released.len() as u64);
+        group.released.iter().for_each(|pending| writer.raw_id(pending.id));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Written values read back as the same value, and where possible equal the bytes of Redis 7.0.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
-use super::super::{RdbConsumer, RdbEntryFields, RdbPending, decode_dump};
+use super::super::{RdbConsumer, RdbEntryFields, RdbPending, RdbProducer, decode_dump};
 use super::*;
 
 /// Payloads whose bytes follow from the value alone. This excludes lists with nodes of another size, streams with
@@ -119,6 +120,14 @@ fn id() -> impl Strategy<Value = RdbStreamId> {
     prop_oneof![(0_u64..50, 1_u64..50), (any::<u64>(), 1_u64..)]
 }
 
+/// Some of the pending entries are handed back, in another order than that of their ids.
+fn pel_and_released(all: Vec<RdbPending>) -> (Vec<RdbPending>, Vec<RdbPending>) {
+    let (mut released, pel): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.delivery_count % 3 == 0);
+    released.reverse();
+    released.iter_mut().for_each(|entry| entry.consumer = super::super::stream::RELEASED);
+    (released, pel)
+}
+
 fn group() -> impl Strategy<Value = RdbGroup> {
     let consumer = (any::<u32>(), proptest::option::of(any::<u32>()))
         .prop_map(|(seen, active)| (seen.into(), active.map(u64::from)));
@@ -132,7 +141,7 @@ fn group() -> impl Strategy<Value = RdbGroup> {
                     RdbConsumer { name, seen_time_ms, active_time_ms: Some(seen_time_ms) }
                 })
                 .collect();
-            let pel = pending
+            let pel: Vec<RdbPending> = pending
                 .into_iter()
                 .map(|(id, (time, count, owner))| RdbPending {
                     id,
@@ -141,7 +150,19 @@ fn group() -> impl Strategy<Value = RdbGroup> {
                     consumer: owner.index(consumers.len()),
                 })
                 .collect();
-            RdbGroup { name, last_id, entries_read, pel, released: Vec::new(), consumers }
+            let (released, pel): (Vec<_>, Vec<_>) = pel_and_released(pel);
+            RdbGroup { name, last_id, entries_read, pel, released, consumers }
+        },
+    )
+}
+
+fn idempotency() -> impl Strategy<Value = RdbIdempotency> {
+    let producers = btree_map(bytes(), btree_map(bytes(), id(), 1..4), 0..4);
+    (1..90_000u64, 1..20_000u64, producers, any::<u32>(), 1..9u64).prop_map(
+        |(seconds, ids_max, producers, added, duplicates)| {
+            let producer = |(name, ids)| RdbProducer { name, ids: BTreeMap::into_iter(ids).collect() };
+            let producers = producers.into_iter().map(producer).collect();
+            RdbIdempotency { seconds, ids_max, producers, added: added.into(), duplicates }
         },
     )
 }
@@ -151,16 +172,16 @@ fn stream() -> impl Strategy<Value = RdbStream> {
     let fields = fields.prop_map(|pairs| -> RdbEntryFields {
         pairs.into_iter().map(|(name, value)| (Arc::from(name), value)).collect()
     });
-    (btree_map(id(), fields, 0..150), id(), id(), any::<u32>(), vec(group(), 0..3)).prop_map(
-        |(entries, last_id, max_deleted_id, extra, mut groups)| {
+    let last_ids = (id(), id());
+    (btree_map(id(), fields, 0..150), last_ids, any::<u32>(), vec(group(), 0..3), proptest::option::of(idempotency()))
+        .prop_map(|(entries, (last_id, max_deleted_id), extra, mut groups, idempotency)| {
             groups.sort_by(|a, b| a.name.cmp(&b.name));
             groups.dedup_by(|a, b| a.name == b.name);
             let entries: Vec<_> = entries.into_iter().collect();
             let last_id = entries.last().map_or(last_id, |(last, _)| last_id.max(*last));
             let entries_added = entries.len() as u64 + u64::from(extra);
-            RdbStream { entries, meta: RdbStreamMeta { last_id, max_deleted_id, entries_added, groups } }
-        },
-    )
+            RdbStream { entries, meta: RdbStreamMeta { last_id, max_deleted_id, entries_added, groups, idempotency } }
+        })
 }
 
 fn value() -> impl Strategy<Value = RdbValue> {

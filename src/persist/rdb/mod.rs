@@ -12,7 +12,7 @@
 //! type u8 | value | RDB version u16 LE | CRC-64 (Jones) of all before it u64 LE
 //! ```
 //!
-//! Versions 1 to 15 are of Redis; 80 is of Valkey 9, whose type 22 differs.
+//! Versions 1 to 15 are of Redis; 80 and 81 are of Valkey 9, whose type 22 differs.
 //!
 //! # Primitives
 //!
@@ -59,8 +59,8 @@
 //! 23   hash       as 25 without the earliest
 //! 24 W hash       earliest time | count | (ahead length | field | value)*     ahead: 0, or expiry - earliest + 1
 //! 25   hash       earliest time | listpack: field, value, expiry or 0 …
-//! 26   stream     version 4
-//! 27   stream     version 5
+//! 26 W stream     version 4                  if producers make it idempotent
+//! 27 W stream     version 5                  if consumers have handed entries back
 //! ```
 //!
 //! # Stream
@@ -106,6 +106,7 @@ mod containers;
 pub mod decode;
 pub mod encode;
 pub mod footer;
+pub mod libraries;
 pub mod lzf;
 pub mod packed;
 pub mod reader;
@@ -119,6 +120,7 @@ pub use collect::decode_dump;
 pub use decode::{RdbSink, decode_dump_into, decode_value_into};
 pub use encode::{ListWriter, StreamWriter, encode_dump};
 pub use footer::Dialect;
+pub use libraries::{DumpedLibraries, LibrariesError, encode_libraries};
 pub use packed::ListpackWriter;
 pub use reader::Reader;
 pub use writer::DumpWriter;
@@ -157,7 +159,7 @@ pub(crate) mod code {
     pub(crate) const NODE_PACKED: u64 = 2;
 }
 
-/// The types that are written: those that Redis 7.0 reads, and one more for hashes with expiring fields.
+/// The types that are written: those that Redis 7.0 reads, and more for what it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RdbType {
@@ -181,12 +183,21 @@ pub enum RdbType {
     Stream = code::STREAM_LISTPACKS_2,
     /// A hash with fields that expire: Redis 7.4 and later.
     HashVolatile = code::HASH_METADATA,
+    /// A stream that remembers what producers have added: Redis 8.6 and later.
+    StreamIdempotent = code::STREAM_LISTPACKS_4,
+    /// A stream with entries that consumers have handed back: Redis 8.8 and later.
+    StreamReleased = code::STREAM_LISTPACKS_5,
 }
 
 impl RdbType {
     /// The RDB version in the footer: the oldest that has the type.
     pub fn version(self) -> u16 {
-        if self == Self::HashVolatile { 12 } else { 10 }
+        match self {
+            Self::StreamReleased => 14,
+            Self::StreamIdempotent => 13,
+            Self::HashVolatile => 12,
+            _ => 10,
+        }
     }
 }
 
@@ -252,6 +263,32 @@ pub struct RdbStreamMeta {
     pub entries_added: u64,
     /// The consumer groups, their names distinct.
     pub groups: Vec<RdbGroup>,
+    /// What producers have added lately, and what makes that lately.
+    pub idempotency: Option<RdbIdempotency>,
+}
+
+/// What makes XADD idempotent (Redis 8.6). Its numbers are as they were read: they may be no window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RdbIdempotency {
+    /// For how long an id is remembered.
+    pub seconds: u64,
+    /// How many of a producer.
+    pub ids_max: u64,
+    /// The producers, their names distinct.
+    pub producers: Vec<RdbProducer>,
+    /// How many ids were ever added.
+    pub added: u64,
+    /// How many entries were duplicates.
+    pub duplicates: u64,
+}
+
+/// A producer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RdbProducer {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Its ids, distinct and the oldest first, each with its entry.
+    pub ids: Vec<(Vec<u8>, RdbStreamId)>,
 }
 
 /// A consumer group.
@@ -265,8 +302,8 @@ pub struct RdbGroup {
     pub entries_read: Option<u64>,
     /// The entries delivered and not acknowledged, by ascending id. The entries themselves may be gone.
     pub pel: Vec<RdbPending>,
-    /// The entries that consumers handed back with XNACK (Redis 8.8). They are pending for nobody, so `consumer`
-    /// means nothing. They are never written.
+    /// The entries that consumers handed back with XNACK (Redis 8.8), in the order in which they are to be claimed.
+    /// They are pending for nobody, so `consumer` means nothing.
     pub released: Vec<RdbPending>,
     /// The consumers, their names distinct.
     pub consumers: Vec<RdbConsumer>,

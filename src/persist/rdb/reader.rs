@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string, in any of its encodings.
-    pub(super) fn string(&mut self) -> Parsed<Cow<'a, [u8]>> {
+    pub(crate) fn string(&mut self) -> Parsed<Cow<'a, [u8]>> {
         let number = match self.any_length()? {
             Length::Plain(len) => return self.take(len).map(Cow::Borrowed),
             Length::Special(0) => i64::from(i8::from_le_bytes(self.array()?)),

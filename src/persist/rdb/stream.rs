@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::containers::{Element, Listpack};
 use super::decode::{RdbSink, TWICE};
 use super::reader::{Parsed, Reader, id_from_bytes};
-use super::{RdbConsumer, RdbEntryFields, RdbGroup, RdbPending, RdbStreamId, RdbStreamMeta};
+use super::{
+    RdbConsumer, RdbEntryFields, RdbGroup, RdbIdempotency, RdbPending, RdbProducer, RdbStreamId, RdbStreamMeta,
+};
 
 pub(super) const ENTRY_DELETED: i64 = 1;
 pub(super) const ENTRY_SAME_FIELDS: i64 = 2;
@@ -38,7 +40,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, version: u8, sink: &mut impl RdbSi
     if seen.last > last_id {
         return Err("a stream holds an entry after its last id");
     }
-    let mut meta = RdbStreamMeta { last_id, max_deleted_id: (0, 0), entries_added: seen.live, groups: Vec::new() };
+    let mut meta = RdbStreamMeta { last_id, entries_added: seen.live, ..RdbStreamMeta::default() };
     if version >= 2 {
         // The first id, which follows from the entries.
         reader.id()?;
@@ -57,7 +59,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, version: u8, sink: &mut impl RdbSi
     }
     distinct(&meta.groups, |group| &group.name)?;
     if version >= 4 {
-        skip_idempotency(reader)?;
+        meta.idempotency = read_idempotency(reader)?;
     }
     sink.stream_end(meta);
     Ok(())
@@ -186,15 +188,16 @@ fn read_group(reader: &mut Reader<'_>, version: u8) -> Parsed<RdbGroup> {
         return Err("a group has an entry pending twice");
     }
     let consumers = read_consumers(reader, version, &mut pending)?;
+    let mut released = Vec::new();
     if version >= 5 {
         for _ in 0..reader.count(16)? {
-            own(&mut pending, reader.raw_id()?, RELEASED)?;
+            released.push(own(&mut pending, reader.raw_id()?, RELEASED)?);
         }
     }
     if pending.iter().any(|entry| entry.consumer == UNOWNED) {
         return Err("a group has an entry pending for nobody");
     }
-    let (released, pel) = pending.into_iter().partition(|entry| entry.consumer == RELEASED);
+    let pel = pending.into_iter().filter(|entry| entry.consumer != RELEASED).collect();
     Ok(RdbGroup { name, last_id, entries_read, pel, released, consumers })
 }
 
@@ -227,13 +230,13 @@ fn time_ms(reader: &mut Reader<'_>) -> Parsed<u64> {
 }
 
 /// Assigns a pending entry its only owner.
-fn own(pending: &mut [RdbPending], id: RdbStreamId, owner: usize) -> Parsed<()> {
+fn own(pending: &mut [RdbPending], id: RdbStreamId, owner: usize) -> Parsed<RdbPending> {
     let found = pending.binary_search_by_key(&id, |entry| entry.id).map_err(|_| "an entry is pending for one only")?;
     if pending[found].consumer != UNOWNED {
         return Err("an entry is pending for two");
     }
     pending[found].consumer = owner;
-    Ok(())
+    Ok(pending[found])
 }
 
 /// How many entries a group has read when the payload does not say so. This is known only at the ends of a stream.
@@ -249,21 +252,27 @@ fn estimate_read(seen: &Seen, last_id: RdbStreamId, id: RdbStreamId) -> Option<u
     }
 }
 
-/// Skips the state that makes XADD idempotent in Redis 8.6, which has no counterpart here.
-fn skip_idempotency(reader: &mut Reader<'_>) -> Parsed<()> {
-    // For how long and for how many entries.
-    reader.id()?;
+/// Reads what makes XADD idempotent; `None` if it is as in a stream that never had any of it.
+fn read_idempotency(reader: &mut Reader<'_>) -> Parsed<Option<RdbIdempotency>> {
+    let (seconds, ids_max) = reader.id()?;
+    let mut producers: Vec<RdbProducer> = Vec::new();
     for _ in 0..reader.count(2)? {
-        reader.string()?;
+        let name = reader.string()?.into_owned();
+        let mut ids = Vec::new();
         for _ in 0..reader.count(3)? {
-            reader.string()?;
-            reader.id()?;
+            ids.push((reader.string()?.into_owned(), reader.id()?));
         }
+        distinct(&ids, |(iid, _)| iid)?;
+        producers.push(RdbProducer { name, ids });
     }
-    // How many entries were added, and how many were duplicates.
-    reader.id()?;
-    Ok(())
+    distinct(&producers, |producer| &producer.name)?;
+    let (added, duplicates) = reader.id()?;
+    let is_unused = (seconds, ids_max) == RDB_WINDOW_USUAL && producers.is_empty() && added == 0 && duplicates == 0;
+    Ok((!is_unused).then_some(RdbIdempotency { seconds, ids_max, producers, added, duplicates }))
 }
+
+/// Redis' usual window: every stream of Redis 8.6 has one.
+pub(super) const RDB_WINDOW_USUAL: (u64, u64) = (100, 100);
 
 #[cfg(test)]
 #[path = "stream_tests.rs"]

@@ -184,7 +184,7 @@ fn the_count_of_entries_read_is_known_at_the_ends_of_an_old_stream() {
 
 /// From version 4 on, the part after the groups is read to its end, or the payload is refused.
 #[test]
-fn idempotency_is_skipped_to_its_end() {
+fn idempotency_is_read_to_its_end() {
     let path = format!("{}/data/rdb/made-27-stream.bin", env!("CARGO_MANIFEST_DIR"));
     let payload = std::fs::read(path).unwrap();
     let body = &payload[..payload.len() - footer::FOOTER];

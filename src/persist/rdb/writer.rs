@@ -6,7 +6,7 @@
 use super::footer;
 use super::lzf::Compressor;
 use super::{RdbStreamId, RdbType};
-use crate::base::format::parse_i64;
+use crate::base::format::{parse_i64, write_double};
 
 /// Shorter strings are stored uncompressed.
 const COMPRESSED_LEN_MIN: usize = 21;
@@ -87,6 +87,19 @@ impl DumpWriter {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
+    /// A double as versions before 8 store it: a length byte and digits. It is not NaN.
+    pub(crate) fn digits(&mut self, value: f64) {
+        if value.is_infinite() {
+            self.out.push(if value > 0.0 { 254 } else { 255 });
+            return;
+        }
+        // The shortest digits that read back as this number: at most 24 of them.
+        let mut digits = Vec::new();
+        write_double(&mut digits, value);
+        self.out.push(digits.len() as u8);
+        self.out.extend_from_slice(&digits);
+    }
+
     /// Writes a time, or its absence.
     pub fn time_ms(&mut self, time_ms: Option<u64>) {
         self.out.extend_from_slice(&time_ms.unwrap_or(u64::MAX).to_le_bytes());
@@ -109,7 +122,7 @@ impl DumpWriter {
     }
 
     /// The bytes written after the type.
-    pub(super) fn into_body(mut self) -> Vec<u8> {
+    pub(crate) fn into_body(mut self) -> Vec<u8> {
         self.out.drain(..1);
         self.out
     }

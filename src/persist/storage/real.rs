@@ -3,24 +3,74 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock, ioctl_ficlone, statvfs};
+use rustix::io::Errno;
 
-use super::{DirLock, FileBytes, Storage, StorageFile};
-use crate::persist::format::LOCK;
+use super::{DirLock, FileBytes, Room, Space, Storage, StorageFile, StorageReader};
+use crate::persist::format::{LOCK, ROOM};
 
 /// Cached pages are given up in multiples of this, in bytes. It is a power of two, and no cached folio of a file
 /// crosses such a boundary.
 const UNCACHED_AT_ONCE: u64 = 4 << 20;
 
+/// Files up to this length are read, larger ones are mapped, in bytes.
+const READ_WHOLE_MAX: u64 = 1 << 20;
+/// How much is read at a time, in bytes.
+const PIECE: usize = 1 << 20;
+
+/// Reads a file from its beginning to its end. An error says where it happened.
+fn read_through(file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut piece = vec![0; (file.metadata()?.len() as usize).clamp(1, PIECE)];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut piece, at) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                take(&piece[..count]);
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(io::Error::new(error.kind(), format!("at offset {at}: {error}"))),
+        }
+    }
+}
+
+/// Writes zeros, where a file system cannot reserve.
+fn fill(file: &File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; PIECE];
+    for at in (0..bytes).step_by(PIECE) {
+        file.write_all_at(&zeros[..PIECE.min((bytes - at) as usize)], at)?;
+    }
+    file.sync_data()
+}
+
+/// Maps a file.
+fn mapped(file: &File) -> io::Result<FileBytes> {
+    // SAFETY: a mapping is undefined only if the file changes or shrinks under it.
+    // 1. The directory's lock keeps every other Ironkeep away for as long as we run.
+    // 2. We ourselves never change a file that is mapped: a log segment is mapped only by a recovery, which
+    //    writes nothing to it but its own bytes, and beside which a new one is written; a torn one is cut only
+    //    after its map was dropped, and none is recycled while a recovery lives (`Store::remove_replaced`);
+    //    snapshots and manifests are never changed after their rename.
+    // 3. Removing a mapped file leaves its pages in place.
+    let map = unsafe { Mmap::map(file)? };
+    Ok(FileBytes::Mapped(Arc::new(map)))
+}
+
+/// The permissions of a new file: its owner alone reads and writes it.
+const OWN: u32 = 0o600;
+
 /// A directory of the file system.
 pub struct RealStorage {
     dir: PathBuf,
+    /// Whether large files are mapped.
+    maps: bool,
 }
 
 impl RealStorage {
@@ -38,13 +88,38 @@ impl RealStorage {
                 None => break,
             }
         }
-        std::fs::create_dir_all(&dir)?;
+        // What is in it is nobody else's.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         for created in missing {
             if let Some(parent) = created.parent() {
                 File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, maps: true })
+    }
+}
+
+impl RealStorage {
+    /// A new directory, or one in which there is nothing.
+    ///
+    /// # Errors
+    /// There is something in it, or it cannot be made.
+    pub fn vacant(dir: impl AsRef<Path>) -> io::Result<Self> {
+        match std::fs::read_dir(&dir).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Self::open(dir),
+        }
+    }
+
+    /// The directory as it is, for one who only reads. It must exist.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn existing(dir: impl AsRef<Path>) -> io::Result<Self> {
+        let dir = std::path::absolute(dir)?;
+        std::fs::read_dir(&dir)?;
+        Ok(Self { dir, maps: true })
     }
 }
 
@@ -54,13 +129,23 @@ impl Storage for RealStorage {
     }
 
     fn lock(&self) -> io::Result<DirLock> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path(LOCK))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(OWN).open(self.path(LOCK))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(DirLock(Box::new(file)))
     }
 
+    fn is_locked(&self) -> bool {
+        let Ok(file) = std::fs::metadata(self.path(LOCK)) else { return false };
+        let inode = format!(":{}", std::os::unix::fs::MetadataExt::ino(&file));
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        locks.lines().any(|line| {
+            let mut words = line.split_ascii_whitespace().skip(1);
+            words.next() == Some("FLOCK") && words.any(|word| word.ends_with(&inode))
+        })
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = OpenOptions::new().create_new(true).write(true).open(self.path(name))?;
+        let file = OpenOptions::new().create_new(true).write(true).mode(OWN).open(self.path(name))?;
         Ok(Box::new(RealFile::new(file)))
     }
 
@@ -70,20 +155,53 @@ impl Storage for RealStorage {
         Ok(Box::new(RealFile::new(file)))
     }
 
+    fn subdirectory(&self, name: &str) -> io::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(Self::open(self.path(name))?))
+    }
+
+    fn reader(&self, name: &str) -> io::Result<Box<dyn StorageReader>> {
+        Ok(Box::new(RealReader(File::open(self.path(name))?)))
+    }
+
+    fn link(&self, from: &Path, name: &str) -> io::Result<bool> {
+        match std::fs::hard_link(from, self.path(name)) {
+            Ok(()) => Ok(true),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Another file system, one without hard links, or one link too many.
+                Some(Errno::XDEV | Errno::PERM | Errno::NOTSUP | Errno::MLINK) => Ok(false),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn reflink(&self, from: &Path, name: &str) -> io::Result<bool> {
+        let (from, path) = (File::open(from)?, self.path(name));
+        let to = OpenOptions::new().create_new(true).write(true).mode(OWN).open(&path)?;
+        if ioctl_ficlone(&to, &from).is_ok() {
+            return Ok(true);
+        }
+        std::fs::remove_file(&path).map(|()| false)
+    }
+
+    fn unmapped(&self) -> Option<Arc<dyn Storage>> {
+        Some(Arc::new(Self { dir: self.dir.clone(), maps: false }))
+    }
+
     fn read(&self, name: &str) -> io::Result<FileBytes> {
         let file = File::open(self.path(name))?;
-        if file.metadata()?.len() == 0 {
-            return Ok(FileBytes::Shared(Arc::from([])));
+        if !self.maps || file.metadata()?.len() <= READ_WHOLE_MAX {
+            let mut bytes = Vec::new();
+            read_through(&file, |piece| bytes.extend_from_slice(piece))?;
+            return Ok(FileBytes::Shared(Arc::from(bytes)));
         }
-        // SAFETY: a mapping is undefined only if the file changes or shrinks under it.
-        // 1. The directory's lock keeps every other Ironkeep away for as long as we run.
-        // 2. We ourselves never write to a file that is mapped: a log segment is mapped only by a
-        //    recovery, beside which a new one is written; a torn one is cut only after its map was
-        //    dropped, and none is recycled while a recovery lives (`Store::remove_replaced`); snapshots
-        //    and manifests are never changed after their rename.
-        // 3. Removing a mapped file leaves its pages in place.
-        let map = unsafe { Mmap::map(&file)? };
-        Ok(FileBytes::Mapped(Arc::new(map)))
+        // In a map, a sector that cannot be read kills the process. Here it is an error.
+        read_through(&file, |_| ())?;
+        mapped(&file)
+    }
+
+    fn map(&self, name: &str) -> io::Result<FileBytes> {
+        let file = File::open(self.path(name))?;
+        if file.metadata()?.len() <= READ_WHOLE_MAX { self.read(name) } else { mapped(&file) }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -115,6 +233,61 @@ impl Storage for RealStorage {
 
     fn exists(&self, name: &str) -> io::Result<bool> {
         self.path(name).try_exists()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let disk = statvfs(&self.dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Space { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
+    }
+
+    fn keep_room(&self, bytes: u64) -> io::Result<Room> {
+        // A file without a name: it is gone with this process, however that ends.
+        let unnamed = OFlags::TMPFILE.bits() as i32;
+        let file = OpenOptions::new().write(true).mode(OWN).custom_flags(unnamed).open(&self.dir);
+        let file = file.or_else(|_| {
+            // Not every file system makes such files.
+            let path = self.path(ROOM);
+            let named = OpenOptions::new().write(true).create(true).truncate(true).mode(OWN).open(&path)?;
+            std::fs::remove_file(&path).map(|()| named)
+        })?;
+        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&file, bytes)?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Room(Box::new(file)))
+    }
+}
+
+struct RealReader(File);
+
+impl StorageReader for RealReader {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < into.len() {
+            match self.0.read_at(&mut into[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let at = offset + filled as u64;
+                    return Err(io::Error::new(error.kind(), format!("at offset {at}: {error}")));
+                }
+            }
+        }
+        Ok(filled)
+    }
+
+    fn uncache(&self, from: u64, len: u64) {
+        if let Some(len) = NonZeroU64::new(len) {
+            // This is advice. Nothing depends on it.
+            let _ = fadvise(&self.0, from, Some(len), Advice::DontNeed);
+        }
     }
 }
 
@@ -149,6 +322,11 @@ impl StorageFile for RealFile {
         // Cutting the file also gives up the reserved room.
         self.reserved.store(0, Ordering::Relaxed);
         self.file.set_len(len)
+    }
+
+    fn links(&self) -> u64 {
+        // If it cannot be told, there may be others.
+        self.file.metadata().map_or(u64::MAX, |file| std::os::unix::fs::MetadataExt::nlink(&file))
     }
 
     fn reserve(&self, len: u64) {
@@ -190,8 +368,81 @@ mod tests {
         let lock = storage.lock().unwrap();
         let Err(refused) = storage.lock() else { panic!("locked twice") };
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert!(storage.is_locked());
         drop(lock);
+        assert!(!storage.is_locked());
         storage.lock().unwrap();
+    }
+
+    #[test]
+    fn a_link_is_the_same_file_and_a_reader_sees_it_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let other = RealStorage::open(dir.path().join("other")).unwrap();
+        let file = storage.create("one").unwrap();
+        file.write_at(0, b"hello").unwrap();
+        assert!(other.link(&storage.path("one"), "two").unwrap());
+        assert_eq!(file.links(), 2);
+        assert!(other.link(&storage.path("one"), "two").is_err(), "the name is taken");
+        assert!(other.reflink(&storage.path("missing"), "three").is_err());
+        let cloned = other.reflink(&storage.path("one"), "three").unwrap();
+        assert_eq!(other.exists("three").unwrap(), cloned);
+        let reader = other.reader("two").unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!((reader.read_at(1, &mut bytes).unwrap(), &bytes[..4]), (4, &b"ello"[..]));
+        file.write_at(5, b" world").unwrap();
+        assert_eq!((reader.len().unwrap(), reader.read_at(4, &mut bytes).unwrap()), (11, 7));
+        reader.uncache(0, 11);
+        assert_eq!(&bytes[..7], b"o world");
+        assert_eq!(reader.read_at(99, &mut bytes).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_that_says_where() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("log")).unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let Err(error) = storage.read("log") else { panic!("a directory was read") };
+        assert!(error.to_string().starts_with("at offset 0: "), "{error}");
+    }
+
+    #[test]
+    fn short_files_are_read_and_long_ones_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE] {
+            let content: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let name = len.to_string();
+            storage.create(&name).unwrap().append(&content).unwrap();
+            let read = storage.read(&name).unwrap();
+            assert_eq!(*read, content[..]);
+            assert_eq!(matches!(read, FileBytes::Mapped(_)), len > PIECE);
+        }
+    }
+
+    #[test]
+    fn what_others_may_change_is_not_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let file = storage.create("one").unwrap();
+        file.append(&vec![7; 3 * PIECE]).unwrap();
+        let read = storage.unmapped().unwrap().read("one").unwrap();
+        // A map would end the process here.
+        file.set_len(0).unwrap();
+        assert!(read.iter().all(|byte| *byte == 7) && read.len() == 3 * PIECE);
+    }
+
+    #[test]
+    fn room_is_kept_under_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let space = storage.space().unwrap();
+        assert!(space.free <= space.total && space.total > 0);
+        let room = storage.keep_room(1 << 20).unwrap();
+        assert!(storage.list().unwrap().is_empty());
+        drop(room);
+        let error = storage.keep_room(1 << 60).err().expect("no disk is that large");
+        assert!(crate::persist::storage::is_full(&error) || error.kind() == io::ErrorKind::FileTooLarge, "{error}");
     }
 
     #[test]

@@ -129,6 +129,51 @@ impl fmt::Debug for Ids<'_> {
     }
 }
 
+/// Entries that were handed back, each with how often it was delivered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ReleasedEntries<'a> {
+    before: StreamId,
+    rest: &'a [u8],
+}
+
+fn take_released(at: &mut &[u8], before: StreamId) -> Option<(StreamId, u64)> {
+    Some((take_id_behind(at, before)?, take_varint(at)?))
+}
+
+impl<'a> ReleasedEntries<'a> {
+    /// Parses a list of at least one entry, which ends with the body.
+    pub(super) fn take(at: &mut &'a [u8]) -> Option<Self> {
+        let (mut before, list) = (StreamId::MIN, ReleasedEntries { before: StreamId::MIN, rest: at });
+        let mut rest = std::mem::take(at);
+        if rest.is_empty() {
+            return None;
+        }
+        while !rest.is_empty() {
+            before = take_released(&mut rest, before)?.0;
+        }
+        Some(list)
+    }
+}
+
+impl Iterator for ReleasedEntries<'_> {
+    type Item = (StreamId, u64);
+
+    fn next(&mut self) -> Option<(StreamId, u64)> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let entry = take_released(&mut self.rest, self.before).expect("checked when the list was taken");
+        self.before = entry.0;
+        Some(entry)
+    }
+}
+
+impl fmt::Debug for ReleasedEntries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(*self).finish()
+    }
+}
+
 /// An entry that was delivered and not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingEntry {

@@ -16,17 +16,17 @@ mod tests;
 mod text;
 mod write;
 
-pub use lists::{Ids, Pairs, PendingEntries, PendingEntry, Registers, Scores, Strings};
+pub use lists::{Ids, Pairs, PendingEntries, PendingEntry, Registers, ReleasedEntries, Scores, Strings};
 #[cfg(test)]
 pub(crate) use tests::drawn;
 pub use write::{BarrierWriter, RecordWriter};
 
 use super::chunk::WireValue;
 use super::format::{
-    ENTRY_EXPIRY, TYPE_BYTES, TYPE_INT, TYPE_MASK, put_varint, take_bytes, take_string, take_varint, u64_at,
+    ENTRY_EXPIRY, NUMBER_END, TYPE_BYTES, TYPE_INT, TYPE_MASK, put_varint, take_bytes, take_string, take_varint, u64_at,
 };
 use crate::value::list::End;
-use crate::value::stream::StreamId;
+use crate::value::stream::{Known, StreamId, Window};
 
 /// The latest expiry, Unix ms: an entry has 48 bits for it.
 const TIME_MAX: u64 = (1 << 48) - 1;
@@ -67,6 +67,8 @@ verbs! {
     Delete = 2, "DEL", "The key is gone.";
     ExpireAt = 3, "PEXPIREAT", "The key expires at this time.";
     Persist = 4, "PERSIST", "The key does not expire.";
+    Bless = 5, "BLESS", "The key, which is there, is protected from eviction until it is gone: whatever it holds.";
+    Unbless = 6, "UNBLESS", "The key is not protected from eviction.";
     Append = 16, "APPEND", "The string at the key has these bytes more at its end.";
     SetRange = 17, "SETRANGE", "The string at the key, empty if there is none, is filled up with zero bytes to the \
         offset, and has these bytes there.";
@@ -103,6 +105,11 @@ verbs! {
         deleted id, and so many entries were ever added.";
     StreamForget = 101, "XFORGET", "No group of the stream has these ids pending.";
     StreamForgetUpTo = 102, "XFORGETUPTO", "No group of the stream has anything pending up to this id.";
+    StreamRemember = 103, "XIDMPRECORD", "The stream, which has a window, has forgotten so many of its oldest ids of \
+        producers, this one if it had it, and the producer's oldest if it had as many as the window allows; and \
+        remembers since this time, as the newest, that the producer's id stands for this entry.";
+    StreamWindow = 104, "XCFGSET", "The stream has this window for ids of producers, and has forgotten all of them if \
+        it had another.";
     GroupCreate = 112, "XGROUPCREATE", "The stream at the key, empty if there is none, has this group more, which was \
         delivered what is up to this id, and so many entries if that is known.";
     GroupSet = 113, "XGROUPSETID", "The group was delivered what is up to this id, and so many entries if that is \
@@ -113,13 +120,23 @@ verbs! {
         known; the consumer, added if need be, was seen and active at these times; these ids are pending for it, \
         whoever had them, delivered at these times and so often; and those ids are pending no more.";
     GroupAcknowledge = 117, "XACK", "The group does not have these ids pending.";
+    GroupRelease = 118, "XNACK", "These ids are pending for nobody in the group, whoever had them, delivered so often, \
+        and are to be claimed first, in this order, behind what was handed back before.";
     FlushAll = 240, "FLUSHALL", "No database has a key.";
     FlushDb = 241, "FLUSHDB", "The database has no key.";
     SwapDbs = 242, "SWAPDB", "The keys of the one database are those of the other, and the other way round.";
-    Transfer = 243, "TRANSFER", "The destination has the value and the expiry of the source, which is there, whatever \
-        was there; the source is gone unless it was copied.";
+    Transfer = 243, "TRANSFER", "The destination has the value and the expiry of the source, which is there, and its \
+        protection from eviction, whatever was there; the source is gone unless it was copied.";
     Populate = 244, "POPULATE", "The database has the keys `prefix:0` and on, so many, each cut to 127 bytes; those that \
         were not there have `value:0` and on, each cut or filled up with zero bytes to a size if that is not 0.";
+    SetLibrary = 245, "FUNCTIONLOAD", "The library of functions of this name has this text, whatever was there.";
+    DropLibrary = 246, "FUNCTIONDELETE", "There is no library of functions of this name.";
+    DropLibraries = 247, "FUNCTIONFLUSH", "There are no libraries of functions.";
+    Bury = 248, "BURY", "The database, or each of them, has no key. What they had lies in the graveyard under this \
+        number, if it was any, from this time on and until that one. FLUSHALL empties the graveyard, too.";
+    Unbury = 249, "UNBURY", "What lies in the graveyard under this number, where there is something, is in its \
+        databases. What they had beside it stays, or is gone if it was replaced; of a name that is in both, it stays.";
+    ForgetBuried = 250, "FORGETBURIED", "Nothing lies in the graveyard under this number.";
 }
 
 impl Code {
@@ -168,6 +185,17 @@ pub struct Delivery<'a> {
     pub gone: Ids<'a>,
 }
 
+/// A flush that can be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undoable {
+    /// Its number.
+    pub id: u64,
+    /// When it is, Unix ms.
+    pub at_ms: u64,
+    /// Until when it can be undone, Unix ms.
+    pub until_ms: u64,
+}
+
 /// A verb with its content, borrowed from a record. [`Code`] documents the meanings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // the fields are named after what `Code` says of each
@@ -176,6 +204,8 @@ pub enum Verb<'a> {
     Delete,
     ExpireAt(u64),
     Persist,
+    Bless,
+    Unbless,
     Append(&'a [u8]),
     SetRange { offset: u64, bytes: &'a [u8] },
     RaiseRegisters(Registers<'a>),
@@ -201,17 +231,26 @@ pub enum Verb<'a> {
     StreamSetIds { last_id: StreamId, max_deleted_id: StreamId, entries_added: u64 },
     StreamForget(Ids<'a>),
     StreamForgetUpTo(StreamId),
+    StreamRemember { forgotten: u64, known: Known<'a> },
+    StreamWindow(Window),
     GroupCreate { group: &'a [u8], position: GroupPosition },
     GroupSet { group: &'a [u8], position: GroupPosition },
     GroupDestroy { group: &'a [u8] },
     GroupDropConsumer { group: &'a [u8], consumer: &'a [u8] },
     GroupDeliver(Delivery<'a>),
     GroupAcknowledge { group: &'a [u8], ids: Ids<'a> },
+    GroupRelease { group: &'a [u8], released: ReleasedEntries<'a> },
     FlushAll,
     FlushDb,
     SwapDbs { one: u32, other: u32 },
     Transfer { copies: bool, source: &'a [u8], to_db: u32, destination: &'a [u8] },
     Populate { count: u64, size: u64, prefix: &'a [u8] },
+    SetLibrary { name: &'a [u8], code: &'a [u8] },
+    DropLibrary(&'a [u8]),
+    DropLibraries,
+    Bury { all: bool, flush: Undoable },
+    Unbury { id: u64, replaces: bool },
+    ForgetBuried { id: u64 },
 }
 
 impl<'a> Verb<'a> {
@@ -223,6 +262,8 @@ impl<'a> Verb<'a> {
             Code::Delete => Verb::Delete,
             Code::ExpireAt => Verb::ExpireAt(take_time(at)?),
             Code::Persist => Verb::Persist,
+            Code::Bless => Verb::Bless,
+            Code::Unbless => Verb::Unbless,
             Code::Append => Verb::Append(take_rest(at)),
             Code::SetRange => Verb::SetRange { offset: take_varint(at)?, bytes: take_rest(at) },
             Code::PushLeft => Verb::Push(End::Left, Strings::take(at)?),
@@ -261,6 +302,8 @@ impl Verb<'_> {
             Verb::Delete => Code::Delete,
             Verb::ExpireAt(_) => Code::ExpireAt,
             Verb::Persist => Code::Persist,
+            Verb::Bless => Code::Bless,
+            Verb::Unbless => Code::Unbless,
             Verb::Append(_) => Code::Append,
             Verb::SetRange { .. } => Code::SetRange,
             Verb::RaiseRegisters(_) => Code::RaiseRegisters,
@@ -288,17 +331,26 @@ impl Verb<'_> {
             Verb::StreamSetIds { .. } => Code::StreamSetIds,
             Verb::StreamForget(_) => Code::StreamForget,
             Verb::StreamForgetUpTo(_) => Code::StreamForgetUpTo,
+            Verb::StreamRemember { .. } => Code::StreamRemember,
+            Verb::StreamWindow(_) => Code::StreamWindow,
             Verb::GroupCreate { .. } => Code::GroupCreate,
             Verb::GroupSet { .. } => Code::GroupSet,
             Verb::GroupDestroy { .. } => Code::GroupDestroy,
             Verb::GroupDropConsumer { .. } => Code::GroupDropConsumer,
             Verb::GroupDeliver(_) => Code::GroupDeliver,
             Verb::GroupAcknowledge { .. } => Code::GroupAcknowledge,
+            Verb::GroupRelease { .. } => Code::GroupRelease,
             Verb::FlushAll => Code::FlushAll,
             Verb::FlushDb => Code::FlushDb,
             Verb::SwapDbs { .. } => Code::SwapDbs,
             Verb::Transfer { .. } => Code::Transfer,
             Verb::Populate { .. } => Code::Populate,
+            Verb::SetLibrary { .. } => Code::SetLibrary,
+            Verb::DropLibrary(_) => Code::DropLibrary,
+            Verb::DropLibraries => Code::DropLibraries,
+            Verb::Bury { .. } => Code::Bury,
+            Verb::Unbury { .. } => Code::Unbury,
+            Verb::ForgetBuried { .. } => Code::ForgetBuried,
         }
     }
 }
@@ -315,6 +367,18 @@ fn decode_stream<'a>(code: Code, at: &mut &'a [u8]) -> Option<Verb<'a>> {
         }
         Code::StreamForget => Verb::StreamForget(Ids::take_some(at)?),
         Code::StreamForgetUpTo => Verb::StreamForgetUpTo(take_id(at)?),
+        Code::StreamRemember => {
+            let (forgotten, producer, iid) = (take_varint(at)?, take_string(at)?, take_string(at)?);
+            Verb::StreamRemember {
+                forgotten,
+                known: Known { producer, iid, entry: take_id(at)?, at: take_zigzag(at)? },
+            }
+        }
+        Code::StreamWindow => {
+            let (seconds, ids_max) = (take_varint(at)?, take_varint(at)?);
+            let window = Window { seconds: u32::try_from(seconds).ok()?, ids_max: u32::try_from(ids_max).ok()? };
+            Verb::StreamWindow(Some(window).filter(Window::is_valid)?)
+        }
         Code::GroupCreate => Verb::GroupCreate { group: take_string(at)?, position: take_position(at)? },
         Code::GroupSet => Verb::GroupSet { group: take_string(at)?, position: take_position(at)? },
         Code::GroupDestroy => Verb::GroupDestroy { group: take_string(at)? },
@@ -326,6 +390,7 @@ fn decode_stream<'a>(code: Code, at: &mut &'a [u8]) -> Option<Verb<'a>> {
             Verb::GroupDeliver(Delivery { group, consumer, position, seen, active, pending, gone: Ids::take(at)? })
         }
         Code::GroupAcknowledge => Verb::GroupAcknowledge { group: take_string(at)?, ids: Ids::take_some(at)? },
+        Code::GroupRelease => Verb::GroupRelease { group: take_string(at)?, released: ReleasedEntries::take(at)? },
         _ => return None,
     })
 }
@@ -343,6 +408,15 @@ fn decode_barrier<'a>(code: Code, at: &mut &'a [u8]) -> Option<Verb<'a>> {
             destination: take_rest(at),
         },
         Code::Populate => Verb::Populate { count: take_varint(at)?, size: take_varint(at)?, prefix: take_rest(at) },
+        Code::SetLibrary => Verb::SetLibrary { name: take_string(at)?, code: take_rest(at) },
+        Code::DropLibrary => Verb::DropLibrary(take_rest(at)),
+        Code::DropLibraries => Verb::DropLibraries,
+        Code::Bury => {
+            let (all, id) = (take_flag(at)?, take_buried_id(at)?);
+            Verb::Bury { all, flush: Undoable { id, at_ms: take_time(at)?, until_ms: take_time(at)? } }
+        }
+        Code::Unbury => Verb::Unbury { replaces: take_flag(at)?, id: take_buried_id(at)? },
+        Code::ForgetBuried => Verb::ForgetBuried { id: take_buried_id(at)? },
         _ => return None,
     })
 }
@@ -387,6 +461,11 @@ fn take_flag(at: &mut &[u8]) -> Option<bool> {
 
 fn take_db(at: &mut &[u8]) -> Option<u32> {
     u32::try_from(take_varint(at)?).ok()
+}
+
+/// The number of a flush, below the greatest so that counting up cannot overflow.
+fn take_buried_id(at: &mut &[u8]) -> Option<u64> {
+    take_varint(at).filter(|&id| id < NUMBER_END)
 }
 
 fn take_zigzag(at: &mut &[u8]) -> Option<i64> {

@@ -1,8 +1,9 @@
 //! Verbs as readable words, for errors and for comparisons in tests.
 
-use super::{Delivery, FieldExpiry, GroupPosition, Verb};
+use super::{Delivery, FieldExpiry, GroupPosition, Undoable, Verb};
 use crate::persist::chunk::WireValue;
 use crate::value::list::End;
+use crate::value::stream::{Known, Window};
 
 /// The words of one verb, under construction.
 struct Line(Vec<Vec<u8>>);
@@ -58,7 +59,8 @@ impl Verb<'_> {
                 WireValue::Collection(tag, bytes) => line.number(tag).word(bytes),
             }
             .expiry(expiry),
-            Verb::Delete | Verb::Persist | Verb::FlushAll | Verb::FlushDb => line,
+            Verb::Delete | Verb::Persist | Verb::Bless | Verb::Unbless => line,
+            Verb::FlushAll | Verb::FlushDb | Verb::DropLibraries => line,
             Verb::ExpireAt(at) => line.number(at),
             Verb::Append(bytes) => line.word(bytes),
             Verb::SetRange { offset, bytes } => line.number(offset).word(bytes),
@@ -88,6 +90,13 @@ impl Verb<'_> {
                 line.word(if copies { "COPY" } else { "MOVE" }).word(source).number(to_db).word(destination)
             }
             Verb::Populate { count, size, prefix } => line.numbers([count, size]).word(prefix),
+            Verb::SetLibrary { name, code } => line.words([name, code]),
+            Verb::DropLibrary(name) => line.word(name),
+            Verb::Bury { all, flush: Undoable { id, at_ms, until_ms } } => {
+                line.word(if all { "ALL" } else { "ONE" }).numbers([id, at_ms, until_ms])
+            }
+            Verb::Unbury { id, replaces } => line.number(id).word(if replaces { "REPLACE" } else { "MERGE" }),
+            Verb::ForgetBuried { id } => line.number(id),
             _ => self.stream_words(line),
         };
         line.0
@@ -102,6 +111,10 @@ impl Verb<'_> {
             Verb::StreamSetIds { last_id, max_deleted_id, entries_added } => {
                 line.numbers([last_id, max_deleted_id]).number(entries_added)
             }
+            Verb::StreamRemember { forgotten, known: Known { producer, iid, entry, at } } => {
+                line.number(forgotten).words([producer, iid]).number(entry).number(at)
+            }
+            Verb::StreamWindow(Window { seconds, ids_max }) => line.numbers([seconds, ids_max]),
             Verb::GroupCreate { group, position } | Verb::GroupSet { group, position } => {
                 line.word(group).position(&position)
             }
@@ -113,6 +126,9 @@ impl Verb<'_> {
                 line.words(pending).words(gone.map(|id| format!("-{id}")))
             }
             Verb::GroupAcknowledge { group, ids } => line.word(group).numbers(ids),
+            Verb::GroupRelease { group, released } => {
+                line.word(group).words(released.map(|(id, count)| format!("{id}x{count}")))
+            }
             _ => line,
         }
     }

@@ -5,14 +5,14 @@
 //!   afterwards; this happens only for the state of a large collection.
 
 use super::lists::{PendingEntry, put_id_behind};
-use super::{Code, FieldExpiry, GroupPosition, Ids, TIME_MAX, Verb, put_zigzag, zigzag};
+use super::{Code, FieldExpiry, GroupPosition, Ids, TIME_MAX, Undoable, Verb, put_zigzag, zigzag};
 use crate::base::varint::{put_varint, varint_len};
 use crate::persist::chunk::WireValue;
 use crate::persist::format::{BARRIER_SHARD, ENTRY_EXPIRY, ITEM_VERB, ITEM_VERB_BARRIER, TYPE_BYTES, TYPE_INT};
 use crate::value::codec;
 use crate::value::entry::ValueRef;
 use crate::value::list::End;
-use crate::value::stream::StreamId;
+use crate::value::stream::{Known, StreamId, Window};
 
 /// A record about to be written. A method chooses its verb.
 #[must_use = "a record has a verb"]
@@ -228,6 +228,11 @@ impl<'w> RecordWriter<'w> {
         self.bytes(Code::Persist, b"");
     }
 
+    /// [`Code::Bless`], or [`Code::Unbless`].
+    pub fn bless(self, on: bool) {
+        self.bytes(if on { Code::Bless } else { Code::Unbless }, b"");
+    }
+
     /// [`Code::Append`].
     #[inline]
     pub fn append(self, bytes: &[u8]) {
@@ -414,6 +419,29 @@ impl RecordWriter<'_> {
         self.numbers(Code::StreamForgetUpTo, [id.ms, id.seq], b"");
     }
 
+    /// [`Code::StreamRemember`].
+    pub fn stream_remember(self, forgotten: u64, known: &Known<'_>) {
+        self.write(
+            Code::StreamRemember,
+            || {
+                let numbers = varint_len(forgotten) + id_len(known.entry) + varint_len(zigzag(known.at));
+                numbers + string_len(known.producer) + string_len(known.iid)
+            },
+            |out| {
+                put_varint(out, forgotten);
+                put_string(out, known.producer);
+                put_string(out, known.iid);
+                put_id(out, known.entry);
+                put_zigzag(out, known.at);
+            },
+        );
+    }
+
+    /// [`Code::StreamWindow`].
+    pub fn stream_window(self, window: Window) {
+        self.numbers(Code::StreamWindow, [window.seconds.into(), window.ids_max.into()], b"");
+    }
+
     fn group(self, code: Code, group: &[u8], position: &GroupPosition) {
         self.write(
             code,
@@ -492,6 +520,23 @@ impl RecordWriter<'_> {
             },
         );
     }
+
+    /// [`Code::GroupRelease`], of one entry or more.
+    pub fn group_release(self, group: &[u8], released: &[(StreamId, u64)]) {
+        self.write(
+            Code::GroupRelease,
+            || string_len(group) + 4 * released.len(),
+            |out| {
+                put_string(out, group);
+                let mut before = StreamId::MIN;
+                for (id, count) in released {
+                    put_id_behind(out, before, *id);
+                    put_varint(out, *count);
+                    before = *id;
+                }
+            },
+        );
+    }
 }
 
 /// A barrier about to be written. A method chooses its verb.
@@ -556,6 +601,47 @@ impl<'w> BarrierWriter<'w> {
             out.extend_from_slice(prefix);
         });
     }
+
+    /// [`Code::SetLibrary`]; the database means nothing.
+    pub fn set_library(self, name: &[u8], code: &[u8]) {
+        self.write(Code::SetLibrary, |out| {
+            put_string(out, name);
+            out.extend_from_slice(code);
+        });
+    }
+
+    /// [`Code::DropLibrary`]; the database means nothing.
+    pub fn drop_library(self, name: &[u8]) {
+        self.write(Code::DropLibrary, |out| out.extend_from_slice(name));
+    }
+
+    /// [`Code::DropLibraries`]; the database means nothing.
+    pub fn drop_libraries(self) {
+        self.write(Code::DropLibraries, |_| ());
+    }
+
+    /// [`Code::Bury`], of all databases or of the barrier's own.
+    pub fn bury(self, all: bool, flush: Undoable) {
+        self.write(Code::Bury, |out| {
+            out.push(all.into());
+            put_varint(out, flush.id);
+            put_varint(out, flush.at_ms.min(TIME_MAX));
+            put_varint(out, flush.until_ms.min(TIME_MAX));
+        });
+    }
+
+    /// [`Code::Unbury`]; the database means nothing.
+    pub fn unbury(self, id: u64, replaces: bool) {
+        self.write(Code::Unbury, |out| {
+            out.push(replaces.into());
+            put_varint(out, id);
+        });
+    }
+
+    /// [`Code::ForgetBuried`]; the database means nothing.
+    pub fn forget_buried(self, id: u64) {
+        self.write(Code::ForgetBuried, |out| put_varint(out, id));
+    }
 }
 
 impl Verb<'_> {
@@ -567,6 +653,7 @@ impl Verb<'_> {
             Verb::Delete => writer.delete(),
             Verb::ExpireAt(at) => writer.expire_at(at as i64),
             Verb::Persist => writer.persist(),
+            Verb::Bless | Verb::Unbless => writer.bless(matches!(self, Verb::Bless)),
             Verb::Append(bytes) => writer.append(bytes),
             Verb::SetRange { offset, bytes } => writer.numbers(Code::SetRange, [offset], bytes),
             Verb::RaiseRegisters(registers) => writer.raise_registers(&registers.collect::<Vec<_>>()),
@@ -588,9 +675,7 @@ impl Verb<'_> {
             Verb::ZsetSet(members) => writer.zset_set(members),
             Verb::ZsetRemove(members) => writer.zset_remove(members),
             Verb::ZsetRemoveRanks { start, count } => writer.numbers(Code::ZsetRemoveRanks, [start, count], b""),
-            Verb::FlushAll | Verb::FlushDb | Verb::SwapDbs { .. } | Verb::Transfer { .. } | Verb::Populate { .. } => {
-                return None;
-            }
+            _ if self.code().is_barrier() => return None,
             _ => self.stream_record(writer),
         }
         Some(())
@@ -608,6 +693,8 @@ impl Verb<'_> {
             }
             Verb::StreamForget(ids) => writer.stream_forget(&collected(ids)),
             Verb::StreamForgetUpTo(id) => writer.stream_forget_up_to(id),
+            Verb::StreamRemember { forgotten, ref known } => writer.stream_remember(forgotten, known),
+            Verb::StreamWindow(window) => writer.stream_window(window),
             Verb::GroupCreate { group, ref position } => writer.group_create(group, position),
             Verb::GroupSet { group, ref position } => writer.group_set(group, position),
             Verb::GroupDestroy { group } => writer.group_destroy(group),
@@ -619,6 +706,7 @@ impl Verb<'_> {
                 writer.group_deliver(names, &delivery.position, times, pending, &collected(delivery.gone));
             }
             Verb::GroupAcknowledge { group, ids } => writer.group_acknowledge(group, &collected(ids)),
+            Verb::GroupRelease { group, released } => writer.group_release(group, &released.collect::<Vec<_>>()),
             _ => unreachable!("the other verbs are written by `record`"),
         }
     }
@@ -633,6 +721,12 @@ impl Verb<'_> {
                 writer.transfer(copies, source, to_db, destination);
             }
             Verb::Populate { count, size, prefix } => writer.populate(count, size, prefix),
+            Verb::SetLibrary { name, code } => writer.set_library(name, code),
+            Verb::DropLibrary(name) => writer.drop_library(name),
+            Verb::DropLibraries => writer.drop_libraries(),
+            Verb::Bury { all, flush } => writer.bury(all, flush),
+            Verb::Unbury { id, replaces } => writer.unbury(id, replaces),
+            Verb::ForgetBuried { id } => writer.forget_buried(id),
             _ => return None,
         }
         Some(())

@@ -69,6 +69,16 @@ pub(super) fn reset() {
     OPTIONS.with(|options| options.set(DEFAULT));
 }
 
+/// The options of the global `cjson`.
+pub(super) fn options() -> Options {
+    OPTIONS.with(|options| options.get())
+}
+
+/// Sets them.
+pub(super) fn set_options(to: Options) {
+    OPTIONS.with(|options| options.set(to));
+}
+
 /// The functions of a `cjson` with these options.
 fn functions_with(lua: &Lua, options: &Shared) -> LuaResult<LuaTable> {
     let table = lua.create_table()?;
@@ -89,7 +99,12 @@ fn functions_with(lua: &Lua, options: &Shared) -> LuaResult<LuaTable> {
     Ok(table)
 }
 
-/// The functions, with their names.
+/// The functions, with their names, and with options of their own.
+pub(super) fn own_functions(lua: &Lua) -> LuaResult<LuaTable> {
+    functions_with(lua, &Rc::new(Cell::new(DEFAULT)))
+}
+
+/// The functions, with their names, and with the options of this thread.
 pub(super) fn functions(lua: &Lua) -> LuaResult<LuaTable> {
     OPTIONS.with(|options| functions_with(lua, options))
 }

@@ -23,12 +23,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use tokio::io::ReadBuf;
 
 use super::client_eviction;
 use super::waits::{Unblock, finished};
 use super::worker::Worker;
+use crate::access::User;
 use crate::base::{alloc, logging};
 use crate::core::client::ClientRecord;
 use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
@@ -77,6 +79,8 @@ pub struct Connection {
     readable: Cell<bool>,
     /// The queue that it is in. Only `server::parking` changes it.
     pub(super) queued: Cell<Option<Busy>>,
+    /// Since when.
+    pub(super) queued_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -96,9 +100,9 @@ enum Event {
 
 impl Connection {
     /// A new connection.
-    pub fn new(stream: Stream, record: Arc<ClientRecord>, server: &Server) -> Self {
+    pub fn new(stream: Stream, record: Arc<ClientRecord>, user: Option<Arc<User>>) -> Self {
         Connection {
-            client: RefCell::new(Client::new(Arc::clone(&record), server.users.of_new_connection())),
+            client: RefCell::new(Client::new(Arc::clone(&record), user)),
             record,
             inbox: RefCell::default(),
             outbox: RefCell::default(),
@@ -106,6 +110,7 @@ impl Connection {
             stream: RefCell::new(stream),
             readable: Cell::new(false),
             queued: Cell::new(None),
+            queued_since: Cell::new(None),
             waker: RefCell::default(),
         }
     }
@@ -121,6 +126,9 @@ impl Connection {
             self.state.set(next);
             if next == State::Closing {
                 self.record.closing.store(true, Relaxed);
+            }
+            if next.is_over() {
+                self.record.over.store(true, Relaxed);
             }
         }
     }
@@ -160,6 +168,16 @@ impl Connection {
         self.wake();
     }
 
+    /// Follows a change of users or their rules: it ends if its user was deleted, or may no longer hear what it
+    /// listens to.
+    pub fn follow_rules(&self, server: &Server) {
+        // One that executes something just now looks for itself before its next command.
+        let may_go_on = self.client.try_borrow_mut().map_or(true, |mut client| client.renew_user(server));
+        if !may_go_on {
+            server.close_client(self.record.id);
+        }
+    }
+
     /// Ends it without sending its replies.
     pub fn discard(&self) {
         self.outbox.borrow_mut().discard();
@@ -181,20 +199,27 @@ impl Connection {
     }
 
     /// The log is safe: sends the replies.
-    pub fn release(&self, worker: &Worker) {
-        self.send(worker);
+    ///
+    /// Returns whether all have left and their service times are to be settled.
+    pub fn release(&self, worker: &Worker, allowed: Instant) -> bool {
+        if let Ok(mut client) = self.client.try_borrow_mut() {
+            client.served.note_allowed(allowed);
+        }
+        let has_settled = self.send(worker);
         // Without work the task sleeps on: the next bytes will wake it.
         let is_backlogged = self.outbox.borrow().sending == Sending::Backlogged;
         if self.readable.get() || is_backlogged || matches!(self.state(), State::Unexecuted | State::Over { .. }) {
             self.wake();
         }
+        has_settled && self.client.try_borrow().is_ok_and(|client| !client.served.is_empty())
     }
 
-    /// Sends as much as the socket takes, up to the limit of one turn.
-    fn send(&self, worker: &Worker) {
+    /// Sends as much as the socket takes, up to the limit of one turn. Returns whether everything has left.
+    fn send(&self, worker: &Worker) -> bool {
         let mut outbox = self.outbox.borrow_mut();
         let counters = &worker.server.workers[worker.index].counters;
-        match outbox.send(&self.stream.borrow(), &self.record, counters) {
+        let sent = outbox.send(&mut self.stream.borrow_mut(), &self.record, counters);
+        match sent {
             Sent::All => {}
             Sent::Part => {
                 let unsent = outbox.unsent();
@@ -204,7 +229,7 @@ impl Connection {
                 if unsent > UNAUTHENTICATED_UNSENT_MAX_BYTES && self.is_unauthenticated() {
                     self.end_over_output_limit(worker);
                 }
-                return;
+                return false;
             }
             Sent::Failed => {
                 outbox.discard();
@@ -218,6 +243,18 @@ impl Connection {
         }
         if self.state() == State::Closing {
             self.enter(State::Over { abandoned: false });
+        }
+        sent == Sent::All
+    }
+
+    /// All replies have left.
+    pub(super) fn settle_served(&self, worker: &Worker, now: Instant) {
+        // After a panic in the middle of a command, the client stays borrowed.
+        let Ok(mut client) = self.client.try_borrow_mut() else { return };
+        if !client.served.is_empty() {
+            let stats = &worker.server.workers[worker.index];
+            let slow = &worker.server.commandlogs.slow;
+            client.served.settle(&stats.service, now, |id, parts| slow.settle(id, parts));
         }
     }
 
@@ -236,7 +273,8 @@ impl Connection {
             (outbox.sending, outbox.unsent())
         };
         if sending == Sending::Backlogged {
-            match self.stream.borrow().poll_write_ready(cx) {
+            let ready = self.stream.borrow().poll_write_ready(cx);
+            match ready {
                 Poll::Ready(Ok(())) => return Poll::Ready(Event::Writable),
                 Poll::Ready(Err(_)) => {
                     self.enter(State::Over { abandoned: true });
@@ -257,7 +295,8 @@ impl Connection {
         }
         if sending == Sending::Held || self.state().is_deaf() {
             // Registers for the next bytes nevertheless, so that a release need not wake this task needlessly.
-            return match self.stream.borrow().poll_read_ready(cx) {
+            let ready = self.stream.borrow().poll_read_ready(cx);
+            return match ready {
                 Poll::Ready(Err(_)) => {
                     self.enter(State::Over { abandoned: true });
                     Poll::Ready(Event::Over)
@@ -483,11 +522,15 @@ impl Connection {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
             let is_backlogged = self.outbox.borrow().sending == Sending::Backlogged;
             if is_backlogged {
-                match self.stream.borrow().poll_write_ready(cx) {
+                // A statement of its own, because sending borrows the stream, too.
+                let ready = self.stream.borrow().poll_write_ready(cx);
+                match ready {
                     Poll::Pending => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(())) => {
-                        self.send(worker);
+                        if self.send(worker) {
+                            self.settle_served(worker, Instant::now());
+                        }
                         continue;
                     }
                 }
@@ -527,7 +570,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
         match poll_fn(|cx| connection.poll_event(&worker, cx)).await {
             Event::Over => break,
             Event::Writable => {
-                connection.send(&worker);
+                if connection.send(&worker) {
+                    connection.settle_served(&worker, Instant::now());
+                }
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -554,6 +599,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
     while connection.unsubscribe_some(&worker.server, NAMES_PER_STEP) {
         tokio::task::yield_now().await;
     }
+    if let Some(buffer) = connection.inbox.take().received.into_large() {
+        worker.free_later(buffer);
+    }
 }
 
 /// The keys of a waiting XREAD of a connection that tracks what it reads. They are declared stale behind the reply: a
@@ -569,9 +617,14 @@ fn read_keys(client: &Client, wait: &Wait) -> Option<Arc<[StaleKey]>> {
 async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: Wait) {
     let unblock = Unblock::new(&connection.record, &wait);
     connection.record.waits_for_time.store(wait.has_timeout(), Relaxed);
-    connection.record.blocked.store(true, Relaxed);
+    connection.record.may_be_unblocked.store(wait.may_be_unblocked(), Relaxed);
+    connection.record.blocked.store(!matches!(wait, Wait::Script(_)), Relaxed);
     // Redis does these synchronously: the reply comes even if the client has finished sending.
-    let listening = !matches!(wait, Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_));
+    let is_synchronous = matches!(
+        wait,
+        Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_) | Wait::Script(_)
+    );
+    let listening = !is_synchronous;
     let read = read_keys(&connection.client.borrow(), &wait);
     let finish = tokio::select! {
         finish = finished(worker, connection, wait, unblock) => Some(finish),
@@ -579,8 +632,15 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     };
     connection.record.blocked.store(false, Relaxed);
     connection.record.waits_for_time.store(false, Relaxed);
+    connection.record.may_be_unblocked.store(false, Relaxed);
     note_active(&connection.record);
-    let Some(finish) = finish.filter(|_| !connection.record.killed.load(Relaxed)) else { return connection.close() };
+    let audited = connection.client.borrow_mut().audited.take();
+    let Some(finish) = finish.filter(|_| !connection.record.killed.load(Relaxed)) else {
+        if let Some(begun) = audited {
+            begun.note_end(&connection.record, Some(b"closed"));
+        }
+        return connection.close();
+    };
     {
         let mut client = connection.client.borrow_mut();
         let mut outbox = connection.outbox.borrow_mut();
@@ -591,6 +651,9 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         outbox.writes_refused = false;
         let mark = outbox.output.mark();
         let _done = (finish.reply)(Reply::new(&mut outbox.output, client.resp));
+        if let Some(begun) = audited {
+            begun.note_end(&connection.record, outbox.output.error_since(mark));
+        }
         settle_reply_mode(&mut client, mark, &mut outbox.output);
         if let Some(keys) = read {
             let it = Invalidation { keys, reason: Reason::Read, block: worker.server.store.journal().position() };

@@ -127,7 +127,7 @@ impl Outbox {
     }
 
     /// Sends as much as the socket takes, but no more than one turn's part.
-    pub fn send(&mut self, stream: &Stream, record: &ClientRecord, counters: &WorkerCounters) -> Sent {
+    pub fn send(&mut self, stream: &mut Stream, record: &ClientRecord, counters: &WorkerCounters) -> Sent {
         let mut sent_now = 0;
         record.note_output(self.unsent() as u64);
         while self.sent < self.output.len() {
@@ -154,6 +154,12 @@ impl Outbox {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Sent::Failed,
             }
+        }
+        // What TLS has encrypted must leave as well.
+        match stream.flush() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.keep_unsent(record),
+            Err(_) => return Sent::Failed,
         }
         if self.sending == Sending::Backlogged {
             note_active(record);

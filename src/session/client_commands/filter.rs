@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::line::{capabilities_of, flags_of};
 use crate::base::format;
 use crate::core::args::is;
 use crate::core::client::{ClientClass, ClientRecord};
+use crate::core::client_line::{capabilities_of, flags_of};
 use crate::core::{CommandError, Server};
 use crate::resp::Args;
 
@@ -156,7 +156,7 @@ impl Filter {
     /// The chosen connections: in the order of the given ids if there are any, otherwise by id.
     pub(super) fn choose(&self, server: &Server, own: u64, now: i64) -> Vec<Arc<ClientRecord>> {
         let matches = |record: &Arc<ClientRecord>| {
-            (!self.skips_own || record.id != own) && self.conditions.iter().all(|c| c.matches(record, now))
+            (!self.skips_own || record.id != own) && self.conditions.iter().all(|c| c.matches(server, record, now))
         };
         let ids = self.conditions.iter().find_map(|condition| match condition {
             Condition { of: Trait::Ids(ids), is_negated: false } => Some(ids),
@@ -173,7 +173,7 @@ impl Filter {
 }
 
 impl Condition {
-    fn matches(&self, record: &ClientRecord, now: i64) -> bool {
+    fn matches(&self, server: &Server, record: &ClientRecord, now: i64) -> bool {
         let seconds_since = |ms: u64| now.saturating_sub(ms as i64) / 1000;
         let label = |label: &[u8], wanted: &[u8]| !label.is_empty() && label == wanted;
         let has_all = |letters: &str, wanted: &[u8]| wanted.iter().all(|letter| letters.as_bytes().contains(letter));
@@ -182,7 +182,7 @@ impl Condition {
             Trait::Addr(address) => record.peer.as_bytes() == address,
             Trait::Laddr(address) => record.local.as_bytes() == address,
             Trait::Ip(ip) => ip_of(&record.peer).as_bytes() == ip,
-            Trait::User(name) => record.labels.lock().user_name().as_bytes() == name,
+            Trait::User(name) => record.labels.lock().user_name() == name,
             Trait::Class(class) => Class::of(record) == *class,
             Trait::MaxAge(seconds) => seconds_since(record.created_ms) >= *seconds,
             Trait::Idle(seconds) => seconds_since(record.active_ms.load(Relaxed)) >= *seconds,
@@ -190,7 +190,7 @@ impl Condition {
             Trait::LibName(name) => label(&record.labels.lock().lib_name, name),
             Trait::LibVer(version) => label(&record.labels.lock().lib_ver, version),
             Trait::Db(db) => record.db.load(Relaxed) == *db,
-            Trait::Flags(letters) => has_all(&flags_of(record), letters),
+            Trait::Flags(letters) => has_all(&flags_of(server, record), letters),
             Trait::Capa(letters) => has_all(capabilities_of(record), letters),
         };
         is_so != self.is_negated
@@ -240,7 +240,7 @@ fn read_one(server: &Server, name: &[u8], value: &[u8], is_negated: bool) -> Res
         () if is(name, "ADDR") => Trait::Addr(text()),
         () if is(name, "LADDR") => Trait::Laddr(text()),
         () if is(name, "IP") => Trait::Ip(text()),
-        () if is(name, "USER") => match server.users.has(value) {
+        () if is(name, "USER") => match server.users.get(value).is_some() {
             true => Trait::User(text()),
             false => return Err(CommandError::echo("No such user '", value, "'")),
         },

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::args::is;
 use crate::core::client::ReplyMode;
+use crate::core::client_line::{full_names, line_of};
 use crate::core::{
     Arity, Command, CommandError, Flags, Handler, Outcome, Server, SessionCall, categories, flags, help,
 };
@@ -12,12 +13,10 @@ use crate::resp::Reply;
 use crate::session::connection_commands::{BAD_NAME, is_label};
 
 mod filter;
-mod line;
 mod pause;
 
 use crate::session::tracking_commands::{CACHING, GETREDIR, TRACKING, TRACKINGINFO};
 use filter::{Filter, Of};
-use line::{full_names, line_of};
 
 /// See the module.
 pub static COMMANDS: &[&Command] = &[&CLIENT];
@@ -196,7 +195,7 @@ static INFO: Command = Command {
 };
 
 fn info(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    let mut line = line_of(&call.client.record, &full_names(&call.server.table), call.now);
+    let mut line = line_of(call.server, &call.client.record, &full_names(&call.server.table), call.now);
     line.push(b'\n');
     Ok(reply.verbatim("txt", &line))
 }
@@ -225,7 +224,7 @@ fn list(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let names = full_names(&call.server.table);
     let mut text = Vec::new();
     for record in filter.choose(call.server, call.client.record.id, call.now) {
-        text.extend_from_slice(&line_of(&record, &names, call.now));
+        text.extend_from_slice(&line_of(call.server, &record, &names, call.now));
         text.push(b'\n');
     }
     Ok(reply.verbatim("txt", &text))

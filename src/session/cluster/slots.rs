@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use super::{QUESTION, of, slot_range};
 use crate::base::clock;
+use crate::base::config::SlotStats;
 use crate::base::slot::{self, SLOTS};
 use crate::core::args::{self, is};
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, Words, flags};
+use crate::keyspace::EntryRef;
 use crate::resp::Reply;
 
 /// Gives every key, with its slot, to `visit`, until it has seen enough. Waits for the gate.
-fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, &[u8]) -> ControlFlow<()>) {
+fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, EntryRef<'_>) -> ControlFlow<()>) {
     let closed = server.gate.close();
     let mut frozen = server.keyspace.freeze(&closed);
     drop(closed);
@@ -24,7 +26,7 @@ fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, &[u8]) -> ControlFl
     for shard in 0..frozen.shards() {
         for entry in frozen.shard(shard).filter(|(db, _)| *db == 0).flat_map(|(_, directory)| directory.iter()) {
             let is_alive = entry.expiry().is_none_or(|at| at as i64 > now);
-            if is_alive && visit(slot::of_key(entry.key()), entry.key()).is_break() {
+            if is_alive && visit(slot::of_key(entry.key()), entry).is_break() {
                 return;
             }
         }
@@ -32,14 +34,15 @@ fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, &[u8]) -> ControlFl
     }
 }
 
-/// The number of keys in each slot.
-fn key_counts(server: &Arc<Server>) -> Vec<u64> {
-    let mut counts = vec![0; SLOTS];
-    each_key(server, |slot, _| {
+/// The number of keys in each slot, and the memory that they take, in bytes.
+fn contents(server: &Arc<Server>) -> (Vec<u64>, Vec<u64>) {
+    let (mut counts, mut bytes) = (vec![0; SLOTS], vec![0; SLOTS]);
+    each_key(server, |slot, entry| {
         counts[usize::from(slot)] += 1;
+        bytes[usize::from(slot)] += entry.memory() as u64;
         ControlFlow::Continue(())
     });
-    counts
+    (counts, bytes)
 }
 
 pub(super) static KEYSLOT: Command = Command {
@@ -103,14 +106,17 @@ fn getkeysinslot(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let (Some(wanted), Ok(most)) = (slot, usize::try_from(most)) else {
         return Err(CommandError::Text("ERR Invalid slot or number of keys"));
     };
+    let user = call.client.acting_user(call.server).into_owned();
+    let sight = Some(user).filter(|user| !user.sees_all_keys());
     Ok(call.client.defer_reply(reply, move |server, reply| {
+        let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(0, key));
         Ok(reply.array_of_unknown(|keys| {
             if most == 0 {
                 return;
             }
-            each_key(server, |slot, key| {
-                if slot == wanted {
-                    keys.bulk(key);
+            each_key(server, |slot, entry| {
+                if slot == wanted && is_seen(entry.key()) {
+                    keys.bulk(entry.key());
                 }
                 if keys.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -131,9 +137,15 @@ pub(super) static SLOT_STATS: Command = Command {
     ..QUESTION
 };
 
-/// What SLOT-STATS tells of a slot, in its order. All but the first are counted while
-/// `cluster-slot-stats-enabled` is set, and shown only then.
-const METRICS: [&str; 4] = ["key-count", "cpu-usec", "network-bytes-in", "network-bytes-out"];
+/// What SLOT-STATS tells of a slot, in its order. All but the first are shown only as far as
+/// `cluster-slot-stats-enabled` says.
+const METRICS: [&str; 5] = ["key-count", "cpu-usec", "memory-bytes", "network-bytes-in", "network-bytes-out"];
+
+/// The metrics that are shown.
+fn shown_metrics(wanted: SlotStats) -> Vec<usize> {
+    let is_shown = [true, wanted.cpu, wanted.mem, wanted.net, wanted.net];
+    (0..METRICS.len()).filter(|metric| is_shown[*metric]).collect()
+}
 
 /// What SLOT-STATS is asked for.
 enum Wanted {
@@ -143,20 +155,22 @@ enum Wanted {
 
 fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     of(call.server)?;
-    let shown = if call.server.config.settings().cluster_slot_stats_enabled { METRICS.len() } else { 1 };
+    let shown = shown_metrics(call.server.config.settings().cluster_slot_stats_enabled);
     let wanted = match call.args.at(2) {
         word if is(word, "SLOTSRANGE") && call.args.len() == 5 => {
             Wanted::Range(slot_range(call.args.at(3), call.args.at(4), "Start")?)
         }
-        word if is(word, "ORDERBY") => extremes(call, shown)?,
+        word if is(word, "ORDERBY") => extremes(call, &shown)?,
         _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
     };
     Ok(call.client.defer_reply(reply, move |server, reply| {
-        let (keys, usage) = (key_counts(server), &of(server)?.usage);
+        let (keys, bytes) = contents(server);
+        let usage = &of(server)?.usage;
         let value = |metric: usize, slot: u16| match metric {
             0 => keys[usize::from(slot)],
             1 => usage.of(slot).cpu_ns.get() / 1000,
-            2 => usage.of(slot).bytes_in.get(),
+            2 => bytes[usize::from(slot)],
+            3 => usage.of(slot).bytes_in.get(),
             _ => usage.of(slot).bytes_out.get(),
         };
         let mut slots: Vec<u16>;
@@ -176,9 +190,9 @@ fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         for slot in slots {
             let mut two = all.array(2);
             two.int(slot.into());
-            let mut map = two.map(shown);
-            for (metric, name) in METRICS.iter().enumerate().take(shown) {
-                map.bulk(name.as_bytes());
+            let mut map = two.map(shown.len());
+            for &metric in &shown {
+                map.bulk(METRICS[metric].as_bytes());
                 map.int(value(metric, slot) as i64);
             }
             map.end();
@@ -188,9 +202,9 @@ fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     }))
 }
 
-/// Reads `metric [LIMIT limit] [ASC | DESC]`, where the first `shown` metrics are known.
-fn extremes(call: &SessionCall<'_>, shown: usize) -> Result<Wanted, CommandError> {
-    let metric = METRICS[..shown].iter().position(|name| is(call.args.at(3), name));
+/// Reads `metric [LIMIT limit] [ASC | DESC]`, where these metrics are known.
+fn extremes(call: &SessionCall<'_>, shown: &[usize]) -> Result<Wanted, CommandError> {
+    let metric = shown.iter().copied().find(|&metric| is(call.args.at(3), METRICS[metric]));
     let metric = metric.ok_or(CommandError::Text("ERR Unrecognized sort metric for ORDERBY."))?;
     let (mut limit, mut ascending) = (None, None);
     let mut words = Words::new(call.args, 4);

@@ -173,7 +173,7 @@ fn what_slots_cost_is_counted_while_it_is_wanted() {
     let stats = |t: &mut Runner, slot: u16| {
         let reply = t.run(&format!("CLUSTER SLOT-STATS SLOTSRANGE {slot} {slot}"));
         let numbers: Vec<u64> = reply.split(' ').filter_map(|word| word.strip_prefix(':')?.parse().ok()).collect();
-        (numbers[1], numbers[2], numbers[3], numbers[4])
+        (numbers[1], numbers[2], numbers[4], numbers[5])
     };
     assert_eq!(stats(&mut t, 15495), (1, 0, 0, 0));
     assert_eq!(t.run("GET a"), "$1 1 ");
@@ -190,10 +190,57 @@ fn what_slots_cost_is_counted_while_it_is_wanted() {
     t.run("GET b");
     assert_eq!(stats(&mut t, 3300).2, 20);
     let most = t.run("CLUSTER SLOT-STATS ORDERBY network-bytes-out LIMIT 1");
-    assert!(most.starts_with("*1 *2 :15495 *8 $9 key-count :1 $8 cpu-usec :"), "{most}");
+    assert!(most.starts_with("*1 *2 :15495 *10 $9 key-count :1 $8 cpu-usec :"), "{most}");
     assert_eq!(t.run("CONFIG RESETSTAT"), "+OK ");
     assert_eq!(stats(&mut t, 15495), (1, 0, 0, 0));
     t.run("CONFIG SET cluster-slot-stats-enabled no");
     t.run("GET a");
     assert_eq!(t.run("CLUSTER SLOT-STATS SLOTSRANGE 15495 15495"), "*1 *2 :15495 *2 $9 key-count :1 ");
+}
+
+#[test]
+fn what_is_told_of_slots_is_chosen() {
+    let mut t = cluster();
+    t.run(&format!("SET a {}", "x".repeat(1000)));
+    t.run("CONFIG SET cluster-slot-stats-enabled mem");
+    let told = t.run("CLUSTER SLOT-STATS SLOTSRANGE 15495 15495");
+    let bytes = told.strip_prefix("*1 *2 :15495 *4 $9 key-count :1 $12 memory-bytes :").expect("two metrics");
+    assert!((1000..1200).contains(&bytes.trim().parse::<u64>().unwrap()), "{told}");
+    assert!(t.run("CLUSTER SLOT-STATS ORDERBY memory-bytes LIMIT 1").starts_with("*1 *2 :15495 "));
+    assert_eq!(t.run("CLUSTER SLOT-STATS ORDERBY cpu-usec"), "-ERR Unrecognized sort metric for ORDERBY. ");
+    let get = "CONFIG GET cluster-slot-stats-enabled";
+    for (set, shown) in [("'net cpu'", "cpu net"), ("'mem cpu net'", "yes"), ("yes", "yes"), ("no", "no")] {
+        assert_eq!(t.run(&format!("CONFIG SET cluster-slot-stats-enabled {set}")), "+OK ");
+        let reply = t.run(get);
+        assert!(reply.ends_with(&format!(" {shown} ")), "{set}: {reply}");
+    }
+    assert!(t.run("CONFIG SET cluster-slot-stats-enabled disk").starts_with("-ERR CONFIG SET failed"));
+}
+
+#[test]
+fn hot_keys_of_some_slots_are_counted() {
+    let mut t = cluster();
+    for (words, expected) in [
+        ("SLOTS 0 1", "SLOTS count must be between 1 and 16384"),
+        ("SLOTS 2 1", "not enough slot numbers provided"),
+        ("SLOTS 1 16384", "Invalid or out of range slot"),
+        ("SLOTS 2 7 7", "duplicate slot number"),
+        ("SLOTS 1 7 SLOTS 1 8", "SLOTS parameter already specified"),
+    ] {
+        assert_eq!(t.run(&format!("HOTKEYS START METRICS 1 NET {words}")), format!("-ERR {expected} "), "{words}");
+    }
+    assert_eq!(t.run("HOTKEYS START METRICS 1 NET SLOTS 3 15496 15495 3 COUNT 5"), "+OK ");
+    t.run("SET a 1");
+    t.run("SET b 1");
+    assert_eq!(t.run("HOTKEYS STOP"), "+OK ");
+    let got = t.run("HOTKEYS GET");
+    assert!(
+        got.contains(" $14 selected-slots *2 *1 :3 *2 :15495 :15496 $30 all-commands-selected-slots-us :"),
+        "{got}"
+    );
+    assert!(
+        got.contains(" $37 net-bytes-all-commands-selected-slots :32 $32 net-bytes-all-commands-all-slots :64 "),
+        "{got}"
+    );
+    assert!(got.ends_with(" $12 by-net-bytes *2 $1 a :32 "), "{got}");
 }

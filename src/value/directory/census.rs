@@ -11,12 +11,15 @@ pub struct Census {
     pub volatile: usize,
     /// Those that hold elements with an expiry of their own.
     pub elementwise: usize,
+    /// Those that are protected from eviction.
+    pub blessed: usize,
 }
 
 impl Directory {
     /// How many keys there are.
     #[inline]
     pub fn census(&self) -> Census {
-        Census { keys: self.len, volatile: self.volatile, elementwise: self.elementwise }
+        let blessed = self.blessed().map_or(0, Directory::len);
+        Census { keys: self.len, volatile: self.volatile, elementwise: self.elementwise, blessed }
     }
 }

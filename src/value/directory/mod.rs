@@ -20,6 +20,7 @@
 //! - `bounds[i]` is at or before every expiry in segment `i`, including those of elements of collections. `earliest`
 //!   is at or before every bound. No bounds are kept while nothing can expire.
 //! - A clone shares all segments. A later change copies only the segment that it touches.
+//! - `blessed` names the keys that are protected from eviction: see `blessed.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,8 +34,11 @@ use super::segment::Segment;
 use crate::base::hash::HashSeed;
 use crate::base::prefetch::prefetch_line;
 
+mod blessed;
 mod census;
+mod draw;
 mod relocate;
+mod unite;
 
 /// SCAN positions are below `2^POSITION_BITS`.
 pub const POSITION_BITS: u32 = 38;
@@ -142,6 +146,8 @@ pub struct Directory {
     bounds: Vec<AtomicU64>,
     earliest: AtomicU64,
     seed: HashSeed,
+    /// The names of the keys that are protected from eviction; `None` if there are none.
+    blessed: Option<triomphe::Arc<Directory>>,
 }
 
 impl Clone for Directory {
@@ -166,6 +172,7 @@ impl Clone for Directory {
             bounds: self.bounds.iter().map(copy).collect(),
             earliest: copy(&self.earliest),
             seed: self.seed,
+            blessed: self.blessed.clone(),
         }
     }
 }
@@ -190,6 +197,7 @@ impl Directory {
             bounds: Vec::new(),
             earliest: AtomicU64::new(NEVER),
             seed,
+            blessed: None,
         }
     }
 
@@ -223,11 +231,16 @@ impl Directory {
         self.live
     }
 
+    /// The bytes of the tables that lead to segments.
+    pub fn table_bytes(&self) -> usize {
+        self.segments.capacity() * size_of::<Segment>() + self.bounds.capacity() * size_of::<AtomicU64>()
+    }
+
     /// The bytes allocated for segments and tables, payloads not counted. Reads every segment.
     pub fn memory(&self) -> usize {
-        let tables = self.segments.capacity() * size_of::<Segment>() + self.bounds.capacity() * size_of::<AtomicU64>();
         let segments = self.segments.iter().filter(|segment| segment.len() > 0);
-        size_of::<Directory>() + tables + segments.map(Segment::capacity).sum::<usize>()
+        let index = self.blessed().map_or(0, Directory::memory);
+        size_of::<Directory>() + self.table_bytes() + segments.map(Segment::capacity).sum::<usize>() + index
     }
 
     /// The entry of a key.
@@ -307,6 +320,9 @@ impl Directory {
             self.len += 1;
         }
         self.note_expiry(at, old, renewed);
+        if self.blessed.is_some() {
+            self.renew_blessed(hash, key, expiry);
+        }
         self.grow(at);
         found.map(|_| Displaced { expiry: old.own, heap })
     }
@@ -322,6 +338,9 @@ impl Directory {
         self.live = self.live - before + segment.live_bytes();
         self.len -= 1;
         self.note_expiry(at, old, Expiries::default());
+        if self.blessed.is_some() {
+            self.forget_blessed(hash, key);
+        }
         self.shrink();
         Some(Displaced { expiry: old.own, heap })
     }
@@ -335,6 +354,7 @@ impl Directory {
     /// Removes every key whose hash has this bit, which must not be one that chooses a segment, and returns those
     /// keys in a directory of their own.
     pub fn split_off(&mut self, bit: u64) -> Directory {
+        debug_assert!(self.blessed.is_none(), "only members of collections are parted");
         let mut high = Directory { segments: Vec::with_capacity(self.segments.len()), ..Directory::new(self.seed) };
         high.mask = self.mask;
         for at in 0..self.segments.len() {
@@ -362,6 +382,9 @@ impl Directory {
         segment.set_expiry(slot, expiry);
         self.live = self.live - before + segment.live_bytes();
         self.note_expiry(at, old, Expiries { own: expiry, ..old });
+        if self.blessed.is_some() {
+            self.renew_blessed(hash, key, expiry);
+        }
         self.grow(at);
         true
     }
@@ -482,50 +505,6 @@ impl Directory {
             position = (reversed(at as u64) & !((1 << width) - 1)) + (1 << width);
         }
         (position < end).then_some(position)
-    }
-
-    /// A nearly uniform random entry. `random` is the source of all choices.
-    pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
-        const TRIES: usize = 128;
-        if self.len == 0 {
-            return None;
-        }
-        let mut state = random;
-        let spread = 4 * self.len.div_ceil(self.segments.len()) + 16;
-        for _ in 0..TRIES {
-            let segment = &self.segments[below(&mut state, self.segments.len())];
-            // Rejection gives every record the same chance, except in segments more than four times as full as the
-            // mean.
-            let slot = below(&mut state, spread);
-            if segment.len() > spread {
-                return Some(segment.entry(below(&mut state, segment.len())));
-            }
-            if slot < segment.len() {
-                return Some(segment.entry(slot));
-            }
-        }
-        let start = below(&mut state, self.segments.len());
-        let round = self.segments[start..].iter().chain(&self.segments[..start]);
-        let segment = round.into_iter().find(|segment| segment.len() > 0)?;
-        Some(segment.entry(below(&mut state, segment.len())))
-    }
-
-    /// A random entry with an expiry: the first behind a random place. This is not uniform, but it finds one among
-    /// many entries without expiry.
-    pub fn random_volatile(&self, random: u64) -> Option<EntryRef<'_>> {
-        if self.volatile == 0 {
-            return None;
-        }
-        let mut state = random;
-        let start = below(&mut state, self.segments.len());
-        let round = (start..self.segments.len()).chain(0..start);
-        let may_expire = |at: &usize| self.bounds[*at].load(Ordering::Relaxed) != NEVER;
-        round.filter(may_expire).find_map(|at| {
-            let segment = &self.segments[at];
-            let first = below(&mut state, segment.len().max(1));
-            let slots = (first..segment.len()).chain(0..first.min(segment.len()));
-            slots.map(|slot| segment.entry(slot)).find(|entry| entry.expiry().is_some())
-        })
     }
 
     /// All entries, in no order.
@@ -722,6 +701,7 @@ impl Directory {
         }
         let sums = (self.len, self.live, self.volatile, self.elementwise);
         assert_eq!((len, live, volatile, elementwise), sums, "the sums agree");
+        self.check_blessed();
     }
 }
 
@@ -732,6 +712,7 @@ impl std::fmt::Debug for Directory {
             .field("len", &self.len)
             .field("volatile", &self.volatile)
             .field("live", &self.live)
+            .field("blessed", &self.blessed().map_or(0, Directory::len))
             .finish_non_exhaustive()
     }
 }
@@ -769,17 +750,6 @@ fn reversed(bits: u64) -> u64 {
 
 fn exact_bound(segment: &Segment) -> AtomicU64 {
     AtomicU64::new(segment.earliest_expiry().unwrap_or(NEVER))
-}
-
-/// A number below `end`, from a SplitMix64 stream.
-#[inline]
-fn below(state: &mut u64, end: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    ((u128::from(mixed) * end as u128) >> 64) as usize
 }
 
 #[cfg(test)]

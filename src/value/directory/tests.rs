@@ -84,7 +84,7 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, end: usize) -> usize {
-        super::below(&mut self.0, end)
+        super::draw::below(&mut self.0, end)
     }
 
     fn key(&mut self, keys: usize) -> Vec<u8> {

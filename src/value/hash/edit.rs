@@ -49,8 +49,9 @@ impl<'a> HashMut<'a> {
         }
     }
 
+    /// A hash without fields, which takes over a buffer.
     #[inline]
-    pub(super) fn empty(mut buffer: Vec<u8>, limits: &Limits) -> HashMut<'a> {
+    pub fn empty(mut buffer: Vec<u8>, limits: &Limits) -> HashMut<'a> {
         buffer.clear();
         buffer.extend_from_slice(Listpack::EMPTY.as_bytes());
         HashMut::packed(buffer, false, limits)
@@ -66,6 +67,7 @@ impl<'a> HashMut<'a> {
         HashMut::new(Form::InPlace(hash), limits)
     }
 
+    /// What to store.
     #[inline]
     pub(super) fn finish(self) -> Finished {
         match self.form {

@@ -2,12 +2,13 @@
 //!
 //! Invariants:
 //! - An entry that is pending in a group is pending for exactly one of its consumers, and an entry that is pending
-//!   for a consumer is pending in its group.
+//!   for a consumer is pending in its group. One that was handed back is nobody's, and in the queue of those.
 
 use std::cmp::Ordering;
 
 use super::id::StreamId;
 use super::ordered::{Keyed, Ordered};
+use super::released::Released;
 use crate::value::entry::SharedBytes;
 
 /// An entry that was delivered and is not acknowledged yet.
@@ -19,8 +20,33 @@ pub struct Pending {
     pub delivered: i64,
     /// How often it was delivered.
     pub count: u64,
-    /// The name of the consumer that owns it.
-    pub consumer: SharedBytes,
+    /// The name of the consumer that owns it; `None` if it was handed back.
+    pub consumer: Option<SharedBytes>,
+}
+
+impl Pending {
+    /// How long ago it was delivered, in milliseconds; `None` if it was handed back.
+    pub fn idle(&self, now: i64) -> Option<i64> {
+        self.consumer.as_ref().map(|_| now.wrapping_sub(self.delivered))
+    }
+
+    /// Whether it may be claimed by those who want what is idle for so long: always if it was handed back.
+    pub fn is_idle(&self, now: i64, least: i64) -> bool {
+        least == 0 || self.idle(now).is_none_or(|idle| idle >= least)
+    }
+
+    /// Whose it is, as clients are told: the empty name if it was handed back.
+    pub fn owner(&self) -> &[u8] {
+        self.consumer.as_deref().unwrap_or_default()
+    }
+}
+
+/// The most deliveries that are counted: what clients can be told.
+pub const COUNT_MAX: u64 = i64::MAX as u64;
+
+/// One delivery more.
+fn once_more(count: u64) -> u64 {
+    if count >= COUNT_MAX { count } else { count + 1 }
 }
 
 /// A bare id: what a consumer stores of a pending entry.
@@ -53,6 +79,8 @@ pub struct Group {
     pub pending: Ordered<Pending>,
     /// Its consumers.
     pub consumers: Ordered<Consumer>,
+    /// Which pending entries were handed back; `None` if none ever was.
+    released: Option<Box<Released>>,
 }
 
 impl Keyed for Pending {
@@ -131,7 +159,11 @@ impl Keyed for Group {
     }
 
     fn heap_bytes(run: &[Self]) -> usize {
-        run.iter().map(|group| group.name.len() + 16 + group.pending.bytes() + group.consumers.bytes()).sum()
+        let of = |group: &Group| {
+            let released = group.released.as_ref().map_or(0, |released| released.bytes());
+            group.name.len() + 16 + group.pending.bytes() + group.consumers.bytes() + released
+        };
+        run.iter().map(of).sum()
     }
 }
 
@@ -168,6 +200,7 @@ impl Group {
             entries_read,
             pending: Ordered::default(),
             consumers: Ordered::default(),
+            released: None,
         }
     }
 
@@ -188,7 +221,7 @@ impl Group {
             if all.last().is_some_and(|before| before.id >= id) {
                 return false;
             }
-            all.push(Pending { id, delivered, count, consumer: consumer.name.clone() });
+            all.push(Pending { id, delivered, count, consumer: Some(consumer.name.clone()) });
             ids.push(Owned(id));
         }
         self.pending.extend_back(all);
@@ -235,7 +268,7 @@ impl Group {
     /// deliveries.
     pub fn assign(&mut self, consumer: &[u8], entries: impl Iterator<Item = (StreamId, i64, u64)>) {
         let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return };
-        let pending = |(id, delivered, count)| Pending { id, delivered, count, consumer: name.clone() };
+        let pending = |(id, delivered, count)| Pending { id, delivered, count, consumer: Some(name.clone()) };
         let entries: Vec<Pending> = entries.map(pending).collect();
         let rises = entries.windows(2).all(|two| two[0].id < two[1].id);
         let follows = self.pending.last().zip(entries.first()).is_none_or(|(last, first)| last.id < first.id);
@@ -248,7 +281,7 @@ impl Group {
         for pending in entries {
             let id = pending.id;
             if let Some(old) = self.pending.insert(&id, pending) {
-                self.disown(&old.consumer, &id);
+                self.disown(old.consumer, &id);
             }
             self.consumers.edit(consumer, |consumer| {
                 consumer.pending.insert(&id, Owned(id));
@@ -270,7 +303,7 @@ impl Group {
     pub(super) fn give(&mut self, consumer: &[u8], ids: &[StreamId], now: i64) {
         let Some(name) = self.consumers.get(consumer).map(|consumer| consumer.name.clone()) else { return };
         let Some(first) = ids.first() else { return };
-        let pending = |id: &StreamId| Pending { id: *id, delivered: now, count: 1, consumer: name.clone() };
+        let pending = |id: &StreamId| Pending { id: *id, delivered: now, count: 1, consumer: Some(name.clone()) };
         if self.pending.last().is_none_or(|last| last.id < *first) {
             self.pending.extend_back(ids.iter().map(pending));
             self.consumers.edit(consumer, |consumer| {
@@ -281,7 +314,7 @@ impl Group {
         }
         for id in ids {
             if let Some(old) = self.pending.insert(id, pending(id)) {
-                self.disown(&old.consumer, id);
+                self.disown(old.consumer, id);
             }
             self.consumers.edit(consumer, |consumer| {
                 consumer.active = now;
@@ -290,17 +323,41 @@ impl Group {
         }
     }
 
-    /// Removes an entry from a consumer.
-    fn disown(&mut self, consumer: &[u8], id: &StreamId) {
-        self.consumers.edit(consumer, |consumer| {
-            consumer.pending.remove(id);
-        });
+    /// Removes an entry from its owner, or from those that were handed back.
+    fn disown(&mut self, owner: Option<SharedBytes>, id: &StreamId) {
+        match owner {
+            Some(consumer) => {
+                self.consumers.edit(&consumer, |consumer| {
+                    consumer.pending.remove(id);
+                });
+            }
+            None => self.released.iter_mut().for_each(|released| released.remove(*id)),
+        }
+    }
+
+    /// The entries that were handed back, the first to be claimed first.
+    pub fn released(&self) -> impl Iterator<Item = &Pending> {
+        let ids = self.released.iter().flat_map(|released| released.iter());
+        ids.filter_map(|id| self.pending.get(&id))
+    }
+
+    /// How many those are.
+    pub fn released_len(&self) -> usize {
+        self.released.as_ref().map_or(0, |released| released.len())
+    }
+
+    /// Has an entry pending for nobody, behind all others that were handed back, delivered so often.
+    pub fn release(&mut self, id: StreamId, count: u64) {
+        if let Some(old) = self.pending.insert(&id, Pending { id, delivered: 0, count, consumer: None }) {
+            self.disown(old.consumer, &id);
+        }
+        self.released.get_or_insert_default().push(id);
     }
 
     /// Acknowledges an entry. Returns whether it was pending.
     pub fn acknowledge(&mut self, id: StreamId) -> bool {
         let Some(pending) = self.pending.remove(&id) else { return false };
-        self.disown(&pending.consumer, &id);
+        self.disown(pending.consumer, &id);
         true
     }
 
@@ -311,20 +368,20 @@ impl Group {
         let update = |pending: &mut Pending| {
             pending.delivered = claim.delivered;
             pending.count = match claim.count {
-                Count::OneMore => pending.count.wrapping_add(1),
+                Count::OneMore => once_more(pending.count),
                 Count::Same => pending.count,
                 Count::Set(count) => count,
             };
-            std::mem::replace(&mut pending.consumer, name.clone())
+            pending.consumer.replace(name.clone())
         };
         match self.pending.edit(&id, update) {
-            Some(previous) if previous == name => {
+            Some(Some(previous)) if previous == name => {
                 self.consumers.edit(consumer, |consumer| consumer.active = claim.now);
                 return true;
             }
-            Some(previous) => self.disown(&previous, &id),
+            Some(previous) => self.disown(previous, &id),
             None if claim.force => {
-                let mut pending = Pending { id, delivered: 0, count: 1, consumer: name.clone() };
+                let mut pending = Pending { id, delivered: 0, count: 1, consumer: None };
                 update(&mut pending);
                 self.pending.insert(&id, pending);
             }
@@ -341,7 +398,7 @@ impl Group {
     pub(super) fn deliver_again(&mut self, id: StreamId, now: i64) {
         self.pending.edit(&id, |pending| {
             pending.delivered = now;
-            pending.count = pending.count.wrapping_add(1);
+            pending.count = once_more(pending.count);
         });
     }
 
@@ -357,9 +414,12 @@ impl Group {
             consumer.pending.check_invariants(|one, two| one.0 < two.0);
             owned += consumer.pending.len();
             for Owned(id) in consumer.pending.iter() {
-                assert_eq!(self.pending.get(id).map(|pending| &pending.consumer), Some(&consumer.name));
+                assert_eq!(self.pending.get(id).and_then(|pending| pending.consumer.as_ref()), Some(&consumer.name));
             }
         }
-        assert_eq!(owned, self.pending.len(), "every pending entry has one owner");
+        self.released.iter().for_each(|released| released.check_invariants());
+        assert!(self.released().all(|pending| pending.consumer.is_none() && pending.delivered == 0));
+        assert_eq!(self.released().count(), self.released_len(), "what was handed back is pending");
+        assert_eq!(owned + self.released_len(), self.pending.len(), "every pending entry has one owner, or none");
     }
 }

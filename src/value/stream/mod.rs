@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! stream ─┬ tree of blocks, by the id of each one's first entry: see `block`
-//!         └ groups by name ─┬ pending entries by id
-//!                           └ consumers by name ─ the ids of those that are theirs
+//!         ├ groups by name ─┬ pending entries by id
+//!         │                 └ consumers by name ─ the ids of those that are theirs
+//!         └ what makes XADD idempotent, if anything does: see `idempotency`
 //! ```
 //!
 //! All of it is copy-on-write. A clone is cheap at any size, and a later XADD or XACK copies one block or run and the
@@ -18,13 +19,16 @@ mod block;
 mod encoding;
 mod group;
 mod id;
+mod idempotency;
 mod ordered;
 mod range;
 mod references;
+mod released;
 
 pub use block::{Entry, Fields};
-pub use group::{Claim, Consumer, Count, Group, Owned, Pending};
+pub use group::{COUNT_MAX, Claim, Consumer, Count, Group, Owned, Pending};
 pub use id::{IdText, StreamId};
+pub use idempotency::{Idempotency, Known, Window};
 pub use ordered::{Items, Ordered};
 pub use range::{Backward, Forward};
 pub use references::{Deletion, RefPolicy};
@@ -55,6 +59,7 @@ pub struct Stream {
     max_deleted_id: StreamId,
     entries_added: u64,
     groups: Ordered<Group>,
+    idempotency: Option<Box<Idempotency>>,
 }
 
 /// How many blocks [`Stream::radix_nodes`] counts.
@@ -198,7 +203,8 @@ impl Stream {
 
     /// An estimate of its bytes, without a walk, for the decision to free it on another thread.
     pub fn bytes(&self) -> usize {
-        size_of::<Stream>() + self.entries.bytes() + self.groups.bytes()
+        let idempotency = self.idempotency.as_ref().map_or(0, |idempotency| idempotency.bytes());
+        size_of::<Stream>() + self.entries.bytes() + self.groups.bytes() + idempotency
     }
 
     /// The first entry, if there is one.
@@ -339,6 +345,24 @@ impl Stream {
             max_deleted: self.max_deleted_id,
             added: self.entries_added,
         }
+    }
+}
+
+/// Idempotent producers.
+impl Stream {
+    /// What is remembered of producers, if the stream has ever had any, or a window of its own.
+    pub fn idempotency(&self) -> Option<&Idempotency> {
+        self.idempotency.as_deref()
+    }
+
+    /// The same, to be changed; with this window if there was nothing.
+    pub fn idempotency_mut(&mut self, window: Window) -> &mut Idempotency {
+        self.idempotency.get_or_insert_with(|| Box::new(Idempotency::new(window)))
+    }
+
+    /// Replaces all that is remembered.
+    pub fn set_idempotency(&mut self, idempotency: Idempotency) {
+        self.idempotency = Some(Box::new(idempotency));
     }
 }
 
@@ -493,6 +517,29 @@ impl Stream {
         (claimed, gone)
     }
 
+    /// Hands pending entries of a group back to it, each delivered as often as `count` makes of the number so far. With
+    /// `force`, entries that are not pending become so, never delivered. Returns what became of whom.
+    pub fn release(
+        &mut self,
+        group: &[u8],
+        ids: &[StreamId],
+        force: bool,
+        count: impl Fn(u64) -> u64,
+    ) -> Vec<(StreamId, u64)> {
+        let entries = &self.entries;
+        let exists = |id| entries.locate_by(|master| *master <= id).is_some_and(|(block, _)| block.find(id).is_some());
+        let mut released = Vec::new();
+        self.groups.edit(group, |group| {
+            for id in ids {
+                let before = group.pending.get(id).map(|pending| pending.count);
+                let Some(before) = before.or_else(|| (force && exists(*id)).then_some(0)) else { continue };
+                group.release(*id, count(before));
+                released.push((*id, count(before)));
+            }
+        });
+        released
+    }
+
     /// Checks all invariants.
     ///
     /// # Panics
@@ -506,6 +553,7 @@ impl Stream {
         assert!(ids.windows(2).all(|two| two[0] < two[1]) && ids.last().is_none_or(|last| *last <= self.last_id));
         self.groups.check_invariants(|one, two| one.name[..] < two.name[..]);
         self.groups.iter().for_each(Group::check_invariants);
+        self.idempotency().into_iter().for_each(Idempotency::check_invariants);
     }
 }
 

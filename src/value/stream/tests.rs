@@ -30,8 +30,8 @@ fn append(stream: &mut Stream, id: StreamId, fields: &[Vec<u8>]) {
 fn again(stream: &Stream) -> Stream {
     let mut bytes = Vec::new();
     stream.encode(&mut bytes, &mut |_| ());
-    assert!(Stream::decode(&[&bytes[..], b"x"].concat(), &limits()).is_none());
-    let again = Stream::decode(&bytes, &limits()).expect("what was encoded");
+    assert!(Stream::decode(&[&bytes[..], b"x"].concat(), stream.has_parts()).is_none());
+    let again = Stream::decode(&bytes, stream.has_parts()).expect("what was encoded");
     let mut bytes_again = Vec::new();
     again.encode(&mut bytes_again, &mut |_| ());
     assert_eq!(bytes, bytes_again);
@@ -146,15 +146,17 @@ proptest! {
     }
 
     #[test]
-    fn groups_are_those_of_a_plain_map(steps in prop::collection::vec((0u8..8, 0usize..4, 0u64..40), 1..150)) {
+    fn groups_are_those_of_a_plain_map(steps in prop::collection::vec((0u8..10, 0usize..4, 0u64..40), 1..150)) {
         let mut stream = Stream::new();
         for ms in 1..=20 {
             append(&mut stream, StreamId::new(ms, 0), &[b"a".to_vec(), b"1".to_vec()]);
         }
         prop_assert!(stream.add_group(b"g", StreamId::MIN, Some(0)) && !stream.add_group(b"g", StreamId::MIN, None));
         let names: [&[u8]; 4] = [b"", b"c1", b"c2", b"c3"];
-        // The pending entries: who has them, since when, how often delivered.
+        // The pending entries: who has them, since when, how often delivered. What was handed back is nobody's.
+        const NOBODY: usize = 4;
         let mut model: BTreeMap<u64, (usize, i64, u64)> = BTreeMap::new();
+        let mut queue: Vec<u64> = Vec::new();
         let (mut last, mut frozen) = (0u64, Vec::new());
         for (now, (what, consumer, number)) in steps.into_iter().enumerate() {
             let (now, name, id) = (now as i64, names[consumer], StreamId::new(number, 0));
@@ -204,26 +206,40 @@ proptest! {
                     last = last.min(number);
                     stream.edit_group(b"g", |group| group.last_id = StreamId::new(last, 0));
                 }
-                _ => frozen.push((stream.clone(), model.clone())),
+                7 | 8 => {
+                    let force = what == 8;
+                    let released = stream.release(b"g", &[id], force, |count| count / 2);
+                    let had = model.get(&number).map(|pending| pending.2);
+                    let count = had.or((force && exists(number)).then_some(0)).map(|count| count / 2);
+                    prop_assert_eq!(released, count.map(|count| (id, count)).into_iter().collect::<Vec<_>>());
+                    if let Some(count) = count {
+                        model.insert(number, (NOBODY, 0, count));
+                        queue.retain(|ms| *ms != number);
+                        queue.push(number);
+                    }
+                }
+                _ => frozen.push((stream.clone(), model.clone(), queue.clone())),
             }
+            queue.retain(|ms| model.get(ms).is_some_and(|pending| pending.0 == NOBODY));
         }
-        frozen.push((stream, model));
-        for (stream, model) in frozen {
+        frozen.push((stream, model, queue));
+        for (stream, model, queue) in frozen {
             for stream in [again(&stream), stream] {
                 stream.check_invariants();
                 let group = stream.group(b"g").unwrap();
-                let pending: Vec<_> =
-                    group.pending.iter().map(|p| (p.id.ms, p.consumer.to_vec(), p.delivered, p.count)).collect();
-                let expected: Vec<_> =
-                    model.iter().map(|(ms, p)| (*ms, names[p.0].to_vec(), p.1, p.2)).collect();
+                let shown = |p: &Pending| (p.id.ms, p.owner().to_vec(), p.delivered, p.count);
+                let pending: Vec<_> = group.pending.iter().map(shown).collect();
+                let name = |owner: usize| names.get(owner).map_or(Vec::new(), |name| name.to_vec());
+                let expected: Vec<_> = model.iter().map(|(ms, p)| (*ms, name(p.0), p.1, p.2)).collect();
                 prop_assert_eq!(pending, expected);
+                prop_assert_eq!(&group.released().map(|pending| pending.id.ms).collect::<Vec<_>>(), &queue);
             }
         }
     }
 
     #[test]
     fn any_bytes_end_in_peace(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-                              cut in any::<prop::sample::Index>()) {
+                              cut in any::<prop::sample::Index>(), has_parts in any::<bool>()) {
         let mut stream = Stream::new();
         for ms in 1..=12 {
             let name = if ms % 3 == 0 { b"b" } else { b"a" };
@@ -234,6 +250,13 @@ proptest! {
         stream.add_group(b"g", StreamId::new(2, 2), Some(2));
         stream.deliver(b"g", b"c", Some(5), 1_700_000_000_000, true);
         stream.deliver(b"g", b"d", Some(2), 1_700_000_000_000, true);
+        if has_parts {
+            stream.release(b"g", &[StreamId::new(4, 4), StreamId::new(3, 3)], false, |count| count);
+            for iid in [b"x", b"y", b"z"] {
+                let known = Known { producer: &iid[..iid[0] as usize % 2], iid, entry: StreamId::new(9, 9), at: 9 };
+                stream.idempotency_mut(Window::DEFAULT).remember(known, 0);
+            }
+        }
         let mut bytes = Vec::new();
         stream.encode(&mut bytes, &mut |_| ());
         for (at, byte) in &changes {
@@ -243,7 +266,7 @@ proptest! {
         if changes.is_empty() {
             bytes.truncate(cut.index(bytes.len()));
         }
-        if let Some(stream) = Stream::decode(&bytes, &limits()) {
+        if let Some(stream) = Stream::decode(&bytes, has_parts) {
             stream.check_invariants();
             let mut copy = stream.clone();
             copy.trim(Trim::MaxLen(3), false, 0);
@@ -253,8 +276,10 @@ proptest! {
 
     #[test]
     fn random_bytes_are_no_stream_or_a_sound_one(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-        if let Some(stream) = Stream::decode(&bytes, &limits()) {
-            stream.check_invariants();
+        for has_parts in [false, true] {
+            if let Some(stream) = Stream::decode(&bytes, has_parts) {
+                stream.check_invariants();
+            }
         }
     }
 }
@@ -302,14 +327,14 @@ fn blocks_that_overlap_or_lie_about_their_entries_are_refused() {
     for stream in [lower, fewer] {
         let mut bytes = Vec::new();
         stream.encode(&mut bytes, &mut |_| ());
-        assert!(Stream::decode(&bytes, &limits()).is_none());
+        assert!(Stream::decode(&bytes, false).is_none());
     }
     let mut bytes = Vec::new();
     stream.encode(&mut bytes, &mut |_| ());
     // The second block begins at 6-0: said to begin at 3-0 it lies among the entries of the first.
     let at = bytes.windows(2).rposition(|two| two == [6, 0]).unwrap();
     bytes[at] = 3;
-    assert!(Stream::decode(&bytes, &limits()).is_none());
+    assert!(Stream::decode(&bytes, false).is_none());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 // |----------------------|--------------------------------------------------------------|
 // | REDIS_URL            | the store: cache, sessions, limits, stock, best sellers      |
 // | PORT                 | where to listen; 0 takes a free port, which is printed       |
+// | SHOP_ADDRESS         | the address to listen at; 127.0.0.1 without one              |
 // | SHOP_DATABASE        | the file of the SQL database                                 |
 // | SHOP_SECRET          | signs the cookies of sessions                                |
 // | SHOP_ADMIN_KEY       | what changes of products must carry; none: nobody may        |
@@ -50,7 +51,7 @@ const app = createApp({
     adminKey: environment.SHOP_ADMIN_KEY,
     limit: { requests: Number(environment.SHOP_LIMIT ?? 100), seconds: Number(environment.SHOP_LIMIT_SECONDS ?? 60) },
 });
-const server = app.listen(Number(environment.PORT ?? 3000), '127.0.0.1', () => {
+const server = app.listen(Number(environment.PORT ?? 3000), environment.SHOP_ADDRESS ?? '127.0.0.1', () => {
     console.log(`listening on http://127.0.0.1:${server.address().port}`);
 });
 

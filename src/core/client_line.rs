@@ -6,13 +6,13 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::core::Table;
 use crate::core::client::{ClientClass, ClientRecord};
+use crate::core::{Server, Table};
 use crate::events::channels::Kind;
 use crate::events::invalidation::letters;
 
 /// The names of commands and subcommands by [`crate::core::table::CommandEntry::index`].
-pub(super) fn full_names(table: &Table) -> Vec<&str> {
+pub fn full_names(table: &Table) -> Vec<&str> {
     let mut names = vec![""; table.indices()];
     for entry in table.entries() {
         names[entry.index] = &entry.full_name;
@@ -24,11 +24,13 @@ pub(super) fn full_names(table: &Table) -> Vec<&str> {
 }
 
 /// The line, without its line end. `names` are the [`full_names`].
-pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
+pub fn line_of(server: &Server, record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
     let seconds_since = |ms: u64| now.saturating_sub(ms as i64).max(0) / 1000;
     let last = record.last_command.load(Relaxed) as usize;
     let command = last.checked_sub(1).and_then(|index| names.get(index)).copied().unwrap_or("NULL");
     let output = record.output_bytes.load(Relaxed);
+    // Before the labels are locked, for it may look at keys.
+    let flags = flags_of(server, record);
     let labels = record.labels.lock();
     let first = format!("id={} addr={} laddr={} fd={} name=", record.id, record.peer, record.local, record.fd);
     let mut line = first.into_bytes();
@@ -39,7 +41,7 @@ pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8
          lib-name=",
         seconds_since(record.created_ms),
         seconds_since(record.active_ms.load(Relaxed)),
-        flags_of(record),
+        flags,
         capabilities_of(record),
         record.db.load(Relaxed),
         record.subscriptions[Kind::Channel as usize].load(Relaxed),
@@ -58,7 +60,7 @@ pub(super) fn line_of(record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8
         record.output_shared_bytes.load(Relaxed),
         record.memory(),
         if output > 0 { "rw" } else { "r" },
-        labels.user_name(),
+        String::from_utf8_lossy(labels.user_name()),
         redirect_of(record),
         record.resp.load(Relaxed).max(2),
     );
@@ -83,18 +85,22 @@ fn redirect_of(record: &ClientRecord) -> i64 {
 }
 
 /// The letters of a connection's state, in Redis' order.
-pub(super) fn flags_of(record: &ClientRecord) -> String {
+pub fn flags_of(server: &Server, record: &ClientRecord) -> String {
     let tracking = record.tracking.load(Relaxed);
+    let is_unblocked = record.is_unblocked(server);
     let letters = [
         ('O', record.monitor.load(Relaxed)),
         ('S', record.class() == ClientClass::Replica),
         ('P', record.class() == ClientClass::Pubsub),
         ('x', record.queued.load(Relaxed) > 0),
-        ('b', record.blocked.load(Relaxed)),
+        ('b', record.blocked.load(Relaxed) && !is_unblocked),
         ('t', tracking & letters::TRACKING != 0),
         ('R', tracking & letters::BROKEN != 0),
         ('B', tracking & letters::BROADCAST != 0),
+        ('d', record.watch_is_broken(&server.keyspace)),
         ('c', record.closing.load(Relaxed)),
+        ('u', is_unblocked),
+        ('A', record.over.load(Relaxed)),
         ('U', record.unix_socket),
         ('r', record.read_only.load(Relaxed)),
         ('e', record.no_evict.load(Relaxed)),
@@ -106,6 +112,6 @@ pub(super) fn flags_of(record: &ClientRecord) -> String {
 }
 
 /// The letters of what the client claims to be capable of: CLIENT CAPA.
-pub(super) fn capabilities_of(record: &ClientRecord) -> &'static str {
+pub fn capabilities_of(record: &ClientRecord) -> &'static str {
     if record.follows_redirects.load(Relaxed) { "r" } else { "" }
 }

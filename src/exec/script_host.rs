@@ -1,0 +1,351 @@
+//! The server, as a running script sees it.
+//!
+//! Invariants:
+//! - A command of a script is checked, run and counted like any other, inside the unit of the script.
+//! - A script that must be run again, or must end, is told so until it has ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::check::same_slot;
+use super::data::find_keys;
+use super::fiber::Pausing;
+use super::group::Group;
+use super::handler::{error_reply, fail};
+use super::serving::ReadyKey;
+use crate::access::log::Context;
+use crate::base::logging;
+use crate::core::call::HashedKeys;
+use crate::core::client::Client;
+use crate::core::hooks::Hook;
+use crate::core::permission;
+use crate::core::scripts::{LongHeld, Script};
+use crate::core::table::CommandEntry;
+use crate::core::{CommandError, Handler, flags};
+use crate::resp::{Args, Output, Resp};
+use crate::script::{Access, Flow, Host, LogLevel};
+
+/// The error of a script that was killed.
+pub(super) const KILLED: &str = "Script killed by user with SCRIPT KILL...";
+/// How long a script runs before other connections of its worker get their turn.
+const SLICE: Duration = Duration::from_millis(1);
+/// How many bytes of lines for the log are kept until it is known that the run is not repeated.
+const LINES_KEPT_BYTES: usize = 64 << 10;
+
+/// What is to be run, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Called<'a> {
+    pub(super) script: &'a Arc<Script>,
+    /// The words of the call. The keys begin at the fourth, and the arguments are behind them.
+    pub(super) args: Args<'a>,
+    pub(super) keys_count: usize,
+    /// Whether it must not write.
+    pub(super) read_only: bool,
+}
+
+/// See the module.
+pub(super) struct ScriptHost<'h, 'g> {
+    group: &'h mut Group<'g>,
+    client: &'h mut Client,
+    pausing: Pausing<'h>,
+    called: Called<'h>,
+    read_only: bool,
+    /// Memory was above `maxmemory` when the script began.
+    pub(super) over_memory: bool,
+    /// Whether what it has written stands if it is killed, so that it cannot be.
+    pub(super) is_firm: bool,
+    /// Whether its keys must be in one slot, and in which, once that is known.
+    keeps_to_one_slot: bool,
+    slot: Option<u16>,
+    /// How long a script may run before others are told that the server is busy.
+    pub(super) busy_after_ms: i64,
+    /// When the script was first looked at, and when its time slice began.
+    looked: Option<Instant>,
+    slice: Option<Instant>,
+    /// When the last command ended, unless the script has been looked at since.
+    last: Option<Instant>,
+    is_busy: bool,
+    /// What the busy script was noted to hold; `None` for everything.
+    busy_shards: Option<Vec<u16>>,
+    /// Keys that may have something for their waiters.
+    ready: Vec<ReadyKey>,
+    keys: HashedKeys,
+    needs_all: bool,
+    was_ended: bool,
+    lines: Vec<(LogLevel, Box<str>)>,
+    line_bytes: usize,
+}
+
+/// What a script leaves behind.
+pub(super) struct Left {
+    /// Keys that may have something for their waiters.
+    pub(super) ready: Vec<ReadyKey>,
+    /// Whether it needs more than it held.
+    pub(super) needs_all: bool,
+    /// Whether it was ended because the server ends.
+    pub(super) was_ended: bool,
+    lines: Vec<(LogLevel, Box<str>)>,
+}
+
+impl Left {
+    /// Writes the lines that the script had for the log.
+    pub(super) fn log_lines(&mut self) {
+        self.lines.drain(..).for_each(|(level, line)| level.write(&line));
+    }
+}
+
+impl<'h, 'g> ScriptHost<'h, 'g> {
+    pub(super) fn new(
+        group: &'h mut Group<'g>,
+        client: &'h mut Client,
+        called: Called<'h>,
+        pausing: Pausing<'h>,
+    ) -> Self {
+        let flags = called.script.flags;
+        ScriptHost {
+            read_only: called.read_only || (flags.declared && flags.no_writes),
+            over_memory: false,
+            is_firm: false,
+            keeps_to_one_slot: group.hooks.has(Hook::Cluster) && flags.declared && !flags.allow_cross_slot_keys,
+            slot: None,
+            busy_after_ms: 0,
+            looked: None,
+            slice: None,
+            last: None,
+            is_busy: false,
+            busy_shards: None,
+            ready: Vec::new(),
+            keys: HashedKeys::default(),
+            needs_all: false,
+            was_ended: false,
+            lines: Vec::new(),
+            line_bytes: 0,
+            group,
+            client,
+            pausing,
+            called,
+        }
+    }
+
+    /// Ends the run.
+    pub(super) fn leave(self) -> Left {
+        if self.looked.is_some() {
+            let held = match &self.busy_shards {
+                _ if !self.is_busy => None,
+                None => Some(LongHeld::Everything),
+                Some(shards) => Some(LongHeld::Shards(shards)),
+            };
+            let server = self.group.server;
+            server.running_scripts.leave(self.pausing.me, held, &server.hooks);
+        }
+        Left { ready: self.ready, needs_all: self.needs_all, was_ended: self.was_ended, lines: self.lines }
+    }
+
+    /// Whether a script may call this now.
+    fn check(&self, entry: &CommandEntry, args: Args<'_>) -> Result<(), CommandError> {
+        let command = entry.command;
+        let is_barred = command.flags.has(flags::NOSCRIPT)
+            || matches!(command.handler, Handler::Transaction(_) | Handler::Script(_));
+        if is_barred {
+            return Err(CommandError::Text("ERR This Redis command is not allowed from script"));
+        }
+        self.check_access(entry, args)?;
+        if self.group.hooks.has(Hook::Damage) {
+            self.group.check_damage(entry, args)?;
+        }
+        if command.flags.has(flags::WRITE) {
+            if self.read_only {
+                return Err(CommandError::Text("ERR Write commands are not allowed from read-only scripts."));
+            }
+            self.group.server.check_disk(command.flags)?;
+            if self.group.lacks_replicas {
+                return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));
+            }
+        }
+        if command.flags.has(flags::DENYOOM) && self.over_memory && !self.group.unit.has_changed() {
+            return Err(CommandError::OutOfMemory);
+        }
+        if command.flags.has(flags::WRITE) && self.is_firm && !self.pausing.me.begin_write() {
+            return Err(CommandError::Text(KILLED));
+        }
+        Ok(())
+    }
+
+    /// Refuses what the user of the connection may not do.
+    fn check_access(&self, entry: &CommandEntry, args: Args<'_>) -> Result<(), CommandError> {
+        let (server, client) = (self.group.server, &*self.client);
+        if !self.group.hooks.has(Hook::Access) || client.is_unlimited() {
+            return Ok(());
+        }
+        let checked = server.check_access(entry, args, client, Context::Lua);
+        checked.map_err(|(user, denied)| {
+            let reason = permission::reason(&user, entry, denied, None);
+            CommandError::Echo([b"ERR ACL failure in script: ", &reason[..]].concat())
+        })
+    }
+
+    /// In a cluster, refuses keys of a second slot to a script that has not said that it uses several.
+    fn check_slots(&mut self, entry: &CommandEntry, args: Args<'_>) -> Result<(), CommandError> {
+        if !self.keeps_to_one_slot {
+            return Ok(());
+        }
+        same_slot(entry, args, &mut self.slot)
+            .map_err(|_| CommandError::Text("ERR Script attempted to access keys that do not hash to the same slot"))
+    }
+}
+
+impl Host for ScriptHost<'_, '_> {
+    fn call(&mut self, args: Args<'_>, resp: Resp, out: &mut Output) -> Flow {
+        let server = self.group.server;
+        let entry = match server.table.resolve(args) {
+            Ok(entry) => entry,
+            Err(CommandError::Arity(_)) => {
+                let text = "ERR Wrong number of args calling Redis command from script";
+                error_reply(server, &CommandError::Text(text), out);
+                return Flow::GoesOn;
+            }
+            Err(_) => {
+                let text = "ERR Unknown Redis command called from script";
+                error_reply(server, &CommandError::Text(text), out);
+                return Flow::GoesOn;
+            }
+        };
+        if let Err(error) = self.check(entry, args).and_then(|()| self.check_slots(entry, args)) {
+            self.group.stats.commands[entry.index].rejected.add_alone(1);
+            error_reply(server, &error, out);
+            return Flow::GoesOn;
+        }
+        self.client.resp = resp;
+        self.keys.clear();
+        find_keys(&server.keyspace, entry, args, &mut self.keys);
+        if self.group.held.is_some() && !self.hold_more(entry) {
+            self.needs_all = true;
+            out.error_bytes(b"ERR the script is run again");
+            return Flow::Ends;
+        }
+        let mark = out.mark();
+        let before = self.last.unwrap_or_else(Instant::now);
+        if let Err(busy) = self.group.one(entry, args, &self.keys, self.client, out) {
+            unreachable!("a script has all that its commands need: {busy:?}");
+        }
+        if self.client.wait.take().is_some() {
+            // Its reply would come later, and a script cannot wait.
+            let error = CommandError::Text("ERR This Redis command is not allowed from script");
+            fail(server, &self.group.stats.commands[entry.index], &error, mark, out);
+        }
+        if let Some((kind, channel, text)) = self.client.published.take() {
+            self.group.unit.note_published(kind, &channel, &text);
+        }
+        let after = Instant::now();
+        let took = after.saturating_duration_since(before);
+        self.last = Some(after);
+        self.group.count_time(entry, 1, took.as_nanos() as u64);
+        self.group.stats.commands[entry.index].calls.add_alone(1);
+        if self.group.held.is_none() && entry.command.flags.has(flags::WRITE) && server.blocking.is_any() {
+            self.group.add_ready(entry, args, &self.keys, &mut self.ready);
+        }
+        // A slow command is a reason to look at the script.
+        if took > SLICE { Flow::Looks } else { Flow::GoesOn }
+    }
+
+    fn may(&self, args: Args<'_>) -> Access {
+        let Some(entry) = self.group.server.table.meant(args) else { return Access::Unknown };
+        let user = self.client.acting_user(self.group.server);
+        match permission::check(&user, entry, args, self.client.db) {
+            Ok(()) => Access::Allowed,
+            Err(_) => Access::Denied,
+        }
+    }
+
+    fn log(&mut self, level: LogLevel, line: &str) {
+        self.line_bytes += line.len();
+        if self.group.held.is_some() && self.line_bytes <= LINES_KEPT_BYTES {
+            self.lines.push((level, line.into()));
+        } else {
+            self.lines.drain(..).for_each(|(level, line)| level.write(&line));
+            level.write(line);
+        }
+    }
+
+    fn stop(&mut self) -> Option<&'static str> {
+        self.last = None;
+        if self.needs_all {
+            return Some("the script needs more than its keys");
+        }
+        let now = Instant::now();
+        let looked = match self.looked {
+            Some(looked) => looked,
+            None => {
+                self.group.server.running_scripts.enter(self.pausing.me, self.called.function_call());
+                *self.looked.insert(now)
+            }
+        };
+        let is_long = i64::try_from((now - looked).as_millis()).unwrap_or(i64::MAX) > self.busy_after_ms;
+        if !self.is_busy && is_long && self.busy_after_ms > 0 {
+            self.grow_busy();
+        }
+        if now - *self.slice.get_or_insert(now) >= SLICE {
+            self.pause();
+        }
+        if self.pausing.me.is_killed() {
+            return Some(KILLED);
+        }
+        if self.group.server.running_scripts.is_ending() && self.pausing.me.kill() {
+            self.was_ended = true;
+            return Some(KILLED);
+        }
+        None
+    }
+}
+
+impl ScriptHost<'_, '_> {
+    /// Locks the shards of the keys of a command beside those that the script holds. False if that is not possible, or
+    /// not enough for the command.
+    #[inline]
+    fn hold_more(&mut self, entry: &CommandEntry) -> bool {
+        let flags = entry.command.flags;
+        let needs_all = self.keys.any
+            || flags.has(flags::FROZEN.or(flags::WALKS))
+            || !matches!(entry.command.handler, Handler::Data(_)) && !flags.has(flags::FAST);
+        let Some(held) = self.group.held.as_mut().filter(|_| !needs_all) else { return false };
+        for key in &self.keys.named {
+            let before = held.count();
+            if !held.try_hold_more(key.shard()) {
+                return false;
+            }
+            if let Some(busy) = self.busy_shards.as_mut().filter(|_| held.count() > before) {
+                busy.push(key.shard());
+                self.group.server.running_scripts.hold_more(key.shard());
+            }
+        }
+        true
+    }
+
+    /// Has those who need what the script holds be told that it runs for too long.
+    #[cold]
+    fn grow_busy(&mut self) {
+        self.is_busy = true;
+        self.busy_shards = self.group.held.as_ref().map(|held| held.shards());
+        let held = self.busy_shards.as_deref().map_or(LongHeld::Everything, LongHeld::Shards);
+        let server = self.group.server;
+        server.running_scripts.grow_long(held, &server.hooks);
+        logging::warning(format_args!(
+            "Slow script detected: still in execution after {} milliseconds. You can try killing the script using the \
+             SCRIPT KILL command.",
+            self.busy_after_ms
+        ));
+    }
+
+    /// Gives the worker back for a while.
+    #[cold]
+    fn pause(&mut self) {
+        if self.pausing.yielder.is_none() {
+            return;
+        }
+        if let Some(inside) = self.group.inside.take() {
+            self.group.staying = Some(self.group.server.gate.stay(self.group.worker, inside));
+        }
+        self.pausing.pause();
+        self.slice = None;
+    }
+}
