@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use support::SetOnDrop;
 use support::client::Client;
 use support::server::{Recipe, free_port, wait};
 
@@ -114,6 +115,7 @@ fn slots_are_counted_beside_clients_that_write() {
         }
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
+            let _ends = SetOnDrop(&done);
             for writer in 0..3 {
                 let (server, done) = (&server, &done);
                 scope.spawn(move || {
@@ -133,7 +135,6 @@ fn slots_are_counted_beside_clients_that_write() {
                 let stats = text(&mut client, &["CLUSTER", "SLOT-STATS", "SLOTSRANGE", "15495", "15495"]);
                 assert_eq!(stats, "*1 *2 :15495 *2 $9 key-count :100 ");
             }
-            done.store(true, Ordering::Relaxed);
         });
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use support::SetOnDrop;
 use support::client::{Client, encode};
 use support::random::Random;
 use support::reply;
@@ -44,8 +45,8 @@ fn together(server: &Server, writer: impl Fn(usize, &mut Client) + Sync, reader:
                 }
             });
         }
+        let _ends = SetOnDrop(done);
         let results: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
-        done.store(true, Ordering::Relaxed);
         assert!(results.iter().all(Result::is_ok), "a writer fails");
     });
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::SetOnDrop;
 use support::client::Client;
 use support::reply;
 use support::server::{Recipe, Server};
@@ -124,6 +125,7 @@ fn clients_that_go_on_meanwhile_lose_nothing() {
     let acknowledged: [AtomicU64; 4] = Default::default();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&over);
         for (key, acknowledged) in acknowledged.iter().enumerate() {
             let (server, over) = (&server, &over);
             scope.spawn(move || count_up(server, key, acknowledged, over));
@@ -133,7 +135,6 @@ fn clients_that_go_on_meanwhile_lose_nothing() {
             .map(|number| ["DEBUG RELOAD", "DEBUG LOADAOF", "DEBUG RELOAD NOSAVE"][number % 3])
             .map(|line| client.call(&line.split(' ').collect::<Vec<_>>()))
             .collect();
-        over.store(true, Ordering::Relaxed);
         assert!(replies.iter().all(|reply| reply == b"+OK\r\n"), "{replies:?}");
     });
     let check = |server: &Server| {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use support::SetOnDrop;
 use support::client::Client;
 use support::server::{Recipe, Server};
 
@@ -54,6 +55,7 @@ type Writer<'a> = Box<dyn FnOnce(&mut Client) + Send + 'a>;
 fn peak_while(server: &Server, writers: Vec<Writer<'_>>) -> u64 {
     let (is_over, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&is_over);
         scope.spawn(|| {
             let mut client = server.client();
             while !is_over.load(Ordering::Relaxed) {
@@ -63,7 +65,6 @@ fn peak_while(server: &Server, writers: Vec<Writer<'_>>) -> u64 {
         });
         let writing: Vec<_> = writers.into_iter().map(|write| scope.spawn(|| write(&mut server.client()))).collect();
         let outcomes: Vec<_> = writing.into_iter().map(|thread| thread.join()).collect();
-        is_over.store(true, Ordering::Relaxed);
         outcomes.into_iter().for_each(|outcome| outcome.expect("a writer succeeds"));
     });
     peak.into_inner()

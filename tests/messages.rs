@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use support::SetOnDrop;
 use support::client::{Client, encode};
 use support::reply::{self, Reply};
 use support::server::{Recipe, Server};
@@ -112,14 +113,6 @@ fn all_subscribers_see_one_order_on_two_workers() {
 #[test]
 fn all_subscribers_see_one_order_on_four_workers() {
     one_order(4);
-}
-
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// While clients subscribe and leave all the time, each copy that PUBLISH has counted arrives, and arrives between the

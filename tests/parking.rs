@@ -8,6 +8,7 @@
 mod support;
 
 use std::time::Duration;
+use support::SetOnDrop;
 use support::client::Client;
 use support::server::{Recipe, Server};
 
@@ -185,6 +186,7 @@ fn who_wants_to_be_alone_gets_there() {
     let (server, mut clients) = start(2);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&stop);
         for mut client in (0..4).map(|_| server.client()) {
             let stop = &stop;
             scope.spawn(move || {
@@ -201,6 +203,5 @@ fn who_wants_to_be_alone_gets_there() {
                 client.ok("KEYS none");
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }

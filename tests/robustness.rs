@@ -7,6 +7,7 @@ mod support;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::SetOnDrop;
 use support::client::{Client, encode};
 use support::server::{Recipe, Server};
 
@@ -501,6 +502,7 @@ fn the_fsync_policy_changes_under_load() {
     let stop = AtomicBool::new(false);
     let counts: Vec<u64> = std::thread::scope(|scope| {
         let (server, stop) = (&server, &stop);
+        let ends = SetOnDrop(stop);
         let writer = |name: usize| {
             let mut client = server.client();
             move || {
@@ -519,7 +521,7 @@ fn the_fsync_policy_changes_under_load() {
                 operator.ok(&format!("CONFIG SET appendfsync {policy}"));
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         writers.into_iter().map(|writer| writer.join().expect("every write is answered")).collect()
     });
     server.kill();
@@ -536,6 +538,7 @@ fn the_log_is_switched_under_load() {
     let mut server = Recipe::under_test().with("io-threads", "2").with("save", "").start();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&stop);
         for name in 0..4 {
             let (mut client, stop) = (server.client(), &stop);
             scope.spawn(move || {
@@ -552,7 +555,6 @@ fn the_log_is_switched_under_load() {
             wait_for(&mut operator, "aof_rewrite_in_progress", |running| running == "0");
             assert_eq!(info(&mut operator, "aof_enabled"), "1");
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let mut client = server.client();
     let before: Vec<String> = (0..4).map(|name| client.ok(&format!("GET n:{name}")).string()).collect();

@@ -5,6 +5,7 @@ mod support;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use support::SetOnDrop;
 use support::client::{Client, PATIENCE};
 use support::server::{Recipe, Server};
 
@@ -329,6 +330,7 @@ fn kills_at_any_instant_leave_no_lock_and_no_half_change() {
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let killed = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&is_over);
         let (mut killer, is_over, killed) = (server.client(), &is_over, &killed);
         scope.spawn(move || {
             while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
@@ -363,7 +365,6 @@ fn kills_at_any_instant_leave_no_lock_and_no_half_change() {
             })
             .collect();
         workers.into_iter().for_each(|worker| worker.join().expect("it ends well"));
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let mut client = server.client();
     for key in ["one0", "one1", "other0", "other1", "one0:hidden"] {

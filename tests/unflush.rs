@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use support::SetOnDrop;
 use support::client::{Client, encode};
 use support::server::Recipe;
 
@@ -286,6 +287,7 @@ fn nothing_is_lost_under_load() {
     let mut server = recipe().with("io-threads", "4").with("flush-undo-seconds", "3600").start();
     let (stop, written) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 3]);
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&stop);
         for (number, written) in written.iter().enumerate() {
             let (server, stop) = (&server, &stop);
             scope.spawn(move || {
@@ -309,7 +311,6 @@ fn nothing_is_lost_under_load() {
             }
             client.line("UNFLUSH MERGE");
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let mut client = server.client();
     // A flush of nothing leaves nothing to undo, so that one more may be left.

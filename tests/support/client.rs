@@ -162,9 +162,15 @@ impl Client {
 
     fn read_more(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 65536];
-        let count = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut chunk)?,
-            Stream::Unix(stream) => stream.read(&mut chunk)?,
+        let count = loop {
+            let read = match &mut self.stream {
+                Stream::Tcp(stream) => stream.read(&mut chunk),
+                Stream::Unix(stream) => stream.read(&mut chunk),
+            };
+            // A signal, of a debugger for example.
+            if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+                break read?;
+            }
         };
         self.received.extend_from_slice(&chunk[..count]);
         Ok(count)

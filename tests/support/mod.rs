@@ -24,3 +24,15 @@ pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod server;
 pub(crate) mod words;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Sets the flag that ends other threads when it goes, also by a panic. A scope waits for its threads, so a failure would
+/// else hang.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
