@@ -17,7 +17,7 @@ use crate::keyspace::{EntryRef, NewValue, ValueRef};
 use crate::resp::{Reply, Resp};
 use crate::value::list::{AnyList, ListRef};
 use crate::value::listpack::Listpack;
-use crate::value::{Collection, Packing};
+use crate::value::{Collection, Packing, codec};
 
 /// The words of this file.
 pub static WORDS: &[&Command] = &[
@@ -147,12 +147,14 @@ static LISTPACK: Command = Command {
     keys: Keys(&[KeySpec::at(2, "RO")]),
     handler: Handler::Data(|call, reply| {
         let entry = call.db.peek(call.key(2)).ok_or(CommandError::NoSuchKey)?;
-        let ValueRef::Packed(Packing::Set | Packing::List | Packing::Hash | Packing::HashEx | Packing::Zset, bytes) =
-            entry.value()
-        else {
-            return Err(CommandError::Text("ERR Not a listpack encoded object."));
-        };
-        let listpack = Listpack::trusted(bytes.as_slice());
+        let mut bytes = Vec::new();
+        match entry.value() {
+            ValueRef::Packed(Packing::SetInts, _) => None,
+            value @ ValueRef::Packed(..) => codec::encode(value, &mut bytes),
+            _ => None,
+        }
+        .ok_or(CommandError::Text("ERR Not a listpack encoded object."))?;
+        let listpack = Listpack::trusted(&bytes);
         logging::notice(format_args!("DEBUG LISTPACK: {} bytes, {} elements", bytes.len(), listpack.len()));
         Ok(reply.simple("Listpack structure printed on stdout"))
     }),

@@ -462,6 +462,7 @@ pub fn assert_counted(keyspace: &Keyspace) {
             sum.keys += found.keys;
             sum.volatile += found.volatile;
             sum.elementwise += found.elementwise;
+            sum.templated += found.templated;
             sum.blessed += found.blessed;
         }
     }

@@ -58,6 +58,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("used_memory_vm_functions", "memory_used_vm_functions_bytes"),
     ("used_memory_functions", "memory_used_functions_bytes"),
     ("used_memory_scripts", "memory_used_scripts_bytes"),
+    ("used_memory_hash_templates", "memory_used_hash_templates_bytes"),
     ("used_memory_vm_total", "memory_used_vm_total"),
     ("number_of_cached_scripts", "number_of_cached_scripts"),
     ("number_of_functions", "number_of_functions"),

@@ -34,6 +34,7 @@ struct Added {
     volatile: AtomicI64,
     elementwise: AtomicI64,
     blessed: AtomicI64,
+    templated: AtomicI64,
 }
 
 /// What the threads of one stripe have added for all databases.
@@ -116,6 +117,7 @@ impl Counts {
         add(&added.volatile, before.volatile, after.volatile);
         add(&added.elementwise, before.elementwise, after.elementwise);
         add(&added.blessed, before.blessed, after.blessed);
+        add(&added.templated, before.templated, after.templated);
     }
 
     /// The counts of a database.
@@ -129,6 +131,7 @@ impl Counts {
             volatile: sum(|a| &a.volatile),
             elementwise: sum(|a| &a.elementwise),
             blessed: sum(|a| &a.blessed),
+            templated: sum(|a| &a.templated),
         }
     }
 
@@ -188,7 +191,7 @@ mod tests {
     use super::*;
 
     fn census(keys: usize, volatile: usize, elementwise: usize) -> Census {
-        Census { keys, volatile, elementwise, blessed: elementwise }
+        Census { keys, volatile, elementwise, blessed: elementwise, templated: volatile }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::core::Server;
 use crate::core::figures::{Figures, Look};
 use crate::keyspace::SHARDS;
 use crate::script;
+use crate::value::hash::template;
 
 /// Bytes, all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +139,7 @@ pub(super) fn figures(look: &Look<'_>, out: &mut Figures) {
     out.bytes("used_memory_vm_functions", of_machine);
     out.bytes_and_human("used_memory_vm_total", machines + of_machine);
     out.bytes("used_memory_functions", libraries.code_bytes() as u64);
+    out.bytes("used_memory_hash_templates", template::totals().1 as u64);
     out.bytes_and_human("used_memory_scripts", (of_scripts + libraries.code_bytes()) as u64);
     out.bytes_and_human("maxmemory", look.settings.maxmemory);
     out.text("maxmemory_policy", look.settings.maxmemory_policy.name());

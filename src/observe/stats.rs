@@ -8,6 +8,7 @@ use crate::core::keystats::By;
 use crate::core::stats::{CommandCounters, Latencies, WorkerCounters};
 use crate::core::table::CommandEntry;
 use crate::events::channels::Kind;
+use crate::value::hash::template;
 
 /// Adds the totals.
 pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
@@ -75,6 +76,9 @@ pub(super) fn totals(look: &Look<'_>, out: &mut Figures) {
         (&counters.query_buffer_limit_disconnections, &counters.output_buffer_limit_disconnections);
     out.counter("client_query_buffer_limit_disconnections", of_queries.get());
     out.counter("client_output_buffer_limit_disconnections", of_replies.get());
+    out.gauge("hash_templates", template::totals().0);
+    let of_templates = look.server.keyspace.counts().filled().map(|(_, census)| census.templated);
+    out.gauge("hash_template_keys", of_templates.sum::<usize>());
     out.counter("evicted_scripts", look.server.scripts.evicted.load(Relaxed));
     out.counter("acl_access_denied_tls_cert", counters.access_denied_tls_cert.get());
     let audit = &look.server.audit.figures;

@@ -128,6 +128,7 @@ fn set(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let limits = call.db.facts().limits;
     let mut hash = HashMut::empty(Vec::new(), &limits);
     hash.reserve(fieldset.len());
+    hash.expect_more();
     for (field, at) in fieldset.iter() {
         hash.set(field, args.at(4 + at), NewExpiry::Clear);
     }

@@ -7,6 +7,7 @@ use crate::core::server::Reclaim;
 use crate::core::{Arity, Command, Handler, Outcome, SessionCall, flags, help};
 use crate::observe::memory::{MemoryFigures, databases};
 use crate::resp::{Elements, Reply};
+use crate::value::hash::template;
 
 /// See the module.
 pub static COMMANDS: &[&Command] = &[&MEMORY];
@@ -129,6 +130,7 @@ fn stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         ("functions.caches", Bytes(call.server.keyspace.libraries().code_bytes() as u64)),
         // What the machines of scripts take is part of the total alone.
         ("script.VMs", Bytes(0)),
+        ("hash.templates", Bytes(template::totals().1 as u64)),
     ];
     // Directories grow segment by segment: nothing is ever rehashed.
     let last = [
@@ -284,14 +286,14 @@ mod tests {
     fn stats_tell_of_every_database_that_holds_keys() {
         let mut t = Runner::new();
         let stats = t.run("MEMORY STATS");
-        assert!(stats.starts_with("*72 $14 peak.allocated :"), "{stats}");
+        assert!(stats.starts_with("*74 $14 peak.allocated :"), "{stats}");
         assert!(stats.contains(" $10 keys.count :0 $18 keys.bytes-per-key :0 "), "{stats}");
         t.run("SET a 1");
         t.run("SELECT 3");
         t.run("MSET a 1 b 2");
         t.run("HELLO 3");
         let stats = t.run("MEMORY STATS");
-        assert!(stats.starts_with("%38 $14 peak.allocated :"), "{stats}");
+        assert!(stats.starts_with("%39 $14 peak.allocated :"), "{stats}");
         assert!(stats.contains(" $4 db.0 %3 $23 overhead.hashtable.main :"), "{stats}");
         assert!(stats.contains(" $4 db.3 %3 $23 overhead.hashtable.main :"), "{stats}");
         assert!(stats.contains(" $10 keys.count :3 "), "{stats}");

@@ -1,7 +1,7 @@
 //! Encodes values as bytes, for snapshots and for log records that hold a key's whole state.
 //!
-//! A small collection is stored as its bytes in memory, which are those of Redis' listpack and intset. A large one is
-//! stored element by element, as drawn in `persist::format`.
+//! A small collection is stored as its bytes in memory, which are those of Redis' listpack and intset. A hash of a
+//! template gets its names back. A large one is stored element by element, as drawn in `persist::format`.
 //!
 //! Invariants:
 //! - Tags are numbers of the persisted format: they are append-only and never change.
@@ -66,6 +66,7 @@ pub fn encoded_len_about(value: ValueRef<'_>) -> usize {
         ValueRef::Hash(hash) => hash.bytes(),
         ValueRef::Zset(zset) => zset.bytes(),
         ValueRef::Stream(stream) => stream.bytes(),
+        ValueRef::Packed(Packing::HashTemplated, bytes) => hash::expanded_len(&bytes),
         ValueRef::Packed(_, bytes) => bytes.len(),
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => 0,
     }
@@ -76,7 +77,10 @@ pub fn encode_in_steps(value: ValueRef<'_>, out: &mut Vec<u8>, spill: &mut Spill
     match value {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => return None,
         ValueRef::Packed(packing, bytes) => {
-            out.extend_from_slice(&bytes);
+            match packing {
+                Packing::HashTemplated => out.extend_from_slice(hash::expanded(&bytes).as_bytes()),
+                _ => out.extend_from_slice(&bytes),
+            }
             return Some(tag_of(packing));
         }
         ValueRef::List(list) => list.encode(out, spill),
@@ -100,7 +104,7 @@ fn tag_of(packing: Packing) -> u8 {
         Packing::List => tags::LIST_PACKED,
         Packing::SetInts => tags::SET_INTS,
         Packing::Set => tags::SET_PACKED,
-        Packing::Hash => tags::HASH_PACKED,
+        Packing::Hash | Packing::HashTemplated => tags::HASH_PACKED,
         Packing::HashEx => tags::HASH_PACKED_EX,
         Packing::Zset => tags::ZSET_PACKED,
     }
@@ -155,8 +159,11 @@ fn is_sound(packing: Packing, bytes: &[u8]) -> bool {
 pub fn check_invariants(value: ValueRef<'_>, limits: &Limits) {
     match value {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Raw(_) => {}
-        ValueRef::Packed(packing, bytes) => {
-            let again = decode(tag_of(packing), &bytes, limits);
+        ValueRef::Packed(packing, _) => {
+            let mut bytes = Vec::new();
+            let tag = encode(value, &mut bytes).unwrap_or_default();
+            assert_eq!(bytes.len(), encoded_len_about(value), "{packing:?}");
+            let again = decode(tag, &bytes, limits);
             assert!(again.is_ok(), "{packing:?}: {again:?}");
         }
         ValueRef::List(list) => list.check_invariants(),

@@ -111,6 +111,13 @@ impl NewValue<'_> {
         }
     }
 
+    /// Whether it is a hash that uses a template.
+    #[inline]
+    pub(super) fn is_templated(&self) -> bool {
+        let (NewValue::Packed(packing, _) | NewValue::Heap(Heap::Packed(packing, _))) = self else { return false };
+        *packing == Packing::HashTemplated
+    }
+
     /// Calls `store` with the form that the record will hold.
     ///
     /// A reference held by a pointer form passes to the caller that stores it.

@@ -32,10 +32,12 @@ pub enum Kind {
     Zset = 12,
     /// A stream.
     Stream = 13,
+    /// A hash whose names are those of a template: values in one listpack, and the number of the template.
+    HashTemplated = 14,
 }
 
 /// The kinds by their tags.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Int,
     Kind::Str,
     Kind::Raw,
@@ -50,6 +52,7 @@ const KINDS: [Kind; 14] = [
     Kind::Hash,
     Kind::Zset,
     Kind::Stream,
+    Kind::HashTemplated,
 ];
 
 impl Kind {
@@ -64,7 +67,7 @@ impl Kind {
             Kind::Int | Kind::Str | Kind::Raw => "string",
             Kind::ListPacked | Kind::List => "list",
             Kind::SetInts | Kind::SetPacked | Kind::Set => "set",
-            Kind::HashPacked | Kind::HashPackedEx | Kind::Hash => "hash",
+            Kind::HashPacked | Kind::HashPackedEx | Kind::HashTemplated | Kind::Hash => "hash",
             Kind::ZsetPacked | Kind::Zset => "zset",
             Kind::Stream => "stream",
         }
@@ -85,6 +88,7 @@ impl Kind {
             Kind::SetPacked => Packing::Set,
             Kind::HashPacked => Packing::Hash,
             Kind::HashPackedEx => Packing::HashEx,
+            Kind::HashTemplated => Packing::HashTemplated,
             Kind::ZsetPacked => Packing::Zset,
             _ => return None,
         })
@@ -104,6 +108,8 @@ pub enum Packing {
     Hash,
     /// [`Kind::HashPackedEx`].
     HashEx,
+    /// [`Kind::HashTemplated`].
+    HashTemplated,
     /// [`Kind::ZsetPacked`].
     Zset,
 }
@@ -118,6 +124,7 @@ impl Packing {
             Packing::Set => Kind::SetPacked,
             Packing::Hash => Kind::HashPacked,
             Packing::HashEx => Kind::HashPackedEx,
+            Packing::HashTemplated => Kind::HashTemplated,
             Packing::Zset => Kind::ZsetPacked,
         }
     }

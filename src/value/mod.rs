@@ -55,6 +55,8 @@ pub struct Limits {
     pub hash_max_listpack_entries: usize,
     /// `hash-max-listpack-value`, bytes.
     pub hash_max_listpack_value: usize,
+    /// Which small hashes keep their names in a template.
+    pub hash_templates: hash::template::Policy,
     /// `set-max-intset-entries`.
     pub set_max_intset_entries: usize,
     /// `set-max-listpack-entries`.
@@ -74,12 +76,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Redis' defaults.
+    /// The defaults of the settings, but without templates.
     pub fn defaults(seed: HashSeed) -> Limits {
         Limits {
             list_max_listpack_size: -2,
             hash_max_listpack_entries: 512,
             hash_max_listpack_value: 64,
+            hash_templates: hash::template::Policy::NONE,
             set_max_intset_entries: 512,
             set_max_listpack_entries: 128,
             set_max_listpack_value: 64,

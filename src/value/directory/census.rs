@@ -13,6 +13,8 @@ pub struct Census {
     pub elementwise: usize,
     /// Those that are protected from eviction.
     pub blessed: usize,
+    /// Hashes that use a template.
+    pub templated: usize,
 }
 
 impl Directory {
@@ -20,6 +22,12 @@ impl Directory {
     #[inline]
     pub fn census(&self) -> Census {
         let blessed = self.blessed().map_or(0, Directory::len);
-        Census { keys: self.len, volatile: self.volatile, elementwise: self.elementwise, blessed }
+        Census {
+            keys: self.len,
+            volatile: self.volatile,
+            elementwise: self.elementwise,
+            blessed,
+            templated: self.templated,
+        }
     }
 }

@@ -16,7 +16,7 @@
 //! Invariants:
 //!
 //! - Every hash that a caller passes is the seed's hash of the key.
-//! - `len`, `volatile`, `elementwise` and `live` are the sums over the segments.
+//! - `len`, `volatile`, `elementwise`, `templated` and `live` are the sums over the segments.
 //! - `bounds[i]` is at or before every expiry in segment `i`, including those of elements of collections. `earliest`
 //!   is at or before every bound. No bounds are kept while nothing can expire.
 //! - A clone shares all segments. A later change copies only the segment that it touches.
@@ -29,7 +29,7 @@ pub use census::Census;
 pub(crate) use relocate::tests as relocate_tests;
 pub use relocate::{Budget, Position};
 
-use super::entry::{EXPIRY_MAX, EntryRef, Heap, HeapMut, NewValue, ValueRef};
+use super::entry::{EXPIRY_MAX, EntryRef, Heap, HeapMut, Kind, NewValue, ValueRef};
 use super::segment::Segment;
 use crate::base::hash::HashSeed;
 use crate::base::prefetch::prefetch_line;
@@ -100,6 +100,11 @@ impl Expiries {
     }
 }
 
+#[inline]
+fn is_templated(entry: EntryRef<'_>) -> bool {
+    entry.kind() == Kind::HashTemplated
+}
+
 /// The place of an entry, valid until the next change of its directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
@@ -141,6 +146,8 @@ pub struct Directory {
     volatile: usize,
     /// How many keys hold elements with an expiry.
     elementwise: usize,
+    /// How many keys are hashes that use a template.
+    templated: usize,
     live: usize,
     /// Parallel to `segments`, or empty while nothing can expire. Atomic only so that a read may tighten them.
     bounds: Vec<AtomicU64>,
@@ -168,6 +175,7 @@ impl Clone for Directory {
             len: self.len,
             volatile: self.volatile,
             elementwise: self.elementwise,
+            templated: self.templated,
             live: self.live,
             bounds: self.bounds.iter().map(copy).collect(),
             earliest: copy(&self.earliest),
@@ -193,6 +201,7 @@ impl Directory {
             len: 0,
             volatile: 0,
             elementwise: 0,
+            templated: 0,
             live: 0,
             bounds: Vec::new(),
             earliest: AtomicU64::new(NEVER),
@@ -302,6 +311,8 @@ impl Directory {
         let before = segment.live_bytes();
         let found = segment.find(tag, key);
         let old = found.map_or(Expiries::default(), |slot| Expiries::of(segment.entry(slot)));
+        self.templated -= found.map_or(0, |slot| usize::from(is_templated(segment.entry(slot))));
+        self.templated += usize::from(value.is_templated());
         let expiry = match new {
             NewExpiry::Keep => old.own,
             NewExpiry::Set(expiry) => expiry.map(storable),
@@ -333,6 +344,7 @@ impl Directory {
         let segment = &mut self.segments[at];
         let slot = segment.find(tag_of(hash), key)?;
         let old = Expiries::of(segment.entry(slot));
+        self.templated -= usize::from(is_templated(segment.entry(slot)));
         let before = segment.live_bytes();
         let heap = segment.remove(slot);
         self.live = self.live - before + segment.live_bytes();
@@ -632,6 +644,7 @@ impl Directory {
     fn add_up(&mut self, any_expires: bool) {
         self.len = self.segments.iter().map(Segment::len).sum();
         self.live = self.segments.iter().map(Segment::live_bytes).sum();
+        debug_assert_eq!(self.templated, 0, "members of collections are no hashes");
         (self.volatile, self.elementwise, self.bounds, self.earliest) = (0, 0, Vec::new(), AtomicU64::new(NEVER));
         if !any_expires {
             return;
@@ -673,7 +686,7 @@ impl Directory {
     /// If one is broken.
     pub fn check_invariants(&self) {
         assert_eq!(self.mask, mask_of(self.segments.len()));
-        let (mut len, mut live, mut volatile, mut elementwise) = (0, 0, 0, 0);
+        let (mut len, mut live, mut volatile, mut elementwise, mut templated) = (0, 0, 0, 0, 0);
         let never = self.volatile + self.elementwise == 0;
         assert_eq!(self.bounds.is_empty(), never, "bounds are kept while needed");
         assert!(self.bounds.is_empty() || self.bounds.len() == self.segments.len());
@@ -687,6 +700,7 @@ impl Directory {
                 assert_eq!(hash as usize & low_bits, at & low_bits, "the level counts its bits");
                 assert!(keys.insert(entry.key()), "a key is stored once");
                 let expiries = Expiries::of(entry);
+                templated += usize::from(is_templated(entry));
                 volatile += usize::from(expiries.own.is_some());
                 elementwise += usize::from(expiries.elements.is_some());
                 if let Some(expiry) = expiries.earliest() {
@@ -699,8 +713,8 @@ impl Directory {
             len += segment.len();
             live += segment.live_bytes();
         }
-        let sums = (self.len, self.live, self.volatile, self.elementwise);
-        assert_eq!((len, live, volatile, elementwise), sums, "the sums agree");
+        let sums = (self.len, self.live, self.volatile, self.elementwise, self.templated);
+        assert_eq!((len, live, volatile, elementwise, templated), sums, "the sums agree");
         self.check_blessed();
     }
 }

@@ -1,6 +1,7 @@
 //! Editing a hash, and the change from one form to the next.
 
-use super::packed::Packed;
+use super::packed::{Layout, Packed};
+use super::template::{self, Policy, Template};
 use super::{Hash, HashRef, Small};
 use crate::base::hash::HashSeed;
 use crate::value::Limits;
@@ -24,15 +25,18 @@ pub enum NewExpiry {
 #[derive(Debug)]
 pub struct HashMut<'a> {
     form: Form<'a>,
+    /// Whether it has other names than it had, so that another template may be theirs.
+    renamed: bool,
     entries_max: usize,
     value_max: usize,
+    templates: Policy,
     seed: HashSeed,
 }
 
 #[derive(Debug)]
 enum Form<'a> {
-    /// Fields and values, with expiries if the flag says so.
-    Packed(ListpackBuf, bool),
+    /// A small hash.
+    Packed(ListpackBuf, Layout),
     /// A large hash, in place.
     InPlace(&'a mut Hash),
     /// A large hash that is still to be stored.
@@ -43,8 +47,10 @@ impl<'a> HashMut<'a> {
     fn new(form: Form<'a>, limits: &Limits) -> HashMut<'a> {
         HashMut {
             form,
+            renamed: false,
             entries_max: limits.hash_max_listpack_entries,
             value_max: limits.hash_max_listpack_value,
+            templates: limits.hash_templates,
             seed: limits.seed,
         }
     }
@@ -54,12 +60,22 @@ impl<'a> HashMut<'a> {
     pub fn empty(mut buffer: Vec<u8>, limits: &Limits) -> HashMut<'a> {
         buffer.clear();
         buffer.extend_from_slice(Listpack::EMPTY.as_bytes());
-        HashMut::packed(buffer, false, limits)
+        HashMut::packed(Packing::Hash, buffer, limits)
     }
 
     #[inline]
-    pub(super) fn packed(bytes: Vec<u8>, expiring: bool, limits: &Limits) -> HashMut<'a> {
-        HashMut::new(Form::Packed(ListpackBuf::from_vec(bytes), expiring), limits)
+    pub(super) fn packed(packing: Packing, mut bytes: Vec<u8>, limits: &Limits) -> HashMut<'a> {
+        let layout = match packing {
+            Packing::HashTemplated => {
+                let (template, values) = Template::open(&bytes);
+                let len = values.len();
+                bytes.truncate(len);
+                Layout::Templated(template)
+            }
+            Packing::HashEx => Layout::Expiring,
+            _ => Layout::Plain,
+        };
+        HashMut::new(Form::Packed(ListpackBuf::from_vec(bytes), layout), limits)
     }
 
     #[inline]
@@ -72,8 +88,14 @@ impl<'a> HashMut<'a> {
     pub(super) fn finish(self) -> Finished {
         match self.form {
             Form::Packed(list, _) if list.is_empty() => Finished::Empty,
-            Form::Packed(list, expiring) => {
-                Finished::Packed(if expiring { Packing::HashEx } else { Packing::Hash }, list.into_vec())
+            Form::Packed(list, Layout::Expiring) => Finished::Packed(Packing::HashEx, list.into_vec()),
+            Form::Packed(list, Layout::Templated(template)) => templated(template, list),
+            Form::Packed(list, Layout::Plain) => {
+                let found = self.renamed.then(|| Template::of(list.as_listpack(), self.templates));
+                match found.flatten() {
+                    Some(template) => templated(template, template::values_of(list.as_listpack())),
+                    None => Finished::Packed(Packing::Hash, list.into_vec()),
+                }
             }
             Form::InPlace(hash) if hash.len() == 0 => Finished::Empty,
             Form::InPlace(_) => Finished::InPlace,
@@ -86,9 +108,7 @@ impl<'a> HashMut<'a> {
     #[inline]
     pub fn view(&self) -> HashRef<'_> {
         match &self.form {
-            Form::Packed(list, expiring) => {
-                HashRef::Small(Small(Packed { list: list.as_listpack(), expiring: *expiring }))
-            }
+            Form::Packed(list, layout) => HashRef::Small(Small(Packed { list: list.as_listpack(), layout: *layout })),
             Form::InPlace(hash) => HashRef::Large(hash),
             Form::Own(hash) => HashRef::Large(hash),
         }
@@ -102,25 +122,32 @@ impl<'a> HashMut<'a> {
         }
     }
 
+    /// Says that many hashes with these names are to come: they use a template, if one can be had.
+    pub fn expect_more(&mut self) {
+        self.templates = Policy::PREPARED;
+    }
+
     /// Stores a field. Returns whether it is new.
     pub fn set<'i>(&mut self, field: &[u8], value: impl Into<Item<'i>>, expiry: NewExpiry) -> bool {
         let value = value.into();
-        if let Form::Packed(list, expiring) = &self.form {
+        self.leave_template(|template| template.position(field).is_none() || matches!(expiry, NewExpiry::At(_)));
+        if let Form::Packed(list, layout) = &self.form {
             const EXPIRY_BYTES_MAX: usize = 10;
             let longest = field.len().max(value.text_len());
             let added = longest > self.value_max
                 || list.encoded_len() + item_size(field) + item_size(value) + EXPIRY_BYTES_MAX > listpack::BYTES_MAX;
             if added {
                 self.enlarge(0);
-            } else if !expiring && matches!(expiry, NewExpiry::At(_)) {
+            } else if matches!((layout, expiry), (Layout::Plain, NewExpiry::At(_))) {
                 self.widen();
             }
         }
         let is_new = match &mut self.form {
-            Form::Packed(list, expiring) => set_packed(list, *expiring, field, value, expiry),
+            Form::Packed(list, layout) => set_packed(list, *layout, field, value, expiry),
             Form::InPlace(hash) => set_large(hash, field, value, expiry),
             Form::Own(hash) => set_large(hash, field, value, expiry),
         };
+        self.renamed |= is_new;
         if is_new && matches!(self.form, Form::Packed(..)) && self.view().stored_len() > self.entries_max {
             self.enlarge(0);
         }
@@ -129,13 +156,15 @@ impl<'a> HashMut<'a> {
 
     /// Removes a field. Returns whether it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
+        self.leave_template(|template| template.position(field).is_some());
         match &mut self.form {
-            Form::Packed(list, expiring) => {
-                let packed = Packed { list: list.as_listpack(), expiring: *expiring };
+            Form::Packed(list, layout) => {
+                let packed = Packed { list: list.as_listpack(), layout: *layout };
                 let found = packed.find(field);
                 if let Some(pos) = found {
                     let width = packed.width();
                     list.remove(pos, width);
+                    self.renamed = true;
                 }
                 found.is_some()
             }
@@ -147,13 +176,14 @@ impl<'a> HashMut<'a> {
     /// Sets the expiry of an existing field (Unix milliseconds, not 0), or clears it.
     pub fn set_expiry(&mut self, field: &[u8], expiry: Option<u64>) {
         let expiry = expiry.map(|at| at.min(EXPIRY_MAX));
-        if expiry.is_some() && matches!(self.form, Form::Packed(_, false)) {
+        if expiry.is_some() {
+            self.leave_template(|_| true);
             self.widen();
         }
         match &mut self.form {
-            Form::Packed(_, false) => {}
-            Form::Packed(list, true) => {
-                let packed = Packed { list: list.as_listpack(), expiring: true };
+            Form::Packed(_, Layout::Plain | Layout::Templated(_)) => {}
+            Form::Packed(list, layout @ Layout::Expiring) => {
+                let packed = Packed { list: list.as_listpack(), layout: *layout };
                 if let Some(pos) = packed.find(field) {
                     let value = packed.list.iter_from(pos).nth(1).map_or(Vec::new(), Item::to_vec);
                     place(list, Some(pos), field, Item::Str(&value), expiry);
@@ -167,8 +197,8 @@ impl<'a> HashMut<'a> {
     /// Removes at most `limit` expired fields and returns them.
     pub fn remove_expired(&mut self, now: u64, limit: usize) -> Vec<Box<[u8]>> {
         match &mut self.form {
-            Form::Packed(list, expiring) => {
-                let packed = Packed { list: list.as_listpack(), expiring: *expiring };
+            Form::Packed(list, layout) => {
+                let packed = Packed { list: list.as_listpack(), layout: *layout };
                 let names = packed.expired(now).take(limit).map(|field| field.name.to_vec().into());
                 let removed: Vec<Box<[u8]>> = names.collect();
                 if let Some(first) = packed.list.first().filter(|_| !removed.is_empty()) {
@@ -181,22 +211,34 @@ impl<'a> HashMut<'a> {
         }
     }
 
+    /// Gives a small hash its own names back, if it uses a template that an edit cannot stay with.
+    #[inline]
+    fn leave_template(&mut self, must_leave: impl FnOnce(&Template) -> bool) {
+        if let Form::Packed(list, layout @ Layout::Templated(_)) = &mut self.form
+            && let Layout::Templated(template) = *layout
+            && must_leave(template)
+        {
+            (*list, *layout) = (template.expand(list.as_listpack()), Layout::Plain);
+            self.renamed = true;
+        }
+    }
+
     /// Gives a small hash room for expiries.
     fn widen(&mut self) {
-        if let Form::Packed(list, expiring @ false) = &mut self.form {
+        if let Form::Packed(list, layout @ Layout::Plain) = &mut self.form {
             let mut wide = ListpackBuf::with_capacity(list.encoded_len() * 5 / 4);
             for (field, value) in list.as_listpack().pairs() {
                 wide.extend([field, value, Item::Int(0)]);
             }
-            (*list, *expiring) = (wide, true);
+            (*list, *layout) = (wide, Layout::Expiring);
         }
     }
 
     /// Makes a small hash large, with room for at least this many fields.
     #[cold]
     fn enlarge(&mut self, fields: usize) {
-        if let Form::Packed(list, expiring) = &self.form {
-            let packed = Packed { list: list.as_listpack(), expiring: *expiring };
+        if let Form::Packed(list, layout) = &self.form {
+            let packed = Packed { list: list.as_listpack(), layout: *layout };
             self.form = Form::Own(Hash::of_fields(packed.len().max(fields), packed.iter(), self.seed));
         }
     }
@@ -211,8 +253,16 @@ fn set_large(hash: &mut Hash, field: &[u8], value: Item<'_>, expiry: NewExpiry) 
     hash.set(field, value, expiry)
 }
 
-fn set_packed(list: &mut ListpackBuf, expiring: bool, field: &[u8], value: Item<'_>, expiry: NewExpiry) -> bool {
-    let packed = Packed { list: list.as_listpack(), expiring };
+/// The bytes of a hash that uses a template.
+fn templated(template: &Template, values: ListpackBuf) -> Finished {
+    let mut bytes = values.into_vec();
+    template.seal(&mut bytes);
+    Finished::Packed(Packing::HashTemplated, bytes)
+}
+
+fn set_packed(list: &mut ListpackBuf, layout: Layout, field: &[u8], value: Item<'_>, expiry: NewExpiry) -> bool {
+    let packed = Packed { list: list.as_listpack(), layout };
+    let expiring = matches!(layout, Layout::Expiring);
     let Some(pos) = packed.find(field) else {
         if expiring {
             let at = if let NewExpiry::At(at) = expiry { Some(at.min(EXPIRY_MAX)) } else { None };
@@ -222,6 +272,10 @@ fn set_packed(list: &mut ListpackBuf, expiring: bool, field: &[u8], value: Item<
         }
         return true;
     };
+    if let Layout::Templated(_) = layout {
+        list.replace(pos, value);
+        return false;
+    }
     let mut rest = packed.list.iter_from(pos);
     rest.next();
     let value_pos = rest.front_pos();

@@ -4,6 +4,7 @@
 //! small: a listpack     field | value | field | value | …
 //!        the same with  field | value | expiry | …       expiry in Unix ms, 0 for none; ascending, none last
 //!        expiries
+//!        of a template  value | value | …                the names are elsewhere, see `template`
 //! large: a map          field → value, expiry
 //! ```
 //!
@@ -18,6 +19,9 @@ mod canonical;
 mod edit;
 mod large;
 mod packed;
+pub mod template;
+#[cfg(test)]
+mod template_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +29,12 @@ pub use canonical::canonical;
 pub use edit::{HashMut, NewExpiry};
 pub use large::Hash;
 pub use packed::decode_packed;
-pub(super) use packed::packed_earliest;
+pub(super) use packed::{expanded, expanded_len, packed_earliest};
 
 use super::Limits;
 use super::collection::{Collection, Finished, Stored};
 use super::entry::{BytesRef, EntryRef, HeapMut, Kind, Packing, ValueRef};
-use super::listpack::{Item, Listpack};
+use super::listpack::Item;
 use packed::Packed;
 
 /// The type of all hashes.
@@ -43,14 +47,15 @@ impl Collection for AnyHash {
 
     #[inline]
     fn is(kind: Kind) -> bool {
-        matches!(kind, Kind::HashPacked | Kind::HashPackedEx | Kind::Hash)
+        matches!(kind, Kind::HashPacked | Kind::HashPackedEx | Kind::HashTemplated | Kind::Hash)
     }
 
     #[inline]
     fn view(value: ValueRef<'_>) -> Option<HashRef<'_>> {
         Some(match value {
-            ValueRef::Packed(Packing::Hash, bytes) => HashRef::packed(bytes.as_slice(), false),
-            ValueRef::Packed(Packing::HashEx, bytes) => HashRef::packed(bytes.as_slice(), true),
+            ValueRef::Packed(packing @ (Packing::Hash | Packing::HashEx | Packing::HashTemplated), bytes) => {
+                HashRef::packed(packing, bytes.as_slice())
+            }
             ValueRef::Hash(hash) => HashRef::Large(hash),
             _ => return None,
         })
@@ -60,8 +65,9 @@ impl Collection for AnyHash {
     fn edit<'a>(stored: Stored<'a>, limits: &Limits) -> Option<HashMut<'a>> {
         Some(match stored {
             Stored::Missing(buffer) => HashMut::empty(buffer, limits),
-            Stored::Packed(Packing::Hash, bytes) => HashMut::packed(bytes, false, limits),
-            Stored::Packed(Packing::HashEx, bytes) => HashMut::packed(bytes, true, limits),
+            Stored::Packed(packing @ (Packing::Hash | Packing::HashEx | Packing::HashTemplated), bytes) => {
+                HashMut::packed(packing, bytes, limits)
+            }
             Stored::Large(HeapMut::Hash(hash)) => HashMut::large(hash, limits),
             _ => return None,
         })
@@ -134,7 +140,7 @@ fn value_of(entry: EntryRef<'_>) -> Value<'_> {
 /// replay passes 0 and sees everything.
 #[derive(Clone, Copy, Debug)]
 pub enum HashRef<'a> {
-    /// In one listpack.
+    /// In one listpack, with names or without.
     Small(Small<'a>),
     /// A map.
     Large(&'a Hash),
@@ -146,8 +152,8 @@ pub struct Small<'a>(Packed<'a>);
 
 impl<'a> HashRef<'a> {
     #[inline]
-    fn packed(bytes: &'a [u8], expiring: bool) -> HashRef<'a> {
-        HashRef::Small(Small(Packed { list: Listpack::trusted(bytes), expiring }))
+    fn packed(packing: Packing, bytes: &'a [u8]) -> HashRef<'a> {
+        HashRef::Small(Small(Packed::open(packing, bytes)))
     }
 
     /// How many fields there are.

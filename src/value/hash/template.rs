@@ -1,0 +1,242 @@
+//! Templates: the field names that many small hashes have in common, stored once for all of them.
+//!
+//! ```text
+//! a small hash without expiries    name | value | name | value | …          a listpack
+//! the same, of a template          value | value | … | template u16         a listpack, and the number behind it
+//! template                         length u8 | name | length u8 | name | …
+//! ```
+//!
+//! A web application has a million users with the same eight fields. Their names are most of such a hash.
+//!
+//! Invariants:
+//! - A template never changes and is never removed, so a record needs no count of owners, and a reader needs no lock.
+//!   What that can cost is bounded by [`TEMPLATES_MAX`] and [`BYTES_MAX`]. When there is no room for another template,
+//!   further hashes keep their own names.
+//! - Names that few hashes have make no template: their digest must be seen [`SIGHTINGS`] times, or a client must say
+//!   that it makes many such hashes (HIMPORT).
+//! - The numbers mean something in this process only. What leaves it (snapshot, log, DUMP) has names beside values.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize};
+
+use smallvec::SmallVec;
+use twox_hash::XxHash3_64;
+
+use crate::base::lock::{Mutex, Rank};
+use crate::value::listpack::{Item, Listpack, ListpackBuf, item_size};
+
+/// How many templates there may be.
+pub const TEMPLATES_MAX: usize = 4096;
+/// How many bytes of names they may hold together.
+pub const BYTES_MAX: usize = 1 << 20;
+/// The most fields of a template, whatever the settings allow.
+pub const FIELDS_MAX: usize = 256;
+/// How many hashes must be seen with the same names before they make a template.
+const SIGHTINGS: u64 = 16;
+/// The number of a template, behind the values.
+pub(super) const NUMBER_LEN: usize = 2;
+
+/// Places in the index; twice the templates, so that probes are short.
+const PLACES: usize = 2 * TEMPLATES_MAX;
+/// How far from its own place a template may be.
+const PROBES: usize = 16;
+/// Digests whose sightings are counted.
+const WATCHED: usize = 4096;
+/// The part of a watched digest that is the count.
+const COUNT: u64 = 0xFF;
+
+/// The names of a hash, in the form of a template.
+type Names = SmallVec<[u8; 256]>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Template {
+    names: Box<[u8]>,
+    number: u16,
+}
+
+/// All templates of the process.
+struct Table {
+    templates: [OnceLock<Template>; TEMPLATES_MAX],
+    /// How many there are. Changes under `making`.
+    len: AtomicUsize,
+    bytes: AtomicUsize,
+    /// A template's number plus one, near the place of its digest; 0 for none.
+    places: [AtomicU16; PLACES],
+    /// The digests seen lately, each with a count in its low bits. A race loses a sighting, and nothing else.
+    seen: [AtomicU64; WATCHED],
+    making: Mutex<()>,
+}
+
+static TABLE: Table = Table {
+    templates: [const { OnceLock::new() }; TEMPLATES_MAX],
+    len: AtomicUsize::new(0),
+    bytes: AtomicUsize::new(0),
+    places: [const { AtomicU16::new(0) }; PLACES],
+    seen: [const { AtomicU64::new(0) }; WATCHED],
+    making: Mutex::new(Rank::Register, ()),
+};
+
+/// Which hashes take part, and how easily they make a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `hash-min-template-entries`.
+    pub entries_min: usize,
+    /// `hash-max-template-entries`; 0 for no templates.
+    pub entries_max: usize,
+}
+
+impl Policy {
+    /// No hash uses a template.
+    pub const NONE: Policy = Policy { entries_min: 0, entries_max: 0 };
+    /// Every hash does that can, at once.
+    pub(super) const PREPARED: Policy = Policy { entries_min: 1, entries_max: usize::MAX };
+
+    fn allows(self, fields: usize) -> bool {
+        (self.entries_min.max(1)..=self.entries_max.min(FIELDS_MAX)).contains(&fields)
+    }
+
+    fn sightings(self) -> u64 {
+        if self == Policy::PREPARED { 1 } else { SIGHTINGS }
+    }
+}
+
+/// How many templates there are, and the memory that they take, in bytes.
+pub fn totals() -> (usize, usize) {
+    (TABLE.len.load(Relaxed), TABLE.bytes.load(Relaxed))
+}
+
+impl Template {
+    /// The template of a hash that uses one, and its values. The bytes are those that [`Template::seal`] made.
+    #[inline]
+    pub(super) fn open(bytes: &[u8]) -> (&'static Template, &[u8]) {
+        let (values, number) = bytes.split_last_chunk::<NUMBER_LEN>().expect("a hash of a template has its number");
+        let template = TABLE.templates[usize::from(u16::from_le_bytes(*number))].get();
+        (template.expect("templates stay"), values)
+    }
+
+    /// Appends the number of the template to the values of a hash.
+    #[inline]
+    pub(super) fn seal(&self, values: &mut Vec<u8>) {
+        values.extend_from_slice(&self.number.to_le_bytes());
+    }
+
+    /// The template for the names of a small hash without expiries, if it is to use one.
+    pub(super) fn of(list: Listpack<'_>, policy: Policy) -> Option<&'static Template> {
+        if !policy.allows(list.len() / 2) {
+            return None;
+        }
+        let names = names_of(list)?;
+        TABLE.find(&names).or_else(|| TABLE.admit(&names, policy.sightings()))
+    }
+
+    /// The names, in the order of the values.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.names;
+        std::iter::from_fn(move || {
+            let (&len, names) = rest.split_first()?;
+            let (name, others) = names.split_at(usize::from(len));
+            rest = others;
+            Some(name)
+        })
+    }
+
+    /// The index of a field.
+    #[inline]
+    pub(super) fn position(&self, field: &[u8]) -> Option<usize> {
+        self.names().position(|name| name == field)
+    }
+
+    /// The values of a hash, with their names beside them again.
+    pub(super) fn expand(&self, values: Listpack<'_>) -> ListpackBuf {
+        let mut list = ListpackBuf::with_capacity(self.expanded_len(values));
+        for (name, value) in self.names().zip(values) {
+            list.extend([Item::Str(name), value]);
+        }
+        list
+    }
+
+    /// The bytes that [`Template::expand`] makes.
+    pub(super) fn expanded_len(&self, values: Listpack<'_>) -> usize {
+        values.encoded_len() + self.names().map(item_size).sum::<usize>()
+    }
+}
+
+/// The values of a listpack of names and values.
+pub(super) fn values_of(list: Listpack<'_>) -> ListpackBuf {
+    let mut values = ListpackBuf::with_capacity(list.encoded_len() + NUMBER_LEN);
+    list.pairs().for_each(|(_, value)| values.push_back(value));
+    values
+}
+
+/// The names of a listpack of names and values, unless one is too long.
+fn names_of(list: Listpack<'_>) -> Option<Names> {
+    let mut names = Names::new();
+    let mut digits = itoa::Buffer::new();
+    for (name, _) in list.pairs() {
+        let name = name.as_bytes(&mut digits);
+        names.push(u8::try_from(name.len()).ok()?);
+        names.extend_from_slice(name);
+    }
+    Some(names)
+}
+
+/// The digest of names. Its key is of this process, so that no client can choose names that collide.
+fn digest_of(names: &[u8]) -> u64 {
+    static KEY: OnceLock<u64> = OnceLock::new();
+    let key = KEY.get_or_init(|| RandomState::new().hash_one(0_u8));
+    XxHash3_64::oneshot_with_seed(*key, names)
+}
+
+impl Table {
+    fn places(digest: u64) -> impl Iterator<Item = usize> {
+        (0..PROBES).map(move |probe| (digest as usize).wrapping_add(probe) % PLACES)
+    }
+
+    fn find(&self, names: &[u8]) -> Option<&Template> {
+        for at in Table::places(digest_of(names)) {
+            let number = self.places[at].load(Acquire).checked_sub(1)?;
+            let found = self.templates[usize::from(number)].get().filter(|template| *template.names == *names);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Counts a sighting of names that have no template, and makes one at the last.
+    fn admit(&self, names: &[u8], sightings: u64) -> Option<&Template> {
+        let digest = digest_of(names);
+        let seen = &self.seen[(digest >> 32) as usize % WATCHED];
+        let known = seen.load(Relaxed);
+        let count = if known & !COUNT == digest & !COUNT { (known & COUNT) + 1 } else { 1 };
+        if count < sightings {
+            seen.store(digest & !COUNT | count, Relaxed);
+            return None;
+        }
+        self.make(names, digest)
+    }
+
+    #[cold]
+    fn make(&self, names: &[u8], digest: u64) -> Option<&Template> {
+        let _making = self.making.lock();
+        // Another thread may have made it meanwhile.
+        if let Some(found) = self.find(names) {
+            return Some(found);
+        }
+        let number = self.len.load(Relaxed);
+        let bytes = self.bytes.load(Relaxed) + names.len() + size_of::<Template>();
+        let place = Table::places(digest).find(|at| self.places[*at].load(Relaxed) == 0)?;
+        if number == TEMPLATES_MAX || bytes > BYTES_MAX {
+            return None;
+        }
+        let template = Template { names: names.into(), number: number as u16 };
+        let template = self.templates[number].get_or_init(|| template);
+        self.places[place].store(number as u16 + 1, Release);
+        self.len.store(number + 1, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+        Some(template)
+    }
+}

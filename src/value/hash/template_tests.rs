@@ -1,0 +1,108 @@
+//! Tests of templates: which hashes use them, and what that saves. The table is that of the whole process, so each test
+//! has names of its own.
+
+use super::template::{BYTES_MAX, Policy, TEMPLATES_MAX, totals};
+use super::*;
+use crate::base::hash::HashSeed;
+use crate::value::codec;
+use crate::value::entry::NewValue;
+
+const DEFAULT: Policy = Policy { entries_min: 2, entries_max: 64 };
+
+fn limits(templates: Policy) -> Limits {
+    Limits { hash_templates: templates, ..Limits::defaults(HashSeed([7; 16])) }
+}
+
+fn made(fields: &[(&str, &str)], policy: Policy) -> (Packing, Vec<u8>) {
+    let mut hash = HashMut::empty(Vec::new(), &limits(policy));
+    for (field, value) in fields {
+        hash.set(field.as_bytes(), value.as_bytes(), NewExpiry::Clear);
+    }
+    match AnyHash::finish(hash) {
+        Finished::Packed(packing, bytes) => (packing, bytes),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn names_make_a_template_once_they_were_seen_often() {
+    let fields = [("seen-often-name", "Ada"), ("seen-often-email", "ada@example.org")];
+    let (packing, plain) = made(&fields, DEFAULT);
+    assert_eq!(packing, Packing::Hash, "once is not often");
+    for _ in 0..14 {
+        assert_eq!(made(&fields, DEFAULT).0, Packing::Hash);
+    }
+    let (packing, compact) = made(&fields, DEFAULT);
+    assert_eq!(packing, Packing::HashTemplated);
+    assert_eq!(compact.len() + "seen-often-name".len() + "seen-often-email".len() + 4 - 2, plain.len());
+    let hash = HashRef::packed(packing, &compact);
+    assert_eq!(hash.get(b"seen-often-email", 0).map(|value| value.item().to_vec()), Some(b"ada@example.org".to_vec()));
+    assert!(!hash.contains(b"ada@example.org", 0), "a value is no name");
+    // Another order is another template.
+    let turned = [fields[1], fields[0]];
+    assert_eq!(made(&turned, DEFAULT).0, Packing::Hash);
+}
+
+#[test]
+fn the_settings_say_which_hashes_use_templates() {
+    let of = |count: usize| -> Vec<(String, String)> {
+        (0..count).map(|at| (format!("settings-{count}-{at}"), at.to_string())).collect()
+    };
+    let often = |count: usize, policy: Policy| {
+        let fields = of(count);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        (0..20).map(|_| made(&fields, policy).0).last().unwrap() == Packing::HashTemplated
+    };
+    assert!(!often(4, Policy::NONE));
+    assert!(!often(4, Policy { entries_min: 5, entries_max: 6 }));
+    assert!(often(5, Policy { entries_min: 5, entries_max: 6 }));
+    assert!(!often(7, Policy { entries_min: 5, entries_max: 6 }));
+    assert!(!often(257, Policy { entries_min: 0, entries_max: usize::MAX }), "more than a template may have");
+}
+
+#[test]
+fn an_expiry_or_another_name_gives_a_hash_its_names_back() {
+    let fields = [("back-a", "1"), ("back-b", "2")];
+    let (packing, bytes) = made(&fields, Policy::PREPARED);
+    assert_eq!(packing, Packing::HashTemplated);
+    let edited = |edit: &dyn Fn(&mut HashMut<'_>)| {
+        let mut hash = HashMut::packed(packing, bytes.clone(), &limits(DEFAULT));
+        edit(&mut hash);
+        match AnyHash::finish(hash) {
+            Finished::Packed(packing, _) => packing,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(edited(&|hash| hash.set_expiry(b"back-a", Some(5))), Packing::HashEx);
+    assert_eq!(edited(&|hash| assert!(hash.remove(b"back-b"))), Packing::Hash);
+    assert_eq!(edited(&|hash| assert!(hash.set(b"back-c", 3i64, NewExpiry::Clear))), Packing::Hash);
+    // These leave the names as they are.
+    assert_eq!(edited(&|hash| assert!(!hash.set(b"back-a", b"new".as_slice(), NewExpiry::Clear))), Packing::HashTemplated);
+    assert_eq!(edited(&|hash| assert!(!hash.remove(b"back-c"))), Packing::HashTemplated);
+    assert_eq!(edited(&|hash| hash.set_expiry(b"back-a", None)), Packing::HashTemplated);
+}
+
+#[test]
+fn what_is_persisted_has_names_and_is_read_as_a_template_again() {
+    let fields = [("persisted", "x"), ("12", "-5"), ("other", "")];
+    let (packing, bytes) = made(&fields, Policy::PREPARED);
+    assert_eq!(packing, Packing::HashTemplated);
+    let plain = made(&fields, Policy::NONE).1;
+    assert_eq!(packed::expanded(&bytes).as_bytes(), plain);
+    assert_eq!(packed::expanded_len(&bytes), plain.len());
+    let read = codec::decode(codec::tags::HASH_PACKED, &plain, &limits(DEFAULT)).unwrap();
+    assert!(read.is_templated(), "{read:?}");
+    let read = codec::decode(codec::tags::HASH_PACKED, &plain, &limits(Policy::NONE)).unwrap();
+    assert!(matches!(read, NewValue::Packed(Packing::Hash, _)), "{read:?}");
+}
+
+#[test]
+fn templates_take_bounded_memory() {
+    let (count, bytes) = totals();
+    assert!(count <= TEMPLATES_MAX && bytes <= BYTES_MAX);
+    // Names that are too long for a template are kept by their hash, at any number of sightings.
+    let long = "n".repeat(256);
+    let mut hash = HashMut::empty(Vec::new(), &Limits { hash_max_listpack_value: 1000, ..limits(Policy::PREPARED) });
+    hash.set(long.as_bytes(), 1i64, NewExpiry::Clear);
+    assert!(matches!(AnyHash::finish(hash), Finished::Packed(Packing::Hash, _)));
+}
