@@ -10,7 +10,7 @@ use crate::core::db::Facts;
 use crate::core::hooks::{Hook, HookSet};
 use crate::keyspace::access::{AccessClock, Lfu};
 use crate::value::Limits;
-use crate::value::hash::template::Policy;
+use crate::value::hash::template;
 use crate::value::stream::Window;
 
 /// What a command may add beyond its arguments without asking for room, where there is a limit.
@@ -22,9 +22,10 @@ pub fn limits_of(settings: &Settings, seed: HashSeed) -> Limits {
         list_max_listpack_size: settings.list_max_listpack_size,
         hash_max_listpack_entries: settings.hash_max_listpack_entries,
         hash_max_listpack_value: settings.hash_max_listpack_value,
-        hash_templates: Policy {
+        hash_templates: template::Policy {
             entries_min: settings.hash_min_template_entries,
             entries_max: settings.hash_max_template_entries,
+            sightings: template::SIGHTINGS,
         },
         set_max_intset_entries: settings.set_max_intset_entries,
         set_max_listpack_entries: settings.set_max_listpack_entries,

@@ -402,7 +402,7 @@ mod tests {
         let config = Config::default();
         assert_eq!(get(&config, &["MAXMEMORY"]), ["MAXMEMORY=0"]);
         assert_eq!(get(&config, &["hash-max-ziplist-entries"]), ["hash-max-ziplist-entries=512"]);
-        let mut both = get(&config, &["hash-max-*-entries", "hash-max-listpack-entries"]);
+        let mut both = get(&config, &["hash-max-*list*-entries", "hash-max-listpack-entries"]);
         both.sort();
         assert_eq!(both, ["hash-max-listpack-entries=512", "hash-max-ziplist-entries=512"]);
         assert_eq!(get(&config, &["key-load-delay"]), ["key-load-delay=0"]);

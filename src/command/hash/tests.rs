@@ -5,6 +5,7 @@ use crate::base::random::Random;
 use crate::core::table;
 use crate::exec::testing::{Runner, dump};
 use crate::resp::Resp;
+use crate::value::hash::template::Policy;
 
 /// Runs lines of `command => reply`.
 fn encoding(t: &mut Runner, key: &str) -> String {
@@ -480,10 +481,12 @@ fn random_line(random: &mut Random) -> String {
 #[test]
 fn a_replay_of_random_commands_makes_the_same_hashes() {
     let mut random = Random::from_seed(5);
+    let mut templated = 0;
     for round in 0..8 {
         let mut t = Runner::new();
         t.limits.hash_max_listpack_entries = [0, 3, 4, 512][round % 4];
         t.limits.hash_max_listpack_value = 20;
+        t.limits.hash_templates = [Policy::NONE, Policy { entries_min: 1, entries_max: 2, sightings: 1 }][round / 4];
         for _ in 0..600 {
             let line = random_line(&mut random);
             t.run(&line);
@@ -491,10 +494,12 @@ fn a_replay_of_random_commands_makes_the_same_hashes() {
             if random.below(15) == 0 {
                 t.sweep(random.index(8));
             }
+            templated += t.keyspace().counts().of(0).templated;
         }
         t.assert_replay_equals_live();
         t.advance_ms(100_000);
         while t.sweep(1000) {}
         t.assert_replay_equals_live();
     }
+    assert!(templated > 100, "hashes that used a template, over all steps: {templated}");
 }

@@ -12,7 +12,7 @@
 //! - A template never changes and is never removed, so a record needs no count of owners, and a reader needs no lock.
 //!   What that can cost is bounded by [`TEMPLATES_MAX`] and [`BYTES_MAX`]. When there is no room for another template,
 //!   further hashes keep their own names.
-//! - Names that few hashes have make no template: their digest must be seen [`SIGHTINGS`] times, or a client must say
+//! - Names that few hashes have make no template: their digest must be seen [`Policy::sightings`] times, or a client must say
 //!   that it makes many such hashes (HIMPORT).
 //! - The numbers mean something in this process only. What leaves it (snapshot, log, DUMP) has names beside values.
 
@@ -33,8 +33,10 @@ pub const TEMPLATES_MAX: usize = 4096;
 pub const BYTES_MAX: usize = 1 << 20;
 /// The most fields of a template, whatever the settings allow.
 pub const FIELDS_MAX: usize = 256;
-/// How many hashes must be seen with the same names before they make a template.
-const SIGHTINGS: u64 = 16;
+/// How many hashes must have had the same names before these make a template, unless a client announces them.
+pub const SIGHTINGS: u64 = 16;
+/// What a count of sightings can hold.
+pub const SIGHTINGS_MAX: u64 = COUNT;
 /// The number of a template, behind the values.
 pub(super) const NUMBER_LEN: usize = 2;
 
@@ -86,20 +88,18 @@ pub struct Policy {
     pub entries_min: usize,
     /// `hash-max-template-entries`; 0 for no templates.
     pub entries_max: usize,
+    /// How many hashes must have had the same names before these make a template; at most [`SIGHTINGS_MAX`].
+    pub sightings: u64,
 }
 
 impl Policy {
     /// No hash uses a template.
-    pub const NONE: Policy = Policy { entries_min: 0, entries_max: 0 };
+    pub const NONE: Policy = Policy { entries_min: 0, entries_max: 0, sightings: SIGHTINGS };
     /// Every hash does that can, at once.
-    pub(super) const PREPARED: Policy = Policy { entries_min: 1, entries_max: usize::MAX };
+    pub(super) const PREPARED: Policy = Policy { entries_min: 1, entries_max: usize::MAX, sightings: 1 };
 
     fn allows(self, fields: usize) -> bool {
         (self.entries_min.max(1)..=self.entries_max.min(FIELDS_MAX)).contains(&fields)
-    }
-
-    fn sightings(self) -> u64 {
-        if self == Policy::PREPARED { 1 } else { SIGHTINGS }
     }
 }
 
@@ -129,7 +129,7 @@ impl Template {
             return None;
         }
         let names = names_of(list)?;
-        TABLE.find(&names).or_else(|| TABLE.admit(&names, policy.sightings()))
+        TABLE.find(&names).or_else(|| TABLE.admit(&names, policy.sightings))
     }
 
     /// The names, in the order of the values.
@@ -212,7 +212,7 @@ impl Table {
         let seen = &self.seen[(digest >> 32) as usize % WATCHED];
         let known = seen.load(Relaxed);
         let count = if known & !COUNT == digest & !COUNT { (known & COUNT) + 1 } else { 1 };
-        if count < sightings {
+        if count < sightings.min(SIGHTINGS_MAX) {
             seen.store(digest & !COUNT | count, Relaxed);
             return None;
         }

@@ -7,7 +7,7 @@ use crate::base::hash::HashSeed;
 use crate::value::codec;
 use crate::value::entry::NewValue;
 
-const DEFAULT: Policy = Policy { entries_min: 2, entries_max: 64 };
+const DEFAULT: Policy = Policy { entries_min: 2, entries_max: 64, ..Policy::NONE };
 
 fn limits(templates: Policy) -> Limits {
     Limits { hash_templates: templates, ..Limits::defaults(HashSeed([7; 16])) }
@@ -54,10 +54,13 @@ fn the_settings_say_which_hashes_use_templates() {
         (0..20).map(|_| made(&fields, policy).0).last().unwrap() == Packing::HashTemplated
     };
     assert!(!often(4, Policy::NONE));
-    assert!(!often(4, Policy { entries_min: 5, entries_max: 6 }));
-    assert!(often(5, Policy { entries_min: 5, entries_max: 6 }));
-    assert!(!often(7, Policy { entries_min: 5, entries_max: 6 }));
-    assert!(!often(257, Policy { entries_min: 0, entries_max: usize::MAX }), "more than a template may have");
+    assert!(!often(4, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
+    assert!(often(5, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
+    assert!(!often(7, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
+    assert!(
+        !often(257, Policy { entries_min: 0, entries_max: usize::MAX, ..Policy::NONE }),
+        "more than a template may have"
+    );
 }
 
 #[test]
@@ -77,7 +80,10 @@ fn an_expiry_or_another_name_gives_a_hash_its_names_back() {
     assert_eq!(edited(&|hash| assert!(hash.remove(b"back-b"))), Packing::Hash);
     assert_eq!(edited(&|hash| assert!(hash.set(b"back-c", 3i64, NewExpiry::Clear))), Packing::Hash);
     // These leave the names as they are.
-    assert_eq!(edited(&|hash| assert!(!hash.set(b"back-a", b"new".as_slice(), NewExpiry::Clear))), Packing::HashTemplated);
+    assert_eq!(
+        edited(&|hash| assert!(!hash.set(b"back-a", b"new".as_slice(), NewExpiry::Clear))),
+        Packing::HashTemplated
+    );
     assert_eq!(edited(&|hash| assert!(!hash.remove(b"back-c"))), Packing::HashTemplated);
     assert_eq!(edited(&|hash| hash.set_expiry(b"back-a", None)), Packing::HashTemplated);
 }
