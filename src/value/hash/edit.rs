@@ -10,6 +10,10 @@ use crate::value::entry::{EXPIRY_MAX, Heap, Packing};
 use crate::value::listpack::{self, Item, Listpack, ListpackBuf, Pos, item_size};
 use triomphe::Arc;
 
+/// A hash with more fields than this that is made field by field looks for a template only if it has just left one: its
+/// names may be no other's, and to look at all of them each time would cost more than the field.
+const ALWAYS_LOOKED_UP: usize = 16;
+
 /// The expiry of a field that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewExpiry {
@@ -25,8 +29,10 @@ pub enum NewExpiry {
 #[derive(Debug)]
 pub struct HashMut<'a> {
     form: Form<'a>,
-    /// Whether it has other names than it had, so that another template may be theirs.
-    renamed: bool,
+    /// How many names it gained or lost.
+    renamed: usize,
+    /// Whether it used a template before this edit.
+    left_template: bool,
     entries_max: usize,
     value_max: usize,
     templates: Policy,
@@ -47,7 +53,8 @@ impl<'a> HashMut<'a> {
     fn new(form: Form<'a>, limits: &Limits) -> HashMut<'a> {
         HashMut {
             form,
-            renamed: false,
+            renamed: 0,
+            left_template: false,
             entries_max: limits.hash_max_listpack_entries,
             value_max: limits.hash_max_listpack_value,
             templates: limits.hash_templates,
@@ -91,8 +98,9 @@ impl<'a> HashMut<'a> {
             Form::Packed(list, Layout::Expiring) => Finished::Packed(Packing::HashEx, list.into_vec()),
             Form::Packed(list, Layout::Templated(template)) => templated(template, list),
             Form::Packed(list, Layout::Plain) => {
-                let found = self.renamed.then(|| Template::of(list.as_listpack(), self.templates));
-                match found.flatten() {
+                let looks =
+                    self.left_template || self.renamed > 1 || self.renamed == 1 && list.len() / 2 <= ALWAYS_LOOKED_UP;
+                match looks.then(|| Template::of(list.as_listpack(), self.templates)).flatten() {
                     Some(template) => templated(template, template::values_of(list.as_listpack())),
                     None => Finished::Packed(Packing::Hash, list.into_vec()),
                 }
@@ -147,7 +155,7 @@ impl<'a> HashMut<'a> {
             Form::InPlace(hash) => set_large(hash, field, value, expiry),
             Form::Own(hash) => set_large(hash, field, value, expiry),
         };
-        self.renamed |= is_new;
+        self.renamed += usize::from(is_new);
         if is_new && matches!(self.form, Form::Packed(..)) && self.view().stored_len() > self.entries_max {
             self.enlarge(0);
         }
@@ -164,7 +172,7 @@ impl<'a> HashMut<'a> {
                 if let Some(pos) = found {
                     let width = packed.width();
                     list.remove(pos, width);
-                    self.renamed = true;
+                    self.renamed += 1;
                 }
                 found.is_some()
             }
@@ -219,7 +227,7 @@ impl<'a> HashMut<'a> {
             && must_leave(template)
         {
             (*list, *layout) = (template.expand(list.as_listpack()), Layout::Plain);
-            self.renamed = true;
+            self.left_template = true;
         }
     }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! a small hash without expiries    name | value | name | value | …          a listpack
 //! the same, of a template          value | value | … | template u16         a listpack, and the number behind it
-//! template                         length u8 | name | length u8 | name | …
+//! template                         length u8 | name | length u8 | name | …       to find one
+//!                                  name | name | …                              a listpack, to put them beside values
 //! ```
 //!
 //! A web application has a million users with the same eight fields. Their names are most of such a hash.
@@ -25,7 +26,7 @@ use smallvec::SmallVec;
 use twox_hash::XxHash3_64;
 
 use crate::base::lock::{Mutex, Rank};
-use crate::value::listpack::{Item, Listpack, ListpackBuf, item_size};
+use crate::value::listpack::{Listpack, ListpackBuf};
 
 /// How many templates there may be.
 pub const TEMPLATES_MAX: usize = 4096;
@@ -56,6 +57,7 @@ type Names = SmallVec<[u8; 256]>;
 #[derive(Debug)]
 pub struct Template {
     names: Box<[u8]>,
+    encoded: Box<[u8]>,
     number: u16,
 }
 
@@ -129,18 +131,13 @@ impl Template {
             return None;
         }
         let names = names_of(list)?;
-        TABLE.find(&names).or_else(|| TABLE.admit(&names, policy.sightings))
+        let digest = digest_of(&names);
+        TABLE.find(&names, digest).or_else(|| TABLE.admit(&names, digest, policy.sightings))
     }
 
     /// The names, in the order of the values.
     pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &*self.names;
-        std::iter::from_fn(move || {
-            let (&len, names) = rest.split_first()?;
-            let (name, others) = names.split_at(usize::from(len));
-            rest = others;
-            Some(name)
-        })
+        names_in(&self.names)
     }
 
     /// The index of a field.
@@ -151,24 +148,23 @@ impl Template {
 
     /// The values of a hash, with their names beside them again.
     pub(super) fn expand(&self, values: Listpack<'_>) -> ListpackBuf {
-        let mut list = ListpackBuf::with_capacity(self.expanded_len(values));
-        for (name, value) in self.names().zip(values) {
-            list.extend([Item::Str(name), value]);
-        }
-        list
+        let pairs = self.encoded().encoded().zip(values.encoded());
+        ListpackBuf::of_encoded(pairs.flat_map(<[&[u8]; 2]>::from), self.expanded_len(values))
     }
 
     /// The bytes that [`Template::expand`] makes.
     pub(super) fn expanded_len(&self, values: Listpack<'_>) -> usize {
-        values.encoded_len() + self.names().map(item_size).sum::<usize>()
+        values.encoded_len() + self.encoded.len() - Listpack::EMPTY.encoded_len()
+    }
+
+    fn encoded(&self) -> Listpack<'_> {
+        Listpack::trusted(&self.encoded)
     }
 }
 
 /// The values of a listpack of names and values.
 pub(super) fn values_of(list: Listpack<'_>) -> ListpackBuf {
-    let mut values = ListpackBuf::with_capacity(list.encoded_len() + NUMBER_LEN);
-    list.pairs().for_each(|(_, value)| values.push_back(value));
-    values
+    ListpackBuf::of_encoded(list.encoded().skip(1).step_by(2), list.encoded_len())
 }
 
 /// The names of a listpack of names and values, unless one is too long.
@@ -177,10 +173,21 @@ fn names_of(list: Listpack<'_>) -> Option<Names> {
     let mut digits = itoa::Buffer::new();
     for (name, _) in list.pairs() {
         let name = name.as_bytes(&mut digits);
+        names.reserve(1 + name.len());
         names.push(u8::try_from(name.len()).ok()?);
         names.extend_from_slice(name);
     }
     Some(names)
+}
+
+/// The names in the form of a template, one by one.
+fn names_in(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (&len, names) = rest.split_first()?;
+        let (name, others) = names.split_at_checked(usize::from(len))?;
+        rest = others;
+        Some(name)
+    })
 }
 
 /// The digest of names. Its key is of this process, so that no client can choose names that collide.
@@ -195,8 +202,8 @@ impl Table {
         (0..PROBES).map(move |probe| (digest as usize).wrapping_add(probe) % PLACES)
     }
 
-    fn find(&self, names: &[u8]) -> Option<&Template> {
-        for at in Table::places(digest_of(names)) {
+    fn find(&self, names: &[u8], digest: u64) -> Option<&Template> {
+        for at in Table::places(digest) {
             let number = self.places[at].load(Acquire).checked_sub(1)?;
             let found = self.templates[usize::from(number)].get().filter(|template| *template.names == *names);
             if found.is_some() {
@@ -207,8 +214,7 @@ impl Table {
     }
 
     /// Counts a sighting of names that have no template, and makes one at the last.
-    fn admit(&self, names: &[u8], sightings: u64) -> Option<&Template> {
-        let digest = digest_of(names);
+    fn admit(&self, names: &[u8], digest: u64, sightings: u64) -> Option<&Template> {
         let seen = &self.seen[(digest >> 32) as usize % WATCHED];
         let known = seen.load(Relaxed);
         let count = if known & !COUNT == digest & !COUNT { (known & COUNT) + 1 } else { 1 };
@@ -223,16 +229,18 @@ impl Table {
     fn make(&self, names: &[u8], digest: u64) -> Option<&Template> {
         let _making = self.making.lock();
         // Another thread may have made it meanwhile.
-        if let Some(found) = self.find(names) {
+        if let Some(found) = self.find(names, digest) {
             return Some(found);
         }
         let number = self.len.load(Relaxed);
-        let bytes = self.bytes.load(Relaxed) + names.len() + size_of::<Template>();
+        let mut encoded = ListpackBuf::new();
+        encoded.extend(names_in(names));
+        let bytes = self.bytes.load(Relaxed) + names.len() + encoded.encoded_len() + size_of::<Template>();
         let place = Table::places(digest).find(|at| self.places[*at].load(Relaxed) == 0)?;
         if number == TEMPLATES_MAX || bytes > BYTES_MAX {
             return None;
         }
-        let template = Template { names: names.into(), number: number as u16 };
+        let template = Template { names: names.into(), encoded: encoded.as_bytes().into(), number: number as u16 };
         let template = self.templates[number].get_or_init(|| template);
         self.places[place].store(number as u16 + 1, Release);
         self.len.store(number + 1, Relaxed);

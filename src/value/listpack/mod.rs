@@ -148,6 +148,16 @@ impl<'a> Listpack<'a> {
         Pairs(self.iter())
     }
 
+    /// The elements as they are encoded, for [`ListpackBuf::of_encoded`].
+    pub fn encoded(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.iter();
+        std::iter::from_fn(move || {
+            let from = rest.front;
+            rest.head()?;
+            self.0.get(from..rest.front)
+        })
+    }
+
     /// Where the first element is.
     #[inline]
     pub fn first(self) -> Option<Pos> {
@@ -365,6 +375,20 @@ impl ListpackBuf {
         let mut own = Vec::with_capacity(bytes.max(EMPTY.len()));
         own.extend_from_slice(&EMPTY);
         ListpackBuf { bytes: own, start: 0 }
+    }
+
+    /// A listpack of elements that [`Listpack::encoded`] gave, in `bytes` of memory or more.
+    pub fn of_encoded<'i>(elements: impl IntoIterator<Item = &'i [u8]>, bytes: usize) -> Self {
+        let mut list = ListpackBuf::with_capacity(bytes);
+        list.bytes.pop();
+        let mut count = 0;
+        for element in elements {
+            list.bytes.extend_from_slice(element);
+            count += 1;
+        }
+        list.bytes.push(END);
+        list.set_header(count, 0);
+        list
     }
 
     /// Takes bytes as [`Listpack::trusted`] does.
