@@ -112,6 +112,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
     (
         &[
             "src/server/connection/mod.rs",
+            "src/server/moving.rs",
             "src/server/parking.rs",
             "src/server/turn.rs",
             "src/server/waits.rs",

@@ -461,3 +461,48 @@ fn keys_go_from_server_to_server_under_tls() {
     assert_eq!(code, Some(0), "{text}");
     assert_eq!((client.ok("DBSIZE").integer(), client.ok("GET key:49").string()), (50, value));
 }
+
+#[test]
+fn connections_move_between_workers_and_go_on() {
+    let secure = start(&[]);
+    let mut connections: Vec<_> = (0..6).map(|_| secure.enter(None).expect("no certificate is needed")).collect();
+    // Large, so that a pipeline comes in many records, and what is read of them moves along in every form.
+    let value = "v".repeat(50_000);
+    let request = |number: usize, round: usize| {
+        let set = format!("*3\r\n$3\r\nSET\r\n$5\r\nkey:{number}\r\n${}\r\n{value}{round:02}\r\n", value.len() + 2);
+        set + &format!("GET key:{number}\r\nINCR counter:{number}\r\n").repeat(3)
+    };
+    for round in 0..12 {
+        let requests: Vec<String> = (0..6).map(|number| request(number, round)).collect();
+        let count = [4, 1, 3, 1][round % 4].to_string();
+        std::thread::scope(|scope| {
+            for (connection, request) in connections.iter_mut().zip(&requests) {
+                scope.spawn(|| {
+                    let (first, rest) = request.split_at(30_000);
+                    connection.write_all(first.as_bytes()).expect("the server reads");
+                    connection.write_all(rest.as_bytes()).expect("the server reads");
+                    let get = format!("${}\r\n{value}{round:02}\r\n", value.len() + 2);
+                    let incr = |times: usize| format!(":{}\r\n", round * 3 + times);
+                    let expected = "+OK\r\n".to_owned() + &(1..4).map(|at| get.clone() + &incr(at)).collect::<String>();
+                    let mut answer = vec![0; expected.len()];
+                    connection.read_exact(&mut answer).expect("the replies come whole");
+                    assert!(answer == expected.as_bytes(), "round {round}");
+                });
+            }
+            assert_eq!(secure.plain(&["CONFIG", "SET", "io-threads", &count]), "+OK\r\n");
+        });
+        let is_left = |line: &str| {
+            let worker = line.split(' ').find_map(|word| word.strip_prefix("io-thread="));
+            worker.and_then(|worker| worker.parse::<usize>().ok()) < count.parse().ok()
+        };
+        let until = std::time::Instant::now() + PATIENCE;
+        while !secure.plain(&["CLIENT", "LIST"]).lines().filter(|line| line.starts_with("id=")).all(is_left) {
+            assert!(std::time::Instant::now() < until, "they do not move");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    for connection in &mut connections {
+        assert_eq!(call(connection, "QUIT").as_deref(), Some("+OK"));
+        assert_eq!(connection.read(&mut [0]).expect("an end that is announced"), 0);
+    }
+}

@@ -20,6 +20,7 @@ pub mod lock;
 pub mod logging;
 pub mod long_double;
 pub mod oom_score;
+pub mod per_worker;
 pub mod prefetch;
 pub mod proc_title;
 pub mod progress;

@@ -65,7 +65,7 @@ impl Server {
 impl Client {
     /// Begins to track, or changes how. The prefixes are added to those that it has.
     pub fn track(&mut self, server: &Server, mode: Mode, redirect: u64, noloop: bool, prefixes: &[&[u8]]) {
-        let (id, worker) = (self.record.id, self.record.worker);
+        let (id, worker) = (self.record.id, self.record.worker());
         let before = self.caching.take();
         let was_said = before.as_ref().is_some_and(|caching| caching.was_said);
         let mut all = before.map(|caching| caching.prefixes).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Client {
 
     fn redirect(&mut self, server: &Server, it: &Invalidation, keys: &[&[u8]], out: &mut Output) -> bool {
         let to = self.caching.as_ref().map_or(0, |caching| caching.redirect);
-        let from = Tracker { client: self.record.id, worker: self.record.worker };
+        let from = Tracker { client: self.record.id, worker: self.record.worker() };
         let keys = (it.reason != Reason::Flush).then(|| keys.iter().map(|key| (*key).into()).collect());
         let redirected = Redirected { to, from, keys, resp: self.resp, block: it.block };
         if to == from.client {
@@ -161,7 +161,7 @@ impl Client {
         }
         match server.clients.get(to) {
             Some(record) => {
-                server.mailboxes.post(record.worker, Mail::Redirected(Box::new(redirected)));
+                server.mailboxes.post(record.worker(), Mail::Redirected(Box::new(redirected)));
                 false
             }
             None => self.miss_redirect(to, out),

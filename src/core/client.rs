@@ -48,8 +48,8 @@ pub struct ClientRecord {
     pub local: String,
     /// The number of the file descriptor.
     pub fd: i32,
-    /// The worker that serves it.
-    pub worker: usize,
+    /// The worker that serves it: see [`ClientRecord::worker`].
+    pub served_by: AtomicUsize,
     /// When it was accepted, Unix ms.
     pub created_ms: u64,
     /// When it last sent something, Unix ms.
@@ -156,6 +156,12 @@ pub enum ClientClass {
 }
 
 impl ClientRecord {
+    /// The worker that serves it. It may be another one by now: a worker sends on what reaches a connection too late.
+    #[inline]
+    pub fn worker(&self) -> usize {
+        self.served_by.load(Ordering::SeqCst)
+    }
+
     /// What the connection is for.
     pub fn class(&self) -> ClientClass {
         match self.class.load(Ordering::Relaxed) {
@@ -321,7 +327,8 @@ impl Clients {
     pub fn take(&self, id: u64) -> Option<Arc<ClientRecord>> {
         let record = self.all.lock().remove(&id)?;
         self.note_removed(&record);
-        record.killed.store(true, Ordering::Relaxed);
+        // In one order with the worker, which is read next: see `server::moving`.
+        record.killed.store(true, Ordering::SeqCst);
         Some(record)
     }
 
@@ -653,6 +660,25 @@ impl Client {
         let bytes = 2 * (key.len() + size_of::<(u32, Box<[u8]>)>()) + size_of::<WatchedKey>() + WATCHED_MORE_BYTES;
         self.record.watching.fetch_add(1, Ordering::Relaxed);
         self.record.watched_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether something of it belongs to its worker, so that it cannot move to another one: what it listens to, and
+    /// what is under way.
+    pub fn is_tied(&self) -> bool {
+        let listens = !self.subscriptions.is_empty()
+            || self.record.class() != ClientClass::Normal
+            || self.caching.is_some()
+            || self.record.tracking.load(Ordering::Relaxed) != 0
+            || self.record.monitor.load(Ordering::Relaxed);
+        let is_busy = self.wait.is_some()
+            || self.audited.is_some()
+            || self.in_exec
+            || self.in_script
+            || self.published.is_some()
+            || self.own_block.is_some()
+            || self.claim.is_some();
+        let has_more_to_say = !self.late.is_empty() || !self.shown.is_empty() || !self.deferred.is_empty();
+        listens || is_busy || has_more_to_say || self.closing || self.aborted
     }
 
     /// Returns to the state of a new connection: RESET. Its name is dropped; its library information stays.

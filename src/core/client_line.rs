@@ -70,7 +70,7 @@ pub fn line_of(server: &Server, record: &ClientRecord, names: &[&str], now: i64)
     line.extend_from_slice(&labels.lib_ver);
     let totals = format!(
         " io-thread={} tot-net-in={} tot-net-out={} tot-cmds={}",
-        record.worker,
+        record.worker(),
         record.total_input.load(Relaxed),
         record.total_output.load(Relaxed),
         record.total_commands.load(Relaxed),

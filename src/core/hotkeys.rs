@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::config::Settings;
 use crate::base::lock::{Mutex, Rank};
+use crate::base::per_worker::PerWorker;
 use crate::base::random;
 use crate::base::slot::{self, SLOTS};
 use crate::core::hooks::{Hook, Hooks};
@@ -285,6 +286,28 @@ struct PartOfSession {
     counting: Duration,
 }
 
+fn part(worker: usize) -> Mutex<Part> {
+    Mutex::indexed(Rank::Register, worker as u32 + 1, Part::default())
+}
+
+impl PartOfSession {
+    /// That of a session which begins.
+    fn of(wish: &Wish) -> PartOfSession {
+        let summary = |wanted: bool| wanted.then(|| Summary::new(wish.count * SLOTS_PER_KEY));
+        PartOfSession {
+            sample_ratio: wish.sample_ratio,
+            slots: wish.slots.clone(),
+            is_active: true,
+            by_time_ns: summary(wish.cpu),
+            by_net_bytes: summary(wish.net),
+            all: Cost::default(),
+            selected: Cost::default(),
+            sampled: Cost::default(),
+            counting: Duration::ZERO,
+        }
+    }
+}
+
 /// A command that ran.
 #[derive(Debug)]
 pub struct Used<'a> {
@@ -302,15 +325,27 @@ pub struct Used<'a> {
 #[derive(Debug)]
 pub struct Hotkeys {
     state: Mutex<State>,
-    parts: Box<[Mutex<Part>]>,
+    parts: PerWorker<Mutex<Part>>,
 }
 
 impl Hotkeys {
     /// Nothing is counted.
     pub fn new(workers: usize) -> Hotkeys {
         let state = State { session: None, windows: None, window_began: Instant::now(), frozen: Frozen::default() };
-        let part = |index| Mutex::indexed(Rank::Register, index as u32 + 1, Part::default());
-        Hotkeys { state: Mutex::new(Rank::Register, state), parts: (0..workers).map(part).collect() }
+        Hotkeys { state: Mutex::new(Rank::Register, state), parts: PerWorker::new(workers, part) }
+    }
+
+    /// Adds the part of one worker more, unless there can be no more. It counts whatever is counted just now.
+    pub fn add_worker(&self) {
+        let state = self.state.lock();
+        let session = state.session.as_ref().map(|session| {
+            let is_active = session.stopped_after_ms.is_none();
+            PartOfSession { is_active, ..PartOfSession::of(&session.wish) }
+        });
+        let window = state.windows.map(|windows| (windows, Summary::new(windows.top_k)));
+        let new = part(self.parts.len());
+        *new.lock() = Part { session, window };
+        let _ = self.parts.add(new);
     }
 
     /// Counts the keys of a command that a worker has run.
@@ -356,19 +391,8 @@ impl Hotkeys {
         if state.session.as_ref().is_some_and(|session| session.stopped_after_ms.is_none()) {
             return false;
         }
-        let summary = |wanted: bool| wanted.then(|| Summary::new(wish.count * SLOTS_PER_KEY));
         for part in &self.parts {
-            part.lock().session = Some(PartOfSession {
-                sample_ratio: wish.sample_ratio,
-                slots: wish.slots.clone(),
-                is_active: true,
-                by_time_ns: summary(wish.cpu),
-                by_net_bytes: summary(wish.net),
-                all: Cost::default(),
-                selected: Cost::default(),
-                sampled: Cost::default(),
-                counting: Duration::ZERO,
-            });
+            part.lock().session = Some(PartOfSession::of(&wish));
         }
         let (started_ms, started_cpu_us) = (now_ms, cpu_us);
         state.session = Some(Session { wish, started_ms, started_cpu_us, stopped_after_ms: None });
@@ -540,6 +564,18 @@ mod tests {
         other.add(1, (b"a", 1), 3);
         let top = merged([&one, &other].into_iter(), 9);
         assert_eq!(top.iter().map(|entry| (entry.db, entry.count)).collect::<Vec<_>>(), [(0, 12), (1, 3)]);
+    }
+
+    #[test]
+    fn a_worker_that_is_added_counts_what_is_counted() {
+        let (hotkeys, hooks) = (Hotkeys::new(1), Hooks::default());
+        let wish = Wish { cpu: true, net: false, count: 4, duration_ms: 0, sample_ratio: 1, slots: None };
+        assert!(hotkeys.start(wish, 1, (0, 0), &hooks));
+        hotkeys.add_worker();
+        let keys = [Key { bytes: b"a", hash: 1 }];
+        hotkeys.count(1, &Used { keys: &keys, db: 0, took_ns: 5000, net_bytes: 0 });
+        let session = hotkeys.session(2).expect("it runs");
+        assert_eq!(session.by_time_us.iter().map(|entry| entry.count).collect::<Vec<_>>(), [5]);
     }
 
     #[test]

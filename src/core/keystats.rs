@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::base::lock::{Mutex, Rank};
+use crate::base::per_worker::PerWorker;
 use crate::base::random;
 use crate::core::hotkeys::{Counted, KEY_BYTES_MAX, Summary, merged};
 use crate::keyspace::{EntryRef, Key, Keyspace, SHARDS, ValueRef, shard_of};
@@ -249,10 +250,14 @@ pub struct Sampled<'a> {
     pub separators: &'a [u8],
 }
 
+fn part(worker: usize) -> Mutex<Part> {
+    Mutex::indexed(Rank::Register, worker as u32 + 1, Part::new())
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct KeyStats {
-    parts: Box<[Mutex<Part>]>,
+    parts: PerWorker<Mutex<Part>>,
     top: Mutex<[Top; 2]>,
     /// From which figure on a key is worth to be added to the two lists.
     least: [AtomicU64; 2],
@@ -266,15 +271,19 @@ pub struct KeyStats {
 impl KeyStats {
     /// Nothing is known.
     pub fn new(workers: usize) -> KeyStats {
-        let part = |index| Mutex::indexed(Rank::Register, index as u32 + 1, Part::new());
         KeyStats {
-            parts: (0..workers).map(part).collect(),
+            parts: PerWorker::new(workers, part),
             top: Mutex::new(Rank::Register, [Top::new(By::Bytes), Top::new(By::Elements)]),
             least: [AtomicU64::new(1), AtomicU64::new(1)],
             walk: Mutex::new(Rank::Register, Walk::default()),
             walked: Mutex::new(Rank::Register, Arc::default()),
             walks: AtomicU64::new(0),
         }
+    }
+
+    /// Adds the part of one worker more, unless there can be no more. One thread adds at a time.
+    pub fn add_worker(&self) {
+        let _ = self.parts.add(part(self.parts.len()));
     }
 
     /// Counts a command that stands for `WEIGHT` others.

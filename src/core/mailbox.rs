@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! acceptor ── Connection ──┐
+//! a worker ── Moved ───────┤
 //! any thread ── Push ──────┼──▶ the worker's queue ── one wake ──▶ the worker works off all letters in one go
 //! any thread ── Publish ───┤
 //! any thread ── Shown, Invalidate … ┤
@@ -9,7 +10,8 @@
 //! ```
 //!
 //! Invariants:
-//! - Letters of one sender are processed in the order in which they were posted.
+//! - Letters of one sender are processed in the order in which they were posted. Only a connection that moves to
+//!   another worker meanwhile may get them in another order. One that listens, so that it matters, does not move.
 //! - The first letter into an empty queue wakes the worker; the others find it awake.
 //! - Posting never waits: the queue's lock is held only to add a letter, to take all, or to look through them.
 //! - A worker that delivers messages more slowly than they are published is congested. Publishing commands wait until
@@ -25,7 +27,8 @@ use tokio::sync::Notify;
 
 use crate::access::User;
 use crate::base::lock::Mutex;
-use crate::core::client::ClientRecord;
+use crate::base::per_worker::PerWorker;
+use crate::core::client::{Client, ClientRecord};
 use crate::core::message::Published;
 use crate::events::invalidation::{Invalidation, Redirected};
 
@@ -54,12 +57,25 @@ pub struct Secured {
     pub tls: rustls::ServerConnection,
     /// The user whom the client's certificate names.
     pub user: Option<Arc<User>>,
+    /// What was read of it and is not decrypted yet.
+    pub unread: Vec<u8>,
 }
 
 impl std::fmt::Debug for Secured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Secured").field("socket", &self.socket).finish_non_exhaustive()
     }
+}
+
+/// A connection on its way from one worker to another, between two of its commands.
+#[derive(Debug)]
+pub struct Moved {
+    /// The socket, registered with no runtime.
+    pub socket: Accepted,
+    /// Its state.
+    pub client: Client,
+    /// What was received and is not executed yet.
+    pub received: Vec<u8>,
 }
 
 /// A letter to a worker.
@@ -72,6 +88,12 @@ pub enum Mail {
         /// Its entry in the register of connections.
         record: Arc<ClientRecord>,
     },
+    /// The worker owns from now on what was a connection of another worker. Nothing of it is under way.
+    Moved(Box<Moved>),
+    /// Other workers than before are in service: see [`Roster`](crate::core::roster::Roster).
+    Roster,
+    /// Connections are to move to these workers, one to each.
+    Share(Vec<usize>),
     /// Sends a push to a client, behind its earlier replies and pushes.
     Push {
         /// The connection's id. A connection that is gone receives nothing.
@@ -200,7 +222,7 @@ impl Queue {
 /// The mailboxes of all workers.
 #[derive(Debug)]
 pub struct Mailboxes {
-    of_workers: Box<[Mailbox]>,
+    of_workers: PerWorker<Mailbox>,
     /// How many of them are congested.
     congested: AtomicUsize,
 }
@@ -208,8 +230,12 @@ pub struct Mailboxes {
 impl Mailboxes {
     /// Empty mailboxes for this many workers.
     pub fn new(workers: usize) -> Self {
-        let of_workers = (0..workers).map(|_| Mailbox::default()).collect();
-        Mailboxes { of_workers, congested: AtomicUsize::new(0) }
+        Mailboxes { of_workers: PerWorker::new(workers, |_| Mailbox::default()), congested: AtomicUsize::new(0) }
+    }
+
+    /// Adds the mailbox of one worker more, unless there can be no more. One thread adds at a time.
+    pub fn add_worker(&self) {
+        let _ = self.of_workers.add(Mailbox::default());
     }
 
     /// Posts a letter to a worker.
@@ -217,9 +243,19 @@ impl Mailboxes {
     /// # Panics
     /// There is no such worker.
     pub fn post(&self, worker: usize, letter: Mail) {
+        self.post_after(worker, letter, || ());
+    }
+
+    /// The same, and does `first` where nobody can post to that worker meanwhile: whoever sees what it has done posts
+    /// behind this letter.
+    ///
+    /// # Panics
+    /// There is no such worker.
+    pub fn post_after(&self, worker: usize, letter: Mail, first: impl FnOnce()) {
         let mailbox = &self.of_workers[worker];
         let was_empty = {
             let mut queue = mailbox.queue.lock();
+            first();
             queue.push(letter);
             self.note(mailbox, &mut queue);
             queue.letters.len() == 1

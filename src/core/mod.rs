@@ -7,6 +7,7 @@
 //! - [`server`], [`client`], [`stats`]: the shared state of the server, and that of one connection.
 //! - [`permission`]: whether a user may make a call; [`monitoring`]: what a monitor is shown of it.
 //! - [`mod@cluster`]: who this server is to cluster clients.
+//! - [`roster`]: which workers are in service.
 //! - [`mailbox`]: how one thread reaches what belongs to another; [`message`]: a published message on its way.
 //! - [`subscriber`]: subscriptions of a connection.
 //! - [`key_events`]: what happened to keys, on its way to those who listen.
@@ -47,6 +48,7 @@ pub mod monitoring;
 mod notify;
 pub mod pause;
 pub mod permission;
+pub mod roster;
 pub mod scripts;
 pub mod scrub;
 pub mod server;

@@ -8,6 +8,7 @@ use crate::access::Users;
 use crate::base::alloc;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::logging;
+use crate::base::per_worker::{PerWorker, WORKERS_MAX};
 
 use crate::base::config::{Config, Settings};
 use crate::base::latency::LatencyMonitor;
@@ -26,6 +27,7 @@ use crate::core::keystats::KeyStats;
 use crate::core::memory::MemoryState;
 use crate::core::message::{Message, Needs, Published};
 use crate::core::pause::Pause;
+use crate::core::roster::Roster;
 use crate::core::scripts::{RunningScripts, Scripts};
 use crate::core::scrub::Scrub;
 use crate::core::service::ServiceFigures;
@@ -56,6 +58,9 @@ const ERRORS_DISABLED: &str = "ERRORSTATS_DISABLED";
 
 /// Opens and closes listening sockets. An error leaves them as they were.
 pub type ListenAnew = Box<dyn Fn(&Settings) -> std::io::Result<()> + Send + Sync>;
+
+/// Has this many workers be in service. An error leaves those that were.
+pub type Enlist = Box<dyn Fn(usize) -> std::io::Result<()> + Send + Sync>;
 
 /// Everything that connections share.
 pub struct Server {
@@ -92,7 +97,11 @@ pub struct Server {
     /// Counters of rare events.
     pub counters: ServerCounters,
     /// What each worker counts.
-    pub workers: Box<[WorkerStats]>,
+    pub workers: PerWorker<Box<WorkerStats>>,
+    /// Which workers are in service.
+    pub roster: Roster,
+    /// Changes that; set once workers run.
+    pub enlist: OnceLock<Enlist>,
     /// Error replies by their code.
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Snapshots: what runs, and how the last went.
@@ -140,7 +149,7 @@ pub struct Server {
     /// `used_memory` at the start, without the keys that were loaded.
     pub startup_memory: AtomicU64,
     /// The event loop of each worker, once it runs.
-    pub loops: Box<[OnceLock<tokio::runtime::Handle>]>,
+    pub loops: PerWorker<OnceLock<tokio::runtime::Handle>>,
     /// Samples of rates, kept by the timer.
     pub rates: Rates,
     /// How to end.
@@ -235,10 +244,26 @@ impl Server {
         }
     }
 
+    /// Makes what one worker more needs, but its thread. Returns its number; `None` if there can be no more. One thread
+    /// adds at a time, outside the gate.
+    pub fn add_worker(&self) -> Option<usize> {
+        if self.gate.workers() >= WORKERS_MAX {
+            return None;
+        }
+        let _ = self.workers.add(Box::new(WorkerStats::new(self.table.indices())));
+        let _ = self.loops.add(OnceLock::new());
+        self.store.journal().add_worker();
+        self.mailboxes.add_worker();
+        self.hotkeys.add_worker();
+        self.keystats.add_worker();
+        // The last, because its number is how many workers there are.
+        self.gate.add_worker()
+    }
+
     /// Sends a client something that is no reply, from any thread; see [`Mail::Push`]. False if it has gone.
     pub fn push(&self, client: u64, bytes: Arc<[u8]>, block: u64) -> bool {
         let record = self.clients.get(client);
-        record.map(|record| self.mailboxes.post(record.worker, Mail::Push { client, bytes, block })).is_some()
+        record.map(|record| self.mailboxes.post(record.worker(), Mail::Push { client, bytes, block })).is_some()
     }
 
     /// Publishes a message to all subscribers of a channel and of the patterns that match its name, from any thread.
@@ -267,14 +292,14 @@ impl Server {
     pub fn close_client(&self, client: u64) -> bool {
         let Some(record) = self.clients.take(client) else { return false };
         self.blocking.abandon(&self.keyspace, client);
-        self.mailboxes.post(record.worker, Mail::Close { client });
+        self.mailboxes.post(record.worker(), Mail::Close { client });
         true
     }
 
     /// Shows a connection all commands from now on.
     pub fn begin_monitoring(&self, client: &ClientRecord) {
         client.monitor.store(true, Ordering::Relaxed);
-        let monitor = Monitor { client: client.id, worker: client.worker };
+        let monitor = Monitor { client: client.id, worker: client.worker() };
         self.monitors.add(monitor, |any| self.hooks.set(Hook::Monitor, any));
     }
 

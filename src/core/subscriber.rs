@@ -49,7 +49,7 @@ impl Client {
         if self.subscriptions.has(kind, name) {
             return;
         }
-        let name = server.channels.subscribe(kind, name, self.record.worker, self.record.id);
+        let name = server.channels.subscribe(kind, name, self.record.worker(), self.record.id);
         let bytes = self.subscriptions.add(kind, name);
         self.record.subscribed_bytes.fetch_add(bytes as u64, Relaxed);
         self.record.subscriptions[kind as usize].fetch_add(1, Relaxed);
@@ -60,7 +60,7 @@ impl Client {
     /// [`Client::catch_up`]. Returns whether it was a subscriber.
     pub fn unsubscribe(&mut self, server: &Server, kind: Kind, name: &[u8]) -> bool {
         let Some(bytes) = self.subscriptions.remove(kind, name) else { return false };
-        server.channels.unsubscribe(kind, name, self.record.worker, self.record.id);
+        server.channels.unsubscribe(kind, name, self.record.worker(), self.record.id);
         self.record.subscribed_bytes.fetch_sub(bytes as u64, Relaxed);
         self.record.subscriptions[kind as usize].fetch_sub(1, Relaxed);
         if self.subscriptions.is_empty() {
@@ -94,7 +94,7 @@ impl Client {
 
     /// Writes what the worker has received for this client and not delivered yet, all in order.
     pub fn catch_up(&mut self, server: &Server, out: &mut Output) {
-        let (worker, client, resp) = (self.record.worker, self.record.id, self.resp);
+        let (worker, client, resp) = (self.record.worker(), self.record.id, self.resp);
         if !server.mailboxes.has_unread(worker) {
             return;
         }

@@ -24,7 +24,7 @@ const DROPPED_MAX: usize = 100;
 /// Remembers that a connection has read these keys, whose shards are held.
 #[cold]
 pub(super) fn remember<'k>(server: &Server, keys: impl Iterator<Item = Key<'k>>, client: &Client) {
-    let tracker = Tracker { client: client.record.id, worker: client.record.worker };
+    let tracker = Tracker { client: client.record.id, worker: client.record.worker() };
     for key in keys {
         server.tracking.remember(key.bytes, key.hash, tracker, |reader| server.clients.get(reader).is_none());
     }

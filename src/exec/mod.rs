@@ -134,7 +134,7 @@ impl Executor {
         let settings = server.config.settings();
         let keys = (0..GROUP_MAX).map(|_| HashedKeys::default()).collect();
         let bars = Bars::of(&settings);
-        let relocation = Relocation::new(worker, server.gate.workers());
+        let relocation = Relocation::new(worker, server.roster.in_service());
         Executor {
             server,
             worker,
@@ -224,8 +224,7 @@ impl Executor {
         // While the gate is closed there is nothing to do here: the next sweep comes soon.
         let Some(inside) = server.gate.try_enter(*worker, Duration::ZERO) else { return false };
         unit.begin(data::wants(server, events_of(settings)), false);
-        let step = server.gate.workers();
-        let shards = (*worker..crate::keyspace::SHARDS).step_by(step).map(|shard| shard as u16);
+        let shards = server.roster.shards_of(*worker).map(|shard| shard as u16);
         let more = crate::exec::sweep::sweep(&server.keyspace, unit, scratch, facts, shards, budget, &mut |unit| {
             append(server, *worker, unit, 0);
         });
@@ -273,6 +272,7 @@ impl Executor {
     pub fn relocate(&mut self, is_sparse: fn(usize) -> bool) -> bool {
         let started = Instant::now();
         let Some(_inside) = self.server.gate.try_enter(self.worker, Duration::ZERO) else { return true };
+        self.relocation.follow(self.server.roster.in_service());
         let is_end = self.relocation.step(&self.server.keyspace, is_sparse);
         let counters = &self.server.workers[self.worker].counters;
         let took = started.elapsed();

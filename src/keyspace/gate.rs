@@ -11,6 +11,9 @@
 //! A worker's thread never waits long for the gate. [`Gate::try_enter`] and [`Gate::try_close`] give up after a given
 //! patience, and the command is parked and tried again. Only threads that are not workers call [`Gate::close`].
 //!
+//! A worker more ([`Gate::add_worker`]) is added while nobody is closing: whoever adds it holds the first lock, as
+//! every closer does before any other. A closer that has the first lock sees all workers that there are.
+//!
 //! Invariants:
 //! - A worker never closes the gate while it holds its own lock, and never waits for the log's writer
 //!   while it holds it: the order is writer, gate, shards, log buffers.
@@ -24,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::time::{Duration, Instant};
 
 use crate::base::lock::{Alone, Mutex, MutexGuard, Rank, alone};
+use crate::base::per_worker::PerWorker;
 
 /// How long the stopped workers at first wait for one that is not stopped yet.
 const PATIENCE: Duration = Duration::from_micros(200);
@@ -45,7 +49,7 @@ struct Padded {
 /// One lock a worker; see the module.
 #[derive(Debug)]
 pub struct Gate {
-    workers: Box<[Padded]>,
+    workers: PerWorker<Padded>,
     /// Whether shards are still to be loaded.
     loading: AtomicBool,
 }
@@ -85,15 +89,17 @@ pub struct Closing {
 impl Gate {
     /// A gate for this many workers, at least one.
     pub fn new(workers: usize) -> Self {
-        let lock = |worker| Padded {
-            lock: Mutex::indexed(Rank::Gate, worker as u32, ()),
-            entries: AtomicU64::new(0),
-            staying: AtomicU32::new(0),
-        };
-        Gate { workers: (0..workers.max(1)).map(lock).collect(), loading: AtomicBool::new(false) }
+        Gate { workers: PerWorker::new(workers.max(1), Padded::new), loading: AtomicBool::new(false) }
     }
 
-    /// The number of workers.
+    /// Adds the lock of one worker more, which may enter from now on. Returns its number; `None` if there can be no
+    /// more. One thread adds at a time, and it is not inside.
+    pub fn add_worker(&self) -> Option<usize> {
+        let _nobody_closes = self.workers[0].lock.lock();
+        self.workers.add(Padded::new(self.workers.len())).ok()
+    }
+
+    /// The number of workers that there are, in service or not.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
@@ -234,6 +240,14 @@ impl Gate {
 }
 
 impl Padded {
+    fn new(worker: usize) -> Padded {
+        Padded {
+            lock: Mutex::indexed(Rank::Gate, worker as u32, ()),
+            entries: AtomicU64::new(0),
+            staying: AtomicU32::new(0),
+        }
+    }
+
     /// Notes that the worker has entered.
     #[inline]
     fn entered<'a>(&self, lock: MutexGuard<'a, ()>) -> Inside<'a> {
@@ -354,6 +368,38 @@ mod tests {
             for _ in 0..500 {
                 let _alone = gate.close();
                 assert_eq!(inside.load(Ordering::SeqCst), 0);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn whoever_closes_the_gate_is_alone_although_workers_are_added() {
+        const ADDED: usize = 30;
+        let gate = Gate::new(1);
+        let (inside, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ADDED {
+                    let worker = gate.add_worker().expect("there is a place");
+                    let (gate, inside, stop) = (&gate, &inside, &stop);
+                    scope.spawn(move || {
+                        while !stop.load(Ordering::Relaxed) {
+                            let lock = gate.enter(worker);
+                            inside.fetch_add(1, Ordering::SeqCst);
+                            std::hint::spin_loop();
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            drop(lock);
+                            std::thread::yield_now();
+                        }
+                    });
+                }
+            });
+            let mut closed = 0;
+            while closed < 100 || gate.workers() <= ADDED {
+                let _alone = gate.close();
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                closed += 1;
             }
             stop.store(true, Ordering::Relaxed);
         });

@@ -33,6 +33,11 @@ impl Relocation {
         Relocation { first: worker, stride: workers, shard: worker, db: 0, position: Position::default() }
     }
 
+    /// Shares the shards with another number of workers from now on. The pass that is under way may omit some.
+    pub fn follow(&mut self, workers: usize) {
+        self.stride = workers;
+    }
+
     /// Moves some of the blocks whose address `is_sparse` reports as sparse. Returns whether that completed a pass
     /// over the shards; the next step begins another pass.
     pub fn step(&mut self, keyspace: &Keyspace, is_sparse: fn(usize) -> bool) -> bool {

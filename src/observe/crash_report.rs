@@ -116,7 +116,7 @@ fn tell_state(server: &Server) {
     logging::warning(format_args!(
         "State: up for {uptime} s, {} workers, {commands} commands, {} connections accepted, program {}, \
          configuration {}",
-        server.workers.len(),
+        server.roster.in_service(),
         server.counters.connections.get(),
         server.executable,
         if server.config_file.is_empty() { "none" } else { &server.config_file },

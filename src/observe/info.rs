@@ -174,7 +174,7 @@ fn server_figures(look: &Look<'_>, out: &mut Figures) {
     out.text("executable", &*server.executable);
     out.text("config_file", &*server.config_file);
     out.text("availability_zone", &*server.config.settings().availability_zone);
-    out.flag("io_threads_active", server.workers.len() > 1);
+    out.flag("io_threads_active", server.roster.in_service() > 1);
     let mut listeners = 0;
     for (name, port) in [("tcp", settings.port), ("tls", settings.tls_port)].into_iter().filter(|(_, port)| *port != 0)
     {

@@ -168,7 +168,11 @@ pub(super) fn of_times(look: &Look<'_>, out: &mut Figures) {
 pub(super) fn of_threads(look: &Look<'_>, out: &mut Figures) {
     let clients = look.server.clients.list();
     for (index, worker) in look.server.workers.iter().enumerate() {
-        let own = clients.iter().filter(|client| client.worker == index).count();
+        let own = clients.iter().filter(|client| client.worker() == index).count();
+        // One that is out of service is told of while it serves somebody.
+        if index >= look.server.roster.in_service() && own == 0 {
+            continue;
+        }
         let columns = vec![
             ("clients".into(), Value::Gauge(own as i64)),
             ("reads".into(), Value::Counter(worker.counters.reads.get())),

@@ -13,11 +13,13 @@ use crate::base::config::{Config, Settings};
 use crate::base::hash::HashSeed;
 use crate::base::latency::Event;
 use crate::base::lock::Mutex;
+use crate::base::per_worker::PerWorker;
 use crate::base::progress::{Display, Progress};
 use crate::base::{alloc, clock, random};
 use crate::core::hooks::Hooks;
 use crate::core::hotkeys::Hotkeys;
 use crate::core::keystats::KeyStats;
+use crate::core::roster::Roster;
 use crate::core::server::{Garbage, Reclaim, Released, Saving, Shutdown};
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::{Cluster, Mailboxes, Server, Table};
@@ -117,8 +119,7 @@ pub fn recover_from(
     table: Table,
     garbage: Garbage,
 ) -> Result<(Arc<Server>, RecoverySummary, Loaded), StartError> {
-    let workers = options.workers;
-    let settings = config.settings();
+    let (workers, settings) = (options.workers, config.settings());
     let users = Users::new(table.catalogue());
     session::acl::load_at_start(&users, &settings).map_err(StartError::Users)?;
     session::acl::tell_of_disabled(&users);
@@ -130,8 +131,7 @@ pub fn recover_from(
     let mut keyspace = Keyspace::new(settings.databases as u32, HashSeed(recovery.hash_seed()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&config.settings(), keyspace.seed());
-    let before = alloc::used_memory();
-    let started = Instant::now();
+    let (before, started) = (alloc::used_memory(), Instant::now());
     let (plan, loaded) = load_or_plan(&settings, &keyspace, &recovery, limits, cores)?;
     let load_ns = started.elapsed().as_nanos() as u64;
     if cluster.is_some() {
@@ -149,12 +149,14 @@ pub fn recover_from(
         commandlogs: Default::default(),
         hotkeys: Hotkeys::new(workers),
         keystats: KeyStats::new(workers),
-        loops: (0..workers).map(|_| Default::default()).collect(),
+        loops: PerWorker::new(workers, |_| Default::default()),
         latency: Default::default(),
         pause: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
         workers: worker_stats(workers, &table),
+        roster: Roster::new(workers),
+        enlist: Default::default(),
         table,
         errors: Mutex::default(),
         saving: Saving::default(),
@@ -225,8 +227,8 @@ fn load_or_plan(
     loading::load(keyspace, recovery, limits, cores, pace, shown).map(|loaded| (None, loaded))
 }
 
-fn worker_stats(workers: usize, table: &Table) -> Box<[WorkerStats]> {
-    (0..workers).map(|_| WorkerStats::new(table.indices())).collect()
+fn worker_stats(workers: usize, table: &Table) -> PerWorker<Box<WorkerStats>> {
+    PerWorker::new(workers, |_| Box::new(WorkerStats::new(table.indices())))
 }
 
 /// A path from the root, as text.

@@ -1,4 +1,4 @@
-//! Deals accepted connections to the workers, round robin, or refuses them.
+//! Deals accepted connections to the workers in service, round robin, or refuses them.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -42,8 +42,6 @@ const TLS_BYTES: u64 = size_of::<TlsStream>() as u64 + 8192;
 #[derive(Clone, Debug)]
 pub struct Dealer {
     server: Arc<Server>,
-    /// How many were dealt, over all clones.
-    dealt: Arc<AtomicUsize>,
     /// How many wait for a place, over all clones.
     waiting: Arc<AtomicUsize>,
 }
@@ -51,7 +49,7 @@ pub struct Dealer {
 impl Dealer {
     /// A dealer to the workers of a server.
     pub fn new(server: Arc<Server>) -> Self {
-        Dealer { server, dealt: Arc::default(), waiting: Arc::default() }
+        Dealer { server, waiting: Arc::default() }
     }
 
     /// The server.
@@ -145,9 +143,9 @@ impl Dealer {
         };
         let user = user.unwrap_or_default();
         let now = clock::now_ms() as u64;
-        let worker = self.dealt.fetch_add(1, Relaxed) % server.gate.workers();
+        let worker = server.roster.deal();
         let record = server.clients.register(ClientRecord {
-            worker,
+            served_by: worker.into(),
             fd,
             unix_socket,
             has_priority,

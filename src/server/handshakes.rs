@@ -149,7 +149,12 @@ async fn finish(incoming: Incoming, dealer: Dealer, listed: Listed) {
     match outcome {
         Ok((socket, tls)) => {
             let user = named_user(dealer.server(), &tls, &offer, &peer);
-            dealer.take(Accepted::Tls(Box::new(Secured { socket, tls, user })), peer, local, is_remote);
+            dealer.take(
+                Accepted::Tls(Box::new(Secured { socket, tls, user, unread: Vec::new() })),
+                peer,
+                local,
+                is_remote,
+            );
         }
         // Health checks and port scanners do this.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

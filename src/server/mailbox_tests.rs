@@ -1,13 +1,13 @@
 //! Tests of what reaches a connection from other threads: pushes, messages and closing.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::startup::start_workers;
 use super::testing::start;
+use super::workers;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::Accepted;
 use crate::core::{Mail, Server};
@@ -20,7 +20,7 @@ const WORKERS: usize = 2;
 fn serving(policy: FsyncPolicy) -> (SimStorage, Arc<Server>, Vec<(u64, UnixStream)>) {
     let storage = SimStorage::new();
     let server = start(&storage, 1, WORKERS, policy).unwrap();
-    start_workers(&server).unwrap();
+    workers::start(&server).unwrap();
     let clients = (0..WORKERS).map(|worker| connect(&server, worker)).collect();
     (storage, server, clients)
 }
@@ -29,7 +29,11 @@ fn connect(server: &Server, worker: usize) -> (u64, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let record = server.clients.register(ClientRecord { worker, unix_socket: true, ..ClientRecord::default() });
+    let record = server.clients.register(ClientRecord {
+        served_by: worker.into(),
+        unix_socket: true,
+        ..ClientRecord::default()
+    });
     let id = record.id;
     server.mailboxes.post(worker, Mail::Connection { socket: Accepted::Unix(theirs), record });
     (id, ours)
@@ -48,6 +52,44 @@ fn ask(stream: &mut UnixStream, line: &str, reply: &str) {
 
 fn push(server: &Server, client: u64, number: usize) -> bool {
     server.push(client, format!(">1\r\n:{number}\r\n").as_bytes().into(), 0)
+}
+
+#[test]
+fn what_is_pushed_to_connections_that_move_arrives() {
+    const PUSHED: usize = 1000;
+    let (_storage, server, mut clients) = serving(FsyncPolicy::No);
+    let enlist = server.enlist.get().unwrap();
+    for (_, stream) in &mut clients {
+        ask(stream, "PING", "+PONG\r\n");
+    }
+    let ids: Vec<u64> = clients.iter().map(|(id, _)| *id).collect();
+    // Whoever has read everything is gone.
+    let is_below = |id: u64, workers| server.clients.get(id).is_none_or(|record| record.worker() < workers);
+    let all_are_below = |workers| ids.iter().all(|id| is_below(*id, workers));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..PUSHED {
+                assert!(ids.iter().all(|id| push(&server, *id, number)));
+                std::thread::yield_now();
+            }
+        });
+        for (_, stream) in clients {
+            scope.spawn(move || {
+                let lines: Vec<_> = BufReader::new(stream).lines().take(2 * PUSHED).map(Result::unwrap).collect();
+                let mut numbers: Vec<usize> =
+                    lines.iter().filter_map(|line| line.strip_prefix(':')?.parse().ok()).collect();
+                numbers.sort_unstable();
+                assert_eq!(numbers, (0..PUSHED).collect::<Vec<_>>());
+            });
+        }
+        for workers in [1, WORKERS + 1, 2, WORKERS, 1, 2].repeat(3) {
+            enlist(workers).unwrap();
+            while !all_are_below(workers) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    assert_eq!((server.gate.workers(), server.roster.in_service()), (WORKERS + 1, 2));
 }
 
 #[test]

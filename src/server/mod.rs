@@ -19,6 +19,7 @@ pub mod handshakes;
 pub mod import;
 pub mod limits;
 pub mod listeners;
+pub mod moving;
 pub mod parking;
 pub mod signals;
 pub mod socket;
@@ -29,6 +30,7 @@ pub mod tls_stream;
 pub mod turn;
 pub mod waits;
 pub mod worker;
+pub mod workers;
 
 #[cfg(test)]
 mod crash_tests;

@@ -34,6 +34,18 @@ impl Stream {
         })
     }
 
+    /// Takes the socket from the runtime of this thread, for that of another one.
+    ///
+    /// # Errors
+    /// Those of the system. The connection is then gone.
+    pub fn deregister(self) -> io::Result<Accepted> {
+        Ok(match self {
+            Stream::Tcp(stream) => Accepted::Tcp(stream.into_std()?),
+            Stream::Unix(stream) => Accepted::Unix(stream.into_std()?),
+            Stream::Tls(stream) => Accepted::Tls(Box::new(stream.deregister()?)),
+        })
+    }
+
     /// Reads what has arrived; clears the readiness if that was all, so that no further call is needed to
     /// find that out.
     ///

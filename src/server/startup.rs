@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub use super::assemble::{StartError, recover_from};
 use super::assemble::{absolute, failed, reclaimer};
@@ -18,7 +18,7 @@ use super::dealer::Dealer;
 use super::import::{Import, import};
 use super::listeners::{self, Listeners};
 use super::supervisor::{self, Supervisor};
-use super::{acceptor, advice, affinity, daemon, handshakes, limits, signals, timer, worker};
+use super::{acceptor, advice, affinity, daemon, handshakes, limits, signals, timer, workers};
 use crate::access::Users;
 use crate::base::config::{Config, FsyncPolicy as ConfiguredPolicy, Settings};
 use crate::base::progress::Display;
@@ -39,7 +39,6 @@ use crate::persist::foreign::{ForeignNames, find};
 use crate::persist::format::{MANIFEST, is_own_name};
 use crate::persist::storage::RealStorage;
 use crate::persist::{FsyncPolicy, RecoverySummary, StoreOptions};
-use crate::script::WORKER_STACK_BYTES;
 use crate::session::{self, title};
 
 /// Serves until a signal or SHUTDOWN ends it. Returns the exit code.
@@ -107,7 +106,7 @@ async fn run(config: Config, settings: Arc<Settings>) -> Result<i32, StartError>
     let pidfile = write_pidfile(&settings);
     let (requests, mut asked) = mpsc::unbounded_channel();
     *server.shutdown.requests.lock() = Some(requests);
-    start_workers(&server)?;
+    workers::start(&server)?;
     let dealer = Dealer::new(Arc::clone(&server));
     let observers = dealer.clone();
     http.connect_by(Box::new(move |caller| observers.observe(caller)));
@@ -340,26 +339,6 @@ fn report(found: &RecoverySummary, loaded: Loaded, elapsed_us: u64) {
         found.log_bytes,
         if found.clean { "in order" } else { "without warning" },
     ));
-}
-
-/// Starts the workers, which run until the process ends.
-pub(super) fn start_workers(server: &Arc<Server>) -> Result<(), StartError> {
-    let (progress, log_progress) = watch::channel(0);
-    let log = Arc::downgrade(server.store.log());
-    server.store.log().on_progress(Box::new(move || {
-        if let Some(log) = log.upgrade() {
-            progress.send_replace(log.synced());
-        }
-    }));
-    for index in 0..server.gate.workers() {
-        let (server, log_progress) = (Arc::clone(server), log_progress.clone());
-        std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .stack_size(WORKER_STACK_BYTES)
-            .spawn(move || worker::run(server, index, log_progress))
-            .map_err(failed("a worker thread"))?;
-    }
-    Ok(())
 }
 
 fn write_pidfile(settings: &Settings) -> Option<PathBuf> {

@@ -28,8 +28,8 @@ const RECORD_MAX_BYTES: usize = 18 * 1024;
 
 /// See the module.
 pub struct TlsStream {
-    socket: TcpStream,
-    tls: ServerConnection,
+    /// `None` once it was taken apart.
+    open: Option<Open>,
     /// How many decrypted bytes wait for their reader.
     decrypted: usize,
     /// What was read and is not decrypted yet.
@@ -38,9 +38,15 @@ pub struct TlsStream {
     ended: bool,
 }
 
+struct Open {
+    socket: TcpStream,
+    tls: ServerConnection,
+}
+
 impl std::fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsStream").field("socket", &self.socket).finish_non_exhaustive()
+        let socket = self.open.as_ref().map(|open| &open.socket);
+        f.debug_struct("TlsStream").field("socket", &socket).finish_non_exhaustive()
     }
 }
 
@@ -73,16 +79,33 @@ impl TlsStream {
     /// # Errors
     /// Those of the system.
     pub fn register(secured: Secured) -> io::Result<TlsStream> {
-        let Secured { socket, mut tls, user: _ } = secured;
+        let Secured { socket, mut tls, user: _, unread } = secured;
         // Commands may have come with the end of the handshake.
         let state = tls.process_new_packets().map_err(io::Error::other)?;
         Ok(TlsStream {
-            socket: TcpStream::from_std(socket)?,
-            tls,
+            open: Some(Open { socket: TcpStream::from_std(socket)?, tls }),
             decrypted: state.plaintext_bytes_to_read(),
-            unread: Vec::new(),
+            unread,
             ended: state.peer_has_closed(),
         })
+    }
+
+    /// Takes the socket from the runtime of this thread, for that of another one. Its client notices nothing.
+    ///
+    /// # Errors
+    /// Those of the system. The connection is then gone.
+    pub fn deregister(mut self) -> io::Result<Secured> {
+        let Open { socket, tls } = self.open.take().ok_or(io::ErrorKind::NotConnected)?;
+        let unread = std::mem::take(&mut self.unread);
+        Ok(Secured { socket: socket.into_std()?, tls, user: None, unread })
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("it is taken apart by its last call")
+    }
+
+    fn socket(&self) -> &TcpStream {
+        &self.open.as_ref().expect("it is taken apart by its last call").socket
     }
 
     /// As [`Stream::poll_read`](super::socket::Stream::poll_read).
@@ -107,7 +130,7 @@ impl TlsStream {
                 };
                 let mut space = [MaybeUninit::uninit(); READ_BYTES];
                 let mut arrived = ReadBuf::uninit(&mut space[..most]);
-                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut arrived))?;
+                ready!(Pin::new(&mut self.open().socket).poll_read(cx, &mut arrived))?;
                 if arrived.filled().is_empty() {
                     return Poll::Ready(Ok(()));
                 }
@@ -126,11 +149,11 @@ impl TlsStream {
                 self.unread.extend_from_slice(arrived);
                 break;
             }
-            if self.tls.read_tls(&mut arrived)? == 0 {
+            if self.open().tls.read_tls(&mut arrived)? == 0 {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let state = self.tls.process_new_packets();
-            if self.tls.wants_write() {
+            let state = self.open().tls.process_new_packets();
+            if self.open().tls.wants_write() {
                 // An alert, or the answer to a new key. What the socket does not take leaves before the next reply.
                 let _ = self.flush();
             }
@@ -145,9 +168,8 @@ impl TlsStream {
     }
 
     fn take_decrypted(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        let mut reader = self.tls.reader();
         while self.decrypted > 0 && buffer.remaining() > 0 {
-            let taken = reader.read(buffer.initialize_unfilled())?;
+            let taken = self.open().tls.reader().read(buffer.initialize_unfilled())?;
             buffer.advance(taken);
             self.decrypted -= taken;
         }
@@ -162,7 +184,7 @@ impl TlsStream {
         if self.decrypted > 0 || !self.unread.is_empty() || self.ended {
             return Poll::Ready(Ok(()));
         }
-        self.socket.poll_read_ready(cx)
+        self.socket().poll_read_ready(cx)
     }
 
     /// As [`Stream::poll_write_ready`](super::socket::Stream::poll_write_ready).
@@ -170,7 +192,7 @@ impl TlsStream {
     /// # Errors
     /// Those of the system.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_write_ready(cx)
+        self.socket().poll_write_ready(cx)
     }
 
     /// As [`Stream::try_write`](super::socket::Stream::try_write).
@@ -180,8 +202,8 @@ impl TlsStream {
     pub fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush()?;
         let taken = match slices {
-            [one] => self.tls.writer().write(one)?,
-            many => self.tls.writer().write_vectored(many)?,
+            [one] => self.open().tls.writer().write(one)?,
+            many => self.open().tls.writer().write_vectored(many)?,
         };
         match self.flush() {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
@@ -195,8 +217,9 @@ impl TlsStream {
     /// # Errors
     /// Those of the system; `WouldBlock` if the socket does not take everything.
     pub fn flush(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Wire(&self.socket)) {
+        let Open { socket, tls } = self.open();
+        while tls.wants_write() {
+            match tls.write_tls(&mut Wire(socket)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -216,7 +239,9 @@ pub fn refuse(secured: &mut Secured, text: &[u8]) {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        self.tls.send_close_notify();
+        // One that was taken apart goes on elsewhere.
+        let Some(open) = &mut self.open else { return };
+        open.tls.send_close_notify();
         // A client that does not read misses it.
         let _ = self.flush();
     }

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::startup::start_workers;
 use super::testing::start_with;
+use super::workers;
 use crate::command::GROUPS as DATA_GROUPS;
 use crate::core::client::ClientRecord;
 use crate::core::key_spec::Look;
@@ -62,7 +62,7 @@ fn the_next_group_begins_with_nothing_of_one_that_panicked() {
     let groups: Vec<_> = DATA_GROUPS.iter().chain(SESSION_GROUPS).copied().chain([FAULTY]).collect();
     let table = Table::new(&groups);
     let server: Arc<Server> = start_with(&storage, 1, 1, FsyncPolicy::No, table).unwrap();
-    start_workers(&server).unwrap();
+    workers::start(&server).unwrap();
     let mut healthy = connect(&server);
     for size in [3, 2000] {
         let mut faulty = connect(&server);

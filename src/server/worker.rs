@@ -1,7 +1,8 @@
 //! One worker: an OS thread with its own runtime and connections.
 //!
 //! Invariants:
-//! - A command runs on the thread that read it. Nothing of a connection ever moves to another thread.
+//! - A command runs on the thread that read it. A connection moves to another worker only between two commands, when
+//!   nothing of it is under way: see `server::moving`.
 //! - State that tasks share belongs to this thread alone (`Rc`, `RefCell`), and no borrow lives across an `await`.
 
 use std::cell::{Cell, RefCell};
@@ -12,17 +13,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
+use super::moving;
 use super::parking::{self, Parking};
 use super::turn::{self, Turn};
 use crate::base::{cgroup, clock, logging, slab};
-use crate::core::Server;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::{Accepted, Mail};
 use crate::core::message::{Needs, Published};
+use crate::core::{Client, Server};
 use crate::events::invalidation::Redirected;
 use crate::exec::Executor;
 use crate::resp::{Output, Resp};
@@ -32,6 +35,8 @@ use crate::server::socket::Stream;
 pub const READ_MAX_BYTES: usize = 64 * 1024;
 /// How often a worker looks for expired keys.
 const SWEEP_PERIOD: Duration = Duration::from_millis(50);
+/// How often a worker that is out of service looks whether it is in service again.
+const REST: Duration = Duration::from_millis(500);
 /// How many expired keys are removed at once, before connections get their turn again.
 const SWEEP_KEYS: usize = 200;
 /// How often a worker looks whether memory is above `maxmemory`, and while there is no limit.
@@ -89,6 +94,37 @@ impl Worker {
         self.connections.borrow().get(&client).cloned()
     }
 
+    /// Whether it is to send on its connections, and takes no part in what workers do beside serving.
+    pub fn is_out_of_service(&self) -> bool {
+        self.index >= self.server.roster.in_service()
+    }
+
+    /// All of its connections.
+    pub fn all_connections(&self) -> Vec<Rc<Connection>> {
+        self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Adds a connection.
+    pub fn own(&self, connection: &Rc<Connection>) {
+        self.connections.borrow_mut().insert(connection.record.id, Rc::clone(connection));
+    }
+
+    /// Forgets a connection that goes on elsewhere.
+    pub fn forget(&self, client: u64) {
+        self.connections.borrow_mut().remove(&client);
+    }
+
+    /// Forgets what is left of a connection whose socket is gone, and that is in no list of a worker.
+    pub fn end(&self, mut client: Client) {
+        client.unwatch(&self.server.keyspace);
+        self.server.clients.remove(&client.record);
+    }
+
+    /// The worker that serves a client which this one does not serve any more.
+    fn elsewhere(&self, client: u64) -> Option<usize> {
+        self.server.clients.get(client).map(|record| record.worker()).filter(|worker| *worker != self.index)
+    }
+
     /// Forgets a connection that has ended.
     pub fn remove(&self, connection: &Connection) {
         let id = connection.record.id;
@@ -108,11 +144,7 @@ impl Worker {
 }
 
 /// Runs a worker until the process ends.
-pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return logging::warning(format_args!("Worker {index} cannot start: {error}")),
-    };
+pub fn run(server: Arc<Server>, index: usize, runtime: &Runtime, log_progress: watch::Receiver<u64>) {
     if let Some(place) = server.loops.get(index) {
         // A worker starts once.
         let _ = place.set(runtime.handle().clone());
@@ -140,7 +172,7 @@ pub fn run(server: Arc<Server>, index: usize, log_progress: watch::Receiver<u64>
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "relocation", relocate));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "watch over connections", close_overdue));
-    tasks.block_on(&runtime, keep_running(worker, "mail", read_mail));
+    tasks.block_on(runtime, keep_running(worker, "mail", read_mail));
 }
 
 /// Processes the letters to this worker.
@@ -166,9 +198,14 @@ fn read_each(letters: &mut VecDeque<Mail>, first: u64, mut read: impl FnMut(u64,
 fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
     match letter {
         Mail::Connection { socket, record } => accept(worker, socket, record),
+        Mail::Moved(moved) => moving::take_over(worker, *moved),
+        Mail::Roster => moving::follow_roster(worker),
+        Mail::Share(to) => moving::share(worker, to),
         Mail::Push { client, bytes, block } => {
             if let Some(connection) = worker.connection(client) {
                 connection.push(worker, number, &Needs::Block(block), |_, out| out.raw(&bytes));
+            } else if let Some(other) = worker.elsewhere(client) {
+                worker.server.mailboxes.post(other, Mail::Push { client, bytes, block });
             }
         }
         Mail::Publish(published) => deliver(worker, number, &published),
@@ -183,7 +220,7 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
             let clients: Vec<_> = worker.connections.borrow().values().filter(is_told).cloned().collect();
             clients.iter().for_each(|client| client.invalidate(worker, number, &it));
         }
-        Mail::Redirected(redirected) => redirect(worker, number, &redirected),
+        Mail::Redirected(redirected) => redirect(worker, number, redirected),
         Mail::RedirectMissed { client, to } => {
             if let Some(connection) = worker.connection(client) {
                 connection.write(worker, number, 0, |client, out| client.miss_redirect(to, out));
@@ -208,11 +245,14 @@ fn read(worker: &Rc<Worker>, number: u64, letter: Mail) {
 }
 
 /// Writes an invalidation to the connection to which it is redirected.
-fn redirect(worker: &Rc<Worker>, number: u64, redirected: &Redirected) {
+fn redirect(worker: &Rc<Worker>, number: u64, redirected: Box<Redirected>) {
     let Redirected { to, from, block, .. } = *redirected;
-    match worker.connection(to).filter(|connection| !connection.state().is_over()) {
-        Some(connection) => connection
-            .write(worker, number, block, |client, out| client.take_redirected(&worker.server, redirected, out)),
+    if let Some(connection) = worker.connection(to).filter(|connection| !connection.state().is_over()) {
+        let server = &worker.server;
+        return connection.write(worker, number, block, |client, out| client.take_redirected(server, &redirected, out));
+    }
+    match worker.elsewhere(to) {
+        Some(other) => worker.server.mailboxes.post(other, Mail::Redirected(redirected)),
         None => worker.server.mailboxes.post(from.worker, Mail::RedirectMissed { client: from.client, to }),
     }
 }
@@ -236,7 +276,6 @@ fn deliver(worker: &Rc<Worker>, number: u64, published: &Published) {
 }
 
 fn accept(worker: &Rc<Worker>, mut socket: Accepted, record: Arc<ClientRecord>) {
-    let id = record.id;
     let named = match &mut socket {
         Accepted::Tls(secured) => secured.user.take(),
         Accepted::Tcp(_) | Accepted::Unix(_) => None,
@@ -252,9 +291,7 @@ fn accept(worker: &Rc<Worker>, mut socket: Accepted, record: Arc<ClientRecord>) 
         }
     };
     let user = named.or_else(|| worker.server.users.of_new_connection());
-    let connection = Rc::new(Connection::new(stream, record, user));
-    worker.connections.borrow_mut().insert(id, Rc::clone(&connection));
-    tokio::task::spawn_local(connection::serve(Rc::clone(worker), connection));
+    moving::begin(worker, Rc::new(Connection::new(stream, record, user)));
 }
 
 /// Lets scripts go on that were left in the middle, each for a time slice in turn. Between two slices, connections get
@@ -285,7 +322,7 @@ async fn run_scripts(worker: Rc<Worker>) {
 async fn sweep(worker: Rc<Worker>) {
     loop {
         let effort = worker.server.config.settings().active_expire_effort;
-        tokio::time::sleep(SWEEP_PERIOD / effort).await;
+        tokio::time::sleep(if worker.is_out_of_service() { REST } else { SWEEP_PERIOD / effort }).await;
         loop {
             let more = worker.executor.borrow_mut().sweep_expired(keys_per_sweep(effort));
             if worker.index == 0 {
@@ -306,7 +343,11 @@ async fn sweep(worker: Rc<Worker>) {
 async fn evict(worker: Rc<Worker>) {
     loop {
         let is_limited = worker.server.config.settings().maxmemory > 0;
-        let period = if is_limited { EVICTION_PERIOD } else { UNLIMITED_PERIOD };
+        let period = match is_limited {
+            _ if worker.is_out_of_service() => REST,
+            true => EVICTION_PERIOD,
+            false => UNLIMITED_PERIOD,
+        };
         // It wakes earlier if a connection receives much. In time it wakes anyway.
         let _ = tokio::time::timeout(period, worker.eviction_wanted.notified()).await;
         loop {
@@ -358,7 +399,8 @@ async fn relocate(worker: Rc<Worker>) {
         tick.tick().await;
         waited += 1;
         let (now, ever) = slab::sparse_slabs();
-        if now == 0 || ever == ever_before && waited < RELOCATION_RETRY {
+        let is_due = ever != ever_before || waited >= RELOCATION_RETRY;
+        if now == 0 || !is_due || worker.is_out_of_service() {
             continue;
         }
         (ever_before, waited) = (ever, 0);

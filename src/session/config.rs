@@ -167,6 +167,7 @@ const APPLIED: &[(&[&str], Apply)] = &[
     (&["audit-log-file", "audit-log-rules", "audit-log-keys", "audit-log-max-per-second"], set_audit),
     (&["core-dumps"], set_core_dumps),
     (&["oom-score-adj", "oom-score-adj-values"], set_oom_score),
+    (&["io-threads"], enlist),
     (&["appendfsync"], set_log_policy),
     (&["appendonly"], switch_log),
 ];
@@ -273,6 +274,15 @@ fn set_oom_score(_: &Arc<Server>, _: &Settings, after: &Settings, changed: &[&'s
         logging::warning(format_args!("Unable to write oom_score_adj: {error}"));
         let name = if changed.contains(&"oom-score-adj") { "oom-score-adj" } else { "oom-score-adj-values" };
         (name, "Failed to apply new oom_score_adj configuration, check server logs.".to_owned())
+    })
+}
+
+/// Has as many workers be in service as the settings say.
+fn enlist(server: &Arc<Server>, _: &Settings, after: &Settings, _: &[&'static str]) -> Result<(), NotApplied> {
+    let Some(enlist) = server.enlist.get() else { return Ok(()) };
+    enlist(after.worker_count()).map_err(|error| {
+        logging::warning(format_args!("Could not start a worker: {error}"));
+        ("io-threads", "Unable to start the threads. Check server logs.".to_owned())
     })
 }
 

@@ -7,8 +7,10 @@ use crate::access::Users;
 use crate::base::clock;
 use crate::base::config::Config;
 use crate::base::hash::HashSeed;
+use crate::base::per_worker::PerWorker;
 use crate::core::client::{Client, ClientRecord};
 use crate::core::hooks::Hooks;
+use crate::core::roster::Roster;
 use crate::core::stats::{ServerCounters, WorkerStats};
 use crate::core::{Cluster, Server, Wait, server};
 use crate::exec::testing::{with_args, words};
@@ -142,7 +144,9 @@ fn server(lines: &str) -> Server {
         pause: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
-        workers: [WorkerStats::new(table.indices())].into(),
+        workers: PerWorker::new(1, |_| Box::new(WorkerStats::new(table.indices()))),
+        roster: Roster::new(1),
+        enlist: Default::default(),
         table,
         errors: Default::default(),
         saving: server::Saving::default(),

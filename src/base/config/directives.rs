@@ -109,7 +109,7 @@ directives! {
         "shutdown-on-sigterm" => shutdown_on_sigterm: Vec<&'static str> = of(Kind::Choices(SHUTDOWN), "default");
         /// The number of threads that execute commands; 0 means one per core, as far as server-cpulist and the CPU
         /// quota of the control group allow.
-        "io-threads" => io_threads: usize = int("0", 0, 256).fixed();
+        "io-threads" => io_threads: usize = int("0", 0, 256);
     }
     "Network" {
         /// The addresses to listen on; with a leading - an address may be missing. * means all.

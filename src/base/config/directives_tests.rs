@@ -6,12 +6,6 @@ use super::{GROUPS, all, find, is_not_applicable};
 
 const FACTS: &str = include_str!("../../../data/facts/config.tsv");
 
-/// Deliberate differences: the directive, and when we let it be changed.
-const DIFFERENCES: &[(&str, Change)] = &[
-    // The workers are there from the start to the end.
-    ("io-threads", Change::Fixed),
-];
-
 /// A line of the facts: name, alias, mutable, need.
 fn facts() -> impl Iterator<Item = [&'static str; 4]> {
     let lines = FACTS.lines().filter(|line| !line.starts_with('#')).skip(1);
@@ -47,8 +41,7 @@ fn directives_change_at_run_time_where_they_do_in_redis() {
             "protected" => Change::Protected,
             _ => Change::Fixed,
         };
-        let on_purpose = DIFFERENCES.contains(&(name, directive.change));
-        if directive.change != theirs && !on_purpose {
+        if directive.change != theirs {
             wrong.push(format!("{name}: {:?}, should be {theirs:?}", directive.change));
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::base::lock::{Mutex, MutexGuard, Rank};
+use crate::base::per_worker::PerWorker;
 use crate::base::prefetch::prefetch_line;
 use crate::persist::format::BLOCK_HEADER;
 use crate::persist::record::put_epoch;
@@ -26,7 +27,7 @@ impl Padded {
 
 /// All buffers, and the state that appending needs.
 pub(super) struct Buffers {
-    pub(super) all: Box<[Padded]>,
+    pub(super) all: PerWorker<Padded>,
     /// The last block number issued, shifted left once; bit 0: something was appended since.
     pub(super) position: AtomicU64,
     /// Barriers since the process began.
@@ -38,7 +39,7 @@ pub(super) struct Buffers {
 impl Buffers {
     pub(super) fn new(workers: usize, last_block: u64) -> Self {
         Buffers {
-            all: (0..workers).map(Padded::new).collect(),
+            all: PerWorker::new(workers, Padded::new),
             position: AtomicU64::new(last_block << 1),
             epoch: AtomicU64::new(0),
             wants: AtomicBool::new(false),

@@ -30,7 +30,7 @@ use crate::persist::format::BLOCK_HEADER;
 pub use buffers::Appender;
 #[cfg(test)]
 pub(super) use buffers::MOVED_MIN;
-use buffers::{Buffer, Buffers};
+use buffers::{Buffer, Buffers, Padded};
 
 /// A buffer larger than this, in bytes, is freed after its flush.
 const OVERSIZED: usize = 4 << 20;
@@ -124,6 +124,15 @@ impl Journal {
     #[inline]
     pub fn appender(&self, worker: usize) -> Appender<'_> {
         self.buffers.appender(worker)
+    }
+
+    /// Adds the buffer of one worker more, unless there can be no more. One thread adds at a time.
+    pub fn add_worker(&self) {
+        // Behind the cutter's lock: every cut takes all the buffers that there are.
+        let mut cutter = self.cutter.lock();
+        if self.buffers.all.add(Padded::new(self.buffers.all.len())).is_ok() {
+            cutter.swapped.push(Vec::new());
+        }
     }
 
     /// Whether any sink wants what is appended.

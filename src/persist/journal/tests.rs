@@ -92,6 +92,23 @@ fn a_second_sink_is_given_what_the_file_is_given_across_cuts() {
 }
 
 #[test]
+fn a_worker_that_is_added_appends_to_the_same_blocks() {
+    let storage = SimStorage::new();
+    let (store, kept) = open(&storage, true);
+    set(&store, "0");
+    store.journal().add_worker();
+    store.journal().append(2, 1, 1, 0, &[b"SET", b"1", b"v"]);
+    assert!(store.journal().pending_bytes() > 0);
+    store.journal().flush();
+    store.journal().append(2, 1, 2, 0, &[b"SET", b"2", b"v"]);
+    snapshot(&store);
+    store.journal().append(2, 1, 3, 0, &[b"SET", b"3", b"v"]);
+    store.journal().flush();
+    assert_eq!((kept.keys().concat(), store.journal().pending_bytes()), (b"0123".to_vec(), 0));
+    assert_eq!(keys_on_disk(&storage).concat(), b"3", "what was before is in the snapshot");
+}
+
+#[test]
 fn a_second_sink_goes_on_while_the_log_is_off_or_has_failed() {
     let storage = SimStorage::new();
     let (store, kept) = open(&storage, false);

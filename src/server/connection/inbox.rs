@@ -20,6 +20,11 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// What was received elsewhere.
+    pub fn of(bytes: Vec<u8>) -> Inbox {
+        Inbox { received: Received::of(bytes), decoding: Request::default() }
+    }
+
     /// Appends arrived bytes to the pending ones.
     pub fn add(&mut self, arrived: &[u8]) {
         let wanted = self.decoding.wanted(self.received.len());

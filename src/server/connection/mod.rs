@@ -19,6 +19,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,11 +29,13 @@ use std::time::Instant;
 use tokio::io::ReadBuf;
 
 use super::client_eviction;
+use super::moving;
 use super::waits::{Unblock, finished};
 use super::worker::Worker;
 use crate::access::User;
 use crate::base::{alloc, logging};
 use crate::core::client::ClientRecord;
+use crate::core::mailbox::Moved;
 use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
 use crate::core::{BlockedOn, Client, Server, Wait};
 use crate::events::invalidation::{Invalidation, Reason, StaleKey};
@@ -82,6 +85,8 @@ pub struct Connection {
     /// Since when.
     pub(super) queued_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
+    /// The worker to which it moves as soon as it can: see `server::moving`.
+    pub(super) moves_to: Cell<Option<usize>>,
 }
 
 /// What the task of a connection has to do next.
@@ -94,6 +99,8 @@ enum Event {
     Waiting,
     /// The socket accepts more.
     Writable,
+    /// It goes on at another worker.
+    Moves,
     /// It is over.
     Over,
 }
@@ -101,18 +108,56 @@ enum Event {
 impl Connection {
     /// A new connection.
     pub fn new(stream: Stream, record: Arc<ClientRecord>, user: Option<Arc<User>>) -> Self {
+        Connection::moved(stream, Client::new(record, user), Vec::new())
+    }
+
+    /// What was a connection of another worker, which had received this much of its next command.
+    pub fn moved(stream: Stream, client: Client, received: Vec<u8>) -> Self {
+        let state = if received.is_empty() { State::Idle } else { State::Unexecuted };
         Connection {
-            client: RefCell::new(Client::new(Arc::clone(&record), user)),
-            record,
-            inbox: RefCell::default(),
+            record: Arc::clone(&client.record),
+            client: RefCell::new(client),
+            inbox: RefCell::new(Inbox::of(received)),
             outbox: RefCell::default(),
-            state: Cell::new(State::Idle),
+            state: Cell::new(state),
             stream: RefCell::new(stream),
             readable: Cell::new(false),
             queued: Cell::new(None),
             queued_since: Cell::new(None),
             waker: RefCell::default(),
+            moves_to: Cell::new(None),
         }
+    }
+
+    /// Takes it apart for another worker. Nothing of it is under way: see [`Connection::may_move`].
+    ///
+    /// # Errors
+    /// Those of the system, with what is left of it.
+    pub fn take_apart(self) -> Result<Moved, (io::Error, Client)> {
+        let (mut client, inbox) = (self.client.into_inner(), self.inbox.into_inner());
+        // The letters of the other worker have numbers of their own.
+        client.mail_seen = 0;
+        match self.stream.into_inner().deregister() {
+            Ok(socket) => Ok(Moved { socket, client, received: inbox.received.into_bytes() }),
+            Err(error) => Err((error, client)),
+        }
+    }
+
+    /// Whether it must stay with its worker just now, for what it listens to or waits for.
+    pub fn is_tied(&self) -> bool {
+        self.client.try_borrow().map_or(true, |client| client.is_tied())
+    }
+
+    /// Whether it is between two commands, with all replies sent and nothing else under way, and its task alone has
+    /// hold of it beside the worker's list.
+    fn may_move(self: &Rc<Self>) -> bool {
+        let is_between = matches!(self.state(), State::Idle | State::Unexecuted);
+        let has_sent = {
+            let outbox = self.outbox.borrow();
+            outbox.sending == Sending::Nothing && outbox.output.is_empty()
+        };
+        let is_held = Rc::strong_count(self) > 2 || self.queued.get().is_some();
+        is_between && has_sent && !is_held && !self.record.killed.load(Relaxed) && !self.is_tied()
     }
 
     /// Its next step.
@@ -209,6 +254,9 @@ impl Connection {
         // Without work the task sleeps on: the next bytes will wake it.
         let is_backlogged = self.outbox.borrow().sending == Sending::Backlogged;
         if self.readable.get() || is_backlogged || matches!(self.state(), State::Unexecuted | State::Over { .. }) {
+            self.wake();
+        } else if self.moves_to.get().is_some() {
+            // Now it may be able to.
             self.wake();
         }
         has_settled && self.client.try_borrow().is_ok_and(|client| !client.served.is_empty())
@@ -554,47 +602,67 @@ impl Connection {
 struct Registered<'a> {
     worker: &'a Worker,
     connection: &'a Connection,
+    /// Whether it only moves to another worker.
+    moves: bool,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
+        if self.moves {
+            return;
+        }
         self.worker.parking.leave(self.connection);
         self.worker.remove(self.connection);
     }
 }
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends, or moves to another worker.
 pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
-    let _registered = Registered { worker: &worker, connection: &connection };
+    if serve_here(&worker, &connection).await {
+        moving::send_on(&worker, connection);
+    }
+}
+
+/// Serves a connection, and returns whether it is to go on at another worker. If not, it has ended.
+async fn serve_here(worker: &Rc<Worker>, connection: &Rc<Connection>) -> bool {
+    let mut registered = Registered { worker, connection, moves: false };
     loop {
-        match poll_fn(|cx| connection.poll_event(&worker, cx)).await {
+        let event = poll_fn(|cx| match connection.moves_to.get() {
+            Some(_) if connection.may_move() => Poll::Ready(Event::Moves),
+            _ => connection.poll_event(worker, cx),
+        });
+        match event.await {
             Event::Over => break,
+            Event::Moves => {
+                registered.moves = true;
+                return true;
+            }
             Event::Writable => {
-                if connection.send(&worker) {
-                    connection.settle_served(&worker, Instant::now());
+                if connection.send(worker) {
+                    connection.settle_served(worker, Instant::now());
                 }
                 tokio::task::yield_now().await;
                 continue;
             }
-            Event::Read(arrived) if connection.stage(&worker, arrived) => continue,
-            Event::Read(arrived) => connection.execute_arrived(&worker, arrived),
+            Event::Read(arrived) if connection.stage(worker, arrived) => continue,
+            Event::Read(arrived) => connection.execute_arrived(worker, arrived),
             Event::Waiting => {}
             Event::Unexecuted => {
                 tokio::task::yield_now().await;
-                connection.execute_unexecuted(&worker);
+                connection.execute_unexecuted(worker);
             }
         }
         // A separate statement, because an `if let` would keep the client borrowed during the wait.
         let wait = connection.client.borrow_mut().wait.take();
         if let Some(wait) = wait {
-            wait_and_reply(&worker, &connection, wait).await;
+            wait_and_reply(worker, connection, wait).await;
         }
     }
     connection.enter(State::Over { abandoned: false });
     if connection.state() == (State::Over { abandoned: true }) {
         // If it stayed in its queue, it would run a second time.
-        worker.parking.leave(&connection);
-        connection.execute_rest(&worker).await;
+        worker.parking.leave(connection);
+        connection.execute_rest(worker).await;
     }
     while connection.unsubscribe_some(&worker.server, NAMES_PER_STEP) {
         tokio::task::yield_now().await;
@@ -602,6 +670,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
     if let Some(buffer) = connection.inbox.take().received.into_large() {
         worker.free_later(buffer);
     }
+    false
 }
 
 /// The keys of a waiting XREAD of a connection that tracks what it reads. They are declared stale behind the reply: a

@@ -19,6 +19,17 @@ pub struct Received {
 }
 
 impl Received {
+    /// What was received elsewhere.
+    pub fn of(bytes: Vec<u8>) -> Received {
+        Received { bytes, start: 0 }
+    }
+
+    /// The pending bytes.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.start);
+        self.bytes
+    }
+
     /// The pending bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
