@@ -23,6 +23,14 @@ fn recipe(workers: &str) -> Recipe {
         .with("serve-while-loading-min-size", "0")
 }
 
+/// The same with a store that is encrypted, perhaps.
+fn encrypted(recipe: Recipe, is_encrypted: bool) -> Recipe {
+    match is_encrypted {
+        true => recipe.with("encryption-key-command", &format!("echo {}", "5".repeat(64))),
+        false => recipe,
+    }
+}
+
 fn fill(client: &mut Client) {
     let words = |at: usize| vec!["SET".to_owned(), format!("key:{at}"), format!("value:{at}")];
     let commands: Vec<_> = (0..KEYS).map(words).collect();
@@ -46,8 +54,8 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A store of many keys in the snapshot and in the log, whose server was killed.
-fn filled(workers: &str) -> Server {
-    let mut server = recipe(workers).start();
+fn filled(recipe: &Recipe) -> Server {
+    let mut server = recipe.clone().start();
     let mut client = server.client();
     fill(&mut client);
     client.ok("BGREWRITEAOF");
@@ -65,9 +73,10 @@ fn expected(at: usize) -> String {
 
 #[test]
 fn keys_are_served_long_before_all_are_loaded() {
-    for workers in ["1", "3"] {
-        let mut server = filled(workers);
-        server.set_recipe(recipe(workers).with("key-load-delay", SLOWLY));
+    for (workers, is_encrypted) in [("1", false), ("3", false), ("3", true)] {
+        let recipe = encrypted(recipe(workers), is_encrypted);
+        let mut server = filled(&recipe);
+        server.set_recipe(recipe.clone().with("key-load-delay", SLOWLY));
         server.start_again();
         let mut client = server.client();
         assert!(info(&mut client, "async_loading:1") && info(&mut client, "loading:0"));
@@ -90,7 +99,7 @@ fn keys_are_served_long_before_all_are_loaded() {
         assert!(info(&mut client, "async_loading:1"), "all of that while the rest is loaded");
         // Killed in the middle, it loses nothing, neither of the old nor of the new.
         server.kill();
-        server.set_recipe(recipe(workers));
+        server.set_recipe(recipe);
         server.start_again();
         let mut client = server.client();
         assert_eq!(client.call(&["DBSIZE"]), format!(":{KEYS}\r\n").into_bytes(), "one more, one less");
@@ -111,7 +120,7 @@ fn commands_on_the_whole_keyspace_wait_for_all_of_it() {
         ("EVAL \"return redis.call('DBSIZE')\" 0", format!(":{KEYS}\r\n")),
         ("DEBUG RELOAD", "+OK\r\n".to_owned()),
     ] {
-        let mut server = filled("2");
+        let mut server = filled(&recipe("2"));
         // About a second for two cores.
         server.set_recipe(recipe("2").with("key-load-delay", "150"));
         server.start_again();
@@ -133,7 +142,7 @@ fn commands_on_the_whole_keyspace_wait_for_all_of_it() {
 
 #[test]
 fn scans_and_snapshots_miss_nothing() {
-    let mut server = filled("2");
+    let mut server = filled(&recipe("2"));
     server.set_recipe(recipe("2").with("key-load-delay", "150"));
     server.start_again();
     let mut client = server.client();
@@ -159,7 +168,7 @@ fn scans_and_snapshots_miss_nothing() {
 
 #[test]
 fn a_shutdown_does_not_wait_for_the_rest() {
-    let mut server = filled("2");
+    let mut server = filled(&recipe("2"));
     server.set_recipe(recipe("2").with("key-load-delay", SLOWLY));
     server.start_again();
     server.client().ok("SET new 1");
@@ -249,10 +258,11 @@ fn damaged_and_sound(client: &mut Client) -> (String, String) {
 /// The whole server used to end for the damage of one shard.
 #[test]
 fn the_keys_of_a_damaged_shard_answer_an_error_and_the_others_are_served() {
-    for workers in ["1", "3"] {
-        let mut server = filled(workers);
+    for (workers, is_encrypted) in [("1", false), ("3", false), ("3", true)] {
+        let recipe = encrypted(recipe(workers), is_encrypted);
+        let mut server = filled(&recipe);
         let (snapshot, whole) = damage_snapshot(&server);
-        server.set_recipe(recipe(workers).with("key-load-delay", "20"));
+        server.set_recipe(recipe.clone().with("key-load-delay", "20"));
         server.start_again();
         let mut client = server.client();
         let (damaged, sound) = damaged_and_sound(&mut client);
@@ -285,7 +295,7 @@ fn the_keys_of_a_damaged_shard_answer_an_error_and_the_others_are_served() {
         server.kill();
         fs::write(&snapshot, &whole).expect("written");
         assert_eq!(files(&server, "snapshot-"), snapshots, "no other was made");
-        server.set_recipe(recipe(workers));
+        server.set_recipe(recipe);
         server.start_again();
         let mut client = server.client();
         for at in 0..KEYS {
@@ -299,7 +309,7 @@ fn the_keys_of_a_damaged_shard_answer_an_error_and_the_others_are_served() {
 #[test]
 fn the_others_go_on_beside_a_damaged_shard_and_nothing_written_is_lost() {
     for workers in ["1", "3"] {
-        let mut server = filled(workers);
+        let mut server = filled(&recipe(workers));
         let (snapshot, whole) = damage_snapshot(&server);
         server.set_recipe(recipe(workers));
         server.start_again();
@@ -361,9 +371,9 @@ fn the_others_go_on_beside_a_damaged_shard_and_nothing_written_is_lost() {
 }
 
 /// A store whose log has many segments, killed once all but the last have an index.
-fn in_segments() -> Server {
-    let recipe = recipe("2").with("log-segment-size", "32kb").with("auto-aof-rewrite-percentage", "0");
-    let mut server = recipe.start();
+fn in_segments(is_encrypted: bool) -> Server {
+    let recipe = encrypted(recipe("2"), is_encrypted);
+    let mut server = recipe.with("log-segment-size", "32kb").with("auto-aof-rewrite-percentage", "0").start();
     let mut client = server.client();
     fill(&mut client);
     client.ok("FLUSHALL");
@@ -388,8 +398,9 @@ fn in_segments() -> Server {
     client.ok("DEL pad");
     wait_until("the indexes are made", || {
         let segments = files(&server, "log-").len();
+        let length = |name: &String| fs::metadata(server.directory().join(name)).map_or(0, |found| found.len());
         // The last one is written, and one more is made ahead.
-        files(&server, "index-").len() == segments - 2
+        files(&server, "index-").iter().filter(|name| length(name) > 0).count() == segments - 2
     });
     server.kill();
     server
@@ -416,35 +427,39 @@ fn check_in_segments(client: &mut Client) {
 
 #[test]
 fn a_start_reads_only_the_end_of_a_log_and_loads_all_of_it() {
-    let mut server = in_segments();
-    let indexes = files(&server, "index-").len();
-    for _ in 0..2 {
+    for is_encrypted in [false, true] {
+        let recipe = encrypted(recipe("2"), is_encrypted);
+        let mut server = in_segments(is_encrypted);
+        let indexes = files(&server, "index-").len();
+        for _ in 0..2 {
+            server.start_again();
+            assert!(unread_segments(&server) >= indexes, "{}", server.log());
+            check_in_segments(&mut server.client());
+            server.kill();
+        }
+        // Without them, and without serving meanwhile, all is as it was.
+        let remove = |name: &String| fs::remove_file(server.directory().join(name)).expect("removed");
+        files(&server, "index-").iter().for_each(remove);
         server.start_again();
-        assert!(unread_segments(&server) >= indexes, "{}", server.log());
+        assert_eq!(unread_segments(&server), 0);
         check_in_segments(&mut server.client());
+        wait_until("they are made again", || files(&server, "index-").len() >= indexes);
         server.kill();
+        server.set_recipe(recipe.with("serve-while-loading", "no"));
+        server.start_again();
+        check_in_segments(&mut server.client());
+        // A snapshot replaces all of them.
+        let mut client = server.client();
+        client.ok("BGREWRITEAOF");
+        wait_until("the snapshot ends", || info(&mut client, "aof_rewrite_in_progress:0"));
+        assert!(files(&server, "index-").is_empty() && files(&server, "log-").len() <= 2);
     }
-    // Without them, and without serving meanwhile, all is as it was.
-    files(&server, "index-").iter().for_each(|name| fs::remove_file(server.directory().join(name)).expect("removed"));
-    server.start_again();
-    assert_eq!(unread_segments(&server), 0);
-    check_in_segments(&mut server.client());
-    wait_until("they are made again", || files(&server, "index-").len() >= indexes);
-    server.kill();
-    server.set_recipe(recipe("2").with("serve-while-loading", "no"));
-    server.start_again();
-    check_in_segments(&mut server.client());
-    // A snapshot replaces all of them.
-    let mut client = server.client();
-    client.ok("BGREWRITEAOF");
-    wait_until("the snapshot ends", || info(&mut client, "aof_rewrite_in_progress:0"));
-    assert!(files(&server, "index-").is_empty() && files(&server, "log-").len() <= 2);
 }
 
 /// Damage in a record of the log: its shard answers the error, which names segment, offset and block.
 #[test]
 fn a_damaged_record_of_the_log_concerns_its_shard_alone() {
-    let mut server = in_segments();
+    let mut server = in_segments(false);
     // The keys were flushed once: the last segment that has it counts.
     let holds = |name: String| {
         // Damage in what a start reads is a refusal: the last segment, and blocks with a barrier.
@@ -473,4 +488,61 @@ fn a_damaged_record_of_the_log_concerns_its_shard_alone() {
     let mut client = server.client();
     assert!(client.call(&["GET", "key:5050"]).starts_with(b"-LOADERR"));
     assert_eq!(client.ok("GET key:2").string(), "written");
+}
+
+/// Where the payloads of the blocks lie in the segments that have an index, in order.
+fn payloads(server: &Server) -> Vec<(PathBuf, std::ops::Range<usize>)> {
+    let mut found = Vec::new();
+    for name in files(server, "log-") {
+        let path = server.directory().join(&name);
+        if !server.directory().join(name.replace("log-", "index-")).exists() {
+            continue;
+        }
+        let (bytes, mut at) = (fs::read(&path).expect("read"), 64);
+        while bytes.get(at..at + 4) == Some(b"IKB1") {
+            let len = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().expect("eight bytes")) as usize;
+            found.push((path.clone(), at + 64..at + 64 + len));
+            at += 64 + len;
+        }
+    }
+    found
+}
+
+/// Encrypted, nobody can tell which record is damaged. The shards that have one in that block answer the error.
+#[test]
+fn a_damaged_block_of_an_encrypted_log_concerns_the_shards_that_are_in_it() {
+    let mut server = in_segments(true);
+    // Those of APPEND, one by one: there are a hundred small ones in a row.
+    let payloads = payloads(&server);
+    let is_small = |(_, payload): &(PathBuf, std::ops::Range<usize>)| payload.len() < 100;
+    let row = payloads.windows(50).position(|row| row.iter().all(is_small)).expect("they are there");
+    let (path, payload) = &payloads[row + 10];
+    let mut bytes = fs::read(path).expect("read");
+    bytes[payload.start + 20] ^= 1;
+    fs::write(path, &bytes).expect("written");
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let place = format!("{name} is corrupt at offset {}: block ", payload.start - 64);
+    for _ in 0..2 {
+        server.start_again();
+        let mut client = server.client();
+        let mut failing = 0;
+        for at in (0..KEYS).filter(|at| *at != 1) {
+            let reply = String::from_utf8_lossy(&client.call(&["GET", &format!("key:{at}")])).into_owned();
+            match reply.starts_with('-') {
+                true => {
+                    assert!(reply.starts_with("-LOADERR shard ") && reply.contains(&place), "{place}: {reply}");
+                    failing += 1;
+                }
+                false => assert!(reply.contains(&expected(at)), "{at}: {reply}"),
+            }
+        }
+        assert!((1..100).contains(&failing), "{failing}");
+        wait_until("the others are loaded", || info(&mut client, "async_loading:0"));
+        assert!(info(&mut client, "loading_damaged_shards:1"));
+        server.kill();
+    }
+    bytes[payload.start + 20] ^= 1;
+    fs::write(path, bytes).expect("written");
+    server.start_again();
+    check_in_segments(&mut server.client());
 }

@@ -7,9 +7,12 @@
 //! - FLUSHALL forgets what the log has said before it, and the snapshot; one that could be undone does so once it can
 //!   no more. FLUSHDB, SWAPDB and UNFLUSH concern a shard at a time.
 //! - A RENAME or COPY between two shards ties them: they are loaded together, in the order of the log.
+//! - Whoever wants a record of an encrypted log opens its block, which has records of many shards. So shards are loaded
+//!   several at a time, in one pass along the log, that opens each block once.
 //! - A shard that turns out to be damaged is left out, with those that are tied to it: commands that need it are
 //!   answered by an error, and no snapshot is made. Nothing wrong is served, and nothing on the disk is removed.
 
+use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
@@ -22,9 +25,10 @@ use crate::durable::pace::Pace;
 use crate::exec::{Replayer, replay};
 use crate::keyspace::graveyard::unite;
 use crate::keyspace::{Buried, Grave, Graveyard, Keyspace, SHARDS, shard_of};
+use crate::persist::index::Places;
 use crate::persist::snapshot::SnapshotReader;
 use crate::persist::verbs::{Undoable, Verb};
-use crate::persist::{Effect, PersistError, Position, Record, Recovery, WireGrave, position};
+use crate::persist::{Chunk, Effect, PersistError, Position, Record, Recovery, WireGrave, position};
 use crate::value::Limits;
 
 /// What is to be loaded, by shard.
@@ -45,7 +49,16 @@ pub struct Plan {
     markers: Vec<Marker>,
     /// Records of the log, for the report.
     records: u64,
+    /// One more than the highest database that the log, or a flush of the snapshot, speaks of.
+    databases: u32,
 }
+
+/// How many shards are loaded at a time, at most.
+const TOGETHER_MAX: u64 = 64;
+/// For each so many bytes of an encrypted log, one more shard is loaded at a time: a short one is soon read again.
+const TOGETHER_BYTES: u64 = if cfg!(test) { 512 } else { 256 << 10 };
+/// How many chunks of a snapshot are looked at to see which databases it has.
+const SAMPLES: usize = 8;
 
 /// A flush of all databases in the log: what lies behind it.
 struct Marker {
@@ -93,15 +106,15 @@ impl Groups {
         self.0[usize::from(one.max(other))] = one.min(other);
     }
 
-    /// The shards of a group, ascending.
-    fn members(&self, group: u16) -> Vec<u16> {
-        (group..SHARDS as u16).filter(|&shard| self.of(shard) == group).collect()
+    /// The shards of some groups, ascending.
+    fn members(&self, groups: &[u16]) -> Vec<u16> {
+        (0..SHARDS as u16).filter(|&shard| groups.contains(&self.of(shard))).collect()
     }
 }
 
 impl Plan {
     /// Reads the barriers of the log. The libraries of functions are loaded on the way. `None` if the store can only be
-    /// loaded as a whole: parts of its log are encrypted, of format version 1, or concern every shard.
+    /// loaded as a whole: parts of its log are of format version 1, or concern every shard.
     ///
     /// # Errors
     /// A segment is damaged where its barriers are, or has records of a database that there is not.
@@ -118,10 +131,14 @@ impl Plan {
             listed: recovery.graves()?,
             markers: Vec::new(),
             records: 0,
+            databases: 1,
         };
-        let mut replayer = Replayer::new(limits);
+        plan.databases = plan.listed.iter().filter_map(|grave| grave.only).max().map_or(1, |db| db.saturating_add(1));
+        let (mut replayer, mut records) = (Replayer::new(limits), recovery.records());
         for segment in 0..recovery.segment_count() {
-            loading::check_databases(keyspace, recovery.databases_in(segment)?)?;
+            let databases = recovery.databases_in(segment)?;
+            loading::check_databases(keyspace, databases)?;
+            plan.databases = plan.databases.max(databases);
             for shard in 0..SHARDS as u16 {
                 if let Some((records, last)) = recovery.count_in(segment, shard)? {
                     plan.records += records;
@@ -130,7 +147,7 @@ impl Plan {
             }
             for (offset, nth) in recovery.barriers_in(segment)? {
                 let position = position(segment, offset);
-                let record = recovery.record_at(position)?;
+                let record = records.at(position)?;
                 plan.records += 1;
                 if !plan.note_barrier((segment, nth), position, &record, keyspace, &mut replayer)? {
                     return Ok(None);
@@ -160,13 +177,15 @@ impl Plan {
             Some(Verb::FlushDb) => self.barriers.push(Barrier { place, position, of: None }),
             Some(Verb::SwapDbs { one, other }) => {
                 self.barriers.push(Barrier { place, position, of: None });
+                self.databases = self.databases.max(one.max(other).saturating_add(1));
                 keyspace.graveyard().swap(one, other);
             }
             Some(Verb::Bury { .. } | Verb::Unbury { .. } | Verb::ForgetBuried { .. }) => {
                 self.barriers.push(Barrier { place, position, of: None });
                 self.pass_flush(place, record, &mut keyspace.graveyard())?;
             }
-            Some(Verb::Transfer { source, destination, .. }) => {
+            Some(Verb::Transfer { source, to_db, destination, .. }) => {
+                self.databases = self.databases.max(to_db.saturating_add(1));
                 let [source, destination] = [source, destination].map(|key| shard_of(keyspace.seed().hash(key)));
                 self.tie(source, destination);
                 self.barriers.push(Barrier { place, position, of: Some(source) });
@@ -225,9 +244,28 @@ impl Plan {
         self.markers.iter_mut().for_each(|marker| marker.groups.tie(one, other));
     }
 
-    /// Loads a group of shards. Returns how many keys its chunks held, and the flushes that can be undone.
-    fn load(&self, group: u16, job: &Job<'_>) -> Result<(u64, Vec<Grave>), PersistError> {
-        let (members, staged) = (self.groups.members(group), job.staged);
+    /// Whether there is database 0 alone, as far as the log and a few chunks of the snapshot tell. If others have keys
+    /// nevertheless, their shards cannot be loaded into a keyspace of one database.
+    pub fn has_first_database_alone(&self, recovery: &Recovery) -> bool {
+        let Some(snapshot) = recovery.snapshot().filter(|_| self.with_snapshot && self.databases == 1) else {
+            return self.databases == 1;
+        };
+        let filled: Vec<u16> = (0..SHARDS as u16).filter(|&shard| snapshot.stored_bytes(shard) > 0).collect();
+        let samples = filled.iter().step_by(filled.len().div_ceil(SAMPLES).max(1));
+        // What is damaged tells nothing, and will be met again.
+        let chunks = samples.flat_map(|&shard| [recovery.shard_chunk(shard), recovery.buried(shard)]);
+        let is_first = |chunk: Chunk<'_>| !chunk.iter().any(|entry| entry.is_ok_and(|entry| entry.db != 0));
+        chunks.filter_map(|chunk| chunk.ok().flatten()).all(is_first)
+    }
+
+    /// How many shards are best loaded at a time.
+    fn together(recovery: &Recovery) -> usize {
+        (recovery.encrypted_bytes() / TOGETHER_BYTES).clamp(1, TOGETHER_MAX) as usize
+    }
+
+    /// Loads groups of shards. Returns how many keys their chunks held, and the flushes that can be undone.
+    fn load(&self, groups: &[u16], job: &Job<'_>) -> Result<(u64, Vec<Grave>), PersistError> {
+        let (members, staged) = (self.groups.members(groups), job.staged);
         let (mut keys, mut graves) = (0, Vec::new());
         if self.with_snapshot {
             let empty = |listed: &WireGrave| {
@@ -246,8 +284,23 @@ impl Plan {
                 }
             }
         }
-        let mut replayer = Replayer::new(job.limits);
-        let concerns = |barrier: &&Barrier| barrier.of.is_none_or(|shard| self.groups.of(shard) == group);
+        self.replay(groups, &members, job, &mut graves)?;
+        for &shard in &members {
+            staged.lock(shard).sequence = self.sequences[usize::from(shard)];
+        }
+        Ok((keys, graves))
+    }
+
+    /// Applies what the log says of groups of shards.
+    fn replay(
+        &self,
+        groups: &[u16],
+        members: &[u16],
+        job: &Job<'_>,
+        graves: &mut Vec<Grave>,
+    ) -> Result<(), PersistError> {
+        let (mut replayer, mut records) = (Replayer::new(job.limits), job.recovery.records());
+        let concerns = |barrier: &&Barrier| barrier.of.is_none_or(|shard| groups.contains(&self.groups.of(shard)));
         let mut barriers = self.barriers.iter().filter(concerns).peekable();
         for segment in self.from.0..job.recovery.segment_count() {
             let places = members.iter().map(|&shard| Ok(job.recovery.places(segment, shard)?.peekable()));
@@ -257,25 +310,26 @@ impl Plan {
                 let barrier = barriers.peek().filter(|barrier| barrier.place.0 == segment);
                 let Some(passed) = next.into_iter().chain(barrier.map(|barrier| barrier.place.1)).min() else { break };
                 if let Some(barrier) = barriers.next_if(|barrier| barrier.place == (segment, passed)) {
-                    let record = job.recovery.record_at(barrier.position)?;
-                    Self::apply_barrier(&record, &members, job, &mut replayer, &mut graves)?;
+                    let record = records.at(barrier.position)?;
+                    Self::apply_barrier(&record, members, job, &mut replayer, graves)?;
                 }
                 let counts = (segment, passed) >= self.from;
-                for list in &mut lists {
-                    while let Some((offset, _)) = list.next_if(|(_, barriers)| *barriers == passed) {
-                        if counts {
-                            job.pace.pause();
-                            let record = job.recovery.record_at(position(segment, offset))?;
-                            loading::apply(staged, &mut replayer, &record)?;
+                let first = |list: &mut Peekable<Places<'_>>| list.peek().filter(|(_, at)| *at == passed).copied();
+                while let Some((offset, _)) = lists.iter_mut().filter_map(first).min() {
+                    let end = records.same_block(position(segment, offset))?;
+                    for list in &mut lists {
+                        while let Some((offset, _)) = list.next_if(|(at, barriers)| *barriers == passed && *at < end) {
+                            if counts {
+                                job.pace.pause();
+                                let record = records.at(position(segment, offset))?;
+                                loading::apply(job.staged, &mut replayer, &record)?;
+                            }
                         }
                     }
                 }
             }
         }
-        for &shard in &members {
-            staged.lock(shard).sequence = self.sequences[usize::from(shard)];
-        }
-        Ok((keys, graves))
+        Ok(())
     }
 
     /// Applies a barrier to a group of shards that it concerns, and to what flushes took out of them.
@@ -328,8 +382,8 @@ impl Plan {
     }
 }
 
-/// Loads a store group by group, into a keyspace of the caller's own, and drops each again: no more than one group is
-/// in memory. `goes_on` is asked before each, with the bytes of its chunks. Returns how many keys the store holds;
+/// Loads a store a few shards at a time, into a keyspace of the caller's own, and drops them again: no more of them are
+/// in memory. `goes_on` is asked before each time, with the bytes of the chunks. Returns how many keys the store holds;
 /// `None` if it was ended.
 ///
 /// # Errors
@@ -342,13 +396,15 @@ pub fn load_in_turn(
 ) -> Result<Option<u64>, PersistError> {
     let job = Job { recovery, staged, limits, pace: Pace::default() };
     let mut keys = 0;
-    for group in (0..SHARDS as u16).filter(|&shard| plan.groups.of(shard) == shard) {
-        let members = plan.groups.members(group);
+    let all: Vec<u16> = (0..SHARDS as u16).filter(|&shard| plan.groups.of(shard) == shard).collect();
+    // They take memory beside the keys that are served.
+    for groups in all.chunks(Plan::together(recovery).div_ceil(8)) {
+        let members = plan.groups.members(groups);
         let chunk = |snapshot: &SnapshotReader| members.iter().map(|&shard| snapshot.stored_bytes(shard)).sum();
         if !goes_on(recovery.snapshot().map_or(0, chunk)) {
             return Ok(None);
         }
-        plan.load(group, &job)?;
+        plan.load(groups, &job)?;
         for shard in members {
             keys += loading::drop_shard(staged, shard);
         }
@@ -453,23 +509,39 @@ impl Work {
 
     fn load_all(&self) {
         let job = Job { recovery: &self.recovery, staged: &self.staged, limits: self.limits, pace: self.pace };
-        while let Some(group) = self.next_group() {
-            let members = self.plan.groups.members(group);
-            match self.plan.load(group, &job).and_then(|(keys, graves)| self.add(graves).map(|()| keys)) {
+        let together = Plan::together(&self.recovery);
+        loop {
+            let groups: Vec<u16> = std::iter::from_fn(|| self.next_group()).take(together).collect();
+            if groups.is_empty() {
+                return;
+            }
+            self.load_groups(&groups, &job);
+        }
+    }
+
+    fn load_groups(&self, groups: &[u16], job: &Job<'_>) {
+        let members = self.plan.groups.members(groups);
+        match self.plan.load(groups, job) {
+            // Whose damage is it?
+            Err(_) if groups.len() > 1 => {
+                self.clear(&members);
+                return groups.iter().for_each(|&group| self.load_groups(&[group], job));
+            }
+            loaded => match loaded.and_then(|(keys, graves)| self.add(graves).map(|()| keys)) {
                 Ok(keys) => {
                     self.keys.fetch_add(keys, Relaxed);
                     members.iter().for_each(|&shard| self.server.keyspace.install(shard, &self.staged));
                     self.server.saving.loaded_keys.fetch_add(keys, Relaxed);
                 }
                 Err(error) => self.leave_out(&members, &error),
-            }
-            let chunks = |snapshot: &SnapshotReader| members.iter().map(|&shard| snapshot.stored_bytes(shard)).sum();
-            let log = self.recovery.summary().log_bytes * members.len() as u64 / SHARDS as u64;
-            self.server.loading.add(self.recovery.snapshot().map_or(0, chunks) + log);
-            // The last one sees what the others have installed.
-            if self.left.fetch_sub(members.len(), AcqRel) == members.len() {
-                self.finish();
-            }
+            },
+        }
+        let chunks = |snapshot: &SnapshotReader| members.iter().map(|&shard| snapshot.stored_bytes(shard)).sum();
+        let log = self.recovery.summary().log_bytes * members.len() as u64 / SHARDS as u64;
+        self.server.loading.add(self.recovery.snapshot().map_or(0, chunks) + log);
+        // The last one sees what the others have installed.
+        if self.left.fetch_sub(members.len(), AcqRel) == members.len() {
+            self.finish();
         }
     }
 
@@ -483,12 +555,16 @@ impl Work {
         Ok(())
     }
 
+    /// Drops what was loaded of shards that are not installed.
+    fn clear(&self, members: &[u16]) {
+        members.iter().for_each(|&shard| {
+            loading::drop_shard(&self.staged, shard);
+        });
+    }
+
     /// Leaves out shards that cannot be loaded: one of them is damaged, and the others are tied to it.
     fn leave_out(&self, members: &[u16], error: &PersistError) {
-        for &shard in members {
-            let mut staged = self.staged.lock(shard);
-            (0..self.staged.databases()).for_each(|db| drop(staged.replace_directory(db, None)));
-        }
+        self.clear(members);
         let shards = match members {
             [only] => format!("shard {only} of {SHARDS}"),
             [first, tied @ ..] => format!("shard {first} of {SHARDS} and {} tied to it", tied.len()),

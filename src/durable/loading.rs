@@ -251,7 +251,7 @@ fn read_chunk(
             return Err("a key of another shard");
         }
         if entry.db >= keyspace.databases() {
-            return Err("a database beyond the `databases` directive");
+            return Err("a key of a database that there is not: see `databases` and `cluster-enabled`");
         }
         let at = match directories.iter().position(|(of, _)| *of == (number, entry.db)) {
             Some(at) => at,

@@ -1,11 +1,11 @@
 //! Proves that a backup can be loaded, beside the keyspace that is served.
 //!
 //! 1. Every byte is read past the system's cache, as the disk has it, and compared with its checksums.
-//! 2. Snapshot and log are loaded a shard at a time, into a keyspace of its own, counted and dropped. Shards that a
-//!    RENAME ties together are loaded together. Of a log that can only be replayed as a whole (it is encrypted, or of
-//!    format version 1), every record is decoded and none is applied. A log beyond `LOG_MAX` stays with its
-//!    checksums. It is held in memory and not mapped: somebody may use the directory meanwhile, and a file that gets
-//!    shorter under a map ends the process.
+//! 2. Snapshot and log are loaded a shard at a time, or a few if the log is encrypted, into a keyspace of its own,
+//!    counted and dropped. Shards that a RENAME ties together are loaded together. Of a log that can only be replayed
+//!    as a whole (it is of format version 1), every record is decoded and none is applied. A log beyond `LOG_MAX`
+//!    stays with its checksums. It is held in memory and not mapped: somebody may use the directory meanwhile, and a
+//!    file that gets shorter under a map ends the process.
 
 use std::sync::Arc;
 

@@ -45,6 +45,16 @@ pub struct Block<'a> {
     pub len: usize,
 }
 
+impl<'a> Block<'a> {
+    /// The same block with its opened payload, if it was encrypted.
+    pub fn holding<'o>(&self, opened: Option<&'o [u8]>) -> Block<'o>
+    where
+        'a: 'o,
+    {
+        Block { payload: opened.unwrap_or(self.payload), ..*self }
+    }
+}
+
 /// Fills the header of a block whose first [`BLOCK_HEADER`] bytes are set aside; returns its CRC.
 pub fn finish_block(block: &mut [u8], header: &BlockHeader) -> u32 {
     fill_header(block, header, block.len() - BLOCK_HEADER);

@@ -41,8 +41,8 @@
 //! A data key is wrapped by AES-256-GCM-SIV under the master key: the text is the key (32) and the hash seed (16) of
 //! the keyspace; the associated data are "ironkeep data key", the store and the key's number. The hash seed in the
 //! manifest, in segments and in snapshots only names the store that was created encrypted. The key of a file comes by
-//! HKDF-SHA256, without salt, from the data key and "ironkeep file" | kind u8, 1 log or 2 snapshot | number u64 |
-//! generation u64. Nonces are a place as u64 and four zeros.
+//! HKDF-SHA256, without salt, from the data key and "ironkeep file" | kind u8, 1 log, 2 snapshot or 3 index | number u64
+//! | generation u64. Nonces are a place as u64 and four zeros.
 //!
 //! # Lock
 //!
@@ -179,7 +179,7 @@
 //! # Index of a segment
 //!
 //! It is made once the segment is durable and not written any more. Without it, or if it does not fit the segment, the
-//! segment is read instead. Encrypted segments have none.
+//! segment is read instead.
 //!
 //! ```text
 //! 0   magic "IKINDEX1"                 8
@@ -194,6 +194,12 @@
 //!
 //! A place is that of a record in a block, or of an epoch right before it. The bytes of a record, for its checksum,
 //! begin there.
+//!
+//! That of an encrypted segment, of version 3, is sealed. Its body is SealedIndexWire, which holds the IndexWire,
+//! sealed at the place 2^64 - 1. Behind it stand the lists, each sealed at the number of its shard, with its tag behind
+//! it. The number of the file's key is that of the segment, and its generation a random number: an index can be made
+//! twice. One more list, of shard 65533, says where the blocks are: the length of each, as a varint. The places lie in
+//! the blocks as they are once they are open.
 //!
 //! # Snapshot
 //!
@@ -289,6 +295,7 @@
 //! IndexWire          store 16 | SegmentWire | end u64 | offset of the last block u64 | its number u64
 //!                    | its crc u32 | its time ms u64 | highest durable mark u64 | next segment u64 | blocks u64
 //!                    | databases u32 | [ListWire]
+//! SealedIndexWire    number of the segment u64 | number of the data key u32 | a random number u64 | sealed [u8]
 //! ListWire           shard u16 | records u64 | last seq u64 | length u64 | crc of the list u32
 //!                    | crc of the records u32
 //! KeysWire           store 16 | [WrappedKeyWire]
@@ -361,6 +368,8 @@ pub const ITEM_VERB_BARRIER: u8 = 5;
 /// The shard number that stands for the whole keyspace in a record, and for the libraries of functions in a chunk.
 pub const BARRIER_SHARD: u16 = 0xFFFF;
 
+/// The shard number that stands for the blocks in the index of an encrypted segment.
+pub const BLOCKS_SHARD: u16 = 0xFFFD;
 /// The shard number that stands for the list of flushes in a chunk.
 pub const GRAVES_SHARD: u16 = 0xFFFE;
 /// Added to the number of a shard, it stands for what flushes took out of that shard in a chunk.
@@ -498,7 +507,7 @@ mod tests {
         assert_eq!([TYPE_BYTES, TYPE_INT, TYPE_MASK], [1, 2, 31]);
         assert_eq!([ENTRY_BLESSED, ENTRY_DB, ENTRY_ACCESS, ENTRY_EXPIRY], [31, 32, 64, 128]);
         assert_eq!([CODEC_NONE, CODEC_LZ4, CODEC_PIECES], [0, 1, 2]);
-        assert_eq!([BARRIER_SHARD, GRAVES_SHARD, BURIED_SHARD], [65535, 65534, 32768]);
+        assert_eq!([BARRIER_SHARD, GRAVES_SHARD, BLOCKS_SHARD, BURIED_SHARD], [65535, 65534, 65533, 32768]);
         assert_eq!((BURIED_PREFIX, GRAVE_BYTES, GRAVE_ALL), (8, 32, u64::MAX));
         assert_eq!([SEGMENT_ATTACHED, SEGMENT_DETACHED], [0, 1]);
         assert_eq!([SEGMENT_HEADER, BLOCK_HEADER, FRAME_HEADER, FOOTER], [64, 64, 24, 48]);

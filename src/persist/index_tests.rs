@@ -3,9 +3,18 @@
 use std::sync::Arc;
 
 use super::crash_tests::{Model, options};
+use super::crypt::tests::{encrypt, encrypt_no_more};
 use super::format::{BARRIER_SHARD, index_name, index_number, segment_name};
 use super::storage::SimStorage;
 use super::{PersistError, Record, Recovery, Store, position};
+
+/// Runs a test on a store in the clear, and on one that is encrypted.
+fn both(test: impl Fn(bool)) {
+    encrypt_no_more();
+    test(false);
+    encrypt("1", true);
+    test(true);
+}
 
 /// A store of several segments, all but the last of which have an index.
 fn indexed() -> SimStorage {
@@ -35,10 +44,10 @@ fn known(segment: usize, passed: u64, record: &Record<'_>) -> Known {
 
 /// The records of a shard, in order.
 fn of_shard(recovery: &Recovery, shard: u16) -> Result<Vec<Known>, PersistError> {
-    let mut all = Vec::new();
+    let (mut all, mut records) = (Vec::new(), recovery.records());
     for segment in 0..recovery.segment_count() {
         for (offset, passed) in recovery.places(segment, shard)? {
-            all.push(known(segment, passed, &recovery.record_at(position(segment, offset))?));
+            all.push(known(segment, passed, &records.at(position(segment, offset))?));
         }
     }
     Ok(all)
@@ -54,99 +63,110 @@ fn indexes(storage: &SimStorage) -> Vec<u64> {
 
 #[test]
 fn an_index_says_what_reading_says() {
-    let storage = indexed();
-    let (with, without) = (open(&storage, true).unwrap(), open(&storage, false).unwrap());
-    assert!(with.unread_segments() > 3 && without.unread_segments() == 0);
-    let summary = super::RecoverySummary { unread: 0, ..with.summary().clone() };
-    assert_eq!(summary, *without.summary());
-    for shard in shards() {
-        let records = of_shard(&without, shard).unwrap();
-        assert!(!records.is_empty());
-        assert_eq!(of_shard(&with, shard).unwrap(), records);
-        for segment in 0..with.segment_count() {
-            assert_eq!(with.count_in(segment, shard).unwrap(), without.count_in(segment, shard).unwrap());
-            assert_eq!(with.databases_in(segment).unwrap(), without.databases_in(segment).unwrap());
+    both(|_| {
+        let storage = indexed();
+        let (with, without) = (open(&storage, true).unwrap(), open(&storage, false).unwrap());
+        assert!(with.unread_segments() > 3 && without.unread_segments() == 0);
+        let summary = super::RecoverySummary { unread: 0, ..with.summary().clone() };
+        assert_eq!(summary, *without.summary());
+        for shard in shards() {
+            let records = of_shard(&without, shard).unwrap();
+            assert!(!records.is_empty());
+            assert_eq!(of_shard(&with, shard).unwrap(), records);
+            for segment in 0..with.segment_count() {
+                assert_eq!(with.count_in(segment, shard).unwrap(), without.count_in(segment, shard).unwrap());
+                assert_eq!(with.databases_in(segment).unwrap(), without.databases_in(segment).unwrap());
+            }
         }
-    }
-    with.read_the_rest().unwrap();
+        with.read_the_rest().unwrap();
+    });
 }
 
 #[test]
 fn every_flip_and_cut_of_an_index_is_noticed_and_the_segment_is_read() {
-    let storage = indexed();
-    let whole = open(&storage, false).unwrap();
-    let expected: Vec<_> = shards().map(|shard| of_shard(&whole, shard).unwrap()).collect();
-    let name = index_name(indexes(&storage)[1]);
-    let good = storage.get(&name).unwrap();
-    for at in 0..good.len() {
-        let mut flipped = good.clone();
-        flipped[at] ^= 1 << (at % 8);
-        for bad in [&flipped, &good[..at]] {
-            storage.put(&name, bad);
-            let recovery = open(&storage, true).unwrap();
-            let found: Vec<_> = shards().map(|shard| of_shard(&recovery, shard).unwrap()).collect();
-            assert_eq!(found, expected, "{at}");
+    both(|is_encrypted| {
+        let storage = indexed();
+        let whole = open(&storage, false).unwrap();
+        let expected: Vec<_> = shards().map(|shard| of_shard(&whole, shard).unwrap()).collect();
+        let name = index_name(indexes(&storage)[1]);
+        let good = storage.get(&name).unwrap();
+        for at in (0..good.len()).step_by(if is_encrypted { 5 } else { 1 }) {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for bad in [&flipped, &good[..at]] {
+                storage.put(&name, bad);
+                let recovery = open(&storage, true).unwrap();
+                let found: Vec<_> = shards().map(|shard| of_shard(&recovery, shard).unwrap()).collect();
+                assert_eq!(found, expected, "{at}");
+            }
         }
-    }
-    // That of another segment, or of another store.
-    storage.put(&name, &storage.get(&index_name(indexes(&storage)[2])).unwrap());
-    assert_eq!(of_shard(&open(&storage, true).unwrap(), 1).unwrap(), expected[1]);
+        // That of another segment, or of another store.
+        storage.put(&name, &storage.get(&index_name(indexes(&storage)[2])).unwrap());
+        assert_eq!(of_shard(&open(&storage, true).unwrap(), 1).unwrap(), expected[1]);
+    });
 }
 
 /// The damage of a record concerns its shard, and names the place. No wrong byte is ever given.
 #[test]
 fn every_flip_of_an_unread_segment_is_noticed_by_whom_it_concerns() {
-    let storage = indexed();
-    let whole = open(&storage, false).unwrap();
-    let expected: Vec<_> = shards().map(|shard| of_shard(&whole, shard).unwrap()).collect();
-    let name = segment_name(indexes(&storage)[1]);
-    let good = storage.get(&name).unwrap();
-    let (mut refused, mut concerned, mut unconcerned) = (0, 0, 0);
-    for at in (0..good.len()).step_by(3) {
-        let mut bad = good.clone();
-        bad[at] ^= 1 << (at % 8);
-        storage.put(&name, &bad);
-        let recovery = match open(&storage, true) {
-            Ok(recovery) => recovery,
-            // Its header, or its last block.
-            Err(error) => {
-                assert!(error.to_string().contains(&name), "{error}");
-                refused += 1;
-                continue;
-            }
-        };
-        let mut errors = 0;
-        for (shard, expected) in shards().zip(&expected) {
-            match of_shard(&recovery, shard) {
-                Ok(found) => assert_eq!(found, *expected, "{at}"),
+    both(|is_encrypted| {
+        let storage = indexed();
+        let whole = open(&storage, false).unwrap();
+        let expected: Vec<_> = shards().map(|shard| of_shard(&whole, shard).unwrap()).collect();
+        let name = segment_name(indexes(&storage)[1]);
+        let good = storage.get(&name).unwrap();
+        let (mut refused, mut concerned, mut unconcerned) = (0, 0, 0);
+        for at in (0..good.len()).step_by(3) {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            storage.put(&name, &bad);
+            let recovery = match open(&storage, true) {
+                Ok(recovery) => recovery,
+                // Its header, or its last block.
                 Err(error) => {
-                    let error = error.to_string();
-                    assert!(error.contains(&name) && error.contains("is corrupt at offset"), "{error}");
-                    errors += 1;
+                    assert!(error.to_string().contains(&name), "{error}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            let mut errors = 0;
+            for (shard, expected) in shards().zip(&expected) {
+                match of_shard(&recovery, shard) {
+                    Ok(found) => assert_eq!(found, *expected, "{at}"),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(error.contains(&name) && error.contains("is corrupt at offset"), "{error}");
+                        errors += 1;
+                    }
                 }
             }
+            assert!(errors <= 1 || is_encrypted, "a record is of one shard, and a block of several");
+            (concerned, unconcerned) = (concerned + errors, unconcerned + u32::from(errors == 0));
         }
-        assert!(errors <= 1, "a record is of one shard");
-        (concerned, unconcerned) = (concerned + errors, unconcerned + 1 - errors);
-    }
-    assert!(refused > 20 && concerned > 100 && unconcerned > 20, "{refused}, {concerned}, {unconcerned}");
+        assert!(
+            refused > 20 && concerned > 100 && (unconcerned > 20 || is_encrypted),
+            "{refused}, {concerned}, {unconcerned}"
+        );
+    });
 }
 
 #[test]
 fn an_index_goes_with_its_segment_and_is_made_anew_if_it_is_missing() {
-    let storage = indexed();
-    let before = indexes(&storage);
-    storage.forget(&index_name(before[1]));
-    storage.put(&index_name(before[2]), b"rubbish");
-    let (store, recovery) = Store::open(Arc::new(storage.clone()), options(2, true)).unwrap();
-    assert_eq!(recovery.unread_segments(), before.len() - 2);
-    store.index_the_rest(&recovery);
-    store.log().tend();
-    drop((store, recovery));
-    // Those two, and the last segment of the run before.
-    assert_eq!(open(&storage, true).unwrap().unread_segments(), before.len() + 1);
-    let mut model = Model::open(&storage, 3, 0, 100, true).unwrap();
-    model.snapshot().unwrap();
-    model.snapshot().unwrap();
-    assert!(indexes(&storage).is_empty());
+    both(|_| {
+        let storage = indexed();
+        let before = indexes(&storage);
+        storage.forget(&index_name(before[1]));
+        storage.put(&index_name(before[2]), b"rubbish");
+        let (store, recovery) = Store::open(Arc::new(storage.clone()), options(2, true)).unwrap();
+        assert_eq!(recovery.unread_segments(), before.len() - 2);
+        store.index_the_rest(&recovery);
+        store.log().tend();
+        drop((store, recovery));
+        // Those two, and the last segment of the run before.
+        assert_eq!(open(&storage, true).unwrap().unread_segments(), before.len() + 1);
+        let mut model = Model::open(&storage, 3, 0, 100, true).unwrap();
+        model.snapshot().unwrap();
+        model.snapshot().unwrap();
+        assert!(indexes(&storage).is_empty());
+    });
 }

@@ -2,10 +2,10 @@
 //!
 //! Read bottom-up: [`storage`] (every file access), [`format`](mod@format) (every byte, drawn), [`wire`],
 //! [`verbs`], [`record`], [`block`], [`journal`], [`log`], [`fsync`], [`chunk`], [`snapshot`], [`manifest`],
-//! [`index`] and [`places`] (where the records of a shard lie), [`recover`], [`generations`] (which of them stay),
-//! [`store`] (which ties them together), [`examine`] (which reads all of them and changes nothing). Beside them stand
-//! [`rdb`] and [`foreign`], the import and export forms, and [`nodes`], who this server is to cluster clients. Nothing
-//! here imports the keyspace, a command or the executor.
+//! [`index`] and [`places`] (where the records of a shard lie), [`recover`], [`windows`] (the whole log in order),
+//! [`generations`] (which of them stay), [`store`] (which ties them together), [`examine`] (which reads all of them and
+//! changes nothing). Beside them stand [`rdb`] and [`foreign`], the import and export forms, and [`nodes`], who this
+//! server is to cluster clients. Nothing here imports the keyspace, a command or the executor.
 
 pub mod block;
 pub mod chunk;
@@ -47,6 +47,7 @@ mod sweep_tests;
 #[cfg(test)]
 mod testing;
 pub mod verbs;
+pub mod windows;
 pub mod wire;
 
 pub use chunk::{Chunk, ChunkWriter, Entry, WireValue};
@@ -55,8 +56,9 @@ pub use generations::Retention;
 pub use graves::WireGrave;
 pub use journal::{Appender, Journal, Sink};
 pub use log::{FsyncPolicy, Log};
-pub use places::{Position, position};
+pub use places::{Position, Records, position};
 pub use record::{Args, Effect, EncodedVerb, Record};
-pub use recover::{Epoch, Recovery, RecoverySummary, Window};
+pub use recover::{Recovery, RecoverySummary};
 pub use snapshot::{FinishedSnapshot, SnapshotWriter};
 pub use store::{CommitSummary, Cut, Sizes, Store, StoreOptions};
+pub use windows::{Epoch, Window};

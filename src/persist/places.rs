@@ -2,11 +2,13 @@
 //!
 //! Nothing comes from bytes that were not verified: a segment was read when the store was opened, or the records of the
 //! shard are compared with the checksum in the segment's index. If they differ, the segment is read: it is damaged, or
-//! the index was.
+//! the index was. Of an encrypted segment, each block is opened when a record of it is read, which verifies all of it.
 
-use super::block::read_block;
+use std::ops::Range;
+
+use super::block::{open_block, read_block};
 use super::error::PersistError;
-use super::format::{BARRIER_SHARD, SEGMENT_HEADER};
+use super::format::{BARRIER_SHARD, BLOCK_HEADER, SEGMENT_HEADER};
 use super::index::{Index, IndexBuilder, Places};
 use super::record::{Items, Record};
 use super::recover::{Recovery, Segment};
@@ -22,12 +24,18 @@ pub fn position(segment: usize, offset: usize) -> Position {
     (segment as u64) << OFFSET_BITS | offset as u64
 }
 
+/// The segment and the offset of a position.
+fn parts(position: Position) -> (usize, usize) {
+    ((position >> OFFSET_BITS) as usize, (position & ((1 << OFFSET_BITS) - 1)) as usize)
+}
+
 impl Index {
     /// Whether it is the index of this segment of the store, as far as can be told from its ends.
     pub(super) fn is_of(&self, store: &[u8; 16], segment: &Segment) -> bool {
         let wire = &self.wire;
         let (at, end) = (wire.last_at as usize, wire.end);
-        if wire.store != *store || wire.segment != segment.wire || end >= 1 << OFFSET_BITS || at >= end as usize {
+        let is_meant = wire.store == *store && wire.segment == segment.wire && self.key() == segment.key;
+        if !is_meant || end >= 1 << OFFSET_BITS || at >= end as usize {
             return false;
         }
         if segment.reach(at, end as usize - at).is_err() {
@@ -43,10 +51,15 @@ impl Index {
 }
 
 impl Recovery {
-    /// Whether single records of the log can be read from their places: all are verbs, and none is encrypted.
+    /// Whether single records of the log can be read from their places: all are verbs.
     pub fn has_positions(&self) -> bool {
-        let fits = |segment: &Segment| segment.version > 1 && segment.key == 0 && segment.end < 1 << OFFSET_BITS;
+        let fits = |segment: &Segment| segment.version > 1 && segment.end < 1 << OFFSET_BITS;
         self.segments.iter().filter(|segment| segment.end > SEGMENT_HEADER).all(fits)
+    }
+
+    /// How much of the log is encrypted, in bytes.
+    pub fn encrypted_bytes(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.key != 0).map(|segment| segment.end as u64).sum()
     }
 
     /// How many segments take part.
@@ -85,37 +98,28 @@ impl Recovery {
         self.places(segment, BARRIER_SHARD)
     }
 
-    /// Where the records of a shard lie in a segment, which are verified.
+    /// Where the records of a shard lie in a segment. They are verified; those of an encrypted segment are when they
+    /// are read. Those of one block follow each other.
     ///
     /// # Errors
     /// The segment is damaged.
     pub fn places(&self, segment: usize, shard: u16) -> Result<Places<'_>, PersistError> {
-        let index = self.index_of(segment)?;
-        let fits = |index: &Index| {
-            let segment = &self.segments[segment];
-            index.fits(shard, &segment.bytes, |from, len| segment.reach(from, len).is_ok())
-        };
-        if fits(index) {
-            return Ok(index.places(shard));
-        }
-        let read = self.read(segment)?;
-        match fits(read) {
-            true => Ok(read.places(shard)),
-            false => Err(self.segments[segment].corrupt(SEGMENT_HEADER, "the segment changes while it is read")),
-        }
+        let of = &self.segments[segment];
+        self.ask_index(segment, |index| index.places(shard, &of.bytes, |from, len| of.reach(from, len).is_ok()))
     }
 
-    /// The record at a place that [`Recovery::places`] has given.
-    ///
-    /// # Errors
-    /// It is not there any more.
-    pub fn record_at(&self, position: Position) -> Result<Record<'_>, PersistError> {
-        let segment = &self.segments[(position >> OFFSET_BITS) as usize];
-        let at = (position & ((1 << OFFSET_BITS) - 1)) as usize;
-        match Items::resume(segment.bytes.get(at..segment.end).unwrap_or_default()).next() {
-            Some(Ok((_, record))) => Ok(record),
-            _ => Err(segment.corrupt(at, "a record has changed since it was verified")),
+    /// Asks the index of a segment, or the one that is made by reading the segment, if the first does not fit.
+    fn ask_index<'i, T>(&'i self, segment: usize, ask: impl Fn(&'i Index) -> Option<T>) -> Result<T, PersistError> {
+        if let Some(answer) = ask(self.index_of(segment)?) {
+            return Ok(answer);
         }
+        let changes = || self.segments[segment].corrupt(SEGMENT_HEADER, "the segment changes while it is read");
+        ask(self.read(segment)?).ok_or_else(changes)
+    }
+
+    /// Reads records at the places that [`Recovery::places`] has given.
+    pub fn records(&self) -> Records<'_> {
+        Records { recovery: self, blocks: None, opened: None }
     }
 
     /// Reads and verifies the segments that were left unread.
@@ -139,6 +143,91 @@ impl Recovery {
     }
 }
 
+/// Reads records at their places. One block of an encrypted segment is open at a time, so they are best read block by
+/// block.
+pub struct Records<'a> {
+    recovery: &'a Recovery,
+    /// Where the blocks of an encrypted segment begin, and behind them where the last one ends.
+    blocks: Option<(usize, Vec<usize>)>,
+    /// The block that is open: its segment, where its payload lies in the file, and what it holds.
+    opened: Option<(usize, Range<usize>, Vec<u8>)>,
+}
+
+impl Records<'_> {
+    /// The record at a place.
+    ///
+    /// # Errors
+    /// The block is damaged, or has changed since it was verified.
+    pub fn at(&mut self, position: Position) -> Result<Record<'_>, PersistError> {
+        let (number, at) = parts(position);
+        let segment = &self.recovery.segments[number];
+        let rest = match segment.key {
+            0 => segment.bytes.get(at..segment.end),
+            _ => {
+                self.open(number, at)?;
+                let opened = self.opened.as_ref();
+                opened.and_then(|(_, range, bytes)| bytes.get(at.checked_sub(range.start)?..))
+            }
+        };
+        match Items::resume(rest.unwrap_or_default()).next() {
+            Some(Ok((_, record))) => Ok(record),
+            _ => Err(segment.corrupt(at, "a record has changed since it was verified")),
+        }
+    }
+
+    /// Up to which offset records come from the same block as that at a place, if that block must be opened.
+    ///
+    /// # Errors
+    /// The segment is damaged.
+    pub fn same_block(&mut self, position: Position) -> Result<usize, PersistError> {
+        let (number, at) = parts(position);
+        match self.recovery.segments[number].key {
+            0 => Ok(usize::MAX),
+            _ => self.block_of(number, at).map(|(_, range)| range.end),
+        }
+    }
+
+    /// The block at an offset of an encrypted segment: how many come before it, and where it lies.
+    fn block_of(&mut self, number: usize, at: usize) -> Result<(u64, Range<usize>), PersistError> {
+        if self.blocks.as_ref().is_none_or(|(of, _)| *of != number) {
+            self.blocks = Some((number, self.recovery.ask_index(number, Index::blocks)?));
+        }
+        let blocks = self.blocks.as_ref().map_or(&[][..], |(_, blocks)| blocks);
+        let nth = blocks.partition_point(|&begin| begin <= at);
+        match (nth.checked_sub(1).and_then(|nth| blocks.get(nth)), blocks.get(nth)) {
+            (Some(&begin), Some(&end)) => Ok((nth as u64 - 1, begin..end)),
+            _ => Err(self.recovery.segments[number].corrupt(at, "no block is where the index says")),
+        }
+    }
+
+    fn open(&mut self, number: usize, at: usize) -> Result<(), PersistError> {
+        if self.opened.as_ref().is_some_and(|(of, range, _)| *of == number && range.contains(&at)) {
+            return Ok(());
+        }
+        let (before, range) = self.block_of(number, at)?;
+        let opened = self.recovery.segments[number].open_block(before, range.clone())?;
+        self.opened = Some((number, range.start + BLOCK_HEADER..range.end, opened));
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// Opens the block that lies there, behind so many others.
+    fn open_block(&self, before: u64, range: Range<usize>) -> Result<Vec<u8>, PersistError> {
+        let number = self.wire.first_block + before;
+        let wrong = |what: &str| self.corrupt(range.start, &format!("block {number}: {what}"));
+        self.reach(range.start, range.len())?;
+        let bytes = self.bytes.get(..range.end).unwrap_or_default();
+        // Those of a segment that was read are verified.
+        let block = read_block(bytes, range.start, self.index.is_some()).map_err(wrong)?;
+        if (block.header.number, block.header.generation, block.len) != (number, self.wire.generation, range.len()) {
+            return Err(wrong("another block stands there"));
+        }
+        let cipher = self.cipher.as_ref().ok_or_else(|| wrong("it is encrypted, and no key was given"))?;
+        open_block(&block, cipher).map_err(wrong)
+    }
+}
+
 /// Reads a segment up to its known end, and verifies it, unless recovery has.
 fn read_segment(segment: &Segment, shards: u32) -> Result<Index, (usize, String)> {
     segment.reach(0, segment.end).map_err(|error| (SEGMENT_HEADER, error.to_string()))?;
@@ -147,9 +236,12 @@ fn read_segment(segment: &Segment, shards: u32) -> Result<Index, (usize, String)
     while at < segment.end {
         let number = builder.next_block();
         let block = read_block(&segment.bytes[..segment.end], at, segment.index.is_some());
-        let block = block.map_err(|what| (at, format!("block {number}: {what}")))?;
-        builder.add(at, &block)?;
+        let wrong = |what| (at, format!("block {number}: {what}"));
+        let block = block.map_err(wrong)?;
+        let opened = segment.cipher.as_ref().map(|cipher| open_block(&block, cipher)).transpose().map_err(wrong)?;
+        builder.add(at, &block.holding(opened.as_deref()))?;
         at += block.len;
     }
-    Index::of(FileBytes::Shared(builder.finish().into()), shards).ok_or((0, "its index is too large".to_owned()))
+    let bytes = FileBytes::Shared(builder.finish(None).into());
+    Index::of(bytes, shards, None).ok_or((0, "its index is too large".to_owned()))
 }

@@ -22,25 +22,18 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::block::{
-    Block, HeaderFault, find_blocks, is_end_mark, is_hole, open_block, read_block, read_segment_header,
-};
+use super::block::{Block, HeaderFault, find_blocks, is_end_mark, is_hole, read_block, read_segment_header};
 use super::chunk::Chunk;
 use super::crypt::{FileCipher, FileKind, Keyring};
 use super::error::PersistError;
 use super::format::{
-    BLOCK_HEADER, MANIFEST, SEGMENT_ATTACHED, SEGMENT_HEADER, VERSION_ENCRYPTED, segment_name, segment_number,
-    snapshot_name,
+    MANIFEST, SEGMENT_ATTACHED, SEGMENT_HEADER, VERSION_ENCRYPTED, segment_name, segment_number, snapshot_name,
 };
 use super::graves::WireGrave;
 use super::index::Index;
-use super::record::{Items, Record};
 use super::snapshot::{NamedTexts, SnapshotReader};
 use super::storage::{FileBytes, Storage, Unread};
 use super::wire::{IndexWire, ManifestWire, SegmentWire};
-
-/// Payload bytes after which a window ends.
-const WINDOW_BYTES: u64 = 8 << 20;
 
 /// What recovery found; a start reports it in the operator's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,7 +114,7 @@ pub(crate) struct Segment {
     pub(super) version: u32,
     /// The data key under which its blocks are encrypted, or 0.
     pub(crate) key: u32,
-    cipher: Option<FileCipher>,
+    pub(super) cipher: Option<FileCipher>,
     /// Its index, by which it was not read,
     pub(super) index: Option<Index>,
     /// and which parts of it were read nevertheless.
@@ -231,133 +224,6 @@ impl Recovery {
             None => PersistError::corrupt("", 0, what),
         }
     }
-
-    /// The log in windows of bounded size, oldest first.
-    pub fn windows(&self) -> Windows<'_> {
-        Windows { recovery: self, segment: 0, at: SEGMENT_HEADER, window_bytes: WINDOW_BYTES, opened: Vec::new() }
-    }
-}
-
-/// The windows of the log; see [`Recovery::windows`].
-pub struct Windows<'a> {
-    recovery: &'a Recovery,
-    segment: usize,
-    at: usize,
-    window_bytes: u64,
-    /// The payloads of the current window that were encrypted.
-    opened: Vec<Vec<u8>>,
-}
-
-/// Some consecutive blocks. The epochs must be applied in order.
-#[derive(Debug, Default)]
-pub struct Window<'a> {
-    /// The epochs. Between two barriers, shards are independent of each other.
-    pub epochs: Vec<Epoch<'a>>,
-    /// How many blocks.
-    pub blocks: u64,
-    /// How many bytes they take in the file.
-    pub bytes: u64,
-    /// The number of the last.
-    pub last_block: u64,
-}
-
-/// A barrier and the records after it.
-#[derive(Debug, Default)]
-pub struct Epoch<'a> {
-    /// The barrier, which must be applied before the shards' records.
-    pub barrier: Option<Record<'a>>,
-    /// Each shard's records, in order. Shards may be applied in parallel.
-    pub shards: Vec<(u16, Vec<Record<'a>>)>,
-}
-
-impl Windows<'_> {
-    /// Sets how many payload bytes end a window.
-    pub fn of_bytes(mut self, bytes: u64) -> Self {
-        self.window_bytes = bytes;
-        self
-    }
-
-    /// The next window, or `None` at the end of the log.
-    ///
-    /// # Errors
-    /// A record is malformed. Nothing follows.
-    pub fn next_window(&mut self) -> Result<Option<Window<'_>>, PersistError> {
-        // In case of an error.
-        let (mut segment, mut at) = (std::mem::replace(&mut self.segment, usize::MAX), self.at);
-        let mut window = Window::default();
-        let mut blocks: Vec<(&Segment, usize, Block<'_>, Option<usize>)> = Vec::new();
-        self.opened.clear();
-        let recovery = self.recovery;
-        while window.bytes < self.window_bytes {
-            let Some(read) = recovery.segments.get(segment) else { break };
-            if at >= read.end {
-                (segment, at) = (segment + 1, SEGMENT_HEADER);
-                continue;
-            }
-            // The checksum was verified when the store was opened.
-            let block = read_block(&read.bytes, at, false).map_err(|what| read.corrupt(at, what))?;
-            let mut opened = None;
-            if let Some(cipher) = &read.cipher {
-                self.opened.push(open_block(&block, cipher).map_err(|what| read.corrupt(at, what))?);
-                opened = Some(self.opened.len() - 1);
-            }
-            blocks.push((read, at, block, opened));
-            at += block.len;
-            window.blocks += 1;
-            window.bytes += block.len as u64;
-            window.last_block = block.header.number;
-        }
-        (self.segment, self.at) = (segment, at);
-        let mut slots = vec![None; self.recovery.shards as usize];
-        for (read, at, mut block, opened) in blocks {
-            if let Some(opened) = opened {
-                block.payload = &self.opened[opened];
-            }
-            add_block(&mut window, &block, read.version, &mut slots).map_err(|offset| {
-                self.segment = usize::MAX;
-                let what = format!("block {}: a record is malformed", block.header.number);
-                read.corrupt(at + BLOCK_HEADER + offset, &what)
-            })?;
-        }
-        Ok((window.blocks > 0).then_some(window))
-    }
-}
-
-/// Adds a block's records to a window. `slots` maps a shard to its place in the last epoch.
-fn add_block<'a>(
-    window: &mut Window<'a>,
-    block: &Block<'a>,
-    version: u32,
-    slots: &mut [Option<usize>],
-) -> Result<(), usize> {
-    let mut records = Vec::new();
-    for item in Items::of_version(version, block.payload) {
-        let (epoch, record) = item?;
-        if !record.is_barrier() && usize::from(record.shard) >= slots.len() {
-            return Err(0);
-        }
-        records.push((epoch, record));
-    }
-    // A barrier opens its epoch. The sort is stable: equal numbers keep their order.
-    records.sort_by_key(|(epoch, record)| (*epoch, !record.is_barrier(), record.seq));
-    for (_, record) in records {
-        if record.is_barrier() || window.epochs.is_empty() {
-            slots.fill(None);
-            window.epochs.push(Epoch::default());
-        }
-        let epoch = window.epochs.last_mut().expect("pushed above at the latest");
-        if record.is_barrier() {
-            epoch.barrier = Some(record);
-            continue;
-        }
-        let slot = &mut slots[usize::from(record.shard)];
-        let index = *slot.get_or_insert_with(|| {
-            epoch.shards.push((record.shard, Vec::new()));
-            epoch.shards.len() - 1
-        });
-        epoch.shards[index].1.push(record);
-    }
-    Ok(())
 }
 
 /// Reads and checks everything that the manifest names. The recovery keeps a clone of `reading`.
@@ -367,7 +233,7 @@ pub(crate) fn recover(
     cut_at_corruption: bool,
     reading: Arc<()>,
 ) -> Result<Recovery, PersistError> {
-    recover_by(storage, manifest, Reading { cut_at_corruption, uses_indexes: false }, reading)
+    recover_by(storage, manifest, Reading { cut_at_corruption, uses_indexes: false }, None, reading)
 }
 
 /// How the log is read.
@@ -379,11 +245,12 @@ pub(crate) struct Reading {
     pub(crate) uses_indexes: bool,
 }
 
-/// The same, with a choice of what is read.
+/// The same, with a choice of what is read. The indexes of encrypted segments need their keys.
 pub(crate) fn recover_by(
     storage: &Arc<dyn Storage>,
     manifest: &ManifestWire,
     how: Reading,
+    keys: Option<&Keyring>,
     reading: Arc<()>,
 ) -> Result<Recovery, PersistError> {
     let snapshot = open_snapshot(&**storage, manifest)?;
@@ -393,7 +260,7 @@ pub(crate) fn recover_by(
         summary.snapshot_bytes = snapshot.length();
         summary.snapshot_entries = snapshot.entries();
     }
-    let mut chain = Chain::new(&**storage, manifest, how.uses_indexes && !how.cut_at_corruption)?;
+    let mut chain = Chain::new(&**storage, manifest, keys, how.uses_indexes && !how.cut_at_corruption)?;
     let torn = chain.walk(how.cut_at_corruption)?;
     chain.note_settled();
     summary.segments = chain.segments.len();
@@ -450,6 +317,7 @@ struct Chain<'s> {
     durable: u64,
     /// Whether a segment with an index is not read.
     uses_indexes: bool,
+    keys: Option<&'s Keyring>,
 }
 
 /// Where the chain breaks.
@@ -460,7 +328,12 @@ struct Break {
 }
 
 impl<'s> Chain<'s> {
-    fn new(storage: &'s dyn Storage, manifest: &'s ManifestWire, uses_indexes: bool) -> Result<Self, PersistError> {
+    fn new(
+        storage: &'s dyn Storage,
+        manifest: &'s ManifestWire,
+        keys: Option<&'s Keyring>,
+        uses_indexes: bool,
+    ) -> Result<Self, PersistError> {
         let names = storage.list().map_err(PersistError::io("list", storage.path("")))?;
         let cut = manifest.current.snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_block);
         let first = manifest.current.segments.first();
@@ -475,6 +348,7 @@ impl<'s> Chain<'s> {
             blocks: 0,
             durable: manifest.durable_block,
             uses_indexes,
+            keys,
         })
     }
 
@@ -624,7 +498,7 @@ impl<'s> Chain<'s> {
         let is_followed = |index: &Index| {
             index.wire.next_segment != 0 || self.manifest.current.segments.len() > self.segments.len() + 1
         };
-        Index::open(self.storage, number, self.manifest.shards).filter(is_followed)
+        Index::open(self.storage, number, self.manifest.shards, self.keys).filter(is_followed)
     }
 
     fn map(&self, number: u64) -> Result<(PathBuf, FileBytes, Option<Unread>), PersistError> {
@@ -645,7 +519,7 @@ impl<'s> Chain<'s> {
     fn skip(&mut self, at: usize) -> Result<Option<u64>, PersistError> {
         let segment = &self.segments[at];
         let Some(found) = &segment.index else { return Ok(None) };
-        if segment.key != 0 || segment.version == 1 || !found.is_of(&self.manifest.hash_seed, segment) {
+        if segment.version == 1 || !found.is_of(&self.manifest.hash_seed, segment) {
             let (_, bytes) = self.read(segment.wire.number)?;
             let segment = &mut self.segments[at];
             (segment.bytes, segment.index, segment.unread) = (bytes, None, None);

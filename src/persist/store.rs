@@ -152,7 +152,7 @@ impl Store {
         let keys = Keyring::open(&storage, manifest.hash_seed, fresh, options.encryption.as_ref())?.map(Arc::new);
         let reading = Arc::new(());
         let how = Reading { cut_at_corruption: options.cut_at_corruption, uses_indexes: options.indexes };
-        let mut recovery = recover_by(&storage, &manifest, how, Arc::clone(&reading))?;
+        let mut recovery = recover_by(&storage, &manifest, how, keys.as_deref(), Arc::clone(&reading))?;
         recovery.unlock(keys.as_deref())?;
         recovery.summary.fresh = fresh;
         // Includes files that are set aside, so that no number is used twice.
@@ -396,7 +396,7 @@ impl Store {
             .segments
             .iter()
             .zip(ends)
-            .filter(|(segment, _)| segment.index.is_none() && segment.key == 0 && segment.end > SEGMENT_HEADER);
+            .filter(|(segment, _)| segment.index.is_none() && segment.end > SEGMENT_HEADER);
         let frozen = |(segment, end): (&Segment, u64)| Frozen {
             wire: segment.wire.clone(),
             last_block: end - 1,

@@ -98,6 +98,19 @@ pub struct IndexWire {
     pub lists: Vec<ListWire>,
 }
 
+/// What opens the index of an encrypted segment.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+pub struct SealedIndexWire {
+    /// The number of the segment.
+    pub number: u64,
+    /// The number of the data key.
+    pub key: u32,
+    /// Tells the key of this file from that of another index of the segment.
+    pub salt: u64,
+    /// The [`IndexWire`], sealed.
+    pub head: Vec<u8>,
+}
+
 /// A list of an index.
 #[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
 pub struct ListWire {
@@ -358,6 +371,11 @@ mod tests {
         ]
         .concat();
         assert_eq!(encode(&index), index_bytes);
+
+        let sealed = SealedIndexWire { number: 1, key: 2, salt: 3, head: vec![4, 5] };
+        let sealed_bytes =
+            [&1u64.to_le_bytes()[..], &2u32.to_le_bytes(), &3u64.to_le_bytes(), &2u64.to_le_bytes(), &[4, 5]].concat();
+        assert_eq!(encode(&sealed), sealed_bytes);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::base::random::Random;
 use crate::core::Server;
 use crate::core::server::SavePurpose;
 use crate::exec::testing::BURIED;
+use crate::persist::crypt::tests::{encrypt, encrypt_no_more};
 use crate::persist::storage::SimStorage;
 use crate::persist::{ChunkWriter, FsyncPolicy, WireGrave, WireValue};
 
@@ -40,6 +41,11 @@ fn purpose(random: &mut Random) -> SavePurpose {
 #[test]
 fn replaying_the_log_gives_the_live_state() {
     for seed in 0..12 {
+        if seed % 2 == 1 {
+            encrypt("1", true);
+        } else {
+            encrypt_no_more();
+        }
         let (storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
         let server = start(&storage, 1, 1, FsyncPolicy::No).unwrap();
         let mut caller = Caller::new(&server, 0);

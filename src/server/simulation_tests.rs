@@ -1,8 +1,9 @@
 //! The whole path over seeds: commands of many clients, executor, log, snapshots and recovery on a hostile disk.
 //!
-//! A seed chooses everything: which client does what and when the log is flushed and synced; which operation of the
-//! disk fails, by its number or by its kind, once or for a while; when the disk is full and when it has room again;
-//! when the process dies or the power goes, what a power cut leaves, and the same again during recovery.
+//! A seed chooses everything: whether the store is encrypted; which client does what and when the log is flushed and
+//! synced; which operation of the disk fails, by its number or by its kind, once or for a while; when the disk is full
+//! and when it has room again; when the process dies or the power goes, what a power cut leaves, and the same again
+//! during recovery.
 //!
 //! One thread runs all clients, so the order of their commands is known, and with it every state that the keyspace has
 //! had. After a crash the recovered state must be one of them, whole, and
@@ -25,6 +26,7 @@ use crate::durable::saving;
 use crate::exec::PATIENCE;
 use crate::exec::testing::{content, with_args};
 use crate::persist::FsyncPolicy;
+use crate::persist::crypt::tests::{encrypt, encrypt_no_more};
 use crate::persist::storage::SimStorage;
 use crate::persist::storage::sim::{Fault, Kind};
 use crate::resp::Output;
@@ -32,6 +34,8 @@ use crate::resp::Output;
 const CLIENTS: usize = 5;
 const WORKERS: usize = 3;
 const LIVES: u64 = 3;
+/// The number of a life that serves while it loads.
+const LOADED_BESIDE: u64 = 90;
 /// How many seeds run without `IRONKEEP_SIM_SEEDS`.
 const SEEDS: u64 = 200;
 /// Room that the log keeps for a full disk, in bytes.
@@ -78,7 +82,8 @@ impl<'t> World<'t> {
         let policy = [FsyncPolicy::Always, FsyncPolicy::EverySec, FsyncPolicy::No][seed as usize % 3];
         // Some end their segments often.
         let segment_bytes = [700, 3000, 64 << 20][(seed / 3) as usize % 3];
-        let server = match start_in_segments(storage, seed * 100 + life + 1, WORKERS, policy, segment_bytes) {
+        let serves = life == LOADED_BESIDE;
+        let server = match start_in_segments(storage, seed * 100 + life + 1, WORKERS, policy, segment_bytes, serves) {
             Ok(server) => server,
             Err(error) => {
                 let text = error.to_string();
@@ -234,9 +239,11 @@ impl<'t> World<'t> {
     fn check_reloads(&mut self) {
         self.server.store.log().sync_now().expect("a healthy disk");
         let live = [state(&self.server)];
-        for what in 90..92 {
+        for what in [LIVES + 1, LOADED_BESIDE, LIVES + 2, LOADED_BESIDE] {
             World::start(self.seed, what, &self.storage.process_image(), &live, self.tally).expect("a healthy disk");
-            saving::save_now(&self.server).expect("a healthy disk");
+            if what == LOADED_BESIDE {
+                saving::save_now(&self.server).expect("a healthy disk");
+            }
         }
     }
 }
@@ -264,6 +271,10 @@ fn plan(storage: &SimStorage, random: &mut Random, tally: &Tally) {
 
 /// A whole seed: lives, crashes, and a healthy end.
 fn run(seed: u64, lies: bool, tally: &Tally) {
+    match seed / 9 % 2 {
+        0 => encrypt_no_more(),
+        _ => encrypt("1", true),
+    }
     let mut random = Random::from_seed(seed);
     let mut storage = SimStorage::new();
     let mut allowed = vec![Dump::new()];

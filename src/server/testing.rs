@@ -30,15 +30,17 @@ pub(super) fn start(
     start_with(storage, generation, workers, policy, session::table())
 }
 
-/// The same, with segments of the log that end at this length.
+/// The same, with segments of the log that end at this length. Perhaps it serves while it loads.
 pub(super) fn start_in_segments(
     storage: &SimStorage,
     generation: u64,
     workers: usize,
     policy: FsyncPolicy,
     bytes: u64,
+    serves_while_loading: bool,
 ) -> Result<Arc<Server>, StartError> {
-    let line = format!("log-segment-size {bytes}");
+    let loading = if serves_while_loading { "serve-while-loading-min-size 0" } else { "" };
+    let line = format!("log-segment-size {bytes}\n{loading}");
     start_configured(storage, generation, workers, policy, session::table(), &line)
 }
 
@@ -87,7 +89,7 @@ fn start_configured(
         refuse_torn: false,
         foreign: Vec::new(),
         import: false,
-        encryption: None,
+        encryption: crate::persist::crypt::tests::current(),
         segment_bytes: 0,
         indexes: true,
         threads: false,

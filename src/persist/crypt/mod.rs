@@ -3,7 +3,8 @@
 //! - A **master key** comes from the operator and is never written. It wraps the **data keys** of the store, which lie
 //!   in the file `KEYS`. From a data key, each file's own **file key** is derived by what makes the file unique: its
 //!   kind, its number, and the run of the process that wrote it.
-//! - AES-256-GCM-SIV seals the payload of each block of the log, each piece of a chunk, and the index of a snapshot.
+//! - AES-256-GCM-SIV seals the payload of each block of the log, each piece of a chunk, the index of a snapshot, and
+//!   the head and each list of the index of a segment.
 //!   A nonce is a place in the file, so that no piece can pose as another. It is never used for two texts under one
 //!   key; if it were, this cipher would tell no more than whether the two are the same.
 //! - Checksums cover what is on the disk. A torn tail is found, and a directory is checked, without any key.
@@ -36,8 +37,8 @@ const NONCE: usize = 12;
 /// A key that is wiped from memory.
 type Key = Zeroizing<[u8; KEY]>;
 
-/// The places of a snapshot that no chunk has: that of its index.
-const INDEX_PLACE: u64 = u64::MAX;
+/// The place of a file's directory, which none of its parts has: the index of a snapshot, the head of an index.
+pub(crate) const INDEX_PLACE: u64 = u64::MAX;
 
 /// How files are encrypted.
 #[derive(Clone)]
@@ -56,6 +57,8 @@ pub enum FileKind {
     Segment = 1,
     /// A snapshot.
     Snapshot = 2,
+    /// The index of a segment.
+    Index = 3,
 }
 
 /// Seals and opens what one file holds.

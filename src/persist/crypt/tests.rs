@@ -34,6 +34,11 @@ pub(crate) fn encrypt(keys: &'static str, writes: bool) {
     CURRENT.set(Some(Encryption { source, writes }));
 }
 
+/// Leaves this thread's stores in the clear from now on.
+pub(crate) fn encrypt_no_more() {
+    CURRENT.set(None);
+}
+
 /// Begins an empty register.
 fn begin_register() {
     SEALED.set(Some(HashMap::new()));

@@ -142,7 +142,8 @@ impl Log {
     fn index(&self, maker: &SegmentMaker, frozen: &Frozen) {
         let Some(shards) = self.indexed_shards else { return };
         let (storage, store) = (&*maker.storage, maker.hash_seed);
-        if let Err(error) = index::make(storage, store, shards, &frozen.wire, frozen.last_block) {
+        let keys = maker.keys.as_deref();
+        if let Err(error) = index::make(storage, store, shards, &frozen.wire, frozen.last_block, keys) {
             warning(format_args!("A segment of the log gets no index, so that the next start reads it: {error}"));
         }
     }
