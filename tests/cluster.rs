@@ -4,9 +4,11 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use support::SetOnDrop;
 use support::client::Client;
@@ -62,9 +64,13 @@ fn a_node_comes_from_a_file_of_redis() {
 }
 
 /// What a start on the directory says that is refused.
-fn refusal(directory: &std::path::Path) -> String {
+fn refusal(directory: &Path) -> String {
+    refusal_of(&recipe("1"), directory)
+}
+
+fn refusal_of(recipe: &Recipe, directory: &Path) -> String {
     let log = fs::File::create(directory.join("refusal.log")).expect("a writable directory");
-    let mut command: Command = recipe("1").command(directory, free_port());
+    let mut command: Command = recipe.command(directory, free_port());
     let errors = log.try_clone().expect("a second handle");
     let mut child = command.stdout(log).stderr(errors).spawn().expect("the program starts");
     let status = wait(&mut child).expect("it ends by itself");
@@ -157,5 +163,135 @@ fn a_log_that_tells_of_other_databases_is_loaded_anew() {
         client.ok(&format!("DEBUG {how}"));
         assert_eq!(text(&mut client, &["MGET", "b", "{b}"]), "*2 $1 1 $1 1 ", "{how}");
         assert_eq!(text(&mut client, &["BLESS", "GET", "b"]), "*1 $8 NO-EVICT ", "{how}");
+    }
+}
+
+fn served_while_loading(recipe: Recipe) -> Recipe {
+    recipe.with("serve-while-loading-min-size", "0")
+}
+
+fn wait_for(client: &mut Client, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !text(client, &["INFO", "persistence"]).contains(line) {
+        assert!(Instant::now() < deadline, "{line}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const KEYS: usize = 3000;
+
+/// Writes keys into a snapshot and into the log behind it.
+fn fill(client: &mut Client) {
+    for at in 0..KEYS {
+        client.ok(&format!("SET key:{at} {at}"));
+    }
+    for at in 0..50 {
+        client.ok(&format!("SET {{o}}:{at} {at}"));
+    }
+    client.ok("BGREWRITEAOF");
+    wait_for(client, "aof_rewrites:1 ");
+    wait_for(client, "aof_rewrite_in_progress:0 ");
+    for at in (0..KEYS).step_by(30) {
+        client.ok(&format!("APPEND key:{at} !"));
+    }
+}
+
+fn expected(at: usize) -> String {
+    format!("{at}{}", if at.is_multiple_of(30) { "!" } else { "" })
+}
+
+/// A node of a cluster used to load all keys before it served.
+#[test]
+fn keys_are_served_while_they_are_loaded() {
+    let mut server = served_while_loading(recipe("2")).start();
+    fill(&mut server.client());
+    server.kill();
+    server.set_recipe(served_while_loading(recipe("2")).with("key-load-delay", "50000"));
+    server.start_again();
+    let mut client = server.client();
+    for at in [0, 30, 31, 2999] {
+        assert_eq!(client.ok(&format!("GET key:{at}")).string(), expected(at));
+    }
+    client.ok("SET key:5 changed");
+    assert!(text(&mut client, &["MGET", "key:1", "key:2"]).starts_with("-CROSSSLOT"));
+    assert_eq!(text(&mut client, &["SELECT", "3"]), "-ERR SELECT is not allowed in cluster mode ");
+    let slots = text(&mut client, &["CLUSTER", "SLOTS"]);
+    assert!(slots.starts_with("*1 *3 :0 :16383 "), "{slots}");
+    let info = text(&mut client, &["INFO", "persistence"]);
+    assert!(info.contains("async_loading:1 "), "all of that while the rest is loaded: {info}");
+    server.kill();
+    // What needs every key waits for every key.
+    for question in ["CLUSTER COUNTKEYSINSLOT 7497", "CLUSTER RESET HARD", "DBSIZE"] {
+        server.set_recipe(served_while_loading(recipe("2")).with("key-load-delay", "200"));
+        server.start_again();
+        let mut client = server.client();
+        let reply = text(&mut client, &question.split(' ').collect::<Vec<_>>());
+        let right = match question {
+            "DBSIZE" => format!(":{} ", KEYS + 50),
+            "CLUSTER RESET HARD" => "-ERR CLUSTER RESET can't be called with master nodes containing keys ".to_owned(),
+            _ => ":50 ".to_owned(),
+        };
+        assert_eq!(reply, right, "{question}");
+        server.kill();
+    }
+    server.set_recipe(served_while_loading(recipe("2")));
+    server.start_again();
+    let mut client = server.client();
+    for at in (0..KEYS).filter(|at| *at != 5) {
+        assert_eq!(client.ok(&format!("GET key:{at}")).string(), expected(at));
+    }
+    assert_eq!(client.ok("GET key:5").string(), "changed");
+}
+
+#[test]
+fn damage_concerns_its_shard_and_what_needs_every_key() {
+    let mut server = served_while_loading(recipe("2")).start();
+    fill(&mut server.client());
+    server.kill();
+    let entries = fs::read_dir(server.directory()).expect("listed").flatten().map(|entry| entry.path());
+    let snapshot = entries.into_iter().find(|path| path.to_string_lossy().contains("snapshot-")).expect("there is one");
+    let mut bytes = fs::read(&snapshot).expect("read");
+    let quarter = bytes.len() / 4;
+    bytes[quarter] ^= 1;
+    fs::write(&snapshot, &bytes).expect("written");
+    server.start_again();
+    let mut client = server.client();
+    wait_for(&mut client, "async_loading:0 ");
+    wait_for(&mut client, "loading_damaged_shards:1 ");
+    let replies: Vec<String> = (0..KEYS).map(|at| text(&mut client, &["GET", &format!("key:{at}")])).collect();
+    let damaged = replies.iter().filter(|reply| reply.starts_with("-LOADERR shard ")).count();
+    assert!((1..100).contains(&damaged) && replies.iter().all(|reply| reply.starts_with(['-', '$'])), "{damaged}");
+    for question in [
+        "CLUSTER COUNTKEYSINSLOT 1",
+        "CLUSTER GETKEYSINSLOT 1 10",
+        "CLUSTER SLOT-STATS SLOTSRANGE 0 1",
+        "CLUSTER RESET",
+        "DBSIZE",
+    ] {
+        let reply = text(&mut client, &question.split(' ').collect::<Vec<_>>());
+        assert!(reply.starts_with("-LOADERR shard "), "{question}: {reply}");
+    }
+    assert_eq!(text(&mut client, &["CLUSTER", "KEYSLOT", "{o}"]), ":7497 ");
+}
+
+/// Keys of other databases are refused at the start, whether a snapshot or the log tells of them.
+#[test]
+fn keys_of_other_databases_are_refused_before_anything_is_served() {
+    for in_snapshot in [true, false] {
+        let mut server = Recipe::under_test().with("save", "").start();
+        let mut client = server.client();
+        fill(&mut client);
+        client.ok("SELECT 3");
+        for at in 0..if in_snapshot { KEYS } else { 1 } {
+            client.ok(&format!("SET other:{at} 1"));
+        }
+        if in_snapshot {
+            client.ok("BGREWRITEAOF");
+            wait_for(&mut client, "aof_rewrites:2 ");
+            wait_for(&mut client, "aof_rewrite_in_progress:0 ");
+        }
+        server.kill();
+        let said = refusal_of(&served_while_loading(recipe("1")), server.directory());
+        assert!(said.contains("database 3 has keys"), "{said}");
     }
 }

@@ -102,6 +102,12 @@ impl CommandError {
         CommandError::Message(format!("ERR {text}"))
     }
 
+    /// The refusal of a command that needs a damaged shard.
+    #[cold]
+    pub fn damaged(what: &str) -> Self {
+        CommandError::Message(format!("LOADERR {what}"))
+    }
+
     /// An error with the code `ERR` that repeats a word of the client between two texts.
     pub fn echo(before: &str, word: &[u8], after: &str) -> Self {
         CommandError::Echo([b"ERR ", before.as_bytes(), until_nul(word), after.as_bytes()].concat())

@@ -100,7 +100,7 @@ impl<'g> Group<'g> {
             true => keyspace.first_damage().map(|(_, what)| what),
             false => keys.named.iter().find_map(|key| keyspace.damage_of(key.shard())),
         };
-        what.map_or(Ok(()), |what| Err(damaged(&what)))
+        what.map_or(Ok(()), |what| Err(CommandError::damaged(&what)))
     }
 
     /// Refuses a connection that has not logged in, and must.
@@ -178,7 +178,7 @@ impl<'g> Group<'g> {
         if let Busy::Shard(shard) = busy
             && let Some(what) = self.server.keyspace.damage_of(shard)
         {
-            self.refuse(&damaged(&what), args, client, out);
+            self.refuse(&CommandError::damaged(&what), args, client, out);
             return None;
         }
         let running = &self.server.running_scripts;
@@ -266,12 +266,6 @@ fn no_longer_allowed(denied: Denied) -> CommandError {
         "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is \
          no longer allowed for the following reason: {reason}"
     ))
-}
-
-/// The refusal of a command that needs a damaged shard.
-#[cold]
-fn damaged(what: &str) -> CommandError {
-    CommandError::Message(format!("LOADERR {what}"))
 }
 
 /// The refusal of a command to a subscriber in RESP2.

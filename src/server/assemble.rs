@@ -213,11 +213,13 @@ fn load_or_plan(
 ) -> Result<(Option<Plan>, Loaded), PersistError> {
     let found = recovery.summary();
     let is_large = found.snapshot_bytes + found.log_bytes >= settings.serve_while_loading_min_size;
-    // A cluster's node must know first that the other databases are empty.
-    if settings.serve_while_loading && !settings.cluster_enabled && !found.fresh && is_large {
+    if settings.serve_while_loading && !found.fresh && is_large {
         loading::load_libraries(keyspace, recovery)?;
         loading::load_graves(keyspace, recovery)?;
-        if let Some(plan) = Plan::of(recovery, keyspace, limits)? {
+        if let Some(plan) = Plan::of(recovery, keyspace, limits)?
+            // If a cluster's node may have to refuse the keys of other databases, it looks at all of them first.
+            && (!settings.cluster_enabled || plan.has_first_database_alone(recovery))
+        {
             return Ok((Some(plan), Loaded { goes_on: true, ..Loaded::default() }));
         }
     }

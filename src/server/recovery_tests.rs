@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::testing::{Caller, Dump, golden, random_command, snapshot, start, start_loading, state};
+use super::testing::{Caller, Dump, golden, random_command, snapshot, start, start_configured, start_loading, state};
 use crate::base::random::Random;
 use crate::core::Server;
 use crate::core::server::SavePurpose;
@@ -250,4 +250,33 @@ fn a_snapshot_with_flushed_keys_that_cannot_be_is_refused() {
             }
         }
     }
+}
+
+/// Of other databases, a cluster's node looks at a few chunks before it serves. A key that it has missed is never taken
+/// for one of database 0, nor lost.
+#[test]
+fn a_stray_key_of_another_database_concerns_its_shard_alone_in_cluster_mode() {
+    let storage = SimStorage::new();
+    let server = start(&storage, 1, 1, FsyncPolicy::Always).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    caller.client.db = 3;
+    caller.run("SET stray 1");
+    caller.client.db = 0;
+    (0..2000).for_each(|at| drop(caller.run(&format!("SET key:{at} {at}"))));
+    snapshot(&server, SavePurpose::Rewrite).unwrap();
+    let live = state(&server);
+    drop((caller, server));
+    let lines = "cluster-enabled yes\nserve-while-loading-min-size 0";
+    let server = start_configured(&storage, 2, 1, FsyncPolicy::Always, crate::session::table(), lines).unwrap();
+    drop(server.gate.close());
+    let mut caller = Caller::new(&server, 0);
+    assert!(caller.run("DBSIZE").starts_with("-LOADERR shard "));
+    let replies: Vec<String> = (0..2000).map(|at| caller.run(&format!("GET key:{at}"))).collect();
+    let damaged = replies.iter().filter(|reply| reply.starts_with("-LOADERR shard ")).count();
+    assert!((1..20).contains(&damaged) && replies.iter().all(|reply| reply != "$-1 "), "{damaged}");
+    assert!(replies.iter().any(|reply| reply.contains("see `databases` and `cluster-enabled`")), "{replies:?}");
+    assert_eq!((server.keyspace.databases(), server.keyspace.damaged_shards()), (1, 1));
+    drop((caller, server));
+    let server = start(&storage, 3, 1, FsyncPolicy::Always).unwrap();
+    assert_eq!(state(&server), live);
 }

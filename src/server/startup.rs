@@ -239,7 +239,7 @@ fn recover(config: Config, settings: &Settings, table: Table) -> Result<(Arc<Ser
         import: false,
         encryption: encryption(settings),
         segment_bytes: settings.log_segment_size,
-        indexes: settings.serve_while_loading && !settings.cluster_enabled,
+        indexes: settings.serve_while_loading,
         threads: true,
     };
     let (server, found, loaded) = recover_from(Arc::new(storage), options, config, table, reclaimer()?)?;

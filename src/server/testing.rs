@@ -65,8 +65,8 @@ pub(super) fn start_loading(
     start_configured(storage, generation, workers, policy, session::table(), "serve-while-loading-min-size 0")
 }
 
-/// The same, with a line of configuration more.
-fn start_configured(
+/// The same, with lines of configuration more.
+pub(super) fn start_configured(
     storage: &SimStorage,
     generation: u64,
     workers: usize,

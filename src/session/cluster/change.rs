@@ -113,6 +113,11 @@ fn reset(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
     };
     change_node(call, reply, move |server, node| {
+        // Until all are loaded, nobody knows how many keys there are.
+        drop(server.gate.close());
+        if let Some((_, what)) = server.keyspace.first_damage() {
+            return Err(CommandError::damaged(&what));
+        }
         if server.keyspace.counts().of(0).keys != 0 {
             return Err(CommandError::Text("ERR CLUSTER RESET can't be called with master nodes containing keys"));
         }

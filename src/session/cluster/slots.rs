@@ -6,7 +6,6 @@
 //! Invariant: the view is released shard by shard, so that writers soon stop copying what it holds.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use super::{QUESTION, of, slot_range};
 use crate::base::clock;
@@ -14,14 +13,23 @@ use crate::base::config::SlotStats;
 use crate::base::slot::{self, SLOTS};
 use crate::core::args::{self, is};
 use crate::core::{Arity, Command, CommandError, Handler, Outcome, Server, SessionCall, Words, flags};
-use crate::keyspace::EntryRef;
+use crate::keyspace::{EntryRef, Frozen};
 use crate::resp::Reply;
 
-/// Gives every key, with its slot, to `visit`, until it has seen enough. Waits for the gate.
-fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, EntryRef<'_>) -> ControlFlow<()>) {
+/// A view of all keys. Waits for the gate, and so until all are loaded.
+///
+/// # Errors
+/// A shard is damaged.
+fn view(server: &Server) -> Result<Frozen, CommandError> {
     let closed = server.gate.close();
-    let mut frozen = server.keyspace.freeze(&closed);
-    drop(closed);
+    match server.keyspace.first_damage() {
+        None => Ok(server.keyspace.freeze(&closed)),
+        Some((_, what)) => Err(CommandError::damaged(&what)),
+    }
+}
+
+/// Gives every key, with its slot, to `visit`, until it has seen enough.
+fn each_key(mut frozen: Frozen, mut visit: impl FnMut(u16, EntryRef<'_>) -> ControlFlow<()>) {
     let now = clock::now_ms();
     for shard in 0..frozen.shards() {
         for entry in frozen.shard(shard).filter(|(db, _)| *db == 0).flat_map(|(_, directory)| directory.iter()) {
@@ -35,14 +43,14 @@ fn each_key(server: &Arc<Server>, mut visit: impl FnMut(u16, EntryRef<'_>) -> Co
 }
 
 /// The number of keys in each slot, and the memory that they take, in bytes.
-fn contents(server: &Arc<Server>) -> (Vec<u64>, Vec<u64>) {
+fn contents(server: &Server) -> Result<(Vec<u64>, Vec<u64>), CommandError> {
     let (mut counts, mut bytes) = (vec![0; SLOTS], vec![0; SLOTS]);
-    each_key(server, |slot, entry| {
+    each_key(view(server)?, |slot, entry| {
         counts[usize::from(slot)] += 1;
         bytes[usize::from(slot)] += entry.memory() as u64;
         ControlFlow::Continue(())
     });
-    (counts, bytes)
+    Ok((counts, bytes))
 }
 
 pub(super) static KEYSLOT: Command = Command {
@@ -81,7 +89,7 @@ fn countkeysinslot(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let wanted = wanted_slot(call)?.ok_or(CommandError::Text("ERR Invalid slot"))?;
     Ok(call.client.defer_reply(reply, move |server, reply| {
         let mut count = 0;
-        each_key(server, |slot, _| {
+        each_key(view(server)?, |slot, _| {
             count += i64::from(slot == wanted);
             ControlFlow::Continue(())
         });
@@ -110,11 +118,12 @@ fn getkeysinslot(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
     let sight = Some(user).filter(|user| !user.sees_all_keys());
     Ok(call.client.defer_reply(reply, move |server, reply| {
         let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(0, key));
+        let view = view(server)?;
         Ok(reply.array_of_unknown(|keys| {
             if most == 0 {
                 return;
             }
-            each_key(server, |slot, entry| {
+            each_key(view, |slot, entry| {
                 if slot == wanted && is_seen(entry.key()) {
                     keys.bulk(entry.key());
                 }
@@ -164,7 +173,7 @@ fn slot_stats(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "CLUSTER")),
     };
     Ok(call.client.defer_reply(reply, move |server, reply| {
-        let (keys, bytes) = contents(server);
+        let (keys, bytes) = contents(server)?;
         let usage = &of(server)?.usage;
         let value = |metric: usize, slot: u16| match metric {
             0 => keys[usize::from(slot)],
