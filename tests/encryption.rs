@@ -200,3 +200,44 @@ fn without_the_right_key_it_does_not_start_and_nothing_changes() {
     let shown = client.ok("CONFIG GET encryption-key-*");
     assert!(!format!("{shown:?}").contains("cat "), "the command may hold a secret: {shown:?}");
 }
+
+/// Segments have an index, sealed as they are, by which a start leaves them unread.
+#[test]
+fn what_is_served_while_it_loads_needs_the_right_key_and_tells_nothing() {
+    let keys = Keys::new("1");
+    let loading = |recipe: Recipe| recipe.with("serve-while-loading-min-size", "0").with("log-segment-size", "32kb");
+    let mut server = loading(keys.recipe()).start();
+    let mut client = server.client();
+    (0..4).for_each(|round| fill(&mut client, round * 50));
+    // The last one that has all of it is not the last one.
+    let indexes = |server: &Server| {
+        let entries = fs::read_dir(server.directory()).expect("listed").flatten();
+        let is_made = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|found| found.len() > 0);
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("index-")).filter(is_made).count()
+    };
+    wait_until("some segments have an index", || {
+        client.call(&["SET", "topsecretkey:pad", &"topsecretvalue".repeat(3000)]);
+        indexes(&server) >= 4
+    });
+    let before = digest(&mut client);
+    server.kill();
+    assert_eq!(told(server.directory()), [""; 0]);
+    let wrong = Keys::new("2");
+    let output = loading(wrong.recipe()).command(server.directory(), free_port()).output().expect("it runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!output.status.success() && said.contains("is not among those given"), "{said}");
+    for master in ["1", "21", "2"] {
+        keys.set(master);
+        server.start_again();
+        let is_unread = |log: String| log.contains("segments by their index") && !log.contains(" 0 of ");
+        assert!(master == "2" || is_unread(server.log()), "{}", server.log());
+        let mut client = server.client();
+        assert_eq!(client.ok("GET topsecretkey:7").string(), "topsecretvalue7");
+        assert_eq!(digest(&mut client), before);
+        if master == "21" {
+            snapshot(&mut client);
+        }
+        server.kill();
+        assert_eq!(told(server.directory()), [""; 0]);
+    }
+}
