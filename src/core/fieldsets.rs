@@ -47,7 +47,7 @@ impl Fieldset {
     }
 
     /// The fields, each with the place of its value.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], usize)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], usize)> + Clone {
         self.fields.iter().map(|(field, at)| (&**field, *at))
     }
 

@@ -14,7 +14,7 @@ use crate::core::{
 use crate::keyspace::NewValue;
 use crate::resp::Reply;
 use crate::value::collection::{Collection, Finished};
-use crate::value::hash::{AnyHash, HashMut, NewExpiry};
+use crate::value::hash::{AnyHash, HashMut};
 
 /// See the module.
 pub(super) static COMMANDS: &[&Command] = &[&HIMPORT];
@@ -127,11 +127,8 @@ fn set(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     }
     let limits = call.db.facts().limits;
     let mut hash = HashMut::empty(Vec::new(), &limits);
-    hash.reserve(fieldset.len());
     hash.expect_more();
-    for (field, at) in fieldset.iter() {
-        hash.set(field, args.at(4 + at), NewExpiry::Clear);
-    }
+    hash.set_all(fieldset.iter().map(|(field, at)| (field, args.at(4 + at))));
     match AnyHash::finish(hash) {
         Finished::Packed(packing, bytes) => call.db.overwrite(key, NewValue::Packed(packing, &bytes), None),
         Finished::Large(heap) => call.db.overwrite(key, NewValue::Heap(heap), None),

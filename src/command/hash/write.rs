@@ -56,13 +56,9 @@ fn set_pairs(call: &mut Call<'_>) -> Result<i64, CommandError> {
     let key = call.key(1);
     remove_expired(call, key, args.from(2).step_by(2));
     let created = call.db.edit::<AnyHash, _>(key, |hash| {
-        let fields = (args.len() - 2) / 2;
-        hash.reserve(fields);
-        let mut created = 0;
-        for at in (2..args.len()).step_by(2) {
-            created += i64::from(hash.set(args.at(at), args.at(at + 1), NewExpiry::Clear));
-        }
-        Ok((created, fields as u64))
+        let fields = (2..args.len()).step_by(2).map(|at| (args.at(at), args.at(at + 1)));
+        let count = fields.len() as u64;
+        Ok((hash.set_all(fields) as i64, count))
     })?;
     call.record(key).hash_set(FieldExpiry::Clear, args.from(2));
     call.db.notify_fields("hset", key, args.from(2).step_by(2));

@@ -14,6 +14,9 @@ use triomphe::Arc;
 /// names may be no other's, and to look at all of them each time would cost more than the field.
 const ALWAYS_LOOKED_UP: usize = 16;
 
+/// What a value of a small hash may take: only a first guess.
+const VALUE_BYTES_ABOUT: usize = 12;
+
 /// The expiry of a field that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewExpiry {
@@ -133,6 +136,35 @@ impl<'a> HashMut<'a> {
     /// Says that many hashes with these names are to come: they use a template, if one can be had.
     pub fn expect_more(&mut self) {
         self.templates = Policy::PREPARED;
+    }
+
+    /// Stores fields that do not expire. Returns how many are new. The values of a new hash stand without names from the
+    /// first if there is a template for it.
+    pub fn set_all<'i>(&mut self, fields: impl ExactSizeIterator<Item = (&'i [u8], &'i [u8])> + Clone) -> usize {
+        self.reserve(fields.len());
+        if let Some(template) = self.known_template(fields.clone()) {
+            let mut values = ListpackBuf::with_capacity(VALUE_BYTES_ABOUT * fields.len());
+            fields.for_each(|(_, value)| values.push_back(value));
+            self.form = Form::Packed(values, Layout::Templated(template));
+            return template.len();
+        }
+        fields.map(|(name, value)| usize::from(self.set(name, value, NewExpiry::Clear))).sum()
+    }
+
+    /// The template that a hash without fields will use if it gets these.
+    fn known_template<'i>(
+        &self,
+        mut fields: impl ExactSizeIterator<Item = (&'i [u8], &'i [u8])> + Clone,
+    ) -> Option<&'static Template> {
+        let Form::Packed(list, Layout::Plain) = &self.form else { return None };
+        let names = fields.clone().map(|(name, _)| name);
+        const ITEM_OVERHEAD_MAX: usize = 16;
+        let mut bytes = 0;
+        let is_small = |(name, value): (&[u8], &[u8])| {
+            bytes += value.len() + ITEM_OVERHEAD_MAX;
+            name.len().max(value.len()) <= self.value_max && bytes < listpack::BYTES_MAX / 2
+        };
+        (list.is_empty() && fields.all(is_small)).then(|| Template::known(names, self.templates)).flatten()
     }
 
     /// Stores a field. Returns whether it is new.

@@ -17,15 +17,15 @@
 //!   that it makes many such hashes (HIMPORT).
 //! - The numbers mean something in this process only. What leaves it (snapshot, log, DUMP) has names beside values.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize};
 
 use smallvec::SmallVec;
-use twox_hash::XxHash3_64;
 
+use crate::base::hash::HashSeed;
 use crate::base::lock::{Mutex, Rank};
+use crate::base::random;
 use crate::value::listpack::{Listpack, ListpackBuf};
 
 /// How many templates there may be.
@@ -130,9 +130,32 @@ impl Template {
         if !policy.allows(list.len() / 2) {
             return None;
         }
-        let names = names_of(list)?;
+        let mut digits = itoa::Buffer::new();
+        let mut names = Names::new();
+        list.pairs().try_for_each(|(name, _)| add_name(&mut names, name.as_bytes(&mut digits)))?;
         let digest = digest_of(&names);
         TABLE.find(&names, digest).or_else(|| TABLE.admit(&names, digest, policy.sightings))
+    }
+
+    /// The template of exactly these names, if there is one and hashes may use it.
+    pub(super) fn known<'n>(
+        fields: impl ExactSizeIterator<Item = &'n [u8]>,
+        policy: Policy,
+    ) -> Option<&'static Template> {
+        if !policy.allows(fields.len()) {
+            return None;
+        }
+        let mut names = Names::new();
+        for name in fields {
+            add_name(&mut names, name)?;
+        }
+        TABLE.find(&names, digest_of(&names))
+    }
+
+    /// How many fields it has.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.encoded().len()
     }
 
     /// The names, in the order of the values.
@@ -167,17 +190,14 @@ pub(super) fn values_of(list: Listpack<'_>) -> ListpackBuf {
     ListpackBuf::of_encoded(list.encoded().skip(1).step_by(2), list.encoded_len())
 }
 
-/// The names of a listpack of names and values, unless one is too long.
-fn names_of(list: Listpack<'_>) -> Option<Names> {
-    let mut names = Names::new();
-    let mut digits = itoa::Buffer::new();
-    for (name, _) in list.pairs() {
-        let name = name.as_bytes(&mut digits);
-        names.reserve(1 + name.len());
-        names.push(u8::try_from(name.len()).ok()?);
-        names.extend_from_slice(name);
-    }
-    Some(names)
+/// Adds a name to those of a template, unless it is too long.
+#[inline]
+fn add_name(names: &mut Names, name: &[u8]) -> Option<()> {
+    let len = u8::try_from(name.len()).ok()?;
+    names.reserve(1 + name.len());
+    names.push(len);
+    names.extend_from_slice(name);
+    Some(())
 }
 
 /// The names in the form of a template, one by one.
@@ -192,9 +212,8 @@ fn names_in(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The digest of names. Its key is of this process, so that no client can choose names that collide.
 fn digest_of(names: &[u8]) -> u64 {
-    static KEY: OnceLock<u64> = OnceLock::new();
-    let key = KEY.get_or_init(|| RandomState::new().hash_one(0_u8));
-    XxHash3_64::oneshot_with_seed(*key, names)
+    static KEY: OnceLock<HashSeed> = OnceLock::new();
+    KEY.get_or_init(|| HashSeed(random::os_bytes())).hash(names)
 }
 
 impl Table {

@@ -44,6 +44,33 @@ fn names_make_a_template_once_they_were_seen_often() {
 }
 
 #[test]
+fn fields_that_come_together_find_their_template_before_the_hash_is_made() {
+    let fields: [(&[u8], &[u8]); 2] = [(b"together-a", b"12"), (b"together-b", b"text")];
+    let all = |fields: &[(&[u8], &[u8])], limits: &Limits| {
+        let mut hash = HashMut::empty(Vec::new(), limits);
+        let created = hash.set_all(fields.iter().copied());
+        match AnyHash::finish(hash) {
+            Finished::Packed(packing, bytes) => (packing, bytes, created),
+            other => panic!("{other:?}"),
+        }
+    };
+    let limits = limits(DEFAULT);
+    let (plain, _, created) = all(&fields, &limits);
+    assert_eq!((plain, created), (Packing::Hash, 2));
+    let expected = made(&[("together-a", "12"), ("together-b", "text")], Policy::PREPARED);
+    assert_eq!(all(&fields, &limits), (expected.0, expected.1.clone(), 2));
+    // A field twice, a value that is too long, a hash that has fields already.
+    let (packing, bytes, created) = all(&[fields[0], fields[0]], &limits);
+    assert_eq!((packing, created, HashRef::packed(packing, &bytes).stored_len()), (Packing::Hash, 1, 1));
+    let mut hash = HashMut::empty(Vec::new(), &limits);
+    hash.set_all([(fields[0].0, &[b'v'; 65][..]), fields[1]].into_iter());
+    assert!(matches!(AnyHash::finish(hash), Finished::Large(_)));
+    let mut hash = HashMut::packed(expected.0, expected.1, &limits);
+    assert_eq!(hash.set_all([fields[1], fields[0]].into_iter()), 0);
+    assert_eq!(hash.view().stored_len(), 2);
+}
+
+#[test]
 fn the_settings_say_which_hashes_use_templates() {
     let of = |count: usize| -> Vec<(String, String)> {
         (0..count).map(|at| (format!("settings-{count}-{at}"), at.to_string())).collect()
