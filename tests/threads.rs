@@ -450,3 +450,22 @@ fn the_configuration_tells_the_truth() {
     assert_eq!(get(&mut admin), "0", "as many as cores");
     assert!(server.terminate().success());
 }
+
+#[test]
+fn without_the_means_for_all_threads_nothing_changes() {
+    let recipe = Recipe::under_test().with("io-threads", "1").with("save", "").with("maxclients", "20");
+    let server = recipe.through_shell("ulimit -n 120; exec \"$0\" \"$@\"").start();
+    let mut admin = server.client();
+    for _ in 0..3 {
+        let error = admin.line("CONFIG SET io-threads 250").string();
+        assert!(error.ends_with("'io-threads') - Unable to start the threads. Check server logs."), "{error}");
+        assert_eq!(admin.ok("CONFIG GET io-threads").elements()[1].string(), "1");
+        assert_eq!(field(&mut admin, "io_threads_active"), "0");
+    }
+    assert!(server.log().contains("Could not start a worker: "), "{}", server.log());
+    // What was begun is given back, sooner or later.
+    wait_until("some threads can be had", || !admin.line("CONFIG SET io-threads 4").is_error());
+    let mut others: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    others.iter_mut().for_each(|client| assert_eq!(client.ok("PING").string(), "PONG"));
+    assert!(workers(&mut admin).into_values().any(|worker| worker == 3));
+}

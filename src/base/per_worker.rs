@@ -13,7 +13,8 @@ pub const WORKERS_MAX: usize = 256;
 
 /// See the module.
 pub struct PerWorker<T> {
-    places: Box<[OnceLock<T>]>,
+    /// Boxed, because most places stay empty.
+    places: Box<[OnceLock<Box<T>>]>,
     /// How many are filled.
     count: AtomicUsize,
 }
@@ -21,7 +22,7 @@ pub struct PerWorker<T> {
 impl<T> PerWorker<T> {
     /// One for each of the first workers.
     pub fn new(workers: usize, make: impl FnMut(usize) -> T) -> PerWorker<T> {
-        let mut places: Vec<OnceLock<T>> = (0..workers).map(make).map(OnceLock::from).collect();
+        let mut places: Vec<OnceLock<Box<T>>> = (0..workers).map(make).map(|value| Box::new(value).into()).collect();
         places.resize_with(WORKERS_MAX.max(workers), OnceLock::new);
         PerWorker { places: places.into(), count: AtomicUsize::new(workers) }
     }
@@ -33,7 +34,7 @@ impl<T> PerWorker<T> {
     pub fn add(&self, value: T) -> Result<usize, T> {
         let worker = self.len();
         let Some(place) = self.places.get(worker) else { return Err(value) };
-        place.set(value)?;
+        place.set(Box::new(value)).map_err(|value| *value)?;
         self.count.store(worker + 1, Ordering::Release);
         Ok(worker)
     }
@@ -52,7 +53,7 @@ impl<T> PerWorker<T> {
     /// That of a worker, if there is such a worker.
     #[inline]
     pub fn get(&self, worker: usize) -> Option<&T> {
-        self.places.get(worker)?.get()
+        self.places.get(worker)?.get().map(|value| &**value)
     }
 
     /// Those of all workers, in their order. What is added meanwhile comes, too.

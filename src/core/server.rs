@@ -97,7 +97,7 @@ pub struct Server {
     /// Counters of rare events.
     pub counters: ServerCounters,
     /// What each worker counts.
-    pub workers: PerWorker<Box<WorkerStats>>,
+    pub workers: PerWorker<WorkerStats>,
     /// Which workers are in service.
     pub roster: Roster,
     /// Changes that; set once workers run.
@@ -250,7 +250,7 @@ impl Server {
         if self.gate.workers() >= WORKERS_MAX {
             return None;
         }
-        let _ = self.workers.add(Box::new(WorkerStats::new(self.table.indices())));
+        let _ = self.workers.add(WorkerStats::new(self.table.indices()));
         let _ = self.loops.add(OnceLock::new());
         self.store.journal().add_worker();
         self.mailboxes.add_worker();

@@ -229,8 +229,8 @@ fn load_or_plan(
     loading::load(keyspace, recovery, limits, cores, pace, shown).map(|loaded| (None, loaded))
 }
 
-fn worker_stats(workers: usize, table: &Table) -> PerWorker<Box<WorkerStats>> {
-    PerWorker::new(workers, |_| Box::new(WorkerStats::new(table.indices())))
+fn worker_stats(workers: usize, table: &Table) -> PerWorker<WorkerStats> {
+    PerWorker::new(workers, |_| WorkerStats::new(table.indices()))
 }
 
 /// A path from the root, as text.

@@ -1,7 +1,7 @@
 //! How connections move to another worker, when `io-threads` changes while the server runs.
 //!
 //! ```text
-//! CONFIG SET io-threads ─ Roster, Share ─▶ each worker marks who is to go, and wakes it
+//! CONFIG SET io-threads ─ Roster, Share ─▶ each worker marks who is to go, and wakes some at a time
 //! a marked connection, between two commands, nothing of it under way:
 //!   old worker   out of its list ─ socket out of its runtime ─ Moved ─▶ the other's mailbox
 //!   new worker   socket into its runtime ─ into its list ─ a task of its own: it goes on
@@ -21,6 +21,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use super::connection::{self, Connection};
 use super::worker::Worker;
@@ -29,27 +30,38 @@ use crate::core::Mail;
 use crate::core::mailbox::Moved;
 use crate::server::socket::Stream;
 
+/// How many connections are woken at a time, to move, and how long others have their turn before the next.
+const WOKEN: usize = 64;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Other workers than before are in service. One that is not any more sends on all its connections; one that is keeps
 /// those that it was about to send on.
 pub fn follow_roster(worker: &Worker) {
-    let stays = !worker.is_out_of_service();
-    for connection in worker.all_connections() {
-        match stays {
-            true => connection.moves_to.set(None),
-            false => send_to(&connection, worker.server.roster.deal()),
-        }
-    }
+    let roster = &worker.server.roster;
+    let is_out = worker.is_out_of_service();
+    worker.all_connections().iter().for_each(|connection| connection.moves_to.set(is_out.then(|| roster.deal())));
+    worker.moves_wanted.notify_one();
 }
 
 /// Has connections that could move move to these workers, one to each.
 pub fn share(worker: &Worker, to: Vec<usize>) {
     let free = worker.all_connections().into_iter().filter(|connection| !connection.is_tied());
-    free.zip(to).for_each(|(connection, to)| send_to(&connection, to));
+    free.zip(to).for_each(|(connection, to)| connection.moves_to.set(Some(to)));
+    worker.moves_wanted.notify_one();
 }
 
-fn send_to(connection: &Connection, to: usize) {
-    connection.moves_to.set(Some(to));
-    connection.wake();
+/// Wakes connections that are to move, a few at a time. Those that cannot move yet do so when they can.
+pub async fn run(worker: Rc<Worker>) {
+    loop {
+        worker.moves_wanted.notified().await;
+        // By number: whoever holds on to a connection keeps it here.
+        let marked = worker.all_connections().into_iter().filter(|connection| connection.moves_to.get().is_some());
+        let marked: Vec<u64> = marked.map(|connection| connection.record.id).collect();
+        for some in marked.chunks(WOKEN) {
+            some.iter().filter_map(|id| worker.connection(*id)).for_each(|connection| connection.wake());
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 /// Sends a connection on to the worker that it is marked with: the last act of its task. It stays here, with another
@@ -64,12 +76,13 @@ pub fn send_on(worker: &Rc<Worker>, connection: Rc<Connection>) {
         Err(shared) => return begin(worker, shared),
     };
     let record = Arc::clone(&whole.record);
-    match whole.take_apart() {
-        Ok(moved) => {
-            let letter = Mail::Moved(Box::new(moved));
+    let (client, received, socket) = whole.take_apart();
+    match socket {
+        Ok(socket) => {
+            let letter = Mail::Moved(Box::new(Moved { socket, client, received }));
             worker.server.mailboxes.post_after(to, letter, || record.served_by.store(to, SeqCst));
         }
-        Err((error, client)) => {
+        Err(error) => {
             logging::warning(format_args!("A connection is lost, which was to move to another worker: {error}"));
             worker.end(client);
         }

@@ -79,6 +79,8 @@ pub struct Worker {
     pub eviction_wanted: Notify,
     /// Connections whose next command waits for a lock.
     pub parking: Parking,
+    /// Asks for connections to be woken that are to move to other workers.
+    pub moves_wanted: Notify,
     /// Asks for the scripts that were left in the middle to go on.
     pub scripts_wanted: Notify,
     /// The progress of the log: changes whenever `synced` advances, or the log fails or heals.
@@ -90,7 +92,7 @@ pub struct Worker {
 
 impl Worker {
     /// A connection of this worker.
-    fn connection(&self, client: u64) -> Option<Rc<Connection>> {
+    pub fn connection(&self, client: u64) -> Option<Rc<Connection>> {
         self.connections.borrow().get(&client).cloned()
     }
 
@@ -158,6 +160,7 @@ pub fn run(server: Arc<Server>, index: usize, runtime: &Runtime, log_progress: w
         turn: Turn::default(),
         eviction_wanted: Notify::new(),
         parking: Parking::default(),
+        moves_wanted: Notify::new(),
         scripts_wanted: Notify::new(),
         log_progress,
         memory_limit: cgroup::memory_limit(),
@@ -167,6 +170,7 @@ pub fn run(server: Arc<Server>, index: usize, runtime: &Runtime, log_progress: w
     tasks.spawn_local(keep_running(Rc::clone(&worker), "flusher", turn::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "parking", parking::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "scripts", run_scripts));
+    tasks.spawn_local(keep_running(Rc::clone(&worker), "moving of connections", moving::run));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "expiry", sweep));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "eviction", evict));
     tasks.spawn_local(keep_running(Rc::clone(&worker), "tidying", tidy));

@@ -9,7 +9,7 @@
 //! Invariants:
 //! - A worker has all that belongs to it before its number is known, and its number before it runs.
 //! - A worker that was started stays: who is out of service serves what cannot move, and otherwise sleeps.
-//! - If a thread cannot be had, nothing changes.
+//! - If one of the threads cannot be had, none goes on, and nothing changes.
 
 use std::io;
 use std::sync::Arc;
@@ -77,8 +77,9 @@ fn enlist(server: &Arc<Server>, wanted: usize, log_progress: &watch::Receiver<u6
     if wanted == before {
         return Ok(());
     }
-    while server.gate.workers() < wanted {
-        let numbers = begin(server, server.gate.workers(), log_progress.clone())?;
+    let missing = server.gate.workers()..wanted;
+    let begun = missing.map(|index| begin(server, index, log_progress.clone())).collect::<io::Result<Vec<_>>>()?;
+    for numbers in begun {
         let index = server.add_worker().ok_or_else(|| io::Error::other("there are as many workers as there can be"))?;
         let _ = numbers.send(index);
     }

@@ -144,7 +144,7 @@ fn server(lines: &str) -> Server {
         pause: Default::default(),
         hooks: Hooks::default(),
         counters: ServerCounters::default(),
-        workers: PerWorker::new(1, |_| Box::new(WorkerStats::new(table.indices()))),
+        workers: PerWorker::new(1, |_| WorkerStats::new(table.indices())),
         roster: Roster::new(1),
         enlist: Default::default(),
         table,

@@ -35,7 +35,7 @@ use super::worker::Worker;
 use crate::access::User;
 use crate::base::{alloc, logging};
 use crate::core::client::ClientRecord;
-use crate::core::mailbox::Moved;
+use crate::core::mailbox::Accepted;
 use crate::core::subscriber::{NAMES_PER_STEP, Subscribing};
 use crate::core::{BlockedOn, Client, Server, Wait};
 use crate::events::invalidation::{Invalidation, Reason, StaleKey};
@@ -129,18 +129,13 @@ impl Connection {
         }
     }
 
-    /// Takes it apart for another worker. Nothing of it is under way: see [`Connection::may_move`].
-    ///
-    /// # Errors
-    /// Those of the system, with what is left of it.
-    pub fn take_apart(self) -> Result<Moved, (io::Error, Client)> {
+    /// Takes it apart for another worker: its state, what it has received, and its socket, unless the system fails.
+    /// Nothing of it is under way: see [`Connection::may_move`].
+    pub fn take_apart(self) -> (Client, Vec<u8>, io::Result<Accepted>) {
         let (mut client, inbox) = (self.client.into_inner(), self.inbox.into_inner());
         // The letters of the other worker have numbers of their own.
         client.mail_seen = 0;
-        match self.stream.into_inner().deregister() {
-            Ok(socket) => Ok(Moved { socket, client, received: inbox.received.into_bytes() }),
-            Err(error) => Err((error, client)),
-        }
+        (client, inbox.received.into_bytes(), self.stream.into_inner().deregister())
     }
 
     /// Whether it must stay with its worker just now, for what it listens to or waits for.
