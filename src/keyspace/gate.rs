@@ -398,7 +398,9 @@ mod tests {
             let mut closed = 0;
             while closed < 100 || gate.workers() <= ADDED {
                 let _alone = gate.close();
-                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                let workers = gate.workers();
+                (0..10).for_each(|_| std::thread::yield_now());
+                assert_eq!((inside.load(Ordering::SeqCst), gate.workers()), (0, workers));
                 closed += 1;
             }
             stop.store(true, Ordering::Relaxed);
