@@ -27,8 +27,8 @@ pub(crate) mod words;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Sets the flag that ends other threads when it goes, also by a panic. A scope waits for its threads, so a failure would
-/// else hang.
+/// Sets the flag that ends other threads when it goes, also by a panic. A scope waits for its threads, so that a
+/// failure would hang otherwise.
 pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {

@@ -10,10 +10,6 @@ use crate::value::entry::{EXPIRY_MAX, Heap, Packing};
 use crate::value::listpack::{self, Item, Listpack, ListpackBuf, Pos, item_size};
 use triomphe::Arc;
 
-/// A hash with more fields than this that is made field by field looks for a template only if it has just left one: its
-/// names may be no other's, and to look at all of them each time would cost more than the field.
-const ALWAYS_LOOKED_UP: usize = 16;
-
 /// What a value of a small hash may take: only a first guess.
 const VALUE_BYTES_ABOUT: usize = 12;
 
@@ -96,13 +92,12 @@ impl<'a> HashMut<'a> {
     /// What to store.
     #[inline]
     pub(super) fn finish(self) -> Finished {
+        let looks = self.looks();
         match self.form {
             Form::Packed(list, _) if list.is_empty() => Finished::Empty,
             Form::Packed(list, Layout::Expiring) => Finished::Packed(Packing::HashEx, list.into_vec()),
             Form::Packed(list, Layout::Templated(template)) => templated(template, list),
             Form::Packed(list, Layout::Plain) => {
-                let looks =
-                    self.left_template || self.renamed > 1 || self.renamed == 1 && list.len() / 2 <= ALWAYS_LOOKED_UP;
                 match looks.then(|| Template::of(list.as_listpack(), self.templates)).flatten() {
                     Some(template) => templated(template, template::values_of(list.as_listpack())),
                     None => Finished::Packed(Packing::Hash, list.into_vec()),
@@ -113,6 +108,16 @@ impl<'a> HashMut<'a> {
             Form::Own(hash) if hash.len() == 0 => Finished::Empty,
             Form::Own(hash) => Finished::Large(Heap::Hash(Arc::new(hash))),
         }
+    }
+
+    /// Whether a hash that has its names beside its values may have a template for them. One that is made field by field is looked
+    /// up when it has just enough names. If there is a template for these, it goes on from template to template. If not,
+    /// its names are probably no other's, and to look at all of them with each field would cost more than the field.
+    #[inline]
+    fn looks(&self) -> bool {
+        let has_just_enough =
+            || matches!(&self.form, Form::Packed(list, _) if list.len() / 2 <= self.templates.entries_min.max(1));
+        self.left_template || self.renamed > 1 || self.renamed == 1 && has_just_enough()
     }
 
     /// The hash as it is now, to read.
@@ -170,6 +175,9 @@ impl<'a> HashMut<'a> {
     /// Stores a field. Returns whether it is new.
     pub fn set<'i>(&mut self, field: &[u8], value: impl Into<Item<'i>>, expiry: NewExpiry) -> bool {
         let value = value.into();
+        if self.add_to_template(field, value, expiry) {
+            return true;
+        }
         self.leave_template(|template| template.position(field).is_none() || matches!(expiry, NewExpiry::At(_)));
         if let Form::Packed(list, layout) = &self.form {
             const EXPIRY_BYTES_MAX: usize = 10;
@@ -249,6 +257,23 @@ impl<'a> HashMut<'a> {
             Form::InPlace(hash) => hash.remove_expired(now, limit),
             Form::Own(hash) => hash.remove_expired(now, limit),
         }
+    }
+
+    /// Adds a field to a hash of a template, if there is a template for what it becomes.
+    #[inline]
+    fn add_to_template(&mut self, field: &[u8], value: Item<'_>, expiry: NewExpiry) -> bool {
+        let Form::Packed(values, layout @ Layout::Templated(_)) = &mut self.form else { return false };
+        let Layout::Templated(template) = *layout else { return false };
+        let is_small = field.len().max(value.text_len()) <= self.value_max
+            && template.len() < self.entries_max
+            && values.encoded_len() + item_size(value) <= listpack::BYTES_MAX / 2;
+        if !is_small || matches!(expiry, NewExpiry::At(_)) || template.position(field).is_some() {
+            return false;
+        }
+        let Some(longer) = template.with(field, self.templates) else { return false };
+        values.push_back(value);
+        *layout = Layout::Templated(longer);
+        true
     }
 
     /// Gives a small hash its own names back, if it uses a template that an edit cannot stay with.

@@ -137,6 +137,16 @@ impl Template {
         TABLE.find(&names, digest).or_else(|| TABLE.admit(&names, digest, policy.sightings))
     }
 
+    /// The template of these names and one more, if there is one and hashes may use it.
+    pub(super) fn with(&self, name: &[u8], policy: Policy) -> Option<&'static Template> {
+        if !policy.allows(self.len() + 1) {
+            return None;
+        }
+        let mut names = Names::from_slice(&self.names);
+        add_name(&mut names, name)?;
+        TABLE.find(&names, digest_of(&names))
+    }
+
     /// The template of exactly these names, if there is one and hashes may use it.
     pub(super) fn known<'n>(
         fields: impl ExactSizeIterator<Item = &'n [u8]>,

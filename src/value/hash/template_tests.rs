@@ -71,6 +71,30 @@ fn fields_that_come_together_find_their_template_before_the_hash_is_made() {
 }
 
 #[test]
+fn a_hash_that_is_made_field_by_field_goes_from_template_to_template() {
+    let names = ["by-one-a", "by-one-b", "by-one-c", "by-one-d"];
+    let limits = limits(DEFAULT);
+    let forms_of_last = |names: &[&str]| {
+        let (mut forms, mut stored) = (Vec::new(), Stored::Missing(Vec::new()));
+        for name in names {
+            let mut hash = AnyHash::edit(stored, &limits).expect("a hash");
+            assert!(hash.set(name.as_bytes(), name.as_bytes(), NewExpiry::Keep));
+            let Finished::Packed(packing, bytes) = AnyHash::finish(hash) else { panic!("a small hash") };
+            let read = HashRef::packed(packing, &bytes);
+            assert!(names.iter().take_while(|other| *other != name).all(|other| read.contains(other.as_bytes(), 0)));
+            assert_eq!(read.get(name.as_bytes(), 0).map(|value| value.item().to_vec()), Some(name.as_bytes().to_vec()));
+            forms.push(packing);
+            stored = Stored::Packed(packing, bytes);
+        }
+        forms
+    };
+    let made = (0..60).map(|_| forms_of_last(&names)).last();
+    let templated = Packing::HashTemplated;
+    assert_eq!(made.unwrap(), [Packing::Hash, templated, templated, templated]);
+    assert_eq!(forms_of_last(&["by-one-b", "by-one-a", "by-one-c"]), [Packing::Hash; 3], "names in another order");
+}
+
+#[test]
 fn the_settings_say_which_hashes_use_templates() {
     let of = |count: usize| -> Vec<(String, String)> {
         (0..count).map(|at| (format!("settings-{count}-{at}"), at.to_string())).collect()
