@@ -110,13 +110,14 @@ impl<'a> HashMut<'a> {
         }
     }
 
-    /// Whether a hash that has its names beside its values may have a template for them. One that is made field by field is looked
-    /// up when it has just enough names. If there is a template for these, it goes on from template to template. If not,
-    /// its names are probably no other's, and to look at all of them with each field would cost more than the field.
+    /// Whether there may be a template for a hash that has its names beside its values. One that is made field by field
+    /// is looked up when it has just enough names. If there is a template for these, it goes on from template to
+    /// template. If not, its names are probably no other's, and to look at all of them with each field would cost more
+    /// than the field.
     #[inline]
     fn looks(&self) -> bool {
-        let has_just_enough =
-            || matches!(&self.form, Form::Packed(list, _) if list.len() / 2 <= self.templates.entries_min.max(1));
+        let enough = self.templates.entries_min.max(1);
+        let has_just_enough = || matches!(&self.form, Form::Packed(list, _) if list.len() / 2 <= enough);
         self.left_template || self.renamed > 1 || self.renamed == 1 && has_just_enough()
     }
 
@@ -143,8 +144,8 @@ impl<'a> HashMut<'a> {
         self.templates = Policy::PREPARED;
     }
 
-    /// Stores fields that do not expire. Returns how many are new. The values of a new hash stand without names from the
-    /// first if there is a template for it.
+    /// Stores fields that do not expire. Returns how many are new. The values of a new hash stand without names from
+    /// the first if there is a template for it.
     pub fn set_all<'i>(&mut self, fields: impl ExactSizeIterator<Item = (&'i [u8], &'i [u8])> + Clone) -> usize {
         self.reserve(fields.len());
         if let Some(template) = self.known_template(fields.clone()) {

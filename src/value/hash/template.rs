@@ -13,8 +13,8 @@
 //! - A template never changes and is never removed, so a record needs no count of owners, and a reader needs no lock.
 //!   What that can cost is bounded by [`TEMPLATES_MAX`] and [`BYTES_MAX`]. When there is no room for another template,
 //!   further hashes keep their own names.
-//! - Names that few hashes have make no template: their digest must be seen [`Policy::sightings`] times, or a client must say
-//!   that it makes many such hashes (HIMPORT).
+//! - Names that few hashes have make no template: their digest must be seen [`Policy::sightings`] times, or a client
+//!   must say that it makes many such hashes (HIMPORT).
 //! - The numbers mean something in this process only. What leaves it (snapshot, log, DUMP) has names beside values.
 
 use std::sync::OnceLock;
