@@ -20,7 +20,7 @@ use super::format::{
     BARRIER_SHARD, BLOCK_HEADER, BLOCKS_SHARD, INDEX_MAGIC, SEGMENT_HEADER, VERSION_ENCRYPTED, index_name, put_varint,
     segment_name, take_varint, u32_at, u64_at,
 };
-use super::record::{Items, item_len};
+use super::record::{Head, Items, item_len};
 use super::storage::{FileBytes, Storage, StorageReader};
 use super::wire::{
     IndexWire, ListWire, SealedIndexWire, SegmentWire, decode, encode, frame, frame_of_version, unframe,
@@ -187,6 +187,17 @@ struct Building {
     records: u64,
     last_seq: u64,
     records_crc: Hasher,
+    /// How many records the block has that is being added, or where they stand in its order.
+    here: usize,
+}
+
+/// A record of the block that is being added.
+struct Noted {
+    epoch: u64,
+    seq: u64,
+    slot: usize,
+    begin: usize,
+    end: usize,
 }
 
 /// Makes an index of blocks, which are given in order.
@@ -198,6 +209,10 @@ pub(crate) struct IndexBuilder {
     /// A list for each shard, one of the barriers, and one of the blocks, if their places are needed.
     lists: Vec<Building>,
     barriers: u64,
+    /// The records of the block that is being added, the lists that have one, and the records list by list.
+    noted: Vec<Noted>,
+    slots: Vec<usize>,
+    order: Vec<usize>,
 }
 
 /// What an index is sealed with.
@@ -219,8 +234,15 @@ impl Sealing {
 impl IndexBuilder {
     /// Begins the index of a segment of a store, which is of this format version.
     pub(crate) fn new(store: [u8; 16], shards: u32, segment: SegmentWire, version: u32) -> IndexBuilder {
-        let list =
-            Building { bytes: Vec::new(), offset: 0, barriers: 0, records: 0, last_seq: 0, records_crc: Hasher::new() };
+        let list = Building {
+            bytes: Vec::new(),
+            offset: 0,
+            barriers: 0,
+            records: 0,
+            last_seq: 0,
+            records_crc: Hasher::new(),
+            here: 0,
+        };
         let wire = IndexWire {
             store,
             end: SEGMENT_HEADER as u64,
@@ -236,7 +258,9 @@ impl IndexBuilder {
             segment,
         };
         let next_block = wire.segment.first_block;
-        IndexBuilder { wire, version, shards, next_block, lists: vec![list; shards as usize + 2], barriers: 0 }
+        let lists = vec![list; shards as usize + 2];
+        let (noted, slots, order) = Default::default();
+        IndexBuilder { wire, version, shards, next_block, lists, barriers: 0, noted, slots, order }
     }
 
     /// The number of the block that comes next.
@@ -258,29 +282,9 @@ impl IndexBuilder {
         if !continues {
             return Err((at, format!("block {}: it does not continue the one before", header.number)));
         }
-        let malformed =
-            |offset: usize| (at + BLOCK_HEADER + offset, format!("block {}: a record is malformed", header.number));
-        let mut items = Items::of_version(self.version, block.payload);
-        let mut records = Vec::new();
-        loop {
-            let begin = items.offset();
-            let Some(item) = items.next() else { break };
-            let (epoch, record) = item.map_err(malformed)?;
-            if !record.is_barrier() && u32::from(record.shard) >= self.shards {
-                return Err((at + BLOCK_HEADER + begin, "a record of a shard that does not exist".to_owned()));
-            }
-            self.wire.databases = self.wire.databases.max(record.db.saturating_add(1));
-            records.push((epoch, record.seq, record.shard, begin..items.offset()));
-        }
-        // As recovery applies them: a barrier opens its epoch. The sort is stable: equal numbers keep their order.
-        records.sort_by_key(|(epoch, seq, shard, _)| (*epoch, *shard != BARRIER_SHARD, *seq));
-        for (_, seq, shard, range) in records {
-            let is_barrier = shard == BARRIER_SHARD;
-            self.barriers += u64::from(is_barrier);
-            let slot = slot_of(shard, self.shards as usize);
-            let (offset, barriers) = ((at + BLOCK_HEADER + range.start) as u64, self.barriers);
-            self.lists[slot].push(offset, barriers, seq, &block.payload[range]);
-        }
+        self.note_records(block.payload)
+            .map_err(|(offset, what)| (at + BLOCK_HEADER + offset, format!("block {}: {what}", header.number)))?;
+        self.add_noted(at + BLOCK_HEADER, block.payload);
         self.next_block += 1;
         self.wire.end = (at + block.len) as u64;
         self.wire.last_at = at as u64;
@@ -294,6 +298,71 @@ impl IndexBuilder {
             blocks.records += 1;
         }
         Ok(())
+    }
+
+    /// Notes where the records of a block are. What they say is decoded when they are applied, and not here.
+    fn note_records(&mut self, payload: &[u8]) -> Result<(), (usize, &'static str)> {
+        let mut items = Items::of_version(self.version, payload);
+        self.noted.clear();
+        loop {
+            let begin = items.offset();
+            let Some(head) = items.next_head() else { return Ok(()) };
+            let Head { epoch, shard, seq, db, end } = head.map_err(|offset| (offset, "a record is malformed"))?;
+            if shard != BARRIER_SHARD && u32::from(shard) >= self.shards {
+                return Err((begin, "a record of a shard that does not exist"));
+            }
+            self.wire.databases = self.wire.databases.max(db.saturating_add(1));
+            self.noted.push(Noted { epoch, seq, slot: slot_of(shard, self.shards as usize), begin, end });
+        }
+    }
+
+    /// Adds the noted records, in the order in which recovery applies them. Equal numbers keep their order.
+    fn add_noted(&mut self, payload_at: usize, payload: &[u8]) {
+        let barrier = self.shards as usize;
+        let mut noted = std::mem::take(&mut self.noted);
+        let first = noted.first().map_or(0, |record| record.epoch);
+        if noted.iter().any(|record| record.slot == barrier || record.epoch != first) {
+            // A barrier opens its epoch.
+            noted.sort_by_key(|record| (record.epoch, record.slot != barrier, record.seq));
+            for record in &noted {
+                self.barriers += u64::from(record.slot == barrier);
+                self.lists[record.slot].push(payload_at, self.barriers, record, payload);
+            }
+            self.noted = noted;
+            return;
+        }
+        // Without one, shards are independent of each other. Each has few records here, most often in their order.
+        let (mut slots, mut order) = (std::mem::take(&mut self.slots), std::mem::take(&mut self.order));
+        slots.clear();
+        for record in &noted {
+            let here = &mut self.lists[record.slot].here;
+            if *here == 0 {
+                slots.push(record.slot);
+            }
+            *here += 1;
+        }
+        let mut end = 0;
+        for &slot in &slots {
+            let begin = end;
+            end += std::mem::replace(&mut self.lists[slot].here, begin);
+        }
+        order.resize(noted.len(), 0);
+        for (nth, record) in noted.iter().enumerate() {
+            let here = &mut self.lists[record.slot].here;
+            order[*here] = nth;
+            *here += 1;
+        }
+        let mut begin = 0;
+        for &slot in &slots {
+            let list = &mut self.lists[slot];
+            let own = &mut order[begin..list.here];
+            begin = std::mem::take(&mut list.here);
+            if !own.is_sorted_by_key(|&nth| noted[nth].seq) {
+                own.sort_by_key(|&nth| noted[nth].seq);
+            }
+            own.iter().for_each(|&nth| list.push(payload_at, self.barriers, &noted[nth], payload));
+        }
+        (self.noted, self.slots, self.order) = (noted, slots, order);
     }
 
     /// The bytes of the file, sealed if its segment is.
@@ -332,16 +401,18 @@ impl IndexBuilder {
 }
 
 impl Building {
-    fn push(&mut self, offset: u64, barriers: u64, seq: u64, record: &[u8]) {
+    /// Adds a record of a payload that begins there.
+    fn push(&mut self, payload_at: usize, barriers: u64, record: &Noted, payload: &[u8]) {
+        let offset = (payload_at + record.begin) as u64;
         let step = offset.wrapping_sub(self.offset) as i64;
         let zigzag = ((step << 1) ^ (step >> 63)) as u64;
         put_varint(&mut self.bytes, zigzag << 1 | u64::from(barriers != self.barriers));
         if barriers != self.barriers {
             put_varint(&mut self.bytes, barriers - self.barriers);
         }
-        (self.offset, self.barriers, self.last_seq) = (offset, barriers, seq);
+        (self.offset, self.barriers, self.last_seq) = (offset, barriers, record.seq);
         self.records += 1;
-        self.records_crc.update(record);
+        self.records_crc.update(&payload[record.begin..record.end]);
     }
 }
 

@@ -6,7 +6,9 @@ use super::crash_tests::{Model, options};
 use super::crypt::tests::{encrypt, encrypt_no_more};
 use super::format::{BARRIER_SHARD, index_name, index_number, segment_name};
 use super::storage::SimStorage;
+use super::testing::barrier;
 use super::{PersistError, Record, Recovery, Store, position};
+use crate::base::random::Random;
 
 /// Runs a test on a store in the clear, and on one that is encrypted.
 fn both(test: impl Fn(bool)) {
@@ -103,6 +105,50 @@ fn every_flip_and_cut_of_an_index_is_noticed_and_the_segment_is_read() {
         // That of another segment, or of another store.
         storage.put(&name, &storage.get(&index_name(indexes(&storage)[2])).unwrap());
         assert_eq!(of_shard(&open(&storage, true).unwrap(), 1).unwrap(), expected[1]);
+    });
+}
+
+/// Records of several workers stand in a block one worker behind the other. An index says in which order they are to be
+/// applied, which is that of the windows of the log.
+#[test]
+fn the_order_is_that_in_which_a_start_applies_the_whole_log() {
+    both(|_| {
+        for seed in 0..20 {
+            let (storage, mut random) = (SimStorage::new(), Random::from_seed(seed));
+            let (store, _) = Store::open(Arc::new(storage.clone()), options(1, true)).unwrap();
+            let mut seqs = [0; 4];
+            for round in 0..30 {
+                for _ in 0..random.below(60) {
+                    let (worker, shard) = (random.below(2) as usize, random.below(4) as usize);
+                    if round % 3 == 0 && random.below(20) == 0 {
+                        store.journal().appender(worker).barrier(&barrier(0, b"FLUSHDB"));
+                        continue;
+                    }
+                    seqs[shard] += 1;
+                    store.journal().append(worker, shard as u16, seqs[shard], 0, &[b"SET", b"k", b"v"]);
+                }
+                store.log().flush().unwrap();
+            }
+            drop(store);
+            let recovery = open(&storage, true).unwrap();
+            let (mut expected, mut passed) = (vec![Vec::new(); 5], 0);
+            let mut windows = recovery.windows().of_bytes(500);
+            while let Some(window) = windows.next_window().unwrap() {
+                for epoch in &window.epochs {
+                    if let Some(barrier) = &epoch.barrier {
+                        passed += 1;
+                        expected[4].push(known(0, passed, barrier));
+                    }
+                    for (shard, records) in &epoch.shards {
+                        expected[usize::from(*shard)].extend(records.iter().map(|record| known(0, passed, record)));
+                    }
+                }
+            }
+            let found: Vec<_> = shards().map(|shard| of_shard(&recovery, shard).unwrap()).collect();
+            assert_eq!(found, expected, "seed {seed}");
+            let is_in_order = |all: &Vec<Known>| all.is_sorted_by_key(|(_, _, seq, _)| *seq);
+            assert!(found[..4].iter().all(is_in_order) && passed > 0, "seed {seed}");
+        }
     });
 }
 

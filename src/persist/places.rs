@@ -171,7 +171,7 @@ impl Records<'_> {
         };
         match Items::resume(rest.unwrap_or_default()).next() {
             Some(Ok((_, record))) => Ok(record),
-            _ => Err(segment.corrupt(at, "a record has changed since it was verified")),
+            _ => Err(segment.corrupt(at, "a record is malformed, or has changed since it was verified")),
         }
     }
 
@@ -239,7 +239,12 @@ fn read_segment(segment: &Segment, shards: u32) -> Result<Index, (usize, String)
         let wrong = |what| (at, format!("block {number}: {what}"));
         let block = block.map_err(wrong)?;
         let opened = segment.cipher.as_ref().map(|cipher| open_block(&block, cipher)).transpose().map_err(wrong)?;
-        builder.add(at, &block.holding(opened.as_deref()))?;
+        let block = block.holding(opened.as_deref());
+        builder.add(at, &block)?;
+        // That they can be applied is known before anything is served.
+        if let Some(Err(offset)) = Items::of_version(segment.version, block.payload).find(Result::is_err) {
+            return Err((at + BLOCK_HEADER + offset, format!("block {number}: a record is malformed")));
+        }
         at += block.len;
     }
     let bytes = FileBytes::Shared(builder.finish(None).into());

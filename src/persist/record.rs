@@ -116,6 +116,21 @@ pub fn put_epoch(out: &mut Vec<u8>, epoch: u64) {
     put_varint(out, epoch);
 }
 
+/// What precedes the effect of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its shard, or that of barriers.
+    pub shard: u16,
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its database.
+    pub db: u32,
+    /// Where it ends in the payload.
+    pub end: usize,
+}
+
 /// The records of a payload in their written order, each with its epoch.
 ///
 /// Yields `Err(offset)` once, and then nothing, when the payload is malformed.
@@ -148,7 +163,42 @@ impl<'a> Items<'a> {
         self.payload.len() - self.rest.len()
     }
 
+    /// Where the next record stands, and what precedes its effect; the effect is not looked at. `Err` is as in
+    /// [`Items`], which is what walks on.
+    pub fn next_head(&mut self) -> Option<Result<Head, usize>> {
+        while !self.rest.is_empty() {
+            match self.head() {
+                Some(Some((head, ..))) => return Some(Ok(head)),
+                Some(None) => {}
+                None => {
+                    let at = self.offset();
+                    self.rest = &[];
+                    return Some(Err(at));
+                }
+            }
+        }
+        None
+    }
+
     fn step(&mut self) -> Option<Option<(u64, Record<'a>)>> {
+        let before = self.rest;
+        let Some((Head { epoch, shard, seq, db, .. }, tag, body)) = self.head()? else { return Some(None) };
+        let effect = match tag {
+            ITEM_RECORD | ITEM_BARRIER => Args::parse(body).map(Effect::Words),
+            _ => EncodedVerb::parse(body, shard == BARRIER_SHARD).map(Effect::Verb),
+        };
+        match effect {
+            Some(effect) => Some(Some((epoch, Record { shard, seq, db, effect }))),
+            None => {
+                self.rest = before;
+                None
+            }
+        }
+    }
+
+    /// Takes a record, and gives its tag and the bytes of its effect; or takes an epoch.
+    #[inline]
+    fn head(&mut self) -> Option<Option<(Head, u8, &'a [u8])>> {
         let (&tag, mut rest) = self.rest.split_first()?;
         if tag == ITEM_EPOCH {
             self.epoch = Some(take_varint(&mut rest)?);
@@ -173,12 +223,8 @@ impl<'a> Items<'a> {
             return None;
         }
         let db = u32::try_from(take_varint(&mut body)?).ok()?;
-        let effect = match tag {
-            ITEM_RECORD | ITEM_BARRIER => Effect::Words(Args::parse(body)?),
-            _ => Effect::Verb(EncodedVerb::parse(body, is_barrier)?),
-        };
         self.rest = rest;
-        Some(Some((epoch, Record { shard, seq, db, effect })))
+        Some(Some((Head { epoch, shard, seq, db, end: self.offset() }, tag, body)))
     }
 }
 
