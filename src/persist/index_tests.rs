@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::block::find_blocks;
 use super::crash_tests::{Model, options};
 use super::crypt::tests::{encrypt, encrypt_no_more};
 use super::format::{BARRIER_SHARD, index_name, index_number, segment_name};
@@ -108,6 +109,35 @@ fn every_flip_and_cut_of_an_index_is_noticed_and_the_segment_is_read() {
     });
 }
 
+/// Damage in the last block of a segment with an index used to refuse the start.
+#[test]
+fn damage_in_the_last_block_of_a_segment_refuses_no_start() {
+    both(|_| {
+        let storage = indexed();
+        let whole = open(&storage, false).unwrap();
+        let expected: Vec<_> = shards().map(|shard| of_shard(&whole, shard).unwrap()).collect();
+        let name = segment_name(indexes(&storage)[1]);
+        let good = storage.get(&name).unwrap();
+        let blocks: Vec<_> = find_blocks(&good, 0, 1, 1).collect();
+        let (at, last) = blocks[blocks.len() - 1];
+        let mut bad = good.clone();
+        bad[at + last.len - 1] ^= 1;
+        storage.put(&name, &bad);
+        let recovery = open(&storage, true).unwrap();
+        let found: Vec<_> = shards().map(|shard| of_shard(&recovery, shard)).collect();
+        assert!(found.iter().any(Result::is_err) && found.iter().any(Result::is_ok));
+        for (found, expected) in found.into_iter().zip(expected) {
+            match found {
+                Ok(found) => assert_eq!(found, expected),
+                Err(error) => assert!(error.to_string().contains(&format!("block {}", last.header.number)), "{error}"),
+            }
+        }
+        // What is cut concerns more than a block.
+        storage.put(&name, &good[..at + last.len - 1]);
+        assert!(open(&storage, true).is_err());
+    });
+}
+
 /// Records of several workers stand in a block one worker behind the other. An index says in which order they are to be
 /// applied, which is that of the windows of the log.
 #[test]
@@ -168,7 +198,7 @@ fn every_flip_of_an_unread_segment_is_noticed_by_whom_it_concerns() {
             storage.put(&name, &bad);
             let recovery = match open(&storage, true) {
                 Ok(recovery) => recovery,
-                // Its header, or its last block.
+                // Its header.
                 Err(error) => {
                     assert!(error.to_string().contains(&name), "{error}");
                     refused += 1;

@@ -13,7 +13,7 @@
 //!    cut there.
 //!
 //! A segment that has an index is not read, if that is wanted: the index was made of verified blocks, when all of them
-//! were durable. The numbers and checksums at its ends must link as those of blocks do, and its last block is read.
+//! were durable. The numbers and checksums at its ends must link as those of blocks do.
 //!
 //! In a recycled segment an unwritten sector holds old bytes instead of zeros, so cases 3 and 4 cannot be told apart:
 //! what was not synced is cut. An end mark ends its blocks without damage.
