@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::testing::{Caller, Dump, golden, start, start_loading, state};
 use crate::command::keys::dump::payload;
 use crate::keyspace::{Gate, SHARDS};
+use crate::persist::crypt::tests::{current, encrypt};
 use crate::persist::format::{CODEC_LZ4, CODEC_NONE, CODEC_PIECES, index_number};
 use crate::persist::rdb::{
     RdbConsumer, RdbEntry, RdbField, RdbGroup, RdbPending, RdbStream, RdbStreamId, RdbStreamMeta, RdbValue, decode_dump,
@@ -411,6 +412,39 @@ fn the_golden_indexes_lead_to_all_records() {
             ("GET three", "$1 3 "),
             ("SELECT 2", "+OK "),
             ("DBSIZE", ":0 "),
+        ] {
+            assert_eq!(caller.run(command), reply, "{command}");
+        }
+    }
+}
+
+/// Encrypted: a snapshot, and a log behind it, whose segments have an index but for the last one.
+#[test]
+fn the_golden_encrypted_store_is_opened() {
+    encrypt("5", true);
+    let storage = golden("store-v3-indexed");
+    let options = StoreOptions { encryption: current(), ..options(true) };
+    let (_store, recovery) = Store::open(std::sync::Arc::new(storage.process_image()), options).unwrap();
+    let indexes = storage.names().iter().filter(|name| index_number(name).is_some()).count();
+    assert_eq!((indexes, recovery.summary().unread), (5, 5));
+    recovery.read_the_rest().unwrap();
+    for start in [start, start_loading] {
+        let server = start(&storage.process_image(), 3, 1, FsyncPolicy::No).unwrap();
+        let mut caller = Caller::new(&server, 0);
+        for (command, reply) in [
+            ("MGET before:4 before:5", "*2 $8 value:4+ $7 value:5 "),
+            ("MGET key:0 key:2 key:59", "*3 $7 again:0 $-1 $8 value:59 "),
+            ("PEXPIRETIME key:10", ":33177117420000 "),
+            ("LRANGE list 0 -1", "*3 $1 a $1 b $1 c "),
+            ("HGETALL hash", "*2 $1 f $1 v "),
+            ("SCARD set", ":2 "),
+            ("MGET late:59 last:4 pad", "*3 $2 59 $7 value:4 $-1 "),
+            ("STRLEN renamed", ":70000 "),
+            ("EXISTS large", ":0 "),
+            ("FCALL f 0", ":7 "),
+            ("DBSIZE", ":168 "),
+            ("SELECT 4", "+OK "),
+            ("GET three", "$1 3 "),
         ] {
             assert_eq!(caller.run(command), reply, "{command}");
         }
