@@ -88,9 +88,9 @@ fn a_hash_that_is_made_field_by_field_goes_from_template_to_template() {
         }
         forms
     };
-    let made = (0..60).map(|_| forms_of_last(&names)).last();
+    (0..60).for_each(|_| drop(forms_of_last(&names)));
     let templated = Packing::HashTemplated;
-    assert_eq!(made.unwrap(), [Packing::Hash, templated, templated, templated]);
+    assert_eq!(forms_of_last(&names), [Packing::Hash, templated, templated, templated]);
     assert_eq!(forms_of_last(&["by-one-b", "by-one-a", "by-one-c"]), [Packing::Hash; 3], "names in another order");
 }
 
@@ -102,7 +102,8 @@ fn the_settings_say_which_hashes_use_templates() {
     let often = |count: usize, policy: Policy| {
         let fields = of(count);
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        (0..20).map(|_| made(&fields, policy).0).last().unwrap() == Packing::HashTemplated
+        (0..20).for_each(|_| drop(made(&fields, policy)));
+        made(&fields, policy).0 == Packing::HashTemplated
     };
     assert!(!often(4, Policy::NONE));
     assert!(!often(4, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
