@@ -349,9 +349,9 @@ directives! {
         /// Longest field or value in such a hash.
         "hash-max-listpack-value" => hash_max_listpack_value: usize =
             memory("64", 0, I64_MAX).alias("hash-max-ziplist-value");
-        /// Fewest fields of a small hash that keeps their names in a template, shared with others like it.
+        /// Fewest fields of a small hash that keeps their names in a template, shared with others like it; 0 for none.
         "hash-min-template-entries" => hash_min_template_entries: usize = int("2", 0, i64::MAX);
-        /// Most fields of such a hash, up to 256; 0 for none.
+        /// Most fields of such a hash, up to 256; 0 means no limit but that.
         "hash-max-template-entries" => hash_max_template_entries: usize = int("64", 0, i64::MAX);
         /// Elements per list node; -1 to -5: 4 to 64 KiB.
         "list-max-listpack-size" => list_max_listpack_size: i32 =

@@ -28,6 +28,11 @@ pub static WITHOUT_EFFECT: &[Group] = without_effect! {
         "use-exit-on-panic" = bool("no").hidden();
         "watchdog-period" = int("0", 0, INT_MAX).hidden();
     }
+    "What is loaded follows hash-min-template-entries and hash-max-template-entries." {
+        "hash-rdb-load-max-template-entries" = int("0", 0, i64::MAX);
+        "hash-rdb-load-min-template-entries" = int("0", 0, i64::MAX);
+        "hash-rdb-load-template-disassembly-threshold" = int("0", 0, i64::MAX);
+    }
     "The memory of the machine is not tested after a crash." {
         "crash-memcheck-enabled" = bool("yes");
     }

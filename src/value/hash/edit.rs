@@ -116,7 +116,7 @@ impl<'a> HashMut<'a> {
     /// than the field.
     #[inline]
     fn looks(&self) -> bool {
-        let enough = self.templates.entries_min.max(1);
+        let enough = self.templates.entries_min;
         let has_just_enough = || matches!(&self.form, Form::Packed(list, _) if list.len() / 2 <= enough);
         self.left_template || self.renamed > 1 || self.renamed == 1 && has_just_enough()
     }

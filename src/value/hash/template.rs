@@ -86,9 +86,9 @@ static TABLE: Table = Table {
 /// Which hashes take part, and how easily they make a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// `hash-min-template-entries`.
+    /// `hash-min-template-entries`; 0 for no templates.
     pub entries_min: usize,
-    /// `hash-max-template-entries`; 0 for no templates.
+    /// `hash-max-template-entries`; 0 for as many as a template may have.
     pub entries_max: usize,
     /// How many hashes must have had the same names before these make a template; at most [`SIGHTINGS_MAX`].
     pub sightings: u64,
@@ -98,10 +98,11 @@ impl Policy {
     /// No hash uses a template.
     pub const NONE: Policy = Policy { entries_min: 0, entries_max: 0, sightings: SIGHTINGS };
     /// Every hash does that can, at once.
-    pub(super) const PREPARED: Policy = Policy { entries_min: 1, entries_max: usize::MAX, sightings: 1 };
+    pub(super) const PREPARED: Policy = Policy { entries_min: 1, entries_max: 0, sightings: 1 };
 
     fn allows(self, fields: usize) -> bool {
-        (self.entries_min.max(1)..=self.entries_max.min(FIELDS_MAX)).contains(&fields)
+        let most = if self.entries_max == 0 { FIELDS_MAX } else { self.entries_max.min(FIELDS_MAX) };
+        self.entries_min > 0 && (self.entries_min..=most).contains(&fields)
     }
 }
 

@@ -109,10 +109,9 @@ fn the_settings_say_which_hashes_use_templates() {
     assert!(!often(4, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
     assert!(often(5, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
     assert!(!often(7, Policy { entries_min: 5, entries_max: 6, ..Policy::NONE }));
-    assert!(
-        !often(257, Policy { entries_min: 0, entries_max: usize::MAX, ..Policy::NONE }),
-        "more than a template may have"
-    );
+    assert!(often(8, Policy { entries_min: 5, entries_max: 0, ..Policy::NONE }), "no upper bound");
+    assert!(!often(257, Policy { entries_min: 1, entries_max: 0, ..Policy::NONE }), "more than a template may have");
+    assert!(!often(9, Policy { entries_min: 0, entries_max: 64, ..Policy::NONE }));
 }
 
 #[test]
