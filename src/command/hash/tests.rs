@@ -448,6 +448,17 @@ fn large_values_are_sent_from_where_they_lie() {
     t.assert_replay_equals_live();
 }
 
+/// The listpack with a place for expiries was dumped as one without, when no field had an expiry any more.
+#[test]
+fn a_hash_whose_expiries_are_gone_is_dumped_as_it_is() {
+    let mut t = Runner::new();
+    t.run("HSET h a 1 b 2");
+    assert_eq!(t.run("HEXPIRE h 100 FIELDS 1 a"), "*1 :1 ");
+    assert_eq!(t.run("HPERSIST h FIELDS 1 a"), "*1 :1 ");
+    // It also compares what DUMP gives.
+    t.assert_replay_equals_live();
+}
+
 /// One random command of the family.
 fn random_line(random: &mut Random) -> String {
     let mut pick = |words: &[&'static str]| words[random.index(words.len())];

@@ -23,7 +23,7 @@ use crate::value::list::{AnyList, End, ListMut};
 use crate::value::set::{AnySet, SetMut, SetRef};
 use crate::value::stream::{Group, Idempotency, Known, Pending, Stream, StreamId, Window};
 use crate::value::zset::{Added, AnyZset, Rule, ZsetMut, ZsetRef};
-use crate::value::{Collection, Finished, Limits, Stored};
+use crate::value::{Collection, Finished, Limits, Packing, Stored, codec};
 
 /// The commands of this file.
 pub static COMMANDS: &[&Command] = &[&DUMP, &RESTORE, &RESTORE_ASKING];
@@ -113,9 +113,12 @@ fn dump_hash(value: ValueRef<'_>, hash: HashRef<'_>) -> Vec<u8> {
     let text = |item: crate::value::listpack::Item<'_>| item.to_vec();
     let earliest = hash.iter(ALL).filter_map(|field| field.expiry).min();
     let Some(earliest) = earliest else {
-        if let ValueRef::Packed(_, bytes) = value {
+        // Not the listpack with a place for expiries, which a hash keeps when the last one is gone.
+        if let ValueRef::Packed(Packing::Hash | Packing::HashTemplated, _) = value {
+            let mut pairs = Vec::new();
+            codec::encode(value, &mut pairs);
             let mut writer = DumpWriter::new(RdbType::HashListpack);
-            writer.blob(&bytes);
+            writer.blob(&pairs);
             return writer.finish();
         }
         let mut writer = DumpWriter::new(RdbType::Hash);
@@ -330,11 +333,18 @@ impl Building {
     /// # Errors
     /// There is no value, or it is empty.
     pub fn store(self, db: &mut Db<'_>, key: Key<'_>, expiry: Option<i64>) -> Result<(), CommandError> {
+        self.give(|value| db.set(key, value, expiry))
+    }
+
+    /// Gives the value to `take`.
+    ///
+    /// # Errors
+    /// There is no value, or it is empty.
+    pub fn give(self, take: impl FnOnce(NewValue<'_>)) -> Result<(), CommandError> {
         let finished = match self.value {
             Built::Nothing => return Err(CommandError::OutOfRange("Bad data format")),
             Built::String(bytes) => {
-                let value = crate::base::format::parse_i64(&bytes).map_or(NewValue::Bytes(&bytes), NewValue::Int);
-                db.set(key, value, expiry);
+                take(crate::base::format::parse_i64(&bytes).map_or(NewValue::Bytes(&bytes), NewValue::Int));
                 return Ok(());
             }
             Built::List(list) => AnyList::finish(list),
@@ -344,8 +354,8 @@ impl Building {
             Built::Stream(stream) => Finished::Large(Heap::Stream(triomphe::Arc::new(*stream))),
         };
         match finished {
-            Finished::Packed(packing, bytes) => db.set(key, NewValue::Packed(packing, &bytes), expiry),
-            Finished::Large(heap) => db.set(key, NewValue::Heap(heap), expiry),
+            Finished::Packed(packing, bytes) => take(NewValue::Packed(packing, &bytes)),
+            Finished::Large(heap) => take(NewValue::Heap(heap)),
             Finished::Empty | Finished::InPlace => return Err(CommandError::OutOfRange("Bad data format")),
         }
         Ok(())
