@@ -53,8 +53,12 @@ pub struct Plan {
     databases: u32,
 }
 
-/// How many shards are loaded at a time, at most.
+/// How many shards are loaded at a time if the log is encrypted and long.
 const TOGETHER_MAX: u64 = 64;
+/// How many times a thread does so, so that whoever comes first is served soon,
+const SMALL_PASSES: usize = 2;
+/// and how many are loaded at a time then: with fewer passes all are loaded sooner.
+const TOGETHER_LATER: usize = 256;
 /// For each so many bytes of an encrypted log, one more shard is loaded at a time: a short one is soon read again.
 const TOGETHER_BYTES: u64 = if cfg!(test) { 512 } else { 256 << 10 };
 /// How many chunks of a snapshot are looked at to see which databases it has.
@@ -510,7 +514,9 @@ impl Work {
     fn load_all(&self) {
         let job = Job { recovery: &self.recovery, staged: &self.staged, limits: self.limits, pace: self.pace };
         let together = Plan::together(&self.recovery);
-        loop {
+        for pass in 0.. {
+            let is_later = together == TOGETHER_MAX as usize && pass >= SMALL_PASSES;
+            let together = if is_later { TOGETHER_LATER } else { together };
             let groups: Vec<u16> = std::iter::from_fn(|| self.next_group()).take(together).collect();
             if groups.is_empty() {
                 return;
