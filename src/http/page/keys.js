@@ -39,6 +39,9 @@ function browseIs(now) {
     if (isShown) whoAmI();
 }
 
+// Whether the same request may succeed a moment later.
+function isPassing(error) { return error.status === 0 || error.status === 503; }
+
 async function whoAmI() {
     const who = byId('who');
     refused.clear();
@@ -51,6 +54,8 @@ async function whoAmI() {
     } catch (error) {
         if (!(error instanceof Refusal)) throw error;
         who.textContent = error.message;
+        // The server was busy or away: it is asked again with the next figures.
+        if (isPassing(error)) page.isBegun = false;
         return false;
     }
 }
@@ -90,7 +95,7 @@ async function table(id, work) {
     if (bottom < 0 || top > window.innerHeight) return;
     try { await work(); } catch (error) {
         if (!(error instanceof Refusal)) throw error;
-        if (error.status === 0 || error.status === 503) return;
+        if (isPassing(error)) return;
         refused.add(id);
         const columns = byId(id).tHead.rows[0].cells.length || 1;
         rows(id, [[el('td', { colspan: columns, class: 'muted' }, error.message)]]);
