@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use support::SetOnDrop;
 use support::client::{Client, PATIENCE, encode};
 use support::server::{Recipe, Server};
 
@@ -109,6 +111,162 @@ fn a_function_that_is_killed_leaves_nothing() {
     let reply = call(&mut others[0], &["FUNCTION", "KILL"]);
     assert_eq!(reply, "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
     others[0].ok("SCRIPT KILL");
+}
+
+/// Runs until it is killed, and keeps no state.
+const LONG: &str = "#!lua name=long\nredis.register_function('long', function(keys)\n\
+                    redis.call('SET', keys[1], 'half') while true do end end)\n\
+                    redis.register_function('short', function(keys) return redis.call('INCR', keys[1]) end)";
+
+#[test]
+fn functions_on_different_keys_run_side_by_side() {
+    for workers in [1, 2] {
+        let (_server, mut clients) = start(workers);
+        let (slow, others) = clients.split_first_mut().expect("there are some");
+        assert_eq!(call(slow, &["FUNCTION", "LOAD", LONG]), "$4 long");
+        slow.send(&encode(&["FCALL", "long", "1", "k"])).expect("the connection holds");
+        wait_for(&mut others[0], &["GET", "k"], "-BUSY");
+        for round in 1..20 {
+            for (number, other) in others.iter_mut().enumerate() {
+                let reply = call(other, &["FCALL", "short", "1", &format!("other{number}")]);
+                assert_eq!(reply, format!(":{round}"), "while the long one runs");
+            }
+        }
+        let stats = call(&mut others[0], &["FUNCTION", "STATS"]);
+        assert!(stats.contains("$4 name $4 long"), "it still runs: {stats}");
+        others[0].ok("FUNCTION KILL");
+        assert!(text(&slow.receive().expect("a reply")).starts_with("-ERR Script killed"));
+        assert_eq!(call(slow, &["EXISTS", "k"]), ":0");
+    }
+}
+
+#[test]
+fn state_is_one_for_calls_at_the_same_time() {
+    const CALLS: usize = 200;
+    let (_server, mut clients) = start(4);
+    for round in 0..3 {
+        assert_eq!(call(&mut clients[0], &["FUNCTION", "LOAD", "REPLACE", COUNTER]), "$7 counter");
+        let mut seen: Vec<String> = std::thread::scope(|scope| {
+            let callers = clients.iter_mut().enumerate().map(|(number, client)| {
+                let key = format!("sum{round}:{number}");
+                scope.spawn(move || {
+                    let count = |at: usize| {
+                        let reply = call(client, &["FCALL", "count", "1", &key, "1"]);
+                        let here = reply.strip_prefix(&format!("*2 :{at} :")).map(str::to_owned);
+                        here.unwrap_or_else(|| panic!("call {at}: {reply}"))
+                    };
+                    (1..=CALLS).map(count).collect::<Vec<String>>()
+                })
+            });
+            let callers: Vec<_> = callers.collect();
+            callers.into_iter().flat_map(|caller| caller.join().expect("it counts")).collect()
+        });
+        seen.sort_by_key(|here| here.parse::<usize>().expect("a number"));
+        let all: Vec<String> = (1..=8 * CALLS).map(|here| here.to_string()).collect();
+        assert_eq!(seen, all, "each call sees what those before it have left");
+    }
+}
+
+#[test]
+fn calls_see_the_library_that_is_there() {
+    let (server, mut clients) = start(4);
+    let version = |number: usize| {
+        format!(
+            "#!lua name=v\nlocal n = 0\nredis.register_function('v', function(keys)\n\
+             redis.call('INCR', keys[1]) redis.call('INCR', keys[2]) return {number} end)\n\
+             redis.register_function('n', function() n = n + 1 return n end)"
+        )
+    };
+    let mut main = server.client();
+    assert_eq!(call(&mut main, &["FUNCTION", "LOAD", &version(0)]), "$1 v");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = SetOnDrop(&is_over);
+        for (number, client) in clients.iter_mut().enumerate() {
+            let (is_over, keys) = (&is_over, [format!("a{number}"), format!("b{number}")]);
+            scope.spawn(move || {
+                let mut last = 0;
+                while !is_over.load(Relaxed) {
+                    let reply = call(client, &["FCALL", "v", "2", &keys[0], &keys[1]]);
+                    match reply.strip_prefix(':').map(|number| number.parse::<usize>().expect("a number")) {
+                        Some(now) => {
+                            assert!(now >= last, "version {last} came before {now}");
+                            last = now;
+                        }
+                        None => assert_eq!(reply, "-ERR Function not found"),
+                    }
+                }
+                assert_eq!(call(client, &["GET", &keys[0]]), call(client, &["GET", &keys[1]]));
+            });
+        }
+        for number in 1..60 {
+            match number % 4 {
+                0 => drop(call(&mut main, &["FUNCTION", "DELETE", "v"])),
+                1 => drop(call(&mut main, &["FUNCTION", "FLUSH"])),
+                _ => {}
+            }
+            assert_eq!(call(&mut main, &["FUNCTION", "LOAD", "REPLACE", &version(number)]), "$1 v");
+            assert_eq!(call(&mut main, &["FCALL", "v", "2", "a", "b"]), format!(":{number}"));
+            if number % 3 == 0 {
+                assert_eq!(call(&mut main, &["FCALL", "n", "1", "a"]), ":1", "it begins anew");
+                assert_eq!(call(&mut main, &["FCALL", "n", "1", "a"]), ":2");
+            }
+        }
+    });
+}
+
+/// Writes a pair of keys with time between, in a library without state and in one that comes to have some.
+fn pairs(name: &str, state: &str) -> String {
+    format!(
+        "#!lua name={name}\nlocal n = 0\nredis.register_function('{name}', function(keys, args)\n\
+         redis.call('SET', keys[1], args[1]) for i = 1, args[2] do pcall(function() local x = i .. '' end) end\n\
+         {state} redis.call('SET', keys[2], args[1]) return 1 end)"
+    )
+}
+
+#[test]
+fn kills_at_any_instant_leave_no_lock_and_no_half_change() {
+    const ROUNDS: usize = 30;
+    let server = Recipe::under_test().with("io-threads", "4").with("busy-reply-threshold", "1").start();
+    let mut main = server.client();
+    assert_eq!(call(&mut main, &["FUNCTION", "LOAD", &pairs("plain", "")]), "$5 plain");
+    assert_eq!(call(&mut main, &["FUNCTION", "LOAD", &pairs("state", "n = n + 1")]), "$5 state");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = SetOnDrop(&is_over);
+        let (mut killer, is_over) = (server.client(), &is_over);
+        scope.spawn(move || {
+            while !is_over.load(Relaxed) {
+                killer.call(&["FUNCTION", "KILL"]);
+                sleep(Duration::from_micros(700));
+            }
+        });
+        let workers: Vec<_> = (0..4_usize)
+            .map(|number| {
+                let mut client = server.client();
+                scope.spawn(move || {
+                    // Two pairs of keys, each wanted by two.
+                    let (one, other) = (format!("one{}", number % 2), format!("other{}", number % 2));
+                    for round in 0..ROUNDS {
+                        let loops = ((round * 37 + number * 11) % 60 * 300).to_string();
+                        let name = if round % 5 == 4 { "state" } else { "plain" };
+                        let reply = call(&mut client, &["FCALL", name, "2", &one, &other, &round.to_string(), &loops]);
+                        let is_known = reply == ":1" || reply.starts_with("-BUSY");
+                        assert!(is_known || reply.starts_with("-ERR Script killed"), "{reply}");
+                        let values = call(&mut client, &["MGET", &one, &other]);
+                        let parts: Vec<&str> = values.split(' ').skip(1).collect();
+                        let (first, second) = parts.split_at(parts.len() / 2);
+                        assert!(values.starts_with("-BUSY") || first == second, "{values}");
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().expect("it ends well"));
+    });
+    for key in ["one0", "one1", "other0", "other1"] {
+        main.ok(&format!("SET {key} free"));
+    }
+    main.ok("FLUSHALL");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! What the server keeps for functions besides their libraries, which are a part of the keyspace: the machine that
-//! runs them.
+//! What the server keeps for functions besides their libraries, which are a part of the keyspace: the machine of
+//! those that run alone.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::base::lock::Mutex;
 
@@ -15,6 +15,8 @@ pub struct Functions {
     /// `None` before the first use, and while a thread uses it: one that is alone behind the gate.
     machine: Mutex<Option<AnyMachine>>,
     memory_bytes: AtomicUsize,
+    /// A call has changed in it what all libraries share: the options of `cjson`.
+    is_altered: AtomicBool,
 }
 
 impl Functions {
@@ -34,7 +36,19 @@ impl Functions {
     pub fn drop_machine(&self) {
         let machine = self.take();
         self.memory_bytes.store(0, Relaxed);
+        self.is_altered.store(false, Relaxed);
         drop(machine);
+    }
+
+    /// Notes that a call has changed what all libraries share.
+    pub fn note_altered(&self) {
+        self.is_altered.store(true, Relaxed);
+    }
+
+    /// Whether a call has, so that every function must run in this machine.
+    #[inline]
+    pub fn is_altered(&self) -> bool {
+        self.is_altered.load(Relaxed)
     }
 
     /// The bytes that the machine takes.

@@ -78,10 +78,10 @@ impl Script {
         Script { sha, body, flags, number, runs_alone: AtomicBool::new(false), function: None }
     }
 
-    /// What stands for a function of a library: it runs alone, as there is one machine for all libraries.
+    /// What stands for a function of a library. What calls have shown of it is noted there.
     pub fn of_function(library: &Arc<Library>, at: usize) -> Script {
         let flags = library.functions.get(at).map(|function| function.flags).unwrap_or_default();
-        let (runs_alone, function) = (AtomicBool::new(true), Some((Arc::clone(library), at)));
+        let (runs_alone, function) = (AtomicBool::new(false), Some((Arc::clone(library), at)));
         Script { sha: Sha([b'0'; 40]), body: Box::default(), flags, number: u64::MAX, runs_alone, function }
     }
 
@@ -96,12 +96,20 @@ impl Script {
     /// Whether it runs alone from the beginning.
     #[inline]
     pub fn runs_alone(&self) -> bool {
-        self.runs_alone.load(Relaxed)
+        match &self.function {
+            None => self.runs_alone.load(Relaxed),
+            Some((library, at)) => {
+                library.keeps_state.is_so() || library.functions.get(*at).is_none_or(|one| one.runs_alone.is_so())
+            }
+        }
     }
 
     /// Remembers that it needs more than its declared keys.
     pub fn set_runs_alone(&self) {
-        self.runs_alone.store(true, Relaxed);
+        match self.function.as_ref().and_then(|(library, at)| library.functions.get(*at)) {
+            None => self.runs_alone.store(true, Relaxed),
+            Some(function) => function.runs_alone.note(),
+        }
     }
 }
 

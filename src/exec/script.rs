@@ -41,8 +41,9 @@ use crate::core::hooks::Hook;
 use crate::core::scripts::{self, RunningScript, Script, Sha};
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Outcome, Server, args};
-use crate::keyspace::{Held, shard_of};
+use crate::keyspace::{Held, Libraries, shard_of};
 use crate::resp::{Args, Output, Reply, Resp};
+use crate::script::aside::call_aside;
 use crate::script::functions::FunctionCall;
 use crate::script::handed::with_machine;
 use crate::script::{Failure, Host, Run, source, with_vm};
@@ -107,10 +108,13 @@ impl Group<'_> {
     pub(super) fn run_task(&mut self, task: &mut Task, pausing: Pausing<'_>) -> Result<(), CommandError> {
         let Task { script, args, keys_count, read_only, client, out, .. } = task;
         let args = args.args();
-        let called = Called { script, args, keys_count: *keys_count, read_only: *read_only };
+        let (keys_count, read_only) = (*keys_count, *read_only);
+        let called = Called { script, args, keys_count, read_only };
         let entry = self.server.table.resolve(args)?;
         let mark = out.mark();
-        if !script.runs_alone() && self.hold_declared(called).map_err(CommandError::Busy)? {
+        let is_enough = !script.runs_alone() && self.hold_declared(called).map_err(CommandError::Busy)?;
+        // Behind the gate, as whoever changes that is alone.
+        if is_enough && self.may_run_aside(script) {
             match self.run_script(called, entry, pausing, client, out) {
                 Ended::Well => return Ok(()),
                 Ended::Failed(error) => return Err(error),
@@ -131,6 +135,12 @@ impl Group<'_> {
                 return Err(CommandError::Message(format!("ERR {KILLED} script: {}.", called.script.name())));
             }
         }
+        // The libraries may have changed until everything stood still.
+        if let Some(found) = self.found_again(script)? {
+            *script = found;
+            self.check_script(script, read_only)?;
+        }
+        let called = Called { script, args, keys_count, read_only };
         match self.run_script(called, entry, pausing, client, out) {
             Ended::Well => Ok(()),
             Ended::Failed(error) => Err(error),
@@ -152,6 +162,24 @@ impl Group<'_> {
         let is_enough = !held.is_waited_for();
         self.held = Some(held).filter(|_| is_enough);
         Ok(is_enough)
+    }
+
+    /// Whether a script that has the shards of its keys may run beside others. A function must be one that is still
+    /// there, and depend on no state that calls before it have left.
+    fn may_run_aside(&self, script: &Script) -> bool {
+        let Some((library, _)) = &script.function else { return true };
+        let is_there =
+            |libraries: &Libraries| libraries.get(&library.name).is_some_and(|one| Arc::ptr_eq(one, library));
+        !script.runs_alone() && !self.server.functions.is_altered() && is_there(&self.server.keyspace.libraries())
+    }
+
+    /// The function that has this name now, if it is another one than that which was found before.
+    fn found_again(&self, script: &Script) -> Result<Option<Arc<Script>>, CommandError> {
+        let Some((library, at)) = &script.function else { return Ok(None) };
+        let name = library.functions.get(*at).map_or(&b""[..], |function| &function.name);
+        let libraries = self.server.keyspace.libraries();
+        let (now, at) = libraries.function(name).ok_or(CommandError::Text("ERR Function not found"))?;
+        Ok((!Arc::ptr_eq(now, library)).then(|| Arc::new(Script::of_function(now, at))))
     }
 
     /// The script that a call names or brings, or the function that it names.
@@ -255,7 +283,8 @@ impl Group<'_> {
         let over_memory = self.is_over_memory() && !script.flags.allow_oom;
         let mut host = ScriptHost::new(self, client, called, pausing);
         (host.is_firm, host.over_memory, host.busy_after_ms) = (is_firm, over_memory, busy_after_ms);
-        let ran = catch_unwind(AssertUnwindSafe(|| called.run(server, (before.resp, memory_max), &mut host, out)));
+        let ran =
+            catch_unwind(AssertUnwindSafe(|| called.run(server, is_alone, (before.resp, memory_max), &mut host, out)));
         let mut left = host.leave();
         let killed = pausing.me.is_killed() || left.was_ended;
         before.restore(client);
@@ -263,8 +292,10 @@ impl Group<'_> {
         self.facts = facts;
         let why = match ran {
             _ if left.needs_all => Some(Why::NeedsAll),
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(Why::Failed(error_of(failure, script, killed))),
+            Ok((Ok(()), true)) => Some(Why::NeedsAll),
+            Ok((Err(_), true)) if !killed => Some(Why::NeedsAll),
+            Ok((Ok(()), false)) => None,
+            Ok((Err(failure), _)) => Some(Why::Failed(error_of(failure, script, killed))),
             Err(panic) => Some(Why::Failed(internal_error(entry, Remains::Unknown, &*panic))),
         };
         let takes_back = match why {
@@ -299,23 +330,37 @@ impl Group<'_> {
 }
 
 impl Called<'_> {
-    /// Runs the script, or the function, in its machine.
+    /// Runs the script, or the function, in its machine. Returns also whether a function that is not alone must be,
+    /// for the sake of the state that its library keeps.
     fn run(
         self,
         server: &Server,
+        is_alone: bool,
         (resp, memory_max): (Resp, usize),
         host: &mut dyn Host,
         out: &mut Output,
-    ) -> Result<(), Failure> {
+    ) -> (Result<(), Failure>, bool) {
         let Called { script, args, keys_count, .. } = self;
         match &script.function {
             None => {
                 let run = Run { script, args, keys_at: 3, keys_count, resp, memory_max };
-                with_vm(server.scripts.generation(), |vm| vm.run(run, host, out)).and_then(|ran| ran)
+                (with_vm(server.scripts.generation(), |vm| vm.run(run, host, out)).and_then(|ran| ran), false)
             }
             Some((library, at)) => {
                 let call = FunctionCall { library, at: *at, args, keys: 3..3 + keys_count, resp };
-                with_machine(&server.functions, memory_max, |machine| machine.call(call, host, out)).and_then(|ran| ran)
+                if !is_alone {
+                    let called = call_aside(&server.keyspace.libraries(), memory_max, call, host, out);
+                    return called.unwrap_or_else(|failure| (Err(failure), false));
+                }
+                let ran = with_machine(&server.functions, memory_max, |machine| {
+                    let ran = machine.call(call, host, out);
+                    machine.note_state(library);
+                    if machine.is_altered() {
+                        server.functions.note_altered();
+                    }
+                    ran
+                });
+                (ran.and_then(|ran| ran), false)
             }
         }
     }

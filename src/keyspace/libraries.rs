@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What a script or a function says about itself. A script without a first line of this form says nothing, and then
 /// what it may do is decided command by command.
@@ -65,6 +66,37 @@ impl ScriptFlags {
     }
 }
 
+/// Something that calls have shown. It is no part of what is stored, and says nothing of whether two are equal.
+#[derive(Debug, Default)]
+pub struct Shown(AtomicBool);
+
+impl Shown {
+    /// Notes that it is so, for good.
+    pub fn note(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether it is so.
+    #[inline]
+    pub fn is_so(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Clone for Shown {
+    fn clone(&self) -> Self {
+        Shown(AtomicBool::new(self.is_so()))
+    }
+}
+
+impl PartialEq for Shown {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Shown {}
+
 /// One function of a library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
@@ -74,6 +106,8 @@ pub struct Function {
     pub description: Option<Box<[u8]>>,
     /// What it may do.
     pub flags: ScriptFlags,
+    /// It needs more than its declared keys.
+    pub runs_alone: Shown,
 }
 
 /// One library.
@@ -85,12 +119,14 @@ pub struct Library {
     pub code: Box<[u8]>,
     /// Its functions, in the order in which the text registers them.
     pub functions: Vec<Function>,
+    /// Its functions leave something for the calls that follow.
+    pub keeps_state: Shown,
 }
 
 impl Library {
     /// One of whose functions nothing is known yet.
     pub fn unread(name: &[u8], code: &[u8]) -> Library {
-        Library { name: name.into(), code: code.into(), functions: Vec::new() }
+        Library { name: name.into(), code: code.into(), functions: Vec::new(), keeps_state: Shown::default() }
     }
 }
 
@@ -170,8 +206,12 @@ mod tests {
     use super::*;
 
     fn library(name: &str, functions: &[&str]) -> Arc<Library> {
-        let function =
-            |name: &&str| Function { name: name.as_bytes().into(), description: None, flags: ScriptFlags::default() };
+        let function = |name: &&str| Function {
+            name: name.as_bytes().into(),
+            description: None,
+            flags: ScriptFlags::default(),
+            runs_alone: Shown::default(),
+        };
         let functions = functions.iter().map(function).collect();
         Arc::new(Library { functions, ..Library::unread(name.as_bytes(), b"12345") })
     }

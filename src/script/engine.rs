@@ -145,11 +145,11 @@ pub fn with_vm<R>(generation: u64, run: impl FnOnce(&mut Vm) -> R) -> Result<R, 
 
 impl Vm {
     /// One for functions, which any thread may use: it shares nothing with this thread.
-    pub(super) fn of_functions() -> LuaResult<Vm> {
-        Vm::new(cjson::own_functions)
+    pub(super) fn of_functions(options: &cjson::OwnOptions) -> LuaResult<Vm> {
+        Vm::new(|lua| options.functions(lua))
     }
 
-    fn new(cjson: fn(&Lua) -> LuaResult<LuaTable>) -> LuaResult<Vm> {
+    fn new(cjson: impl FnOnce(&Lua) -> LuaResult<LuaTable>) -> LuaResult<Vm> {
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
         let (keys, arguments) = (lua.create_table()?, lua.create_table()?);
         let raw = lua.create_table()?;
@@ -183,7 +183,7 @@ impl Vm {
     }
 
     /// Whether the next script may use it.
-    fn is_worth_keeping(&mut self) -> bool {
+    pub(super) fn is_worth_keeping(&mut self) -> bool {
         let mut used = self.lua.used_memory();
         if used > MEMORY_KEPT && self.lua.gc_collect().is_ok() {
             used = self.lua.used_memory();

@@ -1,10 +1,12 @@
 -- What the machine of functions adds to the sandbox, once, before any library.
 --
--- G: what a script finds, which is read-only. read_only: makes a table so.
-local G, read_only = ...
+-- G: what a script finds, which is read-only. read_only: makes a table so. upvalues: the number of the upvalues of a
+-- function, which is -1 if it is not written in Lua, and these. upvalues_are: whether they are those of a list.
+local G, read_only, upvalues, upvalues_are = ...
 
 local error, type, tostring, select, setmetatable = error, type, tostring, select, setmetatable
 local pairs, ipairs, next = pairs, ipairs, next
+local rawequal, getmetatable = rawequal, getmetatable
 local lower, find, concat = string.lower, string.find, table.concat
 
 local function copy(from, without)
@@ -144,4 +146,101 @@ local function register_in(all)
     registered = all
 end
 
-return while_loading, while_running, register_in
+-- What a library keeps from call to call is what its functions reach: upvalues, and fields of tables.
+
+-- How much of that is looked at after each call. A library that has more is taken for one that keeps state.
+local REACHED_MAX = 256
+
+-- What is ours is read-only and keeps nothing.
+local ours = {}
+
+local function note_ours(value)
+    if ours[value] then return end
+    if type(value) == 'function' then
+        ours[value] = true
+    elseif type(value) == 'table' then
+        ours[value] = true
+        for _, inner in next, value do note_ours(inner) end
+    end
+end
+
+note_ours(G)
+note_ours(running)
+note_ours(loading)
+
+-- What these functions reach: a list of {holder, number of values, values}. Nil if that is too much, or something that
+-- has an inside which nobody can look at, like the iterator of gmatch.
+local function reached_by(functions)
+    local queue, notes, seen, count = {}, {}, {}, 0
+    local function add(value)
+        local kind = type(value)
+        if kind == 'nil' or kind == 'boolean' or kind == 'string' or ours[value] or seen[value] then return true end
+        -- What is no number equals nothing.
+        if kind == 'number' then return value == value end
+        if kind ~= 'function' and kind ~= 'table' then return false end
+        seen[value] = true
+        queue[#queue + 1] = value
+        return true
+    end
+    local function note(holder, size, values)
+        count = count + size + 1
+        notes[#notes + 1] = { holder, size, values }
+    end
+    local function note_function(f, size, ...)
+        if size > 0 then note(f, size, { ... }) end
+        for at = 1, size do
+            if not add((select(at, ...))) then return false end
+        end
+        return size >= 0
+    end
+    local function note_table(t)
+        local size, values = 0, {}
+        for key, value in next, t do
+            if size > REACHED_MAX or not add(key) or not add(value) then return false end
+            size, values[key] = size + 1, value
+        end
+        note(t, size, values)
+        return getmetatable(t) == nil
+    end
+    for _, f in next, functions do add(f) end
+    local at = 1
+    while queue[at] do
+        local holder = queue[at]
+        local is_known
+        if type(holder) == 'table' then is_known = note_table(holder)
+        else is_known = note_function(holder, upvalues(holder)) end
+        if not is_known or count > REACHED_MAX then return nil end
+        at = at + 1
+    end
+    return notes
+end
+
+local function is_same(a, b)
+    -- Zero has two forms, which are equal.
+    return rawequal(a, b) and (a ~= 0 or 1 / a == 1 / b)
+end
+
+local function table_is(t, size, values)
+    if getmetatable(t) ~= nil then return false end
+    for key, value in next, t do
+        size = size - 1
+        if size < 0 or not is_same(values[key], value) then return false end
+    end
+    return size == 0
+end
+
+-- A function that fails if what these functions reach is not as it is now; nil if that cannot be known.
+local function watch(functions)
+    local notes = reached_by(functions)
+    if not notes then return nil end
+    return function()
+        for _, note in next, notes do
+            local holder, is_as_before = note[1], nil
+            if type(holder) == 'table' then is_as_before = table_is(holder, note[2], note[3])
+            else is_as_before = upvalues_are(holder, note[3]) end
+            if not is_as_before then error('state was changed') end
+        end
+    end
+end
+
+return while_loading, while_running, register_in, watch

@@ -1,6 +1,9 @@
-//! The machine of the libraries of functions, and what it learns of a library.
+//! A machine with libraries of functions, and what it learns of a library.
 //!
-//! Libraries keep state from call to call, so there is one machine for all workers, which one thread uses at a time.
+//! A library may keep state from call to call. Those that do are called in one machine for all workers, which one
+//! thread uses at a time (`handed.rs`). The others are called side by side in machines of the workers (`aside.rs`).
+//! Whether a library does is seen after each call: is all that its functions reach as it was when it was loaded? A call
+//! that leaves it so depends on no call before it, and no later one on it: it does not matter which machine it ran in.
 //!
 //! ```text
 //! text ─ first line: name ─ compile ─ run, with nothing but redis.register_function ─ functions
@@ -16,17 +19,19 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mlua::chunk::ChunkMode;
 use mlua::prelude::*;
 
+use super::cjson::OwnOptions;
 use super::engine::{self, Failure, Vm};
 use super::host::{self, Access, Flow, Host, Job, LogLevel, Takes};
 use super::source::{self, LibrarySource};
 use crate::core::CommandError;
 use crate::core::scripts::ScriptFlags;
+use crate::keyspace::libraries::Shown;
 use crate::keyspace::{Function, Libraries, Library};
 use crate::resp::{Args, Output, Resp};
 
@@ -43,11 +48,19 @@ const TIMEOUT: &str = "FUNCTION LOAD timeout";
 #[derive(Debug)]
 pub struct FunctionMachine {
     vm: Vm,
+    /// The options of `cjson`, which all libraries share.
+    options: OwnOptions,
     /// The metatables of the tables in which a library finds its globals: while it is loaded, and afterwards.
     while_loading: LuaTable,
     while_running: LuaTable,
     /// Names the table into which functions are registered.
     register_in: LuaFunction,
+    /// Makes the function that sees whether a library keeps state.
+    watch: LuaFunction,
+    /// The libraries that were there when it was last asked to follow them.
+    followed: Weak<Libraries>,
+    /// Whether libraries write no lines while they are loaded.
+    is_silent: bool,
     loaded: HashMap<Box<[u8]>, Loaded>,
 }
 
@@ -57,6 +70,14 @@ struct Loaded {
     library: Arc<Library>,
     /// References to its functions, in their order.
     functions: Vec<c_int>,
+    /// A reference to the function that fails if the library's state has changed; `None` if that cannot be seen.
+    watch: Option<c_int>,
+}
+
+impl Loaded {
+    fn references(&self) -> impl Iterator<Item = c_int> {
+        self.functions.iter().copied().chain(self.watch)
+    }
 }
 
 /// A library that was read, and is not in the machine yet.
@@ -95,7 +116,8 @@ impl FunctionMachine {
     }
 
     fn make(memory_max: usize) -> LuaResult<FunctionMachine> {
-        let vm = Vm::of_functions()?;
+        let options = OwnOptions::new();
+        let vm = Vm::of_functions(&options)?;
         let lua = &vm.lua;
         lua.set_memory_limit(memory_max)?;
         let read_only = lua.create_function(|_, table: LuaTable| {
@@ -104,8 +126,21 @@ impl FunctionMachine {
         })?;
         // The name is that of the prelude: errors name no line of either.
         let extended = lua.load(include_str!("functions.lua")).set_name("=redis").set_mode(ChunkMode::Text);
-        let (while_loading, while_running, register_in) = extended.call((lua.globals(), read_only))?;
-        Ok(FunctionMachine { vm, while_loading, while_running, register_in, loaded: HashMap::new() })
+        let (upvalues, upvalues_are) = host::upvalue_readers(lua)?;
+        let (while_loading, while_running, register_in, watch) =
+            extended.call((lua.globals(), read_only, upvalues, upvalues_are))?;
+        let (followed, loaded) = (Weak::new(), HashMap::new());
+        Ok(FunctionMachine {
+            vm,
+            options,
+            while_loading,
+            while_running,
+            register_in,
+            watch,
+            followed,
+            is_silent: false,
+            loaded,
+        })
     }
 
     /// The bytes that it takes.
@@ -137,7 +172,7 @@ impl FunctionMachine {
         })?;
         let registered = lua.create_table().map_err(engine)?;
         self.register_in.call::<()>(&registered).map_err(engine)?;
-        let mut host = LoadHost { until: Instant::now() + timeout };
+        let mut host = LoadHost { until: Some(Instant::now() + timeout), is_silent: self.is_silent };
         let function = host::keep(&lua, chunk).map_err(engine)?;
         let (args, mut out) = (Args::new(&[], &[]), Output::new());
         let job = Job { function, args, keys: 0..0, takes: Takes::Nothing, resp: Resp::V2, out: &mut out };
@@ -156,7 +191,7 @@ impl FunctionMachine {
         for row in registered.sequence_values::<LuaTable>() {
             let (function, callback) = row.and_then(|row| function_of(&row)).map_err(engine)?;
             functions.push(function);
-            callbacks.push(host::keep(&lua, callback).map_err(engine)?);
+            callbacks.push(callback);
         }
         if functions.is_empty() {
             return Err(CommandError::Text("ERR No functions registered"));
@@ -165,7 +200,10 @@ impl FunctionMachine {
         globals.set_metatable(Some(self.while_running.clone())).map_err(engine)?;
         globals.set_readonly(true);
         let library = Arc::new(Library { functions, ..Library::unread(name, text) });
-        Ok(Read(Loaded { library, functions: callbacks }))
+        let watch = lua.create_sequence_from(&callbacks).and_then(|all| self.watch.call::<Option<LuaFunction>>(all));
+        let watch = watch.and_then(|watch| watch.map(|watch| host::keep(&lua, watch)).transpose()).map_err(engine)?;
+        let kept: LuaResult<Vec<c_int>> = callbacks.into_iter().map(|callback| host::keep(&lua, callback)).collect();
+        Ok(Read(Loaded { library, functions: kept.map_err(engine)?, watch }))
     }
 
     /// Takes over what was read, and forgets libraries that are not among these.
@@ -177,7 +215,7 @@ impl FunctionMachine {
         self.loaded.retain(|name, loaded| {
             let stays = all.get(name).is_some_and(|library| Arc::ptr_eq(library, &loaded.library));
             if !stays {
-                loaded.functions.iter().for_each(|function| machine.forget(*function));
+                loaded.references().for_each(|reference| machine.forget(reference));
             }
             stays
         });
@@ -185,12 +223,12 @@ impl FunctionMachine {
 
     /// Forgets what was read and is not wanted.
     pub fn discard(&mut self, read: Vec<Read>) {
-        read.iter().flat_map(|Read(loaded)| &loaded.functions).for_each(|function| self.vm.machine.forget(*function));
+        read.iter().flat_map(|Read(loaded)| loaded.references()).for_each(|one| self.vm.machine.forget(one));
     }
 
     fn insert(&mut self, loaded: Loaded) {
         if let Some(before) = self.loaded.insert(loaded.library.name.clone(), loaded) {
-            before.functions.iter().for_each(|function| self.vm.machine.forget(*function));
+            before.references().for_each(|reference| self.vm.machine.forget(reference));
         }
     }
 
@@ -206,12 +244,64 @@ impl FunctionMachine {
         self.vm.reply_of(Job { function, args, keys, takes: Takes::Arguments, resp, out }, &name, host)
     }
 
+    /// Whether a call of this library, which has just ended, has left something in it. So it is if that cannot be
+    /// known.
+    pub fn leaves_state(&mut self, library: &Arc<Library>) -> bool {
+        let loaded = self.loaded.get(&library.name).filter(|loaded| Arc::ptr_eq(&loaded.library, library));
+        let Some(function) = loaded.and_then(|loaded| loaded.watch) else { return true };
+        let (args, mut out) = (Args::new(&[], &[]), Output::new());
+        let mut host = LoadHost { until: None, is_silent: true };
+        let job = Job { function, args, keys: 0..0, takes: Takes::Nothing, resp: Resp::V2, out: &mut out };
+        !matches!(self.vm.machine.run(&mut host, job), Ok(Ok(())))
+    }
+
+    /// Notes of a library whether this call of it has left something. One that does is not watched any longer, which
+    /// would keep in memory what its functions have dropped.
+    pub fn note_state(&mut self, library: &Arc<Library>) {
+        if !library.keeps_state.is_so() && self.leaves_state(library) {
+            library.keeps_state.note();
+        }
+        if library.keeps_state.is_so()
+            && let Some(watch) = self.loaded.get_mut(&library.name).and_then(|loaded| loaded.watch.take())
+        {
+            self.vm.machine.forget(watch);
+        }
+    }
+
+    /// Whether a call has left something that all libraries share.
+    pub fn is_altered(&self) -> bool {
+        !self.options.are_default()
+    }
+
+    /// Forgets what a call of this library has left.
+    pub(super) fn begin_anew(&mut self, library: &Arc<Library>) {
+        self.options.reset();
+        if let Some(loaded) = self.loaded.remove(&library.name) {
+            loaded.references().for_each(|reference| self.vm.machine.forget(reference));
+        }
+    }
+
+    /// Forgets libraries that are not among these any more. One that follows says nothing while it loads a library:
+    /// that was said when the library came.
+    pub(super) fn follow(&mut self, all: &Arc<Libraries>) {
+        self.is_silent = true;
+        if self.followed.as_ptr() != Arc::as_ptr(all) {
+            self.keep(Vec::new(), all);
+            self.followed = Arc::downgrade(all);
+        }
+    }
+
+    /// Whether another call may use it.
+    pub(super) fn is_worth_keeping(&mut self) -> bool {
+        self.vm.is_worth_keeping()
+    }
+
     fn function(&mut self, library: &Arc<Library>, at: usize) -> Result<c_int, Failure> {
         let is_loaded = self.loaded.get(&library.name).is_some_and(|loaded| Arc::ptr_eq(&loaded.library, library));
         if !is_loaded {
             let read = source::library(&library.code).and_then(|source| self.read(&source, SETTLE_TIMEOUT));
             let Read(read) = read.map_err(|error| Failure::Error(error.wire().into()))?;
-            self.insert(Loaded { library: Arc::clone(library), functions: read.functions });
+            self.insert(Loaded { library: Arc::clone(library), ..read });
         }
         let function = self.loaded.get(&library.name).and_then(|loaded| loaded.functions.get(at));
         function.copied().ok_or_else(|| Failure::Error(b"ERR Function not found".to_vec()))
@@ -227,13 +317,20 @@ fn function_of(row: &LuaTable) -> LuaResult<(Function, LuaFunction)> {
         flags.set(name).map_err(|_| LuaError::runtime("a flag that was checked before"))?;
     }
     let description: Option<LuaString> = row.raw_get("description")?;
-    let function = Function { name: bytes(row.raw_get("name")?), description: description.map(bytes), flags };
+    let function = Function {
+        name: bytes(row.raw_get("name")?),
+        description: description.map(bytes),
+        flags,
+        runs_alone: Shown::default(),
+    };
     Ok((function, row.raw_get("callback")?))
 }
 
 /// What the text of a library is told while it is loaded.
 struct LoadHost {
-    until: Instant,
+    /// When it is ended; `None` for what is ours.
+    until: Option<Instant>,
+    is_silent: bool,
 }
 
 impl Host for LoadHost {
@@ -248,10 +345,12 @@ impl Host for LoadHost {
     }
 
     fn log(&mut self, level: LogLevel, line: &str) {
-        level.write(line);
+        if !self.is_silent {
+            level.write(line);
+        }
     }
 
     fn stop(&mut self) -> Option<&'static str> {
-        (Instant::now() > self.until).then_some(TIMEOUT)
+        self.until.is_some_and(|until| Instant::now() > until).then_some(TIMEOUT)
     }
 }

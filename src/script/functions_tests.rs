@@ -77,6 +77,73 @@ fn libraries_share_nothing_and_keep_their_own() {
 }
 
 #[test]
+fn what_a_call_leaves_is_seen() {
+    const BEFORE: &str = "local n, t, inner = 0, {1, a = {}}, {}\nlocal function add(by) n = n + by end\n\
+                          local function zero() n = 0 end\n\
+                          local deep = {{{}}}\nlocal function reach() return deep, t, inner, add, zero end";
+    let cases: &[(&str, bool)] = &[
+        ("return 1", false),
+        ("return t[1] + #t + n", false),
+        ("local m = 0 for i = 1, 9 do (function() m = m + i end)() end local u = {} u.x = 1 return m", false),
+        ("return {redis.call('a', keys[1]), cjson.encode({1}), cmsgpack.pack(1), string.rep('x', 3)}", false),
+        ("add(1) add(-1)", false),
+        ("t.b = 1 t.b = nil", false),
+        ("pcall(error, 'x') return reach()", false),
+        ("n = n + 1", true),
+        ("add(1)", true),
+        ("zero() n = -n", true),
+        ("n = 0 / 0", true),
+        ("n = {}", true),
+        ("t[2] = 1", true),
+        ("t[1] = nil", true),
+        ("t.a = {}", true),
+        ("table.insert(t.a, 1)", true),
+        ("setmetatable(inner, {})", true),
+        ("setmetatable(inner, {__metatable = false})", true),
+        ("deep[1][1][1] = 1", true),
+        ("add = function() end", true),
+        ("pcall(function() t.x = 1 error('x') end)", true),
+        ("coroutine.wrap(function() n = 5 end)()", true),
+        ("n = 1 error('failed')", true),
+        ("n = 1 while true do end", true),
+    ];
+    for (body, leaves) in cases {
+        let (mut machine, mut all) = (FunctionMachine::new(MEMORY_MAX).unwrap(), Libraries::default());
+        let text = format!("#!lua name=a\n{BEFORE}\nredis.register_function('f', function(keys, args) {body} end)");
+        // Whoever reaches something by one function sees what another one has done to it.
+        let text = format!("{text}\nredis.register_function('g', function() return reach() end)");
+        let library = load(&mut machine, &mut all, &text).expect(body);
+        assert!(!machine.leaves_state(&library), "{body}: nothing was called");
+        let _ = call(&mut machine, &library, 0, &mut Echo(Some(50)));
+        assert_eq!(machine.leaves_state(&library), *leaves, "{body}");
+        assert!(!machine.is_altered());
+        machine.begin_anew(&library);
+        let _ = call(&mut machine, &library, 1, &mut Echo(None));
+        assert!(!machine.leaves_state(&library), "{body}: it begins anew");
+    }
+    for (text, what) in [
+        ("local next = ('a b'):gmatch('%a') redis.register_function('f', function() return next() end)", "an iterator"),
+        (
+            "local t = {0} local x = t[1] / t[1] redis.register_function('f', function() return x end)",
+            "what equals nothing",
+        ),
+        (
+            "local t = {} for i = 1, 999 do t[i] = i end redis.register_function('f', function() return t[1] end)",
+            "much",
+        ),
+    ] {
+        let (mut machine, mut all) = (FunctionMachine::new(MEMORY_MAX).unwrap(), Libraries::default());
+        let library = load(&mut machine, &mut all, &format!("#!lua name=a\n{text}")).expect(what);
+        assert!(machine.leaves_state(&library), "{what} is state");
+    }
+    let (mut machine, mut all) = (FunctionMachine::new(MEMORY_MAX).unwrap(), Libraries::default());
+    let text = "#!lua name=a\nredis.register_function('f', function() cjson.encode_max_depth(7) end)";
+    let library = load(&mut machine, &mut all, text).unwrap();
+    call(&mut machine, &library, 0, &mut Echo(None)).unwrap();
+    assert!(!machine.leaves_state(&library) && machine.is_altered(), "all libraries share options");
+}
+
+#[test]
 fn no_library_changes_what_another_finds() {
     let (mut machine, mut all) = (FunctionMachine::new(MEMORY_MAX).unwrap(), Libraries::default());
     let attacks = [
@@ -141,6 +208,8 @@ fn functions_end_when_they_must_and_take_no_more_than_they_may() {
     }
     assert!(call(&mut machine, &library, 1, &mut Echo(None)).unwrap_err().contains("not enough memory"));
     assert!(machine.memory() <= MEMORY_MAX);
+    machine.note_state(&library);
+    assert!(library.keeps_state.is_so());
     assert_eq!(call(&mut machine, &library, 3, &mut Echo(None)).unwrap(), ":1|", "what a function hoards it can drop");
     machine.limit_memory(MEMORY_MAX).unwrap();
     assert_eq!(call(&mut machine, &library, 2, &mut Echo(None)).unwrap(), ":100003|");

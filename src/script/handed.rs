@@ -1,4 +1,4 @@
-//! Hands the machine of functions from thread to thread: each uses it in its turn.
+//! Hands the machine of functions that run alone from thread to thread: each uses it in its turn.
 //!
 //! The engine's handles count their references without atomic operations, so they are not `Send`. The machine may
 //! move nevertheless, as a whole, because it shares nothing with the thread that it leaves.
@@ -18,9 +18,10 @@ struct Handed(FunctionMachine);
 
 // SAFETY: 1. All handles to the engine's state are inside the machine: its fields are private to `functions.rs`, which
 // hands out copies of libraries and no handle. So all reference counts of the engine move together, and one thread at a
-// time owns them. 2. What our own functions in the state share (the options of cjson) was made for this machine:
-// `Vm::of_functions`. 3. Neither the engine nor `mlua` keep a machine's state in thread-local variables; ours
-// (`host.rs`, `engine.rs`, `random.rs`) hold no handle, and belong to the thread that runs.
+// time owns them. 2. What our own functions in the state share (the options of cjson) was made for this machine,
+// which has the one other handle to it: `OwnOptions`. 3. Neither the engine nor `mlua` keep a machine's state in
+// thread-local variables; ours (`host.rs`, `engine.rs`, `random.rs`) hold no handle to it, and belong to the thread
+// that runs. Machines that `aside.rs` keeps for a thread are others, and are never handed on.
 unsafe impl Send for Handed {}
 
 /// Uses the machine of functions, whose libraries are known by the keyspace. The caller is alone behind the gate, or

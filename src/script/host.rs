@@ -291,6 +291,54 @@ pub(super) fn callers(lua: &Lua) -> LuaResult<(LuaFunction, LuaFunction)> {
     unsafe { Ok((lua.create_c_function(call)?, lua.create_c_function(pcall)?)) }
 }
 
+/// What reads the upvalues of a function, and what compares them with those that were read.
+pub(super) fn upvalue_readers(lua: &Lua) -> LuaResult<(LuaFunction, LuaFunction)> {
+    // SAFETY: both keep the rules of the engine.
+    unsafe { Ok((lua.create_c_function(upvalues)?, lua.create_c_function(upvalues_are)?)) }
+}
+
+/// How many upvalues a function of Lua has at most, and some more.
+const UPVALUES_MAX: c_int = 256;
+
+/// The upvalues of a function, behind their number; that is -1 for a function that is not written in Lua.
+unsafe extern "C-unwind" fn upvalues(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the engine calls this in protected mode, with a function; no frame owns anything.
+    unsafe {
+        if ffi::lua_iscfunction(state, 1) != 0 {
+            ffi::lua_pushnumber(state, -1.0);
+            return 1;
+        }
+        ffi::luaL_checkstack(state, UPVALUES_MAX + 8, std::ptr::null());
+        ffi::lua_pushnil(state);
+        let count = (1..=UPVALUES_MAX).take_while(|at| !ffi::lua_getupvalue(state, 1, *at).is_null()).count() as c_int;
+        ffi::lua_pushnumber(state, f64::from(count));
+        ffi::lua_replace(state, 2);
+        count + 1
+    }
+}
+
+/// Whether the upvalues of a function of Lua are those of a table, which has them in their order.
+unsafe extern "C-unwind" fn upvalues_are(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the engine calls this in protected mode, with a function and a table; no frame owns anything. There is
+    // room for two more values.
+    unsafe {
+        let mut at = 1;
+        let mut are_same = true;
+        while are_same && !ffi::lua_getupvalue(state, 1, at).is_null() {
+            ffi::lua_rawgeti_(state, 2, at);
+            are_same = ffi::lua_rawequal(state, -1, -2) != 0;
+            if are_same && ffi::lua_type(state, -1) == ffi::LUA_TNUMBER {
+                // Zero has two forms, which are equal.
+                are_same = ffi::lua_tonumber(state, -1).to_bits() == ffi::lua_tonumber(state, -2).to_bits();
+            }
+            ffi::lua_settop(state, 2);
+            at += 1;
+        }
+        ffi::lua_pushboolean(state, c_int::from(are_same));
+    }
+    1
+}
+
 /// Runs the [`Running`] whose address is the one argument. It is called in protected mode.
 unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
     const HANDLER: c_int = 2;

@@ -9,8 +9,9 @@
 //! |---|---|
 //! | `engine.rs` | the virtual machine of a thread: sandbox, compiled scripts, one run |
 //! | `prelude.lua` | the part of the sandbox that is Lua: errors as Redis has them, `redis.*` |
-//! | `functions.rs`, `functions.lua` | the machine of the libraries of functions |
-//! | `handed.rs` | hands that machine from thread to thread |
+//! | `functions.rs`, `functions.lua` | a machine with libraries of functions |
+//! | `aside.rs` | calls functions side by side, in machines of the thread |
+//! | `handed.rs` | hands the machine of functions that run alone from thread to thread |
 //! | `host.rs` | how a function is run, and how it reaches the host of the running script |
 //! | `convert.rs` | replies to values, values to replies |
 //! | `stack.rs` | the stack of a machine, without the wrappers of the engine |
@@ -26,6 +27,7 @@
 //!   time by [`Host::stop`], which is asked in every loop, call and pattern.
 //! - A failure of a script is a text for its client and never a panic.
 
+pub mod aside;
 mod bits;
 mod cjson;
 mod cmsgpack;

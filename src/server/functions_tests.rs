@@ -122,6 +122,37 @@ fn a_reload_brings_the_libraries_of_the_disk() {
     assert_recovered(&storage, &server, 2, "after reloads");
 }
 
+/// What functions leave behind is there for those that follow, whatever machine they would run in.
+#[test]
+fn state_is_shared_once_there_is_some() {
+    let storage = SimStorage::new();
+    let server = start(&storage, 1, 1, FsyncPolicy::Always).unwrap();
+    let mut caller = Caller::new(&server, 0);
+    let both = "#!lua name=both\\nlocal n = 0\\nredis.register_function('get', function() return n end)\\n\
+                redis.register_function('set', function(keys, args) n = args[1] redis.call('INCR', keys[1]) end)\\n\
+                redis.register_function('far', function(keys, args) return redis.call('INCR', args[1]) end)";
+    assert_eq!(load(&mut caller, "", both), "$4 both ");
+    let library = || std::sync::Arc::clone(server.keyspace.libraries().get(b"both").expect("it is there"));
+    assert_eq!(caller.run("FCALL get 1 k"), ":0 ");
+    assert_eq!((caller.run("FCALL far 1 k other"), caller.run("FCALL far 0 other")), (":1 ".into(), ":2 ".into()));
+    assert!(!library().keeps_state.is_so(), "it has not left anything");
+    assert_eq!(caller.run("FCALL set 1 k 7"), "$-1 ");
+    assert!(library().keeps_state.is_so());
+    assert_eq!((caller.run("GET k"), caller.run("FCALL get 1 k")), ("$1 1 ".into(), "$1 7 ".into()), "it ran once");
+    assert_eq!(load(&mut caller, "REPLACE", both), "$4 both ");
+    assert_eq!(caller.run("FCALL get 1 k"), ":0 ", "it begins anew");
+    caller.run("MULTI");
+    caller.run("FCALL set 1 k 8");
+    caller.run("EXEC");
+    assert_eq!(caller.run("FCALL get 1 k"), "$1 8 ", "from inside a transaction");
+    let json = "#!lua name=json\\nredis.register_function('allow', function() cjson.encode_sparse_array(true) end)\\n\
+                redis.register_function('sparse', function() return cjson.encode({[1000] = 1}) end)";
+    assert_eq!(load(&mut caller, "", json), "$4 json ");
+    assert!(caller.run("FCALL sparse 1 k").contains("excessively sparse"));
+    caller.run("FCALL allow 1 k");
+    assert_eq!(caller.run("FCALL sparse 1 k"), "$10 {\"1000\":1} ", "options hold from call to call");
+}
+
 /// Whoever rolls back also has the functions of before.
 #[test]
 fn a_transaction_sees_and_keeps_its_libraries() {

@@ -99,9 +99,30 @@ fn functions_with(lua: &Lua, options: &Shared) -> LuaResult<LuaTable> {
     Ok(table)
 }
 
-/// The functions, with their names, and with options of their own.
-pub(super) fn own_functions(lua: &Lua) -> LuaResult<LuaTable> {
-    functions_with(lua, &Rc::new(Cell::new(DEFAULT)))
+/// The options of the global `cjson` of one machine.
+#[derive(Debug)]
+pub(super) struct OwnOptions(Shared);
+
+impl OwnOptions {
+    /// The defaults.
+    pub(super) fn new() -> OwnOptions {
+        OwnOptions(Rc::new(Cell::new(DEFAULT)))
+    }
+
+    /// The functions, with their names, and with these options.
+    pub(super) fn functions(&self, lua: &Lua) -> LuaResult<LuaTable> {
+        functions_with(lua, &self.0)
+    }
+
+    /// Whether they are the defaults.
+    pub(super) fn are_default(&self) -> bool {
+        self.0.get() == DEFAULT
+    }
+
+    /// Brings them back to the defaults.
+    pub(super) fn reset(&self) {
+        self.0.set(DEFAULT);
+    }
 }
 
 /// The functions, with their names, and with the options of this thread.
