@@ -35,17 +35,17 @@ impl<'a> Producer<'a> {
         if args::is(word, "IDMP") && words.left() >= 2 {
             let (name, iid) = (words.value()?, words.value()?);
             if name.is_empty() {
-                return Err(CommandError::Text("ERR IDMP requires a non-empty producer ID"));
+                return Err(CommandError::Text("ERR syntax error, IDMP requires a non-empty producer ID"));
             }
             if iid.is_empty() {
-                return Err(CommandError::Text("ERR IDMP requires a non-empty idempotent ID"));
+                return Err(CommandError::Text("ERR syntax error, IDMP requires a non-empty idempotent ID"));
             }
             return Ok(Some(Producer { name, iid: Some(iid) }));
         }
         if args::is(word, "IDMPAUTO") && words.left() >= 1 {
             let name = words.value()?;
             if name.is_empty() {
-                return Err(CommandError::Text("ERR IDMPAUTO requires a non-empty producer ID"));
+                return Err(CommandError::Text("ERR syntax error, IDMPAUTO requires a non-empty producer ID"));
             }
             return Ok(Some(Producer { name, iid: None }));
         }
@@ -140,14 +140,18 @@ pub(super) static XCFGSET: Command = Command {
 
 fn xcfgset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, default) = (call.key(1), call.db.facts().stream_window);
+    let stream = call.db.peek_view::<AnyStream>(key)?.ok_or(CommandError::NoSuchKey)?;
+    let own = stream.idempotency().map(|its| its.window());
     let (mut seconds, mut ids_max, mut words) = (None, None, Words::new(call.args, 2));
     while let Some(word) = words.next() {
         if args::is(word, "IDMP-DURATION") && words.left() > 0 {
+            let twice = CommandError::Text("ERR IDMP-DURATION specified multiple times");
             let wrong = CommandError::Text("ERR IDMP-DURATION must be between 1 and 86400 seconds");
-            seconds = Some(within(words.integer()?, Window::SECONDS_MAX).ok_or(wrong)?);
+            once(&mut seconds, &mut words, Window::SECONDS_MAX, twice, wrong)?;
         } else if args::is(word, "IDMP-MAXSIZE") && words.left() > 0 {
+            let twice = CommandError::Text("ERR IDMP-MAXSIZE specified multiple times");
             let wrong = CommandError::Text("ERR IDMP-MAXSIZE must be between 1 and 10000 entries");
-            ids_max = Some(within(words.integer()?, Window::IDS_MAX).ok_or(wrong)?);
+            once(&mut ids_max, &mut words, Window::IDS_MAX, twice, wrong)?;
         } else {
             return Err(CommandError::Syntax);
         }
@@ -155,8 +159,6 @@ fn xcfgset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if seconds.is_none() && ids_max.is_none() {
         return Err(CommandError::Text("ERR At least one parameter must be specified"));
     }
-    let stream = call.db.peek_view::<AnyStream>(key)?.ok_or(CommandError::NoSuchKey)?;
-    let own = stream.idempotency().map(|its| its.window());
     let before = own.unwrap_or(default);
     let window = Window { seconds: seconds.unwrap_or(before.seconds), ids_max: ids_max.unwrap_or(before.ids_max) };
     if own == Some(window) {
@@ -168,6 +170,21 @@ fn xcfgset(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     })?;
     call.record(key).stream_window(window);
     Ok(reply.ok())
+}
+
+/// Takes the number of a parameter, which is told once and from 1 to `most`.
+fn once(
+    parameter: &mut Option<u32>,
+    words: &mut Words<'_>,
+    most: u32,
+    twice: CommandError,
+    wrong: CommandError,
+) -> Result<(), CommandError> {
+    if parameter.is_some() {
+        return Err(twice);
+    }
+    *parameter = Some(within(words.integer()?, most).ok_or(wrong)?);
+    Ok(())
 }
 
 fn within(number: i64, most: u32) -> Option<u32> {
@@ -188,22 +205,21 @@ pub(super) static XIDMPRECORD: Command = Command {
 fn xidmprecord(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let (key, args, now, default) = (call.key(1), call.args, call.db.facts().now, call.db.facts().stream_window);
     let identified = Identified { producer: args.at(2), iid: Cow::Borrowed(args.at(3)) };
-    if identified.producer.is_empty() || identified.iid.is_empty() {
-        return Err(CommandError::Text(
-            "ERR XIDMPRECORD requires a non-empty producer ID and a non-empty idempotent ID",
-        ));
-    }
     let entry = ids::exact(args.at(4), 0)?;
+    if identified.producer.is_empty() {
+        return Err(CommandError::Text("ERR producer ID must be non-empty"));
+    }
+    if identified.iid.is_empty() {
+        return Err(CommandError::Text("ERR idempotent ID must be non-empty"));
+    }
     let stream = call.db.peek_view::<AnyStream>(key)?.ok_or(CommandError::NoSuchKey)?;
     if stream.get(entry).is_none() {
-        return Err(CommandError::Text("ERR The specified stream ID was deleted or doesn't exist"));
+        return Err(CommandError::Text("ERR No such message in stream"));
     }
     match stream.idempotency().and_then(|its| its.find(identified.producer, &identified.iid, now)) {
         Some(known) if known == entry => return Ok(reply.ok()),
         Some(_) => {
-            return Err(CommandError::Text(
-                "ERR The specified IDMP producer-id/idempotent-id pair maps to a different stream ID",
-            ));
+            return Err(CommandError::Text("ERR IID already exists for this producer with a different stream ID"));
         }
         None => {}
     }

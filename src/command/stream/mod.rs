@@ -85,6 +85,10 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         Some(word) => ids::wanted(word)?,
         None => return Err(CommandError::Arity(call.name().to_owned())),
     };
+    if options.producer.is_some() && wanted != Wanted::Auto {
+        let mistake = "ERR syntax error, IDMP/IDMPAUTO can be used only with auto-generated IDs";
+        return Err(CommandError::Text(mistake));
+    }
     let fields = args.from(at + 1);
     if fields.len() == 0 || !fields.len().is_multiple_of(2) {
         return Err(CommandError::Arity(call.name().to_owned()));
@@ -93,9 +97,6 @@ fn xadd(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         return Err(CommandError::Text("ERR The ID specified in XADD must be greater than 0-0"));
     }
     let producer = options.producer.map(|producer| producer.with_fields(fields.clone()));
-    if producer.is_some() && wanted != Wanted::Auto {
-        return Err(CommandError::Text("ERR IDMP/IDMPAUTO can be used only with auto-generated IDs"));
-    }
     if let Some(producer) = &producer
         && let Some(known) = producer.find(&mut call.db, key)?
     {

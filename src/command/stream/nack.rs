@@ -1,5 +1,7 @@
 //! XNACK: a consumer hands back what it was given, for others to claim.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::{ONE_STREAM, ids, no_group};
@@ -64,20 +66,16 @@ struct Request {
 }
 
 impl Request {
+    /// The ids and the options come in any order. Of what is told twice, the last counts. Ids are looked at once
+    /// everything else is in order.
     fn parse(args: Args<'_>) -> Result<Request, CommandError> {
-        const FIRST: usize = 6;
+        const OPTIONS: usize = 4;
         let mut mode = Mode::of(args.at(3))?;
-        if !args::is(args.at(4), "IDS") {
-            return Err(CommandError::Syntax);
-        }
-        let numids = format::parse_i64(args.at(5)).filter(|numids| *numids > 0);
-        let numids = numids.ok_or(CommandError::Text("ERR numids must be a positive integer"))?;
-        let numids = usize::try_from(numids).ok().filter(|numids| *numids <= args.len() - FIRST);
-        let numids = numids.ok_or(CommandError::Text("ERR number of IDs doesn't match numids"))?;
-        let ids = args.from(FIRST).take(numids).map(|word| ids::exact(word, 0)).collect::<Result<_, _>>()?;
-        let (mut force, mut words) = (false, Words::new(args, FIRST + numids));
+        let (mut force, mut ids, mut words) = (false, None, Words::new(args, OPTIONS));
         while let Some(word) = words.next() {
-            if args::is(word, "FORCE") {
+            if args::is(word, "IDS") && words.left() > 0 {
+                ids = Some(Self::take_ids(args, &mut words)?);
+            } else if args::is(word, "FORCE") {
                 force = true;
             } else if args::is(word, "RETRYCOUNT") && words.left() > 0 {
                 let count = u64::try_from(words.integer()?);
@@ -87,7 +85,21 @@ impl Request {
                 return Err(CommandError::echo("Unrecognized XNACK option '", word, "'"));
             }
         }
+        let ids = ids.ok_or(CommandError::Text("ERR syntax error, expected IDS keyword"))?;
+        let ids = args.from(ids.start).take(ids.len()).map(|word| ids::exact(word, 0)).collect::<Result<_, _>>()?;
         Ok(Request { mode, ids, force })
+    }
+
+    /// Where the ids are.
+    fn take_ids(args: Args<'_>, words: &mut Words<'_>) -> Result<Range<usize>, CommandError> {
+        let numids = format::parse_i64(words.value()?).filter(|numids| (1..=i64::from(i32::MAX)).contains(numids));
+        let numids = numids.ok_or(CommandError::Text("ERR numids must be a positive integer"))? as usize;
+        if numids > words.left() {
+            return Err(CommandError::Text("ERR number of IDs doesn't match numids"));
+        }
+        let start = args.len() - words.left();
+        words.pass_over(numids);
+        Ok(start..start + numids)
     }
 }
 

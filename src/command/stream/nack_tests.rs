@@ -98,17 +98,54 @@ fn an_entry_that_is_not_pending_is_handed_back_by_force() {
 }
 
 #[test]
+fn the_ids_and_the_options_come_in_any_order() {
+    let mut t = four_pending();
+    assert_eq!(t.run("XNACK s g FAIL FORCE RETRYCOUNT 7 IDS 1 5-0"), ":1 ");
+    assert!(t.run("XPENDING s g 5-0 5-0 1").ends_with(":-1 :7 "));
+    assert_eq!(t.run("XNACK s g FAIL RETRYCOUNT 1 IDS 2 1-0 2-0 RETRYCOUNT 3 IDS 1 3-0"), ":1 ", "the last ones");
+    assert!(t.run("XPENDING s g 3-0 3-0 1").ends_with(":-1 :3 "));
+    assert!(t.run("XPENDING s g 1-0 1-0 1").ends_with("$1 c :1000 :1 "));
+    t.assert_replay_equals_live();
+}
+
+#[test]
+fn what_is_handed_back_twice_counts_twice_and_goes_to_the_end() {
+    let mut t = four_pending();
+    t.run("XCLAIM s g c 0 1-0 RETRYCOUNT 5");
+    assert_eq!(t.run("XNACK s g SILENT IDS 2 1-0 2-0"), ":2 ");
+    assert_eq!(t.run("XNACK s g SILENT IDS 2 1-0 1-0"), ":2 ");
+    assert!(t.run("XPENDING s g 1-0 1-0 1").ends_with(":-1 :2 "));
+    let claimed = t.run("XREADGROUP GROUP g d CLAIM 0 COUNT 2 STREAMS s >");
+    assert!(claimed.find("2-0").expect("it is first") < claimed.find("1-0").expect("it is second"), "{claimed}");
+    t.assert_replay_equals_live();
+}
+
+#[test]
+fn nobody_is_told_of_an_event() {
+    let mut t = four_pending();
+    t.take_told();
+    assert_eq!(t.run("XNACK s g FAIL IDS 1 1-0"), ":1 ");
+    assert_eq!(t.run("XCFGSET s IDMP-DURATION 9"), "+OK ");
+    assert_eq!(t.take_told(), Vec::<String>::new(), "Redis sends none either");
+}
+
+#[test]
 fn mistakes_are_told_in_their_order() {
     let mut t = four_pending();
     for (line, error) in [
         ("XNACK no g FAIL IDS 1 1-0", "-NOGROUP No such key 'no' or consumer group 'g' "),
         ("XNACK s no FOO IDS 1 1-0", "-NOGROUP No such key 's' or consumer group 'no' "),
         ("XNACK s g FOO IDS 1 1-0", "-ERR mode must be SILENT, FAIL, or FATAL "),
-        ("XNACK s g FAIL ID 1 1-0", "-ERR syntax error "),
+        ("XNACK s g FAIL ID 1 1-0", "-ERR Unrecognized XNACK option 'ID' "),
+        ("XNACK s g FAIL FATAL IDS 1 1-0", "-ERR Unrecognized XNACK option 'FATAL' "),
+        ("XNACK s g FAIL FORCE RETRYCOUNT 5", "-ERR syntax error, expected IDS keyword "),
+        ("XNACK s g FAIL FORCE FORCE IDS", "-ERR Unrecognized XNACK option 'IDS' "),
         ("XNACK s g FAIL IDS 0 1-0", "-ERR numids must be a positive integer "),
         ("XNACK s g FAIL IDS x 1-0", "-ERR numids must be a positive integer "),
         ("XNACK s g FAIL IDS 2 1-0", "-ERR number of IDs doesn't match numids "),
-        ("XNACK s g FAIL IDS 9223372036854775807 1-0", "-ERR number of IDs doesn't match numids "),
+        ("XNACK s g FAIL IDS 2147483647 1-0", "-ERR number of IDs doesn't match numids "),
+        ("XNACK s g FAIL IDS 2147483648 1-0", "-ERR numids must be a positive integer "),
+        ("XNACK s g FAIL IDS 1 x FOO", "-ERR Unrecognized XNACK option 'FOO' "),
         ("XNACK s g FAIL IDS 1 x", "-ERR Invalid stream ID specified as stream command argument "),
         ("XNACK s g FAIL IDS 1 1-0 2-0", "-ERR Unrecognized XNACK option '2-0' "),
         ("XNACK s g FAIL IDS 1 1-0 RETRYCOUNT", "-ERR Unrecognized XNACK option 'RETRYCOUNT' "),

@@ -73,7 +73,7 @@ impl<'a> Options<'a> {
                 options.only_existing = true;
             } else if let Some(producer) = Producer::take(word, &mut words)? {
                 if options.producer.replace(producer).is_some() {
-                    return Err(CommandError::Text("ERR IDMP/IDMPAUTO specified multiple times"));
+                    return Err(CommandError::Text("ERR syntax error, IDMP/IDMPAUTO specified multiple times"));
                 }
             } else if !options.take(word, &mut words)? {
                 // It is an id or a mistake, and that is reported before mistakes in the options.
