@@ -467,6 +467,8 @@ pub struct Saving {
     pub held_shards: AtomicUsize,
     /// The keys that the snapshot that is being made has written.
     pub progress: Progress,
+    /// The bytes that the verification of a backup reads and loads.
+    pub verification: Progress,
     /// The room on the disk.
     pub disk: Disk,
 }
@@ -490,6 +492,7 @@ impl Default for Saving {
             ending: AtomicBool::new(false),
             held_shards: AtomicUsize::new(0),
             progress: Progress::default(),
+            verification: Progress::default(),
             disk: Disk::default(),
         }
     }

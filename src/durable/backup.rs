@@ -311,6 +311,7 @@ fn verify_now(server: &Server, number: u64) -> Result<(), String> {
     let dir = directory(server)?;
     let verified = catch_unwind(AssertUnwindSafe(|| verify_at_ease(server, number, &dir)));
     server.memory.set_passing(0);
+    server.saving.verification.end();
     let verified = verified.unwrap_or_else(|_| {
         let what = "the verification panicked".to_owned();
         Err(Fault { file: dir.path(""), offset: None, block: None, what, is_damage: false })
@@ -345,7 +346,7 @@ fn verify_now(server: &Server, number: u64) -> Result<(), String> {
 fn verify_at_ease(server: &Server, number: u64, dir: &Arc<dyn Storage>) -> Result<Option<Verified>, Fault> {
     let settings = server.config.settings();
     let limits = |seed| crate::exec::limits_of(&settings, seed);
-    let mut since = Instant::now();
+    let (mut since, mut loading) = (Instant::now(), 0);
     verify(dir, encryption(&settings).as_ref(), limits, |step| {
         let worked = since.elapsed();
         if worked >= WORK {
@@ -357,8 +358,13 @@ fn verify_at_ease(server: &Server, number: u64, dir: &Arc<dyn Storage>) -> Resul
             }
             since = Instant::now();
         }
-        if let Step::Load { chunk, log } = step {
-            server.memory.set_passing(chunk.saturating_mul(MEMORY_PER_BYTE).saturating_add(log));
+        match step {
+            Step::Begin(total) => server.saving.verification.begin(total),
+            Step::Read(bytes) => server.saving.verification.add(bytes),
+            Step::Load { chunk, log } => {
+                server.saving.verification.add(std::mem::replace(&mut loading, chunk));
+                server.memory.set_passing(chunk.saturating_mul(MEMORY_PER_BYTE).saturating_add(log));
+            }
         }
         is_there(server, number)
     })

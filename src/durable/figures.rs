@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::progress::Standing;
-use crate::core::backup::Phase;
+use crate::core::Server;
+use crate::core::backup::{Backup, Outcome, Phase};
 use crate::core::figures::{Figures, Look};
 use crate::core::server::SavePurpose;
 
@@ -32,7 +33,7 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
     out.gauge("current_save_keys_total", snapshot.map_or(0, |snapshot| snapshot.total));
     if let Some(snapshot) = snapshot {
         out.gauge("current_save_keys_per_second", snapshot.per_second());
-        out.gauge("current_save_eta_seconds", snapshot.seconds_left().map_or(-1, |seconds| seconds as i64));
+        out.gauge("current_save_eta_seconds", seconds_left(Some(snapshot)));
     }
     out.gauge("rdb_changes_since_last_save", server.changes_since_save());
     out.flag("rdb_bgsave_in_progress", saves);
@@ -50,6 +51,12 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
     out.counter("scrub_passes", scrub.passes.load(Relaxed));
     out.counter("scrub_bytes", scrub.bytes.load(Relaxed));
     out.counter("scrub_faults", scrub.faults.load(Relaxed));
+    if let Some(pass) = scrub.progress.now() {
+        out.bytes("scrub_current_bytes", pass.done);
+        out.bytes("scrub_current_total_bytes", pass.total);
+        out.ratio("scrub_current_perc", pass.percent().unwrap_or(0.0));
+        out.gauge("scrub_current_eta_seconds", seconds_left(Some(pass)));
+    }
     let (kept, kept_bytes) = server.store.kept();
     out.gauge("kept_generations", kept);
     out.bytes("kept_generations_bytes", kept_bytes);
@@ -89,6 +96,25 @@ pub fn persistence(look: &Look<'_>, out: &mut Figures) {
     }
 }
 
+/// In how many seconds it will be over; -1 if nobody knows.
+fn seconds_left(standing: Option<Standing>) -> i64 {
+    standing.and_then(Standing::seconds_left).map_or(-1, |seconds| seconds as i64)
+}
+
+/// What is being done for a backup, and how that stands if it can be told.
+fn current(backup: &Backup, server: &Server) -> Option<(&'static str, Option<Standing>)> {
+    match backup.phase {
+        Phase::Snapshotting => Some(("snapshot", server.saving.progress.now())),
+        // It makes a snapshot only if there is no log to seal it with.
+        Phase::Incrementing { .. } if backup.is_sealing => Some(("seal", server.saving.progress.now())),
+        Phase::Sealed if backup.verification.outcome == Outcome::Running => {
+            Some(("verification", server.saving.verification.now()))
+        }
+        Phase::Sealed if backup.sending.outcome == Outcome::Running => Some(("command", None)),
+        _ => None,
+    }
+}
+
 /// What has become of the backup.
 fn backup(look: &Look<'_>, out: &mut Figures) {
     let backup = look.server.backup.lock();
@@ -101,4 +127,9 @@ fn backup(look: &Look<'_>, out: &mut Figures) {
     out.text("backup_command_status", sending.outcome.name());
     out.gauge("backup_command_attempts", sending.attempts);
     out.gauge("backup_command_exit_code", sending.exit_code);
+    if let Some((name, standing)) = current(&backup, look.server) {
+        out.text("backup_current_step", name);
+        out.ratio("backup_current_perc", standing.and_then(Standing::percent).unwrap_or(0.0));
+        out.gauge("backup_current_eta_seconds", seconds_left(standing));
+    }
 }

@@ -29,6 +29,7 @@ pub fn tick(server: &Arc<Server>) {
     let spawned = std::thread::Builder::new().name("scrub".into()).spawn(move || {
         // A panic has been reported.
         let _ = catch_unwind(AssertUnwindSafe(|| scrub(&shared)));
+        shared.scrub.progress.end();
         shared.scrub.is_running.store(false, Relaxed);
     });
     if let Err(error) = spawned {
@@ -39,14 +40,16 @@ pub fn tick(server: &Arc<Server>) {
 
 fn scrub(server: &Server) {
     let mut read = 0;
-    let scrubbed = server.store.scrub(|bytes| {
+    let pace = |bytes| {
         read += bytes;
         server.scrub.bytes.fetch_add(bytes, Relaxed);
+        server.scrub.progress.add(bytes);
         if read >= AT_ONCE {
             sleep_for(server, std::mem::take(&mut read));
         }
         !server.saving.ending.load(Relaxed) && server.config.settings().scrub_interval > 0
-    });
+    };
+    let scrubbed = server.store.scrub(|total| server.scrub.progress.begin(total), pace);
     server.scrub.faults.fetch_add(scrubbed.faults.len() as u64, Relaxed);
     for fault in &scrubbed.faults {
         let (file, what) = (fault.file.display(), &fault.what);

@@ -37,6 +37,8 @@ pub struct Verified {
 /// What is about to be done.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
+    /// It begins: so many bytes will be read or loaded.
+    Begin(u64),
     /// So many bytes were read.
     Read(u64),
     /// So many bytes of a snapshot are about to be loaded, while the log is held in memory.
@@ -67,6 +69,10 @@ pub fn verify(
         what: "it is missing".to_owned(),
         is_damage: true,
     })?;
+    let loaded = manifest.current.snapshot.as_ref().map_or(0, |snapshot| snapshot.length);
+    if !goes_on(Step::Begin(scrub::extent(&**storage, &manifest, u64::MAX) + loaded)) {
+        return Ok(None);
+    }
     let scrubbed = scrub::pass(&**storage, &manifest, u64::MAX, |bytes| goes_on(Step::Read(bytes)));
     if let Some(fault) = scrubbed.faults.into_iter().next() {
         return Err(fault);

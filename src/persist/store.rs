@@ -499,11 +499,13 @@ impl Store {
         if self.log.is_active() && !self.log.is_detached() { self.log.synced() } else { 0 }
     }
 
-    /// Reads the files that are not written any more and compares them with their checksums. `pace` is told how much
-    /// was read, may sleep, and ends the pass if it returns false. Nothing is locked meanwhile.
-    pub fn scrub(&self, pace: impl FnMut(u64) -> bool) -> Scrubbed {
+    /// Reads the files that are not written any more and compares them with their checksums. `begun` is told how many
+    /// bytes those are. `pace` is told how much was read, may sleep, and ends the pass if it returns false. Nothing is
+    /// locked meanwhile.
+    pub fn scrub(&self, begun: impl FnOnce(u64), pace: impl FnMut(u64) -> bool) -> Scrubbed {
         let manifest = self.manifest.lock().clone();
         let running = self.log.running_segment();
+        begun(scrub::extent(&*self.storage, &manifest, running));
         let mut scrubbed = scrub::pass(&*self.storage, &manifest, running, pace);
         // A commit may have replaced what was just read.
         let needed = Needed::by(&self.manifest.lock());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::testing::{Caller, start};
+use crate::core::backup::{Outcome, Phase};
 use crate::core::hotkeys::Wish;
 use crate::observe::constant::CONSTANT;
 use crate::observe::info::report;
@@ -47,6 +48,54 @@ fn every_field_of_redis_is_shown_in_its_order_and_what_is_constant_is_listed() {
         assert!(matches!(found[..], [(_, _, value)] if *value == row.value), "{} {}", row.section, row.field);
         assert!(row.reason.ends_with('.'), "{}: a reason is a sentence", row.field);
     }
+}
+
+/// The lines of a name that begins so.
+fn lines_of(server: &crate::core::Server, beginning: &str) -> Vec<String> {
+    let info = report(server, &[b"persistence"], server.started_ms);
+    info.lines().filter(|line| line.starts_with(beginning)).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_takes_long_is_told_while_it_runs() {
+    let server = start(&SimStorage::new(), 1, 2, FsyncPolicy::No).expect("a server");
+    let nothing = Vec::<String>::new();
+    assert_eq!((lines_of(&server, "scrub_current"), lines_of(&server, "backup_current")), (nothing.clone(), nothing));
+    server.scrub.progress.begin(200);
+    assert_eq!(lines_of(&server, "scrub_current_eta"), ["scrub_current_eta_seconds:-1"], "nothing is done");
+    server.scrub.progress.add(50);
+    let lines = lines_of(&server, "scrub_current");
+    let known = ["scrub_current_bytes:50", "scrub_current_total_bytes:200", "scrub_current_perc:25.00"];
+    assert_eq!(lines[..3], known);
+    let eta = lines[3].strip_prefix("scrub_current_eta_seconds:").and_then(|seconds| seconds.parse::<i64>().ok());
+    assert!(eta.is_some_and(|seconds| seconds >= 0), "{lines:?}");
+    server.scrub.progress.end();
+    assert_eq!(lines_of(&server, "scrub_current"), Vec::<String>::new());
+    // A backup, from its snapshot to its end.
+    let step = |phase, verifies, sends| {
+        let mut backup = server.backup.lock();
+        (backup.phase, backup.is_sealing) = (phase, true);
+        backup.verification.outcome = if verifies { Outcome::Running } else { Outcome::Done };
+        backup.sending.outcome = if sends { Outcome::Running } else { Outcome::None };
+        drop(backup);
+        lines_of(&server, "backup_current").join(" ")
+    };
+    server.saving.progress.begin(4);
+    server.saving.progress.add(2);
+    let told = step(Phase::Snapshotting, false, false);
+    assert!(told.starts_with("backup_current_step:snapshot backup_current_perc:50.00 backup_current_eta_"), "{told}");
+    assert!(!told.ends_with("-1"), "{told}");
+    server.saving.progress.end();
+    let unknown = "backup_current_perc:0.00 backup_current_eta_seconds:-1";
+    let sealing = step(Phase::Incrementing { snapshot: 1 }, false, false);
+    assert_eq!(sealing, format!("backup_current_step:seal {unknown}"));
+    server.saving.verification.begin(10);
+    server.saving.verification.add(1);
+    let told = step(Phase::Sealed, true, false);
+    assert!(told.starts_with("backup_current_step:verification backup_current_perc:10.00 "), "{told}");
+    server.saving.verification.end();
+    assert_eq!(step(Phase::Sealed, false, true), format!("backup_current_step:command {unknown}"));
+    assert_eq!(step(Phase::Sealed, false, false), "");
 }
 
 /// A server with what makes fields appear that are shown sometimes.

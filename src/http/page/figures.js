@@ -214,6 +214,11 @@ function showMemory({ memory_by_type: types, sections }) {
     ]));
 }
 
+const BACKUP_STEPS = {
+    snapshot: 'The snapshot of a backup is being written', seal: 'A backup is being sealed',
+    verification: 'A backup is being verified', command: 'A backup is being sent away',
+};
+
 function showPersistence(of, log) {
     pairs('log', [
         ['Kept', yes(log.is_active)], ['Last block written', whole.format(log.written_block)],
@@ -233,11 +238,12 @@ function showPersistence(of, log) {
     ]);
     const isLoading = Boolean(of.async_loading || of.loading);
     const isSaving = Boolean(of.rdb_bgsave_in_progress || of.aof_rewrite_in_progress);
-    byId('running').hidden = !(isLoading || isSaving);
-    if (!isLoading && !isSaving) return;
-    const [title, percent, eta] = isLoading
-        ? ['Keys are being loaded', of.loading_loaded_perc, of.loading_eta_seconds]
-        : ['A snapshot is being written', of.current_fork_perc, of.current_save_eta_seconds];
+    const [title, percent, eta] = isLoading ? ['Keys are being loaded', of.loading_loaded_perc, of.loading_eta_seconds]
+        : of.backup_current_step ? [BACKUP_STEPS[of.backup_current_step], of.backup_current_perc, of.backup_current_eta_seconds]
+        : isSaving ? ['A snapshot is being written', of.current_fork_perc, of.current_save_eta_seconds]
+        : of.scrub_in_progress ? ['The files are being checked', of.scrub_current_perc, of.scrub_current_eta_seconds] : [];
+    byId('running').hidden = !title;
+    if (!title) return;
     byId('running-title').textContent = title;
     byId('running-bar').value = percent ?? 0;
     byId('running-left').textContent = `${digits(percent ?? 0)} %${isNumber(eta) && eta >= 0 ? `, ${duration(eta)} left` : ''}`;

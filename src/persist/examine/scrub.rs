@@ -6,6 +6,7 @@
 use super::chain;
 use super::directory::{Fault, open_snapshot, snapshots_of};
 use super::snapshot;
+use crate::persist::format::segment_number;
 use crate::persist::storage::Storage;
 use crate::persist::wire::ManifestWire;
 
@@ -18,6 +19,18 @@ pub struct Scrubbed {
     pub faults: Vec<Fault>,
     /// Whether the pass went through.
     pub is_complete: bool,
+}
+
+/// How much a pass reads at most, in bytes: what an older log has left behind the end of a segment is not read. A file
+/// that cannot be looked at counts for nothing.
+pub(crate) fn extent(storage: &dyn Storage, manifest: &ManifestWire, running: u64) -> u64 {
+    let generations = manifest.kept.iter().chain([&manifest.current]);
+    let snapshots: u64 = generations.filter_map(|generation| Some(generation.snapshot.as_ref()?.length)).sum();
+    let Some(first) = chain::listed(manifest).first().map(|segment| segment.number) else { return snapshots };
+    let names = storage.list().unwrap_or_default();
+    let settled = |name: &&String| segment_number(name).is_some_and(|number| (first..running).contains(&number));
+    let len = |name: &String| storage.reader(name).and_then(|reader| reader.len()).ok();
+    snapshots + names.iter().filter(settled).filter_map(len).sum::<u64>()
 }
 
 /// Reads the snapshots that a manifest names and the segments below the `running` one. `pace` is told how much was read
