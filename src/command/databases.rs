@@ -162,9 +162,10 @@ fn unflush(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         call.db.keyspace().counts().filled().filter(|(db, _)| grave.covers(*db)).map(|(_, census)| census.keys).sum();
     if replaces.is_none() && written > 0 {
         let keys = if written == 1 { "1 key was".to_owned() } else { format!("{written} keys were") };
+        let of = grave.only.map_or("all databases".to_owned(), |db| format!("database {db}"));
         return Err(CommandError::Message(format!(
-            "ERR {keys} written since the flush: UNFLUSH MERGE keeps what was written and adds what was flushed, UNFLUSH \
-             REPLACE drops what was written"
+            "ERR {keys} written since the flush of {of}: UNFLUSH MERGE keeps what was written and adds what was \
+             flushed, UNFLUSH REPLACE drops what was written"
         )));
     }
     let replaces = replaces.unwrap_or(false);

@@ -66,12 +66,36 @@ fn it_is_logged_as_what_has_become_of_the_keys() {
 }
 
 #[test]
+fn flushes_are_undone_one_by_one_the_newest_first() {
+    let mut t = filled();
+    let before = keys(&t);
+    // One that found no keys is none: the one before it is undone.
+    t.script("FLUSHALL => +OK\nFLUSHALL => +OK\nFLUSHDB => +OK\nUNFLUSH => :12");
+    assert_eq!(keys(&t), before);
+    assert!(t.run("UNFLUSH").starts_with("-ERR there is no flush to be undone."), "once is enough");
+    // Each has its own databases, whichever is selected.
+    t.run("FLUSHDB");
+    t.db = 1;
+    t.run("FLUSHDB");
+    t.db = 5;
+    t.script("UNFLUSH => :4\nUNFLUSH => :4");
+    assert_eq!(keys(&t), before);
+    // What one brings back is newer than what the one before it took.
+    t.db = 0;
+    t.script("FLUSHDB => +OK\nSET a between => +OK\nFLUSHDB => +OK\nUNFLUSH => :1");
+    assert!(t.run("UNFLUSH").starts_with("-ERR 1 key was written since the flush of database 0: "));
+    t.script("UNFLUSH MERGE => :3\nGET a => $7 between");
+    t.script("FLUSHDB => +OK\nSET a between => +OK\nFLUSHDB => +OK\nUNFLUSH => :1\nUNFLUSH REPLACE => :4");
+    t.assert_replay_equals_live();
+}
+
+#[test]
 fn keys_written_since_are_asked_about() {
     let mut t = filled();
     let before = keys(&t);
     t.script("FLUSHALL => +OK\nSET a new => +OK");
-    let refused = "-ERR 1 key was written since the flush: UNFLUSH MERGE keeps what was written and adds what was \
-                   flushed, UNFLUSH REPLACE drops what was written ";
+    let refused = "-ERR 1 key was written since the flush of all databases: UNFLUSH MERGE keeps what was written and \
+                   adds what was flushed, UNFLUSH REPLACE drops what was written ";
     assert_eq!(t.run("UNFLUSH"), refused);
     t.db = 7;
     t.run("SET elsewhere 1");
