@@ -4,9 +4,10 @@ mod support;
 
 use std::fs;
 use std::net::{TcpStream, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::client::{Address, Client};
 use support::server::Recipe;
@@ -213,6 +214,46 @@ fn files_are_the_owners_alone_and_a_socket_has_its_permissions() {
     });
     server.start_again();
     assert!(server.log().contains("others may read"), "{}", server.log());
+}
+
+/// Whether a text is in memory of a process that it can write.
+fn is_in_memory(process: u32, text: &str) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("it runs");
+    let memory = fs::File::open(format!("/proc/{process}/mem")).expect("it is our child");
+    maps.lines().filter(|map| map.contains(" rw")).any(|map| {
+        let (from, to) = map.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let [mut from, to] = [from, to].map(|end| u64::from_str_radix(end, 16).expect("an address"));
+        let mut piece = vec![0; 1 << 20];
+        while from < to {
+            let wanted = piece.len().min((to - from) as usize);
+            // It may be gone meanwhile.
+            let Ok(read @ 1..) = memory.read_at(&mut piece[..wanted], from) else { return false };
+            if memchr::memmem::find(&piece[..read], text.as_bytes()).is_some() {
+                return true;
+            }
+            from += if from + (read as u64) < to { read.saturating_sub(text.len()).max(1) } else { read } as u64;
+        }
+        false
+    })
+}
+
+/// A core dump does not tell what the password was.
+#[test]
+fn a_password_that_was_replaced_is_not_in_memory() {
+    let (old, new) = ("a-word-0f-24-bytes-in-all", "an0ther-word-as-long-as-it");
+    let server = recipe().with("save", "").start();
+    let mut admin = server.client();
+    assert_eq!(admin.call(&["CONFIG", "SET", "requirepass", old]), b"+OK\r\n");
+    assert!(is_in_memory(server.id(), old), "CONFIG GET shows it");
+    assert_eq!(server.client().call(&["AUTH", old]), b"+OK\r\n");
+    assert_eq!(admin.call(&["CONFIG", "SET", "requirepass", new]), b"+OK\r\n");
+    // Each worker keeps the settings that it has until it has something to do.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while is_in_memory(server.id(), old) {
+        assert!(Instant::now() < deadline, "it is still there");
+        (0..16).for_each(|_| drop(server.client().call(&["PING"])));
+    }
+    assert_eq!(admin.call(&["CONFIG", "SET", "requirepass", ""]), b"+OK\r\n");
 }
 
 #[test]

@@ -8,9 +8,27 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 /// The digits of a digest.
 const DIGITS: usize = 64;
+
+/// How much of the stack the computation of a digest may use, in bytes.
+const HASH_STACK: usize = 8 << 10;
+
+/// In a frame of its own, which holds a block with the password when it is left.
+#[inline(never)]
+fn hash(password: &[u8]) -> [u8; 32] {
+    Sha256::digest(password).into()
+}
+
+/// Overwrites what the function that was called before has left on the stack.
+#[inline(never)]
+fn overwrite_stack() {
+    let mut room = [0_u8; HASH_STACK];
+    room.zeroize();
+    std::hint::black_box(&room);
+}
 
 /// The digest of a password.
 #[derive(Clone, Copy)]
@@ -19,7 +37,9 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// That of a password.
     pub fn of(password: &[u8]) -> Digest {
-        Digest(Sha256::digest(password).into())
+        let digest = hash(password);
+        overwrite_stack();
+        Digest(digest)
     }
 
     /// A digest as it is written: 64 hexadecimal digits, with lower-case letters.

@@ -28,6 +28,7 @@ pub mod random;
 pub mod restart;
 #[cfg(test)]
 pub(crate) mod schedule;
+pub mod secret;
 pub mod slab;
 pub mod slot;
 pub mod syslog;

@@ -16,6 +16,7 @@ use super::settings::{
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use super::without_effect::{NOT_APPLICABLE, WITHOUT_EFFECT};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
+use crate::base::secret::Secret;
 
 const I64_MAX: u64 = i64::MAX as u64;
 const INT_MAX: i64 = i32::MAX as i64;
@@ -155,13 +156,13 @@ directives! {
         /// The server's private key, PEM.
         "tls-key-file" => tls_key_file: PathBuf = text("").volatile();
         /// The pass phrase of the private key.
-        "tls-key-file-pass" => tls_key_file_pass: Vec<u8> = text("").secret();
+        "tls-key-file-pass" => tls_key_file_pass: Secret = text("").secret();
         /// A second certificate chain, of another kind of key: each client gets the one that it prefers.
         "tls-alt-cert-file" => tls_alt_cert_file: PathBuf = text("").volatile();
         /// The private key of the second certificate.
         "tls-alt-key-file" => tls_alt_key_file: PathBuf = text("").volatile();
         /// The pass phrase of that key.
-        "tls-alt-key-file-pass" => tls_alt_key_file_pass: Vec<u8> = text("").secret();
+        "tls-alt-key-file-pass" => tls_alt_key_file_pass: Secret = text("").secret();
         /// The authorities that client certificates are checked against, PEM.
         "tls-ca-cert-file" => tls_ca_cert_file: PathBuf = text("").volatile();
         /// A directory of such authorities.
@@ -193,7 +194,7 @@ directives! {
         /// The addresses to listen on for HTTP, as those of bind. One that other machines can reach needs http-token.
         "http-bind" => http_bind: Vec<String> = of(Kind::Addresses, "127.0.0.1 -::1").fixed();
         /// What every request must show: as "Authorization: Bearer", or as the password of Basic. Empty: nothing.
-        "http-token" => http_token: Vec<u8> = text("").secret();
+        "http-token" => http_token: Secret = text("").secret();
         /// May keys and values be read over HTTP, with the rights of the user that a request names? "read" or "no".
         "http-browse" => http_browse: &'static str = choice("no", &["no", "read"]);
         /// Serve HTTP by TLS alone, with the certificates of the tls- directives?
@@ -201,7 +202,7 @@ directives! {
     }
     "Security" {
         /// The password of the default user; empty means none.
-        "requirepass" => requirepass: Vec<u8> = text("").secret();
+        "requirepass" => requirepass: Secret = text("").secret();
         /// A file of ACL users; excludes user lines here.
         "aclfile" => aclfile: PathBuf = text("").fixed();
         /// After so many failed logins from an address within a minute, refuse further ones from it, right or wrong,

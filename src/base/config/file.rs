@@ -8,6 +8,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::directive::Kind;
 use super::error::ConfigError;
 use super::value::{self, Value};
@@ -54,7 +56,7 @@ impl Loader {
                 Included::Problem(problem) => ConfigError::CommandLine(problem),
             }),
             Source::Stdin => {
-                let mut text = Vec::new();
+                let mut text = Zeroizing::new(Vec::new());
                 let read = std::io::stdin().lock().read_to_end(&mut text);
                 read.map_err(|cause| ConfigError::Unreadable { path: PathBuf::from("-"), cause })?;
                 self.text("standard input", &text)
@@ -72,7 +74,8 @@ impl Loader {
         if self.open.len() >= DEPTH_MAX || self.files_read > FILES_MAX {
             return Err(Included::Problem("too many included files".to_owned()));
         }
-        let text = fs::read(path).map_err(unreadable)?;
+        // It may hold passwords.
+        let text = Zeroizing::new(fs::read(path).map_err(unreadable)?);
         self.open.push(canonical);
         let result = self.text(&path.display().to_string(), &text);
         self.open.pop();
@@ -100,7 +103,7 @@ impl Loader {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), Included> {
-        let mut words = words::split(line).ok_or("Unbalanced quotes in configuration line")?;
+        let mut words = Zeroizing::new(words::split(line).ok_or("Unbalanced quotes in configuration line")?);
         if words.is_empty() {
             return Ok(());
         }
@@ -119,7 +122,7 @@ impl Loader {
         };
         let directive = directives::all()[index];
         match directive.kind {
-            Kind::FileOnly => return self.file_only(index, directive.name, words),
+            Kind::FileOnly => return self.file_only(index, directive.name, std::mem::take(&mut *words)),
             // The only directive that may stand without a value: no save points.
             Kind::SavePoints if words.is_empty() => words.push(Vec::new()),
             _ if words.is_empty() => return Err("wrong number of arguments".into()),
@@ -129,7 +132,7 @@ impl Loader {
             Kind::ReplicaOf => {}
             // As one quoted word, which a command line makes of it.
             _ if directive.kind.takes_words() && words.len() == 1 && !words[0].is_empty() => {
-                words = words[0].split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect();
+                *words = words[0].split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect();
             }
             _ => {}
         }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use zeroize::Zeroizing;
+
 use crate::base::lock::{Mutex, MutexGuard, Rank, RwLock};
 
 use super::directive::{Change, Directive, Kind};
@@ -207,11 +209,11 @@ impl Config {
         let (mut new, mut changed) = (Vec::with_capacity(pairs.len()), Vec::new());
         for (&index, (name, text)) in indexes.iter().zip(pairs) {
             let directive = directives::all()[index];
-            let words: Vec<Vec<u8>> = match directive.kind.takes_words() {
+            let words: Zeroizing<Vec<Vec<u8>>> = Zeroizing::new(match directive.kind.takes_words() {
                 true if text.is_empty() => vec![Vec::new()],
                 true => text.split(|&byte| byte == b' ').map(<[u8]>::to_vec).collect(),
                 false => vec![text.to_vec()],
-            };
+            });
             let current = values.at(index);
             let value = value::parse(directive, &words, current).map_err(|problem| {
                 let is_alias = name.eq_ignore_ascii_case(directive.alias.as_bytes());
@@ -287,12 +289,13 @@ impl Config {
         let path = self.file.as_deref().ok_or(ConfigError::NoFile)?;
         let _rewriting = self.rewriting.lock();
         let values = self.values();
-        let old = match std::fs::read(path) {
+        let old = Zeroizing::new(match std::fs::read(path) {
             Ok(old) => old,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(ConfigError::RewriteFailed(error)),
-        };
-        rewrite::replace(path, &rewrite::rewritten(&old, &values, access)).map_err(ConfigError::RewriteFailed)
+        });
+        let new = Zeroizing::new(rewrite::rewritten(&old, &values, access));
+        rewrite::replace(path, &new).map_err(ConfigError::RewriteFailed)
     }
 }
 
@@ -364,6 +367,10 @@ fn check_names(pairs: &[(&[u8], &[u8])], protected_allowed: bool) -> Result<Vec<
     }
     Ok(indexes)
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod secrets;
 
 #[cfg(test)]
 mod tests {

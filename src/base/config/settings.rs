@@ -9,6 +9,7 @@ use super::notify::NotifyFlags;
 pub use super::subnets::Subnets;
 use super::value::{Lines, OutputLimit, SavePoint, Value};
 use crate::base::logging::{Level, LineFormat, TimeFormat};
+use crate::base::secret::Secret;
 
 /// When the log is forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +222,7 @@ held! {
     Choice: &'static str,
     Choices: Vec<&'static str>,
     Text: Vec<u8>,
+    Secret: Secret,
     Addresses: Vec<String>,
     SavePoints: Vec<SavePoint>,
     OutputLimits: [OutputLimit; 3],
@@ -251,7 +253,10 @@ numbers!(u16, u32, u64, usize, i32, i64);
 
 impl Setting for String {
     fn of(value: &Value) -> String {
-        String::from_utf8_lossy(&Vec::of(value)).into_owned()
+        match value {
+            Value::Secret(secret) => String::from_utf8_lossy(secret).into_owned(),
+            other => String::from_utf8_lossy(&Vec::of(other)).into_owned(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::directive::{Directive, Kind};
 use super::notify::NotifyFlags;
 use super::subnets::Subnets;
 use super::words;
+use crate::base::secret::Secret;
 use crate::base::{cgroup, format};
 
 const ADDRESSES_MAX: usize = 16;
@@ -55,6 +56,8 @@ pub enum Value {
     Choices(Vec<&'static str>),
     /// Of `Text`, `FileName`, `HostName`, `Subnets`, `ReplicaOf`.
     Text(Vec<u8>),
+    /// Of `Text`, where it is secret.
+    Secret(Secret),
     /// Of `Addresses`.
     Addresses(Vec<String>),
     /// Of `SavePoints`.
@@ -154,7 +157,8 @@ fn parse_word(directive: &Directive, word: &[u8]) -> Result<Value, String> {
             .map(Value::Notify)
             .ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),
         // A password may be any bytes.
-        _ if word.contains(&0) && !directive.secret => Err("argument must not contain a zero byte".to_owned()),
+        _ if directive.secret => Ok(Value::Secret(Secret::new(word))),
+        _ if word.contains(&0) => Err("argument must not contain a zero byte".to_owned()),
         _ => Ok(Value::Text(word.to_vec())),
     }
 }
@@ -322,6 +326,7 @@ impl Value {
                 classes.join(" ").into_bytes()
             }
             Value::Text(text) => text.clone(),
+            Value::Secret(secret) => secret.to_vec(),
             other => other.words().join(&b' '),
         }
     }
@@ -346,6 +351,7 @@ impl Value {
             Value::Choice(choice) => strings(vec![(*choice).to_owned()]),
             Value::Choices(choices) => strings(choices.iter().map(|&choice| choice.to_owned()).collect()),
             Value::Text(text) => vec![text.clone()],
+            Value::Secret(secret) => vec![secret.to_vec()],
             Value::Addresses(addresses) => strings(addresses.clone()),
             Value::SavePoints(points) => strings(
                 points.iter().flat_map(|point| [point.seconds.to_string(), point.changes.to_string()]).collect(),

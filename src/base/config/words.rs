@@ -16,6 +16,9 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
     near.filter(|(distance, _)| *distance <= differing).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 
+/// A word of this many bytes is made in one piece.
+const WORD_BYTES: usize = 64;
+
 /// Splits a line into words; `None` when quotes are unbalanced.
 pub fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
@@ -41,7 +44,8 @@ fn is_space(byte: u8) -> bool {
 }
 
 fn next_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut word = Vec::new();
+    // A password does not leave a copy behind where the word grows.
+    let mut word = Vec::with_capacity(rest.len().min(WORD_BYTES));
     loop {
         match rest {
             [] | [0, ..] => return Some((word, &[])),
