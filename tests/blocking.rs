@@ -171,6 +171,71 @@ fn client_unblock_ends_a_wait_by_null_or_by_an_error() {
     assert!(client.line("CLIENT UNBLOCK 1 perhaps").is_error());
 }
 
+/// The row of a command in INFO commandstats, with its calls and those that were refused or failed.
+fn calls_of(client: &mut Client, command: &str) -> Option<[u64; 3]> {
+    let info = client.ok("INFO commandstats").string();
+    let row = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")))?;
+    let figure = |name: &str| {
+        let figure = row.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        figure.expect("the field is there").parse().expect("a number")
+    };
+    Some(["calls", "rejected_calls", "failed_calls"].map(figure))
+}
+
+/// How often a log has a command.
+fn logged(client: &mut Client, log: &str, command: &str) -> usize {
+    let log = client.ok(&format!("COMMANDLOG GET -1 {log}"));
+    log.elements().iter().filter(|entry| entry.elements()[3].elements()[0].string() == command).count()
+}
+
+/// A waiting command was counted, and in the slow log, when it began to wait: its own run was not known, and an error
+/// at its end was not counted.
+#[test]
+fn who_waits_is_counted_once_when_it_is_answered() {
+    let lines: [(&str, &str, [u64; 3]); 9] = [
+        ("BLPOP k 0", "RPUSH k v", [1, 0, 0]),
+        ("BZPOPMIN k 0", "ZADD k 1 v", [1, 0, 0]),
+        ("XREAD BLOCK 0 STREAMS k $", "XADD k * f v", [1, 0, 0]),
+        ("BLPOP k 0.001", "PING", [1, 0, 0]),
+        ("BLPOP k 0", "CLIENT UNBLOCK id", [1, 0, 0]),
+        ("BLPOP k 0", "CLIENT UNBLOCK id ERROR", [1, 0, 1]),
+        ("BLMOVE k wrong LEFT LEFT 0", "RPUSH k v", [1, 0, 1]),
+        ("WAIT 1 0", "CLIENT UNBLOCK id", [1, 0, 0]),
+        ("WAIT 1 0", "CLIENT UNBLOCK id ERROR", [1, 0, 1]),
+    ];
+    for mode in ["redis", "valkey"] {
+        let server = recipe()
+            .with("compatibility-mode", mode)
+            .with("slowlog-log-slower-than", "0")
+            .with("commandlog-request-larger-than", "0")
+            .with("commandlog-reply-larger-than", "0")
+            .start();
+        for (line, ends, mut counted) in lines {
+            let (mut waiting, mut client) = (server.client(), server.client());
+            let (id, words) = (waiting.ok("CLIENT ID").integer(), line.split(' ').collect::<Vec<_>>());
+            client.ok("SET wrong x");
+            client.ok("CONFIG RESETSTAT");
+            begin(&mut waiting, &words);
+            if !line.ends_with(".001") {
+                await_blocked(&server, 1);
+                assert_eq!(calls_of(&mut client, &words[0].to_lowercase()), None, "{line} waits");
+                assert_eq!(logged(&mut client, "slow", words[0]), 0, "{line} waits");
+            }
+            client.ok(&ends.replace("id", &id.to_string()));
+            waiting.receive().expect("a reply");
+            if mode == "valkey" && ends.ends_with("ERROR") {
+                counted = [1, 1, 0];
+            }
+            assert_eq!(calls_of(&mut client, &words[0].to_lowercase()), Some(counted), "{mode}: {line}, {ends}");
+            for log in ["slow", "large-request", "large-reply"] {
+                assert_eq!(logged(&mut client, log, words[0]), 1, "{mode}: {line}, {ends}: {log}");
+                client.ok(&format!("COMMANDLOG RESET {log}"));
+            }
+            client.ok("FLUSHALL");
+        }
+    }
+}
+
 #[test]
 fn client_unblock_ends_a_wait_for_replicas_and_for_the_disk() {
     const BY_ERROR: &str = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";

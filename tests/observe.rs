@@ -3,7 +3,7 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::client::Client;
+use support::client::{Client, encode};
 use support::reply::Reply;
 use support::server::{Recipe, Server};
 
@@ -69,6 +69,23 @@ fn hot_keys_of_all_workers_add_up() {
         let each = 2 * (23 + 4) + 22 + 7;
         assert!((CLIENTS * each..=CLIENTS * (each + 3)).contains(&hot), "{workers} workers: {hot}");
     }
+}
+
+/// What a command has cost that waits for a key is counted for the key once, when it is served.
+#[test]
+fn hot_keys_count_who_waited_once() {
+    let server = start(2);
+    let (mut waiting, mut operator) = (server.client(), server.client());
+    operator.ok("HOTKEYS START METRICS 1 NET COUNT 3");
+    waiting.send(&encode(&["BLPOP", "key", "0"])).expect("the connection holds");
+    while field(&mut operator, "clients", "blocked_clients") != "1" {}
+    operator.ok("RPUSH key element");
+    waiting.receive().expect("a reply");
+    operator.ok("HOTKEYS STOP");
+    let got = told(&mut operator, "HOTKEYS GET");
+    let bytes = got.rsplit(" by-net-bytes ").next().expect("a list");
+    // BLPOP and its reply, RPUSH and its reply.
+    assert_eq!(bytes, format!("key {}", 31 + 26 + 37 + 4), "{got}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::core::message::Needs;
 use crate::core::pause::Paused;
 use crate::core::service::Served;
 use crate::core::subscriber::OwnBlock;
+use crate::core::waiting::Asked;
 use crate::core::{CommandError, Flags, Outcome, Server};
 use crate::events::channels::{Kind, Subscriptions};
 use crate::events::invalidation::Caching;
@@ -439,6 +440,8 @@ pub struct Client {
     pub reply_mode: ReplyMode,
     /// Why it waits, if it waits.
     pub wait: Option<Wait>,
+    /// What the command asked that waits for a key or for time, which is counted when it is answered.
+    pub asked: Option<Arc<Asked>>,
     /// The command that waits, if the audit log was told that it has begun and is to be told of its end.
     pub audited: Option<Begun>,
     /// Whether a command with a secret in it has run: its bytes are to be wiped.
@@ -538,6 +541,7 @@ impl Client {
             access_generation: 0,
             reply_mode: ReplyMode::On,
             wait: None,
+            asked: None,
             audited: None,
             said_secret: false,
             closing: false,

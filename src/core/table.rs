@@ -48,7 +48,7 @@ pub struct CommandEntry {
     /// Dense, from 0: where its statistics are.
     pub index: usize,
     /// Whether it takes about the same short time for any arguments, so that a group of such commands need not be
-    /// timed individually.
+    /// timed individually. One that may wait is timed, because it is counted only when it is answered.
     pub is_quick: bool,
     /// Whether what CLIENT CACHING has said stays said behind it.
     pub keeps_caching: bool,
@@ -286,7 +286,8 @@ impl CommandEntry {
     fn new(command: &'static Command, full_name: String, index: usize) -> Self {
         let data = matches!(command.handler, Handler::Data(_));
         let is_quick = (data || command.flags.has(flags::KEEPS_FACTS))
-            && (command.flags.has(flags::FAST) || command.complexity == "O(1)");
+            && (command.flags.has(flags::FAST) || command.complexity == "O(1)")
+            && !command.flags.has(flags::BLOCKING);
         let only_key = command.keys.only();
         let is_plain_read = is_quick
             && only_key.is_some()

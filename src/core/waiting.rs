@@ -23,11 +23,12 @@ use tokio::sync::{oneshot, watch};
 use crate::access::User;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::long_double::LongDouble;
+use crate::core::client::ClientRecord;
 use crate::core::{CommandError, Server};
 use crate::keyspace::Keyspace;
 use crate::keyspace::waiters::Ticket;
 use crate::resp::request::OwnedArgs;
-use crate::resp::{Done, Output, Reply, Resp};
+use crate::resp::{Args, Done, Output, Reply, Resp};
 use crate::value::entry::Kind;
 
 /// What a waiting command is for: whether a value may be of use to it.
@@ -122,6 +123,27 @@ pub fn timeout(ms: i64, now: i64) -> Result<Option<Duration>, CommandError> {
     }
 }
 
+/// What a command asked that waits for a key or for time, and how long it has run so far.
+#[derive(Debug)]
+pub struct Asked {
+    /// The command, as it was sent.
+    pub args: OwnedArgs,
+    /// For how long it has run in all. One that is served at once, by another worker, may lack its first run.
+    ran_ns: AtomicU64,
+}
+
+impl Asked {
+    /// A command that has not run yet.
+    pub fn new(args: Args<'_>) -> Asked {
+        Asked { args: OwnedArgs::new(args.from(0)), ran_ns: AtomicU64::new(0) }
+    }
+
+    /// It has run for so long. Returns the time of all its runs.
+    pub fn add_run(&self, ns: u64) -> u64 {
+        self.ran_ns.fetch_add(ns, Ordering::Relaxed) + ns
+    }
+}
+
 /// A command that waits.
 #[derive(Debug)]
 pub struct Waiter {
@@ -129,6 +151,8 @@ pub struct Waiter {
     pub ticket: Ticket,
     /// The connection.
     pub client: u64,
+    /// What others may read of it.
+    pub record: Arc<ClientRecord>,
     /// For whom it acts; `None` if it has not logged in.
     pub user: Option<Arc<User>>,
     /// The database.
@@ -136,7 +160,9 @@ pub struct Waiter {
     /// The version of the protocol.
     pub resp: Resp,
     /// The command.
-    pub args: OwnedArgs,
+    pub asked: Arc<Asked>,
+    /// What is executed in its place, if anything.
+    pub again: Option<OwnedArgs>,
     /// What it waits for.
     pub on: BlockedOn,
     /// What to reply when the time is over.
@@ -149,6 +175,13 @@ pub struct Waiter {
     pub due: watch::Sender<Option<i64>>,
 }
 
+impl Waiter {
+    /// The command to execute.
+    pub fn args(&self) -> Args<'_> {
+        self.again.as_ref().unwrap_or(&self.asked.args).args()
+    }
+}
+
 /// What ends the wait of a command.
 #[derive(Debug)]
 pub struct Served {
@@ -156,6 +189,8 @@ pub struct Served {
     pub output: Output,
     /// The block of the log that holds what the command has changed; `None` if it changed nothing.
     pub block: Option<u64>,
+    /// Whether the command was executed, or refused, and counted.
+    pub is_counted: bool,
 }
 
 /// All commands that wait.
@@ -269,7 +304,7 @@ impl Blocking {
         let mut out = Output::new();
         let _done = write(Reply::new(&mut out, waiter.resp));
         // The client may be gone.
-        let _ = sender.send(Served { output: out, block: None });
+        let _ = sender.send(Served { output: out, block: None, is_counted: false });
         true
     }
 }

@@ -190,7 +190,6 @@ impl Executor {
             }
             let size = out.len().saturating_sub(replied);
             group.note_ran((entry, args, keys), (before, size), &mut shared, client);
-            stats.commands[entry.index].calls.add_alone(1);
             group.serve_vanished();
             client.hear(server, out);
             if changes_facts(entry.command) {
@@ -431,7 +430,7 @@ impl Group<'_> {
         let took = before.elapsed().as_nanos() as u64;
         self.count_time(entry, 1, took);
         self.note_time(entry, args, took, client);
-        self.note_keys(args, keys, (took, size), client);
+        self.note_keys(args, keys, (took, size), &client.record, client.db);
         took
     }
 

@@ -4,12 +4,16 @@
 //! quick commands share two readings of the clock with their group. If a group takes as long as a slow command, the
 //! log gets one entry with the total time, which names the command with most work.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::data::find_keys;
+use super::facts::{facts_of, limits_of};
 use super::group::Group;
-use super::{GROUP_MAX, Plan};
+use super::{Executor, GROUP_MAX, Plan};
+use crate::base::clock;
 use crate::base::config::Settings;
 use crate::base::latency::Event;
 use crate::base::slot;
@@ -19,6 +23,7 @@ use crate::core::commandlog::{Bounds, Reason};
 use crate::core::hotkeys::Used;
 use crate::core::keystats::{Sampled, next_sample};
 use crate::core::table::CommandEntry;
+use crate::core::waiting::Asked;
 use crate::core::{Hook, flags};
 use crate::keyspace::{Key, take_waited_ns};
 use crate::resp::Args;
@@ -119,7 +124,7 @@ impl Group<'_> {
     #[inline]
     pub(super) fn note_time(&self, entry: &CommandEntry, args: Args<'_>, took_ns: u64, client: &Client) {
         if took_ns >= self.bars.noted_ns {
-            self.log_time(entry, args, took_ns, client);
+            self.log_time_of(entry, args, took_ns, client);
         }
     }
 
@@ -133,18 +138,25 @@ impl Group<'_> {
 
     /// Counts what a command that was timed individually has cost its keys and its slot, if that is wanted.
     #[inline]
-    pub(super) fn note_keys(&mut self, args: Args<'_>, keys: &HashedKeys, figures: (u64, usize), client: &Client) {
-        if client.record.observes {
+    pub(super) fn note_keys(
+        &mut self,
+        args: Args<'_>,
+        keys: &HashedKeys,
+        figures: (u64, usize),
+        record: &ClientRecord,
+        db: u32,
+    ) {
+        if record.observes {
             return;
         }
         if self.hooks.has(Hook::Hotkeys) {
-            self.count_keys(args, keys, figures, client.db);
+            self.count_keys(args, keys, figures, db);
         }
         if self.hooks.has(Hook::SlotUsage) {
             self.count_slot(args, keys, figures);
         }
         if self.is_sampled {
-            self.count_sampled(args, keys, figures.0, client.db);
+            self.count_sampled(args, keys, figures.0, db);
         }
     }
 
@@ -240,23 +252,38 @@ impl Group<'_> {
         let quick = planned.filter(|(entry, args)| entry.is_quick && !self.is_timed_alone(*args));
         // The first of several with equally many arguments.
         if let Some((entry, args)) = quick.rev().max_by_key(|(_, args)| args.len()) {
-            self.log_time(entry, args, took_ns, client);
+            self.log_time_of(entry, args, took_ns, client);
         }
     }
 
+    /// Notes a command that took long, whose reply leaves with its batch.
     #[cold]
-    fn log_time(&self, entry: &CommandEntry, args: Args<'_>, took_ns: u64, client: &Client) {
+    fn log_time_of(&self, entry: &CommandEntry, args: Args<'_>, took_ns: u64, client: &Client) {
+        if let Some(id) = self.log_time(entry, args, took_ns, &client.record) {
+            client.served.note_slow(id, took_ns);
+        }
+    }
+
+    /// Notes a command that took long. Returns its number in the slow log, if it is there.
+    #[cold]
+    pub(super) fn log_time(
+        &self,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        took_ns: u64,
+        record: &ClientRecord,
+    ) -> Option<u64> {
         let event = if entry.command.flags.has(flags::FAST) { Event::FastCommand } else { Event::Command };
         self.server.latency.note(event, took_ns);
         let is_slow = took_ns >= self.bars.slow_ns;
-        let logged = if is_slow { self.log(Reason::Slow, entry, args, took_ns / 1000, &client.record) } else { None };
-        if let Some(id) = logged {
-            client.served.note_slow(id, took_ns);
+        let logged = if is_slow { self.log(Reason::Slow, entry, args, took_ns / 1000, record) } else { None };
+        if logged.is_some() {
             let (counters, took_us) = (&self.stats.commands[entry.index], took_ns / 1000);
             counters.slow.add_alone(1);
             counters.slow_us.add_alone(took_us);
             counters.slow_us_max.set(counters.slow_us_max.get().max(took_us));
         }
+        logged
     }
 
     #[cold]
@@ -287,8 +314,9 @@ impl Group<'_> {
         Some(self.server.commandlogs.of(reason).add((entry.command, args), client, figures, bounds))
     }
 
-    /// Counts a top-level command that has run: its time, its request and its reply. One that is timed individually
-    /// began at `before`; the others share the time of their group.
+    /// Counts a top-level command that has run: the call, its time, its request and its reply. One that is timed
+    /// individually began at `before`; the others share the time of their group. One that waits for a key or for time
+    /// is counted when it is answered.
     #[inline]
     pub(super) fn note_ran<'e>(
         &mut self,
@@ -302,6 +330,12 @@ impl Group<'_> {
                 shared.add(entry, 1);
                 shared.last_waits = client.wait.is_some();
             }
+            Some(before) if client.wait.as_ref().is_some_and(Wait::may_be_unblocked) => {
+                let took_ns = before.elapsed().as_nanos() as u64;
+                shared.others_ns += took_ns;
+                client.asked.get_or_insert_with(|| Arc::new(Asked::new(args))).add_run(took_ns);
+                return;
+            }
             // One whose script goes on is timed when it has ended.
             Some(_) if matches!(client.wait, Some(Wait::Script(_))) => {}
             Some(before) => {
@@ -312,6 +346,7 @@ impl Group<'_> {
                 }
             }
         }
+        self.stats.commands[entry.index].calls.add_alone(1);
         self.note_size(entry, args, size, client);
         let is_large = !entry.is_quick || args.may_reach(LARGE_REQUEST_BYTES);
         if is_large && self.hooks.has(Hook::KeyStats) && entry.command.flags.has(flags::DENYOOM) {
@@ -327,13 +362,65 @@ impl Group<'_> {
         }
     }
 
-    /// Notes the reply of a command that waited. Its request was noted when it began to wait.
+    /// Whether a command of a script is to be noted.
     #[inline]
-    pub(super) fn note_late_reply(&self, entry: &CommandEntry, args: Args<'_>, reply_bytes: usize, client: u64) {
-        if reply_bytes as u64 >= self.bars.reply_bytes
-            && let Some(record) = self.server.clients.get(client)
-        {
-            self.log(Reason::LargeReply, entry, args, reply_bytes as u64, &record);
+    pub(super) fn is_noted(&self, args: Args<'_>, took_ns: u64, reply_bytes: usize) -> bool {
+        took_ns >= self.bars.noted_ns || self.bars.may_be_large(args, reply_bytes)
+    }
+
+    /// Notes a command of a script: before the script itself, as in Redis.
+    pub(super) fn note_called(
+        &self,
+        entry: &CommandEntry,
+        args: Args<'_>,
+        (took_ns, size): (u64, usize),
+        record: &ClientRecord,
+    ) {
+        if took_ns >= self.bars.noted_ns {
+            self.log_time(entry, args, took_ns, record);
+        }
+        self.log_size(entry, args, size, record);
+    }
+
+    /// Counts and notes a command that has waited, now that it is answered: how long all its runs took together, and
+    /// the size of its reply.
+    pub(super) fn note_answered(
+        &mut self,
+        (entry, args, keys): (&CommandEntry, Args<'_>, &HashedKeys),
+        (ran_ns, size): (u64, usize),
+        record: &ClientRecord,
+        db: u32,
+    ) {
+        self.count_time(entry, 1, ran_ns);
+        self.stats.commands[entry.index].calls.add_alone(1);
+        if ran_ns >= self.bars.noted_ns {
+            self.log_time(entry, args, ran_ns, record);
+        }
+        self.note_keys(args, keys, (ran_ns, size), record, db);
+        if self.bars.may_be_large(args, size) {
+            self.log_size(entry, args, size, record);
+        }
+    }
+}
+
+impl Executor {
+    /// Counts and notes a command that has waited and is answered without being executed again: because its time is
+    /// over, or by CLIENT UNBLOCK, perhaps with an error. Its reply has this size.
+    pub fn note_ended(&mut self, asked: &Asked, client: &Client, (is_error, size): (bool, usize)) {
+        self.refresh_settings();
+        let limits = limits_of(&self.settings, self.server.keyspace.seed());
+        let facts = facts_of(&self.settings, limits, clock::now_ms());
+        let (mut group, ..) = self.group(facts, Duration::ZERO);
+        let args = asked.args.args();
+        let Ok(entry) = group.server.table.resolve(args) else { return };
+        let mut keys = HashedKeys::default();
+        find_keys(&group.server.keyspace, entry, args, &mut keys);
+        group.note_answered((entry, args, &keys), (asked.add_run(0), size), &client.record, client.db);
+        if is_error {
+            let counters = &group.stats.commands[entry.index];
+            // Valkey counts it as refused.
+            let ended = if facts.as_valkey { &counters.rejected } else { &counters.failed };
+            ended.add_alone(1);
         }
     }
 }

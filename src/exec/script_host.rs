@@ -22,6 +22,7 @@ use crate::core::permission;
 use crate::core::scripts::{LongHeld, Script};
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Handler, flags};
+use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Resp};
 use crate::script::{Access, Flow, Host, LogLevel};
 
@@ -31,6 +32,8 @@ pub(super) const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 const SLICE: Duration = Duration::from_millis(1);
 /// How many bytes of lines for the log are kept until it is known that the run is not repeated.
 const LINES_KEPT_BYTES: usize = 64 << 10;
+/// How many commands that are to be noted are kept until then. All are noted at once that would be more.
+const NOTED_MAX: usize = 128;
 
 /// What is to be run, and for whom.
 #[derive(Clone, Copy)]
@@ -74,6 +77,8 @@ pub(super) struct ScriptHost<'h, 'g> {
     was_ended: bool,
     lines: Vec<(LogLevel, Box<str>)>,
     line_bytes: usize,
+    /// Commands that are to be noted, with their time and the size of their reply.
+    noted: Vec<(&'g CommandEntry, OwnedArgs, (u64, usize))>,
 }
 
 /// What a script leaves behind.
@@ -120,6 +125,7 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
             was_ended: false,
             lines: Vec::new(),
             line_bytes: 0,
+            noted: Vec::new(),
             group,
             client,
             pausing,
@@ -128,7 +134,10 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
     }
 
     /// Ends the run.
-    pub(super) fn leave(self) -> Left {
+    pub(super) fn leave(mut self) -> Left {
+        if !self.needs_all {
+            self.note_kept();
+        }
         if self.looked.is_some() {
             let held = match &self.busy_shards {
                 _ if !self.is_busy => None,
@@ -199,7 +208,10 @@ impl Host for ScriptHost<'_, '_> {
         let server = self.group.server;
         let entry = match server.table.resolve(args) {
             Ok(entry) => entry,
-            Err(CommandError::Arity(_)) => {
+            Err(CommandError::Arity(name)) => {
+                if let Some(entry) = server.table.by_full_name(name.as_bytes()) {
+                    self.group.stats.commands[entry.index].rejected.add_alone(1);
+                }
                 let text = "ERR Wrong number of args calling Redis command from script";
                 error_reply(server, &CommandError::Text(text), out);
                 return Flow::GoesOn;
@@ -223,7 +235,7 @@ impl Host for ScriptHost<'_, '_> {
             out.error_bytes(b"ERR the script is run again");
             return Flow::Ends;
         }
-        let mark = out.mark();
+        let (mark, replied) = (out.mark(), out.len());
         let before = self.last.unwrap_or_else(Instant::now);
         if let Err(busy) = self.group.one(entry, args, &self.keys, self.client, out) {
             unreachable!("a script has all that its commands need: {busy:?}");
@@ -239,8 +251,12 @@ impl Host for ScriptHost<'_, '_> {
         let after = Instant::now();
         let took = after.saturating_duration_since(before);
         self.last = Some(after);
-        self.group.count_time(entry, 1, took.as_nanos() as u64);
+        let (took_ns, size) = (took.as_nanos() as u64, out.len().saturating_sub(replied));
+        self.group.count_time(entry, 1, took_ns);
         self.group.stats.commands[entry.index].calls.add_alone(1);
+        if self.group.is_noted(args, took_ns, size) {
+            self.note(entry, args, (took_ns, size));
+        }
         if self.group.held.is_none() && entry.command.flags.has(flags::WRITE) && server.blocking.is_any() {
             self.group.add_ready(entry, args, &self.keys, &mut self.ready);
         }
@@ -298,7 +314,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 }
 
-impl ScriptHost<'_, '_> {
+impl<'g> ScriptHost<'_, 'g> {
     /// Locks the shards of the keys of a command beside those that the script holds. False if that is not possible, or
     /// not enough for the command.
     #[inline]
@@ -319,6 +335,23 @@ impl ScriptHost<'_, '_> {
             }
         }
         true
+    }
+
+    /// Notes a command that took long or was large. If the run may be repeated, only once that is known.
+    #[cold]
+    fn note(&mut self, entry: &'g CommandEntry, args: Args<'_>, (took_ns, size): (u64, usize)) {
+        if self.group.held.is_some() && self.noted.len() < NOTED_MAX {
+            self.noted.push((entry, OwnedArgs::new(args.from(0)), (took_ns, size)));
+        } else {
+            self.note_kept();
+            self.group.note_called(entry, args, (took_ns, size), &self.client.record);
+        }
+    }
+
+    fn note_kept(&mut self) {
+        for (entry, args, figures) in self.noted.drain(..) {
+            self.group.note_called(entry, args.args(), figures, &self.client.record);
+        }
     }
 
     /// Has those who need what the script holds be told that it runs for too long.

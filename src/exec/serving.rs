@@ -7,6 +7,7 @@
 //!   next.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{oneshot, watch};
 
@@ -20,10 +21,9 @@ use crate::core::client::Client;
 use crate::core::db::Db;
 use crate::core::permission;
 use crate::core::table::CommandEntry;
-use crate::core::waiting::{Block, Blocked, Served, Waiter};
+use crate::core::waiting::{Asked, Block, Blocked, Served, Waiter};
 use crate::core::{Call, CommandError, Handler, Hook, Server, flags};
 use crate::keyspace::{Held, Key};
-use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Reply};
 use crate::value::entry::Kind;
 
@@ -49,13 +49,16 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
     let blocking = &server.blocking;
     let keys: Vec<_> = call.keys().collect();
     let (sender, answer) = oneshot::channel();
+    let asked = Arc::new(Asked::new(call.args));
     let waiter = Arc::new(Waiter {
         ticket: blocking.ticket(),
         client: client.record.id,
+        record: Arc::clone(&client.record),
         user: client.user.clone(),
         db: client.db,
         resp: client.resp,
-        args: block.again.unwrap_or_else(|| OwnedArgs::new(call.args.from(0))),
+        asked: Arc::clone(&asked),
+        again: block.again,
         on: block.on,
         null: block.null,
         keys: keys.iter().map(|key| (key.hash, key.bytes.into())).collect(),
@@ -70,6 +73,7 @@ pub(super) fn register(server: &Arc<Server>, call: &mut Call<'_>, block: Block, 
     }
     blocking.register(Arc::clone(&waiter));
     let timeout = block.timeout;
+    client.asked = Some(asked);
     client.wait = Some(Wait::Keys(Blocked { server: Arc::clone(server), waiter, answer, timeout }));
 }
 
@@ -161,11 +165,9 @@ impl Group<'_> {
             Some(user) => users.renewed(user).ok_or(CommandError::NoAuth)?,
             None => users.default_user(),
         };
-        let args = waiter.args.args();
+        let args = waiter.args();
         let Err(denied) = permission::check(&user, entry, args, waiter.db) else { return Ok(()) };
-        if let Some(record) = server.clients.get(waiter.client) {
-            server.note_refusal(entry, args, &record, &user, denied, Context::Toplevel);
-        }
+        server.note_refusal(entry, args, &waiter.record, &user, denied, Context::Toplevel);
         Err(permission::refused(&user, entry, denied))
     }
 
@@ -173,7 +175,7 @@ impl Group<'_> {
     fn serve_one(&mut self, waiter: &Arc<Waiter>, ready: &mut Vec<ReadyKey>) {
         let mut state = waiter.state.lock();
         let server = self.server;
-        let args = waiter.args.args();
+        let args = waiter.args();
         let Ok(entry) = server.table.resolve(args) else { return };
         let (Some(_), Handler::Data(handler)) = (&*state, entry.command.handler) else { return };
         if let Err(error) = self.check_waiter(waiter, entry) {
@@ -184,10 +186,10 @@ impl Group<'_> {
             drop(state);
             server.blocking.leave(&server.keyspace, waiter);
             // The client may be gone.
-            let _ = sender.map(|sender| sender.send(Served { output: out, block: None }));
+            let _ = sender.map(|sender| sender.send(Served { output: out, block: None, is_counted: true }));
             return;
         }
-        let (mut keys, mut out) = (HashedKeys::default(), Output::new());
+        let (mut keys, mut out, begun) = (HashedKeys::default(), Output::new(), Instant::now());
         find_keys(&server.keyspace, entry, args, &mut keys);
         let held = hold_alone(&server.keyspace, entry.command, &keys);
         self.unit.begin(self.wants(), entry.command.keys.only().is_none());
@@ -210,6 +212,7 @@ impl Group<'_> {
         drop(call);
         self.retire();
         self.tell();
+        let ran_ns = waiter.asked.add_run(begun.elapsed().as_nanos() as u64);
         if let (Some(block), Ok(_)) = (waits_on, &outcome) {
             waiter.due.send_if_modified(|due| std::mem::replace(due, block.due) != block.due);
             return;
@@ -219,14 +222,15 @@ impl Group<'_> {
             out = Output::new();
             error_reply(self.server, &error, &mut out);
         }
-        let (sender, replied) = (state.take(), out.len());
+        let sender = state.take();
         drop(state);
         server.blocking.leave(&server.keyspace, waiter);
+        // Before its client can see the reply.
+        self.note_answered((entry, waiter.asked.args.args(), &keys), (ran_ns, out.len()), &waiter.record, waiter.db);
         if let Some(sender) = sender {
             // The client may be gone. The element is lost, as an in-flight reply would be.
-            let _ = sender.send(Served { output: out, block });
+            let _ = sender.send(Served { output: out, block, is_counted: true });
         }
-        self.note_late_reply(entry, args, replied, waiter.client);
         self.add_ready(entry, args, &keys, ready);
     }
 }

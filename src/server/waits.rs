@@ -23,11 +23,13 @@ pub struct Finish {
     /// The block of the log that holds what the command changed when its wait ended, if anything. It counts as the
     /// connection's last write.
     pub block: Option<u64>,
+    /// Whether the command was executed when its wait ended, and counted.
+    pub is_counted: bool,
 }
 
 impl Finish {
     fn by(reply: impl FnOnce(Reply<'_>) -> Done + 'static) -> Finish {
-        Finish { reply: Box::new(reply), block: None }
+        Finish { reply: Box::new(reply), block: None, is_counted: false }
     }
 }
 
@@ -140,12 +142,12 @@ pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, 
                     (&mut blocked.answer).await
                 }
             };
-            let block = answer.as_ref().ok().and_then(|served| served.block);
+            let (block, is_counted) = answer.as_ref().map_or((None, false), |served| (served.block, served.is_counted));
             let reply = move |reply: Reply<'_>| match answer {
                 Ok(mut served) => reply.prepared(&mut served.output),
                 Err(_) => reply.error(&CommandError::Internal(Remains::Unknown)),
             };
-            Finish { block, ..Finish::by(reply) }
+            Finish { block, is_counted, ..Finish::by(reply) }
         }
         Wait::Shutdown(refused) => match refused.await {
             Ok(text) => Finish::by(move |reply| reply.error(&text)),

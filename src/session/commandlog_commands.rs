@@ -113,7 +113,7 @@ const HELP_LINES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::super::testing::Runner;
-    use crate::core::Handler;
+    use crate::core::{Handler, Wait};
     use crate::exec::testing::words;
 
     /// A server that logs every request and every reply.
@@ -210,6 +210,10 @@ mod tests {
             let mut t = logging_all();
             t.run(&line);
             let logs = &t.server.commandlogs;
+            if t.client.wait.as_ref().is_some_and(Wait::may_be_unblocked) {
+                assert!(logs.large_request.is_empty() && logs.large_reply.is_empty(), "{line} is logged when answered");
+                continue;
+            }
             assert_eq!((logs.large_request.len(), logs.large_reply.len()), (1, 1), "{line}");
             let request = &logs.large_request.newest(1)[0];
             assert_eq!(request.args.len(), words(&line).len(), "{line}");

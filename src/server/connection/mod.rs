@@ -694,18 +694,13 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         finish = finished(worker, connection, wait, unblock) => Some(finish),
         () = poll_fn(|cx| connection.poll_waiting(worker, listening, cx)) => None,
     };
-    connection.record.blocked.store(false, Relaxed);
-    connection.record.waits_for_time.store(false, Relaxed);
-    connection.record.may_be_unblocked.store(false, Relaxed);
-    note_active(&connection.record);
-    let audited = connection.client.borrow_mut().audited.take();
-    let Some(finish) = finish.filter(|_| !connection.record.killed.load(Relaxed)) else {
-        if let Some(begun) = audited {
-            begun.note_end(&connection.record, Some(b"closed"));
-        }
-        return connection.close();
+    let (audited, asked) = {
+        let mut client = connection.client.borrow_mut();
+        (client.audited.take(), client.asked.take())
     };
-    {
+    let finish = finish.filter(|_| !connection.record.killed.load(Relaxed));
+    let has_finished = finish.is_some();
+    if let Some(finish) = finish {
         let mut client = connection.client.borrow_mut();
         let mut outbox = connection.outbox.borrow_mut();
         if let Some(block) = finish.block {
@@ -713,16 +708,31 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
         }
         // Whatever the state of the log when the wait began, the reply may show something written since.
         outbox.writes_refused = false;
-        let mark = outbox.output.mark();
+        let (mark, replied) = (outbox.output.mark(), outbox.output.len());
         let _done = (finish.reply)(Reply::new(&mut outbox.output, client.resp));
+        let error = outbox.output.error_since(mark);
+        if let Some(asked) = asked.filter(|_| !finish.is_counted) {
+            let size = outbox.output.len().saturating_sub(replied);
+            worker.executor.borrow_mut().note_ended(&asked, &client, (error.is_some(), size));
+        }
         if let Some(begun) = audited {
-            begun.note_end(&connection.record, outbox.output.error_since(mark));
+            begun.note_end(&connection.record, error);
         }
         settle_reply_mode(&mut client, mark, &mut outbox.output);
         if let Some(keys) = read {
             let it = Invalidation { keys, reason: Reason::Read, block: worker.server.store.journal().position() };
             client.invalidate(&worker.server, &it, &mut outbox.output);
         }
+    } else if let Some(begun) = audited {
+        begun.note_end(&connection.record, Some(b"closed"));
+    }
+    // Who sees that nobody waits finds the command counted.
+    connection.record.blocked.store(false, Relaxed);
+    connection.record.waits_for_time.store(false, Relaxed);
+    connection.record.may_be_unblocked.store(false, Relaxed);
+    note_active(&connection.record);
+    if !has_finished {
+        return connection.close();
     }
     let is_idle = connection.inbox.borrow().received.is_empty();
     connection.enter(if is_idle { State::Idle } else { State::Unexecuted });
