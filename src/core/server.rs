@@ -10,7 +10,7 @@ use crate::base::lock::{Mutex, Rank};
 use crate::base::logging;
 use crate::base::per_worker::{PerWorker, WORKERS_MAX};
 
-use crate::base::config::{Config, Settings};
+use crate::base::config::{CompatibilityMode, Config, Settings};
 use crate::base::latency::LatencyMonitor;
 use crate::base::progress::Progress;
 use crate::base::tls::Tls;
@@ -55,6 +55,9 @@ const DISK_FULL: &str = "No space left on device";
 const ERROR_CODES_MAX: usize = 128;
 /// and what it shows instead of all of them from then on, until CONFIG RESETSTAT.
 const ERRORS_DISABLED: &str = "ERRORSTATS_DISABLED";
+
+/// With the `compatibility-mode` of Valkey, what counts the others instead.
+const ERRORS_OVERFLOW: &str = "ERRORSTATS_OVERFLOW";
 
 /// Opens and closes listening sockets. An error leaves them as they were.
 pub type ListenAnew = Box<dyn Fn(&Settings) -> std::io::Result<()> + Send + Sync>;
@@ -317,6 +320,9 @@ impl Server {
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
+        } else if self.config.settings().compatibility_mode == CompatibilityMode::Valkey {
+            let known = errors.len() < ERROR_CODES_MAX;
+            *errors.entry(if known { code } else { ERRORS_OVERFLOW }.to_owned()).or_insert(0) += 1;
         } else if errors.len() < ERROR_CODES_MAX && !errors.contains_key(ERRORS_DISABLED) {
             errors.insert(code.to_owned(), 1);
         } else if errors.len() >= ERROR_CODES_MAX {

@@ -51,9 +51,8 @@ impl<'g> Group<'g> {
         }
         let flags = if client.transaction.is_none() {
             entry.command.flags
-        } else if entry.command.flags.has(flags::NO_MULTI) {
-            return Err(CommandError::Text("ERR Command not allowed inside a transaction"));
         } else {
+            self.check_in_transaction(entry)?;
             Self::flags_to_check(entry, client)
         };
         if !may_everything {
@@ -86,6 +85,20 @@ impl<'g> Group<'g> {
             self.check_damage(entry, args)?;
         }
         Ok(entry)
+    }
+
+    /// Refuses a command that has no place in a transaction, which will then do nothing. For Valkey that is so of MULTI
+    /// and WATCH; in Redis they fail, and the transaction goes on.
+    fn check_in_transaction(&self, entry: &CommandEntry) -> Result<(), CommandError> {
+        let as_valkey = self.facts.as_valkey;
+        let is_nested = as_valkey && matches!(entry.command.handler, Handler::Transaction(Step::Multi | Step::Watch));
+        match entry.command.flags.has(flags::NO_MULTI) || is_nested {
+            false => Ok(()),
+            true if as_valkey => {
+                Err(CommandError::err(format_args!("Command '{}' not allowed inside a transaction", entry.full_name)))
+            }
+            true => Err(CommandError::Text("ERR Command not allowed inside a transaction")),
+        }
     }
 
     /// Refuses a command that needs a damaged shard: by one of its keys, or because it needs every key.

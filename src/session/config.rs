@@ -409,12 +409,47 @@ mod tests {
         assert_eq!(t.run("SCAN 0 TYPE foo"), "*2 $1 0 *0 ");
         assert_eq!(t.run("MSETEX 2 a 1 b"), "-ERR wrong number of key-value pairs ");
         assert_eq!(t.run("HOTKEYS GET"), "$-1 ");
+        t.run("CONFIG SET slowlog-log-slower-than 0");
+        t.run("GET k");
+        assert!(t.run("SLOWLOG GET 1").starts_with("*1 *7 "));
+        t.run("MULTI");
+        assert_eq!(t.run("MULTI"), "-ERR MULTI calls can not be nested ");
+        assert_eq!(t.run("WATCH k"), "-ERR WATCH inside MULTI is not allowed ");
+        assert_eq!(t.run("EXEC"), "*0 ");
         t.run("CONFIG SET compatibility-mode valkey");
         assert_eq!(t.run("SCAN 0 TYPE foo"), "-ERR unknown type name 'foo' ");
         assert_eq!(t.run("SCAN 0 TYPE String"), "*2 $1 0 *0 ");
         assert_eq!(t.run("MSETEX 2 a 1 b"), "-ERR syntax error ");
         assert_eq!(t.run("MSETEX x a 1"), "-ERR invalid numkeys value or out of range ");
         assert_eq!(t.run("HOTKEYS GET"), "*0 ");
+        assert!(t.run("SLOWLOG GET 1").starts_with("*1 *6 "));
+        let refused = [("MULTI", "multi"), ("WATCH k", "watch"), ("SAVE", "save"), ("CLIENT REPLY ON", "client|reply")];
+        for (line, name) in refused {
+            t.run("MULTI");
+            assert_eq!(t.run(line), format!("-ERR Command '{name}' not allowed inside a transaction "));
+            assert!(t.run("EXEC").starts_with("-EXECABORT "), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_mode_decides_what_stands_for_too_many_different_errors() {
+        for (mode, expected) in [
+            ("redis", vec![("ERRORSTATS_DISABLED", 1)]),
+            ("valkey", vec![("E0", 2), ("E127", 1), ("ERRORSTATS_OVERFLOW", 72)]),
+        ] {
+            let mut t = Runner::with_config(&format!("compatibility-mode {mode}\n"));
+            (0..200).for_each(|number| t.server.count_error(format!("E{number} of its own").as_bytes()));
+            t.server.count_error(b"E0 once more");
+            let errors = t.run("INFO errorstats");
+            let count = if mode == "valkey" { 129 } else { 1 };
+            assert_eq!(errors.matches("errorstat_").count(), count, "{errors}");
+            for (code, count) in expected {
+                assert!(errors.contains(&format!("errorstat_{code}:count={count}\r\n")), "{errors}");
+            }
+            t.run("CONFIG RESETSTAT");
+            t.server.count_error(b"E200 of its own");
+            assert!(t.run("INFO errorstats").contains("errorstat_E200:count=1\r\n"));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! SLOWLOG: the last commands that took long.
 
+use crate::base::config::CompatibilityMode;
 use crate::core::commandlog::Logged;
 use crate::core::service::Parts;
 use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, args, flags, help};
@@ -48,12 +49,16 @@ fn get(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
         _ => return Err(CommandError::subcommand_syntax(call.args.at(1), "SLOWLOG")),
     };
     let entries = call.server.commandlogs.slow.newest(count);
+    // Valkey does not tell how many arguments the call had.
+    let tells_argc = call.server.config.settings().compatibility_mode == CompatibilityMode::Redis;
     let mut all = reply.array(entries.len());
     for entry in entries {
-        let mut seven = all.array(7);
-        write(&mut seven, &entry);
-        seven.int(entry.argc as i64);
-        seven.end();
+        let mut fields = all.array(if tells_argc { 7 } else { 6 });
+        write(&mut fields, &entry);
+        if tells_argc {
+            fields.int(entry.argc as i64);
+        }
+        fields.end();
     }
     Ok(all.done())
 }
