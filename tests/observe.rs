@@ -375,3 +375,43 @@ fn busy_keys_and_the_hits_of_prefixes_are_sampled_on_all_workers() {
     client.ok("CONFIG RESETSTAT");
     assert!(!told(&mut client, "BIGKEYS CALLS").contains("user:hot"));
 }
+
+/// Runs a line until this many keys are left.
+fn until_left(client: &mut Client, line: &str, left: i64) {
+    let begun = Instant::now();
+    while client.ok("DBSIZE").integer() != left {
+        client.ok(line);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{line} leaves more than {left}");
+    }
+}
+
+/// SCAN and RANDOMKEY left expired keys to the sweep, without an event at the time.
+#[test]
+fn walks_remove_the_expired_keys_that_they_meet() {
+    let recipe = Recipe::under_test().with("enable-debug-command", "yes").with("appendonly", "yes");
+    let server = recipe.with("notify-keyspace-events", "Ex").start();
+    let (mut client, mut listener) = (server.client(), server.client());
+    client.ok("DEBUG SET-ACTIVE-EXPIRE 0");
+    listener.ok("SUBSCRIBE __keyevent@0__:expired");
+    client.ok("SET lasting v");
+    for line in ["SCAN 0 COUNT 3000", "SCAN 0 COUNT 3000 MATCH k*", "SCAN 0 COUNT 3000 TYPE list", "RANDOMKEY"] {
+        client.ok("SET k v PX 1");
+        until_left(&mut client, line, 1);
+        let told = listener.receive().expect("an event");
+        assert!(told.ends_with(b"$1\r\nk\r\n"), "{line}: {}", told.escape_ascii());
+    }
+    client.ok("SET k v PX 1");
+    let begun = Instant::now();
+    while client.ok("KEYS *").elements().len() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "k expires");
+    }
+    client.ok("SCAN 0 COUNT 3000 MATCH z*");
+    client.ok("CONFIG SET compatibility-mode valkey");
+    client.ok("SCAN 0 COUNT 3000 TYPE list");
+    assert_eq!(client.ok("DBSIZE").integer(), 2, "none of these removes it");
+    for line in ["MULTI", "SCAN 0 COUNT 3000", "EXEC"] {
+        client.ok(line);
+    }
+    assert_eq!(client.ok("DBSIZE").integer(), 2, "nor a transaction");
+    until_left(&mut client, "SCAN 0 COUNT 3000", 1);
+}

@@ -649,6 +649,14 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// Has the executor remove expired keys once the command has ended, unless such are left where they are.
+    pub fn leave_expired(&mut self, keys: Vec<Box<[u8]>>) {
+        if !self.hides_expired {
+            let index = self.index;
+            self.scratch.met_expired.extend(keys.into_iter().map(|key| (index, key)));
+        }
+    }
+
     /// Removes an expired key and logs it, whatever the outcome of the command. It does not count as a change,
     /// because no client made it.
     pub fn expire(&mut self, key: Key<'_>) {

@@ -146,6 +146,8 @@ pub struct Scratch {
     pub expired_fields: u64,
     /// How long after their deadline the last of these keys were removed, in milliseconds.
     pub expiry_lags_ms: Vec<u64>,
+    /// Expired keys that a walk has met and that are to be removed, with their databases.
+    pub met_expired: Vec<(u32, Box<[u8]>)>,
 }
 
 impl Unit {

@@ -190,6 +190,7 @@ impl Executor {
             }
             let size = out.len().saturating_sub(replied);
             group.note_ran((entry, args, keys), (before, size), &mut shared, client);
+            group.remove_met();
             group.serve_vanished();
             client.hear(server, out);
             if changes_facts(entry.command) {

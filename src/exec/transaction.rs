@@ -10,6 +10,7 @@
 //! - A command that fails inside changes nothing and does not stop the others, as in Redis.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -108,6 +109,30 @@ impl<'a> Group<'a> {
     /// Whether a key of the held shard exists. Removes it if it has expired.
     fn exists(&mut self, held: Held<'_>, db: u32, key: Key<'_>) -> bool {
         self.look(held, db, |db| db.exists(key))
+    }
+
+    /// Removes the expired keys that a walk has met. One whose shard is busy is left for the sweep.
+    #[inline]
+    pub(super) fn remove_met(&mut self) {
+        if !self.scratch.met_expired.is_empty() {
+            self.remove_each_met();
+        }
+    }
+
+    #[cold]
+    fn remove_each_met(&mut self) {
+        let met = std::mem::take(&mut self.scratch.met_expired);
+        if self.enter().is_err() {
+            return;
+        }
+        for (db, bytes) in met {
+            let key = self.server.keyspace.key(&bytes);
+            if let Ok(held) = Held::try_one(&self.server.keyspace, key.shard(), Duration::ZERO) {
+                self.exists(held, db, key);
+                self.retire();
+            }
+        }
+        self.tell();
     }
 
     /// Looks at a key of the held shard, which is removed if it has expired.

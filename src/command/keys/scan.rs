@@ -14,8 +14,10 @@
 //! - A key that exists from the first call of a walk to the last is returned at least once, because shards never
 //!   exchange keys and a directory's order survives growth and shrinking.
 //! - One shard is locked at a time. One that another command holds for long is not waited for: SCAN returns with
-//!   what it has, and a command that has nothing yet is run again later. An expired key is passed over and left for
-//!   others to remove.
+//!   what it has, and a command that has nothing yet is run again later.
+//! - SCAN and RANDOMKEY have the executor remove the expired keys that they have met, once they have ended: the shards
+//!   are unlocked by then, and the record of a removal must enter the log under the lock. In a transaction these keys
+//!   are left for others. KEYS passes them over.
 
 use crate::base::glob;
 use crate::base::random::{self, Random};
@@ -38,6 +40,8 @@ const NOSCORES_MISPLACED: &str = "ERR NOSCORES option can only be used in ZSCAN"
 const LARGE_SHARD: u64 = 256;
 /// How often RANDOMKEY tries to find a large shard before it counts all shards.
 const LARGE_SHARD_TRIES: usize = 2;
+/// The most expired keys that one call has removed.
+const MET_MAX: usize = 1024;
 /// How often RANDOMKEY draws again when it draws an expired key.
 const EXPIRED_TRIES: usize = 16;
 
@@ -97,13 +101,26 @@ fn scan(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let filter = Filter::parse(Words::new(call.args, 2), facts.seen_at(), facts.as_valkey)?;
     let (sight, index) = (call.limited_sight(), call.db.index());
     let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(index, key));
-    let mut page = Page::default();
+    let (mut page, mut met) = (Page::default(), Vec::new());
     let next = walk(&mut call.db, cursor, filter.count, |directory| Some(directory), &mut |entry| {
-        if filter.keeps(&entry) && is_seen(entry.key()) {
+        if !is_alive(&entry, filter.now) {
+            // Valkey looks at the type first.
+            if filter.matches(&entry) && (!facts.as_valkey || filter.is_of_type(&entry)) && met.len() < MET_MAX {
+                met.push(entry.key().into());
+            }
+        } else if filter.is_of_type(&entry) && filter.matches(&entry) && is_seen(entry.key()) {
             page.push(entry.key());
         }
     })?;
+    leave(call, met);
     Ok(page.reply(reply, next))
+}
+
+/// Leaves expired keys that were met for the executor to remove.
+fn leave(call: &mut Call<'_>, met: Vec<Box<[u8]>>) {
+    if call.may_block && !met.is_empty() {
+        call.db.leave_expired(met);
+    }
 }
 
 /// What one call of SCAN, HSCAN, SSCAN or ZSCAN has found. The cursor comes first in the reply but is known last, so
@@ -263,10 +280,12 @@ impl<'a> Filter<'a> {
         Ok(filter)
     }
 
-    fn keeps(&self, entry: &EntryRef<'_>) -> bool {
+    fn is_of_type(&self, entry: &EntryRef<'_>) -> bool {
         self.type_name.is_none_or(|name| name.eq_ignore_ascii_case(entry.kind().type_name().as_bytes()))
-            && self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
-            && is_alive(entry, self.now)
+    }
+
+    fn matches(&self, entry: &EntryRef<'_>) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
     }
 }
 
@@ -333,15 +352,17 @@ fn randomkey(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     let mut random = Random::from_seed(random::with(|thread| thread.next_u64()));
     let (sight, index) = (call.limited_sight(), call.db.index());
     let is_seen = |key: &[u8]| sight.as_ref().is_none_or(|user| user.may_read(index, key));
-    let key = random_key(&mut call.db, &mut random, &is_seen)?;
+    let mut met = Vec::new();
+    let key = random_key(&mut call.db, &mut random, &is_seen, &mut met)?;
     call.db.release();
+    leave(call, met);
     Ok(match key {
         None => reply.null(),
         Some(key) => reply.bulk(&key),
     })
 }
 
-/// A random live key that may be seen; `None` if there is none.
+/// A random live key that may be seen; `None` if there is none. Expired keys that are drawn are added to `met`.
 ///
 /// # Errors
 /// None was found, and a shard is busy.
@@ -349,13 +370,16 @@ fn random_key(
     db: &mut Db<'_>,
     random: &mut Random,
     is_seen: &dyn Fn(&[u8]) -> bool,
+    met: &mut Vec<Box<[u8]>>,
 ) -> Result<Option<Vec<u8>>, CommandError> {
     let now = db.facts().seen_at();
     for _ in 0..EXPIRED_TRIES {
         let Some(shard) = random_shard(db, random)? else { return Ok(None) };
         let drawn = directory(db, shard)?.and_then(|directory| directory.random(random.next_u64()));
-        if let Some(entry) = drawn.filter(|entry| is_alive(entry, now) && is_seen(entry.key())) {
-            return Ok(Some(entry.key().to_vec()));
+        match drawn {
+            Some(entry) if !is_alive(&entry, now) => met.push(entry.key().into()),
+            Some(entry) if is_seen(entry.key()) => return Ok(Some(entry.key().to_vec())),
+            _ => {}
         }
     }
     // Nearly everything has expired and waits for the sweep, or must not be seen, so any other key will do.
