@@ -415,3 +415,20 @@ fn walks_remove_the_expired_keys_that_they_meet() {
     assert_eq!(client.ok("DBSIZE").integer(), 2, "nor a transaction");
     until_left(&mut client, "SCAN 0 COUNT 3000", 1);
 }
+
+/// The snapshot that follows had not begun yet.
+#[test]
+fn no_changes_are_left_to_save_once_everything_is_removed() {
+    let recipe = Recipe::under_test().with("appendonly", "no");
+    let server = recipe.with("save", "3600 1000000").with("flush-undo-seconds", "0").start();
+    let mut client = server.client();
+    for flush in ["FLUSHALL", "FLUSHALL ASYNC"] {
+        client.ok("MSET a 1 b 2 c 3");
+        client.ok(flush);
+        assert_eq!(field(&mut client, "persistence", "rdb_changes_since_last_save"), "0", "{flush}");
+    }
+    client.ok("CONFIG SET save \"\"");
+    client.ok("MSET a 1 b 2 c 3");
+    client.ok("FLUSHALL");
+    assert_ne!(field(&mut client, "persistence", "rdb_changes_since_last_save"), "0");
+}

@@ -394,9 +394,17 @@ impl Server {
         (all, all.saturating_sub(pending))
     }
 
-    /// The changes since the beginning of the last successful snapshot.
+    /// Whether snapshots must hold all changes: there are save points, and no log. A snapshot then follows when
+    /// everything was removed, because the last one holds what is gone.
+    pub fn keeps_by_snapshots(&self) -> bool {
+        !self.config.settings().save.is_empty() && !self.store.log().is_active()
+    }
+
+    /// The changes since the beginning of the last successful snapshot, or since everything was removed, which a
+    /// snapshot follows.
     pub fn changes_since_save(&self) -> u64 {
-        self.saving.changes.load(Ordering::Relaxed)
+        let of_flush = self.saving.flushed_changes.load(Ordering::Relaxed);
+        self.saving.changes.load(Ordering::Relaxed).saturating_sub(of_flush)
     }
 }
 
@@ -444,6 +452,8 @@ pub struct Saving {
     pub changes: AtomicU64,
     /// Whether everything was removed, and no snapshot has begun since.
     pub flushed_all: AtomicBool,
+    /// Those of `changes` up to the removal of everything, until the snapshot that follows it has ended.
+    pub flushed_changes: AtomicU64,
     /// What runs and what is to follow.
     pub state: Mutex<SavingState>,
     /// When the last good snapshot was made, Unix seconds.
@@ -484,6 +494,7 @@ impl Default for Saving {
         Saving {
             changes: AtomicU64::new(0),
             flushed_all: AtomicBool::new(false),
+            flushed_changes: AtomicU64::new(0),
             state: Mutex::new(Rank::Saving, SavingState::default()),
             last_save: AtomicI64::new(crate::base::clock::now_ms() / 1000),
             last_save_ok: AtomicBool::new(true),

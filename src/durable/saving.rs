@@ -258,10 +258,13 @@ fn commit_snapshot<'a>(server: &'a Server, mut last: Option<&mut Option<Closed<'
             lacked_room.store(false, Relaxed);
             disk::note_snapshot(server, &summary, memory);
             server.saving.changes.fetch_sub(changes, Relaxed);
+            let flushed = &server.saving.flushed_changes;
+            flushed.store(flushed.load(Relaxed).saturating_sub(changes), Relaxed);
             report(&summary, stopped_us, clock::monotonic_us() - started);
             Ok(summary)
         }
         Err(error) => {
+            server.saving.flushed_changes.store(0, Relaxed);
             store.abandon(cut);
             Err(error)
         }

@@ -537,9 +537,13 @@ impl Group<'_> {
         self.scratch.expiry_lags_ms.drain(..).for_each(|lag| self.stats.expiry_lag_ms.record_alone(lag, 1));
         let dirty = std::mem::take(&mut self.scratch.dirty);
         if dirty > 0 {
-            self.server.saving.changes.fetch_add(dirty, Relaxed);
+            let (server, saving) = (self.server, &self.server.saving);
+            let changes = saving.changes.fetch_add(dirty, Relaxed) + dirty;
             if std::mem::take(&mut self.scratch.flushed_all) {
-                self.server.saving.flushed_all.store(true, Relaxed);
+                saving.flushed_all.store(true, Relaxed);
+                if server.keeps_by_snapshots() {
+                    saving.flushed_changes.store(changes, Relaxed);
+                }
             }
         }
     }

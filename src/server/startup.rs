@@ -361,7 +361,7 @@ async fn shut_down(server: &Arc<Server>, request: ShutdownRequest) -> Option<i32
     logging::notice(format_args!("User requested shutdown..."));
     // With the log on, everything is on the disk without a snapshot, unless the log has failed.
     let log = server.store.log();
-    let due = !log.is_active() && !server.config.settings().save.is_empty() && server.changes_since_save() > 0;
+    let due = server.keeps_by_snapshots() && server.saving.changes.load(Relaxed) > 0;
     let save = request.save.unwrap_or(due || log.is_poisoned());
     {
         let _state = server.saving.state.lock();

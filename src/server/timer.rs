@@ -115,7 +115,7 @@ fn watch_snapshots(server: &Arc<Server>) {
         return;
     }
     let settings = server.config.settings();
-    if saving.flushed_all.swap(false, Relaxed) && !settings.save.is_empty() && !server.store.log().is_active() {
+    if saving.flushed_all.swap(false, Relaxed) && server.keeps_by_snapshots() {
         logging::notice(format_args!("All keys were removed. Saving..."));
         saving::request(server, SavePurpose::Save, false, None);
         return;
