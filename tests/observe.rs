@@ -432,3 +432,20 @@ fn no_changes_are_left_to_save_once_everything_is_removed() {
     client.ok("FLUSHALL");
     assert_ne!(field(&mut client, "persistence", "rdb_changes_since_last_save"), "0");
 }
+
+/// A query that was complete with the read that went beyond the limit was executed.
+#[test]
+fn a_query_beyond_the_limit_is_counted_also_if_its_end_has_arrived() {
+    let server = Recipe::under_test().with("client-query-buffer-limit", "1mb").start();
+    let mut operator = server.client();
+    for (len, closed) in [(1_048_000, 0), (1_048_576, 1), (1_100_000, 2)] {
+        let mut client = server.client();
+        // The connection may be closed before all of it is sent.
+        let sent = client.send(&encode(&["SET", "k", &"x".repeat(len)]));
+        let replied = sent.and_then(|()| client.receive());
+        let expected = replied.as_ref().is_ok_and(|reply| reply == b"+OK\r\n");
+        assert_eq!(expected, closed == 0, "{len} bytes");
+        let counted = field(&mut operator, "stats", "client_query_buffer_limit_disconnections");
+        assert_eq!(counted, closed.to_string(), "{len} bytes");
+    }
+}

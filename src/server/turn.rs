@@ -196,7 +196,11 @@ impl Connection {
         } else {
             self.keep_arrived(arrived);
             drop(shared);
-            self.execute_received(worker);
+            // Also a command that is complete now may be too large.
+            self.note_received(worker);
+            if !self.state().is_over() {
+                self.execute_received(worker);
+            }
         }
         self.settle(worker);
     }
