@@ -54,6 +54,12 @@ impl SharedBytes {
     }
 }
 
+impl std::borrow::Borrow<[u8]> for SharedBytes {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Deref for SharedBytes {
     type Target = [u8];
 

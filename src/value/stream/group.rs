@@ -4,8 +4,6 @@
 //! - An entry that is pending in a group is pending for exactly one of its consumers, and an entry that is pending
 //!   for a consumer is pending in its group. One that was handed back is nobody's, and in the queue of those.
 
-use std::cmp::Ordering;
-
 use super::id::StreamId;
 use super::ordered::{Keyed, Ordered};
 use super::released::Released;
@@ -92,12 +90,8 @@ impl Keyed for Pending {
         self.id
     }
 
-    fn order(key: &StreamId, query: &StreamId) -> Ordering {
-        key.cmp(query)
-    }
-
-    fn order_own(&self, query: &StreamId) -> Ordering {
-        self.id.cmp(query)
+    fn query(&self) -> &StreamId {
+        &self.id
     }
 }
 
@@ -110,12 +104,8 @@ impl Keyed for Owned {
         self.0
     }
 
-    fn order(key: &StreamId, query: &StreamId) -> Ordering {
-        key.cmp(query)
-    }
-
-    fn order_own(&self, query: &StreamId) -> Ordering {
-        self.0.cmp(query)
+    fn query(&self) -> &StreamId {
+        &self.0
     }
 }
 
@@ -128,12 +118,8 @@ impl Keyed for Consumer {
         self.name.clone()
     }
 
-    fn order(key: &SharedBytes, query: &[u8]) -> Ordering {
-        key[..].cmp(query)
-    }
-
-    fn order_own(&self, query: &[u8]) -> Ordering {
-        self.name[..].cmp(query)
+    fn query(&self) -> &[u8] {
+        &self.name
     }
 
     fn heap_bytes(run: &[Self]) -> usize {
@@ -150,12 +136,8 @@ impl Keyed for Group {
         self.name.clone()
     }
 
-    fn order(key: &SharedBytes, query: &[u8]) -> Ordering {
-        key[..].cmp(query)
-    }
-
-    fn order_own(&self, query: &[u8]) -> Ordering {
-        self.name[..].cmp(query)
+    fn query(&self) -> &[u8] {
+        &self.name
     }
 
     fn heap_bytes(run: &[Self]) -> usize {

@@ -14,8 +14,6 @@
 //! - Nothing here reads a clock. What is forgotten because its time is over is a number of the oldest ids, which the
 //!   log records, so that a replay forgets the same.
 
-use std::cmp::Ordering;
-
 use super::id::StreamId;
 use super::ordered::{Keyed, Ordered};
 use crate::base::varint::put_varint;
@@ -88,12 +86,8 @@ impl Keyed for Remembered {
         self.number
     }
 
-    fn order(key: &u64, query: &u64) -> Ordering {
-        key.cmp(query)
-    }
-
-    fn order_own(&self, query: &u64) -> Ordering {
-        self.number.cmp(query)
+    fn query(&self) -> &u64 {
+        &self.number
     }
 
     fn heap_bytes(run: &[Self]) -> usize {
@@ -113,12 +107,8 @@ impl Keyed for Named {
         self.name.clone()
     }
 
-    fn order(key: &SharedBytes, query: &[u8]) -> Ordering {
-        key[..].cmp(query)
-    }
-
-    fn order_own(&self, query: &[u8]) -> Ordering {
-        self.name[..].cmp(query)
+    fn query(&self) -> &[u8] {
+        &self.name
     }
 }
 
@@ -131,12 +121,8 @@ impl Keyed for Producer {
         self.name.clone()
     }
 
-    fn order(key: &SharedBytes, query: &[u8]) -> Ordering {
-        key[..].cmp(query)
-    }
-
-    fn order_own(&self, query: &[u8]) -> Ordering {
-        self.name[..].cmp(query)
+    fn query(&self) -> &[u8] {
+        &self.name
     }
 
     fn heap_bytes(run: &[Self]) -> usize {
@@ -153,12 +139,8 @@ impl Keyed for Number {
         self.0
     }
 
-    fn order(key: &u64, query: &u64) -> Ordering {
-        key.cmp(query)
-    }
-
-    fn order_own(&self, query: &u64) -> Ordering {
-        self.0.cmp(query)
+    fn query(&self) -> &u64 {
+        &self.0
     }
 }
 

@@ -6,7 +6,7 @@
 //! Invariants:
 //! - Keys rise strictly from item to item, over all runs.
 
-use std::cmp::Ordering;
+use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ use crate::value::tree::{Cursor, Leaf, Tree, Where};
 /// An item that contains its key.
 pub trait Keyed: Clone + Debug {
     /// The key, as the nodes of the tree store it.
-    type Key: Clone + Debug + PartialEq;
-    /// The key, as a search passes it.
-    type Query: ?Sized;
+    type Key: Clone + Debug + PartialEq + Borrow<Self::Query>;
+    /// The key, as a search passes it. Its order is that of the items.
+    type Query: Ord + ?Sized;
 
     /// How many items a run holds.
     const RUN_MAX: usize;
@@ -25,11 +25,8 @@ pub trait Keyed: Clone + Debug {
     /// The key.
     fn key(&self) -> Self::Key;
 
-    /// Compares a key with a searched one.
-    fn order(key: &Self::Key, query: &Self::Query) -> Ordering;
-
-    /// Compares the item's own key with a searched one.
-    fn order_own(&self, query: &Self::Query) -> Ordering;
+    /// The key, as a search compares it.
+    fn query(&self) -> &Self::Query;
 
     /// The heap bytes that the items of a run own, where that matters.
     fn heap_bytes(_run: &[Self]) -> usize {
@@ -37,12 +34,18 @@ pub trait Keyed: Clone + Debug {
     }
 }
 
+/// Whether a key is the searched one, or comes before it.
+fn is_up_to<T: Keyed>(key: &T::Key, query: &T::Query) -> bool {
+    let key: &T::Query = key.borrow();
+    key <= query
+}
+
 #[derive(Clone, Debug)]
 struct Run<T>(Vec<T>);
 
 impl<T: Keyed> Run<T> {
     fn search(&self, query: &T::Query) -> Result<usize, usize> {
-        self.0.binary_search_by(|item| item.order_own(query))
+        self.0.binary_search_by(|item| item.query().cmp(query))
     }
 }
 
@@ -123,7 +126,7 @@ impl<T: Keyed> Ordered<T> {
     /// An item.
     #[inline]
     pub fn get(&self, query: &T::Query) -> Option<&T> {
-        let (run, _) = self.0.locate_by(|key| T::order(key, query).is_le())?;
+        let (run, _) = self.0.locate_by(|key| is_up_to::<T>(key, query))?;
         run.search(query).ok().map(|at| &run.0[at])
     }
 
@@ -142,7 +145,7 @@ impl<T: Keyed> Ordered<T> {
         // A missing item must not cost a copy.
         self.get(query)?;
         self.0.edit_by(
-            |key| T::order(key, query).is_le(),
+            |key| is_up_to::<T>(key, query),
             |run, _| match run.search(query) {
                 Ok(at) => (edit(&mut run.0[at]), Where::Middle),
                 Err(_) => unreachable!("it was found just now"),
@@ -168,14 +171,14 @@ impl<T: Keyed> Ordered<T> {
                 (None, place)
             }
         };
-        self.0.edit_by(|key| T::order(key, query).is_le(), insert).flatten()
+        self.0.edit_by(|key| is_up_to::<T>(key, query), insert).flatten()
     }
 
     /// Removes an item.
     pub fn remove(&mut self, query: &T::Query) -> Option<T> {
         self.get(query)?;
         self.0.edit_by(
-            |key| T::order(key, query).is_le(),
+            |key| is_up_to::<T>(key, query),
             |run, _| (run.search(query).ok().map(|at| run.0.remove(at)), Where::Middle),
         )?
     }
@@ -202,7 +205,7 @@ impl<T: Keyed> Ordered<T> {
 
     /// The items from a key on.
     pub fn iter_from(&self, query: &T::Query) -> Items<'_, T> {
-        let cursor = self.0.cursor_by(|key| T::order(key, query).is_le());
+        let cursor = self.0.cursor_by(|key| is_up_to::<T>(key, query));
         let at = cursor.as_ref().map_or(0, |cursor| match cursor.leaf().search(query) {
             Ok(at) | Err(at) => at,
         });
@@ -275,12 +278,8 @@ mod tests {
             self.0
         }
 
-        fn order(key: &u16, query: &u16) -> Ordering {
-            key.cmp(query)
-        }
-
-        fn order_own(&self, query: &u16) -> Ordering {
-            self.0.cmp(query)
+        fn query(&self) -> &u16 {
+            &self.0
         }
     }
 

@@ -3,8 +3,6 @@
 //!
 //! Invariant: each entry has one place in the queue.
 
-use std::cmp::Ordering;
-
 use super::id::StreamId;
 use super::ordered::{Keyed, Ordered};
 
@@ -31,12 +29,8 @@ impl Keyed for Place {
         self.number
     }
 
-    fn order(key: &u64, query: &u64) -> Ordering {
-        key.cmp(query)
-    }
-
-    fn order_own(&self, query: &u64) -> Ordering {
-        self.number.cmp(query)
+    fn query(&self) -> &u64 {
+        &self.number
     }
 }
 
@@ -49,12 +43,8 @@ impl Keyed for Placed {
         self.id
     }
 
-    fn order(key: &StreamId, query: &StreamId) -> Ordering {
-        key.cmp(query)
-    }
-
-    fn order_own(&self, query: &StreamId) -> Ordering {
-        self.id.cmp(query)
+    fn query(&self) -> &StreamId {
+        &self.id
     }
 }
 
