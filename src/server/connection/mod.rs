@@ -130,7 +130,7 @@ impl Connection {
     }
 
     /// Takes it apart for another worker: its state, what it has received, and its socket, unless the system fails.
-    /// Nothing of it is under way: see [`Connection::may_move`].
+    /// Nothing of it is under way: see `may_move`.
     pub fn take_apart(self) -> (Client, Vec<u8>, io::Result<Accepted>) {
         let (mut client, inbox) = (self.client.into_inner(), self.inbox.into_inner());
         // The letters of the other worker have numbers of their own.
