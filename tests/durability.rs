@@ -689,7 +689,6 @@ fn restarts_follow_each_other_at_once() {
     }
 }
 
-/// A directory that comes from a caller stays usable by the next server.
 /// Without a log, the last snapshot holds what FLUSHALL has removed.
 #[test]
 fn a_snapshot_follows_flushall_where_there_is_no_log() {
@@ -700,8 +699,16 @@ fn a_snapshot_follows_flushall_where_there_is_no_log() {
         client.ok("SET there before");
         client.ok("SAVE");
         client.ok("SET later 1");
+        let saves = |client: &mut Client| {
+            let info = client.ok("INFO persistence").string();
+            let saves = info.lines().find_map(|line| line.strip_prefix("rdb_saves:")?.parse::<u64>().ok());
+            saves.expect("the field is there")
+        };
+        let before = saves(&mut client);
         flush.split('|').for_each(|line| drop(client.ok(line)));
-        while !client.ok("INFO persistence").string().contains("rdb_changes_since_last_save:0") {
+        let info = client.ok("INFO persistence").string();
+        assert!(info.contains("rdb_changes_since_last_save:0\r\n"), "{flush}: {info}");
+        while saves(&mut client) == before {
             sleep(Duration::from_millis(5));
         }
         server.kill();
@@ -711,6 +718,7 @@ fn a_snapshot_follows_flushall_where_there_is_no_log() {
     }
 }
 
+/// A directory that comes from a caller stays usable by the next server.
 #[test]
 fn the_data_moves_to_another_server() {
     let home = tempfile::tempdir().expect("a temporary directory");
