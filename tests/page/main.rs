@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use support::SetOnDrop;
 use support::client::{Client, encode};
 use support::program::Program;
 use support::server::{Recipe, free_port};
@@ -84,7 +85,7 @@ fn the_page_shows_a_server_under_load() {
     std::thread::scope(|scope| {
         scope.spawn(|| load(&address, &is_over));
         // The load ends with the visit, however that ends.
-        let ends = Ends(&is_over);
+        let ends = SetOnDrop(&is_over);
         visit(http, "under-load").command(&mut server);
         drop(ends);
     });
@@ -114,13 +115,4 @@ fn visit(port: u16, wish: &str) -> Program {
     let mut visitor = Command::new("node");
     visitor.current_dir(&folder).arg("drive.mjs").arg(format!("http://127.0.0.1:{port}")).arg(&home).arg(wish);
     Program::start(&mut visitor)
-}
-
-/// Says that it is over once it is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
