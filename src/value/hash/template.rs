@@ -252,6 +252,11 @@ impl Table {
             seen.store(digest & !COUNT | count, Relaxed);
             return None;
         }
+        // If there is no room, the next try is as many sightings away: not every hash may wait for the lock.
+        seen.store(digest & !COUNT, Relaxed);
+        if self.len.load(Relaxed) == TEMPLATES_MAX {
+            return None;
+        }
         self.make(names, digest)
     }
 
