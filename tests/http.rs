@@ -722,7 +722,7 @@ fn a_server_that_loads_is_alive_and_not_ready() {
     }
     server.kill();
     let (port, http) = (free_port(), free_port());
-    // It takes ten seconds for two cores, at least.
+    // It takes ten seconds with two threads.
     let slow = Recipe::under_test().with("key-load-delay", "200000").with("http-port", &http.to_string());
     let slow = slow.with("http-bind", "127.0.0.1").with("enable-debug-command", "yes");
     let mut child = slow.command(server.directory(), port).stdout(Stdio::null()).spawn().expect("it starts");

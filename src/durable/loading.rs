@@ -95,6 +95,7 @@ fn load_unseen(
             }
             in_parallel(&epoch.shards, threads, limits, |replayer, (shard, records)| {
                 for record in records {
+                    pace.pause();
                     apply(keyspace, replayer, record)?;
                 }
                 if let Some(last) = records.last() {
