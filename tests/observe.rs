@@ -172,31 +172,6 @@ fn a_crash_by_debug_ends_the_process_and_loses_nothing() {
     }
 }
 
-/// Events that no command causes: many keys expire at once, and a snapshot freezes many directories.
-#[test]
-fn latency_tells_of_expiry_and_of_the_freeze_of_a_snapshot() {
-    let recipe = Recipe::under_test().with("save", "").with("enable-debug-command", "yes").with("io-threads", "2");
-    let server = recipe.with("databases", "64").with("appendonly", "no").start();
-    let mut client = server.client();
-    for db in 0..64 {
-        client.ok(&format!("SELECT {db}"));
-        client.ok("DEBUG POPULATE 1000 k 1");
-    }
-    client.ok("CONFIG SET latency-monitor-threshold 1");
-    let mut wait_for = |event: &str, causes: &[&[&str]]| {
-        let until = Instant::now() + Duration::from_secs(60);
-        while !told(&mut client, "LATENCY LATEST").contains(event) {
-            assert!(Instant::now() < until, "{event}");
-            causes.iter().for_each(|words| drop(client.call(words)));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(!told(&mut client, &format!("LATENCY HISTORY {event}")).is_empty(), "{event}");
-    };
-    wait_for("snapshot-freeze", &[&["BGSAVE"]]);
-    let brief = "for i = 1, 20000 do redis.call('SET', 'v:' .. i, 'v', 'PX', 50) end";
-    wait_for("expire-cycle", &[&["EVAL", brief, "0"], &["DEBUG", "SLEEP", "0.1"]]);
-}
-
 /// Waits until INFO shows a number above zero in a field that is zero while nothing runs.
 fn wait_for_field(client: &mut Client, section: &str, name: &str) -> u64 {
     let until = Instant::now() + Duration::from_secs(60);

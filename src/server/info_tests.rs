@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::testing::{Caller, start};
+use super::testing::{Caller, snapshot, start};
+use crate::base::latency::Event;
 use crate::core::backup::{Outcome, Phase};
 use crate::core::hotkeys::Wish;
+use crate::core::server::SavePurpose;
 use crate::observe::constant::CONSTANT;
 use crate::observe::info::report;
 use crate::persist::FsyncPolicy;
@@ -132,5 +134,25 @@ fn every_newer_field_is_shown_or_has_its_reason() {
         ("db0_distrib_hashes_items", "1=1"),
     ] {
         assert_eq!(value_of("keysizes", field).map(|(.., value)| *value), Some(value), "{field}");
+    }
+}
+
+/// Events that no command causes. Most are too short to be noted, on a machine that is not slow.
+#[test]
+fn expiry_and_the_freeze_of_a_snapshot_are_events_of_the_latency_monitor() {
+    let server = start(&SimStorage::new(), 1, 1, FsyncPolicy::No).expect("a server");
+    let mut caller = Caller::new(&server, 0);
+    assert_eq!(caller.run("SET k v PX 1"), "+OK ");
+    server.latency.note_all();
+    let mut sweep = || {
+        caller.executor.sweep_expired(100);
+    };
+    let mut save = || snapshot(&server, SavePurpose::Save).expect("a snapshot");
+    let causes: [(Event, &mut dyn FnMut()); 2] = [(Event::ExpireCycle, &mut sweep), (Event::SnapshotFreeze, &mut save)];
+    for (event, cause) in causes {
+        let noted = || server.latency.all().iter().any(|(noted, _)| *noted == event);
+        assert!(!noted(), "{event:?}");
+        cause();
+        assert!(noted(), "{event:?}");
     }
 }
