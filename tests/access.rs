@@ -109,6 +109,24 @@ fn a_monitor_ends_with_its_permission() {
     clients[0].receive_until_close().expect("it closes");
 }
 
+/// As in Redis, a connection's `cmd` is what it asked for last, whatever became of that.
+#[test]
+fn what_was_refused_is_the_last_command_of_its_connection() {
+    let server = start();
+    let mut admin = server.client();
+    ok(&mut admin, &["ACL SETUSER u on nopass +auth +client|id ~*"]);
+    let client = &mut server.client();
+    ok(client, &["AUTH u x"]);
+    let id = text(client, "CLIENT ID");
+    let id = id.trim_start_matches(':').trim_end();
+    for (asked, shown) in [("GET k", "get"), ("CLIENT ID x", "client|id"), ("NOSUCH k", "NULL"), ("GET", "get")] {
+        assert!(text(client, asked).starts_with('-'), "{asked}");
+        let listed = text(&mut admin, &format!("CLIENT LIST ID {id}"));
+        assert!(listed.contains(&format!(" cmd={shown} ")), "{asked}: {listed}");
+    }
+    assert!(text(&mut admin, "ACL LOG").contains(" cmd=get "));
+}
+
 /// A command that waits is checked again when it is served: the element stays for others.
 #[test]
 fn a_waiting_command_is_served_only_as_far_as_it_is_still_allowed() {

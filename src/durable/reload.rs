@@ -84,9 +84,8 @@ fn reload(server: &Server, how: Reload) -> Result<(), CommandError> {
     };
     let loaded = load(server).map_err(not_loaded)?;
     if let Reload::Snapshot { flush: false, merge, .. } = how {
-        if !merge && let Some(key) = shared_key(&server.keyspace, &loaded) {
-            let key = logging::user_data(key);
-            logging::warning(format_args!("Nothing is reloaded: the key '{key}' is in memory and on the disk"));
+        if !merge && let Some(what) = shared(&server.keyspace, &loaded) {
+            logging::warning(format_args!("Nothing is reloaded: {what} is in memory and on the disk"));
             return Err(NOT_LOADED);
         }
         add_missing(&server.keyspace, &loaded);
@@ -142,8 +141,12 @@ fn load(server: &Server) -> Result<Keyspace, PersistError> {
     Ok(loaded)
 }
 
-/// Finds a key that is in both.
-fn shared_key(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
+/// Finds a library or a key that is in both, and says what it is.
+fn shared(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
+    let libraries = ours.libraries();
+    if let Some(library) = loaded.libraries().iter().find(|library| libraries.get(&library.name).is_some()) {
+        return Some(format!("the library '{}'", library.name.escape_ascii()));
+    }
     let seed = ours.seed();
     (0..SHARDS as u16).find_map(|number| {
         let (ours, loaded) = (ours.lock(number), loaded.lock(number));
@@ -151,7 +154,7 @@ fn shared_key(ours: &Keyspace, loaded: &Keyspace) -> Option<String> {
             let ours = ours.directory(db)?;
             let is_ours = |key: &&[u8]| ours.get(seed.hash(key), key).is_some();
             let key = directory.iter().map(|entry| entry.key()).find(is_ours)?;
-            Some(key.escape_ascii().to_string())
+            Some(format!("the key '{}'", logging::user_data(key.escape_ascii())))
         })
     })
 }

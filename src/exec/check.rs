@@ -130,6 +130,8 @@ impl<'g> Group<'g> {
     #[cold]
     fn check_access(&self, entry: &CommandEntry, args: Args<'_>, client: &Client) -> Result<(), CommandError> {
         let context = if client.transaction.is_some() { Context::Multi } else { Context::Toplevel };
+        // The log of refusals tells of the connection as it is.
+        client.record.last_command.store(entry.index as u64 + 1, Relaxed);
         let checked = self.server.check_access(entry, args, client, context);
         checked.map_err(|(user, denied)| permission::refused(&user, entry, denied))
     }
@@ -240,6 +242,8 @@ impl<'g> Group<'g> {
             Err(CommandError::Arity(name)) => table.by_full_name(name.as_bytes()),
             found => found.ok(),
         };
+        // What was asked for last, also if it was refused: 0 for what there is not.
+        client.record.last_command.store(entry.map_or(0, |entry| entry.index as u64 + 1), Relaxed);
         if let Some(entry) = entry {
             self.stats.commands[entry.index].rejected.add_alone(1);
             if self.hooks.has(Hook::Audit) {

@@ -115,6 +115,10 @@ fn a_reload_brings_the_libraries_of_the_disk() {
     assert_eq!(caller.run("FCALL late 0"), "$1 1 ");
     load(&mut caller, "REPLACE", &library("late", "later", "2"));
     caller.run("FUNCTION DELETE counter");
+    caller.run("FLUSHALL");
+    caller.run("DEBUG RELOAD NOSAVE NOFLUSH");
+    let Some(Wait::Reload(outcome)) = caller.client.wait.take() else { panic!("nothing was begun") };
+    outcome.blocking_recv().expect("an outcome").expect_err("a library is in both");
     debug(&mut caller, "DEBUG RELOAD NOSAVE NOFLUSH MERGE");
     assert_eq!(server.keyspace.libraries().len(), 1, "the disk has the log, too");
     assert_eq!(caller.run("FCALL later 0"), "$1 2 ");

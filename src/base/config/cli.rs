@@ -52,9 +52,14 @@ pub enum Invocation {
 /// The names of the tools.
 pub const TOOLS: &[&str] = &["check", "export", "import", "repair", "restore", "ping", "completions", "man"];
 
+/// The commands that take a configuration.
+pub const SERVER_COMMANDS: [&str; 3] = ["serve", "config", "check-config"];
+
 /// The text of `--help`.
 pub const USAGE: &str = "\
 Usage: ironkeep [config-file | -] [--directive value ...]
+       ironkeep serve [config-file | -] [--directive value ...]
+                                 the server, which is also what runs without a command
        ironkeep config [config-file | -] [--directive value ...]
                                  print the configuration with comments, every directive with its value
        ironkeep check-config [--json] [config-file | -] [--directive value ...]
@@ -95,6 +100,7 @@ The configuration file has the form of redis.conf; - reads it from standard inpu
 Examples:
        ironkeep
        ironkeep /etc/ironkeep.conf --loglevel verbose
+       ironkeep serve --dir /var/lib/ironkeep --appendfsync always
        ironkeep --port 7777 --save 3600 1 300 100 --maxmemory 2gb
        ironkeep config > ironkeep.conf
        ironkeep check-config /etc/ironkeep/ironkeep.conf
@@ -114,7 +120,7 @@ pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<In
     let args: Vec<OsString> = args.into_iter().collect();
     if let [name, help, ..] = &args[..]
         && matches!(help.as_bytes(), b"-h" | b"--help")
-        && let Some(name) = TOOLS.iter().chain(&["config", "check-config"]).find(|known| **known == name)
+        && let Some(name) = TOOLS.iter().chain(&SERVER_COMMANDS).find(|known| **known == name)
     {
         return Ok(Invocation::HelpOf(name));
     }
@@ -128,8 +134,10 @@ pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<In
     if let Some(name) = args.peek().and_then(is_tool) {
         return Ok(Invocation::Tool { name, args: args.skip(1).collect() });
     }
-    let prints = args.next_if(|first| first.as_bytes() == b"config").is_some();
-    let checks = !prints && args.next_if(|first| first.as_bytes() == b"check-config").is_some();
+    let is_word = |first: &OsString| SERVER_COMMANDS.into_iter().find(|name| first.as_bytes() == name.as_bytes());
+    let command = args.peek().and_then(is_word);
+    args.next_if(|_| command.is_some());
+    let (prints, checks) = (command == Some("config"), command == Some("check-config"));
     let is_json = |word: &OsString| word.as_bytes() == b"--json";
     let mut as_json = checks && args.next_if(is_json).is_some();
     let source = match args.next_if(|first| !first.as_bytes().starts_with(b"--")) {
@@ -150,15 +158,17 @@ pub fn parse_command_line(args: impl IntoIterator<Item = OsString>) -> Result<In
     })
 }
 
-/// Turns `--name value …` into lines of a configuration file.
+/// Turns `--name value …` into lines of a configuration file, each value in quotes as in Redis, whose errors show the
+/// line. As there, what comes before the first `--name` is a line as well.
 fn overrides(args: impl Iterator<Item = OsString>) -> Result<Vec<u8>, ConfigError> {
     let mut lines = Vec::new();
     let mut args = args.peekable();
     while let Some(option) = args.next() {
-        let Some(name) = option.as_bytes().strip_prefix(b"--").filter(|name| !name.is_empty()) else {
+        let name = option.as_bytes().strip_prefix(b"--").unwrap_or(option.as_bytes());
+        if name.is_empty() {
             let shown = option.display();
             return Err(ConfigError::CommandLine(format!("'{shown}' is not an option: expected --directive value")));
-        };
+        }
         // "--port 7777" may come as one argument, and so may "--port=7777" not: as in redis-server.
         if name.contains(&b'\n') {
             return Err(ConfigError::CommandLine("an option must not contain a line break".to_owned()));
@@ -173,7 +183,7 @@ fn overrides(args: impl Iterator<Item = OsString>) -> Result<Vec<u8>, ConfigErro
             !starts_option || (values == 0 && !is_save && !has_value_inside)
         }) {
             lines.push(b' ');
-            words::write_quoted(&mut lines, value.as_bytes());
+            words::write_in_quotes(&mut lines, value.as_bytes());
             values += 1;
         }
         if values == 0 && is_save {
@@ -203,22 +213,25 @@ mod tests {
     fn words_that_do_not_serve() {
         assert_eq!(parse(&["--version"]).expect("valid"), Invocation::Version);
         assert_eq!(parse(&["-h"]).expect("valid"), Invocation::Help);
-        let printed = Invocation::PrintConfig { source: Source::Defaults, overrides: b"port 1\n".to_vec() };
+        let printed = Invocation::PrintConfig { source: Source::Defaults, overrides: b"port \"1\"\n".to_vec() };
         assert_eq!(parse(&["config", "--port", "1"]).expect("valid"), printed);
         assert!(parse(&["-x"]).is_err());
         assert_eq!(parse(&["repair", "--help"]).expect("valid"), Invocation::HelpOf("repair"));
         assert_eq!(parse(&["config", "-h"]).expect("valid"), Invocation::HelpOf("config"));
         let tool = Invocation::Tool { name: "check", args: vec!["dir".into(), "--json".into()] };
         assert_eq!(parse(&["check", "dir", "--json"]).expect("valid"), tool);
+        assert_eq!(serve(&["serve", "a.conf", "--port", "1"]), serve(&["a.conf", "--port", "1"]));
+        assert_eq!(serve(&["serve"]), serve(&[]));
+        assert_eq!(serve(&["./serve"]).0, Source::File("./serve".into()));
         assert!(TOOLS.iter().all(|name| USAGE.contains(&format!("ironkeep {name} "))));
         let checked = |as_json| {
             let source = Source::File("a.conf".into());
-            Invocation::Check { source, overrides: b"port 1\n".to_vec(), as_json }
+            Invocation::Check { source, overrides: b"port \"1\"\n".to_vec(), as_json }
         };
         assert_eq!(parse(&["check-config", "a.conf", "--port", "1"]).expect("valid"), checked(false));
         assert_eq!(parse(&["check-config", "--json", "a.conf", "--port", "1"]).expect("valid"), checked(true));
         assert_eq!(parse(&["check-config", "a.conf", "--json", "--port", "1"]).expect("valid"), checked(true));
-        assert!(parse(&["file", "stray"]).is_err());
+        assert!(parse(&["file", "--"]).is_err());
         assert!(parse(&["--port 1\nuser x"]).is_err());
     }
 
@@ -228,8 +241,9 @@ mod tests {
         assert_eq!(serve(&["-"]), (Source::Stdin, String::new()));
         let (source, lines) = serve(&["a.conf", "--port", "7777", "--save", "1", "2", "3", "4"]);
         assert_eq!(source, Source::File("a.conf".into()));
-        assert_eq!(lines, "port 7777\nsave 1 2 3 4\n");
-        assert_eq!(serve(&["--save", "--port", "1"]).1, "save \"\"\nport 1\n");
+        assert_eq!(lines, "port \"7777\"\nsave \"1\" \"2\" \"3\" \"4\"\n");
+        assert_eq!(serve(&["a.conf", "port", "1", "--x '2'"]).1, "port \"1\"\nx '2'\n");
+        assert_eq!(serve(&["--save", "--port", "1"]).1, "save \"\"\nport \"1\"\n");
         assert_eq!(serve(&["--port 7777", "--requirepass", "--x y"]).1, "port 7777\nrequirepass \"--x y\"\n");
     }
 }

@@ -113,22 +113,27 @@ pub fn nearest_command(word: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::config::cli::TOOLS;
+    use crate::base::config::cli::{SERVER_COMMANDS, TOOLS};
 
     #[test]
     fn every_command_is_in_the_usage_with_its_options_and_an_example() {
         let commands = commands();
-        for name in TOOLS.iter().chain(&["config", "check-config"]) {
+        for name in TOOLS.iter().chain(&SERVER_COMMANDS) {
             let command = commands.iter().find(|command| command.name == *name);
             let command = command.unwrap_or_else(|| panic!("the usage does not tell of {name}"));
             assert!(!command.summary.is_empty(), "{command:?}");
             let help = help_of(name).expect("known");
             assert!(help.contains("Examples:\n"), "there is no example of {name}");
         }
-        assert_eq!(commands.len(), TOOLS.len() + 2, "the usage tells of a command that there is not");
+        assert_eq!(
+            commands.len(),
+            TOOLS.len() + SERVER_COMMANDS.len(),
+            "the usage tells of a command that there is not"
+        );
         let help = help_of("repair").expect("known");
         assert!(help.contains("ironkeep repair DIR") && !help.contains("restore"), "{help}");
-        assert_eq!(help_of("serve"), None);
+        assert!(help_of("serve").is_some_and(|help| help.contains("ironkeep serve [config-file")));
+        assert_eq!(help_of("sing"), None);
         assert_eq!(nearest_command("chek"), Some("check"));
         assert_eq!(nearest_command("a.conf"), None);
     }

@@ -123,6 +123,11 @@ pub fn write_quoted(out: &mut Vec<u8>, word: &[u8]) {
     if !word.is_empty() && word.iter().all(plain) {
         return out.extend_from_slice(word);
     }
+    write_in_quotes(out, word);
+}
+
+/// Appends a word in `"…"`, so that [`split`] gives it back.
+pub fn write_in_quotes(out: &mut Vec<u8>, word: &[u8]) {
     out.push(b'"');
     for &byte in word {
         match byte {
