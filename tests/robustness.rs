@@ -169,6 +169,19 @@ fn a_client_that_does_not_read_cannot_fill_the_memory() {
     wait_for(&mut other, "connected_clients", |count| count == "1");
 }
 
+/// As in Redis, the first 16 KiB of the output count for no limit.
+#[test]
+fn short_replies_pass_whatever_the_limit() {
+    let server = Recipe::under_test().with("client-output-buffer-limit", "normal 10 0 0").start();
+    let mut client = server.client();
+    for (bytes, passes) in [(10_000, true), (100_000, false)] {
+        client.call(&[&b"SET"[..], b"k", &vec![b'v'; bytes]]);
+        client.send(b"GET k\r\n").expect("it is connected");
+        assert_eq!(client.receive().is_ok(), passes, "{bytes}");
+    }
+    assert_eq!(info(&mut server.client(), "client_output_buffer_limit_disconnections"), "1");
+}
+
 /// Arguments are counted by where they lie, too: six bytes of a request made sixteen more that nobody saw.
 #[test]
 fn an_unfinished_command_of_many_arguments_is_counted_and_bounded() {
