@@ -39,7 +39,6 @@ pub static WORDS: &[&Command] = &[
     &QUICKLIST_PACKED_THRESHOLD,
     &REPLYBUFFER,
     &SDSLEN,
-    &SET_DISABLE_DENY_SCRIPTS,
     &SLEEP,
     &STRINGMATCH_LEN,
 ];
@@ -388,7 +387,6 @@ const IGNORED: Command = Command {
 };
 
 static CLIENT_ENFORCE_REPLY_LIST: Command = Command { name: "CLIENT-ENFORCE-REPLY-LIST", ..IGNORED };
-static SET_DISABLE_DENY_SCRIPTS: Command = Command { name: "SET-DISABLE-DENY-SCRIPTS", ..IGNORED };
 static CHANGE_REPL_ID: Command = Command { name: "CHANGE-REPL-ID", arity: Arity::Exactly(2), ..IGNORED };
 static DICT_RESIZING: Command = Command { name: "DICT-RESIZING", ..IGNORED };
 static PAUSE_CRON: Command = Command { name: "PAUSE-CRON", ..IGNORED };

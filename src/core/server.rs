@@ -117,6 +117,8 @@ pub struct Server {
     pub loading: Progress,
     /// Whether expired keys stay until they are accessed: DEBUG SET-ACTIVE-EXPIRE.
     pub active_expiry_off: AtomicBool,
+    /// Whether DEBUG SET-DISABLE-DENY-SCRIPTS lets scripts call what they may not.
+    pub deny_scripts_off: AtomicBool,
     /// Has the server listen where the settings say; set once there are connections to be accepted.
     pub listen_anew: OnceLock<ListenAnew>,
     /// The audit log.

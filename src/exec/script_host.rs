@@ -5,6 +5,7 @@
 //! - A script that must be run again, or must end, is told so until it has ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::check::same_slot;
@@ -21,7 +22,7 @@ use crate::core::hooks::Hook;
 use crate::core::permission;
 use crate::core::scripts::{LongHeld, Script};
 use crate::core::table::CommandEntry;
-use crate::core::{CommandError, Handler, flags};
+use crate::core::{Command, CommandError, Handler, flags};
 use crate::resp::request::OwnedArgs;
 use crate::resp::{Args, Output, Resp};
 use crate::script::{Access, Flow, Host, LogLevel};
@@ -155,7 +156,7 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
         let command = entry.command;
         let is_barred = command.flags.has(flags::NOSCRIPT)
             || matches!(command.handler, Handler::Transaction(_) | Handler::Script(_));
-        if is_barred {
+        if is_barred && !self.is_unbarred(command) {
             return Err(CommandError::Text("ERR This Redis command is not allowed from script"));
         }
         self.check_access(entry, args)?;
@@ -178,6 +179,16 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
             return Err(CommandError::Text(KILLED));
         }
         Ok(())
+    }
+
+    /// Whether DEBUG SET-DISABLE-DENY-SCRIPTS lets a script call this: never what needs the connection, the log or all
+    /// keys at one instant.
+    #[cold]
+    fn is_unbarred(&self, command: &Command) -> bool {
+        self.group.server.deny_scripts_off.load(Relaxed)
+            && matches!(command.handler, Handler::Data(_))
+            && !command.flags.has(flags::GATE.or(flags::FROZEN))
+            && (!command.flags.has(flags::DEBUGGING) || self.group.may_debug(self.client))
     }
 
     /// Refuses what the user of the connection may not do.

@@ -169,6 +169,7 @@ pub fn recover_from(
         audit: Default::default(),
         tls: Default::default(),
         active_expiry_off: Default::default(),
+        deny_scripts_off: Default::default(),
         scripts: Default::default(),
         functions: Default::default(),
         running_scripts: Default::default(),

@@ -21,7 +21,7 @@ static DEBUG: Command = Command {
     handler: Handler::Words(&[
         debug_words::WORDS,
         debug_process::WORDS,
-        &[&ASSERT, &HELP, &LOADAOF, &OOM, &PANIC, &RELOAD, &SEGFAULT, &SET_ACTIVE_EXPIRE],
+        &[&ASSERT, &HELP, &LOADAOF, &OOM, &PANIC, &RELOAD, &SEGFAULT, &SET_ACTIVE_EXPIRE, &SET_DISABLE_DENY_SCRIPTS],
     ]),
     summary: "A container for what tests ask of a server.",
     ..WORD
@@ -81,13 +81,28 @@ static SET_ACTIVE_EXPIRE: Command = Command {
 };
 
 fn set_active_expire(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    // As C parses a number: a text without one is zero.
-    let word = call.args.at(2).trim_ascii_start();
-    let digits = word.strip_prefix(b"-").or(word.strip_prefix(b"+")).unwrap_or(word);
-    let is_off = !digits.iter().take_while(|byte| byte.is_ascii_digit()).any(|digit| *digit != b'0');
-    call.server.active_expiry_off.store(is_off, Relaxed);
+    call.server.active_expiry_off.store(!is_on(call.args.at(2)), Relaxed);
     Ok(reply.ok())
 }
+
+/// Whether C parses another number than zero: a text without one is zero.
+fn is_on(word: &[u8]) -> bool {
+    let word = word.trim_ascii_start();
+    let digits = word.strip_prefix(b"-").or(word.strip_prefix(b"+")).unwrap_or(word);
+    digits.iter().take_while(|byte| byte.is_ascii_digit()).any(|digit| *digit != b'0')
+}
+
+static SET_DISABLE_DENY_SCRIPTS: Command = Command {
+    name: "SET-DISABLE-DENY-SCRIPTS",
+    arity: Arity::Exactly(3),
+    handler: Handler::Session(|call, reply| {
+        call.server.deny_scripts_off.store(is_on(call.args.at(2)), Relaxed);
+        Ok(reply.ok())
+    }),
+    syntax: "0|1",
+    summary: "Whether scripts may call commands that they may not, as far as these need only keys, or nothing.",
+    ..WORD
+};
 
 /// A word that ends the process the hard way, so that tests see what a crash leaves.
 const CRASH: Command = Command { summary: "Ends the server as a crash of this kind does.", ..WORD };
@@ -214,7 +229,7 @@ const HELP_LINES: &[&str] = &[
     "SET-ACTIVE-EXPIRE <0|1>",
     "    Whether expired keys are removed that nobody accesses.",
     "SET-DISABLE-DENY-SCRIPTS <0|1>",
-    "    Accepted, without effect.",
+    "    Whether scripts may call commands that they may not, as DEBUG PROTOCOL.",
     "SLEEP <seconds>",
     "    Stop the server for <seconds>. Decimals allowed.",
     "STRINGMATCH-LEN <pattern> <string>",

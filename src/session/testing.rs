@@ -156,6 +156,7 @@ fn server(lines: &str) -> Server {
         service: Default::default(),
         memory: Default::default(),
         active_expiry_off: Default::default(),
+        deny_scripts_off: Default::default(),
         listen_anew: Default::default(),
         audit: Default::default(),
         tls: Default::default(),
