@@ -5,7 +5,8 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::client::Client;
+use support::client::{Client, encode};
+use support::reply;
 use support::server::{Recipe, Server};
 
 /// After this long, what should have happened is a failure.
@@ -161,6 +162,35 @@ fn a_pause_of_writes_holds_back_whatever_reaches_replicas_and_nothing_else() {
         }
         wait_for_blocked(&mut own, 0);
         assert!(text(&mut own, "INFO clients").contains("paused_actions:none\r"));
+    }
+}
+
+#[test]
+fn a_pause_of_writes_lets_scripts_pass_that_say_that_they_do_not_write() {
+    for workers in [1, 2] {
+        let (server, mut clients) = start(workers);
+        let mut own = clients.pop().expect("there are some");
+        own.ok("SET k v");
+        let code = "#!lua name=f\nredis.register_function{function_name='f', callback=function() return 'f' end, \
+                    flags={'no-writes'}}";
+        own.call(&["FUNCTION", "LOAD", code]);
+        let reads = "#!lua flags=no-writes\nreturn redis.call('GET', 'k')";
+        let sha = reply::parse(&own.call(&["SCRIPT", "LOAD", reads])).string();
+        own.ok("CLIENT PAUSE 1000000 WRITE");
+        let mut writer = server.client();
+        writer.send(&encode(&["EVAL", "return redis.call('SET', 'k', 'w')", "0"])).expect("it is connected");
+        wait_for_blocked(&mut own, 1);
+        for reader in &mut clients {
+            assert_eq!(reader.call(&["EVAL", reads, "0"]), b"$1\r\nv\r\n");
+            assert_eq!(reader.call(&["EVAL_RO", "return redis.call('GET', KEYS[1])", "1", "k"]), b"$1\r\nv\r\n");
+            assert_eq!(text(reader, &format!("EVALSHA {sha} 0")), "$1\r\nv\r\n");
+            assert_eq!(text(reader, "FCALL f 0"), "$1\r\nf\r\n");
+            assert_eq!(text(reader, "MULTI"), "+OK\r\n");
+            assert_eq!(text(reader, &format!("EVALSHA {sha} 0")), "+QUEUED\r\n");
+            assert_eq!(text(reader, "EXEC"), "*1\r\n$1\r\nv\r\n");
+        }
+        own.ok("CLIENT UNPAUSE");
+        assert_eq!(writer.receive().expect("a reply"), b"+OK\r\n");
     }
 }
 

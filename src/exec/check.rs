@@ -79,7 +79,7 @@ impl<'g> Group<'g> {
             return Err(CommandError::Text("ERR Replica can't interact with the keyspace"));
         }
         if self.hooks.has(Hook::Pause) {
-            self.check_pause(entry, flags, client)?;
+            self.check_pause(entry, args, client)?;
         }
         if self.hooks.has(Hook::Damage) {
             self.check_damage(entry, args)?;
@@ -214,17 +214,29 @@ impl<'g> Group<'g> {
 
     /// Whether a pause holds the command back. Replicas are never paused.
     #[cold]
-    fn check_pause(&self, entry: &CommandEntry, flags: Flags, client: &Client) -> Result<(), CommandError> {
+    fn check_pause(&self, entry: &CommandEntry, args: Args<'_>, client: &Client) -> Result<(), CommandError> {
         let is_held_back = match self.server.pause.now(clock::now_ms(), &self.server.hooks) {
             None => false,
             Some((Paused::All, _)) => true,
-            Some((Paused::Writes, _)) => flags.has(flags::WRITE.or(flags::MAY_REPLICATE).or(flags::SPREADS)),
+            Some((Paused::Writes, _)) => self.may_write(entry, args, client),
         };
         if is_held_back && client.record.class() != ClientClass::Replica {
             client.record.last_command.store(entry.index as u64 + 1, Relaxed);
             return Err(CommandError::Busy(Busy::Pause));
         }
         Ok(())
+    }
+
+    /// Whether a call may change keys or publish something. A script that says that it does not write may not.
+    fn may_write(&self, entry: &CommandEntry, args: Args<'_>, client: &Client) -> bool {
+        match (&entry.command.handler, &client.transaction) {
+            (Handler::Script(form), _) if self.says_no_writes(*form, args) => false,
+            (Handler::Transaction(Step::Exec), Some(transaction)) => {
+                let mut queue = transaction.queue.iter().map(|queued| queued.args());
+                queue.any(|args| self.server.table.resolve(args).is_ok_and(|entry| self.may_write(entry, args, client)))
+            }
+            _ => entry.command.flags.has(flags::WRITE.or(flags::MAY_REPLICATE).or(flags::SPREADS)),
+        }
     }
 
     /// Whether `enable-debug-command` allows DEBUG to this connection.

@@ -213,6 +213,22 @@ impl Group<'_> {
         }
     }
 
+    /// Whether the script or function of a call says that it does not write. One that is not found may do anything.
+    #[cold]
+    pub(super) fn says_no_writes(&self, form: ScriptForm, args: Args<'_>) -> bool {
+        let flags = match form {
+            ScriptForm::Eval | ScriptForm::EvalRo => source::read(args.at(1)).ok(),
+            ScriptForm::EvalSha | ScriptForm::EvalShaRo => {
+                Sha::parse(args.at(1)).and_then(|sha| self.server.scripts.get(&sha)).map(|script| script.flags)
+            }
+            ScriptForm::Function | ScriptForm::FunctionRo => {
+                let libraries = self.server.keyspace.libraries();
+                libraries.function(args.at(1)).map(|(library, at)| library.functions[at].flags)
+            }
+        };
+        flags.is_some_and(|flags| flags.no_writes)
+    }
+
     /// Checks what a script says about itself before it runs.
     fn check_script(&self, script: &Script, read_only: bool) -> Result<(), CommandError> {
         let flags = script.flags;

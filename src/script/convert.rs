@@ -244,7 +244,11 @@ impl Writer<'_> {
             || self.field(table, c"set", Kind::Table, |it| it.pairs(false, depth))
             || self.field(table, c"big_number", Kind::String, |it| match it.client {
                 Resp::V3 => it.line(b'(', stack.bytes(-1)),
-                Resp::V2 => drop(it.reply().bulk(stack.bytes(-1))),
+                Resp::V2 => {
+                    let is_end = |byte: &u8| matches!(*byte, b'\r' | b'\n');
+                    let line = stack.bytes(-1).iter().map(|byte| if is_end(byte) { b' ' } else { *byte });
+                    drop(it.reply().bulk(&line.collect::<Vec<u8>>()));
+                }
             })
             || self.verbatim(table);
         if is_special {
