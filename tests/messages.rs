@@ -232,6 +232,23 @@ fn a_subscriber_above_the_soft_limit_is_closed_after_its_time() {
     assert_eq!(info(&mut publisher, "client_output_buffer_limit_disconnections"), 1);
 }
 
+/// Also while messages are only added to what the socket does not take.
+#[test]
+fn what_waits_for_a_subscriber_is_shown_as_it_grows() {
+    let server = Recipe::under_test().with("client-output-buffer-limit", "pubsub 0 0 0").start();
+    let (mut publisher, mut slow) = (server.client(), server.client());
+    slow.ok("CLIENT SETNAME slow");
+    slow.ok("SUBSCRIBE news");
+    let text = "x".repeat(20_000);
+    wait_until("a megabyte that waits", || {
+        publisher.call(&["PUBLISH", "news", &text]);
+        let list = publisher.ok("CLIENT LIST").string();
+        let line = list.lines().find(|line| line.contains(" name=slow ")).expect("it is connected");
+        let waiting = line.split(' ').find_map(|word| word.strip_prefix("omem=")).expect("a field");
+        waiting.parse::<usize>().expect("a number") > 1 << 20
+    });
+}
+
 /// Publishers that send faster than workers deliver wait for them, and lose nothing.
 #[test]
 fn a_flood_of_messages_arrives_whole() {

@@ -381,6 +381,7 @@ impl Connection {
             let mut outbox = self.outbox.borrow_mut();
             let is_new = outbox.hold(block);
             more.into_iter().for_each(|needs| outbox.hold_for(needs));
+            outbox.note_unsent(&self.record);
             is_new
         };
         if is_new {

@@ -182,12 +182,20 @@ impl Outbox {
         }
         self.sending = Sending::Backlogged;
         note_active(record);
+        self.note_unsent(record);
+        Sent::Part
+    }
+
+    /// Notes how much waits for the socket, for CLIENT LIST.
+    pub fn note_unsent(&self, record: &ClientRecord) {
+        if self.sending != Sending::Backlogged {
+            return;
+        }
         let (shared, shared_bytes) = self.output.by_reference();
         record.output_bytes.store(self.unsent() as u64, Relaxed);
         record.output_room.store(self.output.capacity() as u64, Relaxed);
         record.output_shared.store(shared as u64, Relaxed);
         record.output_shared_bytes.store(shared_bytes as u64, Relaxed);
-        Sent::Part
     }
 
     /// Whether more is unsent than the limit allows.
