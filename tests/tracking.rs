@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use support::SetOnDrop;
 use support::client::{Client, encode};
@@ -300,4 +301,40 @@ fn a_monitor_that_does_not_read_is_closed() {
         client.call(&["SET", "k", &value]);
     }
     assert!(monitor.receive_until_close().is_ok());
+}
+
+/// The prefixes that a connection tracks are its memory, are looked through in no time, and cost others little.
+#[test]
+fn a_client_with_many_prefixes_is_counted_and_evicted() {
+    const MANY: usize = 50_000;
+    let server = Recipe::under_test().with("io-threads", "2").start();
+    let (mut watcher, mut client) = (server.client(), server.client());
+    client.ok("HELLO 3");
+    let id = client.ok("CLIENT ID").integer();
+    let figure = |watcher: &mut Client, field: &str| -> u64 {
+        let info = watcher.ok("INFO everything").string();
+        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("a field");
+        value.parse().expect("a number")
+    };
+    let before = figure(&mut watcher, "used_memory");
+    let names: Vec<String> = (0..MANY).map(|number| format!("user:{number}:")).collect();
+    let prefixes = names.iter().flat_map(|name| ["PREFIX", name]);
+    let words: Vec<&str> = ["CLIENT", "TRACKING", "ON", "BCAST"].into_iter().chain(prefixes).collect();
+    assert_eq!(client.call(&words), b"+OK\r\n");
+    let taken = figure(&mut watcher, "used_memory").saturating_sub(before);
+    let line = watcher.ok(&format!("CLIENT LIST ID {id}")).string();
+    let told = line.split(' ').find_map(|word| word.strip_prefix("tot-mem=")).expect("a field");
+    let told: u64 = told.parse().expect("bytes");
+    assert!(told > taken / 2 && told < 2 * taken, "{told} bytes are told, {taken} are taken");
+    let refused = client.call(&["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:4"]);
+    assert!(refused.starts_with(b"-ERR Prefix 'user:4' overlaps with an existing prefix 'user:4"), "{refused:?}");
+    watcher.ok("SET user:777:name x");
+    assert!(client.receive().expect("a push").ends_with(b"*1\r\n$13\r\nuser:777:name\r\n"));
+    watcher.ok("CONFIG SET maxmemory-clients 3mb");
+    let until = Instant::now() + Duration::from_secs(60);
+    while figure(&mut watcher, "tracking_total_prefixes") != 0 {
+        assert!(Instant::now() < until, "it is not evicted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(figure(&mut watcher, "evicted_clients"), 1);
 }

@@ -58,9 +58,15 @@ impl Server {
     pub fn end_tracking(&self, client: &ClientRecord) {
         if client.tracking.swap(0, Relaxed) != 0 {
             self.tracking.leave(client.id, |any| self.keyspace.observe(any));
+            client.prefix_bytes.store(0, Relaxed);
         }
     }
 }
+
+/// What a tracked prefix takes, about, in bytes, beside its text:
+const PREFIX_BYTES: usize = 170;
+/// that is kept for the connection, for its end, and to be found by keys.
+const PREFIX_COPIES: usize = 3;
 
 impl Client {
     /// Begins to track, or changes how. The prefixes are added to those that it has.
@@ -76,6 +82,8 @@ impl Client {
         };
         let new: Vec<&[u8]> = wanted.iter().copied().filter(|prefix| all.insert((*prefix).into())).collect();
         server.tracking.join(Tracker { client: id, worker }, &new, |any| server.keyspace.observe(any));
+        let taken = new.iter().map(|prefix| PREFIX_BYTES + PREFIX_COPIES * prefix.len()).sum::<usize>();
+        self.record.prefix_bytes.fetch_add(taken as u64, Relaxed);
         let broadcast = if mode == Mode::Broadcast { letters::BROADCAST } else { 0 };
         self.record.tracking.store(letters::TRACKING | broadcast, Relaxed);
         self.record.redirect.store(redirect, Relaxed);

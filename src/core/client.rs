@@ -131,6 +131,8 @@ pub struct ClientRecord {
     pub subscriptions: [AtomicU64; 3],
     /// The memory that they take, about, in bytes.
     pub subscribed_bytes: AtomicU64,
+    /// The memory that the prefixes take that it tracks, about, in bytes.
+    pub prefix_bytes: AtomicU64,
     /// The memory that its fieldsets take, about, in bytes.
     pub fieldset_bytes: AtomicU64,
     /// The memory that a transaction's queue takes, in bytes.
@@ -181,7 +183,7 @@ impl ClientRecord {
     pub fn memory(&self) -> u64 {
         let received = [&self.query_room, &self.argument_bytes, &self.queued_bytes];
         let others = [&self.output_room, &self.output_shared_bytes, &self.watched_bytes, &self.subscribed_bytes];
-        let parts = received.into_iter().chain(others).chain([&self.fieldset_bytes]);
+        let parts = received.into_iter().chain(others).chain([&self.prefix_bytes, &self.fieldset_bytes]);
         self.own_bytes + parts.map(|bytes| bytes.load(Ordering::Relaxed)).sum::<u64>()
     }
 

@@ -10,11 +10,14 @@
 //! - A change is told after its commit, so whoever is told and reads again sees it. It leaves when its block is safe.
 //! - What is gathered is told at the end of the group at the latest.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use crate::core::client::Client;
 use crate::core::unit::Touched;
 use crate::core::{Server, Unit};
 use crate::events::invalidation::{Change, Invalidation, Reason, StaleKey, Untold};
-use crate::events::tracking::Tracker;
+use crate::events::tracking::{Prefixes, Tracker};
 use crate::keyspace::Key;
 use crate::resp::Output;
 
@@ -93,11 +96,64 @@ pub(super) fn tell_readers(server: &Server, untold: &mut Untold) {
         }
     }
     let Some(prefixes) = server.tracking.prefixes().filter(|_| !broadcast.is_empty()) else { return };
-    for (prefix, trackers) in &*prefixes {
-        let keys = broadcast.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(prefix));
-        let keys: Vec<StaleKey> = keys.map(|(key, by)| StaleKey { key: key.clone(), by: *by }).collect();
-        if !keys.is_empty() {
-            server.invalidate(trackers, 0, &Invalidation { keys: keys.into(), reason: Reason::Prefix, block });
+    for (trackers, keys) in by_prefix(&prefixes, &broadcast) {
+        server.invalidate(trackers, 0, &Invalidation { keys: keys.into(), reason: Reason::Prefix, block });
+    }
+}
+
+/// The keys that begin with each prefix, if any do. However many prefixes somebody tracks, a change does not look at
+/// all of them: it looks for those that its key begins with.
+fn by_prefix<'p>(prefixes: &'p Prefixes, broadcast: &BTreeMap<Box<[u8]>, u64>) -> Vec<(&'p [Tracker], Vec<StaleKey>)> {
+    let stale = |(key, by): (&Box<[u8]>, &u64)| StaleKey { key: key.clone(), by: *by };
+    let beginnings: usize = broadcast.keys().map(|key| key.len() + 1).sum();
+    if prefixes.len() <= beginnings {
+        let keys_of = |prefix: &'p [u8]| {
+            let from = broadcast.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+            from.take_while(|(key, _)| key.starts_with(prefix)).map(stale).collect::<Vec<_>>()
+        };
+        let all = prefixes.iter().map(|(prefix, trackers)| (&trackers[..], keys_of(prefix)));
+        return all.filter(|(_, keys)| !keys.is_empty()).collect();
+    }
+    let mut found: BTreeMap<&[u8], (&[Tracker], Vec<StaleKey>)> = BTreeMap::new();
+    for (key, by) in broadcast {
+        let prefixes_of_key = (0..=key.len()).filter_map(|len| prefixes.get_key_value(&key[..len]));
+        for (prefix, trackers) in prefixes_of_key {
+            found.entry(prefix).or_insert((trackers, Vec::new())).1.push(stale((key, by)));
         }
+    }
+    found.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to look find the same.
+    #[test]
+    fn keys_are_found_by_their_prefixes_however_many_there_are() {
+        let tracker = |client| Tracker { client, worker: 0 };
+        let named = [&b""[..], b"a", b"ab", b"abc", b"b", b"x", b"\xff", b"\xff\xff"];
+        let few: Prefixes = (0..).zip(named).map(|(client, name)| (name.into(), vec![tracker(client)])).collect();
+        let mut many = few.clone();
+        many.extend((100..400).map(|client| (format!("zz{client}").into_bytes().into(), vec![tracker(client)])));
+        let keys = [&b""[..], b"a", b"abd", b"abcd", b"c", b"\xff\xff\xff"];
+        let broadcast: BTreeMap<Box<[u8]>, u64> = keys.into_iter().map(|key| (key.into(), 7)).collect();
+        let found = |prefixes| -> Vec<(u64, Vec<Box<[u8]>>)> {
+            let told = by_prefix(prefixes, &broadcast).into_iter();
+            told.map(|(who, keys)| (who[0].client, keys.into_iter().map(|stale| stale.key).collect())).collect()
+        };
+        let expected: Vec<(u64, Vec<Box<[u8]>>)> = (0..)
+            .zip(named)
+            .map(|(client, name)| {
+                (client, keys.into_iter().filter(|key| key.starts_with(name)).map(Box::from).collect())
+            })
+            .filter(|(_, keys): &(u64, Vec<Box<[u8]>>)| !keys.is_empty())
+            .map(|(client, mut keys)| {
+                keys.sort();
+                (client, keys)
+            })
+            .collect();
+        assert_eq!(found(&few), expected);
+        assert_eq!(found(&many), expected);
     }
 }

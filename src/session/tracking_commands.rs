@@ -1,5 +1,9 @@
 //! CLIENT TRACKING and its kind: client-side caching.
 
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use crate::core::args::{integer, is};
 use crate::core::error::until_nul;
 use crate::core::{Arity, Command, CommandError, Flags, Handler, Outcome, SessionCall, Words, categories, flags};
@@ -193,20 +197,90 @@ fn mode(options: &Options<'_>, present: Option<&Caching>) -> Result<Mode, Comman
 
 /// No key may have two prefixes of one connection.
 fn check_overlaps(prefixes: &[&[u8]], present: Option<&Caching>) -> Result<(), CommandError> {
-    let overlap = |one: &[u8], other: &[u8]| one.starts_with(other) || other.starts_with(one);
     let refuse = |prefix: &[u8], which: &str, other: &[u8]| {
         let end = b"'. Prefixes for a single client must not overlap.";
         Err(CommandError::Echo(
             [b"ERR Prefix '", until_nul(prefix), which.as_bytes(), b"'", until_nul(other), end].concat(),
         ))
     };
-    for (at, prefix) in prefixes.iter().enumerate() {
-        if let Some(other) = present.iter().flat_map(|caching| &caching.prefixes).find(|other| overlap(prefix, other)) {
-            return refuse(prefix, "' overlaps with an existing prefix ", other);
+    let existing = |prefix: &&[u8]| present.and_then(|caching| overlapping(&caching.prefixes, prefix));
+    let with_existing = prefixes.iter().position(|prefix| existing(prefix).is_some());
+    match first_overlap(prefixes) {
+        Some((at, later)) if with_existing.is_none_or(|first| at < first) => {
+            refuse(prefixes[at], "' overlaps with another provided prefix ", prefixes[later])
         }
-        if let Some(other) = prefixes[at + 1..].iter().find(|other| overlap(prefix, other)) {
-            return refuse(prefix, "' overlaps with another provided prefix ", other);
+        _ => match with_existing.and_then(|first| Some((prefixes[first], existing(&prefixes[first])?))) {
+            Some((prefix, other)) => refuse(prefix, "' overlaps with an existing prefix ", other),
+            None => Ok(()),
+        },
+    }
+}
+
+fn overlap(one: &[u8], other: &[u8]) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// One of these prefixes that overlaps with this one. None of them overlaps with another but the empty one, which
+/// BCAST without PREFIX adds: so only that and its neighbours can.
+fn overlapping<'a, P: Borrow<[u8]> + Ord>(prefixes: &'a BTreeSet<P>, prefix: &[u8]) -> Option<&'a P> {
+    let before = prefixes.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(prefix))).next_back();
+    let behind = prefixes.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded)).next();
+    let empty = prefixes.get(&b""[..]);
+    empty.into_iter().chain(before).chain(behind).find(|other| overlap((*other).borrow(), prefix))
+}
+
+/// The first prefix that overlaps with a later one, and the first such. In a time that grows little faster than their
+/// number: there may be as many as the client likes.
+fn first_overlap(prefixes: &[&[u8]]) -> Option<(usize, usize)> {
+    // Of the later ones, those that have no prefix among them: who overlaps with any overlaps with one of these.
+    let (mut later, mut first) = (BTreeSet::<&[u8]>::new(), None);
+    for (at, &prefix) in prefixes.iter().enumerate().rev() {
+        while let Some(&other) = overlapping(&later, prefix) {
+            first = Some(at);
+            if prefix.starts_with(other) {
+                break;
+            }
+            later.remove(other);
+        }
+        if overlapping(&later, prefix).is_none() {
+            later.insert(prefix);
         }
     }
-    Ok(())
+    let at = first?;
+    let behind = prefixes[at + 1..].iter().position(|other| overlap(prefixes[at], other))?;
+    Some((at, at + 1 + behind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::Random;
+
+    #[test]
+    fn overlaps_are_found_as_by_comparing_each_with_each() {
+        let mut random = Random::from_seed(1);
+        let mut found = [0; 2];
+        for _ in 0..20_000 {
+            let mut word = |most: u64| -> Vec<u8> {
+                (0..1 + random.below(most)).map(|_| [b'a', b'b', 0xff][random.below(3) as usize]).collect()
+            };
+            let words: Vec<Vec<u8>> = (0..1 + word(6).len()).map(|_| word(7)).collect();
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            let slow = (0..words.len()).find_map(|at| {
+                let behind = words[at + 1..].iter().position(|other| overlap(words[at], other))?;
+                Some((at, at + 1 + behind))
+            });
+            assert_eq!(first_overlap(&words), slow, "{words:?}");
+            found[usize::from(slow.is_some())] += 1;
+            if slow.is_none() {
+                let mut set: BTreeSet<&[u8]> = words.iter().copied().collect();
+                if word(9).len() == 1 {
+                    set.insert(b"");
+                }
+                let prefix = word(8);
+                assert_eq!(overlapping(&set, &prefix), set.iter().find(|other| overlap(other, &prefix)), "{set:?}");
+            }
+        }
+        assert!(found.iter().all(|times| *times > 1000), "{found:?}");
+    }
 }
