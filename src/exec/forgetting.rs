@@ -40,15 +40,13 @@ impl Executor {
         self.refresh_settings();
         let now = clock::now_ms();
         let server = std::sync::Arc::clone(&self.server);
-        if server.hooks.load().has(Hook::Pause) {
-            return;
-        }
         let undo_seconds = self.settings.flush_undo_seconds;
         while let Some(id) = due(&server, undo_seconds, now.max(0) as u64, memory_max) {
             let limits = limits_of(&self.settings, server.keyspace.seed());
             let facts = facts_of(&self.settings, limits, now);
             let (mut group, ..) = self.group(facts, PATIENCE);
-            if group.forget_flush(id).is_err() {
+            // A pause that begins after this look is noticed where the gate is closed.
+            if group.hooks.has(Hook::Pause) || group.forget_flush(id).is_err() {
                 return;
             }
         }

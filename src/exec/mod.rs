@@ -212,17 +212,22 @@ impl Executor {
         self.refresh_settings();
         self.server.keyspace.catch_up();
         let Executor { server, worker, unit, scratch, settings, .. } = self;
+        // The time is read first: what expires after expiry was switched off, or after a pause began, stays.
+        let limits = limits_of(settings, server.keyspace.seed());
+        let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let is_paused = server.hooks.load().has(Hook::Pause) || settings.import_mode;
         if is_paused || server.active_expiry_off.load(Relaxed) {
             self.serve_left_over();
             return false;
         }
         let stats = &server.workers[*worker];
-        let limits = limits_of(settings, server.keyspace.seed());
-        let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let started = Instant::now();
         // While the gate is closed there is nothing to do here: the next sweep comes soon.
         let Some(inside) = server.gate.try_enter(*worker, Duration::ZERO) else { return false };
+        // CLIENT PAUSE has waited for those who had entered. Who enters later looks again.
+        if server.hooks.load().has(Hook::Pause) {
+            return false;
+        }
         unit.begin(data::wants(server, events_of(settings)), false);
         let shards = server.roster.shards_of(*worker).map(|shard| shard as u16);
         let more = crate::exec::sweep::sweep(&server.keyspace, unit, scratch, facts, shards, budget, &mut |unit| {
@@ -245,12 +250,14 @@ impl Executor {
     /// nothing, if that has to wait: never for long, unless clients are paused.
     pub fn serve_due(&mut self, waiter: &Waiter) -> bool {
         self.refresh_settings();
-        if self.server.hooks.load().has(Hook::Pause) || self.server.keyspace.is_loading() {
-            return false;
-        }
+        let is_loading = self.server.keyspace.is_loading();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
         let facts = facts_of(&self.settings, limits, clock::now_ms());
         let (mut group, ..) = self.group(facts, Duration::ZERO);
+        // A pause that begins after this look is noticed where the gate is closed.
+        if group.hooks.has(Hook::Pause) || is_loading {
+            return false;
+        }
         let is_served = group.serve_due(waiter);
         group.retire();
         group.add_up();

@@ -264,7 +264,7 @@ impl Executor {
         let (all, settled) = if maxmemory == 0 { (0, 0) } else { server.counted_and_settled() };
         server.memory.note(all > maxmemory, all);
         let target = Target::of(&server, maxmemory);
-        if settled <= target.limit || server.hooks.load().has(Hook::Pause) {
+        if settled <= target.limit {
             return false;
         }
         if !server.keyspace.graveyard().graves().is_empty() {
@@ -279,7 +279,8 @@ impl Executor {
         let limits = limits_of(&self.settings, server.keyspace.seed());
         let facts = facts_of(&self.settings, limits, clock::now_ms());
         let (mut group, ..) = self.group(facts, Duration::ZERO);
-        if group.enter().is_err() {
+        // A pause that begins after this look is noticed on entering.
+        if group.hooks.has(Hook::Pause) || group.enter().is_err() {
             return false;
         }
         let is_enough = |_| server.counted_and_settled().1 <= target.limit;
