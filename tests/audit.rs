@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::server::{Recipe, Server};
 
@@ -124,7 +124,9 @@ fn it_follows_a_rotation_and_rules_that_mean_nothing_are_refused() {
     client.call(&["FLUSHALL"]);
     lines(&file, "\"flushall\"");
     fs::rename(&file, home.path().join("audit.1")).expect("our own");
+    let begun = Instant::now();
     while !file.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no new file");
         client.call(&["FLUSHDB"]);
         std::thread::sleep(Duration::from_millis(10));
     }

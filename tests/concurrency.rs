@@ -34,6 +34,7 @@ fn together(server: &Server, writer: impl Fn(usize, &mut Client) + Sync, reader:
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (writer, reader, done) = (&writer, &reader, &done);
+        let _ends = SetOnDrop(done);
         let writers: Vec<_> = (0..CLIENTS)
             .map(|name| (name, server.client()))
             .map(|(name, mut client)| scope.spawn(move || writer(name, &mut client)))
@@ -45,7 +46,6 @@ fn together(server: &Server, writer: impl Fn(usize, &mut Client) + Sync, reader:
                 }
             });
         }
-        let _ends = SetOnDrop(done);
         let results: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
         assert!(results.iter().all(Result::is_ok), "a writer fails");
     });

@@ -131,18 +131,20 @@ fn clients_that_go_on_meanwhile_lose_nothing() {
             scope.spawn(move || count_up(server, key, acknowledged, over));
         }
         let mut client = server.client();
-        let replies: Vec<Vec<u8>> = (0..30)
-            .map(|number| ["DEBUG RELOAD", "DEBUG LOADAOF", "DEBUG RELOAD NOSAVE"][number % 3])
-            .map(|line| client.call(&line.split(' ').collect::<Vec<_>>()))
-            .collect();
-        assert!(replies.iter().all(|reply| reply == b"+OK\r\n"), "{replies:?}");
+        let begun = Instant::now();
+        let is_load = || acknowledged.iter().all(|count| count.load(Ordering::Relaxed) >= 10);
+        // On until there was some load beside it.
+        for number in (0..).take_while(|number| *number < 30 || !is_load()) {
+            let line = ["DEBUG RELOAD", "DEBUG LOADAOF", "DEBUG RELOAD NOSAVE"][number % 3];
+            assert_eq!(client.call(&line.split(' ').collect::<Vec<_>>()), b"+OK\r\n", "{line}");
+            assert!(begun.elapsed() < Duration::from_secs(120), "{acknowledged:?}");
+        }
     });
     let check = |server: &Server| {
         let mut client = server.client();
         for (key, acknowledged) in acknowledged.iter().enumerate() {
             let count = client.ok(&format!("GET counter:{key}")).string();
             assert_eq!(count, acknowledged.load(Ordering::Relaxed).to_string());
-            assert!(count.len() > 1, "hardly any load: {count}");
         }
     };
     check(&server);
