@@ -360,8 +360,10 @@ fn no_password_stays_in_memory() {
     }
     // In two parts, so that it waits in the buffer of the connection.
     let bytes = support::client::encode(&["AUTH", "default", &planted("parts")]);
+    let id = text(&mut client, "CLIENT ID").trim().trim_start_matches(':').to_owned();
     client.send(&bytes[..30]).expect("sent");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    let mut other = server.client();
+    wait_for(&mut other, &format!("CLIENT LIST ID {id}"), |line| line.contains(" qbuf=30 "));
     client.send(&bytes[30..]).expect("sent");
     // The default user takes any password.
     assert_eq!(client.receive().expect("a reply"), b"+OK\r\n");

@@ -6,8 +6,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::thread::{scope, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::server::{Recipe, Server, free_port, wait};
+
+/// After this long, what should have happened is a failure.
+const FAILED_AFTER: Duration = Duration::from_secs(60);
 
 /// Three waited for each other, and every other connection for them: CONFIG SET held the configuration's values
 /// while it waited for the log's writer, the snapshot held the writer while it waited for the gate, and INFO asked
@@ -98,10 +101,14 @@ fn threads_run_on_the_cores_of_the_list() {
     let first = own.split(['-', ',']).next().expect("a core").to_owned();
     let server = Recipe::under_test().with("server-cpulist", &first).start();
     server.client().ok("PING");
+    let mut seen = 0;
     for task in fs::read_dir(format!("/proc/{}/task", server.id())).expect("it runs") {
-        let status = fs::read_to_string(task.expect("an entry").path().join("status")).expect("a status");
+        // A thread may end meanwhile.
+        let Ok(status) = fs::read_to_string(task.expect("an entry").path().join("status")) else { continue };
         assert_eq!(allowed(&status), first, "{status}");
+        seen += 1;
     }
+    assert!(seen > 1, "{seen} threads");
     let said = refusal(&Recipe::under_test().with("server-cpulist", "3-x"), None);
     assert!(said.contains("server-cpulist") && said.contains("3-x"), "{said}");
 }
@@ -161,45 +168,55 @@ fn the_largest_clients_are_closed_when_all_take_too_much() {
     };
     let mut operator = server.client();
     operator.ok("CLIENT NO-EVICT on");
-    let mut evicted = |wanted: u32| {
-        let start = std::time::Instant::now();
+    // The one that waited for the start may not be gone yet.
+    let mut await_evicted = |wanted: u32, left: usize, why: &str| {
+        let start = Instant::now();
         loop {
-            let info = operator.ok("INFO stats").string();
-            if info.contains(&format!("evicted_clients:{wanted}\r\n")) {
-                return operator.ok("CLIENT LIST").string().lines().count();
+            let (info, list) = (operator.ok("INFO stats").string(), operator.ok("CLIENT LIST").string());
+            if info.contains(&format!("evicted_clients:{wanted}\r\n")) && list.lines().count() == left {
+                return;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "{info}");
+            assert!(start.elapsed() < FAILED_AFTER, "{why}: {list}{info}{}", server.log());
             sleep(Duration::from_millis(5));
         }
     };
     let _small = begin(1 << 20, false);
     let mut large = begin(9 << 20, false);
-    assert_eq!(evicted(1), 2, "the operator and the small one stay");
+    await_evicted(1, 2, "the operator and the small one stay");
     if let Err(error) = large.receive_until_close() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 
     let _kept = begin(9 << 20, true);
-    assert_eq!(evicted(2), 2, "who is kept makes the others go: {}", server.log());
+    await_evicted(2, 2, "who is kept makes the others go");
 }
 
+/// A worker looks for expired keys each 50 ms at most with the least effort, however quick the machine is.
 #[test]
 fn more_effort_removes_expired_keys_sooner() {
+    const KEYS: u32 = 6;
+    let least = Duration::from_millis(50) * (KEYS - 1);
     let server = Recipe::under_test().with("io-threads", "1").start();
     let mut client = server.client();
     let mut delay = |effort: u32| {
         client.ok(&format!("CONFIG SET active-expire-effort {effort}"));
-        let start = std::time::Instant::now();
-        for _ in 0..20 {
+        let start = Instant::now();
+        for _ in 0..KEYS {
             client.ok("SET k v PX 1");
             while client.ok("DBSIZE").integer() > 0 {
+                assert!(start.elapsed() < FAILED_AFTER, "it is not removed");
                 sleep(Duration::from_millis(1));
             }
         }
         start.elapsed()
     };
-    let (little, much) = (delay(1), delay(10));
-    assert!(much < little, "{much:?} with the most, {little:?} with the least");
+    let little = delay(1);
+    assert!(little >= least, "{little:?} with the least");
+    let start = Instant::now();
+    // It may be held up now and then, but not every time.
+    while delay(10) >= least {
+        assert!(start.elapsed() < FAILED_AFTER, "never sooner than {least:?} with the most");
+    }
 }
 
 /// CRC-64 of Redis: Jones, reflected, from 0.
