@@ -7,7 +7,8 @@
 //! # GETDEL gives the value and removes the key
 //! SET k v
 //! GETDEL k
-//! @near(1000) PTTL k           the reply may differ a little; the marks are listed in `mark`
+//! @near(1000) PTTL k           the reply may differ a little, and by the time that the group has taken: milliseconds,
+//!                                  or seconds where the number is below 100; the marks are listed in `mark`
 //! 2> CLIENT SETNAME other      on a second connection
 //! !sleep 20                    lets 20 milliseconds pass
 //! !since 8.2                   an older server than this cannot vouch for the group
@@ -26,11 +27,11 @@
 use crate::compare::{Clients, Likeness, Pair, Protocol};
 use crate::support::client::{Client, encode, show};
 use crate::support::reply::{self, Reply};
-use crate::support::server::Recipe;
+use crate::support::server::{Recipe, Server};
 use crate::support::words;
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One group of a case file.
 #[derive(Debug)]
@@ -71,6 +72,16 @@ pub(crate) struct Call {
     answer: Answer,
     pub(crate) expected: Option<Expected>,
 }
+
+/// When the commands of a group began, and which connections have sent one that blocks: with how many replies each
+/// server had sent them before.
+struct Course {
+    begun: Instant,
+    later: BTreeMap<usize, [usize; 2]>,
+}
+
+/// How long a command may take to block.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What comes back on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,12 +274,14 @@ impl Run<'_> {
     /// Runs one group.
     pub(crate) fn group(&self, group: &Group) -> Vec<Difference> {
         if self.flush {
+            // What waits for a key on a connection of the last group would take what this one pushes.
+            [&self.pair.reference, &self.pair.tested].into_iter().for_each(await_alone);
             self.pair.flush();
         }
         let mut connections = BTreeMap::new();
         let mut differences = Vec::new();
         let mut batch: Vec<&Call> = Vec::new();
-        let mut blocked = 0;
+        let mut course = Course { begun: Instant::now(), later: BTreeMap::new() };
         for step in &group.steps {
             let fits = match step {
                 Step::Sleep(_) | Step::Later(_) | Step::Receive(_) | Step::Push(_) => false,
@@ -276,48 +289,51 @@ impl Run<'_> {
                     batch.len() < self.batch && batch.last().is_none_or(|last| last.connection == call.connection)
                 }
             };
-            if !fits && !self.batch(group, &std::mem::take(&mut batch), &mut connections, &mut differences) {
+            if !fits && !self.batch(group, &std::mem::take(&mut batch), &mut connections, &course, &mut differences) {
                 return differences;
             }
             match step {
                 Step::Sleep(time) => std::thread::sleep(*time),
                 Step::Call(call) => batch.push(call),
                 Step::Later(call) => {
-                    blocked += 1;
                     let clients = connections.entry(call.connection).or_insert_with(|| self.clients());
+                    let before = [clients.reference.arrived(), clients.tested.arrived()];
+                    course.later.insert(call.connection, before);
                     let bytes = encode(&call.args);
                     clients.reference.send(&bytes).and_then(|()| clients.tested.send(&bytes)).expect("a connection");
-                    self.await_blocked(blocked);
+                    self.await_blocked(&course, &mut connections);
                 }
                 Step::Push(call) => {
                     let clients = connections.get_mut(&call.connection).expect("it has subscribed");
-                    if !self.receive(group, call, clients, &mut differences) {
+                    if !self.receive(group, call, clients, &course, &mut differences) {
                         return differences;
                     }
                 }
                 Step::Receive(call) => {
-                    blocked -= 1;
+                    course.later.remove(&call.connection);
                     let clients = connections.get_mut(&call.connection).expect("a command was sent there");
-                    if !self.receive(group, call, clients, &mut differences) {
+                    if !self.receive(group, call, clients, &course, &mut differences) {
                         return differences;
                     }
                 }
             }
         }
-        self.batch(group, &batch, &mut connections, &mut differences);
+        self.batch(group, &batch, &mut connections, &course, &mut differences);
         differences
     }
 
-    /// Waits until so many connections of both servers block, but not for ever: a command that does not block
-    /// shows by its reply.
-    fn await_blocked(&self, expected: usize) {
-        for server in [&self.pair.reference, &self.pair.tested] {
-            let mut client = server.client();
-            for _ in 0..500 {
-                let info = client.call(&["INFO", "clients"]);
-                let info = String::from_utf8_lossy(&info);
-                let count = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
-                if count.and_then(|count| count.parse().ok()).is_some_and(|count: usize| count >= expected) {
+    /// Waits until the connections of both servers block that have sent a command which does, unless its reply is
+    /// there; but not for ever: what is wrong shows by the replies.
+    fn await_blocked(&self, course: &Course, connections: &mut BTreeMap<usize, Clients>) {
+        for (at, server) in [&self.pair.reference, &self.pair.tested].into_iter().enumerate() {
+            let (mut client, begun) = (server.client(), Instant::now());
+            let mut wait = |(connection, before): (&usize, &[usize; 2])| {
+                let Clients { reference, tested } = connections.get_mut(connection).expect("it has sent a command");
+                [reference, tested][at].arrived() == before[at]
+            };
+            while begun.elapsed() < PATIENCE {
+                let waiting = course.later.iter().filter(|later| wait(*later)).count();
+                if figure(&mut client, "blocked_clients:") >= waiting {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -331,6 +347,7 @@ impl Run<'_> {
         group: &Group,
         batch: &[&Call],
         connections: &mut BTreeMap<usize, Clients>,
+        course: &Course,
         differences: &mut Vec<Difference>,
     ) -> bool {
         let Some(first) = batch.first() else { return true };
@@ -351,12 +368,19 @@ impl Run<'_> {
             differences.push(self.difference(group, first, None, &format!("    {error} while sending\n")));
             return false;
         }
-        batch.iter().all(|call| self.receive(group, call, clients, differences))
+        batch.iter().all(|call| self.receive(group, call, clients, course, differences))
     }
 
     /// Takes the replies to a command; false when the connection broke.
-    fn receive(&self, group: &Group, call: &Call, clients: &mut Clients, differences: &mut Vec<Difference>) -> bool {
-        match self.call(call, clients) {
+    fn receive(
+        &self,
+        group: &Group,
+        call: &Call,
+        clients: &mut Clients,
+        course: &Course,
+        differences: &mut Vec<Difference>,
+    ) -> bool {
+        match self.call(call, clients, course) {
             Ok(None) => true,
             Ok(Some((expected, tested))) => {
                 let text = difference(&expected, &tested);
@@ -385,7 +409,7 @@ impl Run<'_> {
     }
 
     /// The reply that was to come and the one that came, if they are not alike.
-    fn call(&self, call: &Call, clients: &mut Clients) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    fn call(&self, call: &Call, clients: &mut Clients, course: &Course) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
         if self.skips(call) {
             return Ok(None);
         }
@@ -410,6 +434,12 @@ impl Run<'_> {
             None => clients.reference.receive().map_err(|error| io::Error::other(format!("reference: {error}")))?,
         };
         let tested = clients.tested.receive().map_err(|error| io::Error::other(format!("tested: {error}")))?;
+        // One server may have been asked, or the time have been told, that much later than the other.
+        let likeness = match likeness {
+            Likeness::Near(seconds @ ..100) => Likeness::Near(seconds + course.begun.elapsed().as_secs() as i64),
+            Likeness::Near(ms) => Likeness::Near(ms + course.begun.elapsed().as_millis() as i64),
+            other => other,
+        };
         Ok((!likeness.holds(&expected, &tested)).then_some((expected, tested)))
     }
 
@@ -425,6 +455,22 @@ impl Run<'_> {
         );
         Difference { file: group.file, line_number: call.line_number, protocol: self.protocol, tested, text }
     }
+}
+
+/// Waits until no other connection is left.
+fn await_alone(server: &Server) {
+    let (mut client, begun) = (server.client(), Instant::now());
+    while figure(&mut client, "connected_clients:") > 1 {
+        assert!(begun.elapsed() < PATIENCE, "connections stay: {}", client.ok("CLIENT LIST").string());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A figure of INFO clients.
+fn figure(client: &mut Client, name: &str) -> usize {
+    let info = client.ok("INFO clients").string();
+    let figure = info.lines().find_map(|line| line.strip_prefix(name));
+    figure.and_then(|number| number.parse().ok()).expect("the field is there")
 }
 
 /// The elements of all these replies, sorted.
