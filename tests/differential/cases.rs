@@ -11,6 +11,7 @@
 //!                                  or seconds where the number is below 100; the marks are listed in `mark`
 //! 2> CLIENT SETNAME other      on a second connection
 //! !sleep 20                    lets 20 milliseconds pass
+//! !until EXISTS k              asks the server under test again until it gives the reply behind `=>`
 //! !since 8.2                   an older server than this cannot vouch for the group
 //! 2> @later BLPOP k 0          sends a command and waits until it blocks; its reply is looked at by
 //! 2<                               this line (marks go here)
@@ -56,12 +57,24 @@ pub(crate) fn version(text: &str) -> Version {
 enum Step {
     Sleep(Duration),
     Call(Call),
+    /// A command that is repeated until its reply is as expected.
+    Until(Call),
     /// A command that blocks.
     Later(Call),
     /// The reply of one that blocked.
     Receive(Call),
     /// Pushes.
     Push(Call),
+}
+
+impl Step {
+    /// The command whose reply is looked at by this step.
+    fn answered(&mut self) -> Option<&mut Call> {
+        match self {
+            Step::Call(call) | Step::Until(call) | Step::Receive(call) | Step::Push(call) => Some(call),
+            Step::Sleep(_) | Step::Later(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -187,12 +200,13 @@ pub(crate) fn read(file: &'static str, text: &str) -> Vec<Group> {
         if let Some(milliseconds) = line.strip_prefix("!sleep ") {
             let milliseconds = milliseconds.parse().expect("milliseconds follow !sleep");
             group.steps.push(Step::Sleep(Duration::from_millis(milliseconds)));
+        } else if let Some(line) = line.strip_prefix("!until ") {
+            group.steps.push(Step::Until(command(line_number, line)));
         } else if let Some(text) = line.strip_prefix("!since ") {
             group.since = version(text);
         } else if let Some(expected) = line.strip_prefix("=>") {
-            let Some(Step::Call(call) | Step::Receive(call) | Step::Push(call)) = group.steps.last_mut() else {
-                panic!("{file}:{line_number} follows no command")
-            };
+            let call = group.steps.last_mut().and_then(Step::answered);
+            let call = call.unwrap_or_else(|| panic!("{file}:{line_number} follows no command"));
             expect(call.expected.get_or_insert_default(), expected);
         } else if let Some((connection, count)) = line.split_once('+').filter(|(number, _)| number.len() == 1) {
             let mark = if count.is_empty() { String::new() } else { format!("@bag({count}) ") };
@@ -244,6 +258,7 @@ fn mark(name: &str) -> Answer {
     match name {
         "sorted" => Answer::Reply(Likeness::Sorted),
         "form" => Answer::Reply(Likeness::Form),
+        "rows" => Answer::Reply(Likeness::Rows),
         "error" => Answer::Reply(Likeness::Error),
         "any" => Answer::Reply(Likeness::Any),
         "nothing" => Answer::Nothing,
@@ -284,7 +299,7 @@ impl Run<'_> {
         let mut course = Course { begun: Instant::now(), later: BTreeMap::new() };
         for step in &group.steps {
             let fits = match step {
-                Step::Sleep(_) | Step::Later(_) | Step::Receive(_) | Step::Push(_) => false,
+                Step::Sleep(_) | Step::Until(_) | Step::Later(_) | Step::Receive(_) | Step::Push(_) => false,
                 Step::Call(call) => {
                     batch.len() < self.batch && batch.last().is_none_or(|last| last.connection == call.connection)
                 }
@@ -295,6 +310,10 @@ impl Run<'_> {
             match step {
                 Step::Sleep(time) => std::thread::sleep(*time),
                 Step::Call(call) => batch.push(call),
+                Step::Until(call) => {
+                    let clients = connections.entry(call.connection).or_insert_with(|| self.clients());
+                    differences.extend(self.until(group, call, clients));
+                }
                 Step::Later(call) => {
                     let clients = connections.entry(call.connection).or_insert_with(|| self.clients());
                     let before = [clients.reference.arrived(), clients.tested.arrived()];
@@ -338,6 +357,23 @@ impl Run<'_> {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
+        }
+    }
+
+    /// Repeats a command until the reply of the server under test is as expected, but not for ever.
+    fn until(&self, group: &Group, call: &Call, clients: &mut Clients) -> Option<Difference> {
+        let expected = call.expected.as_ref().expect("what to wait for stands behind it").bytes(self.protocol);
+        let begun = Instant::now();
+        loop {
+            let tested = clients.tested.call(&call.args);
+            if self.skips(call) || tested == expected {
+                return None;
+            }
+            if begun.elapsed() > PATIENCE {
+                let text = difference(expected, &tested);
+                return Some(self.difference(group, call, Some(tested), &text));
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -497,7 +533,7 @@ impl Group {
     /// The commands whose reply stands in the file.
     pub(crate) fn expecting(&self) -> impl Iterator<Item = &Call> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Call(call) | Step::Receive(call) | Step::Push(call) => {
+            Step::Call(call) | Step::Until(call) | Step::Receive(call) | Step::Push(call) => {
                 Some(call).filter(|call| call.expected.is_some())
             }
             Step::Sleep(_) | Step::Later(_) => None,

@@ -73,6 +73,8 @@ pub(crate) enum Likeness {
     Near(i64),
     /// Only the form counts: types and lengths of aggregates, not values.
     Form,
+    /// All rows, of which there are some, have the form of the reference's first one. Only their number may differ.
+    Rows,
     /// Both are errors with the same first word.
     Error,
     /// Byte for byte, but Redis 7.0 calls every list a quicklist, and later versions call a short one a listpack.
@@ -105,6 +107,14 @@ impl Likeness {
                 let (reference, tested) = both();
                 form(&reference) == form(&tested)
             }
+            Likeness::Rows => match both() {
+                (Reply::Aggregate(kind, reference), Reply::Aggregate(other, tested)) => {
+                    let first = reference.first().map(form);
+                    let is_alike = |row: &Reply| Some(form(row)) == first;
+                    kind == other && !tested.is_empty() && reference.iter().chain(&tested).all(is_alike)
+                }
+                _ => false,
+            },
             Likeness::Error => match both() {
                 (Reply::Text(b'-', reference), Reply::Text(b'-', tested)) => {
                     first_word(&reference) == first_word(&tested)
@@ -212,6 +222,9 @@ fn likeness_tells_like_from_unlike() {
     assert!(!alike(Likeness::Near(2), ":-1\r\n", ":-2\r\n"));
     assert!(alike(Likeness::Form, "*2\r\n$1\r\na\r\n_\r\n", "*2\r\n$2\r\nbb\r\n_\r\n"));
     assert!(!alike(Likeness::Form, "*1\r\n$1\r\na\r\n", "*1\r\n+a\r\n"));
+    assert!(alike(Likeness::Rows, "*1\r\n$1\r\na\r\n", "*2\r\n$2\r\nbb\r\n$1\r\na\r\n"));
+    assert!(!alike(Likeness::Rows, "*1\r\n$1\r\na\r\n", "*1\r\n:1\r\n"));
+    assert!(!alike(Likeness::Rows, "*0\r\n", "*0\r\n") && !alike(Likeness::Rows, "*1\r\n:1\r\n", "*0\r\n"));
     assert!(alike(Likeness::Error, "-ERR a\r\n", "-ERR b\r\n"));
     assert!(!alike(Likeness::Error, "-ERR a\r\n", "-NOAUTH b\r\n"));
     assert!(!alike(Likeness::Any, ":1\r\n", "-ERR b\r\n"));
