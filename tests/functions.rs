@@ -17,9 +17,14 @@ const COUNTER: &str = "#!lua name=counter\nlocal here = 0\nredis.register_functi
 const ENDLESS: &str = "#!lua name=endless\nredis.register_function('endless', function(keys)\n\
                        redis.call('SET', keys[1], 'half') while true do pcall(function() while true do end end) end end)";
 
-fn start(workers: usize) -> (Server, Vec<Client>) {
+/// From this many milliseconds on, calls are told of a function that runs: soon,
+const SOON: &str = "50";
+/// or never in a test, however slow the machine is.
+const NEVER: &str = "86400000";
+
+fn start(workers: usize, busy_after_ms: &str) -> (Server, Vec<Client>) {
     let server = Recipe::under_test().with("io-threads", &workers.to_string()).with("appendfsync", "always");
-    let server = server.with("busy-reply-threshold", "50").start();
+    let server = server.with("busy-reply-threshold", busy_after_ms).start();
     let clients = (0..2 * workers).map(|_| server.client()).collect();
     (server, clients)
 }
@@ -34,7 +39,7 @@ fn call(client: &mut Client, words: &[&str]) -> String {
 
 #[test]
 fn libraries_and_what_their_functions_did_survive_a_kill() {
-    let (mut server, mut clients) = start(4);
+    let (mut server, mut clients) = start(4, NEVER);
     assert_eq!(call(&mut clients[0], &["FUNCTION", "LOAD", COUNTER]), "$7 counter");
     let mut counted = 0;
     for round in 0..3 {
@@ -79,7 +84,7 @@ fn wait_for(client: &mut Client, words: &[&str], start: &str) {
 
 #[test]
 fn a_function_that_is_killed_leaves_nothing() {
-    let (_server, mut clients) = start(2);
+    let (_server, mut clients) = start(2, SOON);
     let (slow, others) = clients.split_first_mut().expect("there are some");
     assert_eq!(call(slow, &["FUNCTION", "LOAD", ENDLESS]), "$7 endless");
     assert_eq!(call(slow, &["FUNCTION", "LOAD", COUNTER]), "$7 counter");
@@ -121,14 +126,20 @@ const LONG: &str = "#!lua name=long\nredis.register_function('long', function(ke
 #[test]
 fn functions_on_different_keys_run_side_by_side() {
     for workers in [1, 2] {
-        let (_server, mut clients) = start(workers);
+        let (_server, mut clients) = start(workers, SOON);
         let (slow, others) = clients.split_first_mut().expect("there are some");
         assert_eq!(call(slow, &["FUNCTION", "LOAD", LONG]), "$4 long");
         slow.send(&encode(&["FCALL", "long", "1", "k"])).expect("the connection holds");
         wait_for(&mut others[0], &["GET", "k"], "-BUSY");
+        // A key may be in the shard that is held.
+        let free = |other: &mut Client, number: usize| {
+            let mut names = (0..20).map(|at| format!("other{number}:{at}"));
+            names.find(|name| call(other, &["GET", name]) == "$-1").expect("a key that is free")
+        };
+        let keys: Vec<String> = others.iter_mut().enumerate().map(|(number, other)| free(other, number)).collect();
         for round in 1..20 {
-            for (number, other) in others.iter_mut().enumerate() {
-                let reply = call(other, &["FCALL", "short", "1", &format!("other{number}")]);
+            for (other, key) in others.iter_mut().zip(&keys) {
+                let reply = call(other, &["FCALL", "short", "1", key]);
                 assert_eq!(reply, format!(":{round}"), "while the long one runs");
             }
         }
@@ -143,7 +154,7 @@ fn functions_on_different_keys_run_side_by_side() {
 #[test]
 fn state_is_one_for_calls_at_the_same_time() {
     const CALLS: usize = 200;
-    let (_server, mut clients) = start(4);
+    let (_server, mut clients) = start(4, NEVER);
     for round in 0..3 {
         assert_eq!(call(&mut clients[0], &["FUNCTION", "LOAD", "REPLACE", COUNTER]), "$7 counter");
         let mut seen: Vec<String> = std::thread::scope(|scope| {
@@ -169,7 +180,7 @@ fn state_is_one_for_calls_at_the_same_time() {
 
 #[test]
 fn calls_see_the_library_that_is_there() {
-    let (server, mut clients) = start(4);
+    let (server, mut clients) = start(4, NEVER);
     let version = |number: usize| {
         format!(
             "#!lua name=v\nlocal n = 0\nredis.register_function('v', function(keys)\n\
@@ -271,7 +282,7 @@ fn kills_at_any_instant_leave_no_lock_and_no_half_change() {
 
 #[test]
 fn a_library_that_does_not_end_is_not_loaded() {
-    let (_server, mut clients) = start(2);
+    let (_server, mut clients) = start(2, SOON);
     let library = |body: &str| format!("#!lua name=lib\n{body}\nredis.register_function('f', function() return 1 end)");
     assert_eq!(call(&mut clients[0], &["FUNCTION", "LOAD", &library("")]), "$3 lib");
     let reply = call(&mut clients[0], &["FUNCTION", "LOAD", "REPLACE", &library("while true do end")]);
