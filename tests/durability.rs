@@ -9,16 +9,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 use support::SetOnDrop;
 use support::client::{Client, encode};
 use support::generator::Generator;
+use support::ledger::Ledger;
 use support::newer;
 use support::random::Random;
 use support::reply;
 use support::server::{Recipe, Server, free_port, wait};
+use support::until::{KillOnDrop, wait_until};
 
 const POLICIES: [&str; 3] = ["always", "everysec", "no"];
 const DATABASES: usize = 16;
@@ -111,100 +113,6 @@ fn assert_survives_kill(server: &mut Server, what: &str) {
 
 // ---------------------------------------------------------------- kill -9 under load
 
-/// What one client knows of its keys: the last value sent, and the last acknowledged.
-/// Values only grow, so the true state lies between the two.
-#[derive(Debug, Default)]
-struct Ledger {
-    sent: BTreeMap<String, u64>,
-    acknowledged: BTreeMap<String, u64>,
-}
-
-/// Values carry their number and a padding that depends on it: a mixed-up value is noticed.
-fn padded(number: u64) -> String {
-    format!("{number}:{}", "x".repeat((number % 300) as usize))
-}
-
-impl Ledger {
-    /// Writes until the server dies.
-    fn write(&mut self, name: usize, mut client: Client, random: &mut Random, number: &mut u64) {
-        loop {
-            let depth = random.pick(&[&1, &1, &1, &4, &30]);
-            let mut bytes = Vec::new();
-            let mut batch = Vec::new();
-            for _ in 0..*depth {
-                *number += 1;
-                let key = match random.below(3) {
-                    0 => format!("counter:{name}"),
-                    1 => format!("few:{name}:{}", random.below(20)),
-                    _ => format!("many:{name}:{number}"),
-                };
-                let value = match key.starts_with("counter") {
-                    true => {
-                        bytes.extend(encode(&["INCR", &key]));
-                        self.sent.get(&key).copied().unwrap_or(0) + 1
-                    }
-                    false => {
-                        bytes.extend(encode(&["SET", &key, &padded(*number)]));
-                        *number
-                    }
-                };
-                self.sent.insert(key.clone(), value);
-                batch.push((key, value));
-            }
-            if client.send(&bytes).is_err() {
-                return;
-            }
-            for (key, value) in batch {
-                match client.receive() {
-                    Ok(reply) if reply == b"+OK\r\n" => {}
-                    Ok(reply) if reply == format!(":{value}\r\n").as_bytes() => {}
-                    Ok(reply) => panic!("{key}: {}", reply.escape_ascii()),
-                    Err(_) => return,
-                }
-                self.acknowledged.insert(key, value);
-            }
-        }
-    }
-
-    /// Checks every key and takes its value as the new truth.
-    fn check(&mut self, client: &mut Client, round: &str) {
-        let keys: Vec<String> = self.sent.keys().cloned().collect();
-        for keys in keys.chunks(1000) {
-            let mut command = vec!["MGET"];
-            command.extend(keys.iter().map(String::as_str));
-            let found = reply::parse(&client.call(&command));
-            for (key, value) in keys.iter().zip(found.elements()) {
-                self.check_key(key, value, round);
-            }
-        }
-    }
-
-    fn check_key(&mut self, key: &str, found: &reply::Reply, round: &str) {
-        let number = match found {
-            reply::Reply::Null(_) => None,
-            text => {
-                let text = text.string();
-                let number = text.split(':').next().and_then(|digits| digits.parse().ok());
-                let number: u64 = number.unwrap_or_else(|| panic!("{round}: {key} holds {text}"));
-                assert!(key.starts_with("counter") || text == padded(number), "{round}: {key} holds {text}");
-                Some(number)
-            }
-        };
-        let (sent, acknowledged) = (self.sent[key], self.acknowledged.get(key).copied());
-        assert!(
-            number >= acknowledged && number <= Some(sent),
-            "{round}: {key} holds {number:?}; acknowledged {acknowledged:?}, sent {sent}"
-        );
-        match number {
-            Some(number) => {
-                self.sent.insert(key.to_owned(), number);
-                self.acknowledged.insert(key.to_owned(), number);
-            }
-            None => drop(self.sent.remove(key)),
-        }
-    }
-}
-
 /// The ledger must notice a loss. Here the server is a Redis that stores nothing on disk.
 #[test]
 #[should_panic(expected = "acknowledged Some")]
@@ -212,12 +120,12 @@ fn a_loss_is_noticed() {
     let mut server = Recipe::reference().start();
     let mut ledger = Ledger::default();
     let client = server.client();
+    let answered = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let ledger = &mut ledger;
-        scope.spawn(move || ledger.write(0, client, &mut Random::new(1), &mut 0));
-        // Long enough for some replies; the ledger is empty otherwise, and the test fails.
-        while server.client().ok("DBSIZE").integer() < 10 {}
-        server.kill();
+        let (ledger, answered) = (&mut ledger, &answered);
+        let _ends = KillOnDrop(&mut server);
+        scope.spawn(move || ledger.write(0, client, &mut Random::new(1), &mut 0, answered));
+        wait_until("some replies", || answered.load(Ordering::Relaxed) > 10);
     });
     server.start_again();
     ledger.check(&mut server.client(), "nothing kept");
@@ -244,22 +152,27 @@ fn acknowledged_writes_survive_kill_nine_under_load() {
     let mut server = recipe("always", 2).start();
     let mut ledgers: Vec<Ledger> = (0..WRITERS).map(|_| Ledger::default()).collect();
     let mut numbers = [0; WRITERS];
-    let mut recycled = 0;
+    let (answered, mut recycled) = (AtomicU64::new(0), 0);
     for round in 0..30 {
-        let stop = AtomicBool::new(false);
+        let (stop, before) = (AtomicBool::new(false), answered.load(Ordering::Relaxed));
         std::thread::scope(|scope| {
+            let _stops = SetOnDrop(&stop);
+            let running = KillOnDrop(&mut server);
             for (name, (ledger, number)) in ledgers.iter_mut().zip(&mut numbers).enumerate() {
-                let client = server.client();
+                let (client, answered) = (running.0.client(), &answered);
                 let mut random = Random::new(random.next());
-                scope.spawn(move || ledger.write(name, client, &mut random, number));
+                scope.spawn(move || ledger.write(name, client, &mut random, number, answered));
             }
-            let client = server.client();
+            let client = running.0.client();
             let mut disturbance = Random::new(random.next());
             let stop = &stop;
             scope.spawn(move || disturb(client, &mut disturbance, stop));
             sleep(Duration::from_millis(50 + random.below(250) as u64));
-            server.kill();
-            stop.store(true, Ordering::Relaxed);
+            // However slow the machine is. A segment is recycled once there were some snapshots.
+            wait_until("some load", || answered.load(Ordering::Relaxed) - before > 100);
+            if round % 2 == 0 && !Recipe::is_stand_in() {
+                wait_until("a recycled segment", || writes_over_an_older_log(running.0));
+            }
         });
         recycled += u32::from(writes_over_an_older_log(&server));
         // The next life may have another policy and another number of threads.
@@ -459,8 +372,6 @@ fn expiry_goes_on_while_the_server_is_down() {
         "SET absolute v PXAT 33177117420123",
         "SET changed v EX 5000",
         "PEXPIREAT changed 33177117420456",
-        "SET persisted v PX 300",
-        "PERSIST persisted",
         "SET overwritten v PX 300",
         "SET overwritten w",
         "SET kept v PXAT 33177117420789",
@@ -470,6 +381,11 @@ fn expiry_goes_on_while_the_server_is_down() {
     ] {
         client.ok(line);
     }
+    // Not if it has expired before.
+    wait_until("it is there to persist", || {
+        client.ok("SET persisted v PX 300");
+        client.ok("PERSIST persisted").integer() == 1
+    });
     let relative = client.ok("PEXPIRETIME relative").integer();
     for snapshot in [false, true] {
         if snapshot {
@@ -547,14 +463,16 @@ fn a_clean_exit_keeps_everything() {
 fn a_clean_exit_under_load_keeps_what_was_acknowledged() {
     let mut server = recipe("no", 2).start();
     let mut ledger = Ledger::default();
-    let mut number = 0;
+    let (answered, mut number) = (AtomicU64::new(0), 0);
     for round in 0..5 {
-        let client = server.client();
+        let (client, before) = (server.client(), answered.load(Ordering::Relaxed));
         std::thread::scope(|scope| {
-            let (ledger, number) = (&mut ledger, &mut number);
-            scope.spawn(move || ledger.write(0, client, &mut Random::new(round), number));
+            let (ledger, number, answered) = (&mut ledger, &mut number, &answered);
+            let running = KillOnDrop(&mut server);
+            scope.spawn(move || ledger.write(0, client, &mut Random::new(round), number, answered));
             sleep(Duration::from_millis(60));
-            assert_eq!(server.terminate().code(), Some(0));
+            wait_until("some replies", || answered.load(Ordering::Relaxed) > before);
+            assert_eq!(running.0.terminate().code(), Some(0));
         });
         server.start_again();
         ledger.check(&mut server.client(), &format!("round {round}"));
@@ -628,9 +546,7 @@ fn a_disk_that_takes_no_more_loses_nothing_acknowledged() {
             server.lift_file_size_limit();
             // Refused if the server is just trying by itself.
             server.client().line("BGREWRITEAOF");
-            while server.client().line("SET healed yes").is_error() {
-                sleep(Duration::from_millis(10));
-            }
+            wait_until("the log heals", || !server.client().line("SET healed yes").is_error());
             check(&server, "healed");
             server.set_recipe(recipe(policy, 2));
             assert_survives_kill(&mut server, policy);
@@ -708,9 +624,7 @@ fn a_snapshot_follows_flushall_where_there_is_no_log() {
         flush.split('|').for_each(|line| drop(client.ok(line)));
         let info = client.ok("INFO persistence").string();
         assert!(info.contains("rdb_changes_since_last_save:0\r\n"), "{flush}: {info}");
-        while saves(&mut client) == before {
-            sleep(Duration::from_millis(5));
-        }
+        wait_until("a snapshot follows", || saves(&mut client) > before);
         server.kill();
         server.start_again();
         client = server.client();
@@ -769,9 +683,7 @@ fn large_values_keep_their_names_through_kill_nine() {
                 })
             })
             .collect();
-        while begun.load(Ordering::Relaxed) < 4 {
-            sleep(Duration::from_millis(1));
-        }
+        wait_until("all have begun", || begun.load(Ordering::Relaxed) == 4);
         sleep(Duration::from_millis(80));
         server.kill();
         let acknowledged: Vec<i64> = writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use super::SetOnDrop;
 use super::client::{Client, encode};
 use super::keys::Call;
 use super::linear::{End, Op};
 use super::random::Random;
 use super::server::Server;
+use super::until::KillOnDrop;
 
 /// How many clients use one object.
 const CLIENTS_OF_OBJECT: usize = 4;
@@ -188,6 +190,9 @@ pub(crate) fn live(
     let stop = AtomicBool::new(false);
     let ends_after = Duration::from_millis(20 + random.below(600) as u64);
     let mut histories = std::thread::scope(|scope| {
+        let _stops = SetOnDrop(&stop);
+        let running = KillOnDrop(server);
+        let server = &mut *running.0;
         let mut handles = Vec::new();
         for name in 0..clients {
             let group = name / CLIENTS_OF_OBJECT;
@@ -212,7 +217,6 @@ pub(crate) fn live(
         });
         sleep(ends_after);
         end(server);
-        stop.store(true, Ordering::Relaxed);
         handles.into_iter().map(|handle| handle.join().expect("a client that does not panic")).collect::<Vec<_>>()
     });
     let died = clock.tick();

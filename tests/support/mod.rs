@@ -16,6 +16,7 @@ pub(crate) mod client;
 pub(crate) mod generator;
 pub(crate) mod http;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod load;
 pub(crate) mod newer;
@@ -23,6 +24,7 @@ pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod server;
+pub(crate) mod until;
 pub(crate) mod words;
 
 use std::sync::atomic::{AtomicBool, Ordering};
