@@ -4,10 +4,10 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use support::client::Client;
 use support::server::{Recipe, Server, free_port};
+use support::until::wait_until;
 
 /// Parts of all that the clients send.
 const SECRETS: [&str; 4] = ["topsecretkey", "topsecretvalue", "topsecretfield", "topsecretcode"];
@@ -55,17 +55,18 @@ fn fill(client: &mut Client, from: usize) {
     client.call(&["FUNCTION", "LOAD", "REPLACE", code]);
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+fn figure(client: &mut Client, name: &str) -> u64 {
+    let info = client.ok("INFO persistence").string();
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a figure");
+    line.trim().parse().expect("a number")
 }
 
 fn snapshot(client: &mut Client) {
+    let before = figure(client, "aof_rewrites");
     client.ok("BGREWRITEAOF");
-    wait_until("the snapshot ends", || client.ok("INFO persistence").string().contains("aof_rewrite_in_progress:0"));
+    wait_until("the snapshot ends", || figure(client, "aof_rewrites") > before);
+    // It is counted a moment before the next one may begin.
+    wait_until("its turn ends", || figure(client, "aof_rewrite_in_progress") == 0);
 }
 
 fn digest(client: &mut Client) -> String {

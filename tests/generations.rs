@@ -5,12 +5,13 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::SetOnDrop;
 use support::client::Client;
 use support::random::Random;
 use support::server::Recipe;
+use support::until::wait_until;
 
 fn recipe() -> Recipe {
     Recipe::under_test()
@@ -33,13 +34,20 @@ fn shown(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
+/// A figure of `INFO persistence`.
+fn figure(client: &mut Client, name: &str) -> u64 {
+    let info = client.ok("INFO persistence").string();
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a figure");
+    line.trim().parse().expect("a number")
+}
+
+/// Makes a snapshot. It may have to wait for its turn: that one is in progress is not seen then.
 fn snapshot(client: &mut Client) {
+    let before = figure(client, "aof_rewrites");
     client.ok("BGREWRITEAOF");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !client.ok("INFO persistence").string().contains("aof_rewrite_in_progress:0") {
-        assert!(Instant::now() < deadline, "the snapshot ends");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the snapshot ends", || figure(client, "aof_rewrites") > before);
+    // It is counted a moment before the next one may begin.
+    wait_until("its turn ends", || figure(client, "aof_rewrite_in_progress") == 0);
 }
 
 /// What the keyspace held, and until when.
@@ -71,7 +79,9 @@ fn restored(from: &Path, target: &str) -> (tempfile::TempDir, PathBuf) {
 fn every_moment_can_be_restored_through_kills_and_snapshots() {
     let mut server = recipe().start();
     let dir = server.directory().to_path_buf();
-    let (mut moments, mut random) = (Vec::new(), Random::new(Random::seed_of_this_run()));
+    let seed = Random::seed_of_this_run();
+    println!("IRONKEEP_TEST_SEED={seed}");
+    let (mut moments, mut random) = (Vec::new(), Random::new(seed));
     for round in 0..6 {
         let mut client = server.client();
         for at in 0..50 {
@@ -150,11 +160,7 @@ fn status(client: &mut Client) -> String {
 }
 
 fn wait_for_state(client: &mut Client, wanted: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while status(client) != wanted {
-        assert!(Instant::now() < deadline, "{wanted} and not {}", client.ok("BACKUP STATUS").string());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(wanted, || status(client) == wanted);
 }
 
 /// A backup is the state of its seal, whatever snapshots came in between, and it outlives its server.
@@ -229,28 +235,19 @@ fn the_scrub_finds_a_changed_byte_while_the_server_runs() {
     let mut client = server.client();
     client.call(&["SET", "k", &"v".repeat(100_000)]);
     snapshot(&mut client);
-    let figure = |client: &mut Client, name: &str| -> u64 {
-        let info = client.ok("INFO persistence").string();
-        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a figure");
-        line.trim().parse().expect("a number")
-    };
-    let wait_for = |client: &mut Client, name: &str, least: u64| {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while figure(client, name) < least {
-            assert!(Instant::now() < deadline, "{name}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
-    wait_for(&mut client, "scrub_passes", 1);
+    // The time is noted behind the count.
+    for name in ["scrub_passes", "scrub_bytes", "scrub_last_time"] {
+        wait_until(name, || figure(&mut client, name) > 0);
+    }
     assert_eq!(figure(&mut client, "scrub_faults"), 0);
-    assert!(figure(&mut client, "scrub_bytes") > 0 && figure(&mut client, "scrub_last_time") > 0);
     let path = server.directory().join("snapshot-0000000000000001.ik");
     let mut bytes = std::fs::read(&path).expect("read");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, &bytes).expect("written");
-    wait_for(&mut client, "scrub_faults", 1);
-    assert!(server.log().contains("The scrub found a fault in "), "{}", server.log());
+    wait_until("scrub_faults", || figure(&mut client, "scrub_faults") > 0);
+    // It is told behind the count.
+    wait_until("the fault is told", || server.log().contains("The scrub found a fault in "));
     snapshot(&mut client);
     assert!(tool(&["repair", shown(server.directory()), "--into", "/nowhere"]).status.code() == Some(1), "in use");
 }
