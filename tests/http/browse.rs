@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use super::support::client::PATIENCE;
 use super::support::http::read;
@@ -308,6 +309,7 @@ fn a_busy_server_keeps_the_browser_waiting_and_nobody_else() {
         stream.write_all(request.as_bytes()).expect("it is open");
         stream
     };
+    let asked = Instant::now();
     let waiting: Vec<TcpStream> = (0..40).map(ask).collect();
     // The rest of HTTP goes on, and the clients of those who wait are few.
     for _ in 0..20 {
@@ -321,7 +323,9 @@ fn a_busy_server_keeps_the_browser_waiting_and_nobody_else() {
     assert!(busy.receive().expect("an error").starts_with(b"-ERR Script killed"));
     for stream in waiting {
         let reply = read(stream);
-        assert_eq!(reply.status, 200, "{}", reply.body);
+        // Nobody waits for longer than that.
+        let is_late = asked.elapsed() >= Duration::from_secs(20);
+        assert!(reply.status == 200 || is_late && reply.status == 504, "{} {}", reply.status, reply.body);
     }
 }
 
