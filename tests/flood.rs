@@ -16,6 +16,7 @@ use support::client::{Client, encode};
 use support::newer;
 use support::random::Random;
 use support::server::{Recipe, Server};
+use support::until::wait_until;
 
 /// What is changed at run time, with values to choose from; the rest of the directives is set to what it is.
 const CHANGES: &[(&str, &[&str])] = &[
@@ -208,14 +209,12 @@ fn nothing_hangs_and_nothing_is_lost_under_everything_at_once() {
     flood(&server, seed);
     let mut client = server.client();
     // Who came and went may still be on the way: what was sent is executed.
-    while !client.ok("INFO clients").string().contains("connected_clients:1\r\n") {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("they are gone", || client.ok("INFO clients").string().contains("connected_clients:1\r\n"));
     client.ok("CONFIG SET appendfsync always");
     client.ok("CONFIG SET appendonly yes");
     // Half of the runs end in a snapshot of their own; in the others the log brings back what came after the last one.
-    while seed.is_multiple_of(2) && client.line("SAVE").is_error() {
-        std::thread::sleep(Duration::from_millis(50));
+    if seed.is_multiple_of(2) {
+        wait_until("a snapshot", || !client.line("SAVE").is_error());
     }
     client.ok("SET after flood");
     assert_eq!(client.ok("WAITAOF 1 0 0").elements()[0].integer(), 1);
