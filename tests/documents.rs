@@ -198,7 +198,8 @@ fn run_document(name: &str, script: &str, expected: &[String]) {
         let text = text.replace("REAL", env!("CARGO_BIN_EXE_ironkeep")).replace("PORT", &port);
         stand_in(&tools, name, &text.replace("OTHERS", &others).replace("ROOT", &root().display().to_string()));
     }
-    let replaced = |text: &str| text.replace("6379", &port).replace("6380", &second);
+    // Neither is looked for in the other.
+    let replaced = |text: &str| text.replace("6379", "\0").replace("6380", &second).replace('\0', &port);
     let script = replaced(script)
         .replace("/etc/ironkeep", &at.join("etc/ironkeep").display().to_string())
         .replace("/var/lib/ironkeep", &at.join("lib/ironkeep").display().to_string());
@@ -206,7 +207,7 @@ fn run_document(name: &str, script: &str, expected: &[String]) {
     let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n{script}");
     let search = format!("{}:{others}", tools.display());
     let mut bash = Command::new("timeout");
-    bash.args(["60", "bash", "-c", &script]).current_dir(at.join("work")).env("PATH", search);
+    bash.args(["300", "bash", "-c", &script]).current_dir(at.join("work")).env("PATH", search);
     let output = bash.stdin(Stdio::null()).output().expect("bash starts");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name}: {}\n{script}\n{said}", output.status);
