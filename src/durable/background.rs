@@ -447,13 +447,13 @@ struct Job<'a> {
     recovery: &'a Recovery,
     staged: &'a Keyspace,
     limits: Limits,
-    pace: Pace,
+    pace: Pace<'a>,
 }
 
 /// Takes all shards from the server's keyspace, which is empty, and loads them on threads of their own. The server does
 /// not serve yet.
 pub fn start(server: Arc<Server>, recovery: Recovery, plan: Plan, limits: Limits) {
-    let (started, pace) = (clock::monotonic_us(), Pace::of(server.config.settings().key_load_delay_us));
+    let started = clock::monotonic_us();
     server.keyspace.begin_loading();
     server.gate.begin_loading();
     server.loading.begin(recovery.snapshot().map_or(0, SnapshotReader::chunk_bytes) + recovery.summary().log_bytes);
@@ -464,7 +464,6 @@ pub fn start(server: Arc<Server>, recovery: Recovery, plan: Plan, limits: Limits
         plan,
         staged,
         limits,
-        pace,
         taken: (0..SHARDS).map(|_| AtomicBool::new(false)).collect(),
         next: AtomicU16::new(0),
         keys: AtomicU64::new(0),
@@ -490,7 +489,6 @@ struct Work {
     plan: Plan,
     staged: Keyspace,
     limits: Limits,
-    pace: Pace,
     /// Which groups somebody loads or has loaded.
     taken: Box<[AtomicBool]>,
     next: AtomicU16,
@@ -512,7 +510,8 @@ impl Work {
     }
 
     fn load_all(&self) {
-        let job = Job { recovery: &self.recovery, staged: &self.staged, limits: self.limits, pace: self.pace };
+        let pace = Pace::by(&self.server.config, |settings| settings.key_load_delay_us);
+        let job = Job { recovery: &self.recovery, staged: &self.staged, limits: self.limits, pace };
         let together = Plan::together(&self.recovery);
         for pass in 0.. {
             let is_later = together == TOGETHER_MAX as usize && pass >= SMALL_PASSES;

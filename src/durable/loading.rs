@@ -47,7 +47,7 @@ pub fn load(
     recovery: &Recovery,
     limits: Limits,
     threads: usize,
-    pace: Pace,
+    pace: Pace<'_>,
     (progress, display): (&Progress, Display),
 ) -> Result<Loaded, PersistError> {
     let found = recovery.summary();
@@ -63,7 +63,7 @@ fn load_unseen(
     recovery: &Recovery,
     limits: Limits,
     threads: usize,
-    pace: Pace,
+    pace: Pace<'_>,
     progress: &Progress,
 ) -> Result<Loaded, PersistError> {
     recovery.read_the_rest()?;
@@ -158,7 +158,7 @@ pub fn load_shard(
     recovery: &Recovery,
     limits: &Limits,
     shard: u16,
-    pace: Pace,
+    pace: Pace<'_>,
 ) -> Result<u64, PersistError> {
     let Some(chunk) = recovery.shard_chunk(shard)? else { return Ok(0) };
     let own = |entry: &Entry<'_>| Ok((0, entry.key.len()));
@@ -192,7 +192,7 @@ pub(super) fn load_buried(
     recovery: &Recovery,
     limits: &Limits,
     shard: u16,
-    pace: Pace,
+    pace: Pace<'_>,
 ) -> Result<Vec<(u64, Buried)>, PersistError> {
     let Some(chunk) = recovery.buried(shard)? else { return Ok(Vec::new()) };
     let split = |entry: &Entry<'_>| match split_buried(entry) {
@@ -238,7 +238,7 @@ fn read_chunk(
     chunk: &Chunk<'_>,
     limits: &Limits,
     shard: u16,
-    pace: Pace,
+    pace: Pace<'_>,
     split: impl Fn(&Entry<'_>) -> Result<(u64, usize), &'static str>,
 ) -> Result<Numbered, &'static str> {
     let mut directories: Numbered = Vec::new();

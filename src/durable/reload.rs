@@ -133,7 +133,7 @@ fn load(server: &Server) -> Result<Keyspace, PersistError> {
     let mut loaded = Keyspace::new(settings.databases as u32, server.keyspace.seed());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = crate::exec::limits_of(&settings, loaded.seed());
-    let pace = Pace::of(settings.key_load_delay_us);
+    let pace = Pace::by(&server.config, |settings| settings.key_load_delay_us);
     loading::load(&loaded, &recovery, limits, cores, pace, (&server.loading, Display::Log))?;
     if server.cluster.is_some() {
         loading::leave_first_database(&mut loaded)?;

@@ -316,7 +316,7 @@ fn write(
 ) -> Result<crate::persist::FinishedSnapshot, String> {
     let text = |error: PersistError| failed(server, &error);
     let settings = server.config.settings();
-    let (compress, pace) = (settings.rdbcompression, Pace::of(settings.rdb_key_save_delay_us));
+    let (compress, pace) = (settings.rdbcompression, Pace::by(&server.config, |settings| settings.rdb_key_save_delay_us));
     let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
     let mut body = Vec::new();
     let libraries = frozen.libraries().iter().map(|library| (&*library.name, &*library.code));
@@ -343,7 +343,7 @@ fn write_graves(
     frozen: &Frozen,
     writer: &mut SnapshotWriter,
     compress: bool,
-    pace: Pace,
+    pace: Pace<'_>,
     body: &mut Vec<u8>,
 ) -> Result<(), PersistError> {
     let listed = frozen.graves().iter().map(|grave| WireGrave {
@@ -374,7 +374,7 @@ fn push_directory(
     db: u32,
     prefix: &[u8],
     directory: &Directory,
-    pace: Pace,
+    pace: Pace<'_>,
     body: &mut Vec<u8>,
 ) {
     let mut prefixed = Vec::new();
