@@ -316,7 +316,8 @@ fn write(
 ) -> Result<crate::persist::FinishedSnapshot, String> {
     let text = |error: PersistError| failed(server, &error);
     let settings = server.config.settings();
-    let (compress, pace) = (settings.rdbcompression, Pace::by(&server.config, |settings| settings.rdb_key_save_delay_us));
+    let (compress, pace) =
+        (settings.rdbcompression, Pace::by(&server.config, |settings| settings.rdb_key_save_delay_us));
     let mut writer = server.store.snapshot_writer(cut).map_err(text)?;
     let mut body = Vec::new();
     let libraries = frozen.libraries().iter().map(|library| (&*library.name, &*library.code));
