@@ -2,7 +2,8 @@
 //! until it holds.
 //!
 //! A sampler asks for `used_memory` all the time while clients write. What it may see above the limit: a twentieth, and
-//! what clients hold in buffers, which `mem_clients_normal` tells.
+//! what clients hold in buffers, which `mem_clients_normal` tells. The two are not of the same instant, so each writer's
+//! request may be missing in the second.
 
 mod support;
 
@@ -74,8 +75,10 @@ fn peak_while(server: &Server, writers: Vec<Writer<'_>>) -> u64 {
     peak.into_inner()
 }
 
-fn assert_within(peak: u64, limit: u64) {
-    assert!(peak <= limit + limit / 20, "{peak} bytes were used, {:.3} of the limit", peak as f64 / limit as f64);
+/// The requests of the writers take so many bytes together. While one is executed, the log's buffer may hold it, too.
+fn assert_within(peak: u64, limit: u64, requests: usize) {
+    let most = limit + limit / 20 + 2 * requests as u64;
+    assert!(peak <= most, "{peak} bytes were used, {:.3} of the limit", peak as f64 / limit as f64);
 }
 
 /// Eviction used to go on only with the next command, 80 keys at a time: after `CONFIG SET` memory stayed where it was.
@@ -115,7 +118,8 @@ fn commands_that_bring_many_keys_evict_as_many() {
             }
         };
         let writers = (0..workers).map(|n| Box::new(write(n)) as Box<dyn FnOnce(&mut Client) + Send>).collect();
-        assert_within(peak_while(&server, writers), LIMIT);
+        // Of 1000 keys with their values, and what the protocol adds.
+        assert_within(peak_while(&server, writers), LIMIT, workers * 1000 * 130);
         assert!(used(&mut server.client()) > LIMIT * 9 / 10, "no more was evicted than needed");
     }
 }
@@ -136,7 +140,7 @@ fn large_values_find_room_before_they_are_stored() {
             }
         };
         let writers = (0..workers).map(|n| Box::new(write(n)) as Box<dyn FnOnce(&mut Client) + Send>).collect();
-        assert_within(peak_while(&server, writers), LIMIT);
+        assert_within(peak_while(&server, writers), LIMIT, workers * 100_000);
         assert!(used(&mut server.client()) > LIMIT * 9 / 10, "no more was evicted than needed");
     }
 }
@@ -234,7 +238,7 @@ fn without_eviction_memory_stays_below_the_limit() {
             }
         };
         let writers = (0..4).map(|n| Box::new(write(n)) as Box<dyn FnOnce(&mut Client) + Send>).collect();
-        assert_within(peak_while(&server, writers), LIMIT);
+        assert_within(peak_while(&server, writers), LIMIT, 4 * 100_000);
         assert!(refused.load(Ordering::Relaxed) > 50, "24 MB do not fit into 8");
         let mut client = server.client();
         client.ok("DEL string:0 list:0 hash:0 stream:0 string:1 list:1 hash:1 stream:1");
@@ -279,12 +283,19 @@ fn protected_keys_stay_and_cost_a_bounded_overdraft() {
 #[test]
 fn beside_a_snapshot_no_more_is_evicted_than_comes() {
     const LIMIT: u64 = 16 * MB;
-    let server = recipe(2, "allkeys-lru").with("rdb-key-save-delay", "20").start();
+    let server = recipe(2, "allkeys-lru").with("rdb-key-save-delay", "500").start();
     let mut client = server.client();
     client.ok("DEBUG POPULATE 30000 k 300");
     let limit = used(&mut client).max(LIMIT / 2);
     client.ok(&format!("CONFIG SET maxmemory {limit}"));
     client.ok("BGSAVE");
+    // A part of the keys is written, so that these may go. Then the snapshot makes no progress while there are writes.
+    wait_until("the snapshot goes on", || {
+        let text = client.ok("INFO persistence").string();
+        let written = text.lines().find_map(|line| line.strip_prefix("current_save_keys_processed:")?.parse().ok());
+        written.is_some_and(|written: u64| written > 5000)
+    });
+    client.ok("CONFIG SET rdb-key-save-delay 600000000");
     let write = |client: &mut Client| {
         let value = "v".repeat(300);
         for n in 0..1000 {
@@ -292,7 +303,9 @@ fn beside_a_snapshot_no_more_is_evicted_than_comes() {
         }
     };
     let peak = peak_while(&server, vec![Box::new(write)]);
-    assert_within(peak, limit);
+    assert_within(peak, limit, 0);
+    assert!(client.ok("INFO persistence").string().contains("rdb_bgsave_in_progress:1"), "all that beside a snapshot");
+    client.ok("CONFIG SET rdb-key-save-delay 0");
     wait_until("the snapshot ends", || client.ok("INFO persistence").string().contains("rdb_bgsave_in_progress:0"));
     wait_until("the limit holds", || used(&mut client) <= limit + INFO_BYTES);
     let left = client.ok("DBSIZE").integer();

@@ -4,8 +4,9 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use support::client::Client;
+use support::client::{Client, PATIENCE};
 use support::generator::Generator;
 use support::random::Random;
 use support::server::{Recipe, Server};
@@ -39,7 +40,9 @@ fn shown(path: &Path) -> &str {
 
 /// Random commands, and values of every type in every form.
 fn fill(client: &mut Client) {
-    let mut random = Random::new(Random::seed_of_this_run());
+    let seed = Random::seed_of_this_run();
+    eprintln!("seed {seed}");
+    let mut random = Random::new(seed);
     for _ in 0..1500 {
         let words = Generator { random: &mut random }.command();
         client.call(&words);
@@ -88,8 +91,10 @@ fn ended_redis(preamble: &str) -> (tempfile::TempDir, String) {
     let mut client = server.client();
     fill(&mut client);
     client.ok("BGREWRITEAOF");
+    let began = Instant::now();
     while !client.ok("INFO persistence").string().contains("aof_rewrite_in_progress:0") {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(began.elapsed() < PATIENCE, "the rewrite does not end");
+        std::thread::sleep(Duration::from_millis(5));
     }
     client.ok("SET after rewrite");
     client.call(&["MULTI"]);
