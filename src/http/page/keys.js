@@ -3,7 +3,8 @@
 const TABLES_MS = 8000;
 let browse = 'no';
 let login = null;
-let page = { next: null, query: '' };
+// `turn` counts what was asked for: only the last answer is shown.
+let page = { next: null, query: '', turn: 0 };
 let open = null;
 
 const headers = () => (login ? { 'X-Ironkeep-User': login } : {});
@@ -147,11 +148,12 @@ async function search() {
 }
 async function moreKeys(cursor) {
     const [note, more, body] = [byId('keys-note'), byId('keys-more'), byId('keys-table').tBodies[0]];
-    const [query, db] = [page.query, page.db];
+    const { query, db } = page;
+    const turn = page.turn += 1;
     note.textContent = 'Searching.';
     try {
         const found = await data(`keys?${query}&cursor=${cursor}`);
-        if (query !== page.query) return;
+        if (turn !== page.turn) return;
         body.append(...found.keys.map((key) => el('tr', {}, keyLink(key.key, db), cell(key.type || NONE), cell(ttl(key.ttl_ms), true), cell(bytes(key.bytes), true))));
         page.count += found.keys.length;
         page.next = found.next;
@@ -159,6 +161,7 @@ async function moreKeys(cursor) {
         byId('announce').textContent = note.textContent;
     } catch (error) {
         if (!(error instanceof Refusal)) throw error;
+        if (turn !== page.turn) return;
         note.textContent = error.message;
         page.next = null;
         if (error.message.startsWith('NOAUTH')) showLogin(true);
@@ -223,9 +226,9 @@ byId('value-first').addEventListener('click', () => part(''));
 every(POLL_MS, pollHistory);
 every(STATUS_MS, async () => showStatus(await ask('/status')));
 every(TABLES_MS, tables);
-// What comes into sight is not eight seconds old.
+// What comes into sight is not eight seconds old, unless nothing is to move.
 let settling = null;
 addEventListener('scroll', () => {
     clearTimeout(settling);
-    settling = setTimeout(tables, 200);
+    settling = setTimeout(() => { if (!isPaused) tables(); }, 200);
 }, { passive: true });
