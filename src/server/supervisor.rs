@@ -4,8 +4,10 @@
 //! message is a few lines `NAME=value`, as `sd_notify(3)` describes them. upstart waits for the process to stop
 //! itself. Loading and the final snapshot may take longer than the manager's timeout, so they ask for more time.
 //!
-//! Invariant: a message that cannot be sent changes nothing. A server does not end because its manager does not
-//! listen.
+//! Invariants:
+//! - A message that cannot be sent changes nothing. A server does not end because its manager does not listen.
+//! - A request for more time comes before the message about what it was for: a manager that hears of loading last
+//!   would show that for ever.
 
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
@@ -13,7 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
 use crate::base::config::Settings;
@@ -23,6 +26,8 @@ use crate::base::logging;
 const EXTENSION: Duration = Duration::from_secs(60);
 /// and is repeated this often, or twice per period of the watchdog.
 const EXTENSION_PERIOD: Duration = Duration::from_secs(20);
+/// How long a message that must not be lost waits for room in the manager's queue.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The service manager of this process, if it has one.
 #[derive(Debug)]
@@ -106,7 +111,9 @@ impl Supervisor {
     pub fn ready(&self) {
         match &self.manager {
             Service::None => {}
-            Service::Systemd(notifier) => notifier.send("READY=1\nSTATUS=Ready to accept connections"),
+            Service::Systemd(notifier) => {
+                notifier.insist("READY=1\nSTATUS=Ready to accept connections", QUEUE_PATIENCE);
+            }
             Service::Upstart => {
                 logging::notice(format_args!("Supervised by upstart, will stop to signal readiness"));
                 let stopped = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
@@ -127,21 +134,22 @@ impl Supervisor {
     /// Reports that the server is shutting down for good.
     pub fn stopping(&self) {
         if let Service::Systemd(notifier) = &self.manager {
-            notifier.send("STOPPING=1");
+            notifier.insist("STOPPING=1", QUEUE_PATIENCE);
         }
     }
 
     /// Makes the manager wait for as long as the returned value lives.
     pub fn ask_for_time(&self, status: &str) -> MoreTime {
-        let Service::Systemd(notifier) = &self.manager else { return MoreTime { _ended: None } };
+        let Service::Systemd(notifier) = &self.manager else { return MoreTime { asking: None } };
         let (ended, is_ended) = channel();
         let notifier = Arc::clone(notifier);
         let message = format!("EXTEND_TIMEOUT_USEC={}\nWATCHDOG=1\nSTATUS={status}", EXTENSION.as_micros());
         let period = watchdog_period().map_or(EXTENSION_PERIOD, |period| period.min(EXTENSION_PERIOD));
+        notifier.send(&message);
         let asking = move || notifier.repeat(&message, period, &is_ended);
         // Without the thread, the manager waits as long as it is configured to.
-        let asked = thread::Builder::new().name("patience".into()).spawn(asking);
-        MoreTime { _ended: asked.is_ok().then_some(ended) }
+        let thread = thread::Builder::new().name("patience".into()).spawn(asking).ok();
+        MoreTime { asking: thread.map(|thread| (ended, thread)) }
     }
 
     /// Reports twice per period of systemd's watchdog that the server is alive. Runs for ever, beside the server's
@@ -170,8 +178,18 @@ fn watchdog_period() -> Option<Duration> {
 /// While this lives, the service manager is asked for more time.
 #[derive(Debug)]
 pub struct MoreTime {
-    // Dropping it tells the thread.
-    _ended: Option<Sender<()>>,
+    /// The thread that asks again. Dropping the sender ends it.
+    asking: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Drop for MoreTime {
+    fn drop(&mut self) {
+        if let Some((ended, thread)) = self.asking.take() {
+            drop(ended);
+            // A thread that has panicked asks no more, either.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Notifier {
@@ -193,13 +211,27 @@ impl Notifier {
         }
     }
 
-    /// Sends a message at once and in every period, until the other end of the channel is dropped.
-    fn repeat(&self, message: &str, period: Duration, is_ended: &Receiver<()>) {
+    /// Sends a message that is sent once. If the queue is full, the manager has so much time to read.
+    fn insist(&self, message: &str, patience: Duration) {
+        const LOOK: Duration = Duration::from_millis(10);
+        let start = Instant::now();
         loop {
-            self.send(message);
-            if is_ended.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
-                return;
+            match self.socket.send_to_addr(message.as_bytes(), &self.address) {
+                Ok(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < patience => {
+                    thread::sleep(LOOK);
+                }
+                Err(error) => {
+                    return logging::warning(format_args!("systemd was not told '{message}': {error}"));
+                }
             }
+        }
+    }
+
+    /// Sends a message in every period, until the other end of the channel is dropped.
+    fn repeat(&self, message: &str, period: Duration, is_ended: &Receiver<()>) {
+        while is_ended.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            self.send(message);
         }
     }
 }
@@ -228,16 +260,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn messages_reach_an_abstract_socket() {
-        let name = format!("ironkeep-test-{}", process::id());
+    /// A manager, and what notifies it.
+    fn manager(name: &str) -> (UnixDatagram, Notifier) {
+        let name = format!("ironkeep-test-{name}-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let manager = UnixDatagram::bind_addr(&address).expect("a free name");
-        let notifier = Notifier::to(OsStr::new(&format!("@{name}"))).expect("an address");
-        notifier.send("READY=1");
-        let mut message = [0; 100];
+        manager.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        (manager, Notifier::to(OsStr::new(&format!("@{name}"))).expect("an address"))
+    }
+
+    fn message(manager: &UnixDatagram) -> String {
+        let mut message = [0; 200];
         let length = manager.recv(&mut message).expect("a message");
-        assert_eq!(&message[..length], b"READY=1");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    }
+
+    /// The request for more time came from a thread that nobody waited for: it could come after what it asked for.
+    #[test]
+    fn a_request_for_time_comes_before_what_it_was_for() {
+        let (manager, notifier) = manager("order");
+        let supervisor = Supervisor { manager: Service::Systemd(Arc::new(notifier)) };
+        for _ in 0..100 {
+            drop(supervisor.ask_for_time("Loading the data"));
+            supervisor.ready();
+            assert!(message(&manager).starts_with("EXTEND_TIMEOUT_USEC="));
+            assert!(message(&manager).starts_with("READY=1"));
+        }
+        manager.set_nonblocking(true).expect("a mode");
+        assert!(manager.recv(&mut [0]).is_err(), "and nothing comes later");
+    }
+
+    /// The end of the start was told once, into a queue of ten messages: lost, it left the service starting.
+    #[test]
+    fn what_is_told_once_waits_for_room_in_the_queue() {
+        let (manager, notifier) = manager("queue");
+        let sent = (0..1_000_000).find(|_| notifier.socket.send_to_addr(b"WATCHDOG=1", &notifier.address).is_err());
+        assert!(sent.is_some(), "a queue without end");
+        notifier.insist("READY=1", Duration::ZERO); // nobody reads, and nothing happens
+        thread::scope(|scope| {
+            scope.spawn(|| while message(&manager) != "READY=1" {});
+            notifier.insist("READY=1", Duration::from_secs(60));
+        });
+    }
+
+    #[test]
+    fn messages_reach_an_abstract_socket() {
+        let (manager, notifier) = manager("name");
+        notifier.send("READY=1");
+        assert_eq!(message(&manager), "READY=1");
         assert!(Notifier::to(OsStr::new("vsock:2:1")).is_err());
         drop(manager);
         notifier.send("READY=1"); // no receiver, and nothing happens
