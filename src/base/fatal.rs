@@ -1,13 +1,14 @@
 //! Fatal signals: where the thread was, told to a function that may do anything, before the process ends.
 //!
 //! ```text
-//! faulting thread   signal ─ handler: notes signal, address and return addresses ─ wakes ─ waits a moment ─ dies of it
+//! faulting thread   signal ─ handler: notes signal, address and return addresses ─ wakes ─ waits ─ dies of it
 //! thread "fatal"    sleeps ───────────────────────────────────────────────────────▶ names the frames, writes the report
 //! ```
 //!
 //! A handler may do next to nothing: whatever lock it needs may be held by the thread that it interrupts, the
-//! allocator's too. So it only collects addresses, and a thread of its own, started beforehand, does the rest. If that
-//! hangs, because the fault left a lock behind, the process ends all the same.
+//! allocator's too. So it only collects addresses, and a thread of its own, started beforehand, does the rest. The
+//! handler waits for as long as frames are named. If that hangs, because the fault left a lock behind, the process ends
+//! all the same.
 //!
 //! Invariants: the process always dies of the signal, with a core dump where the system makes one; a second fault
 //! changes nothing about the first report.
@@ -30,10 +31,14 @@ pub const SIGNALS: &[(libc::c_int, &str)] = &[
 /// How many frames are kept.
 const FRAMES_MAX: usize = 64;
 
-/// How long the handler waits for the report, in milliseconds.
-const REPORT_MS: libc::c_int = 3000;
+/// How long the handler waits at a time for the report, in milliseconds,
+const LOOK_MS: libc::c_int = 100;
+/// and how often without progress. Time in which the whole process stands still is one look, however long it is.
+const LOOKS_MAX: u32 = 30;
 
 static SEEN: AtomicBool = AtomicBool::new(false);
+/// How many frames the report has named so far.
+static NAMED: AtomicUsize = AtomicUsize::new(0);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 static FRAMES: [AtomicUsize; FRAMES_MAX] = [const { AtomicUsize::new(0) }; FRAMES_MAX];
@@ -95,6 +100,7 @@ fn fault() -> Fault {
 
 /// The functions at a return address: several where calls were inlined.
 fn described(address: usize) -> Vec<String> {
+    NAMED.fetch_add(1, Ordering::Relaxed);
     let mut lines = Vec::new();
     // Of a call, the address behind it is known; the line is that of the call.
     backtrace::resolve((address - 1) as *mut _, |symbol| {
@@ -129,10 +135,14 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _context: 
         note(signal, info);
         if let Some(&(wake, wait)) = WAKE.get() {
             let mut ready = libc::pollfd { fd: wait, events: libc::POLLIN, revents: 0 };
+            let (mut named, mut looks) = (0, 0);
             // SAFETY: both calls are allowed in a handler, and their pointers are to live values of the length told.
             unsafe {
                 libc::write(wake, [1_u8].as_ptr().cast(), 1);
-                libc::poll(&raw mut ready, 1, REPORT_MS);
+                while looks < LOOKS_MAX && libc::poll(&raw mut ready, 1, LOOK_MS) <= 0 {
+                    let before = std::mem::replace(&mut named, NAMED.load(Ordering::Relaxed));
+                    looks = if named == before { looks + 1 } else { 0 };
+                }
             }
         }
     }
