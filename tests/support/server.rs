@@ -255,11 +255,13 @@ impl Server {
                 return false;
             }
             if let Ok(mut client) = Client::connect(&self.address) {
-                match client.try_call(&["PING"]) {
-                    Ok(reply) if reply.starts_with(b"+PONG") => return true,
-                    // It asks for a password, so it is up.
-                    Ok(reply) if reply.starts_with(b"-NOAUTH") => return true,
-                    _ => {}
+                let reply = client.try_call(&["PING"]).unwrap_or_default();
+                // One that asks for a password is up, too.
+                if reply.starts_with(b"+PONG") || reply.starts_with(b"-NOAUTH") {
+                    // The server closes last, so that this client is in no list and in no count any more.
+                    client.finish_sending();
+                    client.receive_until_close().unwrap_or_else(|error| panic!("no end: {error}\n{}", self.log()));
+                    return true;
                 }
             }
             sleep(Duration::from_millis(5));
