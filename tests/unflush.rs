@@ -132,7 +132,7 @@ fn flushes_that_are_over_are_loaded_as_nothing() {
 
 #[test]
 fn memory_comes_back_when_the_time_is_over() {
-    let server = recipe().with("flush-undo-seconds", "2").start();
+    let server = recipe().with("flush-undo-seconds", "3600").start();
     let mut client = server.client();
     let empty = figure(&mut client, "used_memory");
     fill(&mut client, 40_000, 200);
@@ -143,6 +143,12 @@ fn memory_comes_back_when_the_time_is_over() {
     assert_eq!(info, [1, 40_000]);
     assert!(kept > filled / 2 && kept < filled * 2, "{kept} of {filled}");
     assert!(until > 1_700_000_000, "{until}");
+    assert_eq!(client.ok("UNFLUSH").integer(), 40_000);
+    client.ok("CONFIG SET flush-undo-seconds 2");
+    let flushed = Instant::now();
+    client.ok("FLUSHALL");
+    let is_kept = figure(&mut client, "flush_undo_keys") == 40_000;
+    assert!(is_kept || flushed.elapsed() > Duration::from_secs(2), "for two seconds");
     wait_until("the keys are freed", || figure(&mut client, "used_memory") < empty + filled / 4);
     assert_eq!(figure(&mut client, "flush_undo_keys"), 0);
     assert!(client.line("UNFLUSH").is_error());
@@ -301,6 +307,9 @@ fn nothing_is_lost_under_load() {
         }
         let mut client = server.client();
         for round in 0..60 {
+            let before = written.each_ref().map(|written| written.load(Ordering::Relaxed));
+            let has_written = |(now, before): (&AtomicU64, &u64)| now.load(Ordering::Relaxed) > *before;
+            wait_until("every writer writes", || written.iter().zip(&before).all(has_written));
             client.ok(if round % 3 == 0 { "FLUSHDB" } else { "FLUSHALL" });
             if round % 10 == 5 {
                 snapshot(&mut client);
