@@ -108,10 +108,12 @@ fn end_of(mut output: ChildStdout) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn parcel(command: &str, directory: &Path) -> (Option<bool>, Vec<Sending>) {
-        let time = Duration::from_secs(2);
+        let time = Duration::from_secs(60);
         let parcel = Parcel { directory, id: "7".into(), bytes: 42, command, time, attempts_max: 2 };
         let mut noted = Vec::new();
         (parcel.send(|| true, |sending| noted.push(sending)), noted)
@@ -136,14 +138,31 @@ mod tests {
     #[test]
     fn a_command_that_hangs_is_killed_with_its_children() {
         let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("late");
-        let command = format!("(sleep 1; touch {}) & sleep 60", file.display());
-        let time = Duration::from_millis(200);
-        let parcel =
-            Parcel { directory: home.path(), id: "7".into(), bytes: 42, command: &command, time, attempts_max: 1 };
-        assert_eq!(parcel.send(|| true, |sending| assert_eq!(sending.exit_code, -1)), Some(false));
-        std::thread::sleep(Duration::from_millis(1500));
-        assert!(!file.exists(), "its child lives on");
-        assert_eq!(parcel.send(|| false, |_| ()), None);
+        let file = home.path().join("child");
+        let name = file.display();
+        let command = format!("sleep 600 & echo $! > {name}.new && mv {name}.new {name}; sleep 600");
+        let parcel = |ms| Parcel {
+            directory: home.path(),
+            id: "7".into(),
+            bytes: 42,
+            command: &command,
+            time: Duration::from_millis(ms),
+            attempts_max: 1,
+        };
+        // It is killed before the shell has begun, if that takes longer.
+        let has_begun = [200, 2000, 20_000].into_iter().any(|ms| {
+            assert_eq!(parcel(ms).send(|| true, |sending| assert_eq!(sending.exit_code, -1)), Some(false));
+            file.exists()
+        });
+        assert!(has_begun, "the shell runs nothing");
+        let stat = format!("/proc/{}/stat", std::fs::read_to_string(&file).unwrap().trim());
+        // What is dead stays in the list for as long as its parent does not ask.
+        let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let start = Instant::now();
+        while lives() {
+            assert!(start.elapsed() < Duration::from_secs(60), "its child lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(parcel(200).send(|| false, |_| ()), None);
     }
 }

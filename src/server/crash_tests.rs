@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::testing::{Caller, Dump, random_command, start, state};
+use super::testing::{Caller, Dump, SetOnDrop, random_command, start, state};
 use crate::base::random::Random;
 use crate::core::Server;
 use crate::durable::saving;
@@ -288,6 +288,7 @@ fn a_crash_amid_concurrent_writers_and_snapshots_loses_nothing_acknowledged() {
         let writers: [Progress; WRITERS] = Default::default();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _ends = SetOnDrop(&over);
             let handles: Vec<_> = writers
                 .iter()
                 .enumerate()
@@ -306,7 +307,6 @@ fn a_crash_amid_concurrent_writers_and_snapshots_loses_nothing_acknowledged() {
             for handle in handles {
                 handle.join().expect("a writer that does not panic");
             }
-            over.store(true, Ordering::Relaxed);
         });
         for seed in 0..4 {
             let after = start(&storage.recover_image(seed), 2, 1, FsyncPolicy::Always);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::testing::start;
+use super::testing::{SetOnDrop, start};
 use super::workers;
 use crate::core::client::ClientRecord;
 use crate::core::mailbox::Accepted;
@@ -189,6 +189,7 @@ fn a_push_waits_for_its_block() {
     let (_storage, server, mut clients) = serving(FsyncPolicy::Always);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let ends = SetOnDrop(&over);
         // In place of the server's thread for this.
         scope.spawn(|| {
             while !over.load(Relaxed) {
@@ -207,7 +208,7 @@ fn a_push_waits_for_its_block() {
         // A write of another client makes the block.
         ask(&mut clients[1].1, "SET k w", "+OK\r\n");
         expect(&mut clients[0].1, b">1\r\n+later\r\n>1\r\n:1\r\n");
-        over.store(true, Relaxed);
+        drop(ends);
         assert!(early.is_err(), "the block was not there yet");
     });
 }

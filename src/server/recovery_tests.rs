@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::testing::{Caller, Dump, golden, random_command, snapshot, start, start_configured, start_loading, state};
+use super::testing::{
+    Caller, Dump, SetOnDrop, golden, random_command, snapshot, start, start_configured, start_loading, state,
+};
 use crate::base::random::Random;
 use crate::core::Server;
 use crate::core::server::SavePurpose;
@@ -118,6 +120,7 @@ fn disturb(server: &Arc<Server>, seed: u64, commands: usize) {
     let workers = server.gate.workers();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&stop);
         let writers: Vec<_> = (0..workers)
             .map(|worker| {
                 scope.spawn(move || {
@@ -144,7 +147,6 @@ fn disturb(server: &Arc<Server>, seed: u64, commands: usize) {
         for writer in writers {
             writer.join().expect("a writer that does not panic");
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

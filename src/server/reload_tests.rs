@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::testing::{Caller, Dump, random_command, start, state};
+use super::testing::{Caller, Dump, SetOnDrop, random_command, start, state};
 use crate::base::random::Random;
 use crate::core::{Server, Wait};
 use crate::persist::FsyncPolicy;
@@ -305,19 +305,15 @@ fn loading_anew_amid_concurrent_writers_loses_nothing() {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let (server, over) = (&server, &over);
+            let _ends = SetOnDrop(over);
             for worker in 0..WRITERS {
                 scope.spawn(move || write(server, worker, seed, over));
             }
             let mut caller = Caller::new(server, WRITERS);
             for number in 0..12 {
                 let line = ["DEBUG RELOAD", "DEBUG LOADAOF", "DEBUG RELOAD NOSAVE"][number % 3];
-                let reply = debug(&mut caller, line);
-                if reply != "+OK" {
-                    over.store(true, Ordering::Relaxed);
-                    panic!("{line}: {reply}");
-                }
+                assert_eq!(debug(&mut caller, line), "+OK", "{line}");
             }
-            over.store(true, Ordering::Relaxed);
         });
         server.store.log().sync_now().unwrap();
         assert_recovered(&storage, &state(&server), &format!("seed {seed}"));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::assemble::{StartError, reclaimer, recover_from};
 use crate::base::config::Config;
@@ -19,6 +20,16 @@ use crate::session;
 
 /// All keys: database, key, value, expiry.
 pub(super) type Dump = Vec<(u32, Vec<u8>, Vec<u8>, Option<u64>)>;
+
+/// Ends other threads when it goes, also by a panic. A scope waits for its threads, so that a failure would hang
+/// otherwise.
+pub(super) struct SetOnDrop<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Starts a server on the disk. `generation` differs from run to run.
 pub(super) fn start(
