@@ -6,6 +6,7 @@ use std::process::Command;
 use redis::Commands;
 use redis::cluster::ClusterClient;
 
+use crate::support::client::PATIENCE;
 use crate::support::server::{Recipe, Server};
 use crate::{node, python, run};
 
@@ -44,7 +45,8 @@ fn redis_py() {
 fn redis_rs() {
     let mut server = start();
     let connect = |server: &Server| {
-        let client = ClusterClient::new([format!("redis://127.0.0.1:{}", server.port())]).expect("an address");
+        let builder = ClusterClient::builder([format!("redis://127.0.0.1:{}", server.port())]);
+        let client = builder.connection_timeout(PATIENCE).response_timeout(PATIENCE).build().expect("an address");
         client.get_connection().expect("a cluster of one node")
     };
     let mut connection = connect(&server);

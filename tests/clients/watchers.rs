@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, PATIENCE};
 use crate::support::reply::Reply;
 use crate::support::server::{Recipe, Server, free_port};
 
@@ -57,7 +57,8 @@ fn export(server: &Server) -> Exporter {
 /// The page of metrics at a port, by names with their labels.
 fn metrics(port: u16) -> BTreeMap<String, f64> {
     let mut text = String::new();
-    for _ in 0..200 {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
             std::thread::sleep(Duration::from_millis(50));
             continue;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Cluster } from "ioredis";
 
 const [port, phase] = process.argv.slice(2);
-const cluster = new Cluster([{ host: "127.0.0.1", port: Number(port) }], { clusterRetryStrategy: () => null });
+const cluster = new Cluster([{ host: "127.0.0.1", port: Number(port) }], { clusterRetryStrategy: () => null, redisOptions: { connectTimeout: 60_000 } });
 cluster.on("error", (error) => { console.error(error); process.exit(1); });
 await new Promise((resolve) => cluster.once("ready", resolve));
 

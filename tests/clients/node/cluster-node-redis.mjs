@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createCluster } from "redis";
 
 const [port, phase] = process.argv.slice(2);
-const cluster = createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${port}` }] });
+const cluster = createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${port}` }], defaults: { socket: { connectTimeout: 60_000 } } });
 cluster.on("error", (error) => { console.error(error); process.exit(1); });
 await cluster.connect();
 

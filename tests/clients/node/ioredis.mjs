@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Redis } from "ioredis";
 
 const [port, phase] = process.argv.slice(2);
-const redis = new Redis({ port: Number(port), host: "127.0.0.1", db: 2, keyPrefix: "ioredis:", connectionName: "worker", retryStrategy: null });
+const redis = new Redis({ port: Number(port), host: "127.0.0.1", db: 2, keyPrefix: "ioredis:", connectionName: "worker", connectTimeout: 60_000, retryStrategy: null });
 redis.on("error", (error) => { console.error(error); process.exit(1); });
 
 async function write() {

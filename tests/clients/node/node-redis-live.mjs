@@ -7,7 +7,7 @@ import { BasicClientSideCache, BasicPooledClientSideCache, createClient, createC
 import { ask, fine, until } from './ask.mjs';
 
 const [port, protocol, ...parts] = process.argv.slice(2);
-const options = (more = {}) => ({ socket: { host: '127.0.0.1', port: Number(port), reconnectStrategy: 20 }, RESP: Number(protocol), ...more });
+const options = (more = {}) => ({ socket: { host: '127.0.0.1', port: Number(port), connectTimeout: 60_000, reconnectStrategy: 20 }, RESP: Number(protocol), ...more });
 async function connect(more) {
     const client = createClient(options(more));
     // Errors of the connection come here while the server is away.
@@ -190,7 +190,9 @@ async function caching() {
     // A lost connection empties the cache: nobody told it what changed.
     await client.set('cached', 'old');
     await until('the old value', async () => (await reader.get('cached')) === 'old');
+    const lost = Promise.all([client, reader].map((each) => once(each, 'reconnecting')));
     await ask('kill');
+    await lost;
     await ask('start');
     await client.set('cached', 'new');
     await until('the value after the crash', async () => (await reader.get('cached')) === 'new');

@@ -5,7 +5,7 @@ import { createClient } from "redis";
 
 const [port, phase, resp] = process.argv.slice(2);
 const prefix = `node-redis:${resp}`;
-const client = createClient({ socket: { port: Number(port), host: "127.0.0.1", reconnectStrategy: false }, RESP: Number(resp), name: "shop" });
+const client = createClient({ socket: { port: Number(port), host: "127.0.0.1", connectTimeout: 60_000, reconnectStrategy: false }, RESP: Number(resp), name: "shop" });
 client.on("error", (error) => { console.error(error); process.exit(1); });
 await client.connect();
 

@@ -7,7 +7,7 @@ import { createClient } from 'redis';
 
 const [port, phase, protocol] = process.argv.slice(2);
 const connect = async () => {
-    const client = createClient({ socket: { host: '127.0.0.1', port: Number(port), reconnectStrategy: false }, RESP: Number(protocol) });
+    const client = createClient({ socket: { host: '127.0.0.1', port: Number(port), connectTimeout: 60_000, reconnectStrategy: false }, RESP: Number(protocol) });
     client.on('error', (error) => { throw error; });
     await client.connect();
     return client;

@@ -8,7 +8,7 @@ from redis.cluster import RedisCluster
 
 def main():
     port, phase = int(sys.argv[1]), sys.argv[2]
-    cluster = RedisCluster(host="127.0.0.1", port=port, decode_responses=True)
+    cluster = RedisCluster(host="127.0.0.1", port=port, decode_responses=True, socket_timeout=120)
     assert len(cluster.get_primaries()) == 1
     assert cluster.cluster_info()["cluster_state"] == "ok"
     assert [node.host for node in cluster.get_nodes()] == ["127.0.0.1"]

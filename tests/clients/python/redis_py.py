@@ -111,7 +111,7 @@ def introspect(client, prefix):
 
 def main():
     port, phase, protocol = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    client = redis.Redis(port=port, db=4, protocol=protocol, decode_responses=True, client_name="py")
+    client = redis.Redis(port=port, db=4, protocol=protocol, decode_responses=True, client_name="py", socket_timeout=120)
     prefix = f"py:{protocol}"
     {"write": write, "verify": verify}[phase](client, prefix)
     {"write": write_collections, "verify": verify_collections}[phase](client, prefix)

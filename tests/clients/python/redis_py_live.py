@@ -20,11 +20,13 @@ from redis.retry import Retry
 
 # What hangs must not hang the test.
 faulthandler.dump_traceback_later(300, exit=True)
+# Five seconds otherwise: a machine may stand still for that long, and commands wait.
+PATIENT = {"socket_timeout": 120, "socket_connect_timeout": 120}
 PORT, PROTOCOL, PARTS = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 
 
 def connect(**more):
-    return redis.Redis(port=PORT, protocol=PROTOCOL, decode_responses=True, **more)
+    return redis.Redis(port=PORT, protocol=PROTOCOL, decode_responses=True, **PATIENT, **more)
 
 
 client = connect()
@@ -195,7 +197,7 @@ def monitor():
 def caching():
     if PROTOCOL != 3:
         return
-    reader = redis.Redis(port=PORT, protocol=3, decode_responses=True, cache_config=CacheConfig(max_size=100))
+    reader = redis.Redis(port=PORT, protocol=3, decode_responses=True, **PATIENT, cache_config=CacheConfig(max_size=100))
     client.set("cached", "1")
     assert reader.get("cached") == "1"
     cache = reader.get_cache()
@@ -258,7 +260,7 @@ def asynchronous():
 
 
 async def asynchronously():
-    async with redis.asyncio.Redis(port=PORT, protocol=PROTOCOL, decode_responses=True) as own:
+    async with redis.asyncio.Redis(port=PORT, protocol=PROTOCOL, decode_responses=True, **PATIENT) as own:
         await asyncio.gather(*(own.incr("many") for _ in range(50)))
         assert await own.get("many") == "50"
         async with own.pipeline(transaction=True) as pipe:
@@ -285,7 +287,7 @@ async def asynchronously():
 
 
 async def asynchronous_subscriber():
-    async with redis.asyncio.Redis(port=PORT, protocol=PROTOCOL, decode_responses=True) as own:
+    async with redis.asyncio.Redis(port=PORT, protocol=PROTOCOL, decode_responses=True, **PATIENT) as own:
         async with own.pubsub() as subscriber:
             await subscriber.subscribe("a")
             await subscriber.psubscribe("b*")

@@ -5,7 +5,7 @@ import sys
 import redis
 
 port, ca, certificate, key = sys.argv[1:]
-place = {"host": "localhost", "port": int(port), "ssl": True, "ssl_ca_certs": ca, "decode_responses": True}
+place = {"host": "localhost", "port": int(port), "ssl": True, "ssl_ca_certs": ca, "decode_responses": True, "socket_timeout": 120}
 for protocol in (2, 3):
     client = redis.Redis(**place, ssl_certfile=certificate, ssl_keyfile=key, protocol=protocol)
     large = "y" * 3_000_000
