@@ -342,6 +342,8 @@ fn who_listens_or_waits_stays_until_that_ends_and_is_served_meanwhile() {
         let script = format!("EVAL \"while true do end\" 1 script:{number}\r\n");
         client.send(script.as_bytes()).expect("sent");
     }
+    let running = |admin: &mut Client| admin.ok("CLIENT LIST").string().matches(" cmd=eval ").count();
+    wait_until("the scripts run", || running(&mut admin) == 4);
     trackers.iter_mut().for_each(|client| {
         client.ok("HELLO 3");
         client.ok("CLIENT TRACKING ON");
