@@ -19,7 +19,7 @@ function ioredis(maxRetriesPerRequest = null) {
 }
 
 async function nodeRedis(RESP) {
-    const socket = { port, host: '127.0.0.1', reconnectStrategy: () => 20 };
+    const socket = { port, host: '127.0.0.1', connectTimeout: 60_000, reconnectStrategy: () => 20 };
     const client = createClient({ RESP, socket }).on('error', () => {});
     return client.connect();
 }

@@ -13,7 +13,7 @@ import { ask, fine, until } from '../../clients/node/ask.mjs';
 const port = Number(process.argv[2]);
 
 async function nodeRedis() {
-    const socket = { port, host: '127.0.0.1', reconnectStrategy: () => 20 };
+    const socket = { port, host: '127.0.0.1', connectTimeout: 60_000, reconnectStrategy: () => 20 };
     const client = createClient({ socket }).on('error', () => {});
     await client.connect();
     return client;
@@ -71,6 +71,8 @@ async function converse(house, twice = false) {
     const [ada, bob, carol] = house.guests;
     const text = twice ? 'again' : 'at first';
     await everybodyHears(house, `${text} to all`, () => near.emit('said', `${text} to all`));
+    // The first node listens again, too.
+    await everybodyHears(house, `${text} to all from afar`, () => far.emit('said', `${text} to all from afar`));
     far.to('hall').emit('said', `${text} to the hall`);
     await until('the hall', () => house.guests.every(({ heard }) => heard.includes(`${text} to the hall`)));
     ada.socket.emit('say', 'hall', `${text} by ada`);

@@ -69,8 +69,8 @@ function queue(int $port): Manager
     $queue = new Manager($container);
     $store = ['host' => '127.0.0.1', 'port' => $port, 'database' => 0];
     $container->instance('redis', new RedisManager($container, 'phpredis', ['default' => $store]));
-    // A worker that is gone is noticed after four seconds.
-    $options = ['driver' => 'redis', 'connection' => 'default', 'queue' => 'default', 'retry_after' => 4];
+    // A worker that is gone is noticed after eight seconds.
+    $options = ['driver' => 'redis', 'connection' => 'default', 'queue' => 'default', 'retry_after' => 8];
     $queue->addConnection($options);
     $queue->addConnection(['block_for' => 1] + $options, 'blocking');
     return $queue;

@@ -43,7 +43,7 @@ def ordinary():
     assert first.get(timeout=60) == 7
     first.forget()
     assert AsyncResult(first.id).state == "PENDING"
-    assert app.control.inspect().active_queues()
+    until("its queues are known", lambda: app.control.inspect().active_queues())
 
 
 def nudge(revoked):

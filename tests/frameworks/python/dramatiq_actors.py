@@ -10,8 +10,8 @@ from dramatiq.results.backends import RedisBackend as ResultsBackend
 
 limits = LimitsBackend(host=HOST, port=PORT)
 results = ResultsBackend(host=HOST, port=PORT)
-# A worker that is gone is noticed after two seconds, instead of a minute, and at every command.
-broker = RedisBroker(host=HOST, port=PORT, heartbeat_timeout=2000, maintenance_chance=1_000_000)
+# A worker that is gone is noticed after six seconds, instead of a minute, and at every command.
+broker = RedisBroker(host=HOST, port=PORT, heartbeat_timeout=6000, maintenance_chance=1_000_000)
 broker.add_middleware(Results(backend=results))
 broker.add_middleware(GroupCallbacks(limits))
 dramatiq.set_broker(broker)

@@ -17,7 +17,7 @@ from kombu.pools import producers
 
 URL = f"redis://{HOST}:{PORT}"
 OPTIONS = {
-    "visibility_timeout": 3, "unacked_mutex_expire": 1, "unacked_restore_throttle": 1, "socket_connect_timeout": 5,
+    "visibility_timeout": 6, "unacked_mutex_expire": 1, "unacked_restore_throttle": 1, "socket_connect_timeout": 5,
     "fanout_prefix": True, "fanout_patterns": True, "queue_order_strategy": "priority",
 }
 
@@ -119,7 +119,8 @@ def held_messages():
 
 
 def synchronous(storage, prefix):
-    two, large = limits.parse("2/hour"), limits.parse("50/hour")
+    # Some windows begin at a full year, and two of them share what is granted: few tests run at that moment.
+    two, large = limits.parse("2/year"), limits.parse("50/year")
     for strategy in (
         limits.strategies.FixedWindowRateLimiter,
         limits.strategies.MovingWindowRateLimiter,
@@ -139,14 +140,13 @@ def synchronous(storage, prefix):
         threads = [threading.Thread(target=exhaust) for _ in range(4)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-        # Two windows may have been touched at the full hour.
-        assert len(granted) in (50, 51, 100), len(granted)
+        assert len(granted) == 50, len(granted)
     assert storage.check()
 
 
 async def asynchronous():
     storage = limits.storage.storage_from_string(f"async+{URL}/4", implementation="redispy")
-    item = limits.parse("3/hour")
+    item = limits.parse("3/year")
     for strategy in (
         limits.aio.strategies.FixedWindowRateLimiter,
         limits.aio.strategies.MovingWindowRateLimiter,
@@ -162,11 +162,11 @@ def website(strategy):
     site = Flask(__name__)
     limiter = Limiter(
         get_remote_address, app=site, storage_uri=f"{URL}/5", strategy=strategy, headers_enabled=True,
-        default_limits=["100/hour"], key_prefix=strategy,
+        default_limits=["100/year"], key_prefix=strategy,
     )
 
     @site.route("/slow")
-    @limiter.limit("3/hour")
+    @limiter.limit("3/year")
     def slow():
         return "slow"
 
@@ -176,7 +176,7 @@ def website(strategy):
         return "free"
 
     @site.route("/shared")
-    @limiter.shared_limit("2/hour", scope="shared")
+    @limiter.shared_limit("2/year", scope="shared")
     def shared():
         return "shared"
 
