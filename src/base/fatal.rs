@@ -7,8 +7,8 @@
 //!
 //! A handler may do next to nothing: whatever lock it needs may be held by the thread that it interrupts, the
 //! allocator's too. So it only collects addresses, and a thread of its own, started beforehand, does the rest. The
-//! handler waits for as long as frames are named. If that hangs, because the fault left a lock behind, the process ends
-//! all the same.
+//! handler waits for as long as that thread gets on. If it hangs, because the fault left a lock behind, the process
+//! ends all the same.
 //!
 //! Invariants: the process always dies of the signal, with a core dump where the system makes one; a second fault
 //! changes nothing about the first report.
@@ -33,12 +33,14 @@ const FRAMES_MAX: usize = 64;
 
 /// How long the handler waits at a time for the report, in milliseconds,
 const LOOK_MS: libc::c_int = 100;
-/// and how often without progress. Time in which the whole process stands still is one look, however long it is.
-const LOOKS_MAX: u32 = 30;
+/// how often while the thread that writes it does nothing,
+const IDLE_LOOKS_MAX: u32 = 30;
+/// and how often in all. Time in which the whole process stands still is one look, however long it is.
+const LOOKS_MAX: u32 = 600;
 
 static SEEN: AtomicBool = AtomicBool::new(false);
-/// How many frames the report has named so far.
-static NAMED: AtomicUsize = AtomicUsize::new(0);
+/// The clock of the time that the thread which writes the report has run; 0 while it is not known.
+static CLOCK: AtomicI32 = AtomicI32::new(0);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 static FRAMES: [AtomicUsize; FRAMES_MAX] = [const { AtomicUsize::new(0) }; FRAMES_MAX];
@@ -55,8 +57,16 @@ pub struct Fault {
     pub address: usize,
     /// The name of the thread.
     pub thread: String,
-    /// Where it was: the name, file and line of each frame, innermost first, as far as they are known.
-    pub frames: Vec<String>,
+    /// The return addresses of its frames, innermost first.
+    addresses: Vec<usize>,
+}
+
+impl Fault {
+    /// Where it was: the name, file and line of each frame, innermost first, as far as they are known. The first of
+    /// them takes long: the program's own file is read for it.
+    pub fn frames(&self) -> impl Iterator<Item = String> {
+        self.addresses.iter().flat_map(|address| described(*address))
+    }
 }
 
 /// From now on, tells `report` of a fatal signal, on a thread made for it.
@@ -80,6 +90,11 @@ pub fn watch(report: impl Fn(&Fault) + Send + 'static) -> io::Result<()> {
 }
 
 fn serve(mut woken: PipeReader, mut done: PipeWriter, report: &dyn Fn(&Fault)) {
+    let mut clock = 0;
+    // SAFETY: the pointer is to a live value of its type.
+    if unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) } == 0 {
+        CLOCK.store(clock, Ordering::Relaxed);
+    }
     if woken.read_exact(&mut [0]).is_ok() {
         report(&fault());
         // The handler goes on by itself after a while.
@@ -94,13 +109,11 @@ fn fault() -> Fault {
     let bytes: Vec<u8> = THREAD.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
     let thread = bytes.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
     let addresses = FRAMES.iter().map(|frame| frame.load(Ordering::Relaxed)).take_while(|address| *address != 0);
-    let frames = addresses.flat_map(described).collect();
-    Fault { signal: name, address: ADDRESS.load(Ordering::Relaxed), thread, frames }
+    Fault { signal: name, address: ADDRESS.load(Ordering::Relaxed), thread, addresses: addresses.collect() }
 }
 
 /// The functions at a return address: several where calls were inlined.
 fn described(address: usize) -> Vec<String> {
-    NAMED.fetch_add(1, Ordering::Relaxed);
     let mut lines = Vec::new();
     // Of a call, the address behind it is known; the line is that of the call.
     backtrace::resolve((address - 1) as *mut _, |symbol| {
@@ -135,13 +148,18 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _context: 
         note(signal, info);
         if let Some(&(wake, wait)) = WAKE.get() {
             let mut ready = libc::pollfd { fd: wait, events: libc::POLLIN, revents: 0 };
-            let (mut named, mut looks) = (0, 0);
-            // SAFETY: both calls are allowed in a handler, and their pointers are to live values of the length told.
-            unsafe {
-                libc::write(wake, [1_u8].as_ptr().cast(), 1);
-                while looks < LOOKS_MAX && libc::poll(&raw mut ready, 1, LOOK_MS) <= 0 {
-                    let before = std::mem::replace(&mut named, NAMED.load(Ordering::Relaxed));
-                    looks = if named == before { looks + 1 } else { 0 };
+            // SAFETY: `write` is allowed in a handler, and its pointer is to a live value of the length told.
+            unsafe { libc::write(wake, [1_u8].as_ptr().cast(), 1) };
+            let (mut ran, mut idle) = (0, 0);
+            for _ in 0..LOOKS_MAX {
+                // SAFETY: `poll` is allowed in a handler, and its pointer is to one live value.
+                if unsafe { libc::poll(&raw mut ready, 1, LOOK_MS) } > 0 {
+                    break;
+                }
+                let before = std::mem::replace(&mut ran, report_ran_ns());
+                idle = if ran == before { idle + 1 } else { 0 };
+                if idle == IDLE_LOOKS_MAX {
+                    break;
                 }
             }
         }
@@ -149,6 +167,17 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _context: 
     // SAFETY: `raise` is allowed in a handler. The action has been reset, so the signal, which is blocked until the
     // handler returns, then ends the process.
     unsafe { libc::raise(signal) };
+}
+
+/// How long the thread that writes the report has run, in nanoseconds.
+fn report_ran_ns() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let clock = CLOCK.load(Ordering::Relaxed);
+    // SAFETY: `clock_gettime` is allowed in a handler, and its pointer is to a live value of its type.
+    if clock != 0 && unsafe { libc::clock_gettime(clock, &raw mut time) } == 0 {
+        return time.tv_sec * 1_000_000_000 + time.tv_nsec;
+    }
+    0
 }
 
 /// Notes what is known, without a lock and without memory.

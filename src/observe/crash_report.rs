@@ -78,15 +78,15 @@ fn report_panic(info: &PanicHookInfo<'_>) {
 }
 
 fn report_fault(fault: &Fault) {
-    let Fault { signal, address, thread, frames } = fault;
+    let Fault { signal, address, thread, .. } = fault;
     logging::warning(format_args!("Ironkeep {} crashed by {signal} on thread '{thread}'", env!("CARGO_PKG_VERSION")));
     logging::warning(format_args!("Accessing address: {address:#x}"));
     if IS_WHOLE.load(Relaxed) {
-        report("the server ends", frames.iter().map(String::as_str));
+        report("the server ends", fault.frames());
     }
 }
 
-fn report<'a>(outcome: &str, frames: impl Iterator<Item = &'a str>) {
+fn report(outcome: &str, frames: impl Iterator<Item = impl AsRef<str>>) {
     let line = |text: std::fmt::Arguments<'_>| logging::warning(text);
     line(format_args!("=== IRONKEEP BUG REPORT START: Cut & paste starting from here ==="));
     line(format_args!("Outcome: {outcome}"));
@@ -105,7 +105,7 @@ fn report<'a>(outcome: &str, frames: impl Iterator<Item = &'a str>) {
         Some(server) => tell_state(&server),
     }
     line(format_args!("Stack:"));
-    frames.for_each(|frame| line(format_args!("  {}", frame.trim_end())));
+    frames.for_each(|frame| line(format_args!("  {}", frame.as_ref().trim_end())));
     line(format_args!("=== IRONKEEP BUG REPORT END ==="));
 }
 
