@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -189,8 +190,14 @@ impl Supervised {
 
     fn message(&self) -> String {
         let mut bytes = [0; 1000];
-        let length = self.manager.recv(&mut bytes).expect("a message");
-        String::from_utf8(bytes[..length].to_vec()).expect("text")
+        loop {
+            match self.manager.recv(&mut bytes) {
+                Ok(length) => return String::from_utf8(bytes[..length].to_vec()).expect("text"),
+                // A signal, of a debugger for example.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("no message: {error}"),
+            }
+        }
     }
 
     /// The messages up to the one that holds a line.
