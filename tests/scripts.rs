@@ -480,3 +480,183 @@ fn what_machines_take_is_bounded_and_counted() {
     assert_eq!(figure("used_memory_lua"), figure("used_memory_vm_eval"));
     assert_eq!(figure("used_memory_vm_total"), figure("used_memory_vm_eval"));
 }
+
+/// Queues these commands behind MULTI and sends EXEC, whose reply comes later.
+fn send_transaction(client: &mut Client, commands: &[&[&str]]) {
+    client.ok("MULTI");
+    for words in commands {
+        assert_eq!(text(&client.call(words)), "+QUEUED", "{words:?}");
+    }
+    client.send(b"EXEC\r\n").expect("the connection holds");
+}
+
+/// The commands of a transaction in the middle of which a script never ends.
+const WITH_ENDLESS: &[&[&str]] = &[&["SET", "first", "1"], &["EVAL", ENDLESS, "1", "k"], &["EXISTS", "k", "list"]];
+
+#[test]
+fn a_script_in_exec_gives_its_worker_back_and_may_be_killed() {
+    for workers in [1, 2] {
+        let (server, mut clients) = start(workers, "on-kill");
+        let mut slow = server.client();
+        for round in 0..3 {
+            clients[0].ok("DEL first");
+            send_transaction(&mut slow, WITH_ENDLESS);
+            for client in &mut clients {
+                wait_for(client, &["GET", "first"], "-BUSY Redis is busy running a script.");
+                assert_eq!(text(&client.call(&["PING"])), "+PONG");
+            }
+            assert_eq!(slow.arrived(), 0);
+            clients[0].ok("SCRIPT KILL");
+            let reply = text(&slow.receive().expect("a reply"));
+            assert!(
+                reply.starts_with("*3\r\n+OK\r\n-ERR Script killed by user with SCRIPT KILL... script: "),
+                "{reply}"
+            );
+            assert!(reply.ends_with("\r\n:0"), "{round}: {reply}");
+            assert_eq!(clients[0].ok("GET first").string(), "1");
+            assert_eq!(text(&slow.call(&["EVAL", "return 1", "0"])), ":1");
+        }
+    }
+}
+
+#[test]
+fn a_function_in_exec_gives_its_worker_back() {
+    let (server, mut clients) = start(1, "on-kill");
+    let library = "#!lua name=endless\nredis.register_function('spin', function() while true do end end)";
+    clients[0].call(&["FUNCTION", "LOAD", library]);
+    let mut slow = server.client();
+    send_transaction(&mut slow, &[&["SET", "first", "1"], &["FCALL", "spin", "0"]]);
+    wait_for(&mut clients[0], &["GET", "first"], "-BUSY Redis is busy running a script.");
+    assert!(text(&clients[0].call(&["FUNCTION", "STATS"])).contains("spin"));
+    clients[0].ok("FUNCTION KILL");
+    let reply = text(&slow.receive().expect("a reply"));
+    assert!(reply.starts_with("*2\r\n+OK\r\n-ERR Script killed"), "{reply}");
+}
+
+#[test]
+fn a_killed_script_in_exec_follows_the_rules_of_taking_back() {
+    let (server, mut clients) = start(1, "on-kill");
+    let mut slow = server.client();
+    clients[0].ok("CONFIG SET exec-rollback yes");
+    send_transaction(&mut slow, WITH_ENDLESS);
+    wait_for(&mut clients[0], &["GET", "first"], "-BUSY");
+    clients[0].ok("SCRIPT KILL");
+    let reply = text(&slow.receive().expect("a reply"));
+    assert!(reply.starts_with("-EXECABORT Transaction rolled back because of: Script killed"), "{reply}");
+    assert_eq!(clients[0].ok("EXISTS first k list").integer(), 0);
+    clients[0].ok("CONFIG SET exec-rollback no script-rollback no");
+    // One that has not written may be killed.
+    send_transaction(&mut slow, &[&["SET", "first", "1"], &["EVAL", "while true do end", "0"]]);
+    wait_for(&mut clients[0], &["GET", "first"], "-BUSY");
+    clients[0].ok("SCRIPT KILL");
+    assert!(text(&slow.receive().expect("a reply")).starts_with("*2\r\n+OK\r\n-ERR Script killed"));
+    send_transaction(&mut slow, WITH_ENDLESS);
+    wait_for(&mut clients[0], &["GET", "first"], "-BUSY");
+    let error = text(&clients[0].call(&["SCRIPT", "KILL"]));
+    assert!(error.starts_with("-UNKILLABLE Sorry the script already executed write commands"), "{error}");
+}
+
+/// Of a transaction nothing remains whose connection is closed while one of its scripts runs, not even a subscription.
+#[test]
+fn a_transaction_is_taken_back_whose_connection_is_closed_in_a_script() {
+    for workers in [1, 2] {
+        let (server, mut clients) = start(workers, "on-kill");
+        for _ in 0..3 {
+            let mut slow = server.client();
+            let id = slow.ok("CLIENT ID").integer();
+            let mut commands = WITH_ENDLESS.to_vec();
+            commands.insert(0, &["SUBSCRIBE", "olds"]);
+            commands.extend([&["SUBSCRIBE", "news"][..], &["SET", "last", "1"]]);
+            send_transaction(&mut slow, &commands);
+            wait_for(&mut clients[0], &["GET", "first"], "-BUSY");
+            clients[0].ok(&format!("CLIENT KILL ID {id}"));
+            wait_for(&mut clients[0], &["GET", "first"], "$-1");
+            assert_eq!(clients[0].ok("EXISTS first k list last").integer(), 0);
+            wait_for(&mut clients[0], &["PUBSUB", "CHANNELS"], "*0");
+        }
+    }
+}
+
+#[test]
+fn an_endless_script_in_exec_does_not_keep_the_server_from_ending() {
+    for policy in ["everysec", "always"] {
+        let server = Recipe::under_test().with("io-threads", "1").with("busy-reply-threshold", "50");
+        let mut server = server.with("appendfsync", policy).start();
+        let (mut slow, mut other) = (server.client(), server.client());
+        send_transaction(&mut slow, WITH_ENDLESS);
+        wait_for(&mut other, &["GET", "k"], "-BUSY");
+        server.kill();
+        server.start_again();
+        let (mut slow, mut other) = (server.client(), server.client());
+        assert_eq!(other.ok("EXISTS first k list").integer(), 0, "its block was not whole");
+        send_transaction(&mut slow, WITH_ENDLESS);
+        wait_for(&mut other, &["GET", "k"], "-BUSY");
+        other.send(b"SHUTDOWN NOSAVE\r\n").expect("the connection holds");
+        assert!(server.wait_for_exit().success(), "{}", server.log());
+        server.start_again();
+        assert_eq!(server.client().ok("EXISTS k list").integer(), 0);
+    }
+}
+
+/// What a transaction does to its connection before and behind a script that is left in the middle.
+#[test]
+fn a_transaction_with_a_long_script_is_of_its_connection() {
+    const LONG: &str = "for i = 1, 3e6 do end return redis.call('INCR', KEYS[1])";
+    for workers in [1, 2] {
+        let (server, _clients) = start(workers, "on-kill");
+        let (mut client, mut other) = (server.client(), server.client());
+        let mut run = |commands: &[&[&str]]| {
+            send_transaction(&mut client, commands);
+            text(&client.receive().expect("a reply"))
+        };
+        let long = &["EVAL", LONG, "1", "n"][..];
+        let reply =
+            run(&[&["SELECT", "3"], long, &["CLIENT", "SETNAME", "me"], long, &["SET", "in3", "1"], &["GET", "n"]]);
+        assert_eq!(reply, "*6\r\n+OK\r\n:1\r\n+OK\r\n:2\r\n+OK\r\n$1\r\n2");
+        // What is left to be done outside the gate, and a script behind it.
+        let reply = run(&[&["INCR", "n"], &["CONFIG", "SET", "save", ""], long, &["PING"]]);
+        assert_eq!(reply, "*4\r\n:3\r\n+OK\r\n:4\r\n+PONG");
+        let time = &["EVAL", "for i = 1, 3e6 do end return redis.call('TIME')", "0"][..];
+        let reply = run(&[time, &["HELLO", "3"], long, &["HGETALL", "none"]]);
+        assert!(reply.starts_with("*4\r\n*2\r\n") && reply.ends_with(":5\r\n%0"), "{reply}");
+        let info = text(&client.call(&["CLIENT", "INFO"]));
+        assert!(["name=me ", " db=3 ", " resp=3 ", " multi=-1 "].iter().all(|part| info.contains(part)), "{info}");
+        // A message to itself comes behind the reply, and the later one of another behind that.
+        client.ok("SUBSCRIBE news");
+        let endless = &["EVAL", "while redis.call('TIME') do end", "0"][..];
+        send_transaction(&mut client, &[&["PUBLISH", "news", "own"], endless, &["SET", "done", "1"]]);
+        wait_for(&mut other, &["GET", "n"], "-BUSY");
+        other.ok("PUBLISH news later");
+        other.ok("SCRIPT KILL");
+        let reply = text(&client.receive().expect("a reply"));
+        assert!(reply.starts_with("*3\r\n:1\r\n-ERR Script killed") && reply.ends_with("+OK"), "{reply}");
+        for word in ["own", "later"] {
+            let message = text(&client.receive().expect("a message"));
+            assert!(message.ends_with(word), "{message}, not {word}");
+        }
+        // A key that it watches.
+        client.ok("WATCH n");
+        other.ok("SELECT 3");
+        other.ok("SET n 7");
+        send_transaction(&mut client, &[long]);
+        assert_eq!(text(&client.receive().expect("a reply")), "_");
+    }
+}
+
+#[test]
+fn a_connection_stays_with_its_worker_while_a_script_of_its_transaction_runs() {
+    let (server, mut clients) = start(2, "on-kill");
+    let mut slow: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    send_transaction(&mut slow[3], WITH_ENDLESS);
+    wait_for(&mut clients[0], &["GET", "k"], "-BUSY");
+    for count in ["1", "2", "1"] {
+        clients[0].ok(&format!("CONFIG SET io-threads {count}"));
+        assert_eq!(text(&clients[0].call(&["PING"])), "+PONG");
+    }
+    clients[0].ok("SCRIPT KILL");
+    let reply = text(&slow[3].receive().expect("a reply"));
+    assert!(reply.starts_with("*3\r\n+OK\r\n-ERR Script killed"), "{reply}");
+    for client in &mut slow {
+        assert_eq!(client.ok("GET first").string(), "1");
+    }
+}

@@ -118,6 +118,7 @@ impl Client {
             && caching.was_said
             && !is_kept
             && self.transaction.is_none()
+            && !self.in_exec
         {
             caching.was_said = false;
         }

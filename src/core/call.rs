@@ -202,8 +202,8 @@ pub enum Wait {
     Subscribing(Subscribing),
     /// Until what the command has left to be done is done. Then the whole reply.
     Deferred(tokio::sync::oneshot::Receiver<Output>),
-    /// Until its script, which runs for long, has ended. Then the whole reply, and the block of the log that holds what
-    /// the script has changed, if anything.
+    /// Until its script, or a transaction with one in it, which runs for long, has ended. Then the whole reply, and the
+    /// block of the log that holds what a script has changed, if anything.
     Script(tokio::sync::oneshot::Receiver<(Output, Option<u64>)>),
     /// Until a key has something for the command, or the timeout.
     Keys(Blocked),

@@ -516,6 +516,8 @@ pub struct Transaction {
     pub bytes: usize,
     /// All their flags.
     pub flags: Flags,
+    /// Whether a script is among them.
+    pub has_script: bool,
     /// Whether a command could not be queued, so that EXEC will do nothing.
     pub aborted: bool,
 }
@@ -535,6 +537,10 @@ impl Client {
     /// A new connection.
     pub fn new(record: Arc<ClientRecord>, user: Option<Arc<User>>) -> Self {
         record.resp.store(2, Ordering::Relaxed);
+        Client::of(record, user)
+    }
+
+    fn of(record: Arc<ClientRecord>, user: Option<Arc<User>>) -> Self {
         Client {
             record,
             db: 0,
@@ -568,7 +574,7 @@ impl Client {
 
     /// One that acts for another in a script.
     pub fn for_script(of: &Client) -> Self {
-        let mut client = Client::new(Arc::clone(&of.record), of.user.clone());
+        let mut client = Client::of(Arc::clone(&of.record), of.user.clone());
         client.act_for(of);
         client
     }
@@ -586,6 +592,33 @@ impl Client {
         if self.caching.is_some() || of.caching.is_some() {
             self.caching.clone_from(&of.caching);
         }
+    }
+
+    /// Goes back to its connection for a while, in the middle of its transaction. What stays has what is the
+    /// transaction's.
+    pub fn lend(&mut self) -> Box<Client> {
+        let mut stand_in = Client::for_script(self);
+        (stand_in.in_exec, stand_in.in_script) = (self.in_exec, self.in_script);
+        stand_in.own_block = self.own_block.take();
+        stand_in.deferred = std::mem::take(&mut self.deferred);
+        Box::new(std::mem::replace(self, stand_in))
+    }
+
+    /// Goes on with what was lent to the connection.
+    pub fn take_back(&mut self, lent: Client) {
+        let stand_in = std::mem::replace(self, lent);
+        (self.own_block, self.deferred) = (stand_in.own_block, stand_in.deferred);
+    }
+
+    /// Goes on without a connection, which has ended meanwhile.
+    pub fn be_alone(&mut self) {
+        (self.aborted, self.caching) = (true, None);
+    }
+
+    /// Is in no transaction any more that a panic has stopped.
+    pub fn leave_exec(&mut self) {
+        (self.in_exec, self.in_script, self.own_block) = (false, false, None);
+        self.deferred.clear();
     }
 
     /// Leaves work to be done outside the gate, after which the reply is OK.
@@ -609,7 +642,8 @@ impl Client {
 
     /// Begins a transaction.
     pub fn begin_transaction(&mut self) {
-        self.transaction = Some(Box::new(Transaction { queue: Vec::new(), bytes: 0, flags: Flags(0), aborted: false }));
+        let (queue, flags) = (Vec::new(), Flags(0));
+        self.transaction = Some(Box::new(Transaction { queue, bytes: 0, flags, has_script: false, aborted: false }));
         self.record.queued.store(1, Ordering::Relaxed);
     }
 

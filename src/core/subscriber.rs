@@ -87,7 +87,8 @@ impl Client {
         if self.is_subscriber() || self.caching.is_some() || self.record.monitor.load(Relaxed) {
             self.catch_up(server, out);
         }
-        if !self.late.is_empty() {
+        // While its transaction goes on, the reply comes first.
+        if !self.late.is_empty() && !self.in_exec {
             out.append(&mut self.late);
         }
     }

@@ -8,16 +8,18 @@
 //!    └─ resume ─▶ … ends ─▶ the reply goes to the connection
 //! ```
 //!
-//! A fiber has an executor of its own, with a unit of its own, and serves one script after another.
+//! A fiber has an executor of its own, with a unit of its own, and serves one script after another. A transaction with a
+//! script in it runs in a fiber as a whole.
 //!
 //! Invariants:
 //! - A fiber belongs to its worker's thread. While it is left, it holds shards, or the closed gate, and nothing else.
-//! - Its client is one made for scripts, and not that of the connection, which may end meanwhile.
+//! - The client of a script is one made for it, and not that of the connection, which may end meanwhile. A transaction
+//!   has the connection's own, which goes back to the connection whenever the worker does ([`Client::lend`]).
 //! - A fiber is never dropped in the middle of a script.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use tokio::sync::oneshot;
@@ -26,6 +28,7 @@ use crate::base::{lock, logging};
 use crate::core::CommandError;
 use crate::core::client::Client;
 use crate::core::error::Remains;
+use crate::core::hooks::HookSet;
 use crate::core::scripts::{RunningScript, Script};
 use crate::keyspace::Closing;
 use crate::resp::request::Span;
@@ -43,8 +46,8 @@ const WORDS_KEPT_BYTES: usize = 64 << 10;
 pub(super) enum Go {
     /// A script to run.
     Run(Box<Task>),
-    /// The worker has come back.
-    On,
+    /// The worker has come back, with the client of a transaction, unless its connection is gone.
+    On(Option<Box<Client>>),
 }
 
 /// What comes out of it.
@@ -53,14 +56,17 @@ pub(super) enum Stop {
     Slice {
         /// Whether it waits.
         waits: bool,
+        /// The client of a transaction.
+        lent: Option<Box<Client>>,
     },
-    /// The script has ended.
+    /// The script, or the transaction, has ended.
     Done(Box<Task>),
 }
 
-/// One script that runs.
+/// One script that runs, or one transaction.
 pub(super) struct Task {
-    pub(super) script: Arc<Script>,
+    /// `None` for EXEC.
+    pub(super) script: Option<Arc<Script>>,
     pub(super) args: Words,
     pub(super) keys_count: usize,
     pub(super) read_only: bool,
@@ -69,6 +75,12 @@ pub(super) struct Task {
     pub(super) outcome: Result<(), CommandError>,
     pub(super) patience: Duration,
     pub(super) closing: Closing,
+    /// When it began,
+    pub(super) began: Instant,
+    /// and the hooks by which it was checked.
+    pub(super) hooks: HookSet,
+    /// Whether monitors have been shown that EXEC has run.
+    pub(super) has_shown: bool,
 }
 
 /// Words of a command, copied into room that is reused.
@@ -99,30 +111,42 @@ impl Words {
 /// How a script gives its worker back.
 #[derive(Clone, Copy)]
 pub(super) struct Pausing<'a> {
-    /// The way out of its fiber; `None` if it is in none, and runs without a pause.
-    pub(super) yielder: Option<&'a Yielder<Go, Stop>>,
+    /// The way out of its fiber.
+    yielder: &'a Yielder<Go, Stop>,
+    /// Whether its client goes back to the connection meanwhile.
+    lends: bool,
     /// The script as others see it.
     pub(super) me: &'a Arc<RunningScript>,
 }
 
 impl Pausing<'_> {
+    /// Whether its client goes back to the connection meanwhile: in a transaction.
+    pub(super) fn lends(self) -> bool {
+        self.lends
+    }
+
     /// Gives the worker back until it returns.
-    pub(super) fn pause(self) {
-        self.leave(false);
+    pub(super) fn pause(self, client: &mut Client) {
+        self.leave(false, client);
     }
 
     /// The same because a lock is busy.
-    pub(super) fn wait(self) {
-        self.leave(true);
+    pub(super) fn wait(self, client: &mut Client) {
+        self.leave(true, client);
     }
 
-    fn leave(self, waits: bool) {
-        let Some(yielder) = self.yielder else { return };
+    fn leave(self, waits: bool, client: &mut Client) {
         self.me.note_pause();
+        let lent = self.lends.then(|| client.lend());
         let locks = lock::set_aside();
-        let back = yielder.suspend(Stop::Slice { waits });
+        let back = self.yielder.suspend(Stop::Slice { waits, lent });
         locks.take_up();
-        debug_assert!(matches!(back, Go::On), "it has a script");
+        match back {
+            Go::On(Some(back)) => client.take_back(*back),
+            Go::On(None) if self.lends => client.be_alone(),
+            Go::On(None) => {}
+            Go::Run(_) => unreachable!("it has a script"),
+        }
     }
 }
 
@@ -137,6 +161,8 @@ pub struct Suspended {
     pub(super) fiber: Fiber,
     /// Takes the reply, and the block of the log that holds what it has changed.
     pub(super) answer: oneshot::Sender<(Output, Option<u64>)>,
+    /// See [`Suspended::borrows_from`].
+    pub(super) lender: Option<u64>,
     /// Whether it waits for a lock.
     pub(super) waits: bool,
     pub(super) ended: Option<Box<Task>>,
@@ -183,10 +209,11 @@ impl Fiber {
             let mut go = first;
             loop {
                 let Go::Run(mut task) = go else { unreachable!("a fiber without work is given some") };
-                let pausing = Pausing { yielder: Some(yielder), me: &inner };
+                let pausing = Pausing { yielder, lends: task.script.is_none(), me: &inner };
                 if catch_unwind(AssertUnwindSafe(|| run(&mut task, pausing))).is_err() {
                     logging::warning(format_args!("BUG: a panic stopped a script"));
                     task.outcome = Err(CommandError::Internal(Remains::Unknown));
+                    task.client.leave_exec();
                 }
                 go = yielder.suspend(Stop::Done(task));
             }
@@ -204,17 +231,39 @@ impl Fiber {
 }
 
 impl Suspended {
-    /// Lets the script run for a time slice. Returns whether it has ended.
-    pub fn resume(&mut self) -> bool {
-        if self.answer.is_closed() {
-            // Its connection is gone.
+    /// Lets it run for a time slice, with the client of [`Suspended::borrows_from`]. Returns whether it has ended.
+    pub fn resume(&mut self, client: Option<&mut Client>) -> bool {
+        let is_gone = self.answer.is_closed();
+        if is_gone {
+            // Nobody waits for a reply.
             self.fiber.me.kill();
         }
-        match self.fiber.resume(Go::On) {
-            Stop::Slice { waits } => self.waits = waits,
-            Stop::Done(task) => self.ended = Some(task),
+        let mut client = client.filter(|_| self.lender.is_some() && !is_gone);
+        let lent = client.as_mut().map(|client| {
+            debug_assert!(client.wait.is_none(), "its connection waits for it");
+            let stand_in = Client::for_script(client);
+            Box::new(std::mem::replace(*client, stand_in))
+        });
+        match self.fiber.resume(Go::On(lent)) {
+            Stop::Slice { waits, lent } => {
+                self.waits = waits;
+                if let (Some(client), Some(lent)) = (client, lent) {
+                    *client = *lent;
+                }
+            }
+            Stop::Done(mut task) => {
+                if let Some(client) = client {
+                    std::mem::swap(client, &mut task.client);
+                }
+                self.ended = Some(task);
+            }
         }
         self.ended.is_some()
+    }
+
+    /// The connection whose client it needs to go on, while that lasts: that of a transaction.
+    pub fn borrows_from(&self) -> Option<u64> {
+        self.lender
     }
 
     /// Whether it waits for a lock, so that there is no hurry.
@@ -249,9 +298,9 @@ impl Fibers {
 }
 
 impl Task {
-    pub(super) fn new(script: &Arc<Script>, client: &Client) -> Task {
+    pub(super) fn new(client: &Client) -> Task {
         Task {
-            script: Arc::clone(script),
+            script: None,
             args: Words::default(),
             keys_count: 0,
             read_only: false,
@@ -260,6 +309,9 @@ impl Task {
             outcome: Ok(()),
             patience: Duration::ZERO,
             closing: Closing::default(),
+            began: Instant::now(),
+            hooks: HookSet::default(),
+            has_shown: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::changes::{tell_reader, tell_readers};
 use super::data::events_of;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
-use super::fiber::Fibers;
+use super::fiber::{Fibers, Pausing};
 use super::handler::{fail, internal_error};
 use super::monitor;
 use super::noting::{Bars, Shared};
@@ -74,6 +74,8 @@ pub(super) struct Group<'a> {
     pub(super) patience: Duration,
     /// and how often this worker has tried to close the gate.
     pub(super) closing: &'a mut Closing,
+    /// How a script of the running transaction gives its worker back; `None` outside of one.
+    pub(super) pausing: Option<Pausing<'a>>,
     /// What scripts run in,
     pub(super) fibers: &'a mut Fibers,
     /// and what the settings say of them.
@@ -252,6 +254,7 @@ impl Executor {
             script_ready: Vec::new(),
             patience,
             closing,
+            pausing: None,
             fibers,
             script_rules: ScriptRules::of(settings),
             failed: None,

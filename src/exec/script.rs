@@ -38,7 +38,7 @@ use crate::core::command::flags::{DENYOOM, WRITE};
 use crate::core::db::Db;
 use crate::core::error::Remains;
 use crate::core::hooks::Hook;
-use crate::core::scripts::{self, RunningScript, Script, Sha};
+use crate::core::scripts::{self, Script, Sha};
 use crate::core::table::CommandEntry;
 use crate::core::{CommandError, Outcome, Server, args};
 use crate::keyspace::{Held, Libraries, shard_of};
@@ -84,17 +84,19 @@ impl Group<'_> {
         let read_only = matches!(form, ScriptForm::EvalRo | ScriptForm::EvalShaRo | ScriptForm::FunctionRo);
         self.check_script(&script, read_only)?;
         let called = Called { script: &script, args, keys_count, read_only };
-        if !client.in_exec {
-            return self.in_fiber(called, client, out);
-        }
+        let Some(pausing) = self.pausing else {
+            return self.script_in_fiber(called, client, out);
+        };
         // In a transaction, which runs alone.
-        self.close().map_err(CommandError::Busy)?;
         let mark = out.mark();
-        let pausing = Pausing { yielder: None, me: &Arc::new(RunningScript::default()) };
         match self.run_script(called, entry, pausing, client, out) {
             Ended::Well => Ok(Reply::new(out, client.resp).withheld()),
             Ended::Failed(error) => {
                 out.truncate(mark);
+                if client.aborted && pausing.me.is_killed() {
+                    // Its connection has ended: nothing of the transaction remains.
+                    self.failed.get_or_insert_with(|| error.clone());
+                }
                 Err(error)
             }
             Ended::NeedsAll => unreachable!("it is alone"),
@@ -107,6 +109,7 @@ impl Group<'_> {
     /// Those of the script; or a lock is busy, and nothing has happened.
     pub(super) fn run_task(&mut self, task: &mut Task, pausing: Pausing<'_>) -> Result<(), CommandError> {
         let Task { script, args, keys_count, read_only, client, out, .. } = task;
+        let Some(script) = script else { unreachable!("it has a script") };
         let args = args.args();
         let (keys_count, read_only) = (*keys_count, *read_only);
         let called = Called { script, args, keys_count, read_only };
@@ -128,7 +131,7 @@ impl Group<'_> {
             if !pausing.me.has_paused() {
                 return Err(CommandError::Busy(busy));
             }
-            pausing.wait();
+            pausing.wait(client);
             // Its commands are checked for that one by one.
             self.hooks.learn(Hook::Damage, self.server.hooks.load());
             if pausing.me.is_killed() || self.server.running_scripts.is_ending() {

@@ -383,13 +383,14 @@ impl<'g> ScriptHost<'_, 'g> {
     /// Gives the worker back for a while.
     #[cold]
     fn pause(&mut self) {
-        if self.pausing.yielder.is_none() {
-            return;
-        }
         if let Some(inside) = self.group.inside.take() {
             self.group.staying = Some(self.group.server.gate.stay(self.group.worker, inside));
         }
-        self.pausing.pause();
+        if self.pausing.lends() {
+            // What its transaction has sent to itself comes behind the reply.
+            self.client.hear(self.group.server, &mut Output::new());
+        }
+        self.pausing.pause(self.client);
         self.slice = None;
     }
 }

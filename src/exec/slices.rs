@@ -1,32 +1,40 @@
-//! Runs scripts in fibers, by time slices: what the worker does, and what the executor of a fiber does.
+//! Runs scripts, and transactions with scripts in them, in fibers, by time slices: what the worker does, and what the
+//! executor of a fiber does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::Executor;
 use super::changes::tell_reader;
+use super::data::find_keys;
 use super::facts::{facts_now, limits_of};
 use super::fiber::{Fiber, Go, Pausing, Stop, Suspended, Task};
 use super::group::Group;
 use super::handler::error_reply;
 use super::script_host::Called;
-use crate::core::call::Wait;
+use crate::core::call::{HashedKeys, Wait};
 use crate::core::client::Client;
-use crate::core::{CommandError, Outcome};
-use crate::resp::{Output, Reply};
+use crate::core::{CommandError, Hook, Outcome};
+use crate::resp::{Args, Output, Reply};
 
 impl Executor {
-    /// Runs the script of a task, inside its fiber.
+    /// Runs a task, inside its fiber.
     fn run_task(&mut self, task: &mut Task, pausing: Pausing<'_>) {
         self.refresh_settings();
         let limits = limits_of(&self.settings, self.server.keyspace.seed());
-        let facts = facts_now(&self.settings, limits, &task.client, self.server.hooks.load());
+        let facts = facts_now(&self.settings, limits, &task.client, task.hooks);
         let patience = task.patience;
         let (mut group, ..) = self.group(facts, patience);
+        // What has begun since it was checked is noticed where that is looked at: at the gate.
+        group.hooks = task.hooks;
         pausing.me.forget_pauses();
         std::mem::swap(group.closing, &mut task.closing);
-        let outcome = group.run_task(task, pausing);
+        let outcome = match task.script {
+            Some(_) => group.run_task(task, pausing),
+            None => group.run_exec(task, pausing),
+        };
         std::mem::swap(group.closing, &mut task.closing);
         task.outcome = outcome;
         group.end_task(task, pausing);
@@ -58,41 +66,76 @@ impl Executor {
     }
 }
 
-impl Group<'_> {
-    /// Runs a script in a fiber. If it takes longer than a time slice, the connection waits for it.
-    pub(super) fn in_fiber(&mut self, called: Called<'_>, client: &mut Client, out: &mut Output) -> Outcome {
-        // The executor of the fiber enters the gate by itself.
-        self.inside = None;
-        let (mut fiber, mut task) = match self.fibers.idle.pop() {
-            Some(idle) => idle,
-            None => {
-                // In a box: what a fiber begins with must be small.
-                let mut executor = Box::new(Executor::new(Arc::clone(self.server), self.worker));
-                let fiber = Fiber::new(move |task, pausing| executor.run_task(task, pausing));
-                let no_stack = |error| CommandError::err(format_args!("there is no stack for the script: {error}"));
-                let fiber = fiber.map_err(no_stack)?;
-                (fiber, Box::new(Task::new(called.script, client)))
-            }
-        };
-        if !Arc::ptr_eq(&task.script, called.script) {
-            task.script = Arc::clone(called.script);
+impl<'g> Group<'g> {
+    /// Runs a script in a fiber.
+    pub(super) fn script_in_fiber(&mut self, called: Called<'_>, client: &mut Client, out: &mut Output) -> Outcome {
+        let (fiber, mut task) = self.idle_fiber(client)?;
+        if !task.script.as_ref().is_some_and(|script| Arc::ptr_eq(script, called.script)) {
+            task.script = Some(Arc::clone(called.script));
         }
         task.args.set(called.args);
         (task.keys_count, task.read_only) = (called.keys_count, called.read_only);
+        self.in_fiber(fiber, task, client, out)
+    }
+
+    /// Runs a transaction in a fiber, because a script is in it.
+    pub(super) fn exec_in_fiber(&mut self, args: Args<'_>, client: &mut Client, out: &mut Output) -> Outcome {
+        let (fiber, mut task) = match self.idle_fiber(client) {
+            Ok(idle) => idle,
+            Err(error) => {
+                client.end_transaction();
+                client.unwatch(&self.server.keyspace);
+                return Err(error);
+            }
+        };
+        task.script = None;
+        task.args.set(args);
+        self.in_fiber(fiber, task, client, out)
+    }
+
+    fn idle_fiber(&mut self, client: &Client) -> Result<(Fiber, Box<Task>), CommandError> {
+        if let Some(idle) = self.fibers.idle.pop() {
+            return Ok(idle);
+        }
+        // In a box: what a fiber begins with must be small.
+        let mut executor = Box::new(Executor::new(Arc::clone(self.server), self.worker));
+        let fiber = Fiber::new(move |task, pausing| executor.run_task(task, pausing));
+        let no_stack = |error| CommandError::err(format_args!("there is no stack for the script: {error}"));
+        Ok((fiber.map_err(no_stack)?, Box::new(Task::new(client))))
+    }
+
+    /// Runs a task in a fiber. If it takes longer than a time slice, the connection waits for it.
+    fn in_fiber(&mut self, mut fiber: Fiber, mut task: Box<Task>, client: &mut Client, out: &mut Output) -> Outcome {
+        // The executor of the fiber enters the gate by itself.
+        self.inside = None;
+        let is_exec = task.script.is_none();
         task.client.act_for(client);
-        (task.patience, task.outcome) = (self.patience, Ok(()));
+        if is_exec {
+            std::mem::swap(&mut task.client, client);
+        }
+        (task.patience, task.outcome, task.has_shown) = (self.patience, Ok(()), false);
+        (task.began, task.hooks) = (Instant::now(), self.hooks);
         std::mem::swap(self.closing, &mut task.closing);
         match fiber.resume(Go::Run(task)) {
-            Stop::Slice { waits } => {
+            Stop::Slice { waits, lent } => {
+                if let Some(lent) = lent {
+                    *client = *lent;
+                    // It shows its EXEC when it has run.
+                    self.has_shown_exec = self.hooks.has(Hook::Monitor);
+                }
                 let (answer, done) = oneshot::channel();
                 client.wait = Some(Wait::Script(done));
-                self.fibers.suspended.push(Suspended { fiber, answer, waits, ended: None });
+                let lender = is_exec.then_some(client.record.id);
+                self.fibers.suspended.push(Suspended { fiber, answer, lender, waits, ended: None });
                 Ok(Reply::new(out, client.resp).withheld())
             }
             Stop::Done(mut task) => {
                 std::mem::swap(self.closing, &mut task.closing);
                 out.append(&mut task.out);
-                if task.client.last_write_block > 0 {
+                if is_exec {
+                    std::mem::swap(&mut task.client, client);
+                    self.has_shown_exec = task.has_shown;
+                } else if task.client.last_write_block > 0 {
                     client.last_write_block = task.client.last_write_block;
                 }
                 let outcome = std::mem::replace(&mut task.outcome, Ok(()));
@@ -100,6 +143,27 @@ impl Group<'_> {
                 outcome.map(|()| Reply::new(out, client.resp).withheld())
             }
         }
+    }
+
+    /// Runs the transaction of a task in its fiber.
+    ///
+    /// # Errors
+    /// Those of [`Group::exec`].
+    fn run_exec(&mut self, task: &mut Task, pausing: Pausing<'g>) -> Result<(), CommandError> {
+        let Task { args, client, out, .. } = task;
+        let (args, begin, mut keys) = (args.args(), out.mark(), HashedKeys::default());
+        let entry = self.server.table.resolve(args)?;
+        find_keys(&self.server.keyspace, entry, args, &mut keys);
+        self.pausing = Some(pausing);
+        let outcome = self.exec(args, &keys, client, out);
+        self.pausing = None;
+        self.begin_deferred(begin, client, out);
+        if client.aborted {
+            client.unsubscribe_some(self.server, usize::MAX);
+            self.server.end_tracking(&client.record);
+        }
+        task.has_shown = std::mem::take(&mut self.has_shown_exec);
+        outcome.map(|_done| ())
     }
 
     /// Ends what the group of a fiber has begun for a task.
@@ -117,7 +181,7 @@ impl Group<'_> {
         if pausing.me.has_paused()
             && let Ok(entry) = self.server.table.resolve(task.args.args())
         {
-            let took = pausing.me.running_us().saturating_mul(1000);
+            let took = task.began.elapsed().as_nanos() as u64;
             self.count_time(entry, 1, took);
             self.note_time(entry, task.args.args(), took, &task.client);
             if task.outcome.is_err() {

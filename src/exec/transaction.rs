@@ -44,6 +44,7 @@ impl<'a> Group<'a> {
             let args = OwnedArgs::new(args.from(0));
             transaction.bytes += args.bytes() + size_of::<OwnedArgs>();
             transaction.flags = transaction.flags.or(entry.command.flags);
+            transaction.has_script |= matches!(entry.command.handler, Handler::Script(_));
             transaction.queue.push(args);
         }
         let (queued, bytes) = (transaction.queue.len() as u64, transaction.bytes as u64);
@@ -81,6 +82,9 @@ impl<'a> Group<'a> {
                 return Err(CommandError::Text("ERR WATCH inside MULTI is not allowed"));
             }
             Step::Watch => self.watch(args, keys, client).map_err(CommandError::Busy)?,
+            Step::Exec if client.transaction.as_ref().is_some_and(|queued| queued.has_script && !queued.aborted) => {
+                return self.exec_in_fiber(args, client, out);
+            }
             Step::Exec => return self.exec(args, keys, client, out),
         }
         Ok(Reply::new(out, client.resp).ok())
@@ -165,7 +169,11 @@ impl<'a> Group<'a> {
         Ok(true)
     }
 
-    fn exec(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client, out: &mut Output) -> Outcome {
+    /// EXEC. If a script is among its commands, it is in a fiber.
+    ///
+    /// # Errors
+    /// There is no transaction, or it has been given up; or a lock is busy, and nothing has happened.
+    pub(super) fn exec(&mut self, args: Args<'_>, keys: &HashedKeys, client: &mut Client, out: &mut Output) -> Outcome {
         let keyspace = &self.server.keyspace;
         let conditions = match conditions::of(args) {
             Ok(conditions) => conditions,
@@ -268,9 +276,9 @@ impl<'a> Group<'a> {
         let (begin, rolls_back, db) = (out.mark(), self.exec_rollback, client.db);
         out.raw(format!("*{}\r\n", transaction.queue.len()).as_bytes());
         // A script among them may have to be rolled back by itself.
-        let has_script = self.held.is_none() && transaction.queue.iter().any(|queued| self.is_script(queued.args()));
-        self.unit.begin_spanning(self.wants(), has_script || rolls_back);
-        let savepoint = rolls_back.then(|| self.unit.savepoint());
+        let may_roll_back = transaction.has_script || rolls_back;
+        self.unit.begin_spanning(self.wants(), may_roll_back);
+        let savepoint = may_roll_back.then(|| self.unit.savepoint());
         (client.in_exec, self.failed) = (true, None);
         let (mut ready, mut keys) = (Vec::new(), HashedKeys::default());
         for queued in &transaction.queue {
@@ -292,6 +300,9 @@ impl<'a> Group<'a> {
             keys.clear();
             find_keys(&self.server.keyspace, entry, args, &mut keys);
             self.timed(entry, args, &keys, client, out);
+            if client.aborted && self.failed.is_some() {
+                break;
+            }
             if self.held.is_none() && entry.command.flags.has(flags::WRITE) && self.server.blocking.is_any() {
                 self.add_ready(entry, args, &keys, &mut ready);
             }
@@ -318,10 +329,6 @@ impl<'a> Group<'a> {
             error_reply(self.server, &CommandError::Echo(told), out);
         }
         self.end_unit(ready, client);
-    }
-
-    fn is_script(&self, args: Args<'_>) -> bool {
-        self.server.table.resolve(args).is_ok_and(|entry| matches!(entry.command.handler, Handler::Script(_)))
     }
 
     /// Ends the unit of several commands: logs their effects, shows them to monitors, and serves those who wait for

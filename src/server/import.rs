@@ -205,12 +205,15 @@ impl<'a> Local<'a> {
     fn run(&mut self, args: Args<'_>) -> Result<(), String> {
         let mut out = Output::new();
         while self.executor.run(&mut self.client, &[args], &mut out, PATIENCE).parked.is_some() {}
+        let script = self.client.wait.take_if(|wait| matches!(wait, Wait::Script(_)));
         while let Some(mut script) = self.executor.take_suspended() {
-            script.resume();
+            script.resume(Some(&mut self.client));
             self.executor.after_slice(script);
         }
+        if let Some(Wait::Script(mut done)) = script {
+            out = done.try_recv().map_err(|_| "the script has not ended")?.0;
+        }
         match self.client.wait.take() {
-            Some(Wait::Script(mut done)) => out = done.try_recv().map_err(|_| "the script has not ended")?.0,
             Some(Wait::Deferred(done)) => out.append(&mut done.blocking_recv().map_err(|_| "it has not ended")?),
             None => {}
             Some(_) => return Err("it waits for something that never comes".into()),

@@ -23,11 +23,12 @@ fn run(caller: &mut Caller, words: &[Vec<u8>]) -> String {
             while caller.executor.run(&mut caller.client, &[args], &mut out, PATIENCE).parked.is_some() {}
         },
     );
+    let wait = caller.client.wait.take();
     while let Some(mut script) = caller.executor.take_suspended() {
-        script.resume();
+        script.resume(Some(&mut caller.client));
         caller.executor.after_slice(script);
     }
-    if let Some(Wait::Script(mut done)) = caller.client.wait.take() {
+    if let Some(Wait::Script(mut done)) = wait {
         out = done.try_recv().expect("the script has ended").0;
     }
     String::from_utf8_lossy(out.as_bytes()).into_owned()

@@ -147,11 +147,11 @@ impl<'t> World<'t> {
                 with_args(&words, |args| {
                     while caller.executor.run(&mut caller.client, &[args], &mut out, PATIENCE).parked.is_some() {}
                 });
+                caller.client.wait = None;
                 while let Some(mut script) = caller.executor.take_suspended() {
-                    script.resume();
+                    script.resume(Some(&mut caller.client));
                     caller.executor.after_slice(script);
                 }
-                caller.client.wait = None;
             }
             _ => {
                 let line = random_command(&mut self.random, "k");

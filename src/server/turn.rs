@@ -399,11 +399,22 @@ impl Connection {
             return;
         }
         let resp = {
-            let client = self.client.borrow();
+            let mut client = self.client.borrow_mut();
             if number < client.mail_seen {
                 return;
             }
-            client.resp
+            let resp = client.resp;
+            if !client.late.is_empty() {
+                // Behind what waits for the end of its transaction.
+                write(resp, &mut client.late);
+                client.shown.push(needs.clone());
+                if client.late.len() > UNSENT_MAX_BYTES {
+                    drop(client);
+                    self.end_over_output_limit(worker);
+                }
+                return;
+            }
+            resp
         };
         {
             let mut outbox = self.outbox.borrow_mut();
@@ -469,6 +480,14 @@ impl Connection {
         let has_written = {
             let mut client = self.client.borrow_mut();
             if number < client.mail_seen {
+                return;
+            }
+            if !client.late.is_empty() {
+                let mut late = std::mem::take(&mut client.late);
+                if write(&mut client, &mut late) {
+                    client.shown.push(Needs::Block(block));
+                }
+                client.late = late;
                 return;
             }
             let mut outbox = self.outbox.borrow_mut();

@@ -308,7 +308,12 @@ async fn run_scripts(worker: Rc<Worker>) {
             continue;
         };
         // The executor is not borrowed meanwhile: the script has one of its own.
-        let has_ended = script.resume();
+        let connection = script.borrows_from().and_then(|client| worker.connection(client));
+        let mut client = connection.as_ref().and_then(|connection| connection.client.try_borrow_mut().ok());
+        // Its connection is to wait for it first.
+        let is_early = client.as_ref().is_some_and(|client| client.wait.is_some());
+        let has_ended = !is_early && script.resume(client.as_deref_mut());
+        drop(client);
         let waits = script.waits();
         worker.executor.borrow_mut().after_slice(script);
         if has_ended {

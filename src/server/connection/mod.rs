@@ -648,9 +648,11 @@ async fn serve_here(worker: &Rc<Worker>, connection: &Rc<Connection>) -> bool {
             }
         }
         // A separate statement, because an `if let` would keep the client borrowed during the wait.
-        let wait = connection.client.borrow_mut().wait.take();
-        if let Some(wait) = wait {
-            wait_and_reply(worker, connection, wait).await;
+        let mut wait = connection.client.borrow_mut().wait.take();
+        while let Some(one) = wait {
+            wait_and_reply(worker, connection, one).await;
+            // A transaction with a long script in it may have left work to be done.
+            wait = connection.client.borrow_mut().wait.take_if(|_| !connection.state().is_over());
         }
     }
     connection.enter(State::Over { abandoned: false });
@@ -719,6 +721,9 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
             begun.note_end(&connection.record, error);
         }
         settle_reply_mode(&mut client, mark, &mut outbox.output);
+        if client.wait.is_none() && !client.late.is_empty() {
+            outbox.output.append(&mut client.late);
+        }
         if let Some(keys) = read {
             let it = Invalidation { keys, reason: Reason::Read, block: worker.server.store.journal().position() };
             client.invalidate(&worker.server, &it, &mut outbox.output);
@@ -734,7 +739,11 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     if !has_finished {
         return connection.close();
     }
-    let is_idle = connection.inbox.borrow().received.is_empty();
-    connection.enter(if is_idle { State::Idle } else { State::Unexecuted });
+    let (waits, is_idle) = (connection.client.borrow().wait.is_some(), connection.inbox.borrow().received.is_empty());
+    connection.enter(match (waits, is_idle) {
+        (true, _) => State::Waiting,
+        (false, true) => State::Idle,
+        (false, false) => State::Unexecuted,
+    });
     connection.queue_replies(worker);
 }
