@@ -67,6 +67,8 @@ pub enum CommandError {
     Message(String),
     /// The same, repeating a word of the client.
     Echo(Vec<u8>),
+    /// The same, of a command that a script has called, for which the error was counted.
+    Counted(Vec<u8>),
     /// A bug of ours stopped the command.
     Internal(Remains),
     /// Not an error, and never sent: the command adds this many bytes beyond its arguments, for which there may be no
@@ -128,16 +130,18 @@ impl CommandError {
                 let after = format!("'. Try {container} HELP.");
                 Cow::Owned([b"ERR unknown subcommand '", &given[..], after.as_bytes()].concat())
             }
-            CommandError::Echo(text) => Cow::Borrowed(text),
+            CommandError::Echo(text) | CommandError::Counted(text) => Cow::Borrowed(text),
             CommandError::Text(text) => Cow::Borrowed(text.as_bytes()),
             CommandError::Message(text) => Cow::Borrowed(text.as_bytes()),
             _ => Cow::Owned(self.to_string().into_bytes()),
         }
     }
 
-    /// The first word of a text, which `INFO errorstats` counts by.
+    /// The first word of a text, which `INFO errorstats` counts by. As in Redis, one that is too long is none.
     pub fn code(text: &[u8]) -> &[u8] {
-        text.split(|&byte| byte == b' ').next().unwrap_or(text)
+        const MAX_BYTES: usize = 31;
+        let begin = &text[..text.len().min(MAX_BYTES)];
+        begin.iter().position(|&byte| byte == b' ').map_or(b"ERR", |end| &begin[..end])
     }
 }
 
@@ -158,7 +162,10 @@ impl fmt::Display for CommandError {
             CommandError::NanOrInfinity => "ERR increment would produce NaN or Infinity",
             CommandError::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             CommandError::Arity(name) => return write!(f, "ERR wrong number of arguments for '{name}' command"),
-            CommandError::UnknownCommand(_) | CommandError::UnknownSubcommand { .. } | CommandError::Echo(_) => {
+            CommandError::UnknownCommand(_)
+            | CommandError::UnknownSubcommand { .. }
+            | CommandError::Echo(_)
+            | CommandError::Counted(_) => {
                 return f.write_str(&String::from_utf8_lossy(&self.wire()));
             }
             CommandError::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot",

@@ -249,6 +249,7 @@ impl<'g> Group<'g> {
     #[cold]
     pub(super) fn refuse(&mut self, error: &CommandError, args: Args<'_>, client: &mut Client, out: &mut Output) {
         client.end_caching(false);
+        self.processed -= 1;
         let table = &self.server.table;
         let entry = match table.resolve(args) {
             Err(CommandError::Arity(name)) => table.by_full_name(name.as_bytes()),

@@ -8,8 +8,8 @@
 //!    └─ resume ─▶ … ends ─▶ the reply goes to the connection
 //! ```
 //!
-//! A fiber has an executor of its own, with a unit of its own, and serves one script after another. A transaction with a
-//! script in it runs in a fiber as a whole.
+//! A fiber has an executor of its own, with a unit of its own, and serves one script after another. A transaction with
+//! a script in it runs in a fiber as a whole.
 //!
 //! Invariants:
 //! - A fiber belongs to its worker's thread. While it is left, it holds shards, or the closed gate, and nothing else.

@@ -90,7 +90,9 @@ impl Group<'_> {
         };
         let changed = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(changed)) => changed,
-            Ok(Err(Failure::Compile(text) | Failure::Error(text))) => Err(CommandError::Echo(text)),
+            Ok(Err(Failure::Compile(text) | Failure::Error(text) | Failure::OfCommand(text))) => {
+                Err(CommandError::Echo(text))
+            }
             Ok(Err(Failure::Engine(text))) => Err(CommandError::err(text)),
             Err(panic) => Err(internal_error(entry, Remains::Nothing, &*panic)),
         };

@@ -12,11 +12,12 @@ use super::data::events_of;
 use super::evict::Evictor;
 use super::facts::{facts_now, limits_of};
 use super::fiber::{Fibers, Pausing};
-use super::handler::{fail, internal_error};
+use super::handler::internal_error;
 use super::monitor;
 use super::noting::{Bars, Shared};
 use super::reads::alike;
 use super::serving::ReadyKey;
+use super::tally::Tally;
 use super::{Executor, Plan};
 use crate::base::config::{NotifyFlags, ScriptRollback, Settings};
 use crate::core::audit::{Begun, Current as AuditLog, Ended};
@@ -53,6 +54,11 @@ pub(super) struct Group<'a> {
     pub(super) lines: Lines,
     /// Whether EXEC is among them.
     pub(super) has_shown_exec: bool,
+    /// How many more commands count as processed than were executed: those of transactions and scripts, without those
+    /// that were refused or queued.
+    pub(super) processed: i64,
+    /// What is to be counted of a script's run, once it is known that it is not repeated.
+    pub(super) tally: Option<Box<Tally>>,
     /// From where on a command is noted.
     pub(super) bars: Bars,
     /// The events of keys that are published.
@@ -242,6 +248,8 @@ impl Executor {
             hooks: server.hooks.load(),
             lines: Lines::default(),
             has_shown_exec: false,
+            processed: 0,
+            tally: None,
             bars: *bars,
             events: events_of(settings),
             lacks_replicas: settings.min_replicas_to_write > 0,
@@ -325,7 +333,7 @@ impl Group<'_> {
                 out.truncate(mark);
                 return Err(busy);
             }
-            fail(self.server, &self.stats.commands[entry.index], &error, mark, out);
+            self.fail(entry, &error, mark, out);
             // A script may have caught its error.
             if client.in_exec && !client.in_script && self.exec_rollback {
                 self.failed.get_or_insert(error);
@@ -416,6 +424,7 @@ impl Group<'_> {
         self.note_timed(entry, args, keys, (before, size), client);
         self.note_size(entry, args, size, client);
         self.stats.commands[entry.index].calls.add_alone(1);
+        self.processed += 1;
         if changes_facts(entry.command) {
             self.renew_facts(client);
         }
@@ -519,7 +528,7 @@ impl Group<'_> {
 
     /// Adds up the counters of the group for its connection.
     pub(super) fn account(&mut self, executed: u64, client: &Client) {
-        self.stats.counters.commands.add_alone(executed);
+        self.processed += executed as i64;
         self.stats.counters.groups.add_alone(1);
         if client.record.observes {
             (self.scratch.hits, self.scratch.misses) = (0, 0);
@@ -533,6 +542,8 @@ impl Group<'_> {
     /// Adds up the counters of lookups and changes.
     pub(super) fn add_up(&mut self) {
         let counters = &self.stats.counters;
+        // Below zero if what was executed is counted later. The counter wraps.
+        counters.commands.add_alone(std::mem::take(&mut self.processed) as u64);
         counters.hits.add_alone(std::mem::take(&mut self.scratch.hits));
         counters.misses.add_alone(std::mem::take(&mut self.scratch.misses));
         counters.expired.add_alone(std::mem::take(&mut self.scratch.expired));

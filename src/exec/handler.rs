@@ -40,7 +40,9 @@ pub(super) fn fail(server: &Server, counters: &CommandCounters, error: &CommandE
 /// Counts an error and replies with it.
 pub(super) fn error_reply(server: &Server, error: &CommandError, out: &mut Output) {
     let text = error.wire();
-    server.count_error(&text);
+    if !matches!(error, CommandError::Counted(_)) {
+        server.count_error(&text);
+    }
     out.error_bytes(&text);
 }
 

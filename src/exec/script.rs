@@ -297,6 +297,9 @@ impl Group<'_> {
         }
         (client.in_exec, client.in_script, client.reply_mode) = (true, true, ReplyMode::On);
         let facts = self.facts;
+        if !is_alone {
+            self.begin_tally();
+        }
         let memory_max = self.memory_of_scripts();
         let is_firm = rollback == ScriptRollback::No;
         let over_memory = self.is_over_memory() && !script.flags.allow_oom;
@@ -331,12 +334,18 @@ impl Group<'_> {
             left.ready.clear();
         }
         if matches!(why, Some(Why::NeedsAll)) {
+            self.drop_tally();
             self.lines.truncate(shown);
             self.unit.end_spanning(self.scratch);
             self.retire();
             return Ended::NeedsAll;
         }
+        self.count_tally();
         left.log_lines();
+        if why.is_none() {
+            left.errors.iter().for_each(|error| server.count_error(error));
+            self.stats.commands[entry.index].failed.add_alone(u64::from(left.has_failed));
+        }
         match in_exec {
             true => self.script_ready.append(&mut left.ready),
             false => self.end_unit(left.ready, client),
@@ -424,7 +433,7 @@ pub fn compile_script(generation: u64, sha: Sha, body: &[u8]) -> Result<Arc<Scri
     let script = Arc::new(Script::new(sha, body.into(), source::read(body)?));
     match with_vm(generation, |vm| vm.prepare(&script)).and_then(|prepared| prepared) {
         Ok(()) => Ok(script),
-        Err(Failure::Compile(text) | Failure::Error(text)) => Err(CommandError::Echo(text)),
+        Err(Failure::Compile(text) | Failure::Error(text) | Failure::OfCommand(text)) => Err(CommandError::Echo(text)),
         Err(Failure::Engine(text)) => Err(CommandError::err(text)),
     }
 }
@@ -432,6 +441,7 @@ pub fn compile_script(generation: u64, sha: Sha, body: &[u8]) -> Result<Arc<Scri
 fn error_of(failure: Failure, script: &Script, killed: bool) -> CommandError {
     match failure {
         Failure::Compile(text) | Failure::Error(text) => CommandError::Echo(text),
+        Failure::OfCommand(text) => CommandError::Counted(text),
         Failure::Engine(text) => {
             if !killed {
                 logging::warning(format_args!("A script failed in the engine: {text}"));

@@ -12,7 +12,6 @@ use super::check::same_slot;
 use super::data::find_keys;
 use super::fiber::Pausing;
 use super::group::Group;
-use super::handler::{error_reply, fail};
 use super::serving::ReadyKey;
 use crate::access::log::Context;
 use crate::base::logging;
@@ -33,6 +32,8 @@ pub(super) const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 const SLICE: Duration = Duration::from_millis(1);
 /// How many bytes of lines for the log are kept until it is known that the run is not repeated.
 const LINES_KEPT_BYTES: usize = 64 << 10;
+/// How much of an error is kept, in bytes: more than its code.
+const ERROR_KEPT_BYTES: usize = 64;
 /// How many commands that are to be noted are kept until then. All are noted at once that would be more.
 const NOTED_MAX: usize = 128;
 
@@ -80,6 +81,9 @@ pub(super) struct ScriptHost<'h, 'g> {
     line_bytes: usize,
     /// Commands that are to be noted, with their time and the size of their reply.
     noted: Vec<(&'g CommandEntry, OwnedArgs, (u64, usize))>,
+    /// See [`Left`].
+    errors: Vec<Box<[u8]>>,
+    has_failed: bool,
 }
 
 /// What a script leaves behind.
@@ -91,6 +95,10 @@ pub(super) struct Left {
     /// Whether it was ended because the server ends.
     pub(super) was_ended: bool,
     lines: Vec<(LogLevel, Box<str>)>,
+    /// Errors of its own in its reply, to be counted,
+    pub(super) errors: Vec<Box<[u8]>>,
+    /// and whether there is any error in it.
+    pub(super) has_failed: bool,
 }
 
 impl Left {
@@ -127,6 +135,8 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
             lines: Vec::new(),
             line_bytes: 0,
             noted: Vec::new(),
+            errors: Vec::new(),
+            has_failed: false,
             group,
             client,
             pausing,
@@ -148,7 +158,8 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
             let server = self.group.server;
             server.running_scripts.leave(self.pausing.me, held, &server.hooks);
         }
-        Left { ready: self.ready, needs_all: self.needs_all, was_ended: self.was_ended, lines: self.lines }
+        let ScriptHost { ready, needs_all, was_ended, lines, errors, has_failed, .. } = self;
+        Left { ready, needs_all, was_ended, lines, errors, has_failed }
     }
 
     /// Whether a script may call this now.
@@ -221,21 +232,21 @@ impl Host for ScriptHost<'_, '_> {
             Ok(entry) => entry,
             Err(CommandError::Arity(name)) => {
                 if let Some(entry) = server.table.by_full_name(name.as_bytes()) {
-                    self.group.stats.commands[entry.index].rejected.add_alone(1);
+                    self.group.count_rejected(entry);
                 }
                 let text = "ERR Wrong number of args calling Redis command from script";
-                error_reply(server, &CommandError::Text(text), out);
+                self.group.reply_error(&CommandError::Text(text), out);
                 return Flow::GoesOn;
             }
             Err(_) => {
                 let text = "ERR Unknown Redis command called from script";
-                error_reply(server, &CommandError::Text(text), out);
+                self.group.reply_error(&CommandError::Text(text), out);
                 return Flow::GoesOn;
             }
         };
         if let Err(error) = self.check(entry, args).and_then(|()| self.check_slots(entry, args)) {
-            self.group.stats.commands[entry.index].rejected.add_alone(1);
-            error_reply(server, &error, out);
+            self.group.count_rejected(entry);
+            self.group.reply_error(&error, out);
             return Flow::GoesOn;
         }
         self.client.resp = resp;
@@ -254,7 +265,7 @@ impl Host for ScriptHost<'_, '_> {
         if self.client.wait.take().is_some() {
             // Its reply would come later, and a script cannot wait.
             let error = CommandError::Text("ERR This Redis command is not allowed from script");
-            fail(server, &self.group.stats.commands[entry.index], &error, mark, out);
+            self.group.fail(entry, &error, mark, out);
         }
         if let Some((kind, channel, text)) = self.client.published.take() {
             self.group.unit.note_published(kind, &channel, &text);
@@ -263,8 +274,7 @@ impl Host for ScriptHost<'_, '_> {
         let took = after.saturating_duration_since(before);
         self.last = Some(after);
         let (took_ns, size) = (took.as_nanos() as u64, out.len().saturating_sub(replied));
-        self.group.count_time(entry, 1, took_ns);
-        self.group.stats.commands[entry.index].calls.add_alone(1);
+        self.group.count_called(entry, took_ns);
         if self.group.is_noted(args, took_ns, size) {
             self.note(entry, args, (took_ns, size));
         }
@@ -291,6 +301,13 @@ impl Host for ScriptHost<'_, '_> {
         } else {
             self.lines.drain(..).for_each(|(level, line)| level.write(&line));
             level.write(line);
+        }
+    }
+
+    fn note_error(&mut self, text: &[u8], is_of_command: bool) {
+        self.has_failed = true;
+        if !is_of_command {
+            self.errors.push(text[..text.len().min(ERROR_KEPT_BYTES)].into());
         }
     }
 

@@ -50,6 +50,8 @@ impl<'a> Group<'a> {
         let (queued, bytes) = (transaction.queue.len() as u64, transaction.bytes as u64);
         client.record.queued.store(queued + 1, Relaxed);
         client.record.queued_bytes.store(bytes, Relaxed);
+        // It is processed by EXEC.
+        self.processed -= 1;
         if bytes > self.queue_bytes_max {
             // What a client may send before it is executed is bounded, in a transaction or not.
             client.end_transaction();

@@ -6,6 +6,7 @@
 
 use std::ffi::CStr;
 
+use super::host;
 use super::library::{cast, text_to_number};
 use super::stack::{Kind, Stack};
 use crate::resp::{Output, Reply, Resp};
@@ -28,6 +29,9 @@ pub(super) fn push_reply(stack: Stack, reply: &[u8]) -> bool {
 pub(super) fn push_error(stack: Stack, text: &[u8]) {
     push_field(stack, c"err", |stack| stack.push_bytes(text));
 }
+
+/// What Redis puts into the table of a command's error, which was counted.
+const OF_COMMAND: &CStr = c"ignore_error_stats_update";
 
 /// Pushes a table with one field.
 fn push_field(stack: Stack, name: &CStr, push: impl FnOnce(Stack)) {
@@ -85,6 +89,8 @@ impl<'a> Reader<'a> {
             b'-' => {
                 let line = self.line();
                 push_error(stack, line);
+                stack.push_boolean(true);
+                stack.set_field(OF_COMMAND);
             }
             b'*' | b'>' => match self.count() {
                 None => stack.push_boolean(false),
@@ -237,7 +243,7 @@ impl Writer<'_> {
 
     fn table(&mut self, table: i32, depth: usize) {
         let stack = self.stack;
-        let is_special = self.field(table, c"err", Kind::String, |it| it.out.error_bytes(stack.bytes(-1)))
+        let is_special = self.field(table, c"err", Kind::String, |it| it.error(table, stack.bytes(-1)))
             || self.field(table, c"ok", Kind::String, |it| it.line(b'+', stack.bytes(-1)))
             || self.double(table)
             || self.field(table, c"map", Kind::Table, |it| it.pairs(true, depth))
@@ -266,6 +272,15 @@ impl Writer<'_> {
             self.value(-1, depth + 1);
             stack.pop(1);
         }
+    }
+
+    /// The text of an error, whose table this is.
+    fn error(&mut self, table: i32, text: &[u8]) {
+        let stack = self.stack;
+        let is_of_command = stack.field(table, OF_COMMAND) == Kind::Boolean && stack.boolean(-1);
+        stack.pop(1);
+        self.out.error_bytes(text);
+        host::ask(|host| host.note_error(text, is_of_command));
     }
 
     fn double(&mut self, table: i32) -> bool {

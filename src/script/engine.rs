@@ -60,6 +60,8 @@ pub enum Failure {
     Compile(Vec<u8>),
     /// It failed: the text of the error, without its code if it has none.
     Error(Vec<u8>),
+    /// The same, and the error is one of a command that it has called.
+    OfCommand(Vec<u8>),
     /// There is no memory for it, or the engine failed.
     Engine(String),
 }
@@ -259,6 +261,7 @@ impl Vm {
     pub(super) fn reply_of(&mut self, job: Job<'_>, name: &str, host: &mut dyn Host) -> Result<(), Failure> {
         match self.machine.run(host, job) {
             Ok(Ok(())) => Ok(()),
+            Ok(Err(caught)) if caught.is_of_command => Err(Failure::OfCommand(described(caught, name))),
             Ok(Err(caught)) => Err(Failure::Error(described(caught, name))),
             Err(text) => Err(Failure::Engine(String::from_utf8_lossy(&text).into_owned())),
         }
@@ -267,7 +270,7 @@ impl Vm {
 
 /// The text of an error that a script did not catch.
 fn described(caught: Caught, name: &str) -> Vec<u8> {
-    let Caught { mut text, source, line } = caught;
+    let Caught { mut text, source, line, .. } = caught;
     text.extend_from_slice(b" script: ");
     text.extend_from_slice(name.as_bytes());
     if source.is_empty() {

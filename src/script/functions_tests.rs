@@ -50,7 +50,7 @@ fn call(machine: &mut FunctionMachine, library: &Arc<Library>, at: usize, host: 
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", "|");
     match machine.call(call, host, &mut out) {
         Ok(()) => Ok(text(out.as_bytes())),
-        Err(Failure::Compile(error) | Failure::Error(error)) => Err(text(&error)),
+        Err(Failure::Compile(error) | Failure::Error(error) | Failure::OfCommand(error)) => Err(text(&error)),
         Err(Failure::Engine(error)) => Err(format!("engine: {error}")),
     }
 }

@@ -90,6 +90,12 @@ pub trait Host {
     /// Writes a line into the server's log: `redis.log`.
     fn log(&mut self, level: LogLevel, line: &str);
 
+    /// An error is in its reply, with this text. `is_of_command` says whether a command that it has called had failed by
+    /// that.
+    fn note_error(&mut self, text: &[u8], is_of_command: bool) {
+        let _ = (text, is_of_command);
+    }
+
     /// Why the script must end now, if it must. Asked often, and the script stands still meanwhile.
     fn stop(&mut self) -> Option<&'static str>;
 }
@@ -191,6 +197,8 @@ pub(super) struct Caught {
     /// and where it was raised, if that is known.
     pub(super) source: Vec<u8>,
     pub(super) line: u32,
+    /// Whether a command has failed by it.
+    pub(super) is_of_command: bool,
 }
 
 /// The raw side of a machine: what it needs to run functions.
@@ -394,7 +402,7 @@ fn fill(stack: Stack, args: Args<'_>, places: Range<usize>) {
     }
 }
 
-/// What the handler of errors has left: `{text, source, line}`, or a text if it has failed itself.
+/// What the handler of errors has left: `{text, source, line, is of a command}`, or a text if it has failed itself.
 fn caught(stack: Stack) -> Caught {
     if stack.kind(-1) != Kind::Table {
         let text = match stack.bytes(-1) {
@@ -412,7 +420,8 @@ fn caught(stack: Stack) -> Caught {
     if stack.element(table, 3) == Kind::Number {
         caught.line = stack.number(-1) as u32;
     }
-    stack.pop(3);
+    caught.is_of_command = stack.element(table, 4) == Kind::Boolean && stack.boolean(-1);
+    stack.pop(4);
     caught
 }
 

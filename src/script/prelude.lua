@@ -184,7 +184,9 @@ local function failed(err)
     end
     if type(err) == 'table' then
         local text = rawget(err, 'err')
-        return { type(text) == 'string' and text or 'ERR unknown error', source, line }
+        -- That of a command was counted.
+        return { type(text) == 'string' and text or 'ERR unknown error', source, line,
+            rawget(err, 'ignore_error_stats_update') }
     end
     return { 'ERR ' .. as_redis_words(tostring(err)), source, line }
 end

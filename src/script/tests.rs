@@ -61,7 +61,7 @@ fn run_within(host: &mut Echo, text: &str, memory_max: usize) -> Result<String, 
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", "|");
     match with_vm(0, |vm| vm.run(run, host, &mut out)).unwrap() {
         Ok(()) => Ok(text(out.as_bytes())),
-        Err(Failure::Compile(error) | Failure::Error(error)) => {
+        Err(Failure::Compile(error) | Failure::Error(error) | Failure::OfCommand(error)) => {
             let error = text(&error);
             Err(error.split(" script: ").next().unwrap_or_default().to_owned())
         }
