@@ -289,3 +289,98 @@ fn a_library_that_does_not_end_is_not_loaded() {
     assert_eq!(reply, "-ERR Error registering functions: ERR FUNCTION LOAD timeout");
     assert_eq!(call(&mut clients[1], &["FCALL", "f", "0"]), ":1");
 }
+
+/// Two functions of a library, the first of which writes a pair of keys, with time between, and tells its version from
+/// three places.
+fn versioned(name: &str, version: usize) -> String {
+    format!(
+        "#!lua name={name}\nlocal here = {version}\nlocal function helper() return {version} end\n\
+         redis.register_function('{name}', function(keys, args) local seen = here redis.call('INCR', keys[1])\n\
+         for i = 1, args[1] do pcall(helper) end redis.call('INCR', keys[2]) return {{seen, helper(), {version}}} end)\n\
+         redis.register_function{{function_name='{name}_ro', callback=function() return {version} end, \
+         flags={{'no-writes'}}}}"
+    )
+}
+
+/// Calls until it is over, and checks that each sees one version of a library, or of both in a transaction, and none
+/// before the last.
+fn call_until(client: &mut Client, number: usize, is_over: &AtomicBool, may_be_missing: &AtomicBool) {
+    let (mut last, mut round) = (0, number);
+    let keys = [format!("a{number}"), format!("b{number}")];
+    while !is_over.load(Relaxed) {
+        round += 1;
+        // Some go on for longer than a time slice.
+        let loops = if round % 16 == 0 { "20000" } else { "3" };
+        let reply = match round % 3 {
+            0 => {
+                for words in [&["MULTI"][..], &["FCALL_RO", "one_ro", "0"], &["FCALL", "two_ro", "0"]] {
+                    client.call(words);
+                }
+                call(client, &["EXEC"])
+            }
+            _ => call(client, &["FCALL", ["one", "two"][round % 2], "2", &keys[0], &keys[1], loops]),
+        };
+        let versions: Vec<usize> =
+            reply.split(" :").skip(1).map(|version| version.parse().expect("a number")).collect();
+        if versions.is_empty() {
+            let parts: Vec<&str> = reply.split('-').skip(1).map(str::trim).collect();
+            assert!(!parts.is_empty() && parts.iter().all(|part| *part == "ERR Function not found"), "{reply}");
+            assert!(may_be_missing.load(Relaxed), "a library was missing for a while");
+            continue;
+        }
+        assert!(!reply.contains('-') && versions.iter().all(|version| *version == versions[0]), "{reply}");
+        assert!(versions[0] >= last, "version {last} came before {}", versions[0]);
+        last = versions[0];
+    }
+    assert_eq!(call(client, &["GET", &keys[0]]), call(client, &["GET", &keys[1]]));
+}
+
+#[test]
+fn calls_see_all_of_the_old_libraries_or_all_of_the_restored() {
+    const VERSIONS: usize = 24;
+    for workers in [2, 4] {
+        let (server, mut clients) = start(workers);
+        let mut main = server.client();
+        let payloads: Vec<Vec<u8>> = (0..VERSIONS)
+            .map(|version| {
+                for name in ["one", "two"] {
+                    call(&mut main, &["FUNCTION", "LOAD", "REPLACE", &versioned(name, version)]);
+                }
+                let dumped = main.call(&["FUNCTION", "DUMP"]);
+                let begin = dumped.iter().position(|byte| *byte == b'\n').expect("a length") + 1;
+                dumped[begin..dumped.len() - 2].to_vec()
+            })
+            .collect();
+        let restore = |main: &mut Client, version: usize, policy: &[u8]| {
+            let reply = text(&main.call(&[&b"FUNCTION"[..], b"RESTORE", &payloads[version], policy]));
+            assert_eq!(reply, "+OK");
+            assert_eq!(call(main, &["FCALL", "two_ro", "0"]), format!(":{version}"));
+        };
+        restore(&mut main, 0, b"FLUSH");
+        let (is_over, may_be_missing) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let _end = SetOnDrop(&is_over);
+            for (number, client) in clients.iter_mut().enumerate() {
+                let (is_over, may_be_missing) = (&is_over, &may_be_missing);
+                scope.spawn(move || call_until(client, number, is_over, may_be_missing));
+            }
+            for version in 1..VERSIONS / 2 {
+                restore(&mut main, version, if version % 2 == 0 { b"FLUSH" } else { b"REPLACE" });
+            }
+            may_be_missing.store(true, Relaxed);
+            for version in VERSIONS / 2..VERSIONS {
+                match version % 3 {
+                    0 => drop(main.ok("FUNCTION FLUSH")),
+                    1 => drop(main.ok("FUNCTION FLUSH ASYNC")),
+                    _ => {
+                        for line in ["MULTI", "FUNCTION DELETE two", "FUNCTION DELETE one", "EXEC"] {
+                            main.ok(line);
+                        }
+                    }
+                }
+                assert_eq!(call(&mut main, &["FCALL", "one_ro", "0"]), "-ERR Function not found");
+                restore(&mut main, version, b"APPEND");
+            }
+        });
+    }
+}

@@ -1,6 +1,7 @@
 //! Where only the form can be compared: the fields of INFO, of CLIENT INFO, the list of commands.
 
 use crate::compare::Pair;
+use crate::support::client::Client;
 use crate::support::reply::Reply;
 use crate::support::server::{Recipe, Server};
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,4 +167,87 @@ fn the_commands_of_redis_are_there() {
         .filter(|name| !(Recipe::is_stand_in() && *name == "waitaof"))
         .collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
+}
+
+/// What INFO says was processed, called and refused, and which errors there were.
+fn statistics(client: &mut Client) -> BTreeMap<String, String> {
+    let info = client.ok("INFO everything").string();
+    let wanted = ["total_commands_processed", "total_error_replies", "errorstat_", "cmdstat_"];
+    let rows = info.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+    rows.filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| {
+            let counts = value.split(',').filter(|part| !part.starts_with("usec") && !part.starts_with("slow"));
+            (name.to_owned(), counts.collect::<Vec<_>>().join(","))
+        })
+        .collect()
+}
+
+/// Commands of scripts and of transactions count like others, each error once, and a run that is repeated does not.
+#[test]
+fn scripts_and_transactions_are_counted() {
+    let eval = |text: &'static str| vec!["EVAL", text, "1", "str"];
+    let library = "#!lua name=l\nredis.register_function('f', function() return redis.call('INCR', 'str') end)\n\
+                   redis.register_function('g', function() return redis.error_reply('X y') end)\n\
+                   redis.register_function('h', function() redis.pcall('INCR', 'str') return redis.call('KEYS', '*') end)";
+    let alone = [
+        eval("redis.call('SET', 'a', 1) redis.call('GET', 'a') return 1"),
+        eval("return redis.error_reply('X y')"),
+        eval("return redis.error_reply('-Xy')"),
+        eval("return redis.error_reply('acodethatismuchtoolongforacodeinstatistics y')"),
+        eval("return {err='X y'}"),
+        eval("return {1, {err='X y'}, {err='Z'}}"),
+        eval("return {1, redis.pcall('INCR', 'str'), 2}"),
+        eval("error('boom')"),
+        eval("error({err='X y'})"),
+        eval("redis.call('INCR', 'str')"),
+        eval("redis.pcall('INCR', 'str') return 1"),
+        eval("return redis.pcall('INCR', 'str')"),
+        eval("local e = redis.pcall('INCR', 'str') error(e)"),
+        eval("pcall(function() redis.call('INCR', 'str') end) return 1"),
+        eval("local ok, e = pcall(redis.call, 'INCR', 'str') return redis.error_reply(e)"),
+        eval("return redis.pcall('INCR', 'str').ignore_error_stats_update and 1 or 0"),
+        eval("redis.call('LPUSH', 'str', 1)"),
+        eval("redis.call('NOSUCH')"),
+        eval("redis.pcall('GET') return 1"),
+        eval("redis.call('SUBSCRIBE', 'x')"),
+        eval("redis.call()"),
+        eval("#!lua flags=no-writes\nreturn redis.call('SET', 'a', 1)"),
+        eval("return ("),
+        // These need more than their key, and run again.
+        eval("redis.call('INCR', 'a') redis.call('GET', 'nope') redis.pcall('INCR', KEYS[1]) redis.call('KEYS', '*')"),
+        eval("redis.call('GET', 'nope') redis.call('NOSUCH', redis.call('KEYS', '*')[1])"),
+        vec!["EVAL_RO", "redis.pcall('SET', 'a', 1) return 1", "0"],
+        vec!["EVAL", "return 1", "5"],
+        vec!["EVALSHA", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "0"],
+        vec!["GET"],
+        vec!["NOSUCH"],
+        vec!["INCR", "str"],
+        vec!["EXEC"],
+    ];
+    let mut cases: Vec<Vec<Vec<&str>>> = alone.into_iter().map(|words| vec![words]).collect();
+    let multi = |queued: &[Vec<&'static str>]| [&[vec!["MULTI"]], queued, &[vec!["EXEC"]]].concat();
+    cases.push(multi(&[vec!["SET", "a", "1"], vec!["INCR", "str"], vec!["GET", "a"]]));
+    cases.push(multi(&[vec!["SET", "a"], vec!["NOSUCH"], vec!["SET", "a", "1"]]));
+    cases.push(multi(&[eval("redis.call('INCR', 'str')"), eval("return {err='X y'}"), eval("return 1")]));
+    cases.push([vec![vec!["WATCH", "str"], vec!["SET", "str", "y"]], multi(&[vec!["GET", "str"]])].concat());
+    cases.push(["f", "g", "h", "none"].map(|name| vec!["FCALL", name, "1", "str"]).into());
+    let pair = Pair::with_threads(2);
+    let (mut ours, mut theirs) = (pair.tested.client(), pair.reference.client());
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let [ours, theirs] = [&mut ours, &mut theirs].map(|client| {
+            client.ok("FLUSHALL");
+            client.ok("SET str x");
+            client.call(&["FUNCTION", "LOAD", "REPLACE", library]);
+            client.ok("CONFIG RESETSTAT");
+            case.iter().for_each(|words| drop(client.call(words)));
+            (statistics(client), client.ok("INFO stats").string())
+        });
+        if ours.0 != theirs.0 {
+            wrong.push(format!("{case:?}\n    ours   {:?}\n    theirs {:?}", ours.0, theirs.0));
+        }
+        let misses = |info: &str| info.lines().find(|line| line.starts_with("keyspace_misses")).map(str::to_owned);
+        assert_eq!(misses(&ours.1), misses(&theirs.1), "{case:?}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
