@@ -104,12 +104,12 @@ pub(super) fn tell_readers(server: &Server, untold: &mut Untold) {
 /// The keys that begin with each prefix, if any do. However many prefixes somebody tracks, a change does not look at
 /// all of them: it looks for those that its key begins with.
 fn by_prefix<'p>(prefixes: &'p Prefixes, broadcast: &BTreeMap<Box<[u8]>, u64>) -> Vec<(&'p [Tracker], Vec<StaleKey>)> {
-    let stale = |(key, by): (&Box<[u8]>, &u64)| StaleKey { key: key.clone(), by: *by };
+    let stale = |key: &[u8], by: u64| StaleKey { key: key.into(), by };
     let beginnings: usize = broadcast.keys().map(|key| key.len() + 1).sum();
     if prefixes.len() <= beginnings {
         let keys_of = |prefix: &'p [u8]| {
             let from = broadcast.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
-            from.take_while(|(key, _)| key.starts_with(prefix)).map(stale).collect::<Vec<_>>()
+            from.take_while(|(key, _)| key.starts_with(prefix)).map(|(key, by)| stale(key, *by)).collect::<Vec<_>>()
         };
         let all = prefixes.iter().map(|(prefix, trackers)| (&trackers[..], keys_of(prefix)));
         return all.filter(|(_, keys)| !keys.is_empty()).collect();
@@ -118,7 +118,7 @@ fn by_prefix<'p>(prefixes: &'p Prefixes, broadcast: &BTreeMap<Box<[u8]>, u64>) -
     for (key, by) in broadcast {
         let prefixes_of_key = (0..=key.len()).filter_map(|len| prefixes.get_key_value(&key[..len]));
         for (prefix, trackers) in prefixes_of_key {
-            found.entry(prefix).or_insert((trackers, Vec::new())).1.push(stale((key, by)));
+            found.entry(prefix).or_insert((trackers, Vec::new())).1.push(stale(key, *by));
         }
     }
     found.into_values().collect()
