@@ -668,8 +668,8 @@ impl<'s> Chain<'s> {
     }
 }
 
-/// What was read of a file that the manifest does not name; `None` if it has gone since the directory was listed. The log
-/// of a running server makes spare segments, and removes those that it does not need.
+/// What was read of a file that the manifest does not name; `None` if it has gone since the directory was listed. The
+/// log of a running server makes spare segments, and removes those that it does not need.
 fn if_there<T>(read: Result<T, PersistError>) -> Result<Option<T>, PersistError> {
     match read {
         Err(PersistError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
