@@ -330,6 +330,15 @@ fn a_busy_server_keeps_the_browser_waiting_and_nobody_else() {
 }
 
 #[test]
+fn who_needs_what_a_function_holds_for_long_is_told_that_it_is_busy() {
+    let watched = start(&[("http-browse", "read"), ("busy-reply-threshold", "1")]);
+    let _busy = watched.begin_endless_function(&["k"]);
+    let (status, refused) = data(&watched, "key?key=k", "");
+    assert_eq!((status, refused["error"].as_str().expect("an error").starts_with("BUSY")), (503, true), "{refused}");
+    watched.is_alive();
+}
+
+#[test]
 fn a_server_that_serves_while_it_loads_is_ready_and_shows_keys() {
     let http = free_port();
     let recipe = || {
