@@ -17,6 +17,8 @@ pub(crate) fn read(mut stream: impl Read) -> Reply {
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&part[..count]),
+            // A signal, of a debugger for example.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => break,
             Err(error) => panic!("{error}"),
         }
