@@ -11,8 +11,8 @@ use support::newer;
 use support::random::Random;
 use support::server::{Recipe, Server};
 
-/// Keys in a store that takes long to load: with this delay for each, in microseconds, longer than any test here. A test
-/// that wants to see the end sets the delay to none.
+/// Keys in a store that takes long to load: with this delay for each, in microseconds, longer than any test here. A
+/// test that wants to see the end sets the delay to none.
 const KEYS: usize = 10_000;
 const SLOWLY: &str = "20000";
 

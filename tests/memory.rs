@@ -2,8 +2,8 @@
 //! until it holds.
 //!
 //! A sampler asks for `used_memory` all the time while clients write. What it may see above the limit: a twentieth, and
-//! what clients hold in buffers, which `mem_clients_normal` tells. The two are not of the same instant, so each writer's
-//! request may be missing in the second.
+//! what clients hold in buffers, which `mem_clients_normal` tells. The two are not of the same instant, so each
+//! writer's request may be missing in the second.
 
 mod support;
 

@@ -364,7 +364,7 @@ fn kills_at_any_instant_leave_no_lock_and_no_half_change() {
                     let (one, other) = (format!("one{}", number % 2), format!("other{}", number % 2));
                     let began = Instant::now();
                     for round in 0.. {
-                        // However quick the machine is, and whenever the killer comes to its turn, one is met in the end.
+                        // However quick the machine is, and whenever the killer gets its turn, one is met.
                         if round >= ROUNDS && killed.load(std::sync::atomic::Ordering::Relaxed) > 0 {
                             break;
                         }
