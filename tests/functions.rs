@@ -290,13 +290,13 @@ fn a_library_that_does_not_end_is_not_loaded() {
     assert_eq!(call(&mut clients[1], &["FCALL", "f", "0"]), ":1");
 }
 
-/// Two functions of a library, the first of which writes a pair of keys, with time between, and tells its version from
-/// three places.
+/// Two functions of a library. The first writes a pair of keys, with time between, and tells its version from three
+/// places.
 fn versioned(name: &str, version: usize) -> String {
     format!(
         "#!lua name={name}\nlocal here = {version}\nlocal function helper() return {version} end\n\
          redis.register_function('{name}', function(keys, args) local seen = here redis.call('INCR', keys[1])\n\
-         for i = 1, args[1] do pcall(helper) end redis.call('INCR', keys[2]) return {{seen, helper(), {version}}} end)\n\
+         for i = 1, args[1] do pcall(helper) end redis.call('INCR', keys[2]) return {{seen, helper(), here}} end)\n\
          redis.register_function{{function_name='{name}_ro', callback=function() return {version} end, \
          flags={{'no-writes'}}}}"
     )
@@ -339,7 +339,8 @@ fn call_until(client: &mut Client, number: usize, is_over: &AtomicBool, may_be_m
 fn calls_see_all_of_the_old_libraries_or_all_of_the_restored() {
     const VERSIONS: usize = 24;
     for workers in [2, 4] {
-        let (server, mut clients) = start(workers);
+        let server = Recipe::under_test().with("io-threads", &workers.to_string()).start();
+        let mut clients: Vec<Client> = (0..2 * workers).map(|_| server.client()).collect();
         let mut main = server.client();
         let payloads: Vec<Vec<u8>> = (0..VERSIONS)
             .map(|version| {

@@ -14,8 +14,8 @@
 //! | is there room below `maxmemory`? | `room.rs`; which keys go for it: `evict.rs` |
 //! | lock, run, log, unlock | `data.rs`; the short path of reads in `reads.rs`; how a handler ends in `handler.rs` |
 //! | MULTI and EXEC | `transaction.rs` |
-//! | scripts | `script.rs`; the server as they see it: `script_host.rs`; time slices: `slices.rs`, `fiber.rs`; what counts of a
-//! |         | run that may be repeated: `tally.rs` |
+//! | scripts | `script.rs`; the server as they see it: `script_host.rs`; time slices: `slices.rs`, `fiber.rs` |
+//! | what counts of a script's run that may have to be repeated | `tally.rs` |
 //! | libraries of functions | `functions.rs` |
 //! | what a command leaves to be done outside the gate | `deferred.rs` |
 //! | commands that wait, and who serves them | `serving.rs` |

@@ -12,6 +12,8 @@ use smallvec::SmallVec;
 use super::data::find_keys;
 use super::facts::{facts_of, limits_of};
 use super::group::Group;
+use super::handler::{error_reply, fail};
+use super::tally::Tally;
 use super::{Executor, GROUP_MAX, Plan};
 use crate::base::clock;
 use crate::base::config::Settings;
@@ -24,9 +26,10 @@ use crate::core::hotkeys::Used;
 use crate::core::keystats::{Sampled, next_sample};
 use crate::core::table::CommandEntry;
 use crate::core::waiting::Asked;
-use crate::core::{Hook, flags};
+use crate::core::{CommandError, Hook, flags};
 use crate::keyspace::{Key, take_waited_ns};
-use crate::resp::Args;
+use crate::resp::reply::Mark;
+use crate::resp::{Args, Output};
 
 /// A command with more arguments than this is not quick.
 const QUICK_ARGUMENTS_MAX: usize = 64;
@@ -400,6 +403,66 @@ impl Group<'_> {
         if self.bars.may_be_large(args, size) {
             self.log_size(entry, args, size, record);
         }
+    }
+}
+
+/// What scripts count, which waits for the end of a run that may have to be repeated.
+impl Group<'_> {
+    /// A run begins that may have to be repeated: it is counted when it is known that it is not.
+    pub(super) fn begin_tally(&mut self) {
+        self.tally = Some(Box::new(Tally::begin(self.scratch, self.processed)));
+    }
+
+    /// The run is repeated: it counts for nothing.
+    pub(super) fn drop_tally(&mut self) {
+        if let Some(tally) = self.tally.take() {
+            self.processed = tally.restore(self.scratch);
+        }
+    }
+
+    /// The run is not repeated: it counts.
+    pub(super) fn count_tally(&mut self) {
+        if let Some(tally) = self.tally.take() {
+            tally.count(self.server, self.stats);
+        }
+    }
+
+    /// Counts a command of a script that has run for so long.
+    #[inline]
+    pub(super) fn count_called(&mut self, entry: &CommandEntry, nanoseconds: u64) {
+        self.processed += 1;
+        if let Some(tally) = &mut self.tally {
+            return tally.add_call(entry.index, nanoseconds, self.latency_tracking);
+        }
+        self.count_time(entry, 1, nanoseconds);
+        self.stats.commands[entry.index].calls.add_alone(1);
+    }
+
+    /// Counts a command that a script may not call.
+    pub(super) fn count_rejected(&mut self, entry: &CommandEntry) {
+        match &mut self.tally {
+            Some(tally) => tally.add_rejected(entry.index),
+            None => self.stats.commands[entry.index].rejected.add_alone(1),
+        }
+    }
+
+    /// Replies with an error to a command that does not run, and counts it.
+    pub(super) fn reply_error(&mut self, error: &CommandError, out: &mut Output) {
+        let Some(tally) = &mut self.tally else { return error_reply(self.server, error, out) };
+        let text = error.wire();
+        tally.add_error(&text);
+        out.error_bytes(&text);
+    }
+
+    /// Replies with an error to a command that ran, replacing its output behind the mark, and counts it.
+    #[cold]
+    pub(super) fn fail(&mut self, entry: &CommandEntry, error: &CommandError, mark: Mark, out: &mut Output) {
+        if let Some(tally) = &mut self.tally {
+            out.truncate(mark);
+            tally.add_failed(entry.index);
+            return self.reply_error(error, out);
+        }
+        fail(self.server, &self.stats.commands[entry.index], error, mark, out);
     }
 }
 

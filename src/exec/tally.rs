@@ -3,12 +3,8 @@
 //! Invariants:
 //! - What counts of such a run is counted once, at its end, or dropped with the run.
 
-use super::group::Group;
-use super::handler::{error_reply, fail};
-use crate::core::table::CommandEntry;
-use crate::core::{CommandError, Scratch};
-use crate::resp::Output;
-use crate::resp::reply::Mark;
+use crate::core::stats::WorkerStats;
+use crate::core::{CommandError, Scratch, Server};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -50,7 +46,8 @@ impl Tally {
         &mut self.commands[at]
     }
 
-    fn add_error(&mut self, text: &[u8]) {
+    /// An error has been the reply of a command.
+    pub(super) fn add_error(&mut self, text: &[u8]) {
         match self.errors.iter_mut().find(|(known, _)| CommandError::code(known) == CommandError::code(text)) {
             Some((_, count)) => *count += 1,
             None => self.errors.push((text.to_vec(), 1)),
@@ -68,80 +65,54 @@ impl Counts {
     }
 }
 
-impl Group<'_> {
-    /// A run begins that may have to be repeated: it is counted when it is known that it is not.
-    pub(super) fn begin_tally(&mut self) {
-        let &mut Scratch { hits, misses, expired, expired_fields, .. } = self.scratch;
-        let processed = self.processed;
-        self.tally = Some(Box::new(Tally { hits, misses, expired, expired_fields, processed, ..Tally::default() }));
+impl Tally {
+    /// One of a run that begins now.
+    pub(super) fn begin(scratch: &Scratch, processed: i64) -> Tally {
+        let &Scratch { hits, misses, expired, expired_fields, .. } = scratch;
+        Tally { hits, misses, expired, expired_fields, processed, ..Tally::default() }
     }
 
-    /// The run is repeated: it counts for nothing.
-    pub(super) fn drop_tally(&mut self) {
-        let Some(tally) = self.tally.take() else { return };
-        (self.scratch.hits, self.scratch.misses) = (tally.hits, tally.misses);
-        (self.scratch.expired, self.scratch.expired_fields) = (tally.expired, tally.expired_fields);
-        self.processed = tally.processed;
+    /// The run is repeated: restores what was counted elsewhere. Returns how many commands were processed before.
+    pub(super) fn restore(&self, scratch: &mut Scratch) -> i64 {
+        (scratch.hits, scratch.misses) = (self.hits, self.misses);
+        (scratch.expired, scratch.expired_fields) = (self.expired, self.expired_fields);
+        self.processed
     }
 
     /// The run is not repeated: it counts.
-    pub(super) fn count_tally(&mut self) {
-        let Some(tally) = self.tally.take() else { return };
-        for counts in tally.commands {
-            let of = &self.stats.commands[counts.index];
+    pub(super) fn count(self, server: &Server, stats: &WorkerStats) {
+        for counts in self.commands {
+            let of = &stats.commands[counts.index];
             of.calls.add_alone(counts.calls);
             of.rejected.add_alone(counts.rejected);
             of.failed.add_alone(counts.failed);
             of.nanoseconds.add_alone(counts.nanoseconds);
-            let latencies = &self.stats.latencies[counts.index];
+            let latencies = &stats.latencies[counts.index];
             counts.times.iter().for_each(|(time, times)| latencies.record_alone(*time, *times));
         }
-        for (text, times) in tally.errors {
-            (0..times).for_each(|_| self.server.count_error(&text));
+        for (text, times) in self.errors {
+            (0..times).for_each(|_| server.count_error(&text));
         }
     }
 
-    /// Counts a command of a script that has run for so long.
-    #[inline]
-    pub(super) fn count_called(&mut self, entry: &CommandEntry, nanoseconds: u64) {
-        self.processed += 1;
-        let Some(tally) = &mut self.tally else {
-            self.count_time(entry, 1, nanoseconds);
-            return self.stats.commands[entry.index].calls.add_alone(1);
-        };
-        let counts = tally.of(entry.index);
+    /// A command has run for so long. `times_each` says whether that is wanted of each call.
+    pub(super) fn add_call(&mut self, index: usize, nanoseconds: u64, times_each: bool) {
+        let counts = self.of(index);
         counts.calls += 1;
         counts.nanoseconds += nanoseconds;
-        if self.latency_tracking {
+        if times_each {
             counts.add_time(nanoseconds);
         }
     }
 
-    /// Counts a command that a script may not call.
-    pub(super) fn count_rejected(&mut self, entry: &CommandEntry) {
-        match &mut self.tally {
-            Some(tally) => tally.of(entry.index).rejected += 1,
-            None => self.stats.commands[entry.index].rejected.add_alone(1),
-        }
+    /// A command was refused.
+    pub(super) fn add_rejected(&mut self, index: usize) {
+        self.of(index).rejected += 1;
     }
 
-    /// Replies with an error to a command that does not run, and counts it.
-    pub(super) fn reply_error(&mut self, error: &CommandError, out: &mut Output) {
-        let Some(tally) = &mut self.tally else { return error_reply(self.server, error, out) };
-        let text = error.wire();
-        tally.add_error(&text);
-        out.error_bytes(&text);
-    }
-
-    /// Replies with an error to a command that ran, replacing its output behind the mark, and counts it.
-    #[cold]
-    pub(super) fn fail(&mut self, entry: &CommandEntry, error: &CommandError, mark: Mark, out: &mut Output) {
-        if let Some(tally) = &mut self.tally {
-            out.truncate(mark);
-            tally.of(entry.index).failed += 1;
-            return self.reply_error(error, out);
-        }
-        fail(self.server, &self.stats.commands[entry.index], error, mark, out);
+    /// A command has run and failed.
+    pub(super) fn add_failed(&mut self, index: usize) {
+        self.of(index).failed += 1;
     }
 }
 

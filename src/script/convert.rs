@@ -6,7 +6,6 @@
 
 use std::ffi::CStr;
 
-use super::host;
 use super::library::{cast, text_to_number};
 use super::stack::{Kind, Stack};
 use crate::resp::{Output, Reply, Resp};
@@ -174,16 +173,21 @@ fn number(line: &[u8]) -> Option<i64> {
 }
 
 /// Writes the uppermost value as a reply in the client's version of the protocol. `script` is the version that the
-/// script has chosen with `redis.setresp`: it decides what a boolean is.
-pub(super) fn value_to_reply(stack: Stack, out: &mut Output, client: Resp, script: Resp) {
-    Writer { stack, out, client, script }.value(-1, 0);
+/// script has chosen with `redis.setresp`: it decides what a boolean is. `note` is told of each error in it, and
+/// whether a command had failed by that.
+pub(super) fn value_to_reply(stack: Stack, out: &mut Output, (client, script): (Resp, Resp), note: NoteError) {
+    Writer { stack, out, client, script, note }.value(-1, 0);
 }
+
+/// See [`value_to_reply`].
+pub(super) type NoteError = fn(&[u8], bool);
 
 struct Writer<'a> {
     stack: Stack,
     out: &'a mut Output,
     client: Resp,
     script: Resp,
+    note: NoteError,
 }
 
 impl Writer<'_> {
@@ -280,7 +284,7 @@ impl Writer<'_> {
         let is_of_command = stack.field(table, OF_COMMAND) == Kind::Boolean && stack.boolean(-1);
         stack.pop(1);
         self.out.error_bytes(text);
-        host::ask(|host| host.note_error(text, is_of_command));
+        (self.note)(text, is_of_command);
     }
 
     fn double(&mut self, table: i32) -> bool {

@@ -90,8 +90,8 @@ pub trait Host {
     /// Writes a line into the server's log: `redis.log`.
     fn log(&mut self, level: LogLevel, line: &str);
 
-    /// An error is in its reply, with this text. `is_of_command` says whether a command that it has called had failed by
-    /// that.
+    /// An error is in its reply, with this text. `is_of_command` says whether a command that it has called had failed
+    /// by that.
     fn note_error(&mut self, text: &[u8], is_of_command: bool) {
         let _ = (text, is_of_command);
     }
@@ -383,7 +383,10 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::lua_State) -> c_int {
         };
         if stack.call(passed, HANDLER) {
             if job.takes != Takes::Nothing {
-                convert::value_to_reply(stack, job.out, job.resp, (*BRIDGE.get()).resp.unwrap_or(Resp::V2));
+                let script = (*BRIDGE.get()).resp.unwrap_or(Resp::V2);
+                convert::value_to_reply(stack, job.out, (job.resp, script), |text, is_of_command| {
+                    ask(|host| host.note_error(text, is_of_command));
+                });
             }
             *ended = Some(Ok(()));
         } else {
