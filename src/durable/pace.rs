@@ -12,12 +12,15 @@ use crate::base::random;
 /// How long is slept before the setting is looked at again.
 const PART: Duration = Duration::from_millis(10);
 
+/// Reads the microseconds of one delay.
+type Setting = fn(&Settings) -> i64;
+
 /// A pause for each key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace<'a> {
     us: i64,
     /// Where the number comes from, if it may change meanwhile.
-    setting: Option<(&'a Config, fn(&Settings) -> i64)>,
+    setting: Option<(&'a Config, Setting)>,
 }
 
 impl<'a> Pace<'a> {
@@ -27,7 +30,7 @@ impl<'a> Pace<'a> {
     }
 
     /// The same with the number of a setting, which may change. What begins without a pause goes on without any.
-    pub fn by(config: &'a Config, setting: fn(&Settings) -> i64) -> Pace<'a> {
+    pub fn by(config: &'a Config, setting: Setting) -> Pace<'a> {
         Pace { us: setting(&config.settings()), setting: Some((config, setting)) }
     }
 
