@@ -315,16 +315,16 @@ impl Server {
         }
     }
 
-    /// Counts an error reply.
-    pub fn count_error(&self, text: &[u8]) {
+    /// Counts an error reply. One that a script has made up `is_custom`: its word may be any.
+    pub fn count_error(&self, text: &[u8], is_custom: bool) {
         self.counters.error_replies.add(1);
         let code = &*String::from_utf8_lossy(CommandError::code(text));
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
         } else if self.config.settings().compatibility_mode == CompatibilityMode::Valkey {
-            let known = errors.len() < ERROR_CODES_MAX;
-            *errors.entry(if known { code } else { ERRORS_OVERFLOW }.to_owned()).or_insert(0) += 1;
+            let has_room = errors.len() < ERROR_CODES_MAX || !is_custom;
+            *errors.entry(if has_room { code } else { ERRORS_OVERFLOW }.to_owned()).or_insert(0) += 1;
         } else if errors.len() < ERROR_CODES_MAX && !errors.contains_key(ERRORS_DISABLED) {
             errors.insert(code.to_owned(), 1);
         } else if errors.len() >= ERROR_CODES_MAX {

@@ -41,7 +41,7 @@ pub(super) fn fail(server: &Server, counters: &CommandCounters, error: &CommandE
 pub(super) fn error_reply(server: &Server, error: &CommandError, out: &mut Output) {
     let text = error.wire();
     if !matches!(error, CommandError::Counted(_)) {
-        server.count_error(&text);
+        server.count_error(&text, false);
     }
     out.error_bytes(&text);
 }

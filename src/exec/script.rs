@@ -343,7 +343,7 @@ impl Group<'_> {
         self.count_tally();
         left.log_lines();
         if why.is_none() {
-            left.errors.iter().for_each(|error| server.count_error(error));
+            left.errors.iter().for_each(|error| server.count_error(error, true));
             self.stats.commands[entry.index].failed.add_alone(u64::from(left.has_failed));
         }
         match in_exec {

@@ -174,10 +174,11 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
         if self.group.hooks.has(Hook::Damage) {
             self.group.check_damage(entry, args)?;
         }
+        // What others hear of is a write, too: a read-only script passes when only writes are paused.
+        if self.read_only && command.flags.has(flags::WRITE.or(flags::SPREADS)) {
+            return Err(CommandError::Text("ERR Write commands are not allowed from read-only scripts."));
+        }
         if command.flags.has(flags::WRITE) {
-            if self.read_only {
-                return Err(CommandError::Text("ERR Write commands are not allowed from read-only scripts."));
-            }
             self.group.server.check_disk(command.flags)?;
             if self.group.lacks_replicas {
                 return Err(CommandError::Text("NOREPLICAS Not enough good replicas to write."));

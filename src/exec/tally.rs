@@ -91,7 +91,7 @@ impl Tally {
             counts.times.iter().for_each(|(time, times)| latencies.record_alone(*time, *times));
         }
         for (text, times) in self.errors {
-            (0..times).for_each(|_| server.count_error(&text));
+            (0..times).for_each(|_| server.count_error(&text, false));
         }
     }
 

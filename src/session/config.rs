@@ -435,19 +435,20 @@ mod tests {
     fn the_mode_decides_what_stands_for_too_many_different_errors() {
         for (mode, expected) in [
             ("redis", vec![("ERRORSTATS_DISABLED", 1)]),
-            ("valkey", vec![("E0", 2), ("E127", 1), ("ERRORSTATS_OVERFLOW", 72)]),
+            ("valkey", vec![("E0", 2), ("E127", 1), ("ERR", 1), ("ERRORSTATS_OVERFLOW", 72)]),
         ] {
             let mut t = Runner::with_config(&format!("compatibility-mode {mode}\n"));
-            (0..200).for_each(|number| t.server.count_error(format!("E{number} of its own").as_bytes()));
-            t.server.count_error(b"E0 once more");
+            (0..200).for_each(|number| t.server.count_error(format!("E{number} of its own").as_bytes(), true));
+            t.server.count_error(b"E0 once more", true);
+            t.server.count_error(b"ERR of a command", false);
             let errors = t.run("INFO errorstats");
-            let count = if mode == "valkey" { 129 } else { 1 };
+            let count = if mode == "valkey" { 130 } else { 1 };
             assert_eq!(errors.matches("errorstat_").count(), count, "{errors}");
             for (code, count) in expected {
                 assert!(errors.contains(&format!("errorstat_{code}:count={count} ")), "{errors}");
             }
             t.run("CONFIG RESETSTAT");
-            t.server.count_error(b"E200 of its own");
+            t.server.count_error(b"E200 of its own", true);
             assert!(t.run("INFO errorstats").contains("errorstat_E200:count=1 "));
         }
     }

@@ -80,7 +80,7 @@ fn refuse_late(call: &mut SessionCall<'_>, reply: Reply<'_>, error: CommandError
         return Err(error);
     }
     let error = error.wire();
-    call.server.count_error(&error);
+    call.server.count_error(&error, false);
     call.client.wait = Some(Wait::Refused { delay: Duration::from_millis(ms), error: error.to_vec() });
     Ok(reply.withheld())
 }

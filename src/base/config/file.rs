@@ -125,6 +125,8 @@ impl Loader {
             Kind::FileOnly => return self.file_only(index, directive.name, std::mem::take(&mut *words)),
             // The only directive that may stand without a value: no save points.
             Kind::SavePoints if words.is_empty() => words.push(Vec::new()),
+            // These say which words there are.
+            Kind::Choices(_) if words.is_empty() => {}
             _ if words.is_empty() => return Err("wrong number of arguments".into()),
             Kind::ReplicaOf if words.len() != 2 && !words[0].is_empty() => {
                 return Err("wrong number of arguments".into());
@@ -285,6 +287,11 @@ mod tests {
     fn bad_lines_are_named() {
         for (line, problem) in [
             ("port", "wrong number of arguments"),
+            (
+                "shutdown-on-sigint",
+                "argument(s) must be one of the following: default, save, nosave, now, force, safe, \
+                 failover",
+            ),
             ("port a", "argument couldn't be parsed into an integer"),
             ("port 1 2", "wrong number of arguments"),
             ("port 6379 # x", "wrong number of arguments"),

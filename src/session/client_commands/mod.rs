@@ -348,7 +348,7 @@ fn unblock(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
 fn end_wait(server: &Server, id: u64, by_error: bool) -> bool {
     let ended = answer_waiting(server, id, by_error);
     if ended && by_error {
-        server.count_error(&CommandError::Unblocked.wire());
+        server.count_error(&CommandError::Unblocked.wire(), false);
     }
     ended
 }
