@@ -40,7 +40,8 @@ function visitor(address) {
     return async (path, method = 'GET', body = undefined, headers = {}) => {
         const response = await fetch(`${shop}/api/${path}`, {
             method,
-            headers: { 'X-Forwarded-For': address, 'Content-Type': 'application/json', ...(cookie && { Cookie: cookie }), ...headers },
+            // A connection that is kept may be closed by the shop, which has waited for five seconds, as it is used again.
+            headers: { Connection: 'close', 'X-Forwarded-For': address, 'Content-Type': 'application/json', ...(cookie && { Cookie: cookie }), ...headers },
             body: body && JSON.stringify(body),
         });
         cookie = response.headers.get('set-cookie')?.split(';')[0] ?? cookie;
