@@ -115,10 +115,8 @@ pub struct Server {
     pub backup: Mutex<Backup>,
     /// The bytes that DEBUG RELOAD and its kind load.
     pub loading: Progress,
-    /// Whether expired keys stay until they are accessed: DEBUG SET-ACTIVE-EXPIRE.
-    pub active_expiry_off: AtomicBool,
-    /// Whether DEBUG SET-DISABLE-DENY-SCRIPTS lets scripts call what they may not.
-    pub deny_scripts_off: AtomicBool,
+    /// What DEBUG has switched.
+    pub debugging: Debugging,
     /// Has the server listen where the settings say; set once there are connections to be accepted.
     pub listen_anew: OnceLock<ListenAnew>,
     /// The audit log.
@@ -163,6 +161,15 @@ pub struct Server {
     pub garbage: Garbage,
     /// What `maxmemory` is compared with.
     pub memory: Arc<MemoryState>,
+}
+
+/// What DEBUG has switched.
+#[derive(Debug, Default)]
+pub struct Debugging {
+    /// Whether expired keys stay until they are accessed: DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expiry_off: AtomicBool,
+    /// Whether DEBUG SET-DISABLE-DENY-SCRIPTS lets scripts call what they may not.
+    pub deny_scripts_off: AtomicBool,
 }
 
 /// The way to the thread that frees large values.

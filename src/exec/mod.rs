@@ -218,7 +218,7 @@ impl Executor {
         let limits = limits_of(settings, server.keyspace.seed());
         let facts = Facts { no_touch: true, ..facts_of(settings, limits, clock::now_ms()) };
         let is_paused = server.hooks.load().has(Hook::Pause) || settings.import_mode;
-        if is_paused || server.active_expiry_off.load(Relaxed) {
+        if is_paused || server.debugging.active_expiry_off.load(Relaxed) {
             self.serve_left_over();
             return false;
         }

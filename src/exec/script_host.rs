@@ -197,7 +197,7 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
     /// keys at one instant.
     #[cold]
     fn is_unbarred(&self, command: &Command) -> bool {
-        self.group.server.deny_scripts_off.load(Relaxed)
+        self.group.server.debugging.deny_scripts_off.load(Relaxed)
             && matches!(command.handler, Handler::Data(_))
             && !command.flags.has(flags::GATE.or(flags::FROZEN))
             && (!command.flags.has(flags::DEBUGGING) || self.group.may_debug(self.client))

@@ -81,7 +81,7 @@ static SET_ACTIVE_EXPIRE: Command = Command {
 };
 
 fn set_active_expire(call: &mut SessionCall<'_>, reply: Reply<'_>) -> Outcome {
-    call.server.active_expiry_off.store(!is_on(call.args.at(2)), Relaxed);
+    call.server.debugging.active_expiry_off.store(!is_on(call.args.at(2)), Relaxed);
     Ok(reply.ok())
 }
 
@@ -96,7 +96,7 @@ static SET_DISABLE_DENY_SCRIPTS: Command = Command {
     name: "SET-DISABLE-DENY-SCRIPTS",
     arity: Arity::Exactly(3),
     handler: Handler::Session(|call, reply| {
-        call.server.deny_scripts_off.store(is_on(call.args.at(2)), Relaxed);
+        call.server.debugging.deny_scripts_off.store(is_on(call.args.at(2)), Relaxed);
         Ok(reply.ok())
     }),
     syntax: "0|1",
