@@ -23,12 +23,19 @@ pub fn full_names(table: &Table) -> Vec<&str> {
     names
 }
 
+/// How much of a connection's output Redis keeps in a buffer of the connection's own, in bytes.
+pub const BUFFER_BYTES: u64 = 16 * 1024;
+
 /// The line, without its line end. `names` are the [`full_names`].
 pub fn line_of(server: &Server, record: &ClientRecord, names: &[&str], now: i64) -> Vec<u8> {
     let seconds_since = |ms: u64| now.saturating_sub(ms as i64).max(0) / 1000;
     let last = record.last_command.load(Relaxed) as usize;
     let command = last.checked_sub(1).and_then(|index| names.get(index)).copied().unwrap_or("NULL");
     let output = record.output_bytes.load(Relaxed);
+    // As in Redis: what is more than its buffer of a connection takes is in a list of pieces.
+    let own = output.saturating_sub(record.output_shared_bytes.load(Relaxed));
+    let buffered = own.min(BUFFER_BYTES);
+    let listed = output - buffered;
     // Before the labels are locked, for it may look at keys.
     let flags = flags_of(server, record);
     let labels = record.labels.lock();
@@ -55,9 +62,9 @@ pub fn line_of(server: &Server, record: &ClientRecord, names: &[&str], now: i64)
         record.queued_bytes.load(Relaxed),
         record.output_room.load(Relaxed),
         record.output_peak(),
-        output.saturating_sub(record.output_shared_bytes.load(Relaxed)),
-        record.output_shared.load(Relaxed),
-        record.output_shared_bytes.load(Relaxed),
+        buffered,
+        listed.div_ceil(BUFFER_BYTES).max(record.output_shared.load(Relaxed)),
+        listed,
         record.memory(),
         if output > 0 { "rw" } else { "r" },
         String::from_utf8_lossy(labels.user_name()),

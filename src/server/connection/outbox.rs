@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::base::clock;
 use crate::base::config::OutputLimit;
 use crate::core::client::ClientRecord;
+use crate::core::client_line::BUFFER_BYTES;
 use crate::core::message::Needs;
 use crate::core::stats::WorkerCounters;
 use crate::resp::Output;
@@ -22,8 +23,6 @@ const SLICES_MAX: usize = 64;
 const SENT_PER_TURN_BYTES: usize = 512 * 1024;
 /// Sent bytes are dropped from the front once they are this many, and at least half of the output.
 const SENT_KEPT_BYTES: usize = 256 * 1024;
-/// How much of the unsent output counts for no limit: what Redis keeps in a buffer of the connection's own.
-const UNLIMITED_BYTES: usize = 16 * 1024;
 
 /// What keeps bytes from leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +200,7 @@ impl Outbox {
     /// Whether more is unsent than the limit allows.
     pub fn is_over(&mut self, limit: OutputLimit) -> bool {
         // Zero for what Redis keeps in the connection's own buffer, which counts for no limit.
-        let waiting = Some(self.unsent()).filter(|unsent| *unsent > UNLIMITED_BYTES).unwrap_or(0) as u64;
+        let waiting = Some(self.unsent() as u64).filter(|unsent| *unsent > BUFFER_BYTES).unwrap_or(0);
         if limit.hard > 0 && waiting > limit.hard {
             return true;
         }
