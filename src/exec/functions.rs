@@ -46,6 +46,17 @@ impl Edit {
     }
 }
 
+/// An error of registering a function, which has another name in Valkey.
+fn in_words_of_valkey(error: CommandError) -> CommandError {
+    const NAME: &[u8] = b"redis.register_function";
+    let CommandError::Echo(text) = error else { return error };
+    let words = match memchr::memmem::find(&text, NAME) {
+        Some(at) => [&text[..at], b"server.register_function", &text[at + NAME.len()..]].concat(),
+        None => text,
+    };
+    CommandError::Echo(words)
+}
+
 /// The libraries after a change.
 struct Changed {
     libraries: Libraries,
@@ -96,7 +107,8 @@ impl Group<'_> {
             Ok(Err(Failure::Engine(text))) => Err(CommandError::err(text)),
             Err(panic) => Err(internal_error(entry, Remains::Nothing, &*panic)),
         };
-        let outcome = changed.map(|changed| self.replace_libraries(changed, client, out));
+        let in_words = |error| if self.facts.as_valkey { in_words_of_valkey(error) } else { error };
+        let outcome = changed.map_err(in_words).map(|changed| self.replace_libraries(changed, client, out));
         if !was_alone {
             self.open();
         }

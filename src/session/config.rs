@@ -416,7 +416,11 @@ mod tests {
         assert_eq!(t.run("MULTI"), "-ERR MULTI calls can not be nested ");
         assert_eq!(t.run("WATCH k"), "-ERR WATCH inside MULTI is not allowed ");
         assert_eq!(t.run("EXEC"), "*0 ");
+        let unnamed = "FUNCTION LOAD '#!lua name=a\nredis.register_function()'";
+        let refused = "-ERR Error registering functions: ERR wrong number of arguments to redis.register_function ";
+        assert_eq!(t.run(unnamed), refused);
         t.run("CONFIG SET compatibility-mode valkey");
+        assert_eq!(t.run(unnamed), refused.replace("redis.", "server."));
         assert_eq!(t.run("SCAN 0 TYPE foo"), "-ERR unknown type name 'foo' ");
         assert_eq!(t.run("SCAN 0 TYPE String"), "*2 $1 0 *0 ");
         assert_eq!(t.run("MSETEX 2 a 1 b"), "-ERR syntax error ");
