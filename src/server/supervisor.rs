@@ -222,7 +222,7 @@ impl Notifier {
                     thread::sleep(LOOK);
                 }
                 Err(error) => {
-                    return logging::warning(format_args!("systemd was not told '{message}': {error}"));
+                    return logging::warning(format_args!("systemd was not told {message}: {error}"));
                 }
             }
         }
