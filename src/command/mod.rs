@@ -30,6 +30,7 @@ pub const GROUPS: &[&[&Command]] = &[
     bitmap::COMMANDS,
     keys::bless::COMMANDS,
     keys::dump::COMMANDS,
+    keys::migrate::COMMANDS,
     echo::COMMANDS,
     keys::expire::COMMANDS,
     databases::COMMANDS,

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::access::User;
 use crate::core::fieldsets::Fieldsets;
+use crate::core::migration::{Migrating, Order};
 use crate::core::stored_string::{StringRef, shareable};
 use crate::core::subscriber::Subscribing;
 use crate::core::table::CommandEntry;
@@ -72,6 +73,8 @@ pub struct Call<'a> {
     pub may_block: bool,
     /// Its wish to wait; see [`Call::block_on`].
     pub block: Option<Block>,
+    /// What is to be sent to another server: MIGRATE. Its reply was withheld.
+    pub migration: Option<Order>,
     /// What its connection has prepared for HIMPORT.
     pub fieldsets: Option<Arc<Fieldsets>>,
 }
@@ -198,6 +201,8 @@ pub enum Wait {
     Snapshot(tokio::sync::oneshot::Receiver<Result<(), String>>),
     /// Until all keys are reloaded from the disk: DEBUG RELOAD. Replies with OK or an error.
     Reload(tokio::sync::oneshot::Receiver<Result<(), CommandError>>),
+    /// Until keys are sent to another server: MIGRATE. What it has taken is removed then.
+    Migration(Box<Migrating>),
     /// Until all names are subscribed to, or left. RESET replies then.
     Subscribing(Subscribing),
     /// Until what the command has left to be done is done. Then the whole reply.
@@ -227,6 +232,7 @@ impl Wait {
             Wait::Refused { .. } => true,
             Wait::Snapshot(_)
             | Wait::Reload(_)
+            | Wait::Migration(_)
             | Wait::Deferred(_)
             | Wait::Script(_)
             | Wait::Shutdown(_)

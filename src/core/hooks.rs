@@ -61,6 +61,11 @@ impl HookSet {
         self.0 |= later.0 & hook as u32;
     }
 
+    /// All but one.
+    pub fn without(self, hook: Hook) -> HookSet {
+        HookSet(self.0 & !(hook as u32))
+    }
+
     /// Whether this hook is among them.
     #[inline]
     pub fn has(self, hook: Hook) -> bool {

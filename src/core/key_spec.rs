@@ -32,8 +32,8 @@ pub struct KeySpec {
 pub struct KeyFlags(u16);
 
 /// The word of each flag, by its bit, in the order of `COMMAND`.
-const KEY_FLAGS: [&str; 10] =
-    ["RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "not_key", "variable_flags"];
+const KEY_FLAGS: [&str; 11] =
+    ["RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "not_key", "incomplete", "variable_flags"];
 /// The flag of arguments that are placed like keys and are none: channels of a shard.
 const NOT_KEY: KeyFlags = KeyFlags::of("not_key");
 

@@ -44,6 +44,7 @@ pub mod keystats;
 pub mod mailbox;
 pub mod memory;
 pub mod message;
+pub mod migration;
 pub mod monitoring;
 mod notify;
 pub mod pause;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::changes::{gather, limit_tracking, remember};
 use super::group::Group;
 use super::handler::run_handler;
-use super::monitor;
+use super::{migrate, monitor};
 use super::serving::{is_waited_for, register};
 use crate::base::alloc;
 use crate::base::config::{NotifyFlags, Settings};
@@ -73,7 +73,9 @@ impl Group<'_> {
         let db = Db::new(held, self.unit, self.scratch, client.db, &self.facts);
         let db = db.for_command(command.flags.has(flags::NO_TOUCH), command.flags.has(flags::WRITE));
         let fieldsets = client.fieldsets.clone();
-        let mut call = Call { args, db, entry, frozen, keys, user, may_block: !client.in_exec, block: None, fieldsets };
+        let may_block = !client.in_exec;
+        let mut call =
+            Call { args, db, entry, frozen, keys, user, may_block, block: None, migration: None, fieldsets };
         let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
             let block = append(server, worker, call.db.unit(), client.record.id);
@@ -97,6 +99,9 @@ impl Group<'_> {
         }
         if let Some(block) = call.block.take().filter(|_| outcome.is_ok()) {
             register(server, &mut call, block, client);
+        }
+        if let Some(order) = call.migration.take().filter(|_| outcome.is_ok()) {
+            migrate::begin(server, &mut call, order, client);
         }
         drop(call);
         if remembers {

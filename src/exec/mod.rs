@@ -66,6 +66,7 @@ mod forgetting;
 mod functions;
 mod group;
 mod handler;
+mod migrate;
 mod monitor;
 mod noting;
 mod reads;

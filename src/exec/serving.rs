@@ -203,6 +203,7 @@ impl Group<'_> {
             user: None,
             may_block: true,
             block: None,
+            migration: None,
             fieldsets: None,
         };
         let outcome = run_handler(handler, &mut call, Reply::new(&mut out, waiter.resp));

@@ -298,7 +298,7 @@ impl Runner {
             let db_view = Db::new(held, unit, scratch, db, &facts);
             let (db, user) = (db_view, None);
             let mut call =
-                Call { args, db, entry, frozen, keys: &keys, user, may_block: false, block: None, fieldsets: None };
+                Call { args, db, entry, frozen, keys: &keys, user, may_block: false, block: None, migration: None, fieldsets: None };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             if !*is_open {
                 keep(call.db.unit(), logged);

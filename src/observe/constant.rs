@@ -98,7 +98,7 @@ constants! {
         "latest_fork_usec" = "0",
         "total_forks" = "0",
     }
-    "stats", "There is no MIGRATE." {
+    "stats", "MIGRATE keeps no connections." {
         "migrate_cached_sockets" = "0",
     }
     "stats", "Defragmentation empties sparse slabs; it does not look at each value." {

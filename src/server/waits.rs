@@ -12,9 +12,10 @@ use super::worker::Worker;
 use crate::base::clock;
 use crate::core::client::ClientRecord;
 use crate::core::error::Remains;
+use crate::core::migration::{Migrating, Sent};
 use crate::core::waiting::Waiter;
 use crate::core::{CommandError, Wait};
-use crate::resp::{Done, Reply};
+use crate::resp::{Done, Output, Reply};
 
 /// How a wait has ended.
 pub struct Finish {
@@ -111,6 +112,7 @@ pub async fn finished(worker: &Worker, connection: &Rc<Connection>, wait: Wait, 
                 Err(error) => reply.error_bytes(&error.wire()),
             })
         }
+        Wait::Migration(migrating) => migrated(worker, connection, *migrating).await,
         Wait::Deferred(done) => {
             let outcome = done.await;
             Finish::by(move |reply| match outcome {
@@ -179,6 +181,23 @@ async fn look_again(worker: &Worker, waiter: &Waiter) {
         }
         // Whether it is answered or goes on waiting, until later: it is looked at after a moment.
         worker.executor.borrow_mut().serve_due(waiter);
+        sleep(Some(LOOK_AGAIN)).await;
+    }
+}
+
+/// Waits until keys are sent to another server, and removes those that it has taken.
+async fn migrated(worker: &Worker, connection: &Connection, mut migrating: Migrating) -> Finish {
+    let lost = |_| Sent { error: Some(CommandError::Internal(Remains::Unknown)), ..Sent::default() };
+    let sent = (&mut migrating.sent).await.unwrap_or_else(lost);
+    loop {
+        let mut out = Output::new();
+        let ended = {
+            let mut client = connection.client.borrow_mut();
+            worker.executor.borrow_mut().end_migration(&migrating, &sent, &mut client, &mut out)
+        };
+        if let Some(block) = ended {
+            return Finish { block, is_counted: true, ..Finish::by(move |reply| reply.prepared(&mut out)) };
+        }
         sleep(Some(LOOK_AGAIN)).await;
     }
 }

@@ -62,25 +62,9 @@ fn into_server(address: &str, args: &Arguments, foreign: &Foreign, rules: Rules)
 /// The version of payloads that a server takes, and whether RESTORE knows ABSTTL and the rest.
 pub(super) fn version_of(remote: &mut Remote) -> Result<(FileVersion, bool), String> {
     let info = remote.ask(&[b"INFO", b"server"])?.bytes()?;
-    let info = String::from_utf8_lossy(&info);
-    let numbers = |name: &str| {
-        let line = info.lines().find_map(|line| line.strip_prefix(name))?;
-        let mut parts = line.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        Some((parts.next()?, parts.next().unwrap_or(0)))
-    };
-    let number = match (numbers("valkey_version:"), numbers("redis_version:")) {
-        (Some(version), _) if version >= (9, 0) => 80,
-        (Some(_), _) => 11,
-        (None, Some(version)) if version >= (7, 4) => 12,
-        (None, Some(version)) if version >= (7, 2) => 11,
-        (None, Some(version)) if version >= (7, 0) => 10,
-        (None, Some(version)) if version >= (5, 0) => 9,
-        (None, Some(version)) if version >= (4, 0) => 8,
-        (None, Some(_)) => 7,
-        (None, None) => return Err("the server does not say which version it is (INFO)".into()),
-    };
-    let version = FileVersion::new(number).ok_or("an unknown version")?;
-    Ok((version, number >= 9))
+    let version = FileVersion::of_info(&String::from_utf8_lossy(&info));
+    let version = version.ok_or("the server does not say which version it is (INFO)")?;
+    Ok((version, version.number() >= 9))
 }
 
 /// A server elsewhere.

@@ -5,6 +5,7 @@ pub mod dump;
 pub mod expire;
 pub mod generic;
 pub mod memory_usage;
+pub mod migrate;
 pub mod object;
 pub mod scan;
 pub mod sort;

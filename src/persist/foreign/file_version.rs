@@ -24,6 +24,36 @@ impl FileVersion {
         matches!(number, 6..=15 | 80..=81).then_some(FileVersion(number))
     }
 
+    /// The one that a server takes, by what it says of itself (INFO).
+    pub fn of_info(info: &str) -> Option<FileVersion> {
+        let numbers = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+            let mut parts = line.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+            Some((parts.next()?, parts.next().unwrap_or(0)))
+        };
+        FileVersion::new(match (numbers("valkey_version:"), numbers("redis_version:")) {
+            (Some(version), _) if version >= (9, 0) => 80,
+            (Some(_), _) => 11,
+            (None, Some(version)) if version >= (7, 4) => 12,
+            (None, Some(version)) if version >= (7, 2) => 11,
+            (None, Some(version)) if version >= (7, 0) => 10,
+            (None, Some(version)) if version >= (5, 0) => 9,
+            (None, Some(version)) if version >= (4, 0) => 8,
+            (None, Some(_)) => 7,
+            (None, None) => return None,
+        })
+    }
+
+    /// A payload of DUMP for a server that takes this version.
+    ///
+    /// # Errors
+    /// The version has nothing like it.
+    pub fn adapt(self, dumped: Vec<u8>) -> Result<Vec<u8>, String> {
+        let (body, dialect) = footer::check(&dumped, RdbVersionCheck::Strict).map_err(|error| error.to_string())?;
+        let Some((&kind, body)) = body.split_first() else { return Err("it is empty".into()) };
+        if has(self, kind, dialect) { Ok(dumped) } else { payload(self, kind, dialect, body) }
+    }
+
     /// Whose version it is.
     pub(super) fn dialect(self) -> Dialect {
         if self.0 >= 80 { Dialect::Valkey } else { Dialect::Redis }

@@ -688,7 +688,12 @@ async fn wait_and_reply(worker: &Rc<Worker>, connection: &Rc<Connection>, wait: 
     // Redis does these synchronously: the reply comes even if the client has finished sending.
     let is_synchronous = matches!(
         wait,
-        Wait::Snapshot(_) | Wait::Reload(_) | Wait::Deferred(_) | Wait::Subscribing(_) | Wait::Script(_)
+        Wait::Snapshot(_)
+            | Wait::Reload(_)
+            | Wait::Migration(_)
+            | Wait::Deferred(_)
+            | Wait::Subscribing(_)
+            | Wait::Script(_)
     );
     let listening = !is_synchronous;
     let read = read_keys(&connection.client.borrow(), &wait);
