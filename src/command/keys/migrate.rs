@@ -29,7 +29,7 @@ const TIMEOUT_MS: u64 = 1000;
 /// A day: longer timeouts are this one.
 const TIMEOUT_MS_MAX: u64 = 24 * 3600 * 1000;
 /// How many bytes of a key an error repeats.
-const SHOWN_BYTES: usize = 128;
+pub const SHOWN_BYTES: usize = 128;
 
 static MIGRATE: Command = Command {
     name: "MIGRATE",

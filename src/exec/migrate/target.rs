@@ -10,7 +10,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
-use crate::base::logging;
+use crate::command::keys::migrate::SHOWN_BYTES;
 use crate::core::CommandError;
 use crate::core::migration::{Login, Order, Outgoing, Sent};
 use crate::persist::foreign::FileVersion;
@@ -262,7 +262,7 @@ fn refused(error: &[u8]) -> CommandError {
 fn adapted(outgoing: &Outgoing, version: &Version) -> Result<Vec<u8>, CommandError> {
     let Version::Of(version) = version else { return Ok(outgoing.payload.clone()) };
     version.adapt(outgoing.payload.clone()).map_err(|what| {
-        let key = logging::user_data(outgoing.key.escape_ascii());
-        CommandError::err(format_args!("The target instance cannot hold the key '{key}': {what}"))
+        let key = outgoing.key[..outgoing.key.len().min(SHOWN_BYTES)].escape_ascii();
+        CommandError::err(format_args!("Target instance cannot hold the key '{key}': {what}"))
     })
 }
