@@ -133,8 +133,19 @@ fn fill(client: &mut Client) -> Vec<&'static str> {
     client.ok("XGROUP CREATE stream group 0");
     client.ok("XREADGROUP GROUP group consumer COUNT 1 STREAMS stream >");
     vec![
-        "string", "number", "long:string", "list", "long:list", "ints", "long:ints", "long:set", "hash", "long:hash",
-        "zset", "long:zset", "stream",
+        "string",
+        "number",
+        "long:string",
+        "list",
+        "long:list",
+        "ints",
+        "long:ints",
+        "long:set",
+        "hash",
+        "long:hash",
+        "zset",
+        "long:zset",
+        "stream",
     ]
 }
 
@@ -364,14 +375,22 @@ fn its_removal_is_one_like_any_other() {
     ours.ok("HELLO 3");
     ours.ok("CLIENT TRACKING ON");
     ours.ok("GET k");
+    let changes = |client: &mut Client| {
+        let info = text(client, "INFO persistence");
+        let line = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        line.and_then(|number| number.parse::<u64>().ok()).expect("a number")
+    };
+    let before = changes(&mut ours);
     let (fake, go) = Fake::holding();
     go.send(()).expect("it is held");
-    assert_eq!(text(&mut ours, &format!("MIGRATE 127.0.0.1 {} k 0 60000", fake.port)), "OK");
+    begin(&mut ours, &format!("MIGRATE 127.0.0.1 {} k 0 60000", fake.port));
+    assert_eq!(outcome(&mut ours), "OK");
     let push = reply::parse(&ours.receive().expect("a push"));
     assert_eq!(push.elements()[0].string(), "invalidate");
     let event = reply::parse(&listener.receive().expect("an event"));
     assert_eq!(event.elements()[2].string(), "del");
     assert_eq!(text(&mut watcher, "EXEC"), "nil");
+    assert_eq!(changes(&mut ours), before + 1);
     ours.ok("CLIENT TRACKING OFF");
     // A reader of a group is told that its stream has gone.
     ours.ok("XGROUP CREATE s g $ MKSTREAM");
@@ -501,6 +520,25 @@ fn keys_that_go_to_and_fro_are_never_lost() {
     // Nothing is watched any more: a transaction on each key goes through.
     let info = text(&mut first, "INFO clients");
     assert!(info.contains("total_watched_keys:0") && info.contains("blocked_clients:0"), "{info}");
+}
+
+#[test]
+fn only_so_many_send_at_once() {
+    const MOST: usize = 32;
+    let here = ironkeep().start();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    let line = format!("MIGRATE 127.0.0.1 {port} k 0 60000 COPY");
+    let mut ours = here.client();
+    ours.ok("SET k v");
+    let mut senders: Vec<Client> = (0..MOST).map(|_| here.client()).collect();
+    senders.iter_mut().for_each(|sender| begin(sender, &line));
+    wait_until("all wait", || text(&mut ours, "INFO clients").contains(&format!("blocked_clients:{MOST}\r")));
+    assert_eq!(text(&mut ours, &line), "ERR Too many MIGRATE commands are running, try again later");
+    // The target goes: all end, and others may send.
+    drop(silent);
+    senders.iter_mut().for_each(|sender| assert!(outcome(sender).starts_with("IOERR")));
+    wait_until("another may send", || text(&mut ours, &line).starts_with("IOERR"));
 }
 
 #[test]

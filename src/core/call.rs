@@ -7,11 +7,11 @@ use smallvec::SmallVec;
 
 use crate::access::User;
 use crate::core::fieldsets::Fieldsets;
-use crate::core::migration::{Migrating, Order};
+use crate::core::migration::Order;
 use crate::core::stored_string::{StringRef, shareable};
 use crate::core::subscriber::Subscribing;
 use crate::core::table::CommandEntry;
-use crate::core::waiting::{Block, Blocked};
+use crate::core::waiting::{Block, Blocked, Migrating};
 use crate::core::{Client, CommandError, Db, Outcome, Server};
 use crate::keyspace::{Frozen, Key, shard_of};
 use crate::persist::verbs::RecordWriter;
@@ -74,7 +74,7 @@ pub struct Call<'a> {
     /// Its wish to wait; see [`Call::block_on`].
     pub block: Option<Block>,
     /// What is to be sent to another server: MIGRATE. Its reply was withheld.
-    pub migration: Option<Order>,
+    pub migration: Option<Box<Order>>,
     /// What its connection has prepared for HIMPORT.
     pub fieldsets: Option<Arc<Fieldsets>>,
 }

@@ -13,14 +13,10 @@
 //! - Nobody but the thread waits for the network.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::base::secret::Secret;
-use crate::core::{CommandError, Server};
-use crate::resp::request::OwnedArgs;
+use crate::core::CommandError;
 
 /// What is to be sent, and where.
 pub struct Order {
@@ -77,30 +73,6 @@ pub struct Sent {
     pub error: Option<CommandError>,
 }
 
-/// A running MIGRATE, as its connection holds it.
-#[derive(Debug)]
-pub struct Migrating {
-    /// The command.
-    pub args: OwnedArgs,
-    /// Whether the keys stay here.
-    pub copies: bool,
-    /// The keys, in the order in which they are sent.
-    pub watched: Watched,
-    /// Brings what has become of them.
-    pub sent: oneshot::Receiver<Sent>,
-}
-
-/// Keys whose versions are kept. They cease to be watched when it is dropped.
-#[derive(Debug)]
-pub struct Watched {
-    /// The server.
-    pub server: Arc<Server>,
-    /// The database.
-    pub db: u32,
-    /// The keys.
-    pub keys: Vec<Kept>,
-}
-
 /// A key as it was when it was read.
 #[derive(Debug)]
 pub struct Kept {
@@ -112,12 +84,4 @@ pub struct Kept {
     pub version: u64,
     /// When it expires, Unix ms.
     pub expiry: Option<i64>,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        for kept in &self.keys {
-            self.server.keyspace.unwatch(self.db, &kept.key, kept.hash);
-        }
-    }
 }

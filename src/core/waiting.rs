@@ -24,6 +24,7 @@ use crate::access::User;
 use crate::base::lock::{Mutex, Rank};
 use crate::base::long_double::LongDouble;
 use crate::core::client::ClientRecord;
+use crate::core::migration::{Kept, Sent};
 use crate::core::{CommandError, Server};
 use crate::keyspace::Keyspace;
 use crate::keyspace::waiters::Ticket;
@@ -333,6 +334,38 @@ impl Drop for Blocked {
     fn drop(&mut self) {
         self.give_up();
         self.server.blocking.leave(&self.server.keyspace, &self.waiter);
+    }
+}
+
+/// A running MIGRATE, as its connection holds it.
+#[derive(Debug)]
+pub struct Migrating {
+    /// The command.
+    pub args: OwnedArgs,
+    /// Whether the keys stay here.
+    pub copies: bool,
+    /// The keys, in the order in which they are sent.
+    pub watched: Watched,
+    /// Brings what has become of them.
+    pub sent: oneshot::Receiver<Sent>,
+}
+
+/// Keys whose versions are kept. They cease to be watched when it is dropped.
+#[derive(Debug)]
+pub struct Watched {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The database.
+    pub db: u32,
+    /// The keys.
+    pub keys: Vec<Kept>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        for kept in &self.keys {
+            self.server.keyspace.unwatch(self.db, &kept.key, kept.hash);
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Runs a data command under the locks of its keys: lock, run, log, unlock, and wake waiters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::changes::{gather, limit_tracking, remember};
 use super::group::Group;
 use super::handler::run_handler;
-use super::{migrate, monitor};
+use super::migrate::sending;
+use super::monitor;
 use super::serving::{is_waited_for, register};
 use crate::base::alloc;
 use crate::base::config::{NotifyFlags, Settings};
@@ -74,8 +76,7 @@ impl Group<'_> {
         let db = db.for_command(command.flags.has(flags::NO_TOUCH), command.flags.has(flags::WRITE));
         let fieldsets = client.fieldsets.clone();
         let may_block = !client.in_exec;
-        let mut call =
-            Call { args, db, entry, frozen, keys, user, may_block, block: None, migration: None, fieldsets };
+        let mut call = Call { args, db, entry, frozen, keys, user, may_block, block: None, migration: None, fieldsets };
         let outcome = run_bounded(server, self.maxmemory, handler, &mut call, Reply::new(out, client.resp));
         if !client.in_exec {
             let block = append(server, worker, call.db.unit(), client.record.id);
@@ -97,11 +98,8 @@ impl Group<'_> {
                 monitor::show(server, &mut self.lines, server.store.journal().position());
             }
         }
-        if let Some(block) = call.block.take().filter(|_| outcome.is_ok()) {
-            register(server, &mut call, block, client);
-        }
-        if let Some(order) = call.migration.take().filter(|_| outcome.is_ok()) {
-            migrate::begin(server, &mut call, order, client);
+        if outcome.is_ok() {
+            begin_wait(server, &mut call, client);
         }
         drop(call);
         if remembers {
@@ -191,6 +189,17 @@ impl Group<'_> {
             let count = directories.iter().map(|directory| directory.len() as u64).sum();
             self.server.reclaim(Box::new(directories), count, UNCOUNTED_BYTES);
         }
+    }
+}
+
+/// Makes a connection wait for what its command has asked for, if anything. The keys are still locked.
+#[inline]
+fn begin_wait(server: &Arc<Server>, call: &mut Call<'_>, client: &mut Client) {
+    if let Some(block) = call.block.take() {
+        register(server, call, block, client);
+    }
+    if let Some(order) = call.migration.take() {
+        sending::begin(server, call, order, client);
     }
 }
 

@@ -56,8 +56,18 @@ impl Group<'_> {
         let counters = &self.stats.commands[entry.index];
         let db = Db::new(Held::none(&server.keyspace), self.unit, self.scratch, client.db, &self.facts);
         let (args, user) = (Args::NONE, None);
-        let mut call =
-            Call { args, db, entry, frozen: None, keys: &keys[0], user, may_block: true, block: None, migration: None, fieldsets: None };
+        let mut call = Call {
+            args,
+            db,
+            entry,
+            frozen: None,
+            keys: &keys[0],
+            user,
+            may_block: true,
+            block: None,
+            migration: None,
+            fieldsets: None,
+        };
         for (&args, keys) in calls.iter().zip(keys) {
             let (mark, replied) = (out.mark(), out.len());
             (call.args, call.keys) = (args, keys);

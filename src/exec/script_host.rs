@@ -194,12 +194,12 @@ impl<'h, 'g> ScriptHost<'h, 'g> {
     }
 
     /// Whether DEBUG SET-DISABLE-DENY-SCRIPTS lets a script call this: never what needs the connection, the log or all
-    /// keys at one instant.
+    /// keys at one instant, or waits for others.
     #[cold]
     fn is_unbarred(&self, command: &Command) -> bool {
         self.group.server.debugging.deny_scripts_off.load(Relaxed)
             && matches!(command.handler, Handler::Data(_))
-            && !command.flags.has(flags::GATE.or(flags::FROZEN))
+            && !command.flags.has(flags::GATE.or(flags::FROZEN).or(flags::NO_MULTI))
             && (!command.flags.has(flags::DEBUGGING) || self.group.may_debug(self.client))
     }
 

@@ -297,8 +297,18 @@ impl Runner {
             let facts = Facts { no_touch: no_touch || facts.no_touch, ..facts };
             let db_view = Db::new(held, unit, scratch, db, &facts);
             let (db, user) = (db_view, None);
-            let mut call =
-                Call { args, db, entry, frozen, keys: &keys, user, may_block: false, block: None, migration: None, fieldsets: None };
+            let mut call = Call {
+                args,
+                db,
+                entry,
+                frozen,
+                keys: &keys,
+                user,
+                may_block: false,
+                block: None,
+                migration: None,
+                fieldsets: None,
+            };
             let outcome = run_handler(handler, &mut call, Reply::new(&mut out, resp));
             if !*is_open {
                 keep(call.db.unit(), logged);

@@ -12,8 +12,8 @@ use super::worker::Worker;
 use crate::base::clock;
 use crate::core::client::ClientRecord;
 use crate::core::error::Remains;
-use crate::core::migration::{Migrating, Sent};
-use crate::core::waiting::Waiter;
+use crate::core::migration::Sent;
+use crate::core::waiting::{Migrating, Waiter};
 use crate::core::{CommandError, Wait};
 use crate::resp::{Done, Output, Reply};
 

@@ -250,6 +250,7 @@ const CASES: &str = r#"
     SET a 1 | SWAPDB 0 1
     RPUSH l 3 1 2 | SORT l STORE d
     RPUSH d 1 | SORT l STORE d
+    SET k v | MIGRATE 127.0.0.1 1 k 0 100
     RESTORE r 0 {dump}
     RESTORE-ASKING r 0 {dump}
     RESTORE r 1 {dump} ABSTTL

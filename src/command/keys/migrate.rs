@@ -21,9 +21,8 @@ pub static COMMANDS: &[&Command] = &[&MIGRATE];
 const KEY: usize = 3;
 /// Where the options begin.
 const OPTIONS: usize = 6;
-const KEY_NOT_EMPTY: CommandError = CommandError::Text(
-    "ERR When using MIGRATE KEYS option, the key argument must be set to the empty string",
-);
+const KEY_NOT_EMPTY: CommandError =
+    CommandError::Text("ERR When using MIGRATE KEYS option, the key argument must be set to the empty string");
 /// The timeout of those who give none.
 const TIMEOUT_MS: u64 = 1000;
 /// A day: longer timeouts are this one.
@@ -142,7 +141,7 @@ fn migrate(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
     if outgoing.is_empty() {
         return Ok(reply.simple("NOKEY"));
     }
-    call.migration = Some(Order {
+    call.migration = Some(Box::new(Order {
         host: call.args.at(1).into(),
         port: call.args.at(2).into(),
         login,
@@ -151,7 +150,7 @@ fn migrate(call: &mut Call<'_>, reply: Reply<'_>) -> Outcome {
         copies,
         replaces,
         keys: outgoing,
-    });
+    }));
     Ok(reply.withheld())
 }
 

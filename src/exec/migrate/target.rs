@@ -24,11 +24,11 @@ const PIECE_BYTES: usize = 64 << 10;
 const REPLY_BYTES_MAX: usize = 1 << 20;
 
 /// Sends keys by `word`, RESTORE or what a cluster has in its place. Ends early once `is_over`.
-pub(super) fn send(order: &Order, word: &[u8], is_over: &dyn Fn() -> bool) -> Sent {
-    let mut sent = Sent::default();
-    let outcome = Target::connect(order).and_then(|mut target| {
-        let version = target.greet(order)?;
-        target.send_keys(order, word, version, is_over, &mut sent)
+pub(super) fn send(mut order: Order, word: &[u8], is_over: &dyn Fn() -> bool) -> Sent {
+    let (mut sent, keys) = (Sent::default(), std::mem::take(&mut order.keys));
+    let outcome = Target::connect(&order).and_then(|mut target| {
+        let version = target.greet(&order)?;
+        target.send_keys(keys, (word, order.replaces), &version, is_over, &mut sent)
     });
     if let Err(error) = outcome {
         sent.error.get_or_insert(error);
@@ -103,23 +103,23 @@ impl Target {
 
     fn send_keys(
         &mut self,
-        order: &Order,
-        word: &[u8],
-        version: Version,
+        keys: Vec<Outgoing>,
+        (word, replaces): (&[u8], bool),
+        version: &Version,
         is_over: &dyn Fn() -> bool,
         sent: &mut Sent,
     ) -> Result<(), CommandError> {
         let (mut asked, mut written) = (Vec::new(), Ok(()));
-        for (at, outgoing) in order.keys.iter().enumerate() {
+        for (at, Outgoing { key, expiry, payload }) in keys.into_iter().enumerate() {
             if is_over() {
                 return Ok(());
             }
             let now = clock::now_ms();
             // What expires meanwhile does so here, too.
-            let Some(ttl) = outgoing.expiry.map_or(Some(0), |at| (at >= now).then(|| (at - now).max(1))) else {
+            let Some(ttl) = expiry.map_or(Some(0), |at| (at >= now).then(|| (at - now).max(1))) else {
                 continue;
             };
-            let payload = match adapted(outgoing, &version) {
+            let payload = match adapted(&key, payload, version) {
                 Ok(payload) => payload,
                 Err(error) => {
                     sent.error.get_or_insert(error);
@@ -127,8 +127,8 @@ impl Target {
                 }
             };
             let ttl = ttl.to_string();
-            let words: [&[u8]; 5] = [word, &outgoing.key, ttl.as_bytes(), &payload, b"REPLACE"];
-            written = self.request(&words[..if order.replaces { 5 } else { 4 }]);
+            let words: [&[u8]; 5] = [word, &key, ttl.as_bytes(), &payload, b"REPLACE"];
+            written = self.request(&words[..if replaces { 5 } else { 4 }]);
             if written.is_err() {
                 break;
             }
@@ -259,10 +259,10 @@ fn refused(error: &[u8]) -> CommandError {
 }
 
 /// The payload that the target takes.
-fn adapted(outgoing: &Outgoing, version: &Version) -> Result<Vec<u8>, CommandError> {
-    let Version::Of(version) = version else { return Ok(outgoing.payload.clone()) };
-    version.adapt(outgoing.payload.clone()).map_err(|what| {
-        let key = outgoing.key[..outgoing.key.len().min(SHOWN_BYTES)].escape_ascii();
+fn adapted(key: &[u8], payload: Vec<u8>, version: &Version) -> Result<Vec<u8>, CommandError> {
+    let Version::Of(version) = version else { return Ok(payload) };
+    version.adapt(payload).map_err(|what| {
+        let key = key[..key.len().min(SHOWN_BYTES)].escape_ascii();
         CommandError::err(format_args!("Target instance cannot hold the key '{key}': {what}"))
     })
 }
