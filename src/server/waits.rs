@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -190,6 +191,10 @@ async fn migrated(worker: &Worker, connection: &Connection, mut migrating: Migra
     let lost = |_| Sent { error: Some(CommandError::Internal(Remains::Unknown)), ..Sent::default() };
     let sent = (&mut migrating.sent).await.unwrap_or_else(lost);
     loop {
+        if connection.record.killed.load(Relaxed) {
+            // Its end is on the way. Whoever has killed it sees nothing removed any more.
+            return pending().await;
+        }
         let mut out = Output::new();
         let ended = {
             let mut client = connection.client.borrow_mut();
