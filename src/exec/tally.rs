@@ -3,14 +3,16 @@
 //! Invariants:
 //! - What counts of such a run is counted once, at its end, or dropped with the run.
 
+use smallvec::SmallVec;
+
 use crate::core::stats::WorkerStats;
 use crate::core::{CommandError, Scratch, Server};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Those that were called last are last.
-    commands: Vec<Counts>,
+    /// Those that were called last are last. The room for some of them is part of this: it is made for each run.
+    commands: SmallVec<[Counts; 3]>,
     /// The errors of commands, one of each code, and how often.
     errors: Vec<(Vec<u8>, u64)>,
     /// What was counted before.
@@ -31,7 +33,7 @@ struct Counts {
     failed: u64,
     nanoseconds: u64,
     /// How long calls have taken, about, and how many each.
-    times: Vec<(u64, u64)>,
+    times: SmallVec<[(u64, u64); 2]>,
 }
 
 /// Times that share their first bits with a first one count as that one.

@@ -68,7 +68,7 @@ pub fn run(text: &[u8], arguments: &[&[u8]], resp: Resp) -> Result<Vec<u8>, Vec<
         let run = Run { script: &script, args: words.args(), keys_at: 0, keys_count: 1, resp, memory_max: MEMORY_MAX };
         last = match with_vm(0, |vm| vm.run(run, &mut Echo::new(), &mut out)).and_then(|ran| ran) {
             Ok(()) => Ok(out.into_bytes()),
-            Err(Failure::Compile(error) | Failure::Error(error)) => Err(error),
+            Err(Failure::Compile(error) | Failure::Error(error) | Failure::OfCommand(error)) => Err(error),
             Err(Failure::Engine(error)) => Err(error.into_bytes()),
         };
         if let Err(error) = &last {
