@@ -75,9 +75,9 @@ pub(super) struct Task {
     pub(super) outcome: Result<(), CommandError>,
     pub(super) patience: Duration,
     pub(super) closing: Closing,
-    /// When it began,
+    /// When a transaction began. Of a script, those that run know it.
     pub(super) began: Instant,
-    /// and the hooks by which it was checked.
+    /// The hooks by which it was checked.
     pub(super) hooks: HookSet,
     /// Whether monitors have been shown that EXEC has run.
     pub(super) has_shown: bool,

@@ -112,9 +112,10 @@ impl<'g> Group<'g> {
         task.client.act_for(client);
         if is_exec {
             std::mem::swap(&mut task.client, client);
+            task.began = Instant::now();
         }
         (task.patience, task.outcome, task.has_shown) = (self.patience, Ok(()), false);
-        (task.began, task.hooks) = (Instant::now(), self.hooks);
+        task.hooks = self.hooks;
         std::mem::swap(self.closing, &mut task.closing);
         match fiber.resume(Go::Run(task)) {
             Stop::Slice { waits, lent } => {
@@ -181,7 +182,10 @@ impl<'g> Group<'g> {
         if pausing.me.has_paused()
             && let Ok(entry) = self.server.table.resolve(task.args.args())
         {
-            let took = task.began.elapsed().as_nanos() as u64;
+            let took = match task.script {
+                Some(_) => pausing.me.running_us().saturating_mul(1000),
+                None => task.began.elapsed().as_nanos() as u64,
+            };
             self.count_time(entry, 1, took);
             self.note_time(entry, task.args.args(), took, &task.client);
             if task.outcome.is_err() {
