@@ -140,6 +140,6 @@ mod tests {
         for nanoseconds in [0, 0, 1, 1000, 1010, 2000, 1_000_000, 1_000_100] {
             counts.add_time(nanoseconds);
         }
-        assert_eq!(counts.times, [(0, 2), (1, 1), (1000, 2), (2000, 1), (1_000_000, 2)]);
+        assert_eq!(counts.times[..], [(0, 2), (1, 1), (1000, 2), (2000, 1), (1_000_000, 2)]);
     }
 }
