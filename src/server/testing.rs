@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::assemble::{StartError, reclaimer, recover_from};
 use crate::base::config::Config;
@@ -13,7 +14,7 @@ use crate::durable::saving;
 use crate::exec::testing::{BURIED, dump, with_args, words};
 use crate::exec::{Executor, PATIENCE};
 use crate::keyspace::SHARDS;
-use crate::persist::storage::SimStorage;
+use crate::persist::storage::{SimStorage, Storage};
 use crate::persist::{FsyncPolicy, StoreOptions};
 use crate::resp::Output;
 use crate::session;
@@ -86,6 +87,11 @@ pub(super) fn start_configured(
     line: &str,
 ) -> Result<Arc<Server>, StartError> {
     logging::set_level(Level::Nothing);
+    // The thread of a snapshot keeps the server before for a moment longer than its outcome.
+    let begun = Instant::now();
+    while storage.is_locked() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let text = "appendonly yes\nsave \"\"\nenable-debug-command yes\nscript-rollback on-error\n";
     let config = Config::from_text([text, line].concat().as_bytes()).expect("a configuration");
     let options = StoreOptions {
