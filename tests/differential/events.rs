@@ -20,6 +20,8 @@ const BATCH: usize = 10;
 struct Ears {
     driver: Client,
     subscriber: Client,
+    /// The keys of which nothing else was told since they have expired.
+    over: BTreeSet<Vec<u8>>,
 }
 
 impl Ears {
@@ -29,17 +31,17 @@ impl Ears {
             subscriber.ok("HELLO 3");
         }
         subscriber.ok("PSUBSCRIBE __key*__:*");
-        Ears { driver, subscriber }
+        Ears { driver, subscriber, over: BTreeSet::new() }
     }
 
-    /// Runs commands. Returns their replies, what was published meanwhile, as it came, and which keys have expired.
+    /// Runs commands. Returns their replies, what was published meanwhile, as it came, and which keys were over then.
     fn run(&mut self, commands: &[Command]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, BTreeSet<Vec<u8>>) {
         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
         self.driver.send(&bytes).expect("the connection holds");
         let replies = commands.iter().map(|_| self.driver.receive().expect("a reply")).collect();
         self.subscriber.send(&encode(&["PING", "end"])).expect("the connection holds");
         let scans = commands.iter().any(|command| command[0].eq_ignore_ascii_case(b"SCAN"));
-        let (mut heard, mut expired) = (Vec::new(), BTreeSet::new());
+        let (mut heard, mut expired) = (Vec::new(), self.over.clone());
         loop {
             let next = self.subscriber.receive().expect("an event, or the end");
             if next == b"$3\r\nend\r\n" || next == b"*2\r\n$4\r\npong\r\n$3\r\nend\r\n" {
@@ -47,7 +49,10 @@ impl Ears {
             }
             let (key, event) = event_of(&next);
             if event == b"expired" {
+                self.over.insert(key.clone());
                 expired.insert(key);
+            } else if event != b"keymiss" {
+                self.over.remove(&key);
             }
             if !is_left_out(&event, scans) {
                 heard.push(next);
