@@ -24,6 +24,15 @@ struct Ears {
     over: BTreeSet<Vec<u8>>,
 }
 
+/// What some commands have come to.
+struct Ran {
+    replies: Vec<Vec<u8>>,
+    /// What was published meanwhile, as it came.
+    heard: Vec<Vec<u8>>,
+    /// Which keys were over then.
+    expired: BTreeSet<Vec<u8>>,
+}
+
 impl Ears {
     fn open(mut driver: Client, mut subscriber: Client, protocol: Protocol) -> Ears {
         driver.ok("CONFIG SET notify-keyspace-events KEAnm");
@@ -34,8 +43,8 @@ impl Ears {
         Ears { driver, subscriber, over: BTreeSet::new() }
     }
 
-    /// Runs commands. Returns their replies, what was published meanwhile, as it came, and which keys were over then.
-    fn run(&mut self, commands: &[Command]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, BTreeSet<Vec<u8>>) {
+    /// Runs commands.
+    fn run(&mut self, commands: &[Command]) -> Ran {
         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
         self.driver.send(&bytes).expect("the connection holds");
         let replies = commands.iter().map(|_| self.driver.receive().expect("a reply")).collect();
@@ -45,7 +54,7 @@ impl Ears {
         loop {
             let next = self.subscriber.receive().expect("an event, or the end");
             if next == b"$3\r\nend\r\n" || next == b"*2\r\n$4\r\npong\r\n$3\r\nend\r\n" {
-                return (replies, heard, expired);
+                return Ran { replies, heard, expired };
             }
             let (key, event) = event_of(&next);
             if event == b"expired" {
@@ -110,8 +119,8 @@ fn first_difference(pair: &Pair, protocol: Protocol, commands: &[Command], batch
     let mut reference = Ears::open(pair.reference.client(), pair.reference.client(), protocol);
     let mut tested = Ears::open(pair.tested.client(), pair.tested.client(), protocol);
     for (number, chunk) in commands.chunks(batch).enumerate() {
-        let (replies, expected, _) = reference.run(chunk);
-        let (_, heard, expired) = tested.run(chunk);
+        let Ran { replies, heard: expected, .. } = reference.run(chunk);
+        let Ran { heard, expired, .. } = tested.run(chunk);
         if chunk.iter().zip(&replies).any(|(command, reply)| is_half_done(command, reply)) {
             // They hold different things now, and should.
             pair.flush();
