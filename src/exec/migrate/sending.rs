@@ -50,10 +50,13 @@ pub(in crate::exec) fn begin(server: &Arc<Server>, call: &mut Call<'_>, order: B
         Kept { key: key.bytes.into(), hash: key.hash, version, expiry: outgoing.expiry }
     };
     let keys = order.keys.iter().map(watch).collect();
+    // The removal needs no password, so none is kept.
+    let is_secret = |at: usize| call.entry.command.secrets.is_some_and(|is_secret| is_secret(call.args, at));
+    let words = call.args.from(0).enumerate().map(|(at, word)| if is_secret(at) { &b"(redacted)"[..] } else { word });
     let (done, sent) = oneshot::channel();
     client.said_secret |= order.login.is_some();
     client.wait = Some(Wait::Migration(Box::new(Migrating {
-        args: OwnedArgs::new(call.args.from(0)),
+        args: OwnedArgs::new(words),
         copies: order.copies,
         watched: Watched { server: Arc::clone(server), db, keys },
         sent,

@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use crate::base::clock;
 use crate::command::keys::migrate::SHOWN_BYTES;
 use crate::core::CommandError;
@@ -68,7 +70,8 @@ impl Target {
             });
             match connected {
                 Ok(stream) => {
-                    let (out, received) = (Vec::new(), Vec::new());
+                    // In one piece from the beginning: what grows leaves a copy behind.
+                    let (out, received) = (Vec::with_capacity(PIECE_BYTES), Vec::new());
                     return Ok(Target { stream, timeout: order.timeout, out, received, read: 0 });
                 }
                 Err(failed) if failed.kind() == ErrorKind::TimedOut => error = NOT_CONNECTED,
@@ -158,7 +161,8 @@ impl Target {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let out = std::mem::take(&mut self.out);
+        // There may be a password in it, which is overwritten.
+        let out = Zeroizing::new(std::mem::take(&mut self.out));
         for mut piece in out.chunks(PIECE_BYTES) {
             let deadline = Instant::now() + self.timeout;
             while !piece.is_empty() {
